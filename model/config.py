@@ -1,0 +1,129 @@
+"""The Transformer's sizes and switches, and the paper's own settings of them (Table 3).
+
+Defaults are the paper's base model, exactly. Everything here is a value known before any array
+exists; what changes from call to call (training or not, cached or not) is an argument instead.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args, get_origin, get_type_hints
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message is one line that names it and says what would."""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes and switches of one Transformer; frozen, hashable, validated when made."""
+
+    vocab_size: int = 37_000  # V; of the source, and of the target unless that has its own
+    target_vocab_size: int | None = None  # None: source and target share one vocabulary
+    encoder_layers: int = 6  # N
+    decoder_layers: int = 6
+    d_model: int = 512  # D
+    d_ff: int = 2048  # F
+    num_heads: int = 8  # H
+    num_kv_heads: int | None = None  # None: H; fewer: that many key/value heads, shared by groups
+    d_k: int | None = None  # width of a head's queries and keys; None: D / H
+    d_v: int | None = None  # width of a head's values; None: D / H
+    norm: Literal["post", "pre"] = "post"  # LayerNorm(x + f(x)), or x + f(LayerNorm(x))
+    norm_kind: Literal["layer", "rms"] = "layer"
+    norm_epsilon: float = 1e-6
+    positions: Literal["sinusoidal", "sinusoidal_halves", "learned", "rotary"] = "sinusoidal"
+    max_length: int = 1024  # rows of the learned position table; the other kinds have no limit
+    activation: Literal["relu", "gelu", "silu", "reglu", "geglu", "swiglu"] = "relu"
+    attention_bias: bool = False
+    ff_bias: bool = True
+    tying: Literal["all", "decoder", "none"] = "all"  # source, target and output; last two; none
+    dropout: float = 0.1  # on each sub-layer's output and on embedding plus position
+    attention_dropout: float = 0.0  # on attention weights
+    ff_dropout: float = 0.0  # on the feed-forward's hidden layer
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # activations; parameters: float32
+    remat: Literal["none", "dots", "full"] = "none"  # recompute in backward: all but products, all
+    scan_layers: bool = False  # one compiled layer, scanned, instead of N unrolled copies
+
+    def __post_init__(self):
+        for name, kind in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if get_origin(kind) is Literal and value not in get_args(kind):
+                options = ", ".join(get_args(kind))
+                raise ConfigError(f"model.{name}={value!r} is not one of: {options}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type in (int, int | None) and value is not None and value < 1:
+                raise ConfigError(f"model.{field.name}={value} must be at least 1")
+            if field.name.endswith("dropout") and not 0 <= value < 1:
+                raise ConfigError(f"model.{field.name}={value} must be in [0, 1)")
+        if self.d_model % self.num_heads and None in (self.d_k, self.d_v):
+            raise ConfigError(
+                f"model.d_model={self.d_model} is not a multiple of model.num_heads="
+                f"{self.num_heads}: change one, or set model.d_k and model.d_v"
+            )
+        if self.num_heads % self.kv_heads:
+            raise ConfigError(
+                f"model.num_kv_heads={self.kv_heads} must divide model.num_heads={self.num_heads}"
+            )
+        if self.d_model % 2 and self.positions.startswith("sinusoidal"):
+            raise ConfigError(f"model.d_model={self.d_model} must be even for sinusoids")
+        if self.key_width % 2 and self.positions == "rotary":
+            raise ConfigError(f"model.d_k={self.key_width} must be even for rotary positions")
+        if self.tying == "all" and self.target_vocab != self.vocab_size:
+            raise ConfigError(
+                f"model.tying=all needs one vocabulary, but source and target have "
+                f"{self.vocab_size} and {self.target_vocab} entries: set model.tying=decoder"
+            )
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def key_width(self) -> int:
+        return self.d_k or self.d_model // self.num_heads
+
+    @property
+    def value_width(self) -> int:
+        return self.d_v or self.d_model // self.num_heads
+
+    @property
+    def target_vocab(self) -> int:
+        return self.target_vocab_size or self.vocab_size
+
+
+BASE = TransformerConfig()
+BIG = replace(BASE, d_model=1024, d_ff=4096, num_heads=16, dropout=0.3)
+
+
+def _base(**changes) -> TransformerConfig:
+    return replace(BASE, **changes)
+
+
+def _layers(n: int) -> TransformerConfig:
+    return _base(encoder_layers=n, decoder_layers=n)
+
+
+# Every row of the paper's Table 3, in its order. Row D's last two vary the label smoothing, which
+# belongs to the training, not to the model: LABEL_SMOOTHING below has the values that differ.
+TABLE3: dict[str, TransformerConfig] = {
+    "base": BASE,
+    "A1": _base(num_heads=1, d_k=512, d_v=512),
+    "A2": _base(num_heads=4, d_k=128, d_v=128),
+    "A3": _base(num_heads=16, d_k=32, d_v=32),
+    "A4": _base(num_heads=32, d_k=16, d_v=16),
+    "B1": _base(d_k=16),
+    "B2": _base(d_k=32),
+    "C1": _layers(2),
+    "C2": _layers(4),
+    "C3": _layers(8),
+    "C4": _base(d_model=256, d_k=32, d_v=32),
+    "C5": _base(d_model=1024, d_k=128, d_v=128),
+    "C6": _base(d_ff=1024),
+    "C7": _base(d_ff=4096),
+    "D1": _base(dropout=0.0),
+    "D2": _base(dropout=0.2),
+    "D3": BASE,
+    "D4": BASE,
+    "E": _base(positions="learned"),
+    "big": BIG,
+}
+LABEL_SMOOTHING = {"D3": 0.0, "D4": 0.2}  # 0.1 everywhere else

@@ -1,0 +1,164 @@
+"""Encoder and decoder layers: attention, feed-forward, residuals and norms (paper 3.1, 3.3).
+
+A layer's methods are bodies of a scan, (carried, ...) -> (carried, output), so that the same code
+serves N unrolled layers and one layer scanned over stacked parameters.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from model.attention import KV, MultiHeadAttention
+from model.config import TransformerConfig
+from model.sharding import constrain
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "silu": jax.nn.silu,
+}
+_GATES = {"reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
+
+
+class Norm(nn.Module):
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019) over the last axis."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """x [...,D] -> [...,D]; statistics in float32, the result in x's dtype."""
+        c, dtype = self.config, x.dtype
+        x = x.astype(jnp.float32)
+        if c.norm_kind == "layer":
+            x -= x.mean(-1, keepdims=True)
+        x *= jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + c.norm_epsilon)
+        x *= self._vector("scale", nn.initializers.ones, x.ndim)
+        if c.norm_kind == "layer":
+            x += self._vector("bias", nn.initializers.zeros, x.ndim)
+        return x.astype(dtype)
+
+    def _vector(self, name: str, init, ndim: int) -> Array:
+        init = nn.with_logical_partitioning(init, ("embed",))
+        vector = self.param(name, init, (self.config.d_model,))
+        return jnp.expand_dims(vector, tuple(range(ndim - 1)))
+
+
+class FeedForward(nn.Module):
+    """max(0, x W1 + b1) W2 + b2, at each position alike (paper 3.3).
+
+    Gated kinds (Shazeer 2020) multiply the activation by a second projection of x.
+    """
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        c = self.config
+        gate = _GATES.get(c.activation)
+        hidden = _ACTIVATIONS[gate or c.activation](self._dense("hidden", c.d_ff)(x))
+        if gate:
+            hidden *= self._dense("gate", c.d_ff)(x)
+        hidden = constrain(hidden, "batch", "length", "mlp")
+        hidden = nn.Dropout(c.ff_dropout)(hidden, deterministic=not train)
+        return constrain(self._dense("out", c.d_model)(hidden), "batch", "length", None)
+
+    def _dense(self, name: str, width: int) -> nn.Dense:
+        axes = ("mlp", "embed") if name == "out" else ("embed", "mlp")
+        return nn.Dense(
+            width,
+            use_bias=self.config.ff_bias,
+            dtype=self.config.dtype,
+            kernel_init=nn.with_logical_partitioning(nn.initializers.xavier_uniform(), axes),
+            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
+            name=name,
+        )
+
+
+class Residual(nn.Module):
+    """A sub-layer's frame: LayerNorm(x + Dropout(f(x))), or x + Dropout(f(LayerNorm(x)))."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: Array, sublayer: Callable[[Array], Array], *, train: bool) -> Array:
+        norm = Norm(self.config, name="norm")
+        drop = nn.Dropout(self.config.dropout, deterministic=not train)
+        if self.config.norm == "post":
+            return norm(x + drop(sublayer(x)))
+        return x + drop(sublayer(norm(x)))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then feed-forward."""
+
+    config: TransformerConfig
+
+    def setup(self):
+        c = self.config
+        self.attention, self.feed_forward = MultiHeadAttention(c), FeedForward(c)
+        self.attention_frame, self.feed_forward_frame = Residual(c), Residual(c)
+
+    def __call__(
+        self, x: Array, mask: Array, positions: Array | None, train: bool
+    ) -> tuple[Array, None]:
+        """x [B,S,D] -> [B,S,D]; `positions` [S] only where attention rotates."""
+
+        def attend(x):
+            kv = self.attention.kv(x, positions)
+            return self.attention.attend(x, kv, mask, positions, train=train)
+
+        x = self.attention_frame(x, attend, train=train)
+        x = self.feed_forward_frame(x, lambda x: self.feed_forward(x, train=train), train=train)
+        return x, None
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention to the encoder's output, then feed-forward."""
+
+    config: TransformerConfig
+
+    def setup(self):
+        c = self.config
+        self.self_attention, self.cross_attention = MultiHeadAttention(c), MultiHeadAttention(c)
+        self.feed_forward = FeedForward(c)
+        self.self_frame, self.cross_frame, self.feed_forward_frame = (Residual(c) for _ in "123")
+
+    def cross_kv(self, memory: Array) -> tuple[Array, KV]:
+        """Keys and values of the encoder's output, computed once a source: [B,S,D] -> KV."""
+        return memory, self.cross_attention.kv(memory)
+
+    def __call__(
+        self,
+        y: Array,
+        cross: KV,
+        past: KV | None,
+        index: Array | int,
+        masks: tuple[Array, Array],
+        positions: Array | None,
+        train: bool,
+    ) -> tuple[Array, KV | None]:
+        """y [...,T,D] -> [...,T,D], and the cache with y's keys and values in it (None if none).
+
+        `masks` are the causal one [1,T,S or L] and the source padding's; training, prefill and a
+        cached step differ in T and in whether there is a `past`, in nothing else.
+        """
+        causal, padding = masks
+        cache = None
+
+        def attend(y):
+            nonlocal cache
+            kv = self.self_attention.kv(y, positions)
+            if past is not None:
+                kv = cache = past.write(kv, index)
+            return self.self_attention.attend(y, kv, causal, positions, train=train)
+
+        y = self.self_frame(y, attend, train=train)
+        y = self.cross_frame(
+            y, lambda y: self.cross_attention.attend(y, cross, padding, train=train), train=train
+        )
+        y = self.feed_forward_frame(y, lambda y: self.feed_forward(y, train=train), train=train)
+        return y, cache

@@ -1,0 +1,192 @@
+"""The Transformer (paper section 3, figure 1): encode, cross_kv, decode.
+
+Axes: B batch, W beam, T target length, S source length, L cache length, D d_model, V vocabulary.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from model.attention import KV
+from model.config import TransformerConfig
+from model.embedding import Embedding, Positions
+from model.layers import DecoderLayer, EncoderLayer, Norm
+from model.masks import causal_mask, padding_mask
+from model.sharding import constrain
+
+PAD = 0  # the id that fills short rows; a source position that holds it is attended to by none
+Cache = tuple[KV, ...]
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder over one parameter tree; every method is a pure function of it."""
+
+    config: TransformerConfig
+
+    def setup(self):
+        c = self.config
+        if c.tying == "all":
+            self.embedding = Embedding(c.vocab_size, c)
+        else:
+            self.source_embedding = Embedding(c.vocab_size, c)
+            self.target_embedding = Embedding(c.target_vocab, c)
+        if c.tying == "none":
+            self.output = nn.Dense(
+                c.target_vocab,
+                use_bias=False,
+                dtype=c.dtype,
+                kernel_init=nn.with_logical_partitioning(
+                    nn.initializers.xavier_uniform(), ("embed", "vocab")
+                ),
+            )
+        self.source_positions, self.target_positions = Positions(c), Positions(c)
+        self.encoder = _stack(EncoderLayer, c, c.encoder_layers, inputs=(nn.broadcast,) * 3)
+        self.decoder = _stack(
+            DecoderLayer, c, c.decoder_layers, inputs=(0, 0, *(nn.broadcast,) * 4)
+        )
+        if c.norm == "pre":  # without it a pre-norm stack would end in bare residuals
+            self.encoder_norm, self.decoder_norm = Norm(c), Norm(c)
+        self.drop = nn.Dropout(c.dropout)
+
+    def __call__(self, src: Array, tgt_in: Array, *, train: bool = False) -> Array:
+        """Teacher-forced: src [B,S], tgt_in [B,T] (BOS first) -> logits float32 [B,T,V]."""
+        cross = self.cross_kv(self.encode(src, train=train))
+        return self.decode(tgt_in, cross, src != PAD, train=train)[0]
+
+    def encode(self, src: Array, *, train: bool = False) -> Array:
+        """src [B,S] -> memory [B,S,D]."""
+        embedding = self.embedding if self.config.tying == "all" else self.source_embedding
+        positions = jnp.arange(src.shape[-1], dtype=jnp.int32)
+        x = self._embed(src, embedding, self.source_positions, positions, train)
+        mask, turn = padding_mask(src != PAD), self._rotary(positions)
+        if self.config.scan_layers:
+            x, _ = self.encoder(x, mask, turn, train)
+        else:
+            for layer in self.encoder:
+                x, _ = layer(x, mask, turn, train)
+        return self.encoder_norm(x) if self.config.norm == "pre" else x
+
+    def cross_kv(self, memory: Array) -> Cache:
+        """memory [B,S,D] -> each decoder layer's keys and values of it, [B,H,S,K]."""
+        if self.config.scan_layers:
+            return _unstack(self.decoder.cross_kv(memory)[1], self.config.decoder_layers)
+        return tuple(layer.cross_kv(memory)[1] for layer in self.decoder)
+
+    def decode(
+        self,
+        tokens: Array,
+        cross: Cache,
+        src_mask: Array,
+        cache: Cache | None = None,
+        index: Array | int = 0,
+        *,
+        train: bool = False,
+    ) -> tuple[Array, Cache | None]:
+        """The next token's logits after each of `tokens` [B,(W,)T] -> float32 [B,(W,)T,V], cache.
+
+        Without a cache, `tokens` is the whole target so far. With one, it is what follows the
+        `index` tokens already in the cache: all of a prefix (prefill) or a single token (step).
+        """
+        c = self.config
+        positions = jnp.asarray(index, jnp.int32) + jnp.arange(tokens.shape[-1], dtype=jnp.int32)
+        target = self.embedding if c.tying == "all" else self.target_embedding
+        y = self._embed(tokens, target, self.target_positions, positions, train)
+        keys = tokens.shape[-1] if cache is None else cache[0].k.shape[-2]
+        masks = (causal_mask(tokens.shape[-1], keys, index), padding_mask(src_mask))
+        turn = self._rotary(positions)
+        if c.scan_layers:
+            past = None if cache is None else _restack(cache)
+            y, new = self.decoder(y, _restack(cross), past, index, masks, turn, train)
+            new = None if cache is None else _unstack(new, c.decoder_layers)
+        else:
+            past = cache or (None,) * c.decoder_layers
+            new = []
+            for layer, kept, old in zip(self.decoder, cross, past, strict=True):
+                y, written = layer(y, kept, old, index, masks, turn, train)
+                new.append(written)
+            new = None if cache is None else tuple(new)
+        if c.norm == "pre":
+            y = self.decoder_norm(y)
+        return self._logits(y, target), new
+
+    def _embed(self, tokens, embedding, table, positions, train) -> Array:
+        x = embedding(tokens)
+        added = table(positions)
+        if added is not None:
+            x += jnp.expand_dims(added, tuple(range(x.ndim - 2)))
+        return self.drop(constrain(x, "batch", "length", None), deterministic=not train)
+
+    def _rotary(self, positions: Array) -> Array | None:
+        return positions if self.config.positions == "rotary" else None
+
+    def _logits(self, y: Array, embedding: Embedding) -> Array:
+        if self.config.tying == "none":
+            logits = self.output(y).astype(jnp.float32)
+            return constrain(logits, "batch", "length", "vocab")
+        return embedding.logits(y)
+
+
+def empty_cache(config: TransformerConfig, batch: tuple[int, ...], length: int) -> Cache:
+    """A cache with room for `length` tokens: one KV of zeros [*batch,H,L,K] a decoder layer."""
+    heads = (*batch, config.kv_heads, length)
+    zeros = partial(jnp.zeros, dtype=config.dtype)
+    return tuple(
+        KV(zeros((*heads, config.key_width)), zeros((*heads, config.value_width)))
+        for _ in range(config.decoder_layers)
+    )
+
+
+def unroll_layers(config: TransformerConfig, params) -> tuple[TransformerConfig, dict]:
+    """The same model without the scan: decoding reads single layers' parameters faster."""
+    if not config.scan_layers:
+        return config, params
+    params = dict(params)
+    for name, count in ("encoder", config.encoder_layers), ("decoder", config.decoder_layers):
+        stacked = params.pop(name)
+        for i in range(count):
+            params[f"{name}_{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+    return replace(config, scan_layers=False), params
+
+
+_STATIC = {EncoderLayer: (4,), DecoderLayer: (7,)}  # `train`, counted with self
+
+
+def _stack(layer: type[nn.Module], config: TransformerConfig, count: int, inputs: tuple):
+    """`count` layers: a list of modules, or one module scanned over stacked parameters.
+
+    `inputs` tells a scan which arguments after the carried one are stacked (0) or the same for
+    all layers.
+    """
+    if config.remat != "none":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        layer = nn.remat(
+            layer,
+            policy=policy if config.remat == "dots" else None,
+            prevent_cse=not config.scan_layers,  # a scan keeps its body's two passes apart anyway
+            static_argnums=_STATIC[layer],
+            methods=["__call__"],
+        )
+    if not config.scan_layers:
+        return [layer(config) for _ in range(count)]
+    shared = dict(
+        variable_axes={"params": 0, "intermediates": 0},
+        split_rngs={"params": True, "dropout": True},
+        length=count,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )
+    methods = {"__call__": dict(in_axes=inputs, **shared)}
+    if hasattr(layer, "cross_kv"):
+        methods["cross_kv"] = shared
+    return nn.scan(layer, methods=methods)(config)
+
+
+def _restack(layers: Cache) -> KV:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+
+
+def _unstack(stacked: KV, count: int) -> Cache:
+    return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count))
