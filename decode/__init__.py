@@ -1,0 +1,1 @@
+"""Decoding: search over cached keys and values, sentences in, sentences out. Never trains."""

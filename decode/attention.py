@@ -1,0 +1,24 @@
+"""What each head looked at: the attention weights of a teacher-forced pass."""
+
+import numpy as np
+from jax import Array
+
+from model import Transformer
+from model.transformer import unroll_layers
+
+
+def attention_maps(model: Transformer, params, src: Array, tgt_in: Array) -> dict[str, np.ndarray]:
+    """src [1,S], tgt_in [1,T] -> encoder [N,H,S,S], decoder [N,H,T,T] and cross [N,H,T,S]."""
+    config, params = unroll_layers(model.config, params)
+    _, sown = Transformer(config).apply({"params": params}, src, tgt_in, mutable=["intermediates"])
+    layers = sown["intermediates"]
+
+    def maps(stack: str, count: int, kind: str) -> np.ndarray:
+        weights = (layers[f"{stack}_{i}"][kind]["weights"][0][0] for i in range(count))
+        return np.stack([np.asarray(w) for w in weights])
+
+    return {
+        "encoder": maps("encoder", config.encoder_layers, "attention"),
+        "decoder": maps("decoder", config.decoder_layers, "self_attention"),
+        "cross": maps("decoder", config.decoder_layers, "cross_attention"),
+    }

@@ -1,0 +1,184 @@
+"""Beam and greedy search against enumeration of every output, on tiny made-up languages."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from decode.beam import beam_search, best_continuations, length_penalty
+from decode.sample import greedy
+
+EOS = 0
+
+
+def language(seed: int, batch: int, vocab: int, length: int, sharpness: float = 1.0):
+    """log_prob(sentence, prefix) -> [V]: a random distribution for every prefix."""
+
+    def log_prob(sentence: int, prefix: tuple[int, ...]) -> np.ndarray:
+        rng = np.random.default_rng([seed, sentence, len(prefix), *(t + 1 for t in prefix)])
+        logits = rng.normal(size=vocab) * sharpness
+        return (logits - np.log(np.exp(logits).sum())).astype(np.float32)
+
+    # The same as a table over prefixes read as numbers in base V + 1, for the jitted step.
+    base = vocab + 1
+    table = np.zeros((batch, base**length, vocab), np.float32)
+    for n in range(length):
+        for prefix in itertools.product(range(vocab), repeat=n):
+            code = sum((t + 1) * base**i for i, t in enumerate(prefix))
+            for b in range(batch):
+                table[b, code] = log_prob(b, prefix)
+    table = jnp.asarray(table)
+
+    def step(tokens, cache, index):
+        """The cache is the prefix's number: wrong unless it follows its beam exactly."""
+        code = jnp.where(
+            index == 0, cache, cache + (tokens + 1) * base ** jnp.maximum(index - 1, 0)
+        )
+        return jax.vmap(lambda rows, c: rows[c])(table, code), code
+
+    return log_prob, step
+
+
+def every_output(log_prob, sentence, vocab, limit, alpha):
+    """All (score, tokens) that end in EOS within the limit, best first; EOS is forced there."""
+    found = []
+
+    def visit(prefix, total):
+        lp = log_prob(sentence, prefix)
+        n = len(prefix) + 1
+        found.append(((total + lp[EOS]) / ((5 + n) / 6) ** alpha, (*prefix, EOS)))
+        if n < limit:
+            for token in range(vocab):
+                if token != EOS:
+                    visit((*prefix, token), total + lp[token])
+
+    visit((), 0.0)
+    return sorted(found, key=lambda item: -item[0])
+
+
+def run(step, batch, width, alpha, limits, length, search=beam_search, **options):
+    if search is beam_search:
+        options["beam_size"] = width
+    cache = jnp.zeros((batch, width), jnp.int32)
+    start = jnp.full(batch, 1, jnp.int32)
+    found = jax.jit(
+        lambda cache: search(
+            step,
+            cache,
+            start,
+            jnp.asarray(limits, jnp.int32),
+            eos=EOS,
+            alpha=alpha,
+            max_length=length,
+            **options,
+        )
+    )(cache)
+    return jax.tree.map(np.asarray, found)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_beam_of_every_prefix_is_exhaustive_search(seed, alpha):
+    batch, vocab, length = 2, 3, 4
+    log_prob, step = language(seed, batch, vocab, length)
+    limits = [4, 3]
+    width = vocab**length
+    found = run(step, batch, width, alpha, limits, length)
+    for b in range(batch):
+        expected = every_output(log_prob, b, vocab, limits[b], alpha)
+        n = len(expected)
+        np.testing.assert_allclose(found.scores[b, :n], [s for s, _ in expected], rtol=1e-5)
+        assert np.isneginf(found.scores[b, n:]).all()
+        for row, size, (_, tokens) in zip(
+            found.tokens[b], found.lengths[b], expected, strict=False
+        ):
+            assert tuple(row[:size]) == tokens
+            assert not row[size:].any()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_width_one_is_greedy(alpha):
+    batch, vocab, length = 8, 4, 4
+    log_prob, step = language(7, batch, vocab, length, sharpness=2.0)
+    limits = [1, 2, 3, 4, 4, 4, 4, 4]
+    beam = run(step, batch, 1, alpha, limits, length)
+    plain = run(step, batch, 1, alpha, limits, length, search=greedy)
+    np.testing.assert_array_equal(beam.tokens, plain.tokens)
+    np.testing.assert_allclose(beam.scores, plain.scores, rtol=1e-6)
+    for b in range(batch):  # and greedy is the plain loop
+        prefix = ()
+        while not prefix or prefix[-1] != EOS:
+            best = int(log_prob(b, prefix).argmax()) if len(prefix) + 1 < limits[b] else EOS
+            prefix = (*prefix, best)
+        assert tuple(plain.tokens[b, 0, : len(prefix)]) == prefix
+        assert plain.lengths[b, 0] == len(prefix)
+
+
+@pytest.mark.parametrize("width", [2, 3])
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_equals_a_plain_python_beam(width, alpha):
+    """The documented rule, written with lists: same outputs, same scores, for every beam."""
+    batch, vocab, length = 6, 4, 4
+    log_prob, step = language(11, batch, vocab, length)
+    limits = [4, 4, 3, 2, 1, 4]
+    found = run(step, batch, width, alpha, limits, length)
+    for b in range(batch):
+        live, pool = [(0.0, ())], []
+        for n in range(1, limits[b] + 1):
+            candidates = [
+                (total + log_prob(b, prefix)[t], (*prefix, t))
+                for total, prefix in live
+                for t in range(vocab)
+                if n < limits[b] or t == EOS
+            ]
+            candidates.sort(key=lambda c: -c[0])
+            pool += [
+                (total / ((5 + n) / 6) ** alpha, tokens)
+                for total, tokens in candidates[:width]
+                if tokens[-1] == EOS
+            ]
+            pool = sorted(pool, key=lambda c: -c[0])[:width]
+            live = [c for c in candidates[: 2 * width] if c[1][-1] != EOS][:width]
+            if len(pool) == width:
+                break
+        assert len(pool) == np.isfinite(found.scores[b]).sum()
+        for i, (total, tokens) in enumerate(pool):
+            assert tuple(found.tokens[b, i, : found.lengths[b, i]]) == tokens
+            np.testing.assert_allclose(found.scores[b, i], total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("search", [beam_search, greedy])
+def test_a_sentence_does_not_depend_on_its_batch_mates(search):
+    batch, vocab, length = 6, 4, 4
+    _, step = language(3, batch, vocab, length, sharpness=2.0)
+    width = 2 if search is beam_search else 1
+    limits = np.array([4, 1, 3, 4, 2, 4])
+    whole = run(step, batch, width, 0.6, limits, length, search=search)
+    for b in range(batch):
+
+        def alone(tokens, cache, index, b=b):
+            rows = jnp.broadcast_to(tokens, (batch, width)), jnp.broadcast_to(cache, (batch, width))
+            log_probs, cache = step(*rows, index)
+            return log_probs[b : b + 1], cache[b : b + 1]
+
+        one = run(alone, 1, width, 0.6, limits[b : b + 1], length, search=search)
+        for single, many in zip(one, whole, strict=True):
+            np.testing.assert_array_equal(single[0], many[b])
+
+
+def test_best_continuations_is_a_sort():
+    totals = np.random.default_rng(0).normal(size=(3, 4, 7)).astype(np.float32)
+    scores, beams, tokens = best_continuations(jnp.asarray(totals), 8)
+    for b in range(3):
+        order = np.argsort(-totals[b].ravel())[:8]
+        np.testing.assert_array_equal(beams[b], order // 7)
+        np.testing.assert_array_equal(tokens[b], order % 7)
+        np.testing.assert_array_equal(scores[b], totals[b].ravel()[order])
+
+
+def test_length_penalty_is_wu_et_al_2016():
+    for n in (1, 7, 40):
+        assert np.isclose(length_penalty(n, 0.6), ((5 + n) / 6) ** 0.6)
+        assert length_penalty(n, 0.0) == 1
