@@ -1,0 +1,75 @@
+"""A few fixed batch shapes into which pairs of all lengths go with little padding.
+
+Lengths count EOS. Each shape costs one compilation, so there are few; each pair goes to the
+first bucket that holds both its sides.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from data.corpus import DataError
+
+
+class Bucket(NamedTuple):
+    """One batch shape: [rows, source] and [rows, target] ids."""
+
+    rows: int
+    source: int
+    target: int
+
+
+def make_buckets(
+    source: np.ndarray,
+    target: np.ndarray,
+    *,
+    count: int,
+    tokens_per_batch: int,
+    multiple_of: int = 1,
+) -> tuple[list[Bucket], np.ndarray]:
+    """At most `count` buckets for pairs of these lengths [n], and each pair's bucket number [n].
+
+    Cuts are placed on max(source, target) where they leave the fewest padded positions (exactly,
+    by dynamic programming). A batch has at most `tokens_per_batch` positions a side, and a
+    multiple of `multiple_of` rows. Raises DataError if a row or `multiple_of` of them exceed it.
+    """
+    longest = np.maximum(source, target)
+    number = np.bincount(longest)  # how many pairs have each length
+    ends = _best_cuts(number, count)
+    which = np.searchsorted(ends, longest)
+    buckets = []
+    for i in range(len(ends)):
+        inside = which == i
+        sides = int(source[inside].max()), int(target[inside].max())
+        rows = tokens_per_batch // max(sides) // multiple_of * multiple_of
+        if rows < 1:
+            raise DataError(
+                f"data.tokens_per_batch={tokens_per_batch} does not hold {multiple_of} rows of "
+                f"{max(sides)} tokens: raise it to {multiple_of * max(sides)}, "
+                "or lower data.max_length"
+            )
+        buckets.append(Bucket(rows, *sides))
+    return buckets, which
+
+
+def _best_cuts(number: np.ndarray, count: int) -> np.ndarray:
+    """Lengths at which buckets end so that the sum of bucket length over all pairs is least."""
+    lengths = np.flatnonzero(number)
+    pairs = np.concatenate([[0], np.cumsum(number[lengths])])
+    n = len(lengths)
+    cost = np.full(n + 1, np.inf)
+    cost[0] = 0
+    back = []
+    for _ in range(min(count, n)):
+        # Pairs start .. end - 1 (by distinct length) in one bucket that ends at lengths[end - 1].
+        whole = (pairs[None, 1:] - pairs[:-1, None]) * lengths[None, :].astype(float)
+        total = np.where(
+            np.arange(n)[:, None] <= np.arange(n)[None], cost[:-1, None] + whole, np.inf
+        )
+        back.append(total.argmin(0))
+        cost = np.concatenate([[np.inf], total.min(0)])
+    ends, end = [], n
+    for choice in reversed(back):
+        ends.append(lengths[end - 1])
+        end = choice[end - 1]
+    return np.array(ends[::-1])

@@ -1,0 +1,82 @@
+"""Where sentence pairs come from: the demo, local text, TSV, JSON lines, or a TFDS set.
+
+A source is anything with a length and pairs by number, so a place in the data is one integer.
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+SPLITS = ("train", "valid", "test")
+KINDS = ("demo", "text", "tsv", "jsonl")
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message is one line that says where and what to do."""
+
+
+class Pair(NamedTuple):
+    """A sentence and its translation."""
+
+    source: str
+    target: str
+
+
+class Source(Protocol):
+    """Sentence pairs by number, 0 up to the length; IndexError beyond."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pair: ...
+
+
+class Pairs:
+    """Sentence pairs held in memory."""
+
+    def __init__(self, source: Sequence[str], target: Sequence[str]):
+        self.source, self.target = source, target
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Pair:
+        if not 0 <= index < len(self.source):
+            raise IndexError(index)
+        return Pair(self.source[index], self.target[index])
+
+
+def open_source(
+    kind: str,
+    split: str,
+    *,
+    path: str = "",
+    source_language: str = "en",
+    target_language: str = "de",
+    seed: int = 0,
+) -> Source:
+    """The pairs of one split ("train", "valid" or "test").
+
+    `kind` is "demo"; "text", "tsv" or "jsonl" with `path` a folder of {split}.{language},
+    {split}.tsv or {split}.jsonl, plain or .gz, or for text explicit files as
+    "train=a.en,a.de;valid=b.en,b.de"; or the name of a TFDS translation set, known by its slash
+    ("wmt14_translate/de-en"), with `path` the TFDS folder if not the usual one. Raises DataError.
+    """
+    from data import demo, text, tfds  # they know this module's Pair and DataError
+
+    languages = source_language, target_language
+    if split not in SPLITS:
+        raise DataError(f"split={split!r} is not one of: {', '.join(SPLITS)}")
+    if "/" in kind:
+        return tfds.read(kind, split, path, languages)
+    if kind == "demo":
+        return demo.Demo(split, seed, *languages)
+    readers = {"text": text.read_text, "tsv": text.read_tsv, "jsonl": text.read_jsonl}
+    if kind not in readers:
+        near = difflib.get_close_matches(kind, KINDS, 1)
+        hint = (
+            f"did you mean {near[0]}?" if near else "or a TFDS name such as wmt14_translate/de-en"
+        )
+        raise DataError(f"data.source={kind!r} is not one of: {', '.join(KINDS)}; {hint}")
+    if not path:
+        raise DataError(f"data.source={kind} needs --config.data.path=DIR")
+    return readers[kind](path, split, languages)

@@ -1,0 +1,194 @@
+"""From sentence pairs to batches: tokenise, filter, bucket, shuffle, batch.
+
+The batch of any step is a function of the step's number, so a run that resumes finds its place
+at once and sees what it would have seen.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from data.batch import EOS, PAD, Batch
+from data.buckets import Bucket, make_buckets
+from data.corpus import DataError, Source
+from data.tokenizer import Vocabulary
+
+
+class Ragged:
+    """Rows of ids of any length in one array: row i is ids[offsets[i] : offsets[i + 1]]."""
+
+    def __init__(self, rows: list[list[int]]):
+        lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)])
+        flat = (i for row in rows for i in row)
+        self.ids = np.fromiter(flat, np.int32, int(self.offsets[-1]))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+
+class TokenPairs(NamedTuple):
+    """A tokenised source, both sides without EOS."""
+
+    source: Ragged
+    target: Ragged
+
+
+def tokenize(
+    pairs: Source,
+    vocabulary: Vocabulary,
+    progress: Callable[[int], None] | None = None,
+    chunk: int = 4096,
+) -> TokenPairs:
+    """All pairs as ids; `progress` hears how many were done."""
+    sides: tuple[list, list] = ([], [])
+    for start in range(0, len(pairs), chunk):
+        some = [pairs[i] for i in range(start, min(start + chunk, len(pairs)))]
+        sides[0].extend(vocabulary.source.encode([pair[0] for pair in some]))
+        sides[1].extend(vocabulary.target.encode([pair[1] for pair in some]))
+        if progress:
+            progress(len(some))
+    return TokenPairs(*map(Ragged, sides))
+
+
+@dataclass(frozen=True)
+class FilterReport:
+    """How many pairs were kept and why the others were not."""
+
+    kept: int
+    empty: int
+    too_long: int
+    ratio: int
+
+    def __str__(self):
+        dropped = f"{self.empty} empty, {self.too_long} too long, {self.ratio} of unlike lengths"
+        return f"{self.kept} pairs kept; dropped: {dropped}"
+
+
+def filter_pairs(
+    pairs: TokenPairs, max_length: int, max_ratio: float
+) -> tuple[np.ndarray, FilterReport]:
+    """Numbers of the pairs to train on: none empty, none longer than `max_length` tokens with EOS.
+
+    Nor one whose sides' lengths differ by more than the factor `max_ratio`, where the longer has
+    over 10 tokens. Raises DataError if none is left.
+    """
+    source, target = pairs.source.lengths, pairs.target.lengths
+    longest, shortest = np.maximum(source, target), np.minimum(source, target)
+    empty = shortest == 0
+    too_long = ~empty & (longest + 1 > max_length)
+    ratio = ~empty & ~too_long & (longest > max_ratio * shortest) & (longest > 10)
+    kept = np.flatnonzero(~(empty | too_long | ratio))
+    report = FilterReport(len(kept), int(empty.sum()), int(too_long.sum()), int(ratio.sum()))
+    if not len(kept):
+        raise DataError(
+            f"nothing is left to train on: {report}; see data.max_length, data.max_ratio"
+        )
+    return kept, report
+
+
+class BatchPlan:
+    """Which pairs make the batch of which step: `plan[step]` -> (bucket, numbers of pairs).
+
+    Every epoch has the same number of batches and every kept pair once, in an order that depends
+    on seed and epoch alone. A bucket's last batch may have fewer pairs than rows.
+    """
+
+    def __init__(self, pairs: TokenPairs, kept: np.ndarray, seed: int, **bucket_options):
+        self.kept, self.seed = kept, seed
+        source, target = (side.lengths[kept] + 1 for side in pairs)
+        self.buckets, self._which = make_buckets(source, target, **bucket_options)
+        counts = np.bincount(self._which, minlength=len(self.buckets))
+        each = [-(-int(n) // bucket.rows) for n, bucket in zip(counts, self.buckets, strict=True)]
+        self.batches_per_epoch = sum(each)
+        positions = sum(
+            n * bucket.rows * (bucket.source + bucket.target)
+            for n, bucket in zip(each, self.buckets, strict=True)
+        )
+        self.padding = 1 - float(source.sum() + target.sum()) / positions
+        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+
+    def _make_epoch(self, epoch: int) -> list[tuple[Bucket, np.ndarray]]:
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.kept))
+        batches = []
+        for i, bucket in enumerate(self.buckets):
+            rows = self.kept[order[self._which[order] == i]]
+            batches += [
+                (bucket, rows[j : j + bucket.rows]) for j in range(0, len(rows), bucket.rows)
+            ]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def __len__(self) -> int:
+        return 1 << 40  # steps never run out
+
+    def __getitem__(self, step: int) -> tuple[Bucket, np.ndarray]:
+        epoch, index = divmod(int(step), self.batches_per_epoch)
+        return self._epoch(epoch)[index]
+
+    def __str__(self):
+        shapes = ", ".join(f"{b.rows}x({b.source}, {b.target})" for b in self.buckets)
+        return (
+            f"{self.batches_per_epoch} batches an epoch in {len(self.buckets)} shapes "
+            f"(rows x (source, target)): {shapes}; padding {self.padding:.1%}"
+        )
+
+
+def collate(pairs: TokenPairs, bucket: Bucket, rows: np.ndarray) -> Batch:
+    """The batch of these pairs, EOS after each side, PAD up to the bucket's shape."""
+
+    def side(ids: Ragged, length: int) -> np.ndarray:
+        out = np.full((bucket.rows, length), PAD, np.int32)
+        for i, row in enumerate(rows):
+            sentence = ids[row]
+            out[i, : len(sentence)] = sentence
+            out[i, len(sentence)] = EOS
+        return out
+
+    return Batch(side(pairs.source, bucket.source), side(pairs.target, bucket.target))
+
+
+def train_batches(
+    pairs: TokenPairs, plan: BatchPlan, start_step: int = 0, shard: tuple[int, int] = (0, 1)
+) -> Iterator[Batch]:
+    """The batches of steps `start_step`, `start_step` + 1, ...; a host's share of their rows.
+
+    One thread prepares a few batches ahead: they are light, and more threads only wait for each
+    other.
+    """
+    index, count = shard
+
+    def make(item) -> Batch:
+        batch = collate(pairs, *item)
+        share = len(batch.src) // count
+        return Batch(*(side[index * share : (index + 1) * share] for side in batch))
+
+    steps = grain.MapDataset.source(plan)[start_step:]
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    return iter(steps.map(make).to_iter_dataset(options))
+
+
+def eval_batches(
+    pairs: TokenPairs, *, tokens_per_batch: int, multiple_of: int = 1, count: int = 4
+) -> Iterator[Batch]:
+    """Batches of all pairs once, none left out, in at most `count` shapes."""
+    source, target = (side.lengths + 1 for side in pairs)
+    budget = max(tokens_per_batch, multiple_of * int(max(source.max(), target.max())))
+    buckets, which = make_buckets(
+        source, target, count=count, tokens_per_batch=budget, multiple_of=multiple_of
+    )
+    for i, bucket in enumerate(buckets):
+        rows = np.flatnonzero(which == i)
+        for start in range(0, len(rows), bucket.rows):
+            yield collate(pairs, bucket, rows[start : start + bucket.rows])

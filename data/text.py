@@ -1,0 +1,97 @@
+"""Local parallel text: one file a language, TSV, or JSON lines; plain or gzip."""
+
+import gzip
+import json
+import zlib
+from pathlib import Path
+
+from data.corpus import DataError, Pairs
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, split at line feeds only; a last one may lack its own.
+
+    Raises DataError for a file that is missing, empty, broken or not UTF-8 (with the line).
+    """
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+    except (zlib.error, EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is not a whole gzip file: {error}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    if not data.strip():
+        raise DataError(f"{path} is empty")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: not valid UTF-8: convert the file, or remove the line"
+        ) from None
+    lines = text.removesuffix("\n").split("\n")
+    return [line.removesuffix("\r") for line in lines] if "\r" in text else lines
+
+
+def _find(folder: str, name: str) -> Path:
+    """The file of that name, plain or gzip. Raises DataError that tells what is there."""
+    for candidate in (Path(folder, name), Path(folder, f"{name}.gz")):
+        if candidate.exists():
+            return candidate
+    if not Path(folder).is_dir():
+        raise DataError(f"data.path={folder} is not a folder")
+    there = ", ".join(sorted(p.name for p in Path(folder).iterdir())[:20]) or "nothing"
+    raise DataError(f"{Path(folder, name)} is missing (nor is it there as .gz); there is: {there}")
+
+
+def read_text(path: str, split: str, languages: tuple[str, str]) -> Pairs:
+    """{split}.{language} in the folder `path`, or the files that `path` itself names."""
+    if "=" in path:
+        named = dict(part.split("=", 1) for part in path.split(";") if "=" in part)
+        files = [Path(name) for name in named.get(split, "").split(",")]
+        if len(files) != 2:
+            raise DataError(
+                f"data.path={path} names no two files for the {split} split: "
+                "write train=A,B;valid=C,D;test=E,F"
+            )
+    else:
+        files = [_find(path, f"{split}.{language}") for language in languages]
+    source, target = map(read_lines, files)
+    if len(source) != len(target):
+        raise DataError(
+            f"{files[0]} has {len(source)} lines, but {files[1]} has {len(target)}: "
+            "line n of one must be the translation of line n of the other"
+        )
+    return Pairs(source, target)
+
+
+def read_tsv(path: str, split: str, languages: tuple[str, str]) -> Pairs:
+    """{split}.tsv: source, tab, target; or any columns under a first line of language codes."""
+    file = _find(path, f"{split}.tsv")
+    rows = [line.split("\t") for line in read_lines(file)]
+    columns, width, first = (0, 1), 2, 1
+    if set(languages) <= set(rows[0]):
+        columns, width, first = tuple(map(rows[0].index, languages)), len(rows[0]), 2
+        rows = rows[1:]
+    for number, row in enumerate(rows, first):
+        if len(row) != width:
+            raise DataError(f"{file}, line {number}: {len(row)} columns instead of {width}")
+    return Pairs(*([row[column] for row in rows] for column in columns))
+
+
+def read_jsonl(path: str, split: str, languages: tuple[str, str]) -> Pairs:
+    """{split}.jsonl: {"en": ..., "de": ...} a line, or that within {"translation": ...}."""
+    file = _find(path, f"{split}.jsonl")
+    sides: tuple[list[str], list[str]] = ([], [])
+    for number, line in enumerate(read_lines(file), 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{file}, line {number}: not JSON: {error.msg}") from None
+        row = row.get("translation", row) if isinstance(row, dict) else {}
+        for side, language in zip(sides, languages, strict=True):
+            if not isinstance(row.get(language), str):
+                raise DataError(f"{file}, line {number}: no text under the key {language!r}")
+            side.append(row[language])
+    return Pairs(*sides)

@@ -1,0 +1,72 @@
+"""Translation sets of TensorFlow Datasets, read without TensorFlow where they are array records."""
+
+import importlib
+from collections.abc import Sequence
+
+from data.corpus import DataError, Pair
+
+_SPLITS = {"train": ("train",), "valid": ("validation", "valid", "dev"), "test": ("test",)}
+
+
+class _Records:
+    def __init__(self, records: Sequence[dict], languages: tuple[str, str]):
+        self._records, self._languages = records, languages
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Pair:
+        if not 0 <= index < len(self._records):
+            raise IndexError(index)
+        record = self._records[index]
+        return Pair(*(record[language].decode() for language in self._languages))
+
+
+def read(name: str, split: str, folder: str, languages: tuple[str, str]) -> _Records:
+    """One split of a TFDS set such as "wmt14_translate/de-en", in either direction.
+
+    Prepared first if need be. Raises DataError where that cannot be done, and says what can.
+    """
+    import tensorflow_datasets as tfds  # heavy, and only these sets need it
+
+    base = name.split("/")[0]
+    try:  # older builders register themselves only when their module is imported
+        importlib.import_module(f"tensorflow_datasets.translate.{base.removesuffix('_translate')}")
+    except ImportError:
+        pass
+    where = {"data_dir": folder} if folder else {}
+    by_hand = (
+        f'prepare it once where TensorFlow and a network are: python -c "import '
+        f"tensorflow_datasets as t; t.load('{name}', builder_kwargs=dict(file_format="
+        f"'array_record'))\", and pass its folder as --config.data.path"
+    )
+    try:
+        builder = tfds.builder(name, file_format="array_record", **where)
+    except Exception:  # the set may be known by its files alone
+        try:
+            builder = tfds.builder(name, **where)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(f"TFDS has no set {name!r}: {reason}") from None
+    try:
+        builder.download_and_prepare()  # does nothing where it is done
+    except Exception as error:  # no network, no TensorFlow, no disk: TFDS raises all kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"TFDS set {name} cannot be prepared here ({reason}); {by_hand}") from None
+    features = builder.info.features
+    missing = [language for language in languages if language not in features]
+    if missing:
+        raise DataError(f"TFDS set {name} has no {missing[0]!r}, only: {', '.join(features)}")
+    for candidate in _SPLITS[split]:
+        if candidate in builder.info.splits:
+            break
+    else:
+        there = ", ".join(builder.info.splits)
+        raise DataError(f"TFDS set {name} has no {split} split, only: {there}")
+    try:
+        return _Records(builder.as_data_source(split=candidate), languages)
+    except NotImplementedError:
+        raise DataError(
+            f"TFDS set {name} is not stored as array records, which alone can be read by number; "
+            + by_hand
+        ) from None

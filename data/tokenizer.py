@@ -1,0 +1,257 @@
+"""Subword vocabularies (paper, section 5.1): learn, encode, decode; SentencePiece inside.
+
+A vocabulary learned here is lossless: any line of text comes back from its ids as it was.
+"""
+
+import hashlib
+import io
+import itertools
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import sentencepiece
+
+from data.batch import BOS, EOS, PAD, UNK
+from data.corpus import DataError, Source
+
+FLAG = "--config.data.vocab_size"
+MAX_SENTENCES = 2_000_000
+
+# SentencePiece writes a space as U+2581, so one that is really in the text is written as a
+# private-use character and a letter, and that character itself likewise.
+_SPACE, _ESCAPE = "\u2581", "\ue000"
+_TO_ESCAPED = str.maketrans({_SPACE: _ESCAPE + "u", _ESCAPE: _ESCAPE + "e"})
+_FROM_ESCAPED = {_ESCAPE + "u": _SPACE, _ESCAPE + "e": _ESCAPE}
+_ESCAPED = re.compile(f"{_ESCAPE}[ue]")
+
+
+class Tokenizer:
+    """A SentencePiece model whose ids begin with PAD, BOS, EOS and UNK, whatever its own are.
+
+    `model_ids` [vocab_size] int32 has the model's own id for each of ours, -1 where it has none.
+    """
+
+    def __init__(self, model: bytes):
+        """Reads a serialized model; raises DataError where it is not one."""
+        self._model = model
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model)
+        except RuntimeError:
+            raise DataError("not a SentencePiece model") from None
+        sp = self._processor
+        special = [sp.pad_id(), sp.bos_id(), sp.eos_id(), sp.unk_id()]
+        others = [i for i in range(sp.get_piece_size()) if i not in special]
+        self.model_ids = np.array(special + others, np.int32)
+        self._ours = np.full(sp.get_piece_size(), UNK, np.int32)
+        known = self.model_ids >= 0
+        self._ours[self.model_ids[known]] = np.flatnonzero(known)
+        self._same = np.array_equal(self.model_ids, np.arange(len(self.model_ids)))
+        # A ready-made model may know no bytes: to it the escape would be an unknown character.
+        probe = _ESCAPE + "u"
+        self._escapes = sp.decode(sp.encode(probe)) == probe
+
+    def __reduce__(self):
+        return Tokenizer, (self._model,)
+
+    @classmethod
+    def learn(
+        cls,
+        sentences: Iterable[str],
+        vocab_size: int,
+        kind: str = "bpe",
+        max_sentences: int = MAX_SENTENCES,
+    ) -> "Tokenizer":
+        """Learns a vocabulary of `vocab_size` ids from text; the same text gives the same bytes.
+
+        Of more than `max_sentences` evenly spaced ones are taken, at least half as many. Raises
+        DataError where the text supports no vocabulary of that size, saying which it does.
+        """
+        if kind not in ("bpe", "unigram"):
+            raise DataError(f"--config.data.tokenizer {kind!r} is not known: there are bpe, unigram")
+        model = io.BytesIO()
+        escaped = (sentence.translate(_TO_ESCAPED) for sentence in sentences)
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(evenly_spaced(escaped, max_sentences)),
+                model_writer=model,
+                model_type=kind,
+                vocab_size=vocab_size,
+                byte_fallback=True,
+                character_coverage=0.9995,
+                normalization_rule_name="identity",
+                remove_extra_whitespaces=False,
+                split_digits=True,
+                pad_id=PAD,
+                bos_id=BOS,
+                eos_id=EOS,
+                unk_id=UNK,
+                num_threads=4,  # unigram's sums depend on it, so it must not follow the machine
+                minloglevel=3,
+            )
+        except RuntimeError as error:
+            raise _learning_error(str(error), vocab_size) from None
+        return cls(model.getvalue())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Tokenizer":
+        """Loads a model, ours or any other SentencePiece one; DataError where it is not there."""
+        try:
+            return cls(Path(path).read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: cannot read the vocabulary ({error.strerror})") from None
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+
+    def save(self, path: str | os.PathLike):
+        """Writes the model to a file, whole or not at all."""
+        path = Path(path)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self._model)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def to_bytes(self) -> bytes:
+        """Returns the serialized SentencePiece model."""
+        return self._model
+
+    def digest(self) -> str:
+        """Returns a hexadecimal digest by which two vocabularies can be told apart."""
+        return hashlib.sha256(self._model).hexdigest()
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids, PAD, BOS, EOS and UNK included."""
+        return len(self.model_ids)
+
+    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each line of text, without BOS or EOS."""
+        if self._escapes:
+            sentences = [sentence.translate(_TO_ESCAPED) if _rare(sentence) else sentence
+                         for sentence in sentences]  # fmt: skip
+        encoded = self._processor.encode(list(sentences))
+        return encoded if self._same else [self._ours[ids].tolist() for ids in encoded]
+
+    def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
+        """Returns the text of each list of ids, PAD, BOS, EOS and UNK left out.
+
+        It is always one line: a line break, which no line of text encodes to, becomes a space.
+        """
+        plain = [self.model_ids[[i for i in ids if i > UNK]].tolist() for ids in sentences]
+        texts = [text.replace("\n", " ") for text in self._processor.decode(plain)]
+        if not self._escapes:
+            return texts
+        return [_ESCAPED.sub(lambda found: _FROM_ESCAPED[found[0]], text) for text in texts]
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Returns each id as SentencePiece shows it, a space as U+2581."""
+        names = {PAD: "<pad>", BOS: "<s>", EOS: "</s>", UNK: "<unk>"}
+        return [names.get(i) or self._processor.id_to_piece(int(self.model_ids[i])) for i in ids]
+
+
+def _rare(sentence: str) -> bool:
+    return _SPACE in sentence or _ESCAPE in sentence
+
+
+def evenly_spaced(items: Iterable[str], limit: int) -> list[str]:
+    """Returns every k-th item for the smallest k = 1, 2, 4, ... that keeps at most `limit`."""
+    kept, step = [], 1
+    for index, item in enumerate(items):
+        if index % step:
+            continue
+        if len(kept) == limit:
+            del kept[1::2]
+            step *= 2
+            if index % step:
+                continue
+        kept.append(item)
+    return kept
+
+
+def _learning_error(message: str, vocab_size: int) -> DataError:
+    if found := re.search(r"value <= (\d+)", message):
+        return DataError(
+            f"{FLAG}={vocab_size} is more than the training text supports: "
+            f"at most {FLAG}={found[1]}, or give more text"
+        )
+    if found := re.search(r"\d+ vs (\d+)", message):
+        return DataError(
+            f"{FLAG}={vocab_size} is less than the training text needs for its characters: "
+            f"at least {FLAG}={int(found[1]) + 1}"
+        )
+    if "sentences_.empty()" in message:
+        return DataError("there is no text to learn a vocabulary from: the training side is empty")
+    return DataError(f"no vocabulary could be learned with {FLAG}={vocab_size}: {message}")
+
+
+class Vocabulary(NamedTuple):
+    """The subwords of both sides; one and the same tokenizer where they are joint."""
+
+    source: Tokenizer
+    target: Tokenizer
+
+    @property
+    def joint(self) -> bool:
+        """Whether both sides share their ids, as the paper's do."""
+        return self.source is self.target
+
+    @classmethod
+    def learn(
+        cls,
+        pairs: Source,
+        vocab_size: int,
+        kind: str = "bpe",
+        joint: bool = True,
+        max_sentences: int = MAX_SENTENCES,
+    ) -> "Vocabulary":
+        """Learns from sentence pairs, which should be the training ones; DataError as `learn`."""
+        # A source may hold far more pairs than are needed, so it is not read through for them.
+        count = min(len(pairs), max_sentences // 2 if joint else max_sentences)
+        chosen = (pairs[i * len(pairs) // count] for i in range(count))
+        if joint:
+            both = Tokenizer.learn(itertools.chain.from_iterable(chosen), vocab_size, kind)
+            return cls(both, both)
+        sides: tuple[Iterator, Iterator] = zip(*chosen, strict=True) if count else ((), ())
+        return cls(*(Tokenizer.learn(side, vocab_size, kind) for side in sides))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Vocabulary":
+        """Loads what `save` wrote into a folder, or a joint model from a file.
+
+        A folder has `tokenizer.model`, or `tokenizer.source.model` and `tokenizer.target.model`;
+        DataError where it has neither.
+        """
+        path = Path(path)
+        joint = path / "tokenizer.model" if path.is_dir() else path
+        separate = [path / f"tokenizer.{side}.model" for side in ("source", "target")]
+        if joint.exists():
+            both = Tokenizer.load(joint)
+            return cls(both, both)
+        if path.is_dir() and any(file.exists() for file in separate):
+            return cls(*map(Tokenizer.load, separate))
+        raise DataError(f"{joint}: no vocabulary there")
+
+    def save(self, folder: str | os.PathLike):
+        """Writes the models into a folder, and removes those that they take the place of."""
+        folder = Path(folder)
+        joint = {"tokenizer.model": self.source}
+        separate = {"tokenizer.source.model": self.source, "tokenizer.target.model": self.target}
+        new, old = (joint, separate) if self.joint else (separate, joint)
+        for name, tokenizer in new.items():
+            tokenizer.save(folder / name)
+        for name in old:
+            (folder / name).unlink(missing_ok=True)
+
+    def digest(self) -> str:
+        """Returns a hexadecimal digest of both sides."""
+        return hashlib.sha256(f"{self.source.digest()} {self.target.digest()}".encode()).hexdigest()
