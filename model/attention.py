@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from model.config import TransformerConfig
+from model.dropout import Dropout
 from model.embedding import rotate
 from model.sharding import constrain
 
@@ -84,7 +85,7 @@ class MultiHeadAttention(nn.Module):
         if c.attention_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
             self.out_bias = self.param("out_bias", zeros, (c.d_model,))
-        self.drop = nn.Dropout(c.attention_dropout)
+        self.drop = Dropout(c.attention_dropout)
 
     def _projection(self, name: str, heads: int, width: int, axis: str) -> tuple[Array, ...]:
         """The kernel [D, H, K], Xavier as one [D, H*K] matrix, and the bias [H, K] if any."""
@@ -135,7 +136,7 @@ class MultiHeadAttention(nn.Module):
             q = rotate(q, positions)
         weights = attention_weights(q, kv.k, mask)
         self.sow("intermediates", "weights", weights)
-        mixed = mix_values(self.drop(weights, deterministic=not train), kv.v)
+        mixed = mix_values(self.drop(weights, train=train), kv.v)
         y = jnp.einsum("...htv,hvd->...td", mixed, self.out.astype(self.config.dtype))
         if self.config.attention_bias:
             bias = self.out_bias.astype(y.dtype)

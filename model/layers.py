@@ -13,6 +13,7 @@ from jax import Array
 
 from model.attention import KV, MultiHeadAttention
 from model.config import TransformerConfig
+from model.dropout import Dropout
 from model.sharding import constrain
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -63,7 +64,7 @@ class FeedForward(nn.Module):
         if gate:
             hidden *= self._dense("gate", c.d_ff)(x)
         hidden = constrain(hidden, "batch", "length", "mlp")
-        hidden = nn.Dropout(c.ff_dropout)(hidden, deterministic=not train)
+        hidden = Dropout(c.ff_dropout)(hidden, train=train)
         return constrain(self._dense("out", c.d_model)(hidden), "batch", "length", None)
 
     def _dense(self, name: str, width: int) -> nn.Dense:
@@ -86,10 +87,10 @@ class Residual(nn.Module):
     @nn.compact
     def __call__(self, x: Array, sublayer: Callable[[Array], Array], *, train: bool) -> Array:
         norm = Norm(self.config, name="norm")
-        drop = nn.Dropout(self.config.dropout, deterministic=not train)
+        drop = Dropout(self.config.dropout)
         if self.config.norm == "post":
-            return norm(x + drop(sublayer(x)))
-        return x + drop(sublayer(norm(x)))
+            return norm(x + drop(sublayer(x), train=train))
+        return x + drop(sublayer(norm(x)), train=train)
 
 
 class EncoderLayer(nn.Module):

@@ -13,6 +13,7 @@ from jax import Array
 
 from model.attention import KV
 from model.config import TransformerConfig
+from model.dropout import Dropout
 from model.embedding import Embedding, Positions
 from model.layers import DecoderLayer, EncoderLayer, Norm
 from model.masks import causal_mask, padding_mask
@@ -50,7 +51,7 @@ class Transformer(nn.Module):
         )
         if c.norm == "pre":  # without it a pre-norm stack would end in bare residuals
             self.encoder_norm, self.decoder_norm = Norm(c), Norm(c)
-        self.drop = nn.Dropout(c.dropout)
+        self.drop = Dropout(c.dropout)
 
     def __call__(self, src: Array, tgt_in: Array, *, train: bool = False) -> Array:
         """Teacher-forced: src [B,S], tgt_in [B,T] (BOS first) -> logits float32 [B,T,V]."""
@@ -118,7 +119,7 @@ class Transformer(nn.Module):
         added = table(positions)
         if added is not None:
             x += jnp.expand_dims(added, tuple(range(x.ndim - 2)))
-        return self.drop(constrain(x, "batch", "length", None), deterministic=not train)
+        return self.drop(constrain(x, "batch", "length", None), train=train)
 
     def _rotary(self, positions: Array) -> Array | None:
         return positions if self.config.positions == "rotary" else None
