@@ -61,7 +61,7 @@ def open_source(
     "train=a.en,a.de;valid=b.en,b.de"; or the name of a TFDS translation set, known by its slash
     ("wmt14_translate/de-en"), with `path` the TFDS folder if not the usual one. Raises DataError.
     """
-    from data import demo, text, tfds  # they know this module's Pair and DataError
+    from data import text, tfds  # they know this module's Pair and DataError
 
     languages = source_language, target_language
     if split not in SPLITS:
@@ -69,6 +69,8 @@ def open_source(
     if "/" in kind:
         return tfds.read(kind, split, path, languages)
     if kind == "demo":
+        from data import demo  # its tables are built on import, for nothing else
+
         return demo.Demo(split, seed, *languages)
     readers = {"text": text.read_text, "tsv": text.read_tsv, "jsonl": text.read_jsonl}
     if kind not in readers:

@@ -4,6 +4,7 @@ The batch of any step is a function of the step's number, so a run that resumes 
 at once and sees what it would have seen.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,8 +25,16 @@ class Ragged:
     def __init__(self, rows: list[list[int]]):
         lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
-        flat = (i for row in rows for i in row)
-        self.ids = np.fromiter(flat, np.int32, int(self.offsets[-1]))
+        self.ids = np.array(list(itertools.chain.from_iterable(rows)), np.int32)
+
+    @classmethod
+    def join(cls, parts: list["Ragged"]) -> "Ragged":
+        """The rows of all parts, in order."""
+        whole = cls([])
+        whole.ids = np.concatenate([whole.ids, *(part.ids for part in parts)])
+        lengths = [part.lengths for part in parts]
+        whole.offsets = np.concatenate([[0], np.cumsum(np.concatenate([[], *lengths]), dtype=int)])
+        return whole
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -35,6 +44,7 @@ class Ragged:
 
     @property
     def lengths(self) -> np.ndarray:
+        """The number of ids in each row, [N]."""
         return np.diff(self.offsets)
 
 
@@ -51,15 +61,19 @@ def tokenize(
     progress: Callable[[int], None] | None = None,
     chunk: int = 4096,
 ) -> TokenPairs:
-    """All pairs as ids; `progress` hears how many were done."""
-    sides: tuple[list, list] = ([], [])
+    """All pairs as ids, a blank line as none; `progress` hears how many more were done.
+
+    A chunk at a time: as Python lists a corpus would take ten times the memory.
+    """
+    sides: tuple[list[Ragged], list[Ragged]] = ([], [])
     for start in range(0, len(pairs), chunk):
         some = [pairs[i] for i in range(start, min(start + chunk, len(pairs)))]
-        sides[0].extend(vocabulary.source.encode([pair[0] for pair in some]))
-        sides[1].extend(vocabulary.target.encode([pair[1] for pair in some]))
+        for i, (side, tokenizer) in enumerate(zip(sides, vocabulary, strict=True)):
+            lines = [pair[i] if pair[i].strip() else "" for pair in some]
+            side.append(Ragged(tokenizer.encode(lines)))
         if progress:
             progress(len(some))
-    return TokenPairs(*map(Ragged, sides))
+    return TokenPairs(*map(Ragged.join, sides))
 
 
 @dataclass(frozen=True)
@@ -168,6 +182,9 @@ def train_batches(
     other.
     """
     index, count = shard
+    for bucket in plan.buckets:
+        if bucket.rows % count:
+            raise ValueError(f"{bucket.rows} rows cannot be shared evenly by {count} hosts")
 
     def make(item) -> Batch:
         batch = collate(pairs, *item)

@@ -2,10 +2,13 @@
 
 import gzip
 import json
+import re
 import zlib
 from pathlib import Path
 
 from data.corpus import DataError, Pairs
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -21,10 +24,11 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(f"{path} is not a whole gzip file: {error}") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
+    data = data.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
     if not data.strip():
         raise DataError(f"{path} is empty")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
@@ -47,9 +51,9 @@ def _find(folder: str, name: str) -> Path:
 
 def read_text(path: str, split: str, languages: tuple[str, str]) -> Pairs:
     """{split}.{language} in the folder `path`, or the files that `path` itself names."""
-    if "=" in path:
-        named = dict(part.split("=", 1) for part in path.split(";") if "=" in part)
-        files = [Path(name) for name in named.get(split, "").split(",")]
+    if "=" in path and not Path(path).is_dir():
+        named = dict(part.strip().split("=", 1) for part in path.split(";") if "=" in part)
+        files = [Path(name.strip()) for name in named.get(split, "").split(",")]
         if len(files) != 2:
             raise DataError(
                 f"data.path={path} names no two files for the {split} split: "
@@ -74,24 +78,37 @@ def read_tsv(path: str, split: str, languages: tuple[str, str]) -> Pairs:
     if set(languages) <= set(rows[0]):
         columns, width, first = tuple(map(rows[0].index, languages)), len(rows[0]), 2
         rows = rows[1:]
+        if not rows:
+            raise DataError(f"{file} has nothing below its first line of language codes")
     for number, row in enumerate(rows, first):
         if len(row) != width:
-            raise DataError(f"{file}, line {number}: {len(row)} columns instead of {width}")
+            raise DataError(
+                f"{file}, line {number}: {len(row)} columns instead of {width} (a tab between)"
+            )
     return Pairs(*([row[column] for row in rows] for column in columns))
 
 
 def read_jsonl(path: str, split: str, languages: tuple[str, str]) -> Pairs:
-    """{split}.jsonl: {"en": ..., "de": ...} a line, or that within {"translation": ...}."""
+    """{split}.jsonl: {"en": ..., "de": ...} a line, or that within {"translation": ...}.
+
+    A line break within a sentence is read as a space.
+    """
     file = _find(path, f"{split}.jsonl")
     sides: tuple[list[str], list[str]] = ([], [])
     for number, line in enumerate(read_lines(file), 1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file}, line {number}: not JSON: {error.msg}") from None
-        row = row.get("translation", row) if isinstance(row, dict) else {}
+        except (ValueError, RecursionError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{file}, line {number}: not JSON: {reason}") from None
+        if isinstance(row, dict) and isinstance(row.get("translation"), dict):
+            row = row["translation"]
+        if not isinstance(row, dict):
+            raise DataError(f"{file}, line {number}: not a JSON object")
         for side, language in zip(sides, languages, strict=True):
             if not isinstance(row.get(language), str):
                 raise DataError(f"{file}, line {number}: no text under the key {language!r}")
-            side.append(row[language])
+            if _SURROGATE.search(row[language]):  # from an escape; no UTF-8 file can hold one
+                raise DataError(f"{file}, line {number}: half a surrogate pair in {language!r}")
+            side.append(row[language].replace("\n", " "))
     return Pairs(*sides)

@@ -19,7 +19,7 @@ class _Records:
         if not 0 <= index < len(self._records):
             raise IndexError(index)
         record = self._records[index]
-        return Pair(*(record[language].decode() for language in self._languages))
+        return Pair(*(record[language].decode().replace("\n", " ") for language in self._languages))
 
 
 def read(name: str, split: str, folder: str, languages: tuple[str, str]) -> _Records:

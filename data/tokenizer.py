@@ -73,7 +73,9 @@ class Tokenizer:
         DataError where the text supports no vocabulary of that size, saying which it does.
         """
         if kind not in ("bpe", "unigram"):
-            raise DataError(f"--config.data.tokenizer {kind!r} is not known: there are bpe, unigram")
+            raise DataError(
+                f"--config.data.tokenizer {kind!r} is not known: there are bpe, unigram"
+            )
         model = io.BytesIO()
         escaped = (sentence.translate(_TO_ESCAPED) for sentence in sentences)
         try:
