@@ -1,0 +1,231 @@
+"""Checkpoints on disk: saved in the background, whole or not at all; the last few and the best.
+
+The one module that knows Orbax. In a folder, each step's own folder holds the parameters, the rest
+of the state, the moving average where there is one, `meta` (JSON, for the caller to compare with
+what it expects) and the metrics that "best" goes by. A step's folder gets its name by a rename
+after its last byte, so what is listed is whole, whatever interrupted its neighbours.
+"""
+
+import errno
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from train.state import TrainState
+
+Which = int | str  # a step, "last" or "best"
+
+_UNFINISHED = "*.orbax-checkpoint-tmp"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not there, does not fit, or could not be written; one line."""
+
+
+class Checkpoints:
+    """The checkpoints of one folder, which need not exist before the first save.
+
+    Kept are the last `keep`, and the one with the highest `best_by` among the metrics it was saved
+    with; a restart knows both, since they are read off the disk. Methods raise CheckpointError.
+    """
+
+    def __init__(self, folder: str | Path, keep: int = 3, best_by: str = "bleu"):
+        self.folder = Path(folder).absolute()
+        self.best_by = best_by
+        self._keep = keep
+        self._orbax = None
+        self._writing = False
+        _quieten()
+
+    def save(
+        self, step: int, state: TrainState, meta: dict, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Copies the state and writes it in the background; the state may be donated at once.
+
+        Waits for an earlier save still under way, and raises what went wrong with that one.
+        """
+        parts = _parts(state) | {"meta": meta}
+        scored = metrics is not None and self.best_by in metrics
+        with self._one_line(f"cannot save step {step}"):
+            if not self._writing:  # only who writes here may sweep up what was left unfinished
+                self.close()
+                self._orbax, self._writing = self._open(cleanup_tmp_directories=True), True
+            self._orbax.save_checkpointables_async(
+                step, parts, metrics=metrics if scored else None, force=True, overwrite=True
+            )
+
+    def restore(self, which: Which, abstract_state: TrainState) -> TrainState:
+        """The state as saved, bit for bit, laid out as `train.state.abstract_state` says.
+
+        The mesh need not be the one it was saved from.
+        """
+        loaded = self._load(which, _parts(abstract_state))
+        rest = loaded.pop("rest")
+        return abstract_state._replace(**rest, **loaded)
+
+    def restore_params(self, which: Which, abstract_params: Any) -> Any:
+        """The parameters alone, for decoding: their moving average where one was kept."""
+        step = self._resolve(which)
+        name = "ema" if (self.folder / str(step) / "ema").exists() else "params"
+        return self._load(step, {name: abstract_params})[name]
+
+    def meta(self, which: Which) -> dict:
+        """What the checkpoint was saved with as `meta`."""
+        return self._load(which, {"meta": None})["meta"]
+
+    def metrics(self, which: Which) -> dict[str, float] | None:
+        """What the checkpoint was saved with as `metrics`, if those include `best_by`."""
+        step = self._resolve(which)
+        return next(each.metrics for each in self._listed() if each.step == step)
+
+    def steps(self) -> list[int]:
+        """The steps there are, ascending."""
+        return [each.step for each in self._listed()]
+
+    def best_step(self) -> int | None:
+        """The step with the highest `best_by`, the latest among equals; None if none has it."""
+        scored = [(c.metrics[self.best_by], c.step) for c in self._listed() if c.metrics]
+        return max(scored)[1] if scored else None
+
+    def wait(self) -> None:
+        """Returns once all saves are on disk."""
+        if self._orbax is not None:
+            with self._one_line("cannot finish the last save"):
+                self._orbax.wait()
+
+    def close(self) -> None:
+        """Waits, and lets go of the folder."""
+        orbax, self._orbax, self._writing = self._orbax, None, False
+        if orbax is not None:
+            with self._one_line("cannot finish the last save"):
+                orbax.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _open(self, **options) -> ocp.training.Checkpointer:
+        policies = ocp.training.preservation_policies
+        last = policies.LatestN(self._keep)
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics[self.best_by],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        return ocp.training.Checkpointer(
+            self.folder,
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=policies.AnyPreservationPolicy([last, best]),
+            **options,
+        )
+
+    def _listed(self) -> list:
+        if self._orbax is not None:
+            return list(self._orbax.checkpoints)
+        if not self.folder.is_dir():  # to look must not create it
+            return []
+        with self._one_line("cannot read"):
+            self._orbax = self._open()
+        return list(self._orbax.checkpoints)
+
+    def _resolve(self, which: Which) -> int:
+        steps = self.steps()
+        if not steps:
+            raise CheckpointError(f"{self.folder} holds no checkpoints: train first")
+        there = ", ".join(map(str, steps))
+        if which == "last":
+            return steps[-1]
+        if which == "best":
+            if (best := self.best_step()) is None:
+                raise CheckpointError(
+                    f"{self.folder}: no checkpoint has a {self.best_by} to be the best by; "
+                    f"choose 'last' or a step; there are: {there}"
+                )
+            return best
+        if str(which).isdecimal() and int(which) in steps:
+            return int(which)
+        raise CheckpointError(
+            f"{self.folder} has no checkpoint {which!r}; "
+            f"choose 'best', 'last' or a step; there are: {there}"
+        )
+
+    def _load(self, which: Which, abstract: dict[str, Any]) -> dict[str, Any]:
+        self.wait()
+        step = self._resolve(which)
+        with self._one_line(
+            f"cannot load step {step}, which is damaged or of a model of other sizes"
+        ):
+            return self._orbax.load_checkpointables(step, jax.tree.map(_somewhere, abstract))
+
+    @contextmanager
+    def _one_line(self, failure: str) -> Iterator[None]:
+        """Turns whatever Orbax raises within, also on behalf of its threads, into one line."""
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except Exception as error:
+            reason = _first_line(error)
+            if _disk_is_full(error):
+                # The unfinished save would go on filling the disk.
+                for unfinished in self.folder.glob(_UNFINISHED):
+                    shutil.rmtree(unfinished, ignore_errors=True)
+                reason = "the disk is full; free some space and run again to resume"
+            raise CheckpointError(f"{self.folder}: {failure}: {reason}") from error
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    """What is stored apart, so that decoding can read it without the rest."""
+    fields = state._asdict()
+    params, ema = fields.pop("params"), fields.pop("ema")
+    return {"params": params, "rest": fields} | ({} if ema is None else {"ema": ema})
+
+
+def _somewhere(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    if leaf.sharding is not None:
+        return leaf
+    home = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=home)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and all that it was raised from, groups included."""
+    while error is not None:
+        yield error
+        for inner in getattr(error, "exceptions", ()):
+            yield from _chain(inner)
+        error = error.__cause__ or error.__context__
+
+
+def _disk_is_full(error: Exception) -> bool:
+    # TensorStore writes in C++, and says so in words only.
+    return any(
+        getattr(each, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        or "No space left on device" in str(each)
+        for each in _chain(error)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
+
+
+def _quieten() -> None:
+    """Orbax logs each failure with a traceback from its threads; we raise it, once."""
+    logger = logging.getLogger("absl")
+    if _not_orbax not in logger.filters:
+        logger.addFilter(_not_orbax)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+def _not_orbax(record: logging.LogRecord) -> bool:
+    return "/orbax/" not in record.pathname

@@ -1,0 +1,110 @@
+"""Adam and the learning rate's course (paper, section 5.3), and their common alternatives.
+
+Names and numbers in, optax objects out; no configuration object comes this far.
+"""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from model.config import ConfigError
+
+SCHEDULES = ("paper", "rsqrt", "cosine", "linear", "constant")
+OPTIMIZERS = ("adam", "adamw")
+
+
+def make_schedule(
+    name: str,
+    *,
+    learning_rate: float,
+    warmup_steps: int,
+    d_model: int | None = None,
+    decay_steps: int | None = None,
+) -> Callable[[int | jax.Array], jax.Array]:
+    """A learning rate for each update, as optax wants it: given the number of updates before.
+
+    With step counted from 1, w = warmup_steps and a linear warm-up min(step / w, 1) in all:
+
+    - paper:    learning_rate * d_model^-0.5 * min(step^-0.5, step * w^-1.5); learning_rate is a
+                factor, 1 in the paper
+    - rsqrt:    learning_rate * min(step / w, (w / step)^0.5): the same curve, by its peak
+    - cosine, linear: from learning_rate at w down to zero at `decay_steps`, and zero from there on
+    - constant: learning_rate
+
+    Raises ConfigError for an unknown name, and for numbers that the schedule cannot use.
+    """
+    _check_name("schedule", name, SCHEDULES)
+    if learning_rate <= 0:
+        raise ConfigError(f"optimizer.learning_rate={learning_rate} must be above 0")
+    if warmup_steps < 0:
+        raise ConfigError(f"optimizer.warmup_steps={warmup_steps} must be at least 0")
+    if name == "paper" and d_model is None:
+        raise ConfigError("optimizer.schedule='paper' needs the model's d_model")
+    if name in ("cosine", "linear") and (decay_steps or 0) <= max(warmup_steps, 1):
+        raise ConfigError(
+            f"optimizer.decay_steps={decay_steps} must be above "
+            f"optimizer.warmup_steps={warmup_steps} for optimizer.schedule={name!r}"
+        )
+    warmup = float(max(warmup_steps, 1))
+
+    def schedule(updates_before):
+        step = jnp.asarray(updates_before, jnp.float32) + 1.0
+        rise = jnp.minimum(step / warmup, 1.0)
+        if name == "paper":
+            return learning_rate * d_model**-0.5 * jnp.minimum(step**-0.5, step * warmup**-1.5)
+        if name == "rsqrt":
+            return learning_rate * jnp.minimum(rise, (warmup / step) ** 0.5)
+        if name == "constant":
+            return learning_rate * rise
+        left = jnp.clip((decay_steps - step) / (decay_steps - warmup), 0.0, 1.0)
+        fall = left if name == "linear" else 0.5 - 0.5 * jnp.cos(jnp.pi * left)
+        return learning_rate * rise * fall
+
+    return schedule
+
+
+def make_optimizer(
+    name: str,
+    schedule: optax.Schedule | float,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.98,
+    epsilon: float = 1e-9,
+    weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+    """Adam with the paper's constants, or AdamW (Loshchilov and Hutter 2019).
+
+    `weight_decay` is AdamW's, and leaves biases and norm scales alone; `clip_norm` bounds the
+    global norm of the gradient first, 0 leaves it as it is. Raises ConfigError for an unknown name.
+    """
+    _check_name("name", name, OPTIMIZERS)
+    if weight_decay and name == "adam":
+        raise ConfigError(
+            f"optimizer.weight_decay={weight_decay} needs optimizer.name=adamw; adam has none"
+        )
+    if clip_norm < 0:
+        raise ConfigError(f"optimizer.clip_norm={clip_norm} must be at least 0 (0: no clipping)")
+    steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    steps.append(optax.scale_by_adam(b1, b2, epsilon))
+    if weight_decay:
+        steps.append(optax.add_decayed_weights(weight_decay, mask=_is_matrix))
+    steps.append(optax.scale_by_learning_rate(schedule))
+    return optax.chain(*steps)
+
+
+def _is_matrix(params):
+    """True for each leaf that weight decay pulls to zero: by name, since scanned biases are 2-d."""
+    return jax.tree.map_with_path(
+        lambda path, _: not {"bias", "scale"} & {getattr(key, "key", None) for key in path}, params
+    )
+
+
+def _check_name(key: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        near = get_close_matches(str(name), known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"optimizer.{key}={name!r} is unknown; {hint}one of: {', '.join(known)}")

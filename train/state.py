@@ -1,0 +1,92 @@
+"""The state of training: data only, born on the devices that will hold it.
+
+Parameters are made inside one jit whose output shardings come from the parameters' logical axis
+names, and everything shaped like them (Adam's moments, the moving average) follows: no host and no
+single device ever holds what it should not.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from model.sharding import param_shardings, use_mesh
+
+
+class TrainState(NamedTuple):
+    """All that an update changes."""
+
+    step: Array  # int32 scalar: updates done
+    params: Any
+    opt_state: optax.OptState
+    rng: Array  # a typed key, never changed: update k draws from fold_in(rng, k)
+    ema: Any = None  # the parameters' exponential moving average, or None: not kept
+
+    @property
+    def weights(self):
+        """The parameters to evaluate and translate with: the average where one is kept."""
+        return self.params if self.ema is None else self.ema
+
+
+def create_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    rng: Array,
+    mesh: Mesh,
+    *,
+    ema: bool = False,
+) -> TrainState:
+    """A fresh state at step 0 from a typed key, each leaf laid out on the mesh."""
+    init = _initialiser(model, tx, ema)
+    shardings = state_shardings(model, tx, mesh, ema=ema)
+    with use_mesh(mesh):
+        return jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings)(rng)
+
+
+def state_shardings(
+    model: nn.Module, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
+) -> TrainState:
+    """The tree of NamedShardings that `create_state` lays a state out by."""
+    return param_shardings(_shapes(model, tx, ema), mesh)
+
+
+def abstract_state(
+    model: nn.Module, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
+) -> TrainState:
+    """The state as ShapeDtypeStructs with shardings: what to restore a checkpoint into."""
+    shapes = nn.unbox(_shapes(model, tx, ema))
+    return jax.tree.map(_place, shapes, state_shardings(model, tx, mesh, ema=ema))
+
+
+def abstract_params(model: nn.Module, mesh: Mesh) -> Any:
+    """The parameters alone, as ShapeDtypeStructs with shardings: all that decoding needs."""
+    return abstract_state(model, optax.identity(), mesh).params
+
+
+def _initialiser(model, tx, ema: bool) -> Callable[[Array], TrainState]:
+    """Key -> a state whose parameter-like leaves still carry their boxes of logical names."""
+
+    def init(rng: Array) -> TrainState:
+        params_key, rng = jax.random.split(rng)
+        token = jnp.zeros((1, 1), jnp.int32)
+        params = model.init(params_key, token, token)["params"]
+        # Optimizers map over boxes as over any tree, so their state comes out boxed as well.
+        opt_state = tx.init(params)
+        return TrainState(jnp.int32(0), params, opt_state, rng, params if ema else None)
+
+    return init
+
+
+@lru_cache(maxsize=4)  # tracing a deep model's init takes a second, and start-up asks thrice
+def _shapes(model, tx, ema: bool) -> TrainState:
+    return jax.eval_shape(_initialiser(model, tx, ema), jax.random.key(0))
+
+
+def _place(leaf, sharding):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

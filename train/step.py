@@ -1,0 +1,172 @@
+"""One update, and one evaluation, as pure functions of arrays (paper, section 5)."""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+from jax.sharding import Mesh
+
+from data.batch import PAD, Batch, shift_right
+from model.sharding import batch_sharding, replicated, use_mesh
+from train.loss import Metrics, cross_entropy
+from train.state import TrainState, state_shardings
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    smoothing: float,
+    accumulate: int = 1,
+    ema_decay: float = 0.0,
+) -> tuple[TrainState, Metrics]:
+    """One update by the gradient of the mean loss over the batch's real target tokens.
+
+    The batch's rows go through the model in `accumulate` parts, one after the other: less memory,
+    and (dropout's draws aside) the same gradient. Raises ValueError where rows do not divide so.
+    """
+    rng = jax.random.fold_in(state.rng, state.step)
+    gradient = jax.grad(_summed_loss, has_aux=True)
+    if accumulate == 1:
+        grads, metrics = gradient(state.params, batch, rng, model, smoothing)
+    else:
+
+        def add(sums, part):
+            batch, index = part
+            key = jax.random.fold_in(rng, index)
+            return jax.tree.map(jnp.add, sums, gradient(state.params, batch, key, model, smoothing))
+
+        parts = (_split(batch, accumulate), jnp.arange(accumulate, dtype=jnp.int32))
+        zeros = (
+            jax.tree.map(jnp.zeros_like, state.params),
+            Metrics(*jnp.zeros(len(Metrics._fields))),
+        )
+        # The parts weigh by their tokens, so sums are added here and divided once, below.
+        (grads, metrics), _ = lax.scan(lambda sums, part: (add(sums, part), None), zeros, parts)
+    tokens = jnp.maximum(metrics.tokens, 1.0)
+    grads = jax.tree.map(lambda g: g / tokens.astype(g.dtype), grads)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return (
+        TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            rng=state.rng,
+            ema=_moving_average(state, params, ema_decay),
+        ),
+        metrics._replace(updates=jnp.float32(1), grad_norm_sum=optax.global_norm(grads)),
+    )
+
+
+def eval_step(params, batch: Batch, *, model: nn.Module, smoothing: float = 0.0) -> Metrics:
+    """The batch's loss as it is, without dropout."""
+    logits = model.apply({"params": params}, batch.src, shift_right(batch.tgt), train=False)
+    return _count(batch, cross_entropy(logits, batch.tgt, smoothing))
+
+
+def compile_train_step(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    smoothing: float,
+    accumulate: int = 1,
+    ema_decay: float = 0.0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """`train_step` as one jit for all batch shapes, laid out on the mesh; the state is donated.
+
+    A batch may be of NumPy arrays; its rows are split over the mesh's data and fsdp axes, so their
+    number is a multiple of those. The state is that of `create_state(..., ema=ema_decay > 0)`.
+    """
+    shardings = state_shardings(model, tx, mesh, ema=ema_decay > 0)
+    step = partial(
+        train_step,
+        model=model,
+        tx=tx,
+        smoothing=smoothing,
+        accumulate=accumulate,
+        ema_decay=ema_decay,
+    )
+    return _on_mesh(
+        mesh,
+        jax.jit(
+            step,
+            donate_argnums=0,
+            in_shardings=(shardings, batch_sharding(mesh)),
+            out_shardings=(shardings, replicated(mesh)),
+        ),
+    )
+
+
+def compile_eval_step(
+    model: nn.Module, mesh: Mesh, *, smoothing: float = 0.0
+) -> Callable[..., Metrics]:
+    """`eval_step` as one jit: parameters stay as they lie, a batch is split over the mesh."""
+    step = jax.jit(
+        partial(eval_step, model=model, smoothing=smoothing),
+        in_shardings=(None, batch_sharding(mesh)),
+        out_shardings=replicated(mesh),
+    )
+    return _on_mesh(mesh, step)
+
+
+def _summed_loss(params, batch, rng, model, smoothing) -> tuple[Array, Metrics]:
+    rngs = {"dropout": rng}
+    tgt_in = shift_right(batch.tgt)
+    logits = model.apply({"params": params}, batch.src, tgt_in, train=True, rngs=rngs)
+    metrics = _count(batch, cross_entropy(logits, batch.tgt, smoothing))
+    return metrics.loss_sum, metrics
+
+
+def _count(batch: Batch, metrics: Metrics) -> Metrics:
+    return metrics._replace(
+        source_tokens=jnp.sum(batch.src != PAD, dtype=jnp.float32),
+        slots=jnp.float32(batch.src.size + batch.tgt.size),
+    )
+
+
+def _split(batch: Batch, parts: int) -> Batch:
+    """Rows [R,...] -> [parts, R/parts, ...]."""
+
+    def split(x):
+        rows, *rest = x.shape
+        if rows % parts:
+            raise ValueError(f"a batch of {rows} rows cannot be split into {parts} equal parts")
+        # Part i takes rows i, i + parts, ...: neighbouring rows lie on one device, so each device
+        # finds a share of every part among its own rows.
+        return jnp.swapaxes(x.reshape(rows // parts, parts, *rest), 0, 1)
+
+    return jax.tree.map(split, batch)
+
+
+def _moving_average(state: TrainState, params, decay: float):
+    """ema + (1 - decay) * (params - ema), with a smaller decay in the first updates.
+
+    By min(decay, (1 + step) / (10 + step)) the random start is soon forgotten, as TensorFlow's
+    ExponentialMovingAverage does when told the step.
+    """
+    if state.ema is None:
+        if decay:
+            raise ValueError("ema_decay is set, but the state keeps no average: make it with ema")
+        return None
+    step = state.step.astype(jnp.float32)
+    rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda ema, p: ema + rate * (p - ema), state.ema, params)
+
+
+def _on_mesh(mesh: Mesh, function: Callable) -> Callable:
+    """Calls (and so compiles) with the mesh in use: without it the constraints are dropped."""
+
+    def call(*args):
+        with use_mesh(mesh):
+            return function(*args)
+
+    call.jitted = function
+    return call
