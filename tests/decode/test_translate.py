@@ -1,0 +1,195 @@
+"""A model as a translator: the same answer whatever the batch, and a score that can be checked."""
+
+from dataclasses import replace
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data.batch import BOS, EOS, shift_right
+from data.tokenizer import Tokenizer, Vocabulary
+from decode.attention import attention_maps
+from decode.bleu import score
+from decode.search import search
+from decode.translate import InputError, Translator, split_text
+from model import Transformer, TransformerConfig
+from model.sharding import make_mesh
+
+WORDS = "the teacher reads a book and the student asks why it rains on a green monday".split()
+CONFIG = TransformerConfig(
+    encoder_layers=1, decoder_layers=2, d_model=16, d_ff=32, num_heads=2, vocab_size=300
+)
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    rng = np.random.default_rng(0)
+    text = [" ".join(rng.choice(WORDS, 8)) for _ in range(200)]
+    tokenizer = Tokenizer.learn(text, 300)
+    return Vocabulary(tokenizer, tokenizer)
+
+
+def parameters(config, scale=4.0):
+    """Random, and large enough that outputs differ and end."""
+    shape = jnp.ones((1, 2), jnp.int32)
+    params = nn.unbox(Transformer(config).init(jax.random.key(1), shape, shape))["params"]
+    return jax.tree.map(lambda p: p * scale, params)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return parameters(CONFIG)
+
+
+def sentences(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, rng.integers(1, 12))) for _ in range(count)]
+
+
+def translator(params, vocabulary, config=CONFIG, **options):
+    return Translator(Transformer(config), params, vocabulary, extra_length=6, **options)
+
+
+def same(left, right):
+    assert [h.text for h in left] == [h.text for h in right]
+    assert [h.tokens for h in left] == [h.tokens for h in right]
+    np.testing.assert_allclose([h.score for h in left], [h.score for h in right], atol=1e-4)
+
+
+def test_the_batch_does_not_matter(params, vocabulary):
+    text = sentences(12)
+    together = translator(params, vocabulary).hypotheses(text)
+    assert len({h.tokens for h in together}) > 3  # or the test could not fail
+    same(
+        together,
+        [translator(params, vocabulary).hypotheses([s])[0] for s in text[:3]] + together[3:],
+    )
+    same(together, translator(params, vocabulary, tokens_per_batch=64).hypotheses(text))
+    order = np.random.default_rng(1).permutation(12)
+    mixed = translator(params, vocabulary).hypotheses([text[i] for i in order] + sentences(5, 9))
+    same([together[i] for i in order], mixed[:12])
+
+
+def test_eight_devices_translate_as_one(params, vocabulary):
+    text = sentences(10)
+    one = translator(params, vocabulary).hypotheses(text)
+    same(one, translator(params, vocabulary, mesh=make_mesh(8, 1, 1)).hypotheses(text))
+
+
+def test_as_many_lines_out_as_in_and_in_order(params, vocabulary):
+    text = ["", *sentences(3), "   ", *sentences(2, 5), ""]
+    heard = []
+    found = translator(params, vocabulary).translate(text, progress=heard.append)
+    assert len(found) == len(text) and sum(heard) == 5
+    assert found[0] == found[4] == found[-1] == ""
+    assert found[1:4] == translator(params, vocabulary).translate(sentences(3))
+
+
+@pytest.mark.parametrize("method", ["beam", "greedy"])
+def test_the_score_is_that_of_teacher_forcing(params, vocabulary, method):
+    text = sentences(4)
+    src = vocabulary.source.encode(text)
+    for ids, found in zip(
+        src, translator(params, vocabulary, method=method).hypotheses(text), strict=True
+    ):
+        assert found.tokens[-1] == EOS and EOS not in found.tokens[:-1]
+        assert len(found.tokens) <= len(ids) + 6
+        tgt = jnp.array([found.tokens], jnp.int32)
+        logits = Transformer(CONFIG).apply(
+            {"params": params}, jnp.array([[*ids, EOS]], jnp.int32), shift_right(tgt)
+        )
+        log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), tgt[..., None], -1)
+        n = len(found.tokens)
+        np.testing.assert_allclose(found.score, log_probs.sum() / ((5 + n) / 6) ** 0.6, atol=1e-4)
+
+
+def test_width_one_is_greedy(params, vocabulary):
+    text = sentences(6)
+    same(
+        translator(params, vocabulary, beam_size=1).hypotheses(text),
+        translator(params, vocabulary, method="greedy").hypotheses(text),
+    )
+
+
+def test_greedy_is_a_loop_over_the_whole_model(params):
+    src = jnp.array([[5, 6, 7, EOS], [8, EOS, 0, 0]], jnp.int32)
+    limits = jnp.array([7, 5], jnp.int32)
+    found = search(
+        Transformer(CONFIG), params, src, limits, method="greedy", alpha=0.0, max_length=8
+    )
+    for b in range(2):
+        output = [BOS]
+        while output[-1] != EOS:
+            args = src[b : b + 1], jnp.array([output], jnp.int32)
+            logits = np.array(Transformer(CONFIG).apply({"params": params}, *args)[0, -1])
+            logits[[0, BOS]] = -np.inf
+            output.append(int(logits.argmax()) if len(output) < limits[b] else EOS)
+        assert found.tokens[b, 0, : found.lengths[b, 0]].tolist() == output[1:]
+
+
+def test_a_scanned_model_translates_like_its_unrolled_self(vocabulary):
+    config = replace(CONFIG, scan_layers=True)
+    stacked = parameters(config)
+    layers = dict(stacked)
+    for name, count in ("encoder", 1), ("decoder", 2):
+        for i in range(count):
+            layers[f"{name}_{i}"] = jax.tree.map(lambda p, i=i: p[i], stacked[name])
+        del layers[name]
+    text = sentences(3)
+    same(
+        translator(stacked, vocabulary, config).hypotheses(text),
+        translator(layers, vocabulary).hypotheses(text),
+    )
+
+
+def test_long_inputs_are_split_or_refused_never_cut(params, vocabulary):
+    long = ". ".join(" ".join(WORDS) for _ in range(5))
+    split = translator(params, vocabulary, max_input="split:24")
+    (whole,) = split.hypotheses([long])
+    parts = list(split_text(long, lambda t: len(vocabulary.source.encode([t])[0]) <= 24))
+    assert len(parts) >= 5 and " ".join(parts).split() == long.split()
+    assert whole.text == " ".join(split.translate(parts))
+    with pytest.raises(InputError, match=r"line 2 has \d+ tokens"):
+        translator(params, vocabulary, max_input="refuse:24").translate(["a book", long])
+    ten_thousand = " ".join(["book"] * 10_000)
+    pieces = list(split_text(ten_thousand, lambda t: len(vocabulary.source.encode([t])[0]) <= 256))
+    assert sum(len(p.split()) for p in pieces) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "bem"}, "not one of: beam, greedy"),
+        ({"beam_size": 0}, "--beam_size=0"),
+        ({"beam_size": 301}, "--beam_size=301"),
+        ({"max_input": "cut:3"}, "--max_input=cut:3"),
+    ],
+)
+def test_bad_options_are_named(params, vocabulary, options, message):
+    with pytest.raises(InputError, match=message):
+        translator(params, vocabulary, **options)
+
+
+def test_attention_maps_are_distributions_of_the_right_shapes(params):
+    src, tgt = jnp.array([[5, 6, 7, EOS]], jnp.int32), jnp.array([[BOS, 9, 8]], jnp.int32)
+    maps = attention_maps(Transformer(CONFIG), params, src, tgt)
+    assert {k: v.shape for k, v in maps.items()} == {
+        "encoder": (1, 2, 4, 4),
+        "decoder": (2, 2, 3, 3),
+        "cross": (2, 2, 3, 4),
+    }
+    for weights in maps.values():
+        np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
+    assert not np.triu(maps["decoder"], 1).any()
+
+
+def test_bleu_and_chrf_carry_their_signatures():
+    perfect = score(["Das ist ein kleines Haus."], ["Das ist ein kleines Haus."], "de")
+    assert round(perfect["bleu"], 6) == round(perfect["chrf"], 6) == 100
+    assert "tok:13a" in perfect["signature"] and "version:" in perfect["signature"]
+    worse = score(["Das ist ein grosses Haus."], ["Das ist ein kleines Haus."], "de")
+    assert 0 < worse["bleu"] < 100
+    with pytest.raises(ValueError, match="1 hypotheses, but 2 references"):
+        score(["a"], ["a", "b"])

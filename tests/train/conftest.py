@@ -1,0 +1,79 @@
+"""A Transformer of a few thousand parameters, and batches for it."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from data.batch import EOS, PAD, Batch
+from model import Transformer, TransformerConfig
+from model.sharding import make_mesh
+from train.optimizer import make_optimizer, make_schedule
+from train.state import create_state
+from train.step import compile_train_step
+
+VOCABULARY = 32
+
+
+def make_batch(seed: int, rows: int = 16, source: int = 7, target: int = 6) -> Batch:
+    """Rows of random lengths, one of them empty."""
+    random = np.random.default_rng(seed)
+
+    def ids(length):
+        out = random.integers(4, VOCABULARY, (rows, length)).astype(np.int32)
+        for row, end in zip(out, random.integers(1, length, rows), strict=True):
+            row[end], row[end + 1 :] = EOS, PAD
+        out[3] = PAD
+        return out
+
+    return Batch(ids(source), ids(target))
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A factory of everything that training needs: `tiny(mesh=(2, 2, 2), ema_decay=0.9)`."""
+
+    def make(mesh=(8, 1, 1), dropout=0.1, accumulate=1, ema_decay=0.0, clip_norm=1.0):
+        model = Transformer(
+            TransformerConfig(
+                vocab_size=VOCABULARY,
+                encoder_layers=1,
+                decoder_layers=1,
+                d_model=16,
+                d_ff=32,
+                num_heads=2,
+                dropout=dropout,
+            )
+        )
+        schedule = make_schedule("rsqrt", learning_rate=0.01, warmup_steps=4)
+        tx = make_optimizer("adamw", schedule, weight_decay=0.01, clip_norm=clip_norm)
+        mesh = make_mesh(*mesh) if mesh else make_mesh(1, devices=jax.devices()[:1])
+        options = dict(smoothing=0.1, accumulate=accumulate, ema_decay=ema_decay)
+        step = compile_train_step(model, tx, mesh, **options)
+        ema = ema_decay > 0
+
+        def fresh(seed=0):
+            return create_state(model, tx, jax.random.key(seed), mesh, ema=ema)
+
+        return SimpleNamespace(
+            model=model, tx=tx, mesh=mesh, schedule=schedule, step=step, fresh=fresh, ema=ema
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def batch_of():
+    return make_batch
+
+
+@pytest.fixture(scope="session")
+def bits():
+    """A tree as NumPy arrays, keys as their data: for comparing bit for bit."""
+
+    def leaf(x):
+        typed = hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if typed else x)
+
+    return lambda tree: jax.tree.map(leaf, tree)
