@@ -1,5 +1,6 @@
 """Sentences in, sentences out: as many, in the same order."""
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,12 +73,19 @@ class Translator:
         self.vocabulary, self.extra_length = vocabulary, extra_length
         self.tokens_per_batch = tokens_per_batch
         self.mesh = mesh or make_mesh(devices=jax.devices()[:1])
+        self._config = model.config
         config, self.params = unroll_layers(model.config, params)
         options = dict(method=method, beam_size=beam_size, alpha=alpha)
         self._search = jax.jit(
             partial(search, Transformer(config), **options), static_argnames="max_length"
         )
         self.shapes: set[tuple[int, int]] = set()  # (rows, source length): one compilation each
+
+    def with_params(self, params) -> "Translator":
+        """The same translator for other parameters of the same shapes; compiles nothing anew."""
+        other = copy.copy(self)
+        other.params = unroll_layers(self._config, params)[1]
+        return other
 
     def translate(
         self, sentences: Sequence[str], progress: Callable[[int], None] | None = None

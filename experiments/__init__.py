@@ -1,0 +1,1 @@
+"""Everything that is launched: thin mains over functions that can be imported."""

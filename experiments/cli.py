@@ -1,0 +1,87 @@
+"""What all mains share: flags whose typos are answered, and errors of one line."""
+
+import difflib
+import logging as std_logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+from data.corpus import DataError
+from decode.translate import InputError
+from experiments.config import nearest
+from model import ConfigError
+from train.checkpoint import CheckpointError
+from train.loop import DivergedError
+
+MISTAKES = (ConfigError, DataError, CheckpointError, InputError, DivergedError)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parse the flags, call `main`, and end with 1 and one line on stderr for a user's mistake."""
+    app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+def fail(message: object) -> None:
+    """End the program with `message` in one line on stderr."""
+    line = " ".join(str(message).split())
+    print(f"heed: error: {line}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _guarded(main: Callable[[], None]) -> None:
+    logging.set_verbosity(logging.ERROR)
+    std_logging.getLogger("jax").setLevel(std_logging.ERROR)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    try:
+        main()
+    except MISTAKES as error:
+        fail(error)
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        fail(f"{what}{error.strerror or error}")
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        sys.exit(130)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        fail(f"unknown flag --{error.flagname}{_near_flag(error.flagname)}")
+    except flags.Error as error:
+        fail(error)
+    except (AttributeError, KeyError) as error:
+        fail(_unknown_key(error))
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        fail(error)
+    if len(rest) > 1:
+        fail(f"{rest[1]!r} is not a flag: values follow '=', as in --workdir=DIR")
+    return rest
+
+
+def _near_flag(name: str) -> str:
+    near = difflib.get_close_matches(name, list(flags.FLAGS), n=1)
+    return f": did you mean --{near[0]}?" if near else "; see --help"
+
+
+def _unknown_key(error: Exception) -> str:
+    """config_flags knows an override's name only from argv: find the one that is not there."""
+    from experiments.config import default_config
+
+    for argument in sys.argv[1:]:
+        match = re.match(r"--?config\.([\w.]+)", argument)
+        node = default_config()
+        for name in match[1].split(".") if match else ():
+            if not hasattr(node, "keys") or name not in node:
+                names = list(node.keys()) if hasattr(node, "keys") else ()
+                return f"config.{match[1]} is unknown{nearest(name, names)}"
+            node = node.get_ref(name) if node[name] is None else node[name]
+    return str(error)

@@ -1,0 +1,151 @@
+"""An experiment as a tree of frozen dataclasses, and that tree as absl flags see it."""
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
+
+from ml_collections import config_dict
+
+from model import ConfigError, TransformerConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read, and how it is cut into batches."""
+
+    source: str = "demo"  # demo, text, tsv, jsonl, or a TFDS name such as wmt14_translate/de-en
+    path: str = ""  # the folder of local text, or of TFDS
+    source_language: str = "en"
+    target_language: str = "de"
+    tokenizer: str = "bpe"  # or unigram
+    vocab_size: int = 8000
+    joint: bool = True  # one vocabulary for both languages
+    tokenizer_model: str = ""  # a ready-made SentencePiece model instead of learning one
+    tokens_per_batch: int = 25_000  # positions a side
+    max_length: int = 256  # tokens a side, with EOS; longer pairs are dropped, and counted
+    max_ratio: float = 3.0  # of the sides' lengths
+    num_buckets: int = 8  # batch shapes, and so compilations of the train step
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam and the learning rate's course; the defaults are the paper's."""
+
+    name: str = "adam"  # or adamw
+    schedule: str = "paper"  # or rsqrt, cosine, linear, constant
+    learning_rate: float = 1.0  # a factor for the paper's schedule, else the peak
+    warmup_steps: int = 4000
+    decay_steps: int = 0  # where cosine and linear end; 0: at train.num_steps
+    b1: float = 0.9
+    b2: float = 0.98
+    epsilon: float = 1e-9
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0  # 0: no clipping
+    accumulate: int = 1  # parts that a batch goes through the model in
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how often to look, what to keep."""
+
+    num_steps: int = 100_000
+    max_minutes: float = 0.0  # of wall clock, those before a resume included; 0: no limit
+    log_every: int = 100
+    eval_every: int = 2000  # validation loss and BLEU
+    checkpoint_every: int = 2000
+    keep: int = 3  # last checkpoints, beside the best by BLEU
+    bleu_sentences: int = 0  # of the validation set; 0: all
+    label_smoothing: float = 0.1
+    ema: float = 0.0  # decay of the parameters' moving average; 0: none
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Beam search in validation and test, and translate's defaults."""
+
+    beam_size: int = 4
+    alpha: float = 0.6
+    extra_length: int = 50  # an output has at most the source's tokens plus this
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh's axes; -1: what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that defines a run."""
+
+    model: TransformerConfig = field(default_factory=TransformerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+def default_config() -> config_dict.ConfigDict:
+    """The defaults, to be changed by a config file's `get_config` and by flags."""
+    return to_config_dict(Experiment())
+
+
+def to_config_dict(experiment: Experiment) -> config_dict.ConfigDict:
+    """The tree with every value overridable by a flag of its type."""
+    config = config_dict.ConfigDict(asdict(experiment), convert_dict=True)
+    for group in fields(experiment):
+        section = getattr(experiment, group.name)
+        for name, hint in get_type_hints(type(section)).items():
+            if getattr(section, name) is None:  # a flag needs to know what None stands in for
+                (kind,) = (a for a in get_args(hint) if a is not NoneType)
+                config[group.name][name] = config_dict.placeholder(kind)
+    return config
+
+
+def to_experiment(tree: Any) -> Experiment:
+    """A ConfigDict, or what config.json holds, as the frozen tree.
+
+    Raises ConfigError for an unknown name (and tells the nearest) or a value of the wrong type.
+    """
+    if isinstance(tree, config_dict.ConfigDict):
+        tree = tree.to_dict()
+    return _build(Experiment, tree, "")
+
+
+def _build(kind: type, tree: dict, prefix: str) -> Any:
+    hints = get_type_hints(kind)
+    for name in tree:
+        if name not in hints:
+            raise ConfigError(f"config.{prefix}{name} is unknown{nearest(name, hints)}")
+    values = {}
+    for name, value in tree.items():
+        hint = hints[name]
+        if is_dataclass(hint):
+            values[name] = _build(hint, value, f"{prefix}{name}.")
+        else:
+            values[name] = _typed(value, hint, f"{prefix}{name}")
+    return kind(**values)
+
+
+def _typed(value: Any, hint: Any, name: str) -> Any:
+    allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    classes = tuple(a for a in allowed if isinstance(a, type))
+    wrong = isinstance(value, bool) and bool not in classes
+    if classes and (wrong or not isinstance(value, classes)):
+        names = " or ".join(c.__name__ for c in classes if c is not NoneType)
+        raise ConfigError(f"config.{name}={value!r} must be {names}")
+    return value
+
+
+def nearest(name: str, names) -> str:
+    """The end of an error about an unknown name: the nearest known one, or all of them."""
+    near = get_close_matches(name, list(names), n=1)
+    return f": did you mean {near[0]}?" if near else f"; there are: {', '.join(names)}"

@@ -1,0 +1,20 @@
+"""Demo: our own English-German grammar, learned from nothing in minutes.
+
+    python -m experiments.train --config=experiments/configs/demo.py --workdir=runs/demo
+
+Hardware: 2 CPU cores. Time: about 6 minutes. Expected: test BLEU above 95.
+"""
+
+from experiments.config import default_config
+
+
+def get_config():
+    """A 2+2-layer Transformer of 128 units; high peak, short warm-up."""
+    config = default_config()
+    config.model.update(encoder_layers=2, decoder_layers=2, d_model=128, d_ff=512, num_heads=4)
+    config.model.update(norm="pre", dropout=0.0)
+    config.data.update(source="demo", vocab_size=1000, tokens_per_batch=3000, num_buckets=4)
+    config.optimizer.update(schedule="cosine", learning_rate=3e-3, warmup_steps=200, clip_norm=1.0)
+    config.train.update(num_steps=2500, log_every=50, eval_every=500, checkpoint_every=500)
+    config.train.update(bleu_sentences=200, max_minutes=6.0)
+    return config

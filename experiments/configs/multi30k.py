@@ -1,0 +1,21 @@
+"""Multi30k en-de: 29,000 image captions, the small model that suits them.
+
+    python -m experiments.train --config=experiments/configs/multi30k.py \\
+        --config.data.path=DIR --workdir=runs/multi30k
+
+Hardware: 2 CPU cores. Time: at most 60 minutes. Expected: test BLEU (sacreBLEU) above 34.
+"""
+
+from experiments.config import default_config
+
+
+def get_config():
+    """4+4 layers, heavy dropout, an average of the parameters."""
+    config = default_config()
+    config.model.update(encoder_layers=4, decoder_layers=4, d_model=192, d_ff=512, num_heads=4)
+    config.model.update(norm="pre", dropout=0.25)
+    config.data.update(source="text", vocab_size=6000, tokens_per_batch=3000, max_length=80)
+    config.optimizer.update(schedule="rsqrt", learning_rate=2e-3, warmup_steps=800, clip_norm=1.0)
+    config.train.update(num_steps=100_000, eval_every=600, checkpoint_every=600, max_minutes=54.0)
+    config.train.update(ema=0.998, bleu_sentences=300)
+    return config

@@ -1,0 +1,30 @@
+"""Train a Transformer, validate it, and test its best checkpoint.
+
+    python -m experiments.train --config=experiments/configs/demo.py --workdir=DIR
+
+Any value of the config can be changed: --config.optimizer.warmup_steps=8000. The same command
+again goes on where the run was. The last line on stdout is JSON; all else is on stderr.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import cli
+from experiments.config import to_experiment
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of experiments/configs.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main() -> None:
+    """Run the experiment of the flags."""
+    from experiments import run  # JAX starts here, after the flags are known to be right
+
+    run.print_json(run.train(to_experiment(CONFIG.value), Path(WORKDIR.value)))
+
+
+if __name__ == "__main__":
+    cli.run(main)

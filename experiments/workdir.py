@@ -1,0 +1,106 @@
+"""A run's folder: its configuration, its vocabulary, its checkpoints, found again by others.
+
+config.json        the experiment, resolved, with the commit of the code
+tokenizer.model    or tokenizer.source.model and tokenizer.target.model
+checkpoints/       Orbax
+metrics.jsonl      one event a line
+tensorboard/       the same for TensorBoard
+"""
+
+import json
+import os
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from data.tokenizer import Vocabulary
+from experiments.config import Experiment, to_experiment
+from model import ConfigError, Transformer
+from model.sharding import make_mesh
+from train.checkpoint import Checkpoints
+from train.state import abstract_params
+
+# What may change when a run goes on; everything else makes it another run.
+_FREE = {
+    "train": {"num_steps", "max_minutes", "log_every", "eval_every", "checkpoint_every", "keep"}
+    | {"bleu_sentences"},
+    "search": {"beam_size", "alpha", "extra_length"},
+    "mesh": {"data", "fsdp", "tensor"},
+}
+
+
+def read_config(workdir: Path) -> Experiment:
+    """The experiment that a workdir holds. Raises ConfigError if it holds none."""
+    file = workdir / "config.json"
+    try:
+        return to_experiment(json.loads(file.read_text())["experiment"])
+    except FileNotFoundError:
+        raise ConfigError(f"--workdir={workdir} holds no run: {file} is missing") from None
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise ConfigError(f"{file} is not the configuration of a run") from None
+
+
+def write_config(workdir: Path, experiment: Experiment) -> None:
+    """Write config.json, whole or not at all."""
+    text = json.dumps({"experiment": asdict(experiment), "commit": _commit()}, indent=2)
+    temporary = workdir / "config.json.tmp"
+    temporary.write_text(text + "\n")
+    os.replace(temporary, workdir / "config.json")
+
+
+def check_same_run(workdir: Path, experiment: Experiment) -> None:
+    """Raise ConfigError, naming the first difference, if the workdir is another experiment's."""
+    if not (workdir / "config.json").exists():
+        return
+    old, new = asdict(read_config(workdir)), asdict(experiment)
+    for group, values in new.items():
+        for name, value in values.items():
+            if name not in _FREE.get(group, ()) and old[group][name] != value:
+                raise ConfigError(
+                    f"--workdir={workdir} holds another run: its {group}.{name} is "
+                    f"{old[group][name]!r}, not {value!r}; choose another folder"
+                )
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None if found.returncode == 0 else None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model as a workdir has it, ready to decode."""
+
+    experiment: Experiment
+    vocabulary: Vocabulary
+    model: Transformer
+    params: dict
+    mesh: Mesh
+    step: int
+
+
+def load(workdir: Path, checkpoint: str = "best") -> Trained:
+    """The model of `checkpoint` ("best", "last" or a step), on this process's devices.
+
+    Raises ConfigError, DataError or CheckpointError for a part that is missing or broken.
+    """
+    experiment = read_config(workdir)
+    vocabulary = Vocabulary.load(workdir)
+    mesh = make_mesh()
+    model = Transformer(experiment.model)
+    if checkpoint not in ("best", "last"):
+        if not checkpoint.isdigit():
+            raise ConfigError(f"--checkpoint={checkpoint} is not best, last or a step's number")
+        checkpoint = int(checkpoint)
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        params = checkpoints.restore_params(checkpoint, abstract_params(model, mesh))
+        if checkpoint == "last":
+            step = checkpoints.steps()[-1]
+        else:
+            step = checkpoints.best_step() if checkpoint == "best" else checkpoint
+    step = step if step is not None else -1
+    return Trained(experiment, vocabulary, model, params, mesh, step)
