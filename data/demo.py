@@ -32,7 +32,7 @@ from data.demo_lexicon import (
 
 # What is done to which things.
 ACTIONS = {
-    "buy": "coat dress hat jacket lamp chair bicycle",
+    "buy": "coat dress hat lamp chair bicycle car book",
     "sell": "car bicycle table bed picture",
     "wash": "shirt dress car jacket",
     "repair": "car bicycle lamp radio chair",
@@ -76,10 +76,10 @@ MEETINGS = {
     **dict.fromkeys(("help", "thank", "answer"), "dative"),
     **dict.fromkeys(("dance", "talk"), "mit"),
 }
-MOVES = {"at": "sleep work wait sing dance stay", "to": "go run", "from": "come"}
+MOVES = {"at": "sleep,work,wait,sing,dance,stay,watch TV", "to": "go,run", "from": "come"}
 DEGREES = (("", ""), ("very", "sehr"), ("quite", "ziemlich"), ("really", "wirklich"))
 TIMES = {
-    "now": {"now": "jetzt", "at the moment": "im Moment"},
+    "now": {"now": "jetzt", "at the moment": "im Moment", "right now": "gerade"},
     "past": {"yesterday": "gestern", "last week": "letzte Woche", "this morning": "heute Morgen"},
     "will": {"tomorrow": "morgen", "next week": "nächste Woche", "this evening": "heute Abend"},
     **dict.fromkeys(("can", "must", "should", "want"), {"today": "heute", "tomorrow": "morgen"}),
@@ -355,7 +355,7 @@ def _moves(table: dict[str, str], negative=False) -> tuple[Predicate, ...]:
     return tuple(
         _predicate(verb, *place[way], negative, "complement")
         for way, verbs in table.items()
-        for verb, place in product(verbs.split(), lexicon.PLACES.values())
+        for verb, place in product(verbs.split(","), lexicon.PLACES.values())
     )
 
 
@@ -383,17 +383,16 @@ NOT_DOING = _acts(ACTIONS, NO, True) + _acts(SEPARABLE, NO, True)
 HOMES = tuple(
     _predicate("live", f"in {home.english_object}", f"in {home.dative}")
     for home in _things("house apartment", "a the this my our")
-)
-HAVING = _acts(STATES, ANY) + _acts(STATES, NO, True) + HOMES + _cities("live", "in", "in")
+) + _cities("live", "in", "in")
+HAVING = _acts(STATES, ANY) + _acts(STATES, NO, True)
 HAVING += _acts(LIKES, f"- -+ {OWN}") + _acts(LIKES, f"- -+ {OWN}", True)
-MOVING = _moves(MOVES) + _cities("travel", "to", "nach") + (_predicate("watch TV", "", ""),)
+TRAVELING, ARRIVING = _cities("travel", "to", "nach"), _cities("arrive", "in", "in")
+RESTING = (_predicate("watch TV", "", ""),)
+MOVING = _moves(MOVES) + TRAVELING + RESTING
 NOT_MOVING = _moves(MOVES, True) + (_predicate("watch TV", "", "", True),)
-ARRIVING = _cities("arrive", "in", "in")
-RISING = _predicate("get up", "early", "früh")
-LIVING = (
-    *(*_acts(HABITS, "a - -+"), *_acts({"read": "newspaper"}, "the"), RISING),
-    *(*_moves({"at": "work wait", "to": "go"}), _predicate("watch TV", "", "")),
-)
+RISING = (_predicate("get up", "early", "früh"), _predicate("get up", "late", "spät"))
+LIVING = _acts(HABITS, "a - -+") + _acts({"read": "newspaper"}, "the")
+LIVING += _moves({"at": "work,wait,watch TV", "to": "go"})
 FEELING = ("tired", "sick", "hungry", "happy", "sad")
 FEELINGS = _being(FEELING) + _being(FEELING, True)
 
@@ -518,15 +517,10 @@ def _qualities(codes: str) -> tuple[tuple[Phrase, Predicate], ...]:
     return tuple(found)
 
 
-def _conditions() -> tuple[tuple[str, str], ...]:
+def _conditions(subjects, predicates) -> tuple[tuple[str, str], ...]:
     """Return `if my brother has time today`, `wenn mein Bruder heute Zeit hat`."""
-    weather = Phrase("the weather", "", "das Wetter", "", "", SINGULAR, "n")
-    coming = (*ARRIVING, *(_predicate("call", "", ""), _predicate("have", "time", "Zeit")))
     times = _settings("end", {"simple": {"today": "heute", "tomorrow": "morgen"}})
-    clauses = (
-        *product([weather], _being(("good", "cold", "beautiful")), times),
-        *product(PLAIN_FAMILY, coming + _being(("sick", "tired")), times),
-    )
+    clauses = product(subjects, predicates, times)
     return tuple((f"if {english(*c)}", f"wenn {german(*c, 'last')}") for c in clauses)
 
 
@@ -557,9 +551,10 @@ class Kind(NamedTuple):
 
 def _kinds() -> dict[str, Kind]:
     """Return all kinds of sentences by name; the same deed has more weight with noun subjects."""
-    either = (False, True)
+    either, anyone = (False, True), PRONOUNS + GROWNUPS
     others = GROWNUPS + CHILDREN
     deeds, denials = DOING + SWITCHING + MOVING, NOT_DOING + NOT_MOVING
+    wanted = _settings("end", _only("must", "want"))
     over = _settings("end", _only("past"))
     over_or_coming = _settings("end", _only("past", "will"))
     explicable = _settings("end", _only("now", "past", "will", "must", "want"))
@@ -571,6 +566,9 @@ def _kinds() -> dict[str, Kind]:
     traits = _being(("nice", "clever", "happy", "famous"))
     moods = _being(("happy", "sad", "angry", "surprised"))
     knowing = tuple(_predicate("know", one.english_object, one.accusative) for one in PEOPLE)
+    weather = Phrase("the weather", "", "das Wetter", "", "", SINGULAR, "n")
+    skies, fates = _being(("good", "cold", "beautiful")), _being(("sick", "tired")) + ARRIVING
+    fates += (_predicate("call", "", ""), _predicate("have", "time", "Zeit"))
     opinions = tuple(VERBS[name] for name in ("know that", "think", "say", "hope"))
     traded = tuple(VERBS[name] for name in ("buy", "sell", "find", "look for"))
     cases = {"accusative": lexicon.ACCUSATIVE, "dative": lexicon.DATIVE}
@@ -582,7 +580,7 @@ def _kinds() -> dict[str, Kind]:
     )
     to_family, to_others = _meetings(FAMILY), _meetings(others)
     to_me = _meetings(PRONOUNS, part="pronoun")
-    at_hours, on_dates = (*to_family, *ARRIVING, RISING), (*to_family, *ARRIVING)
+    hours, dates = SCHEDULED["hour"], SCHEDULED["date"]
     few, many = _counts("apple chair book flower"), _counts("pear egg lamp hat")
     got = tuple(VERBS[name] for name in ("buy", "sell", "bring"))
     return {
@@ -593,7 +591,8 @@ def _kinds() -> dict[str, Kind]:
         "feeling": Kind(3, ".", statement, (SIMPLE + CHILDREN, FEELINGS, felt)),
         "having": Kind(3, ".", statement, (PEOPLE, HAVING, (PRESENT,))),
         "having, pronoun": Kind(2, ".", statement, (PRONOUNS, HAVING + knowing, (PRESENT,))),
-        "doing": Kind(8, ".", statement, (PEOPLE, DOING, ANYWHERE)),
+        "living": Kind(1, ".", statement, (SIMPLE, HOMES, (PRESENT,))),
+        "doing": Kind(7, ".", statement, (PEOPLE, DOING, ANYWHERE)),
         "doing, pronoun": Kind(4, ".", statement, (PRONOUNS, DOING, ANYWHERE)),
         "happening": Kind(2, ".", statement, (PEOPLE, HAPPENING, HAPPENED)),
         "happening, pronoun": Kind(1, ".", statement, (PRONOUNS, HAPPENING, HAPPENED)),
@@ -601,21 +600,22 @@ def _kinds() -> dict[str, Kind]:
         "switching, pronoun": Kind(3, ".", statement, (PRONOUNS, SWITCHING, ANYWHERE)),
         "meeting family": Kind(3, ".", statement, (GROWNUPS, to_family, ANYWHERE)),
         "meeting others": Kind(3, ".", statement, (FAMILY, to_others, ANYWHERE)),
-        "meeting, pronoun": Kind(2, ".", statement, (PRONOUNS, to_family, ANYWHERE)),
+        "meeting, pronoun": Kind(3, ".", statement, (PRONOUNS, to_family, ANYWHERE)),
         "meeting me": Kind(3, ".", statement, (PEOPLE, to_me, ANYWHERE)),
         "giving family": Kind(3, ".", giving, (GROWNUPS, FAMILY, gifts, ANYWHERE)),
         "giving others": Kind(2, ".", giving, (FAMILY, others, gifts, ANYWHERE)),
         "giving, pronoun": Kind(1, ".", giving, (PRONOUNS, FAMILY, gifts, ANYWHERE)),
         "moving": Kind(4, ".", statement, (PEOPLE + CHILDREN, MOVING, ANYWHERE)),
-        "moving, pronoun": Kind(2, ".", statement, (PRONOUNS, MOVING, ANYWHERE)),
+        "moving, pronoun": Kind(3, ".", statement, (PRONOUNS, MOVING, ANYWHERE)),
         "habit": Kind(3, ".", statement, (PEOPLE, LIVING, HABITUAL)),
         "habit, pronoun": Kind(1, ".", statement, (PRONOUNS, LIVING, HABITUAL)),
+        "rising": Kind(1, ".", statement, (SIMPLE, RISING, HABITUAL + NOT_NOW + wanted)),
         "habit?": Kind(1, "?", question, (SIMPLE, LIVING, habits_in_place)),
         "not doing": Kind(4, ".", statement, (PEOPLE, denials, DENIED)),
         "not doing, pronoun": Kind(3, ".", statement, (PRONOUNS, denials, DENIED)),
         "not meeting": Kind(2, ".", statement, (GROWNUPS, _meetings(FAMILY, True), DENIED)),
         "doing?": Kind(3, "?", question, (PEOPLE, deeds, FINAL)),
-        "doing, pronoun?": Kind(3, "?", question, (PRONOUNS, deeds, FINAL)),
+        "doing, pronoun?": Kind(4, "?", question, (PRONOUNS, deeds, FINAL)),
         "happening?": Kind(1, "?", question, (SIMPLE, HAPPENING, over)),
         "why?": Kind(2, "?", why, (SIMPLE, deeds, explicable)),
         "that": Kind(5, ".", that, (PRONOUNS + PLAIN_GROWNUPS, opinions, FAMILY, deeds, FINAL)),
@@ -625,8 +625,11 @@ def _kinds() -> dict[str, Kind]:
         "because, happening": Kind(1, ".", because, (
             PRONOUNS + PLAIN_GROWNUPS, moods, FAMILY, HAPPENING, over, either,
         )),
-        "if": Kind(4, ".", provided, (
-            _conditions(), PRONOUNS + GROWNUPS, SWITCHING + MOVING, willing, either,
+        "if": Kind(3, ".", provided, (
+            _conditions(PLAIN_FAMILY, fates), anyone, SWITCHING + MOVING, willing, either,
+        )),
+        "if, weather": Kind(1, ".", provided, (
+            _conditions((weather,), skies), anyone, SWITCHING + MOVING, willing, either,
         )),
         "who": Kind(3, ".", who, (HEADS, deeds, FINAL, traits)),
         "whom": Kind(2, ".", whom, (HEADS, FAMILY + PRONOUNS, met, over_or_coming, traits)),
@@ -636,8 +639,10 @@ def _kinds() -> dict[str, Kind]:
         "counting": Kind(3, ".", counting, (SIMPLE, got, few, many, NOT_NOW)),
         "numbered": Kind(2, ".", statement, (SIMPLE, _numbered(), FINAL)),
         "age": Kind(2, ".", described, (_ages(), SCHEDULED["age"])),
-        "hour": Kind(2, ".", statement, (PRONOUNS + GROWNUPS, at_hours, SCHEDULED["hour"])),
-        "date": Kind(2, ".", statement, (PRONOUNS + GROWNUPS, on_dates, SCHEDULED["date"])),
+        "hour": Kind(1, ".", statement, (anyone, to_family, hours)),
+        "hour, coming": Kind(1, ".", statement, (SIMPLE, RISING + ARRIVING, hours)),
+        "date": Kind(1, ".", statement, (anyone, to_family, dates)),
+        "date, coming": Kind(1, ".", statement, (SIMPLE, ARRIVING + TRAVELING, dates)),
     }  # fmt: skip
 
 
@@ -719,7 +724,8 @@ class Demo:
         if not 0 <= index < self.size:
             raise IndexError(f"demo pair {index} is not in 0 to {self.size - 1}")
         turn, place = divmod(self.start + index, len(ROUND))
-        name, offset = ROUND[self.order(place)]
+        # Turned a little each round, or every other sentence would show half of the kinds.
+        name, offset = ROUND[self.order((place + turn) % len(ROUND))]
         kind = KINDS[name]
         said = kind.sentence(self.permutations[name](turn * kind.share + offset))
         return Pair(*said[:: -1 if self.reverse else 1])

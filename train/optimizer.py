@@ -91,15 +91,28 @@ def make_optimizer(
     steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     steps.append(optax.scale_by_adam(b1, b2, epsilon))
     if weight_decay:
-        steps.append(optax.add_decayed_weights(weight_decay, mask=_is_matrix))
+        steps.append(optax.add_decayed_weights(weight_decay, mask=_decays))
     steps.append(optax.scale_by_learning_rate(schedule))
-    return optax.chain(*steps)
+    return _with_usual_promotion(optax.chain(*steps))
 
 
-def _is_matrix(params):
-    """True for each leaf that weight decay pulls to zero: by name, since scanned biases are 2-d."""
+def _with_usual_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Adam's bias correction in optax is float ** int, which strict promotion would refuse."""
+
+    def update(grads, state, params=None):
+        with jax.numpy_dtype_promotion("standard"):
+            return tx.update(grads, state, params)
+
+    return optax.GradientTransformation(tx.init, update)
+
+
+def _decays(params):
+    """True for each leaf that weight decay shrinks; by name, since biases may have many axes."""
     return jax.tree.map_with_path(
-        lambda path, _: not {"bias", "scale"} & {getattr(key, "key", None) for key in path}, params
+        lambda path, _: not any(
+            str(getattr(key, "key", "")).endswith(("bias", "scale")) for key in path
+        ),
+        params,
     )
 
 

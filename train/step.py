@@ -61,7 +61,7 @@ def train_step(
             rng=state.rng,
             ema=_moving_average(state, params, ema_decay),
         ),
-        metrics._replace(updates=jnp.float32(1), grad_norm_sum=optax.global_norm(grads)),
+        metrics._replace(updates=jnp.float32(1), grad_norm_sum=optax.tree.norm(grads)),
     )
 
 

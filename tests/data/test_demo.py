@@ -3,10 +3,10 @@
 The German of EXAMPLES, PARADIGM and the word lists here was written by hand, not by the grammar.
 """
 
-import math
 import re
+from collections import Counter
 from functools import cache
-from itertools import islice, pairwise, product
+from itertools import combinations, islice, pairwise, product
 
 import pytest
 
@@ -81,6 +81,8 @@ The engineers always drink hot coffee.
 Die Ingenieure trinken immer heißen Kaffee.
 Every day she gets up early.
 Jeden Tag steht sie früh auf.
+We often read the new newspaper.
+Wir lesen oft die neue Zeitung.
 Does your sister often go to the theater?
 Geht deine Schwester oft ins Theater?
 My brother did not close the red door yesterday.
@@ -133,6 +135,8 @@ On Monday at one o'clock the teacher will meet my father.
 Am Montag um ein Uhr wird der Lehrer meinen Vater treffen.
 I got up early on Sunday at twelve o'clock.
 Ich bin am Sonntag um zwölf Uhr früh aufgestanden.
+On the thirtieth of June the engineers arrived in Munich.
+Am dreißigsten Juni sind die Ingenieure in München angekommen.
 We picked up your aunt on the seventh of March.
 Wir haben am siebten März deine Tante abgeholt.
 """.strip().splitlines()
@@ -169,23 +173,26 @@ def _alternatives(item) -> list[set[str]]:
 
 
 @cache
-def _slots() -> dict[int, list]:
+def _alternatives_of(slot: int) -> list[tuple]:
     slots = {id(slot): slot for kind in KINDS.values() for slot in kind.slots}
-    return {key: [(item, _alternatives(item)) for item in slot] for key, slot in slots.items()}
+    return [(item, _alternatives(item)) for item in slots[slot]]
 
 
 def _derivations(sentence: str) -> list[tuple[str, str]]:
     """Return the kind and the German of every derivation of an English sentence."""
     words = set(re.sub(r"[.,?]", "", sentence).lower().split())
-    fitting = {
-        key: [item for item, sets in slot if any(one <= words for one in sets)]
-        for key, slot in _slots().items()
-    }
+
+    @cache
+    def fitting(slot: int) -> list:
+        alternatives = _alternatives_of(slot)
+        return [item for item, sets in alternatives if any(one <= words for one in sets)]
+
     found = []
     for name, kind in KINDS.items():
-        slots = [fitting[id(slot)] for slot in kind.slots]
-        assert math.prod(map(len, slots)) < 100_000
-        for choices in product(*slots):
+        slots = sorted(kind.slots, key=len)  # so that most kinds are out soon
+        if kind.mark != sentence[-1] or not all(fitting(id(slot)) for slot in slots):
+            continue
+        for choices in product(*(fitting(id(slot)) for slot in kind.slots)):
             english, german = kind.say(*choices)
             if english[0].upper() + english[1:] + kind.mark == sentence:
                 found.append((name, german[0].upper() + german[1:] + kind.mark))
@@ -238,6 +245,15 @@ def test_no_kind_repeats_a_sentence():
             assert len(set(slot)) == len(slot)
 
 
+def test_no_two_kinds_say_the_same():
+    """Kinds that speak alike differ in a slot, whatever is chosen in the others."""
+    sets = {id(slot): set(slot) for kind in KINDS.values() for slot in kind.slots}
+    for one, other in combinations(KINDS.values(), 2):
+        if (one.say, one.mark) == (other.say, other.mark):
+            slots = zip(one.slots, other.slots, strict=True)
+            assert any(sets[id(a)].isdisjoint(sets[id(b)]) for a, b in slots)
+
+
 def test_splits_share_no_sentence():
     held_out = [*_sample("valid"), *_sample("test")]
     assert len(held_out) == 2_000
@@ -254,18 +270,17 @@ def test_every_kind_has_room_for_its_share():
     assert sum(kind.count for kind in KINDS.values()) > 10**9
 
 
-def test_a_round_of_the_corpus_gives_each_kind_its_share(monkeypatch):
-    drawn = []
+@pytest.mark.parametrize("step", [1, 2, 61])
+def test_kinds_have_their_shares_also_in_a_part_of_the_corpus(monkeypatch, step):
+    drawn = Counter()
     for name, kind in KINDS.items():
-        spy = kind._replace(say=lambda *choices, name=name: (drawn.append(name) or "a", "b"))
+        spy = kind._replace(say=lambda *choices, name=name: (drawn.update([name]) or "a", "b"))
         monkeypatch.setitem(KINDS, name, spy)
-    corpus = Demo("train", 3)
-    for i in range(2 * len(ROUND)):
+    corpus, rounds = Demo("train", 3), 1000
+    for i in range(0, rounds * len(ROUND), step):
         corpus[i]
-    assert {name: drawn.count(name) for name in KINDS} == {
-        name: 2 * kind.share for name, kind in KINDS.items()
-    }
-    assert sorted(drawn[: len(ROUND)]) != drawn[: len(ROUND)]
+    for name, kind in KINDS.items():
+        assert drawn[name] * step / rounds == pytest.approx(kind.share, rel=0.25)
 
 
 def test_a_seed_names_one_corpus():
@@ -276,28 +291,11 @@ def test_a_seed_names_one_corpus():
 
 
 def test_the_permutation_is_the_same_on_every_platform():
-    """Worked out apart from the code: keys from sha256, then the rounds in plain arithmetic."""
-    import hashlib
-
-    mask = 2**64 - 1
-
-    def mix(x):
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
-        return x ^ (x >> 31)
-
-    def image(index):
-        row, column = index // 10, index % 10
-        for turn in range(8):
-            key = int(hashlib.sha256(f"0/x/{turn}".encode()).hexdigest()[:16], 16)
-            if turn % 2 == 0:
-                row = (row + mix(column ^ key)) % 10
-            else:
-                column = (column + mix(row ^ key)) % 10
-        return row * 10 + column
-
-    shuffled = Permutation(100, "0/x")
-    assert [shuffled(i) for i in range(100)] == [image(i) for i in range(100)]
+    # Recorded once: another order would make every seed another corpus, and scores incomparable.
+    assert [Permutation(20, "0/demo")(i) for i in range(20)] == [
+        *(18, 13, 12, 19, 7, 9, 6, 11, 4, 0, 14, 3, 8, 15, 16, 17, 2, 10, 1, 5)
+    ]
+    assert Permutation(10**12, "0/demo")(123456789) == 242745209633
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 97, 100, 101, 1000, 4099])
@@ -351,8 +349,8 @@ def test_sentences_are_short_and_written_as_sentences():
 # German inflection, against tables and word lists of its own.
 
 GENDERS = {
-    "m": "Mann Lehrer Student Studenten Arzt Ingenieur Koch Nachbar Nachbarn Gast Junge Jungen Vater"
-    " Onkel Bruder Sohn Freund Kollege Kollegen Brief Mantel Hut Tisch Stuhl Koffer Schlüssel"
+    "m": "Mann Lehrer Student Studenten Arzt Ingenieur Koch Nachbar Nachbarn Gast Junge Jungen"
+    " Vater Onkel Bruder Sohn Freund Kollege Kollegen Brief Mantel Hut Tisch Stuhl Koffer Schlüssel"
     " Computer Apfel Kuchen Tee Kaffee Käse Park Garten Bahnhof",
     "f": "Frau Mutter Großmutter Tante Schwester Tochter Lehrerin Studentin Ärztin Ingenieurin"
     " Köchin Zeitung Geschichte Jacke Lampe Tasche Blume Tür Birne Wohnung Milch Küche Bibliothek"
@@ -387,10 +385,11 @@ RIGHT = {
     for case in [("nominative", "accusative", "dative")[row % 3]]
     for gender, form in zip("mfnp", line.split("|"), strict=True)
 }
-POSSESSIVE = re.compile(r"(m|d|s)?ein(?=$|e)|ihr|unser")
+POSSESSIVE = re.compile(r"^([mdsk]?ein|ihr|unser)(?=$|e)")
+WEAK = dict(Student="Studenten", Nachbar="Nachbarn", Junge="Jungen", Kollege="Kollegen")
 ADJECTIVES = (
-    "neu alt jung frisch groß klein lang rot blau teur billig kalt heiß schwer gut schön interessant"
-    " freundlich nett klug berühmt"
+    "neu alt jung frisch groß klein lang rot blau teur billig kalt heiß schwer gut schön"
+    " interessant freundlich nett klug berühmt"
 )
 ADJECTIVE = re.compile(rf"({ADJECTIVES.replace(' ', '|')})(e[mnrs]?)")
 DETERMINER = re.compile(
@@ -411,8 +410,9 @@ def _cases(determiner: str, adjective: str, noun: str) -> set[str]:
                 fits = f"{determiner} gut{ending}".strip() in endings
             else:
                 fits = determiner in {form.split()[0] for form in endings}
-            weak = noun in ("Studenten", "Nachbarn", "Jungen", "Kollegen")
-            if gender == "m" and (case == "nominative" if weak else noun[:-1] in ("Student",)):
+            if noun in WEAK and case != "nominative":
+                fits = False
+            if gender == "m" and noun in WEAK.values() and case == "nominative":
                 fits = False
             if gender == "p" and case == "dative" and noun[-1] not in "ns":
                 fits = False
@@ -470,7 +470,7 @@ def test_articles_adjectives_and_nouns_agree():
 @pytest.mark.parametrize(
     ("english", "stems", "case"),
     [
-        (r" (visit|met|meet|call|invit)", r"besuch|treff|getroff|ruf|lad|läd", "accusative"),
+        (r" (visit|met|meet|call|invit)", r"besuch|tr[ei]ff|getroff|ruf|lad|läd", "accusative"),
         (r" (help|thank|answer)", r"h[ei]lf|geholfen|dank|antwort", "dative"),
     ],
 )
@@ -512,9 +512,7 @@ def test_separable_prefixes_end_the_main_clause():
             words = clause.split()
             for word in words:
                 for stem, prefixes in PREFIXES.items():
-                    if word.startswith(stem) and not word.endswith("t") | word.endswith("e"):
-                        continue
-                    if word.startswith(stem):
+                    if word.lower().startswith(stem):
                         assert words[-1] in prefixes.split(), pair
                         seen.add(stem)
     assert len(seen) >= 6
@@ -543,32 +541,44 @@ FRONTED = (
 )
 
 
+SUBJECT = re.compile(
+    "ich|du|er|sie|wir|d(er|ie|as)|dies(er|e|es)|(m|d|s)?eine?|ihre?|unsere?", re.IGNORECASE
+)
+
+
 def test_the_finite_verb_is_second_after_a_fronted_adverb():
     counted = 0
     for pair in _sample()[:20_000]:
         fronted = re.match(rf"({FRONTED}) (\w+) (\w+)", pair.target)
-        if fronted and "," not in pair.target:
+        if fronted:
             counted += 1
-            person = {"ich": "e", "du": "st", "er": "t"}.get(fronted[3])
-            assert fronted[2][0].islower(), pair
-            assert fronted[2] in FINITE or fronted[2].endswith(person or ("t", "n")), pair
+            assert fronted[2] in FINITE or re.fullmatch(r"[a-zäöüß]+(e|t|n)", fronted[2]), pair
+            assert SUBJECT.fullmatch(fronted[3]), pair
     assert counted > 2_000
 
 
-def test_the_perfect_takes_sein_with_verbs_of_motion():
-    sein = set(
-        "gegangen gelaufen gekommen gereist geblieben angekommen aufgestanden geworden".split()
-    )
-    counted = 0
-    for pair in _sample()[:20_000]:
+PERFECT = {
+    "bin bist ist sind": "gegangen gelaufen gekommen gereist geblieben angekommen aufgestanden"
+    " geworden",
+    "habe hast hat haben": "gekauft gewaschen geschrieben gelesen gegessen"
+    " getrunken gefunden verloren vergessen aufgemacht zugemacht angemacht ausgemacht mitgebracht"
+    " gegeben gezeigt geschickt geliehen getroffen angerufen eingeladen gesucht"
+    " abgeholt geholfen gedankt geantwortet getanzt gesprochen geschlafen gearbeitet gewartet"
+    " gesungen ferngesehen",
+}
+
+
+def test_the_perfect_takes_haben_or_sein():
+    seen = set()
+    for pair in _sample():
         for clause in re.split("[,.?]", pair.target):
-            words = set(clause.split())
-            if words & sein:
-                counted += 1
-                assert words & {"bin", "bist", "ist", "sind"}, pair
-            elif any(re.fullmatch(r"\w*ge\w+(t|en)", word) for word in words) and words & FINITE:
-                assert not words & {"bin", "bist"} or words & {"gestern", "gern"}, pair
-    assert counted > 200
+            words = clause.lower().split()
+            for auxiliaries, participles in PERFECT.items():
+                for word in set(participles.split()) & set(words):
+                    assert set(auxiliaries.split()) & set(words), pair
+                    assert word in words[-2:], pair
+                    seen.add(word)
+    assert seen == set(" ".join(PERFECT.values()).split())
 
 
 # Numbers in words.

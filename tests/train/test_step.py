@@ -1,5 +1,7 @@
 """An update is the same however it is cut up: over micro-batches, over devices, over a donation."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,12 +86,11 @@ def test_micro_batches_add_up_to_the_whole(tiny, batch_of, bits, mesh):
 
 
 def test_micro_batches_draw_dropout_apart(tiny, batch_of):
-    task = tiny(None, dropout=0.5)
+    task = tiny(None, dropout=0.5, accumulate=2)
     half = batch_of(0, rows=8)
     twice = Batch(*(np.repeat(x, 2, axis=0) for x in half))  # parts of equal rows
-    options = dict(model=task.model, tx=task.tx, smoothing=0.1)
     state = task.fresh()
-    _, both = train_step(state, twice, accumulate=2, **options)
+    _, both = task.pure(state, twice)
     key = jax.random.fold_in(jax.random.fold_in(state.rng, 0), 0)
     logits = task.model.apply(
         {"params": state.params}, half.src, shift_right(half.tgt), train=True, rngs={"dropout": key}
@@ -108,9 +109,8 @@ def test_rows_that_do_not_divide_are_refused(tiny, batch_of):
 
 def test_dropout_differs_from_step_to_step_and_repeats_with_the_state(tiny, batch_of):
     task = tiny(None, dropout=0.5)
-    options = dict(model=task.model, tx=task.tx, smoothing=0.1)
     state, batch = task.fresh(), batch_of(0)
-    loss = lambda state: float(train_step(state, batch, **options)[1].loss)  # noqa: E731
+    loss = lambda state: float(task.pure(state, batch)[1].loss)  # noqa: E731
     assert loss(state) == loss(state)
     assert loss(state) != loss(state._replace(step=jnp.int32(1)))
 
@@ -118,10 +118,9 @@ def test_dropout_differs_from_step_to_step_and_repeats_with_the_state(tiny, batc
 def test_the_gradient_is_of_the_mean_over_real_tokens(tiny, batch_of):
     """Padding added to a batch changes neither the loss nor the update."""
     task = tiny(None, dropout=0.0)
-    options = dict(model=task.model, tx=task.tx, smoothing=0.1)
     state, batch = task.fresh(), batch_of(0)
     wide = Batch(*(np.pad(x, ((0, 4), (0, 5)), constant_values=PAD) for x in batch))
-    (a, told_a), (b, told_b) = (train_step(state, x, **options) for x in (batch, wide))
+    (a, told_a), (b, told_b) = (task.pure(state, x) for x in (batch, wide))
     close(a.params, b.params, atol=1e-5)
     assert told_a.tokens == told_b.tokens == np.count_nonzero(batch.tgt)
     assert told_a.source_tokens == told_b.source_tokens == np.count_nonzero(batch.src)
@@ -132,7 +131,7 @@ def test_the_gradient_is_of_the_mean_over_real_tokens(tiny, batch_of):
         logits = task.model.apply({"params": params}, batch.src, shift_right(batch.tgt))
         return cross_entropy(logits, jnp.asarray(batch.tgt), 0.1).loss
 
-    grads = jax.tree.leaves(jax.grad(mean_loss)(state.params))
+    grads = jax.tree.leaves(jax.jit(jax.grad(mean_loss))(state.params))
     norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in grads))
     assert float(told_a.grad_norm_sum) == pytest.approx(norm, rel=1e-5)
 
@@ -186,7 +185,7 @@ def test_evaluation_is_without_dropout_and_alike_on_every_mesh(tiny, batch_of, b
     close(told[0], told[1], rtol=1e-5)
     close(told[0], told[2], rtol=1e-5)
     state = create_state(task.model, task.tx, jax.random.key(0), task.mesh)
-    plain = eval_step(state.params, batch, model=task.model)
+    plain = jax.jit(partial(eval_step, model=task.model))(state.params, batch)
     assert float(plain.loss_sum) == float(plain.nll_sum)
     assert float(plain.nll_sum) == pytest.approx(told[0].nll_sum, rel=1e-5)
 

@@ -1,0 +1,24 @@
+# Thin names over the commands that the README shows in full.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint
+
+demo: .venv/installed
+	$(BIN)/python -m experiments.train --config=experiments/configs/demo.py --workdir=runs/demo
+	printf '%s\n' "I am a student." "The teacher reads the book." \
+	  "The student opens the window." | $(BIN)/python -m experiments.translate --workdir=runs/demo
+	$(BIN)/python -m experiments.attention --workdir=runs/demo --text="I am a student." \
+	  --output=runs/demo/attention
+	@echo "attention maps: runs/demo/attention/*.png" >&2
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+.venv/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $@
