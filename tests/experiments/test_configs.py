@@ -1,0 +1,96 @@
+"""Every config file is a valid experiment, and settings survive flags, files and typos."""
+
+import json
+from dataclasses import asdict, replace
+from importlib import import_module
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import experiments.configs
+from experiments.config import Experiment, default_config, to_config_dict, to_experiment
+from experiments.workdir import check_same_run, read_config, write_config
+from model import BASE, BIG, TABLE3, ConfigError, Transformer
+from train.optimizer import make_optimizer, make_schedule
+
+NAMES = sorted(p.stem for p in Path(experiments.configs.__path__[0]).glob("[!_]*.py"))
+
+
+def build(name, *args):
+    return to_experiment(import_module(f"experiments.configs.{name}").get_config(*args))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_files_are_experiments(name):
+    card = import_module(f"experiments.configs.{name}").__doc__
+    assert f"experiments/configs/{name}.py" in card
+    experiment = build(name)
+    o = experiment.optimizer
+    schedule = make_schedule(
+        o.schedule,
+        learning_rate=o.learning_rate,
+        warmup_steps=o.warmup_steps,
+        d_model=experiment.model.d_model,
+        decay_steps=o.decay_steps or experiment.train.num_steps,
+    )
+    tx = make_optimizer(o.name, schedule, weight_decay=o.weight_decay, clip_norm=o.clip_norm)
+    ids = jnp.ones((1, 3), jnp.int32)
+    model = Transformer(experiment.model)
+    params = jax.eval_shape(model.init, jax.random.key(0), ids, ids)
+    assert jax.tree.leaves(jax.eval_shape(tx.init, params))
+
+
+def test_the_papers_settings():
+    assert build("wmt14_en_de_base").model == BASE
+    assert build("wmt14_en_de_big").model == BIG
+    assert build("wmt14_en_fr_big").model == replace(BIG, dropout=0.1, vocab_size=32_000)
+    assert build("wmt14_en_fr_big").data.target_language == "fr"
+    for row, model in TABLE3.items():
+        assert build("table3", row).model == model
+    assert build("table3", "D4").train.label_smoothing == 0.2
+    with pytest.raises(ConfigError, match="no row 'B9': did you mean B"):
+        build("table3", "B9")
+
+
+def test_the_tree_survives_flags_and_json():
+    experiment = build("multi30k")
+    assert to_experiment(to_config_dict(experiment)) == experiment
+    assert to_experiment(json.loads(json.dumps(asdict(experiment)))) == experiment
+    config = default_config()
+    config.model.num_kv_heads = 2  # None by default, but an integer when set
+    assert to_experiment(config).model.num_kv_heads == 2
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"optimiser": {}}, "config.optimiser is unknown: did you mean optimizer"),
+        ({"optimizer": {"warmup_step": 1}}, "warmup_step is unknown: did you mean warmup_steps"),
+        ({"train": {"seed": 0.5}}, "config.train.seed=0.5 must be int"),
+        ({"data": {"joint": 1}}, "config.data.joint=1 must be bool"),
+        ({"model": {"norm": "past"}}, "model.norm='past' is not one of: post, pre"),
+    ],
+)
+def test_wrong_settings_are_named(tree, message):
+    with pytest.raises(ConfigError, match=message):
+        to_experiment(tree)
+
+
+def test_whole_numbers_may_stand_for_floats():
+    assert to_experiment({"train": {"max_minutes": 5}}).train.max_minutes == 5.0
+
+
+def test_a_workdir_belongs_to_one_experiment(tmp_path):
+    experiment = Experiment()
+    check_same_run(tmp_path, experiment)
+    write_config(tmp_path, experiment)
+    assert read_config(tmp_path) == experiment
+    longer = replace(experiment, train=replace(experiment.train, num_steps=5))
+    check_same_run(tmp_path, longer)
+    other = replace(experiment, model=replace(experiment.model, d_ff=64))
+    with pytest.raises(ConfigError, match="its model.d_ff is 2048, not 64"):
+        check_same_run(tmp_path, other)
+    with pytest.raises(ConfigError, match="holds no run"):
+        read_config(tmp_path / "nothing")
