@@ -231,7 +231,9 @@ def provided(condition, subject, predicate, setting, fronted):
 
 def _relative(head: Phrase, case: int) -> str:
     column = 3 if head.person == PLURAL else "mfn".index(head.gender)
-    return "denen" if case == lexicon.DATIVE and column == 3 else lexicon.determiner("der", case, column)[0]
+    if case == lexicon.DATIVE and column == 3:
+        return "denen"  # where the article is `den`
+    return lexicon.determiner("der", case, column)[0]
 
 
 def _qualify(head: Phrase, clause: str, satz: str) -> Phrase:
