@@ -18,6 +18,7 @@ flags.mark_flags_as_required(["workdir", "text", "output"])
 
 def main() -> None:
     """Translate the text and draw the three kinds of attention."""
+    import jax
     import jax.numpy as jnp
 
     from data.batch import BOS, EOS
@@ -29,12 +30,13 @@ def main() -> None:
     vocabulary = trained.vocabulary
     if not TEXT.value.strip():
         raise DataError("--text is empty: give it a sentence")
-    translator = run.make_translator(trained.experiment, trained.model, trained.params, vocabulary)
+    params = jax.device_get(trained.params)  # one sentence needs one device
+    translator = run.make_translator(trained.experiment, trained.model, params, vocabulary)
     (best,) = translator.hypotheses([TEXT.value])
     src = [*vocabulary.source.encode([TEXT.value])[0], EOS]
     tgt_in = [BOS, *best.tokens[:-1]]
     maps = attention_maps(
-        trained.model, trained.params, jnp.array([src], jnp.int32), jnp.array([tgt_in], jnp.int32)
+        trained.model, params, jnp.array([src], jnp.int32), jnp.array([tgt_in], jnp.int32)
     )
     sources = vocabulary.source.pieces(src)
     read, written = vocabulary.target.pieces(tgt_in), vocabulary.target.pieces(best.tokens)

@@ -57,7 +57,8 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         fail(f"unknown flag --{error.flagname}{_near_flag(error.flagname)}")
     except flags.Error as error:
-        fail(error)
+        # A config file's own error arrives as a traceback's text: its last line says what it was.
+        fail(str(error).strip().splitlines()[-1].split("Error: ")[-1])
     except (AttributeError, KeyError) as error:
         fail(_unknown_key(error))
     except (ValueError, TypeError, ImportError, OSError) as error:

@@ -10,6 +10,14 @@ from ml_collections import config_dict
 from model import ConfigError, TransformerConfig
 
 
+def _at_least(section, group: str, **least: int) -> None:
+    for name, value in least.items():
+        if getattr(section, name) < value:
+            raise ConfigError(
+                f"config.{group}.{name}={getattr(section, name)} must be at least {value}"
+            )
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What is read, and how it is cut into batches."""
@@ -26,6 +34,11 @@ class DataConfig:
     max_length: int = 256  # tokens a side, with EOS; longer pairs are dropped, and counted
     max_ratio: float = 3.0  # of the sides' lengths
     num_buckets: int = 8  # batch shapes, and so compilations of the train step
+    seed: int = 0  # the demo's: another seed, other sentences in train, valid and test
+
+    def __post_init__(self):
+        _at_least(self, "data", vocab_size=5, tokens_per_batch=1, max_length=2, num_buckets=1)
+        _at_least(self, "data", max_ratio=1)
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,9 @@ class OptimizerConfig:
     clip_norm: float = 0.0  # 0: no clipping
     accumulate: int = 1  # parts that a batch goes through the model in
 
+    def __post_init__(self):
+        _at_least(self, "optimizer", accumulate=1, decay_steps=0)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -60,6 +76,13 @@ class TrainConfig:
     ema: float = 0.0  # decay of the parameters' moving average; 0: none
     seed: int = 0
 
+    def __post_init__(self):
+        _at_least(self, "train", num_steps=1, log_every=1, eval_every=1, checkpoint_every=1, keep=1)
+        _at_least(self, "train", max_minutes=0, bleu_sentences=0, label_smoothing=0, ema=0, seed=0)
+        for name in ("label_smoothing", "ema"):
+            if getattr(self, name) >= 1:
+                raise ConfigError(f"config.train.{name}={getattr(self, name)} must be below 1")
+
 
 @dataclass(frozen=True)
 class SearchConfig:
@@ -68,6 +91,9 @@ class SearchConfig:
     beam_size: int = 4
     alpha: float = 0.6
     extra_length: int = 50  # an output has at most the source's tokens plus this
+
+    def __post_init__(self):
+        _at_least(self, "search", beam_size=1, extra_length=0)
 
 
 @dataclass(frozen=True)
@@ -89,6 +115,13 @@ class Experiment:
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self):
+        if self.model.positions == "learned" and self.model.max_length < self.data.max_length:
+            raise ConfigError(
+                f"config.data.max_length={self.data.max_length} is more than the learned "
+                f"positions that there are, model.max_length={self.model.max_length}"
+            )
 
 
 def default_config() -> config_dict.ConfigDict:

@@ -21,7 +21,7 @@ from decode.bleu import score
 from decode.translate import Translator
 from experiments import workdir as folders
 from experiments.config import Experiment
-from model import Transformer
+from model import ConfigError, Transformer
 from model.sharding import make_mesh
 from train.checkpoint import Checkpoints
 from train.loop import Hook, checkpoint_hook, fit, validation_hook
@@ -54,7 +54,7 @@ def open_split(experiment: Experiment, split: str) -> Source:
         path=data.path,
         source_language=data.source_language,
         target_language=data.target_language,
-        seed=experiment.train.seed,
+        seed=data.seed,
     )
 
 
@@ -84,9 +84,19 @@ def learn_vocabulary(experiment: Experiment, pairs: Source) -> Vocabulary:
 
 def with_vocabulary(experiment: Experiment, vocabulary: Vocabulary) -> Experiment:
     """The same experiment, its model as large as the vocabulary is."""
+    if not vocabulary.joint and experiment.model.tying == "all":
+        raise ConfigError("data.joint=False needs model.tying=decoder or none: two vocabularies")
     target = None if vocabulary.joint else vocabulary.target.vocab_size
     sizes = dict(vocab_size=vocabulary.source.vocab_size, target_vocab_size=target)
     return replace(experiment, model=replace(experiment.model, **sizes))
+
+
+def with_decay(experiment: Experiment) -> Experiment:
+    """The same experiment with `optimizer.decay_steps` written out, so that a run's course stays."""
+    o = experiment.optimizer
+    if o.schedule not in ("cosine", "linear") or o.decay_steps:
+        return experiment
+    return replace(experiment, optimizer=replace(o, decay_steps=experiment.train.num_steps))
 
 
 def train(experiment: Experiment, workdir: Path) -> dict:
@@ -98,7 +108,7 @@ def train(experiment: Experiment, workdir: Path) -> dict:
     splits = {split: open_split(experiment, split) for split in ("train", "valid", "test")}
     old = (workdir / "config.json").exists()
     vocabulary = Vocabulary.load(workdir) if old else learn_vocabulary(experiment, splits["train"])
-    experiment = with_vocabulary(experiment, vocabulary)
+    experiment = with_decay(with_vocabulary(experiment, vocabulary))
     folders.check_same_run(workdir, experiment)
     c = experiment
 
@@ -122,7 +132,7 @@ def train(experiment: Experiment, workdir: Path) -> dict:
         learning_rate=c.optimizer.learning_rate,
         warmup_steps=c.optimizer.warmup_steps,
         d_model=c.model.d_model,
-        decay_steps=c.optimizer.decay_steps or c.train.num_steps,
+        decay_steps=c.optimizer.decay_steps,
     )
     tx = make_optimizer(
         c.optimizer.name,
@@ -147,7 +157,9 @@ def train(experiment: Experiment, workdir: Path) -> dict:
         seconds_before = 0.0
         if checkpoints.steps():
             state = checkpoints.restore("last", abstract_state(model, tx, mesh, ema=ema))
-            seconds_before = checkpoints.meta("last").get("seconds", 0.0)
+            meta = checkpoints.meta("last")
+            folders.check_vocabulary(workdir, vocabulary, meta)
+            seconds_before = meta.get("seconds", 0.0)
             note(f"going on from step {int(state.step)}")
         else:
             state = create_state(model, tx, jax.random.key(c.train.seed), mesh, ema=ema)

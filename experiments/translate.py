@@ -14,7 +14,7 @@ from absl import flags
 
 from data.corpus import DataError
 from decode.search import METHODS
-from decode.translate import Translator
+from decode.translate import InputError, Translator
 from experiments import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.")
@@ -35,6 +35,9 @@ flags.mark_flag_as_required("workdir")
 
 def main() -> None:
     """Translate what the flags say."""
+    folder = Path(OUTPUT.value).parent
+    if not folder.is_dir():
+        raise DataError(f"--output={OUTPUT.value}: there is no folder {folder}")
     lines = None if INPUT.value == "-" and sys.stdin.isatty() else list(_lines(INPUT.value))
     translator = _translator()
     if lines is None:
@@ -49,9 +52,13 @@ def main() -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    temporary = f"{OUTPUT.value}.tmp"
-    Path(temporary).write_text(text, encoding="utf-8")
-    os.replace(temporary, OUTPUT.value)
+    output = Path(OUTPUT.value)
+    if output.exists() and not output.is_file():  # a device or a pipe is written to, not replaced
+        output.write_text(text, encoding="utf-8")
+        return
+    temporary = output.with_name(f"{output.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, output)
 
 
 def _lines(name: str) -> Iterator[str]:
@@ -87,8 +94,11 @@ def _translator() -> Translator:
 def _talk(translator: Translator) -> None:
     """Answer each typed line at once, until the end of input."""
     print("Type a sentence; Ctrl-D ends.", file=sys.stderr)
-    for line in sys.stdin:
-        print(translator.translate([line.rstrip("\n")])[0], flush=True)
+    for line in sys.stdin.buffer:
+        try:
+            print(translator.translate([line.decode().rstrip("\r\n")])[0], flush=True)
+        except (InputError, UnicodeDecodeError) as error:
+            print(f"heed: error: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

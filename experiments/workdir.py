@@ -26,6 +26,7 @@ from train.state import abstract_params
 _FREE = {
     "train": {"num_steps", "max_minutes", "log_every", "eval_every", "checkpoint_every", "keep"}
     | {"bleu_sentences"},
+    "data": {"path"},  # the same text may have moved; the vocabulary's digest is compared
     "search": {"beam_size", "alpha", "extra_length"},
     "mesh": {"data", "fsdp", "tensor"},
 }
@@ -53,6 +54,11 @@ def write_config(workdir: Path, experiment: Experiment) -> None:
 def check_same_run(workdir: Path, experiment: Experiment) -> None:
     """Raise ConfigError, naming the first difference, if the workdir is another experiment's."""
     if not (workdir / "config.json").exists():
+        if (workdir / "checkpoints").exists():
+            raise ConfigError(
+                f"--workdir={workdir} has checkpoints, but config.json is missing: of which run "
+                "they are cannot be told; choose another folder"
+            )
         return
     old, new = asdict(read_config(workdir)), asdict(experiment)
     for group, values in new.items():
@@ -62,6 +68,15 @@ def check_same_run(workdir: Path, experiment: Experiment) -> None:
                     f"--workdir={workdir} holds another run: its {group}.{name} is "
                     f"{old[group][name]!r}, not {value!r}; choose another folder"
                 )
+
+
+def check_vocabulary(workdir: Path, vocabulary: Vocabulary, meta: dict) -> None:
+    """Raise ConfigError if a checkpoint with this `meta` was trained with another vocabulary."""
+    if meta.get("vocabulary") != vocabulary.digest():
+        raise ConfigError(
+            f"the vocabulary in {workdir} is not the one its checkpoints were trained with: "
+            "put the run's own tokenizer.model back"
+        )
 
 
 def _commit() -> str | None:
@@ -97,6 +112,7 @@ def load(workdir: Path, checkpoint: str = "best") -> Trained:
             raise ConfigError(f"--checkpoint={checkpoint} is not best, last or a step's number")
         checkpoint = int(checkpoint)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
+        check_vocabulary(workdir, vocabulary, checkpoints.meta(checkpoint))
         params = checkpoints.restore_params(checkpoint, abstract_params(model, mesh))
         if checkpoint == "last":
             step = checkpoints.steps()[-1]

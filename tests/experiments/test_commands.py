@@ -3,12 +3,15 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from data.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = {"red": "rot", "green": "grün", "one": "eins", "two": "zwei", "cat": "Katze", "dog": "Hund"}
@@ -184,7 +187,7 @@ def test_bad_data_is_named_and_nothing_is_written(case, text, tmp_path):
 def test_other_mistakes_end_in_one_line(run, text, tmp_path):
     workdir, *_ = run
     too_many = train_args(text, tmp_path / "no", "data.vocab_size=5000")
-    assert "more than this text supports: use at most" in refused("train", *too_many)
+    assert "is more than the training text supports: at most" in refused("train", *too_many)
     assert not (tmp_path / "no").exists()
     assert "model.d_ff is 64, not 96" in refused(
         "train", *train_args(text, workdir, "model.d_ff=96")
@@ -196,6 +199,25 @@ def test_other_mistakes_end_in_one_line(run, text, tmp_path):
     assert "line 2 has" in refused("translate", here, "--max_input=refuse:256", stdin=long)
     assert "holds no run" in refused("translate", f"--workdir={tmp_path}", stdin="a\n")
     assert "give either" in refused("evaluate", here)
+    two = train_args(text, tmp_path / "no", "data.joint=False", "data.vocab_size=280")
+    assert "data.joint=False needs model.tying" in refused("train", *two)
+    row = "--config=experiments/configs/table3.py:B9", f"--workdir={tmp_path}/no"
+    assert refused("train", *row).startswith("heed: error: Table 3 has no row 'B9': did you mean")
+    nowhere = f"--output={tmp_path}/no/folder/out"
+    assert "there is no folder" in refused("translate", here, nowhere, stdin="a\n")
+
+
+def test_a_vocabulary_or_configuration_of_another_run_is_refused(run, text, tmp_path):
+    workdir, *_ = run
+    for name in ("config.json", "tokenizer.model"):
+        copy = tmp_path / name
+        shutil.copytree(workdir, copy)
+        if name == "config.json":
+            (copy / name).unlink()
+            assert "config.json is missing" in refused("train", *train_args(text, copy))
+        else:
+            Tokenizer.learn(["cat dog red two"] * 9, 290 - 14).save(copy / name)
+            assert "not the one its checkpoints" in refused("translate", f"--workdir={copy}")
 
 
 @pytest.mark.parametrize("command", ["train", "translate", "evaluate", "attention"])

@@ -1,0 +1,111 @@
+"""Attention, positions, norms and dropout against plain loops over numpy arrays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model import TransformerConfig
+from model.attention import KV, attention_weights, mix_values
+from model.dropout import keep_mask
+from model.embedding import rotate, sinusoids
+from model.layers import FeedForward, Norm
+from model.masks import causal_mask, padding_mask
+
+rng = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
+def test_attention_is_the_loop(heads, kv_heads):
+    q, k, v = normal(2, heads, 3, 8), normal(2, kv_heads, 5, 8), normal(2, kv_heads, 5, 6)
+    mask = rng.random((2, 1, 3, 5)) < 0.7
+    mask[..., 0] = True
+    found = mix_values(attention_weights(*map(jnp.asarray, (q, k, mask))), jnp.asarray(v))
+    for b in range(2):
+        for h in range(heads):
+            shared = h // (heads // kv_heads)
+            for t in range(3):
+                scores = k[b, shared] @ q[b, h, t] / np.sqrt(8)
+                e = np.where(mask[b, 0, t], np.exp(scores), 0)
+                expected = (e / e.sum()) @ v[b, shared]
+                np.testing.assert_allclose(found[b, h, t], expected, atol=1e-5)
+
+
+def test_masks():
+    np.testing.assert_array_equal(causal_mask(3, 3)[0], np.tril(np.ones((3, 3), bool)))
+    np.testing.assert_array_equal(causal_mask(2, 5, 2)[0], [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]])
+    assert padding_mask(jnp.ones((2, 5), bool)).shape == (2, 1, 1, 5)
+
+
+def test_a_cache_is_written_at_the_cursor():
+    old = KV(jnp.zeros((1, 1, 4, 2)), jnp.zeros((1, 1, 4, 3)))
+    new = old.write(KV(jnp.ones((1, 1, 2, 2)), jnp.ones((1, 1, 2, 3))), 1)
+    np.testing.assert_array_equal(new.k[0, 0, :, 0], [0, 1, 1, 0])
+    np.testing.assert_array_equal(new.v[0, 0, :, 2], [0, 1, 1, 0])
+
+
+def test_sinusoids_are_the_papers():
+    positions = np.array([0, 1, 7, 200])
+    found = np.asarray(sinusoids(jnp.asarray(positions, jnp.int32), 6))
+    halves = np.asarray(sinusoids(jnp.asarray(positions, jnp.int32), 6, halves=True))
+    for row, p in enumerate(positions):
+        for i in range(3):
+            angle = p / 10_000 ** (2 * i / 6)
+            np.testing.assert_allclose(found[row, 2 * i], np.sin(angle), atol=1e-4)
+            np.testing.assert_allclose(found[row, 2 * i + 1], np.cos(angle), atol=1e-4)
+    np.testing.assert_array_equal(halves, np.concatenate([found[:, ::2], found[:, 1::2]], 1))
+
+
+def test_rotary_products_depend_on_distance_only():
+    q, k = jnp.asarray(normal(1, 1, 8)), jnp.asarray(normal(1, 1, 8))
+
+    def product(i, j):
+        turn = lambda x, p: rotate(x, jnp.array([p], jnp.int32))  # noqa: E731
+        return float((turn(q, i) * turn(k, j)).sum())
+
+    assert np.isclose(product(3, 1), product(12, 10), atol=1e-5)
+    assert not np.isclose(product(3, 1), product(3, 2), atol=1e-3)
+    np.testing.assert_allclose(product(0, 0), float((q * k).sum()), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_norms(kind):
+    x = normal(3, 16) * 3 + 1
+    norm = Norm(TransformerConfig(d_model=16, norm_kind=kind, norm_epsilon=1e-5))
+    found, _ = norm.init_with_output(jax.random.key(0), jnp.asarray(x))
+    centred = x - x.mean(-1, keepdims=True) if kind == "layer" else x
+    expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["relu", "gelu", "silu", "reglu", "geglu", "swiglu"])
+def test_feed_forward_activations(kind):
+    erf = np.vectorize(__import__("math").erf)
+    plain = {
+        "relu": lambda x: np.maximum(x, 0),
+        "gelu": lambda x: x * (1 + erf(x / np.sqrt(2))) / 2,
+        "silu": lambda x: x / (1 + np.exp(-x)),
+    }
+    gates = {"reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
+    layer = FeedForward(TransformerConfig(d_model=8, d_ff=12, num_heads=2, activation=kind))
+    x = normal(2, 3, 8)
+    variables = layer.init(jax.random.key(0), jnp.asarray(x), train=False)
+    w = jax.tree.map(np.asarray, __import__("flax").linen.unbox(variables)["params"])
+    hidden = plain[gates.get(kind, kind)](x @ w["hidden"]["kernel"] + w["hidden"]["bias"])
+    if kind in gates:
+        hidden = hidden * (x @ w["gate"]["kernel"] + w["gate"]["bias"])
+    expected = hidden @ w["out"]["kernel"] + w["out"]["bias"]
+    found = layer.apply(variables, jnp.asarray(x), train=False)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_dropout_masks_have_the_rate_and_no_pattern():
+    mask = np.asarray(keep_mask(jax.random.key(0), 0.1, (400, 255)))
+    assert mask.shape == (400, 255) and abs(mask.mean() - 0.9) < 0.004
+    assert abs((mask[:, :-1] & mask[:, 1:]).mean() - 0.81) < 0.006
+    assert abs((mask[:-1] & mask[1:]).mean() - 0.81) < 0.006
+    assert (mask != np.asarray(keep_mask(jax.random.key(1), 0.1, (400, 255)))).any()

@@ -1,0 +1,190 @@
+"""Every variant of the model: one layer code, many uses, the same answers."""
+
+from dataclasses import replace
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model import ConfigError, Transformer, TransformerConfig, empty_cache
+from model.sharding import RULES, batch_sharding, make_mesh, param_shardings, use_mesh
+from model.transformer import unroll_layers
+
+SMALL = TransformerConfig(
+    vocab_size=24, encoder_layers=2, decoder_layers=2, d_model=16, d_ff=32, num_heads=4
+)
+VARIANTS = {
+    "paper": {},
+    "pre": {"norm": "pre"},
+    "rms": {"norm_kind": "rms", "norm": "pre"},
+    "halves": {"positions": "sinusoidal_halves"},
+    "learned": {"positions": "learned", "max_length": 8},
+    "rotary": {"positions": "rotary"},
+    "gelu": {"activation": "gelu"},
+    "swiglu": {"activation": "swiglu", "ff_bias": False},
+    "biases": {"attention_bias": True},
+    "grouped": {"num_kv_heads": 2, "positions": "rotary"},
+    "widths": {"d_k": 6, "d_v": 3},
+    "decoder tied": {"tying": "decoder", "target_vocab_size": 20},
+    "untied": {"tying": "none", "target_vocab_size": 20},
+    "uneven": {"encoder_layers": 1, "decoder_layers": 3, "attention_dropout": 0.5},
+    "remat": {"remat": "full", "ff_dropout": 0.3},
+    "dots": {"remat": "dots"},
+    "scanned": {"scan_layers": True, "remat": "dots", "norm": "pre", "attention_bias": True},
+    "bfloat16": {"dtype": "bfloat16"},
+}
+SRC = jnp.array([[5, 6, 7, 2, 0], [9, 2, 0, 0, 0]], jnp.int32)
+TGT = jnp.array([[1, 5, 6, 7, 8], [1, 8, 9, 10, 11]], jnp.int32)
+
+
+def make(**changes):
+    config = replace(SMALL, **changes)
+    model = Transformer(config)
+    # Larger than at the start, so that every part shows in the logits.
+    params = nn.unbox(model.init(jax.random.key(0), SRC, TGT))["params"]
+    noise = lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
+    return model, {"params": jax.tree.map(noise, params)}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_cached_steps_equal_teacher_forcing(variant):
+    model, variables = make(**VARIANTS[variant])
+    tolerance = 0.1 if variant == "bfloat16" else 1e-5
+    whole = model.apply(variables, SRC, TGT)
+    assert whole.dtype == jnp.float32 and whole.shape == (2, 5, model.config.target_vocab)
+    memory = model.apply(variables, SRC, method="encode")
+    cross = model.apply(variables, memory, method="cross_kv")
+    for prefix in (1, 3):  # prefill that many at once, then step
+        cache, parts = empty_cache(model.config, (2,), 7), []
+        for start, end in [(0, prefix)] + [(i, i + 1) for i in range(prefix, 5)]:
+            logits, cache = model.apply(
+                variables, TGT[:, start:end], cross, SRC != 0, cache, start, method="decode"
+            )
+            parts.append(logits)
+        np.testing.assert_allclose(jnp.concatenate(parts, 1), whole, atol=tolerance)
+
+    # Beams: an axis of their own on the cache, none on the source's keys and values.
+    beams = jnp.stack([TGT, TGT[:, ::-1]], 1)
+    cache = empty_cache(model.config, (2, 2), 6)
+    logits, _ = model.apply(variables, beams, cross, SRC != 0, cache, 0, method="decode")
+    np.testing.assert_allclose(logits[:, 0], whole, atol=tolerance)
+    other = model.apply(variables, SRC, TGT[:, ::-1])
+    np.testing.assert_allclose(logits[:, 1], other, atol=tolerance)
+
+
+@pytest.mark.parametrize("variant", ["paper", "rotary", "grouped", "scanned"])
+def test_padding_and_the_future_are_not_seen(variant):
+    model, variables = make(**VARIANTS[variant])
+    whole = model.apply(variables, SRC, TGT)
+    padded = jnp.pad(SRC, ((0, 0), (0, 3)))
+    np.testing.assert_allclose(model.apply(variables, padded, TGT), whole, atol=1e-5)
+    later = model.apply(variables, SRC, TGT.at[:, 3:].set(13))
+    np.testing.assert_allclose(later[:, :3], whole[:, :3], atol=1e-6)
+    assert jnp.abs(later[:, 3:] - whole[:, 3:]).max() > 1e-3
+    assert jnp.abs(model.apply(variables, SRC.at[:, 0].set(3), TGT) - whole).max() > 1e-3
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "sinusoidal_halves", "learned", "rotary"])
+def test_order_is_seen(positions):
+    model, variables = make(positions=positions)
+    swapped = SRC.at[0, :3].set(jnp.array([7, 6, 5]))
+    whole = model.apply(variables, SRC, TGT)
+    assert jnp.abs(model.apply(variables, swapped, TGT)[0] - whole[0]).max() > 1e-3
+
+
+def gradient(model, variables, key=3):
+    def loss(params):
+        rngs = {"dropout": jax.random.key(key)}
+        logits = model.apply({"params": params}, SRC, TGT, train=True, rngs=rngs)
+        return jnp.square(jax.nn.log_softmax(logits)).mean()
+
+    return jax.jit(jax.value_and_grad(loss))(variables["params"])
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_rematerialisation_changes_no_gradient(remat):
+    plain, variables = make()
+    again = Transformer(replace(SMALL, remat=remat))
+    (loss, grads), (other, others) = gradient(plain, variables), gradient(again, variables)
+    np.testing.assert_allclose(loss, other, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), grads, others)
+
+
+def test_scanned_layers_are_the_unrolled_ones():
+    model, variables = make(scan_layers=True)
+    config, params = unroll_layers(model.config, variables["params"])
+    assert not config.scan_layers and "decoder_1" in params and "decoder" not in params
+    whole = model.apply(variables, SRC, TGT)
+    unrolled = Transformer(config).apply({"params": params}, SRC, TGT)
+    np.testing.assert_allclose(unrolled, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["dropout", "attention_dropout", "ff_dropout"])
+def test_dropout_is_a_function_of_its_key(kind):
+    model, variables = make(**{"dropout": 0.0, kind: 0.5})
+    run = lambda key, train: model.apply(  # noqa: E731
+        variables, SRC, TGT, train=train, rngs={"dropout": jax.random.key(key)}
+    )
+    np.testing.assert_array_equal(run(1, True), run(1, True))
+    assert jnp.abs(run(1, True) - run(2, True)).max() > 1e-3
+    np.testing.assert_array_equal(run(1, False), model.apply(variables, SRC, TGT))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_parameter_learns_and_has_axis_names(variant):
+    model, variables = make(**VARIANTS[variant])
+    loss, grads = gradient(model, variables)
+    assert jnp.isfinite(loss)
+    for path, leaf in jax.tree.leaves_with_path(grads):
+        assert leaf.dtype == jnp.float32 and jnp.isfinite(leaf).all()
+        # A key's bias moves all scores of a query alike, which softmax does not see.
+        assert (jnp.abs(leaf).max() > 0) or "key_bias" in jax.tree_util.keystr(path), path
+    known = {name for name, _ in RULES} | {None}
+    boxed = jax.eval_shape(model.init, jax.random.key(0), SRC, TGT)
+    boxes = jax.tree.leaves(boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned))
+    for box in boxes:
+        assert isinstance(box, nn.LogicallyPartitioned)
+        assert len(box.names) == box.value.ndim and set(box.names) <= known
+
+
+@pytest.mark.parametrize(("tying", "tables"), [("all", 1), ("decoder", 2), ("none", 3)])
+def test_tying_shares_tables(tying, tables):
+    model, variables = make(tying=tying)
+    shapes = [p.shape for p in jax.tree.leaves(variables["params"])]
+    assert sum(sorted(s) == [16, 24] for s in shapes) == tables
+
+
+def test_learned_positions_end_with_their_table():
+    model, variables = make(positions="learned", max_length=8)
+    with pytest.raises(ConfigError, match="9 positions, but the learned table"):
+        model.apply(variables, jnp.ones((1, 9), jnp.int32), TGT[:1])
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 1, 8), (1, 8, 1)])
+def test_a_mesh_changes_no_logit(sizes):
+    config = replace(SMALL, num_heads=8, d_model=32)
+    model = Transformer(config)
+    src, tgt = jnp.tile(SRC, (4, 1)), jnp.tile(TGT, (4, 1))
+    abstract = jax.eval_shape(model.init, jax.random.key(0), src, tgt)
+    init = lambda key: nn.unbox(model.init(key, src, tgt))  # noqa: E731
+    one = jax.jit(init)(jax.random.key(0))
+    mesh = make_mesh(*sizes)
+    shardings = param_shardings(abstract, mesh)
+    with use_mesh(mesh):
+        variables = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
+        jax.tree.map(np.testing.assert_array_equal, variables, one)
+        step = jax.jit(model.apply, in_shardings=(shardings, *[batch_sharding(mesh)] * 2))
+        assert "sharding_constraint" in step.lower(variables, src, tgt).as_text()
+        found = step(variables, src, tgt)
+    np.testing.assert_allclose(found, model.apply(one, src, tgt), atol=1e-5)
+    kernel = variables["params"]["encoder_0"]["feed_forward"]["hidden"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape == (32 // sizes[1], 32 // sizes[2])
+
+
+def test_a_mesh_that_does_not_fit_is_refused():
+    assert dict(make_mesh(-1, 2, 2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    for sizes in (3, 1, 1), (-1, 3, 1), (-1, -1, 1), (0, 1, 1):
+        with pytest.raises(ConfigError, match="mesh.data="):
+            make_mesh(*sizes)
