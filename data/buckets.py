@@ -26,12 +26,14 @@ def make_buckets(
     count: int,
     tokens_per_batch: int,
     multiple_of: int = 1,
+    overflow: bool = False,
 ) -> tuple[list[Bucket], np.ndarray]:
     """At most `count` buckets for pairs of these lengths [n], and each pair's bucket number [n].
 
     Cuts are placed on max(source, target) where they leave the fewest padded positions (exactly,
     by dynamic programming). A batch has at most `tokens_per_batch` positions a side, and a
-    multiple of `multiple_of` rows. Raises DataError if a row or `multiple_of` of them exceed it.
+    multiple of `multiple_of` rows. Where `multiple_of` rows alone are more, they make the batch
+    with `overflow`, and raise DataError without.
     """
     longest = np.maximum(source, target)
     number = np.bincount(longest)  # how many pairs have each length
@@ -42,12 +44,18 @@ def make_buckets(
         inside = which == i
         sides = int(source[inside].max()), int(target[inside].max())
         rows = tokens_per_batch // max(sides) // multiple_of * multiple_of
+        if overflow:
+            rows = max(rows, multiple_of)
         if rows < 1:
             raise DataError(
                 f"data.tokens_per_batch={tokens_per_batch} does not hold {multiple_of} rows of "
                 f"{max(sides)} tokens: raise it to {multiple_of * max(sides)}, "
                 "or lower data.max_length"
             )
+        # The same number of batches, each as full as the others, rather than a last one of a few.
+        pairs = int(inside.sum())
+        rows = -(-pairs // -(-pairs // rows))
+        rows = -(-rows // multiple_of) * multiple_of
         buckets.append(Bucket(rows, *sides))
     return buckets, which
 

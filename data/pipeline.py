@@ -199,11 +199,18 @@ def train_batches(
 def eval_batches(
     pairs: TokenPairs, *, tokens_per_batch: int, multiple_of: int = 1, count: int = 4
 ) -> Iterator[Batch]:
-    """Batches of all pairs once, none left out, in at most `count` shapes."""
+    """Batches of all pairs once, none left out, in at most `count` shapes.
+
+    A pair longer than `tokens_per_batch` has few rows beside it, rather than being refused.
+    """
     source, target = (side.lengths + 1 for side in pairs)
-    budget = max(tokens_per_batch, multiple_of * int(max(source.max(), target.max())))
     buckets, which = make_buckets(
-        source, target, count=count, tokens_per_batch=budget, multiple_of=multiple_of
+        source,
+        target,
+        count=count,
+        tokens_per_batch=tokens_per_batch,
+        multiple_of=multiple_of,
+        overflow=True,
     )
     for i, bucket in enumerate(buckets):
         rows = np.flatnonzero(which == i)

@@ -189,7 +189,7 @@ def _learning_error(message: str, vocab_size: int) -> DataError:
     if found := re.search(r"\d+ vs (\d+)", message):
         return DataError(
             f"{FLAG}={vocab_size} is less than the training text needs for its characters: "
-            f"at least {FLAG}={int(found[1]) + 1}"
+            f"at least {FLAG}={found[1]}"
         )
     if "sentences_.empty()" in message:
         return DataError("there is no text to learn a vocabulary from: the training side is empty")

@@ -92,7 +92,7 @@ def with_vocabulary(experiment: Experiment, vocabulary: Vocabulary) -> Experimen
 
 
 def with_decay(experiment: Experiment) -> Experiment:
-    """The same experiment with `optimizer.decay_steps` written out, so that a run's course stays."""
+    """The same experiment with `optimizer.decay_steps` written out, so that the course stays."""
     o = experiment.optimizer
     if o.schedule not in ("cosine", "linear") or o.decay_steps:
         return experiment

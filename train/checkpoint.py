@@ -7,10 +7,14 @@ after its last byte, so what is listed is whole, whatever interrupted its neighb
 """
 
 import errno
+import gc
+import inspect
 import logging
 import shutil
+import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +54,7 @@ class Checkpoints:
 
         Waits for an earlier save still under way, and raises what went wrong with that one.
         """
+        self.wait()
         parts = _parts(state) | {"meta": meta}
         scored = metrics is not None and self.best_by in metrics
         with self._one_line(f"cannot save step {step}"):
@@ -109,8 +114,10 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
-        self.close()
+    def __exit__(self, kind, *_) -> None:
+        # On the way out of an error, that error is the one to tell.
+        with suppress(CheckpointError) if kind else nullcontext():
+            self.close()
 
     def _open(self, **options) -> ocp.training.Checkpointer:
         policies = ocp.training.preservation_policies
@@ -140,46 +147,59 @@ class Checkpoints:
         steps = self.steps()
         if not steps:
             raise CheckpointError(f"{self.folder} holds no checkpoints: train first")
-        there = ", ".join(map(str, steps))
         if which == "last":
             return steps[-1]
         if which == "best":
             if (best := self.best_step()) is None:
                 raise CheckpointError(
                     f"{self.folder}: no checkpoint has a {self.best_by} to be the best by; "
-                    f"choose 'last' or a step; there are: {there}"
+                    f"choose 'last' or a step; there are: {self._there()}"
                 )
             return best
         if str(which).isdecimal() and int(which) in steps:
             return int(which)
         raise CheckpointError(
             f"{self.folder} has no checkpoint {which!r}; "
-            f"choose 'best', 'last' or a step; there are: {there}"
+            f"choose 'best', 'last' or a step; there are: {self._there()}"
         )
+
+    def _there(self) -> str:
+        return ", ".join(map(str, self.steps()))
 
     def _load(self, which: Which, abstract: dict[str, Any]) -> dict[str, Any]:
         self.wait()
         step = self._resolve(which)
-        with self._one_line(
-            f"cannot load step {step}, which is damaged or of a model of other sizes"
-        ):
+        with self._one_line(f"step {step} is damaged, choose another of {self._there()}"):
+            stored = self._orbax.checkpointables_metadata(step).metadata
+            for name in abstract.keys() - {"meta"}:
+                _check(f"{self.folder}, step {step}", name, stored, abstract[name])
             return self._orbax.load_checkpointables(step, jax.tree.map(_somewhere, abstract))
 
     @contextmanager
     def _one_line(self, failure: str) -> Iterator[None]:
         """Turns whatever Orbax raises within, also on behalf of its threads, into one line."""
+        reason = None
         try:
             yield
         except CheckpointError:
             raise
         except Exception as error:
-            reason = _first_line(error)
-            if _disk_is_full(error):
-                # The unfinished save would go on filling the disk.
-                for unfinished in self.folder.glob(_UNFINISHED):
-                    shutil.rmtree(unfinished, ignore_errors=True)
-                reason = "the disk is full; free some space and run again to resume"
-            raise CheckpointError(f"{self.folder}: {failure}: {reason}") from error
+            reason, full = _first_line(error), _disk_is_full(error)
+        if reason is None:
+            return
+        self._abandon()
+        if full:  # and the unfinished save would keep it so
+            for unfinished in self.folder.glob(_UNFINISHED):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            reason = "the disk is full; free some space and run again to resume"
+        raise CheckpointError(f"{self.folder}: {failure}: {reason}")
+
+    def _abandon(self) -> None:
+        """Lets go of Orbax after an error, which it would repeat; the next call starts afresh."""
+        orbax, self._orbax, self._writing = self._orbax, None, False
+        with suppress(Exception):
+            orbax.close()
+        gc.collect()  # while what `_quieten` did still holds
 
 
 def _parts(state: TrainState) -> dict[str, Any]:
@@ -194,6 +214,28 @@ def _somewhere(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return leaf
     home = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=home)
+
+
+def _check(where: str, part: str, stored: dict[str, Any], wanted: Any) -> None:
+    """Raises CheckpointError where a part differs in shape, else ValueError where it is torn."""
+    if part not in stored:
+        raise CheckpointError(f"{where} holds no {part}: it is of a run with other settings")
+    if stored[part] is None:
+        raise ValueError(f"{part} is torn")
+    there, here = _sizes(stored[part]), _sizes(wanted)
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise CheckpointError(
+                f"{where} is of another model or optimizer: {part}/{name} is "
+                f"{there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
+            )
+
+
+def _sizes(tree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree.leaves_with_path(tree)
+    sizes = {jax.tree_util.keystr(path, simple=True, separator="/"): x.shape for path, x in leaves}
+    sizes.pop("rng", None)  # a key there, its words here
+    return sizes
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -220,12 +262,22 @@ def _first_line(error: Exception) -> str:
 
 
 def _quieten() -> None:
-    """Orbax logs each failure with a traceback from its threads; we raise it, once."""
+    """Orbax tells each failure on stderr, from each of its threads; we raise it, once."""
     logger = logging.getLogger("absl")
     if _not_orbax not in logger.filters:
         logger.addFilter(_not_orbax)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    # A failed load leaves coroutines that nobody awaits and an event loop that others still call.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    if sys.unraisablehook is not _unraisable:
+        _unraisable.inner, sys.unraisablehook = sys.unraisablehook, _unraisable
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:
     return "/orbax/" not in record.pathname
+
+
+def _unraisable(unraisable) -> None:
+    if inspect.iscoroutine(unraisable.object) or "loop is closed" in str(unraisable.exc_value):
+        return
+    _unraisable.inner(unraisable)

@@ -202,7 +202,7 @@ def test_other_mistakes_end_in_one_line(run, text, tmp_path):
     two = train_args(text, tmp_path / "no", "data.joint=False", "data.vocab_size=280")
     assert "data.joint=False needs model.tying" in refused("train", *two)
     row = "--config=experiments/configs/table3.py:B9", f"--workdir={tmp_path}/no"
-    assert refused("train", *row).startswith("heed: error: Table 3 has no row 'B9': did you mean")
+    assert refused("train", *row).startswith("heed: error: Table 3 has no row 'B9'; there")
     nowhere = f"--output={tmp_path}/no/folder/out"
     assert "there is no folder" in refused("translate", here, nowhere, stdin="a\n")
 

@@ -33,7 +33,7 @@ def make_batch(seed: int, rows: int = 16, source: int = 7, target: int = 6) -> B
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A factory of everything that training needs: `tiny((2, 2, 2), dropout=0.0)`; no mesh is one device."""
+    """A factory of all that training needs: `tiny((2, 2, 2), dropout=0.0)`; None: one device."""
 
     @cache  # so that tests share what is compiled
     def make(mesh=(8, 1, 1), dropout=0.5, accumulate=1, ema_decay=0.5):

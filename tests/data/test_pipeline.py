@@ -1,0 +1,260 @@
+"""The plan against slow oracles: every pair once an epoch, any step at once, padding by hand."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.batch import EOS, PAD
+from data.buckets import make_buckets
+from data.corpus import DataError, Pairs
+from data.pipeline import (
+    BatchPlan,
+    Ragged,
+    TokenPairs,
+    eval_batches,
+    filter_pairs,
+    tokenize,
+    train_batches,
+)
+from data.tokenizer import Vocabulary
+
+
+def token_pairs(lengths):
+    """Pairs of these lengths; every sentence has its own number in each of its ids."""
+    sides = [[[4 + i] * n for i, n in enumerate(side)] for side in zip(*lengths, strict=True)]
+    return TokenPairs(*map(Ragged, sides))
+
+
+def some_pairs(count=300, seed=0, longest=30):
+    rng = np.random.default_rng(seed)
+    source = rng.integers(1, longest, count)
+    target = np.clip(source + rng.integers(-3, 4, count), 1, longest - 1)
+    return token_pairs(list(zip(source.tolist(), target.tolist(), strict=True)))
+
+
+def some_plan(pairs, seed=0, **options):
+    options = dict(count=4, tokens_per_batch=200, multiple_of=2) | options
+    return BatchPlan(pairs, np.arange(len(pairs.source)), seed, **options)
+
+
+def sentences(batch):
+    """The pairs in a batch, checked for shape and filling, as (number, source, target length)."""
+    for src, tgt in zip(batch.src.tolist(), batch.tgt.tolist(), strict=True):
+        if not any(src) and not any(tgt):
+            continue
+        lengths = []
+        for row in (src, tgt):
+            end = row.index(EOS)
+            assert not any(row[end + 1 :])
+            assert set(row[:end]) <= {src[0]}
+            lengths.append(end)
+        yield src[0] - 4, *lengths
+
+
+def take(iterator, count):
+    return list(itertools.islice(iterator, count))
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_tokens_decode_to_the_lines_they_were_made_of():
+    english = [f"the {n}th  cat \u2581" for n in range(50)] + ["", " \t", "end"]
+    german = [f"die {n}. Katze" for n in range(50)] + ["leer", "", "Ende"]
+    pairs = Pairs(english, german)
+    vocabulary = Vocabulary.learn(pairs, 300, joint=False)
+    heard = []
+    tokens = tokenize(pairs, vocabulary, heard.append, chunk=7)
+    assert sum(heard) == len(pairs) == len(tokens.source) == len(tokens.target)
+    for side, tokenizer, lines in zip(tokens, vocabulary, (english, german), strict=True):
+        assert side.ids.dtype == np.int32
+        rows = [side[i].tolist() for i in range(len(side))]
+        assert side.lengths.tolist() == list(map(len, rows))
+        assert tokenizer.decode(rows) == [line if line.strip() else "" for line in lines]
+
+
+def test_filters_count_what_they_drop():
+    lengths = [
+        (5, 5),
+        (0, 5),
+        (5, 0),
+        (0, 0),
+        (20, 5),
+        (19, 19),
+        (19, 9),
+        (9, 19),
+        (18, 9),
+        (9, 1),
+    ]
+    kept, report = filter_pairs(token_pairs(lengths), max_length=20, max_ratio=2.0)
+    assert kept.tolist() == [0, 5, 8, 9]
+    assert (report.kept, report.empty, report.too_long, report.ratio) == (4, 3, 1, 2)
+    assert str(report) == "4 pairs kept; dropped: 3 empty, 1 too long, 2 of unlike lengths"
+
+
+def test_nothing_left_is_told():
+    with pytest.raises(
+        DataError, match="nothing is left to train on: 0 pairs kept; dropped: 1 emp"
+    ):
+        filter_pairs(token_pairs([(0, 1), (50, 50)]), max_length=20, max_ratio=2.0)
+
+
+LENGTHS = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=40)
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(1, 4), st.integers(1, 3))
+def test_buckets_are_few_hold_their_pairs_and_keep_the_budget(lengths, count, multiple):
+    source, target = np.array(lengths).T
+    buckets, which = make_buckets(
+        source, target, count=count, tokens_per_batch=48, multiple_of=multiple
+    )
+    assert len(buckets) <= count and set(which) == set(range(len(buckets)))
+    for pair, i in zip(lengths, which, strict=True):
+        assert pair[0] <= buckets[i].source and pair[1] <= buckets[i].target
+    for i, bucket in enumerate(buckets):
+        assert bucket.rows % multiple == 0
+        assert bucket.rows * max(bucket.source, bucket.target) <= 48
+        pairs = (which == i).sum()
+        most = 48 // max(bucket.source, bucket.target) // multiple * multiple
+        batches = -(-pairs // bucket.rows)
+        assert batches == -(-pairs // most)  # never more batches than the fullest ones would be
+        assert batches * bucket.rows - pairs < batches * multiple  # and no nearly empty one
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(1, 4))
+def test_cuts_are_the_best_of_all(lengths, count):
+    source, target = np.array(lengths).T
+    longest = np.maximum(source, target)
+    _, which = make_buckets(source, target, count=count, tokens_per_batch=999)
+    ends = [longest[which == i].max() for i in range(which.max() + 1)]
+    assert all(np.diff(ends) > 0)
+
+    def cost(ends):
+        return sum(min(end for end in ends if end >= length) for length in longest)
+
+    others = sorted(set(longest.tolist()) - {longest.max()})
+    choices = itertools.chain.from_iterable(
+        itertools.combinations(others, n) for n in range(min(count, len(others) + 1))
+    )
+    assert cost(ends) == min(cost([*choice, longest.max()]) for choice in choices)
+
+
+def test_a_budget_too_small_is_told():
+    with pytest.raises(
+        DataError, match="tokens_per_batch=20 does not hold 8 rows of 6 tokens: .*48"
+    ):
+        some_plan(token_pairs([(5, 3)]), tokens_per_batch=20, multiple_of=8)
+
+
+def test_every_pair_is_in_an_epoch_once_and_within_the_shapes_and_the_budget():
+    pairs = some_pairs()
+    plan = some_plan(pairs)
+    shapes = {(bucket.rows, bucket.source, bucket.target) for bucket in plan.buckets}
+    stream = train_batches(pairs, plan)
+    for _ in range(3):
+        batches = take(stream, plan.batches_per_epoch)
+        found = sorted(itertools.chain.from_iterable(map(sentences, batches)))
+        lengths = zip(pairs.source.lengths.tolist(), pairs.target.lengths.tolist(), strict=True)
+        assert found == [(i, *both) for i, both in enumerate(lengths)]
+        for batch in batches:
+            assert batch.src.dtype == batch.tgt.dtype == np.int32
+            assert (*batch.src.shape, batch.tgt.shape[1]) in shapes
+            assert max(batch.src.size, batch.tgt.size) <= 200
+    assert len(shapes) <= 4
+
+
+def test_only_kept_pairs_are_used():
+    pairs = some_pairs(100)
+    kept = np.arange(1, 100, 3)
+    plan = BatchPlan(pairs, kept, 0, count=3, tokens_per_batch=200)
+    batches = take(train_batches(pairs, plan), plan.batches_per_epoch)
+    found = itertools.chain.from_iterable(map(sentences, batches))
+    assert sorted(number for number, *_ in found) == kept.tolist()
+
+
+def test_the_padding_share_is_the_one_counted_by_hand():
+    pairs = some_pairs()
+    plan = some_plan(pairs)
+    batches = take(train_batches(pairs, plan), plan.batches_per_epoch)
+    sides = [side for batch in batches for side in batch]
+    share = sum((side == PAD).sum() for side in sides) / sum(side.size for side in sides)
+    assert plan.padding == pytest.approx(share)
+    assert f"padding {share:.1%}" in str(plan)
+    assert f"{plan.batches_per_epoch} batches an epoch in {len(plan.buckets)} shapes" in str(plan)
+
+
+def test_more_shapes_leave_less_padding():
+    pairs = some_pairs(2000)
+    padding = [some_plan(pairs, count=n, tokens_per_batch=900).padding for n in (1, 2, 4, 8)]
+    assert padding == sorted(padding, reverse=True) and padding[-1] < padding[0] / 2
+
+
+@pytest.mark.parametrize("start", [1, 7, 40, 1000])
+def test_a_run_that_resumes_goes_on_as_the_other_one_did(start):
+    pairs = some_pairs(100)
+    whole = take(itertools.islice(train_batches(pairs, some_plan(pairs)), start, None), 25)
+    resumed = take(train_batches(pairs, some_plan(pairs), start), 25)
+    assert all(map(same, whole, resumed))
+
+
+def test_a_far_step_is_found_at_once():
+    pairs = some_pairs(100)
+    plan = some_plan(pairs)
+    made = []
+    make = plan._make_epoch
+    plan._epoch = lambda epoch: made.append(epoch) or make(epoch)
+    plan[10**9]
+    assert made == [10**9 // plan.batches_per_epoch]
+
+
+def test_order_follows_seed_and_epoch():
+    pairs = some_pairs()
+
+    def order(seed, epoch):
+        plan = some_plan(pairs, seed)
+        first = epoch * plan.batches_per_epoch
+        return [plan[first + i][1].tolist() for i in range(plan.batches_per_epoch)]
+
+    assert order(0, 0) == order(0, 0) and order(5, 3) == order(5, 3)
+    distinct = {str(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1, 2)}
+    assert len(distinct) == 6
+    plan = some_plan(pairs)
+    buckets = [plan.buckets.index(plan[i][0]) for i in range(plan.batches_per_epoch)]
+    assert buckets != sorted(buckets)  # long and short batches take turns
+    sets = {frozenset(map(frozenset, order(0, epoch))) for epoch in range(3)}
+    assert len(sets) == 3  # not only the batches' order but who is in them
+
+
+def test_hosts_share_the_rows_of_every_batch():
+    pairs = some_pairs()
+    plan = some_plan(pairs, multiple_of=4)
+    whole = take(train_batches(pairs, plan), 9)
+    hosts = [take(train_batches(pairs, plan, shard=(i, 4)), 9) for i in range(4)]
+    for batch, *parts in zip(whole, *hosts, strict=True):
+        assert same(batch, [np.concatenate(side) for side in zip(*parts, strict=True)])
+    with pytest.raises(ValueError, match="cannot be shared evenly by 3 hosts"):
+        train_batches(pairs, some_plan(pairs, multiple_of=4), shard=(0, 3))
+
+
+@pytest.mark.parametrize("extra", [[], [(0, 0), (0, 4), (500, 2), (2, 700)]])
+def test_evaluation_sees_every_pair_once_whatever_its_length(extra):
+    lengths = [(n % 20 + 1, n % 17 + 1) for n in range(101)] + extra
+    pairs = token_pairs(lengths)
+    batches = list(eval_batches(pairs, tokens_per_batch=200, multiple_of=4))
+    assert len({(b.src.shape, b.tgt.shape) for b in batches}) <= 4
+    assert all(len(b.src) % 4 == 0 for b in batches)
+    count = sum((side == EOS).sum() for b in batches for side in b)
+    assert count == 2 * len(lengths)
+    tokens = sum((side != PAD).sum() for b in batches for side in b)
+    assert tokens == sum(s + t + 2 for s, t in lengths)
+    for side, ids in enumerate(pairs):
+        rows = [row[row > EOS].tolist() for b in batches for row in b[side] if row.any()]
+        assert sorted(rows) == sorted(ids[i].tolist() for i in range(len(ids)))
+    short = [b for b in batches if max(b.src.shape[1], b.tgt.shape[1]) * 4 <= 200]
+    assert short and all(max(b.src.size, b.tgt.size) <= 200 for b in short)
