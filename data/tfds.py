@@ -1,6 +1,7 @@
 """Translation sets of TensorFlow Datasets, read without TensorFlow where they are array records."""
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 
 from data.corpus import DataError, Pair
@@ -29,16 +30,17 @@ def read(name: str, split: str, folder: str, languages: tuple[str, str]) -> _Rec
     """
     import tensorflow_datasets as tfds  # heavy, and only these sets need it
 
-    base = name.split("/")[0]
+    module = "tensorflow_datasets"
     try:  # older builders register themselves only when their module is imported
-        importlib.import_module(f"tensorflow_datasets.translate.{base.removesuffix('_translate')}")
+        base = name.split("/")[0].removesuffix("_translate")
+        module = importlib.import_module(f"tensorflow_datasets.translate.{base}").__name__
     except ImportError:
         pass
     where = {"data_dir": folder} if folder else {}
     by_hand = (
-        f'prepare it once where TensorFlow and a network are: python -c "import '
-        f"tensorflow_datasets as t; t.load('{name}', builder_kwargs=dict(file_format="
-        f"'array_record'))\", and pass its folder as --config.data.path"
+        f'prepare it once where TensorFlow and a network are: python -c "import {module}; '
+        f"tensorflow_datasets.builder('{name}', file_format='array_record', data_dir='DIR')"
+        '.download_and_prepare()", and then pass --config.data.path=DIR'
     )
     try:
         builder = tfds.builder(name, file_format="array_record", **where)
@@ -48,6 +50,10 @@ def read(name: str, split: str, folder: str, languages: tuple[str, str]) -> _Rec
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise DataError(f"TFDS has no set {name!r}: {reason}") from None
+    if not builder.data_path.exists() and importlib.util.find_spec("tensorflow") is None:
+        # TFDS needs it to unpack archives, and would first spend minutes on the download.
+        place = builder.data_path
+        raise DataError(f"TFDS set {name} is not prepared in {place}, nor can be here; {by_hand}")
     try:
         builder.download_and_prepare()  # does nothing where it is done
     except Exception as error:  # no network, no TensorFlow, no disk: TFDS raises all kinds

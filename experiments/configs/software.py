@@ -3,7 +3,7 @@
     python -m experiments.train --config=experiments/configs/software.py \\
         --config.data.path=DIR --workdir=runs/software
 
-Hardware: 2 CPU cores. Time: at most 60 minutes. Expected: test BLEU (sacreBLEU) above 10.
+Hardware: 2 CPU cores. Time: at most 60 minutes. Aim: test BLEU (sacreBLEU) of 10; not measured yet.
 """
 
 from experiments.config import default_config

@@ -1,6 +1,7 @@
 """What comes back from the disk is what went there, or a plain word about why not."""
 
 import errno
+import json
 import os
 import threading
 
@@ -103,7 +104,7 @@ def test_what_is_saved_is_the_state_of_that_moment(folder, bits):
 
 
 def test_the_last_and_the_best_are_kept_and_known_after_a_restart(folder):
-    bleu = {1: 5.0, 2: None, 3: 9.0, 4: 9.0, 5: None, 6: 1.0, 7: None, 8: None}
+    bleu = {1: 5.0, 2: None, 3: 9.0, 4: 9.0, 5: None, 6: 1.0, 7: 2.0, 8: None}
     state = make_state(ema=False)
     with Checkpoints(folder, keep=2) as checkpoints:
         for step, score in list(bleu.items())[:5]:
@@ -134,7 +135,7 @@ def test_a_save_cut_short_is_not_listed_and_is_swept_up_by_the_next_writer(folde
     state = make_state()
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(1, state, META)
-    torn = folder / "2.orbax-checkpoint-tmp"
+    torn = folder / "5.orbax-checkpoint-tmp"
     torn.mkdir()
     (torn / "part").write_bytes(b"x")
     with Checkpoints(folder) as checkpoints:
@@ -267,23 +268,36 @@ def test_a_full_disk_is_one_line_and_earlier_checkpoints_are_whole(
         same(bits(checkpoints.restore("last", shapes(state))), bits(state))
 
 
-def test_an_error_in_orbaxs_own_thread_is_raised_once(folder, bits, capfd, monkeypatch):
-    state, rename = make_state(), os.rename
+@pytest.mark.parametrize(
+    ("module", "name", "where"),
+    [
+        (os, "rename", "threads"),  # what gives a finished save its name
+        (json, "dumps", "threads"),  # what describes it
+        (json, "dumps", "anywhere"),
+    ],
+)
+def test_an_error_within_orbax_is_raised_once(
+    folder, bits, capfd, caplog, monkeypatch, module, name, where
+):
+    state, works = make_state(), getattr(module, name)
+    failed = []
 
-    def fail(source, target, *rest, **options):
-        if threading.current_thread() is threading.main_thread():
-            return rename(source, target, *rest, **options)
+    def fail(*args, **options):
+        if where == "threads" and threading.current_thread() is threading.main_thread():
+            return works(*args, **options)
+        failed.append(name)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(1, state, META)
         checkpoints.wait()
         with monkeypatch.context() as patch:
-            patch.setattr(os, "rename", fail)  # what gives a finished checkpoint its name
-            checkpoints.save(2, state, META)
+            patch.setattr(module, name, fail)
             with pytest.raises(CheckpointError) as error:
+                checkpoints.save(2, state, META)
                 checkpoints.wait()
-        assert "disk is full" in one_line(error, capfd)
+        assert failed and "disk is full" in one_line(error, capfd)
+        assert not [each for each in caplog.records if "/orbax/" in each.pathname]
         assert checkpoints.steps() == [1]
         checkpoints.save(3, state, META)  # the disk was given room
     assert sorted(os.listdir(folder)) == ["1", "3"]
