@@ -1,6 +1,7 @@
 """Sources read what is in the files, and say in one line what is wrong with them."""
 
 import gzip
+import importlib.util
 import json
 import sys
 
@@ -245,7 +246,22 @@ def test_a_tfds_set_that_cannot_be_prepared_here(tmp_path, monkeypatch):
         raise OSError("no route to host\nat all")
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", no_network)
+    # Without TensorFlow nothing is even tried; with it, what went wrong is told.
+    found = importlib.util.find_spec
+    for spec, reason in (
+        (None, "is not prepared in"),
+        ("there", "cannot be prepared here (no route"),
+    ):
+        monkeypatch.setattr(
+            importlib.util,
+            "find_spec",
+            lambda name, *rest, spec=spec: spec if name == "tensorflow" else found(name, *rest),
+        )
+        message = failure("wmt14_translate/de-en", tmp_path)
+        assert message.startswith(f"TFDS set wmt14_translate/de-en {reason}")
+        assert "\n" not in message and "download_and_prepare()" in message
+    monkeypatch.setattr(importlib.util, "find_spec", found)
     for name in ("wmt14_translate/de-en", "ted_hrlr_translate/pt_to_en"):
         message = failure(name, tmp_path)
-        assert message.startswith(f"TFDS set {name} cannot be prepared here (no route to host); ")
-        assert f"t.load('{name}'" in message and "--config.data.path" in message
+        assert message.startswith(f"TFDS set {name} ")
+        assert f"builder('{name}'" in message and "--config.data.path" in message
