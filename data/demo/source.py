@@ -1,0 +1,56 @@
+"""A split of the demo corpus: which sentence stands at which index."""
+
+import operator
+
+from data.corpus import DataError, Pair
+from data.demo.kinds import KINDS
+from data.demo.permutation import Permutation
+
+SIZES = {"train": 200_000, "valid": 1_000, "test": 1_000}
+# Every round of the corpus, sum-of-shares sentences long, gives each kind its share.
+ROUND = tuple((name, turn) for name, kind in KINDS.items() for turn in range(kind.share))
+
+
+class Demo:
+    """A split of the demo corpus as a `Source` of pairs; every seed is another corpus.
+
+    Splits of one seed share no sentence; those of different seeds may.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        seed: int = 0,
+        source_language: str = "en",
+        target_language: str = "de",
+    ) -> None:
+        """Open a split; raise DataError for one that the corpus lacks, or such a language."""
+        if split not in SIZES:
+            raise DataError(f"demo has no split {split!r}: choose one of {', '.join(SIZES)}")
+        languages = (source_language, target_language)
+        if languages not in (("en", "de"), ("de", "en")):
+            raise DataError(
+                f"demo cannot translate {source_language!r} to {target_language!r}: "
+                "choose en and de, or de and en"
+            )
+        self.reverse = languages == ("de", "en")
+        self.size = SIZES[split]
+        self.start = sum(SIZES[name] for name in list(SIZES)[: list(SIZES).index(split)])
+        self.order = Permutation(len(ROUND), f"{seed}/order")
+        self.permutations = {
+            name: Permutation(kind.count, f"{seed}/{name}") for name, kind in KINDS.items()
+        }
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Pair:
+        index = operator.index(index)
+        if not 0 <= index < self.size:
+            raise IndexError(f"demo pair {index} is not in 0 to {self.size - 1}")
+        turn, place = divmod(self.start + index, len(ROUND))
+        # Turned a little each round, or every other sentence would show half of the kinds.
+        name, offset = ROUND[self.order((place + turn) % len(ROUND))]
+        kind = KINDS[name]
+        said = kind.sentence(self.permutations[name](turn * kind.share + offset))
+        return Pair(*said[:: -1 if self.reverse else 1])
