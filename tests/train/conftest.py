@@ -53,10 +53,13 @@ def tiny():
         mesh = make_mesh(*mesh) if mesh else make_mesh(1, devices=jax.devices()[:1])
         options = dict(smoothing=0.1, accumulate=accumulate, ema_decay=ema_decay)
         step = compile_train_step(model, tx, mesh, **options)
-        ema = ema_decay > 0
+
+        @cache
+        def created(seed):
+            return create_state(model, tx, jax.random.key(seed), mesh, ema=ema_decay > 0)
 
         def fresh(seed=0):
-            return create_state(model, tx, jax.random.key(seed), mesh, ema=ema)
+            return jax.tree.map(lambda x: x.copy(), created(seed))  # updates take its memory
 
         return SimpleNamespace(
             model=model, tx=tx, mesh=mesh, schedule=schedule, step=step, fresh=fresh

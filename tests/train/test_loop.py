@@ -288,22 +288,20 @@ def test_checkpoints_are_saved_with_the_bleu_of_their_step(tiny, batch_of, tmp_p
 
 
 def test_a_tiny_model_learns_to_copy(tiny):
-    task = tiny((8, 1, 1), dropout=0.0)
+    task = tiny(None, dropout=0.0)
     random = np.random.default_rng(0)
+    losses = []
 
     def batches():
         while True:
-            ids = random.integers(4, 12, (16, 4)).astype(np.int32)
-            ids[::3, 2:] = PAD
-            yield Batch(ids, ids)
-
-    stream = io.StringIO()
-    losses = []
+            ids = random.integers(4, 12, (16, 7)).astype(np.int32)
+            ids[::3, 3:] = PAD
+            yield Batch(ids, ids[:, :6])
 
     def step(state, batch):
         state, metrics = task.step(state, batch)
         losses.append(float(metrics.nll))
         return state, metrics
 
-    fit(task.fresh(), step, batches(), num_steps=150, progress=Progress(stream))
-    assert losses[0] > 2.5 and np.mean(losses[-10:]) < 1.5
+    fit(task.fresh(), step, batches(), num_steps=150, progress=quiet())
+    assert losses[0] > 2.5 and np.mean(losses[-10:]) < 1.6

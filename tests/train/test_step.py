@@ -9,11 +9,10 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from data.batch import PAD, Batch, shift_right
+from data.batch import PAD, Batch
 from model.sharding import use_mesh
-from train.loss import cross_entropy
 from train.state import TrainState, abstract_params, abstract_state
-from train.step import compile_eval_step, train_step
+from train.step import compile_eval_step, eval_step, train_step
 
 ONE = None  # device
 
@@ -72,10 +71,9 @@ def test_init_depends_on_the_seed_and_not_on_the_mesh(tiny, bits):
     assert (one["embedding"]["table"] != other["embedding"]["table"]).all()
 
 
-@pytest.mark.parametrize("mesh", [ONE, (2, 2, 2)], ids=str)
-def test_micro_batches_add_up_to_the_whole(tiny, batch_of, bits, mesh):
+def test_micro_batches_add_up_to_the_whole(tiny, batch_of, bits):
     whole, told_whole = run(tiny(ONE, dropout=0.0), batch_of, bits, steps=2)
-    parts, told_parts = run(tiny(mesh, dropout=0.0, accumulate=4), batch_of, bits, steps=2)
+    parts, told_parts = run(tiny((2, 2, 2), dropout=0.0, accumulate=4), batch_of, bits, steps=2)
     close(told_parts, told_whole, rtol=1e-4)  # loss and gradient norm, before and after an update
     close(parts.params, whole.params, atol=1e-4)
 
@@ -83,33 +81,36 @@ def test_micro_batches_add_up_to_the_whole(tiny, batch_of, bits, mesh):
 class Noise:
     """A model whose logits are its bias and whatever dropout's key brings."""
 
+    def __init__(self, scale):
+        self.scale = scale
+
     def apply(self, variables, src, tgt_in, train, rngs):
         noise = jax.random.normal(rngs["dropout"], (*tgt_in.shape, 8))
-        return variables["params"]["bias"] + noise
+        return variables["params"]["bias"] + self.scale * noise
 
 
 @pytest.fixture
 def noisy():
-    """A state at a step, updated on a batch by the noise model -> the metrics."""
+    """The first update after `step` ones, on rows of ones, by the noise model."""
     tx = optax.sgd(1.0)
 
-    def update(step, rows=4, accumulate=1):
+    def update(step, rows=4, accumulate=1, scale=1.0):
         params = {"bias": jnp.zeros((1, 1, 8))}
         state = TrainState(jnp.int32(step), params, tx.init(params), jax.random.key(0))
         batch = Batch(*np.ones((2, rows, 3), np.int32))
-        options = dict(model=Noise(), tx=tx, smoothing=0.1, accumulate=accumulate)
-        return train_step(state, batch, **options)[1]
+        options = dict(model=Noise(scale), tx=tx, smoothing=0.1, accumulate=accumulate)
+        return train_step(state, batch, **options)
 
     return update
 
 
 def test_dropout_changes_from_step_to_step_and_repeats_with_the_state(noisy):
-    assert noisy(0).loss == noisy(0).loss
-    assert noisy(0).loss != noisy(1).loss
+    first, again, second = (noisy(step)[1].loss for step in (0, 0, 1))
+    assert first == again != second
 
 
 def test_micro_batches_draw_dropout_apart(noisy):
-    one, two, four = (noisy(0, rows=2 * n, accumulate=n) for n in (1, 2, 4))
+    one, two, four = (noisy(0, rows=2 * n, accumulate=n)[1] for n in (1, 2, 4))
     assert two.tokens == 2 * one.tokens
     assert len({float(each.loss) for each in (one, two, four)}) == 3
 
@@ -119,25 +120,25 @@ def test_rows_that_do_not_divide_are_refused(noisy):
         noisy(0, accumulate=3)
 
 
-def test_the_gradient_is_of_the_mean_over_real_tokens(tiny, batch_of, bits):
-    """Padding added to a batch changes neither the loss nor the update."""
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_gradient_is_the_mean_over_tokens(noisy, accumulate):
+    state, metrics = noisy(0, accumulate=accumulate, scale=0.0)
+    aim = 0.9 * np.eye(8)[1] + 0.1 / 8
+    gradient = np.full(8, 1 / 8) - aim  # softmax of equal logits, less the smoothed target
+    np.testing.assert_allclose(-state.params["bias"][0, 0], gradient, atol=1e-6)
+    assert metrics.grad_norm_sum == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
+
+
+def test_padding_changes_neither_loss_nor_update(tiny, batch_of, bits):
     task, batch = tiny(ONE, dropout=0.0), batch_of(0)
     wide = Batch(*(np.pad(x, ((0, 4), (0, 5)), constant_values=PAD) for x in batch))
     (a, told_a), (b, told_b) = (bits(task.step(task.fresh(), x)) for x in (batch, wide))
     close(a.params, b.params, atol=1e-4)
-    assert told_a.tokens == told_b.tokens == np.count_nonzero(batch.tgt)
-    assert told_a.source_tokens == told_b.source_tokens == np.count_nonzero(batch.src)
+    close(told_a._replace(slots=0), told_b._replace(slots=0), rtol=1e-4)
+    assert told_a.tokens == np.count_nonzero(batch.tgt)
+    assert told_a.source_tokens == np.count_nonzero(batch.src)
     assert told_a.slots == batch.src.size + batch.tgt.size and told_b.slots > told_a.slots
     assert told_a.updates == 1
-
-    def mean_loss(params):
-        logits = task.model.apply({"params": params}, batch.src, shift_right(batch.tgt))
-        return cross_entropy(logits, jnp.asarray(batch.tgt), 0.1).loss
-
-    grads = jax.tree.leaves(jax.jit(jax.grad(mean_loss))(task.fresh().params))
-    norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in grads))
-    assert float(told_a.grad_norm_sum) == pytest.approx(norm, rel=1e-4)
-    assert float(told_b.grad_norm_sum) == pytest.approx(norm, rel=1e-4)
 
 
 def test_a_batch_of_nothing_is_no_disaster(tiny, batch_of):
@@ -178,21 +179,33 @@ def test_an_average_that_is_not_kept_is_refused(tiny, batch_of):
         jax.eval_shape(step, without, batch_of(0))
 
 
-def test_evaluation_is_without_dropout_and_alike_on_every_mesh(tiny, batch_of, bits):
+def test_evaluation_is_alike_on_every_mesh(tiny, batch_of, bits):
     batch = batch_of(0)
-    one, many, dry = (
+    one, many = (
         bits(compile_eval_step(task.model, task.mesh, smoothing=0.1)(task.fresh().weights, batch))
-        for task in (tiny(ONE), tiny((2, 2, 2)), tiny(ONE, dropout=0.0))
+        for task in (tiny(ONE), tiny((2, 2, 2)))
     )
     close(one, many, rtol=1e-5)
-    close(one, dry, rtol=0)
-    assert one.source_tokens == np.count_nonzero(batch.src) and one.loss_sum > one.nll_sum * 0.9
+    assert one.source_tokens == np.count_nonzero(batch.src)
+    assert one.loss_sum > 0 and one.loss_sum != one.nll_sum
+
+
+def test_evaluation_is_without_dropout():
+    class Still:
+        def apply(self, variables, src, tgt_in, train):  # takes no keys
+            assert train is False
+            return jnp.zeros((*tgt_in.shape, 8)) + variables["params"]
+
+    batch = Batch(*np.ones((2, 4, 3), np.int32))
+    metrics = eval_step(jnp.zeros((1, 1, 8)), batch, model=Still())
+    assert float(metrics.loss) == pytest.approx(np.log(8))
 
 
 def test_one_jit_serves_all_shapes(tiny, batch_of):
     task = tiny(ONE)
     state = task.fresh()
-    before = task.step.jitted._cache_size()
-    for length in (5, 9, 5, 9):
+    for length in (6, 9, 6, 9):
         state, _ = task.step(state, batch_of(0, target=length))
-    assert task.step.jitted._cache_size() == before + 2
+        if length == 6:
+            before = task.step.jitted._cache_size()
+    assert task.step.jitted._cache_size() == before  # the second time brought nothing new
