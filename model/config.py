@@ -54,6 +54,8 @@ class TransformerConfig:
                 raise ConfigError(f"model.{field.name}={value} must be at least 1")
             if field.name.endswith("dropout") and not 0 <= value < 1:
                 raise ConfigError(f"model.{field.name}={value} must be in [0, 1)")
+        if self.norm_epsilon <= 0:
+            raise ConfigError(f"model.norm_epsilon={self.norm_epsilon} must be above 0")
         if self.d_model % self.num_heads and None in (self.d_k, self.d_v):
             raise ConfigError(
                 f"model.d_model={self.d_model} is not a multiple of model.num_heads="

@@ -88,9 +88,27 @@ def constrain(x: Array, *names: str | None) -> Array:
 
 
 def param_shardings(abstract, mesh: Mesh):
-    """A tree of abstract parameters in their logical boxes -> the tree of their NamedShardings."""
+    """A tree of abstract parameters in their logical boxes -> the tree of their NamedShardings.
+
+    Raises ConfigError where a mesh axis does not divide what it would split.
+    """
+    boxed = lambda x: isinstance(x, nn.LogicallyPartitioned)  # noqa: E731
+    for path, box in jax.tree.leaves_with_path(abstract, is_leaf=boxed):
+        if boxed(box):
+            _check_divides(jax.tree_util.keystr(path, simple=True, separator="/"), box, mesh)
     specs = nn.get_partition_spec(abstract)
     return nn.logical_to_mesh_sharding(specs, mesh, RULES)
+
+
+def _check_divides(path: str, box: nn.LogicallyPartitioned, mesh: Mesh) -> None:
+    for name, size in zip(box.names, box.value.shape, strict=True):
+        axis = dict(RULES).get(name)
+        if axis and size % mesh.shape[axis]:
+            fitting = [n for n in range(1, mesh.size + 1) if not (size % n or mesh.size % n)]
+            raise ConfigError(
+                f"mesh.{axis}={mesh.shape[axis]} does not divide the {size} {name} of {path}: "
+                f"on {mesh.size} devices it may be {', '.join(map(str, fitting))}"
+            )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

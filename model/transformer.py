@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from model.attention import KV
-from model.config import TransformerConfig
+from model.config import ConfigError, TransformerConfig
 from model.dropout import Dropout
 from model.embedding import Embedding, Positions
 from model.layers import DecoderLayer, EncoderLayer, Norm
@@ -36,13 +36,11 @@ class Transformer(nn.Module):
             self.source_embedding = Embedding(c.vocab_size, c)
             self.target_embedding = Embedding(c.target_vocab, c)
         if c.tying == "none":
-            self.output = nn.Dense(
-                c.target_vocab,
-                use_bias=False,
-                dtype=c.dtype,
-                kernel_init=nn.with_logical_partitioning(
-                    nn.initializers.xavier_uniform(), ("embed", "vocab")
-                ),
+            init = nn.initializers.xavier_uniform()
+            self.output = self.param(
+                "output",
+                nn.with_logical_partitioning(init, ("embed", "vocab")),
+                (c.d_model, c.target_vocab),
             )
         self.source_positions, self.target_positions = Positions(c), Positions(c)
         self.encoder = _stack(EncoderLayer, c, c.encoder_layers, inputs=(nn.broadcast,) * 3)
@@ -125,14 +123,23 @@ class Transformer(nn.Module):
         return positions if self.config.positions == "rotary" else None
 
     def _logits(self, y: Array, embedding: Embedding) -> Array:
-        if self.config.tying == "none":
-            logits = self.output(y).astype(jnp.float32)
-            return constrain(logits, "batch", "length", "vocab")
-        return embedding.logits(y)
+        if self.config.tying != "none":
+            return embedding.logits(y)
+        kernel = self.output.astype(self.config.dtype)
+        logits = jnp.einsum("...td,dv->...tv", y, kernel, preferred_element_type=jnp.float32)
+        return constrain(logits, "batch", "length", "vocab")
 
 
 def empty_cache(config: TransformerConfig, batch: tuple[int, ...], length: int) -> Cache:
-    """A cache with room for `length` tokens: one KV of zeros [*batch,H,L,K] a decoder layer."""
+    """A cache with room for `length` tokens: one KV of zeros [*batch,H,L,K] a decoder layer.
+
+    Raises ConfigError where learned positions end before that.
+    """
+    if config.positions == "learned" and length > config.max_length:
+        raise ConfigError(
+            f"a cache of {length} tokens, but the learned positions end at "
+            f"model.max_length={config.max_length}"
+        )
     heads = (*batch, config.kv_heads, length)
     zeros = partial(jnp.zeros, dtype=config.dtype)
     return tuple(

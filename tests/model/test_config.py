@@ -65,6 +65,7 @@ def test_base_and_big():
         ({"num_heads": 7}, "model.d_model=512 is not a multiple of model.num_heads=7"),
         ({"num_kv_heads": 3}, "model.num_kv_heads=3 must divide"),
         ({"dropout": 1.0}, r"model.dropout=1.0 must be in \[0, 1\)"),
+        ({"norm_epsilon": 0.0}, "model.norm_epsilon=0.0 must be above 0"),
         ({"d_ff": 0}, "model.d_ff=0 must be at least 1"),
         ({"d_k": 0}, "model.d_k=0 must be at least 1"),
         ({"target_vocab_size": 5}, "set model.tying=decoder"),

@@ -160,6 +160,8 @@ def test_learned_positions_end_with_their_table():
     model, variables = make(positions="learned", max_length=8)
     with pytest.raises(ConfigError, match="9 positions, but the learned table"):
         model.apply(variables, jnp.ones((1, 9), jnp.int32), TGT[:1])
+    with pytest.raises(ConfigError, match="a cache of 9 tokens, but the learned positions end"):
+        empty_cache(model.config, (1,), 9)
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 1, 8), (1, 8, 1)])
@@ -188,3 +190,19 @@ def test_a_mesh_that_does_not_fit_is_refused():
     for sizes in (3, 1, 1), (-1, 3, 1), (-1, -1, 1), (0, 1, 1):
         with pytest.raises(ConfigError, match="mesh.data="):
             make_mesh(*sizes)
+
+
+def test_a_mesh_that_does_not_divide_the_model_is_refused():
+    model = Transformer(replace(SMALL, num_kv_heads=2))
+    abstract = jax.eval_shape(model.init, jax.random.key(0), SRC, TGT)
+    message = r"mesh.tensor=8 does not divide the 2 kv_heads of .*/key: .* it may be 1, 2$"
+    with pytest.raises(ConfigError, match=message):
+        param_shardings(abstract, make_mesh(-1, 1, 8))
+    param_shardings(abstract, make_mesh(-1, 1, 2))
+
+
+@pytest.mark.parametrize("tying", ["all", "none"])
+def test_logits_are_not_rounded_to_the_activations_dtype(tying):
+    model, variables = make(tying=tying, dtype="bfloat16")
+    logits = model.apply(variables, SRC, TGT)
+    assert (logits != logits.astype(jnp.bfloat16).astype(jnp.float32)).any()
