@@ -4,6 +4,7 @@ The batch of any step is a function of the step's number, so a run that resumes 
 at once and sees what it would have seen.
 """
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class TokenPairs(NamedTuple):
 
     source: Ragged
     target: Ragged
+
+    def digest(self) -> str:
+        """A hexadecimal digest by which two tokenised texts can be told apart."""
+        parts = (part for side in self for part in (side.offsets, side.ids))
+        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 def tokenize(
@@ -107,7 +113,7 @@ def filter_pairs(
     report = FilterReport(len(kept), int(empty.sum()), int(too_long.sum()), int(ratio.sum()))
     if not len(kept):
         raise DataError(
-            f"nothing is left to train on: {report}; see data.max_length, data.max_ratio"
+            f"no pair is left: {report}; see --config.data.max_length, --config.data.max_ratio"
         )
     return kept, report
 
@@ -197,13 +203,18 @@ def train_batches(
 
 
 def eval_batches(
-    pairs: TokenPairs, *, tokens_per_batch: int, multiple_of: int = 1, count: int = 4
+    pairs: TokenPairs,
+    kept: np.ndarray,
+    *,
+    tokens_per_batch: int,
+    multiple_of: int = 1,
+    count: int = 4,
 ) -> Iterator[Batch]:
-    """Batches of all pairs once, none left out, in at most `count` shapes.
+    """Batches of the pairs of these numbers once, none left out, in at most `count` shapes.
 
     A pair longer than `tokens_per_batch` has few rows beside it, rather than being refused.
     """
-    source, target = (side.lengths + 1 for side in pairs)
+    source, target = (side.lengths[kept] + 1 for side in pairs)
     buckets, which = make_buckets(
         source,
         target,
@@ -213,6 +224,6 @@ def eval_batches(
         overflow=True,
     )
     for i, bucket in enumerate(buckets):
-        rows = np.flatnonzero(which == i)
+        rows = kept[which == i]
         for start in range(0, len(rows), bucket.rows):
             yield collate(pairs, bucket, rows[start : start + bucket.rows])

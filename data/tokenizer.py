@@ -8,7 +8,6 @@ import io
 import itertools
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ import sentencepiece
 
 from data.batch import BOS, EOS, PAD, UNK
 from data.corpus import DataError, Source
+from data.files import replace_file
 
 FLAG = "--config.data.vocab_size"
 MAX_SENTENCES = 2_000_000
@@ -112,16 +112,7 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike):
         """Writes the model to a file, whole or not at all."""
-        path = Path(path)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(self._model)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        replace_file(path, self._model)
 
     def to_bytes(self) -> bytes:
         """Returns the serialized SentencePiece model."""

@@ -1,10 +1,11 @@
 """What a run measured, on disk: metrics.jsonl for programs, TensorBoard's event files for eyes."""
 
 import json
-import os
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
+
+from data.files import replace_file
 
 
 class MetricsWriter:
@@ -53,9 +54,7 @@ def _drop_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
-    shorter = path.with_suffix(".jsonl.tmp")
-    shorter.write_text("".join(kept if step else ()), encoding="utf-8")
-    os.replace(shorter, path)
+    replace_file(path, "".join(kept if step else ()).encode())
 
 
 def _whole_lines(path: Path) -> list[str]:

@@ -97,9 +97,7 @@ def test_filters_count_what_they_drop():
 
 
 def test_nothing_left_is_told():
-    with pytest.raises(
-        DataError, match="nothing is left to train on: 0 pairs kept; dropped: 1 emp"
-    ):
+    with pytest.raises(DataError, match="no pair is left: 0 pairs kept; dropped: 1 emp"):
         filter_pairs(token_pairs([(0, 1), (50, 50)]), max_length=20, max_ratio=2.0)
 
 
@@ -246,7 +244,8 @@ def test_hosts_share_the_rows_of_every_batch():
 def test_evaluation_sees_every_pair_once_whatever_its_length(extra):
     lengths = [(n % 20 + 1, n % 17 + 1) for n in range(101)] + extra
     pairs = token_pairs(lengths)
-    batches = list(eval_batches(pairs, tokens_per_batch=200, multiple_of=4))
+    everything = np.arange(len(lengths))
+    batches = list(eval_batches(pairs, everything, tokens_per_batch=200, multiple_of=4))
     assert len({(b.src.shape, b.tgt.shape) for b in batches}) <= 4
     assert all(len(b.src) % 4 == 0 for b in batches)
     count = sum((side == EOS).sum() for b in batches for side in b)
@@ -258,3 +257,18 @@ def test_evaluation_sees_every_pair_once_whatever_its_length(extra):
         assert sorted(rows) == sorted(ids[i].tolist() for i in range(len(ids)))
     short = [b for b in batches if max(b.src.shape[1], b.tgt.shape[1]) * 4 <= 200]
     assert short and all(max(b.src.size, b.tgt.size) <= 200 for b in short)
+
+
+def test_evaluation_can_be_of_some_pairs():
+    pairs = token_pairs([(3, 4), (700, 2), (5, 1)])
+    batches = eval_batches(pairs, np.array([0, 2]), tokens_per_batch=200)
+    rows = [row[row > EOS].tolist() for b in batches for row in b.src]
+    assert sorted(rows) == sorted(pairs.source[i].tolist() for i in (0, 2))
+
+
+def test_a_digest_tells_texts_apart():
+    one, same, other = (
+        TokenPairs(Ragged(source), Ragged([[7], [8]])).digest()
+        for source in ([[4, 5], [6]], [[4, 5], [6]], [[4], [5, 6]])
+    )
+    assert one == same != other

@@ -1,0 +1,24 @@
+"""Files written whole or not at all."""
+
+import os
+from pathlib import Path
+
+
+def replace_file(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file under another name, then renames it: readers find the old or the new one.
+
+    If the disk is full, what stood there before is untouched and nothing else is left behind.
+    Only a device or a pipe is written to as it is. Raises OSError.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        error.filename = str(path)  # the name that its reader knows
+        raise
