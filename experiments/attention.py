@@ -7,13 +7,12 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, decoding
 
-WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.")
+flags.adopt_module_key_flags(decoding)  # so that --help tells them too
 TEXT = flags.DEFINE_string("text", None, "The sentence to translate.")
 OUTPUT = flags.DEFINE_string("output", None, "The folder for encoder, decoder and cross .png.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by BLEU), last, or a step's number.")
-flags.mark_flags_as_required(["workdir", "text", "output"])
+flags.mark_flags_as_required(["text", "output"])
 
 
 def main() -> None:
@@ -24,19 +23,26 @@ def main() -> None:
     from data.batch import BOS, EOS
     from data.corpus import DataError
     from decode.attention import attention_maps
-    from experiments import run, workdir
+    from decode.translate import InputError
 
-    trained = workdir.load(Path(WORKDIR.value), CHECKPOINT.value)
+    trained = decoding.load()
     vocabulary = trained.vocabulary
     if not TEXT.value.strip():
         raise DataError("--text is empty: give it a sentence")
-    params = jax.device_get(trained.params)  # one sentence needs one device
-    translator = run.make_translator(trained.experiment, trained.model, params, vocabulary)
-    (best,) = translator.hypotheses([TEXT.value])
+    translator = decoding.make_translator(trained)
     src = [*vocabulary.source.encode([TEXT.value])[0], EOS]
+    if len(src) - 1 > translator.max_input:
+        raise InputError(
+            f"--text has {len(src) - 1} tokens, more than the {translator.max_input} that are "
+            "translated at once: shorten it, or raise --max_input"
+        )
+    (best,) = translator.hypotheses([TEXT.value])
     tgt_in = [BOS, *best.tokens[:-1]]
     maps = attention_maps(
-        trained.model, params, jnp.array([src], jnp.int32), jnp.array([tgt_in], jnp.int32)
+        trained.model,
+        jax.device_get(trained.params),  # one sentence needs one device
+        jnp.array([src], jnp.int32),
+        jnp.array([tgt_in], jnp.int32),
     )
     sources = vocabulary.source.pieces(src)
     read, written = vocabulary.target.pieces(tgt_in), vocabulary.target.pieces(best.tokens)

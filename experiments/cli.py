@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import app, flags, logging
 
@@ -52,6 +53,9 @@ def _guarded(main: Callable[[], None]) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
+    for argument in argv[1:]:
+        if match := re.match(r"--?config=([^:]+)", argument):
+            _check_there(Path(match[1]))
     try:
         rest = flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
@@ -66,6 +70,13 @@ def _parse(argv: list[str]) -> list[str]:
     if len(rest) > 1:
         fail(f"{rest[1]!r} is not a flag: values follow '=', as in --workdir=DIR")
     return rest
+
+
+def _check_there(config: Path) -> None:
+    if not config.is_file():
+        there = sorted(file.name for file in Path(config.parent).glob("[!_]*.py"))
+        hint = nearest(config.name, there) if there else ""
+        fail(f"--config={config}: there is no such file{hint}")
 
 
 def _near_flag(name: str) -> str:

@@ -11,34 +11,25 @@ from absl import flags
 
 from data.corpus import DataError, Pairs
 from data.text import read_lines
-from experiments import cli
+from experiments import cli, decoding
 from model import ConfigError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.")
+flags.adopt_module_key_flags(decoding)  # so that --help tells them too
 SPLIT = flags.DEFINE_enum("split", None, ("train", "valid", "test"), "A split of the run's data.")
 SOURCE = flags.DEFINE_string("source", None, "A file to translate, one sentence a line.")
 REFERENCE = flags.DEFINE_string("reference", None, "Its right translation, line by line.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by BLEU), last, or a step's number.")
-BEAM_SIZE = flags.DEFINE_integer("beam_size", None, "Beam width; default: the run's, 4.")
-ALPHA = flags.DEFINE_float("alpha", None, "Length penalty's exponent; default: the run's, 0.6.")
-flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
     """Translate and score what the flags say."""
-    from dataclasses import replace
-
     from decode.bleu import score
-    from experiments import run, workdir
+    from experiments import run
 
     files = SOURCE.value, REFERENCE.value
     if (SPLIT.value is None) == (files == (None, None)) or (None in files and any(files)):
         raise ConfigError("give either --split=test, or both --source=FILE and --reference=FILE")
-    trained = workdir.load(Path(WORKDIR.value), CHECKPOINT.value)
+    trained = decoding.load()
     experiment = trained.experiment
-    changes = {"beam_size": BEAM_SIZE.value, "alpha": ALPHA.value}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    experiment = replace(experiment, search=replace(experiment.search, **changes))
     if SPLIT.value:
         pairs = run.open_split(experiment, SPLIT.value)
     else:
@@ -50,9 +41,7 @@ def main() -> None:
         pairs = Pairs(*sides)
     sources, references = ([pairs[i][side] for i in range(len(pairs))] for side in (0, 1))
 
-    translator = run.make_translator(
-        experiment, trained.model, trained.params, trained.vocabulary, trained.mesh
-    )
+    translator = decoding.make_translator(trained)
     start = time.monotonic()
     with run.bar("translating", len(sources)) as progress:
         found = translator.hypotheses(sources, progress)

@@ -1,6 +1,7 @@
 """One experiment, whole: vocabulary, training, validation, and the test of the best checkpoint."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -118,6 +119,7 @@ def train(experiment: Experiment, workdir: Path) -> dict:
         pairs = tokenize(splits["train"], vocabulary, progress)
         valid_pairs = tokenize(splits["valid"], vocabulary, progress)
     kept, report = filter_pairs(pairs, c.data.max_length, c.data.max_ratio)
+    valid_kept, _ = filter_pairs(valid_pairs, c.data.max_length, math.inf)
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     plan = BatchPlan(
         pairs,
@@ -152,14 +154,21 @@ def train(experiment: Experiment, workdir: Path) -> dict:
     params = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(model, mesh)))
     note(f"{params:,} parameters on a mesh of {dict(mesh.shape)}; {report}")
     note(f"{plan}; as many compilations of the train step at most")
+    note(f"validation loss over {len(valid_kept)} of {len(valid_pairs.source)} pairs")
+    meta = {"vocabulary": vocabulary.digest(), "text": pairs.digest()}
+
+    def valid_batches() -> Iterator[Batch]:
+        options = dict(tokens_per_batch=c.data.tokens_per_batch, multiple_of=rows)
+        return eval_batches(valid_pairs, valid_kept, **options)
 
     with Checkpoints(workdir / "checkpoints", keep=c.train.keep) as checkpoints:
         seconds_before = 0.0
         if checkpoints.steps():
             state = checkpoints.restore("last", abstract_state(model, tx, mesh, ema=ema))
-            meta = checkpoints.meta("last")
-            folders.check_vocabulary(workdir, vocabulary, meta)
-            seconds_before = meta.get("seconds", 0.0)
+            saved = checkpoints.meta("last")
+            folders.check_vocabulary(workdir, vocabulary, saved)
+            folders.check_text(workdir, meta["text"], saved)
+            seconds_before = saved.get("seconds", 0.0)
             note(f"going on from step {int(state.step)}")
         else:
             state = create_state(model, tx, jax.random.key(c.train.seed), mesh, ema=ema)
@@ -179,7 +188,15 @@ def train(experiment: Experiment, workdir: Path) -> dict:
                     step_fn,
                     train_batches(pairs, plan, step),
                     num_steps=c.train.num_steps,
-                    hooks=_hooks(c, model, mesh, vocabulary, splits, valid_pairs, checkpoints),
+                    hooks=[
+                        validation_hook(
+                            compile_eval_step(model, mesh), valid_batches, c.train.eval_every
+                        ),
+                        _bleu_hook(c, model, mesh, vocabulary, splits["valid"]),
+                        checkpoint_hook(
+                            checkpoints, meta, (c.train.eval_every, c.train.checkpoint_every)
+                        ),
+                    ],
                     schedule=schedule,
                     writer=writer,
                     log_every=c.train.log_every,
@@ -193,13 +210,9 @@ def train(experiment: Experiment, workdir: Path) -> dict:
             return _final(c, workdir, checkpoints, writer, splits, params, step, begun)
 
 
-def _hooks(c, model, mesh, vocabulary, splits, valid_pairs, checkpoints) -> list[Hook]:
-    rows = mesh.shape["data"] * mesh.shape["fsdp"]
-
-    def batches() -> Iterator[Batch]:
-        return eval_batches(valid_pairs, tokens_per_batch=c.data.tokens_per_batch, multiple_of=rows)
-
-    sources, references = _sides(splits["valid"], c.train.bleu_sentences)
+def _bleu_hook(c, model, mesh, vocabulary, valid: Source) -> Hook:
+    """BLEU of real beam search on the validation pairs."""
+    sources, references = _sides(valid, c.train.bleu_sentences)
     translator = None
 
     def bleu(_step, state, _report) -> dict:
@@ -210,10 +223,7 @@ def _hooks(c, model, mesh, vocabulary, splits, valid_pairs, checkpoints) -> list
             found = translator.with_params(state.weights).translate(sources, progress)
         return {"bleu": score(found, references, c.data.target_language)["bleu"]}
 
-    loss = validation_hook(compile_eval_step(model, mesh), batches, c.train.eval_every)
-    meta = {"vocabulary": vocabulary.digest()}
-    every = (c.train.eval_every, c.train.checkpoint_every)
-    return [loss, Hook("bleu", c.train.eval_every, bleu), checkpoint_hook(checkpoints, meta, every)]
+    return Hook("bleu", c.train.eval_every, bleu)
 
 
 def _sides(pairs: Source, count: int = 0) -> tuple[list[str], list[str]]:

@@ -5,7 +5,6 @@
 Typed sentences are answered one by one.
 """
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,24 +12,13 @@ from pathlib import Path
 from absl import flags
 
 from data.corpus import DataError
-from decode.search import METHODS
+from data.files import replace_file
 from decode.translate import InputError, Translator
-from experiments import cli
+from experiments import cli, decoding
 
-WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.")
+flags.adopt_module_key_flags(decoding)  # so that --help tells them too
 INPUT = flags.DEFINE_string("input", "-", "A file of one sentence a line; -: standard input.")
 OUTPUT = flags.DEFINE_string("output", "-", "Where translations go; -: standard output.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by BLEU), last, or a step's number.")
-METHOD = flags.DEFINE_enum("method", "beam", METHODS, "How to search.")
-BEAM_SIZE = flags.DEFINE_integer("beam_size", None, "Beam width; default: the run's, 4.")
-ALPHA = flags.DEFINE_float("alpha", None, "Length penalty's exponent; default: the run's, 0.6.")
-MAX_INPUT = flags.DEFINE_string(
-    "max_input",
-    "split:256",
-    "What becomes of a line of more tokens: split:TOKENS translates it in pieces, cut at sentence "
-    "ends or between words; refuse:TOKENS stops with the line's number.",
-)
-flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
@@ -39,7 +27,7 @@ def main() -> None:
     if not folder.is_dir():
         raise DataError(f"--output={OUTPUT.value}: there is no folder {folder}")
     lines = None if INPUT.value == "-" and sys.stdin.isatty() else list(_lines(INPUT.value))
-    translator = _translator()
+    translator = decoding.make_translator(decoding.load())
     if lines is None:
         _talk(translator)
         return
@@ -52,13 +40,7 @@ def main() -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    output = Path(OUTPUT.value)
-    if output.exists() and not output.is_file():  # a device or a pipe is written to, not replaced
-        output.write_text(text, encoding="utf-8")
-        return
-    temporary = output.with_name(f"{output.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, output)
+    replace_file(OUTPUT.value, text.encode())
 
 
 def _lines(name: str) -> Iterator[str]:
@@ -71,24 +53,6 @@ def _lines(name: str) -> Iterator[str]:
         except UnicodeDecodeError:
             where = "standard input" if name == "-" else name
             raise DataError(f"{where}, line {number}: not valid UTF-8") from None
-
-
-def _translator() -> Translator:
-    from experiments import workdir
-
-    trained = workdir.load(Path(WORKDIR.value), CHECKPOINT.value)
-    search = trained.experiment.search
-    return Translator(
-        trained.model,
-        trained.params,
-        trained.vocabulary,
-        trained.mesh,
-        method=METHOD.value,
-        beam_size=search.beam_size if BEAM_SIZE.value is None else BEAM_SIZE.value,
-        alpha=search.alpha if ALPHA.value is None else ALPHA.value,
-        extra_length=search.extra_length,
-        max_input=MAX_INPUT.value,
-    )
 
 
 def _talk(translator: Translator) -> None:

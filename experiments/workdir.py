@@ -8,13 +8,13 @@ tensorboard/       the same for TensorBoard
 """
 
 import json
-import os
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jax.sharding import Mesh
 
+from data.files import replace_file
 from data.tokenizer import Vocabulary
 from experiments.config import Experiment, to_experiment
 from model import ConfigError, Transformer
@@ -26,7 +26,7 @@ from train.state import abstract_params
 _FREE = {
     "train": {"num_steps", "max_minutes", "log_every", "eval_every", "checkpoint_every", "keep"}
     | {"bleu_sentences"},
-    "data": {"path"},  # the same text may have moved; the vocabulary's digest is compared
+    "data": {"path"},  # the same text may have moved; its digest is compared
     "search": {"beam_size", "alpha", "extra_length"},
     "mesh": {"data", "fsdp", "tensor"},
 }
@@ -46,9 +46,7 @@ def read_config(workdir: Path) -> Experiment:
 def write_config(workdir: Path, experiment: Experiment) -> None:
     """Write config.json, whole or not at all."""
     text = json.dumps({"experiment": asdict(experiment), "commit": _commit()}, indent=2)
-    temporary = workdir / "config.json.tmp"
-    temporary.write_text(text + "\n")
-    os.replace(temporary, workdir / "config.json")
+    replace_file(workdir / "config.json", f"{text}\n".encode())
 
 
 def check_same_run(workdir: Path, experiment: Experiment) -> None:
@@ -76,6 +74,15 @@ def check_vocabulary(workdir: Path, vocabulary: Vocabulary, meta: dict) -> None:
         raise ConfigError(
             f"the vocabulary in {workdir} is not the one its checkpoints were trained with: "
             "put the run's own tokenizer.model back"
+        )
+
+
+def check_text(workdir: Path, digest: str, meta: dict) -> None:
+    """Raise ConfigError if a checkpoint with this `meta` was trained on other tokenised text."""
+    if meta.get("text") != digest:
+        raise ConfigError(
+            f"the training text is not the one that the run in {workdir} began with: "
+            "give it that text again, or choose another folder"
         )
 
 

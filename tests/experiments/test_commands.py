@@ -119,6 +119,9 @@ def test_evaluation_is_json_and_agrees_with_training(run, text):
     files = f"--source={text}/test.en", f"--reference={text}/test.de"
     code, by_files, _ = heed("evaluate", f"--workdir={workdir}", *files)
     assert json.loads(by_files)["bleu"] == split["bleu"]
+    code, greedy, _ = heed("evaluate", f"--workdir={workdir}", "--split=test", "--method=greedy")
+    code, narrow, _ = heed("evaluate", f"--workdir={workdir}", "--split=test", "--beam_size=1")
+    assert json.loads(greedy)["bleu"] == json.loads(narrow)["bleu"]
 
 
 def test_attention_is_drawn(run, tmp_path):
@@ -145,10 +148,22 @@ def test_a_run_goes_on_exactly_where_it_stopped(run, text, tmp_path):
     assert json.loads(resumed.splitlines()[-1])["test"] == json.loads(out.splitlines()[-1])["test"]
 
 
+def test_a_run_does_not_go_on_with_other_text(run, text, tmp_path):
+    workdir, folder = tmp_path / "run", tmp_path / "text"
+    shutil.copytree(run[0], workdir)
+    shutil.copytree(text, folder)
+    lines = (folder / "train.de").read_text().splitlines(keepends=True)
+    (folder / "train.de").write_text("".join([lines[1], lines[0], *lines[2:]]))
+    changed = train_args(folder, workdir, "train.num_steps=40")
+    assert "the training text is not the one" in refused("train", *changed)
+
+
 def test_typos_are_answered_with_the_nearest_name(text, tmp_path):
     args = train_args(text, tmp_path / "no")
     line = refused("train", *args, "--config.optimizer.warmup_step=1")
     assert "warmup_step is unknown: did you mean warmup_steps?" in line
+    missing = "--config=experiments/configs/dem.py"
+    assert "dem.py: there is no such file: did you mean demo.py?" in refused("train", missing)
     assert "did you mean --workdir" in refused("train", args[0], "--wrkdir=x")
     assert not (tmp_path / "no").exists()
 
@@ -205,6 +220,10 @@ def test_other_mistakes_end_in_one_line(run, text, tmp_path):
     assert refused("train", *row).startswith("heed: error: Table 3 has no row 'B9'; there")
     nowhere = f"--output={tmp_path}/no/folder/out"
     assert "there is no folder" in refused("translate", here, nowhere, stdin="a\n")
+    full = refused("translate", here, "--output=/dev/full", stdin="red cat\n")
+    assert "/dev/full: No space left on device" in full
+    sentence = "--text=" + "dog " * 300, f"--output={tmp_path}/no"
+    assert "--text has" in refused("attention", here, *sentence)
 
 
 def test_a_vocabulary_or_configuration_of_another_run_is_refused(run, text, tmp_path):
@@ -224,4 +243,5 @@ def test_a_vocabulary_or_configuration_of_another_run_is_refused(run, text, tmp_
 def test_help_reads_well(command):
     code, out, err = heed(command, "--help")
     assert code in (0, 1) and f"python -m experiments.{command}" in out + err
+    assert "--workdir" in out + err and ("--max_input" in out + err) == (command != "train")
     assert "Traceback" not in err
