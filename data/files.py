@@ -11,14 +11,14 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
     Only a device or a pipe is written to as it is. Raises OSError.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    device = path.exists() and not path.is_file()
+    written = path if device else path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        written.write_bytes(content)
+        if not device:
+            os.replace(written, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        if not device:
+            written.unlink(missing_ok=True)
         error.filename = str(path)  # the name that its reader knows
         raise

@@ -8,32 +8,48 @@ from pathlib import Path
 
 from data.corpus import DataError, Pairs
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, split at line feeds only; a last one may lack its own.
+    """The lines of a text file, plain or gzip, as `split_lines` has them.
 
     Raises DataError for a file that is missing, empty, broken or not UTF-8 (with the line).
     """
+    data = read_bytes(path)
+    if not data.removeprefix(_BYTE_ORDER_MARK).strip():
+        raise DataError(f"{path} is empty")
+    return split_lines(data, str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """What a file holds, unpacked if its name ends in .gz. Raises DataError."""
     try:
         data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
+        return gzip.decompress(data) if path.suffix == ".gz" else data
     except (zlib.error, EOFError, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is not a whole gzip file: {error}") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
-    data = data.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
-    if not data.strip():
-        raise DataError(f"{path} is empty")
+
+
+def split_lines(data: bytes, where: str) -> list[str]:
+    """UTF-8 split at line feeds only; a last line may lack its own. No data has no lines.
+
+    A byte order mark and carriage returns at lines' ends are left out. Raises DataError, which
+    names `where` and the line, for what is not UTF-8.
+    """
+    data = data.removeprefix(_BYTE_ORDER_MARK)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path}, line {line}: not valid UTF-8: convert the file, or remove the line"
+            f"{where}, line {line}: not valid UTF-8: convert the text, or remove the line"
         ) from None
+    if not text:
+        return []
     lines = text.removesuffix("\n").split("\n")
     return [line.removesuffix("\r") for line in lines] if "\r" in text else lines
 

@@ -89,6 +89,7 @@ class Tokenizer:
                 normalization_rule_name="identity",
                 remove_extra_whitespaces=False,
                 split_digits=True,
+                max_sentence_length=1 << 30,  # the default drops long lines without a word
                 pad_id=PAD,
                 bos_id=BOS,
                 eos_id=EOS,

@@ -1,47 +1,92 @@
-"""One output a sentence, token by token: greedy search."""
+"""One output a sentence and stream, token by token: greedy search and sampling."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from decode.beam import Hypotheses, StepFn, length_penalty, only_eos_at_limit
+from decode.beam import Hypotheses, StepFn
+from decode.scoring import Normalise
+from decode.transforms import Transform, chain, only_eos_at_limit
+
+Pick = Callable[[Array, Array], Array]  # (log_probs [B,W,V], index) -> tokens [B,W]
 
 
-def greedy(
+def sample(
     step: StepFn,
     cache: object,
     start: Array,
     limits: Array,
     *,
     eos: int,
-    alpha: float = 0.0,
     max_length: int,
+    pick: Pick,
+    width: int = 1,
+    normalise: Normalise,
+    transform: Transform | None = None,
 ) -> Hypotheses:
-    """The likeliest token at every position, for each of B sentences; W = 1.
+    """W = `width` independent outputs for each of B sentences, in the order they are numbered.
 
-    Arguments and result as in `beam_search`, whose width 1 gives the same.
+    `pick` chooses every token from the transformed log-probabilities. Other arguments and the
+    result as in `beam_search`.
     """
-    batch = start.shape[0]
+    (batch,) = start.shape
+    transform = chain(transform, only_eos_at_limit(limits, eos))
 
     def running(state):
         index, *_, ended = state
         return (index < max_length) & ~ended.all()
 
     def grow(state):
-        index, cache, token, tokens, score, length, ended = state
-        log_probs, cache = step(token[:, None], cache, index)
-        log_probs = only_eos_at_limit(log_probs, index, limits, eos)[:, 0]
-        token = jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
-        gain = jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
-        tokens = jax.lax.dynamic_update_index_in_dim(tokens, jnp.where(ended, 0, token), index, 1)
-        score = jnp.where(ended, score, score + gain)
-        length = jnp.where(ended, length, index + 1)
-        return index + 1, cache, token, tokens, score, length, ended | (token == eos)
+        index, cache, last, tokens, token_scores, lengths, ended = state
+        plain, cache = step(last, cache, index)
+        token = pick(transform(plain, tokens, index), index)
+        gained = jnp.take_along_axis(plain, token[..., None], axis=-1)[..., 0]
 
-    zeros = jnp.zeros(batch, jnp.int32)
-    tokens = jnp.zeros((batch, max_length), jnp.int32)
-    state = (jnp.int32(0), cache, start, tokens, zeros.astype(jnp.float32), zeros, zeros > 0)
-    _, _, _, tokens, score, length, _ = jax.lax.while_loop(running, grow, state)
-    return Hypotheses(
-        tokens[:, None], (score / length_penalty(length, alpha))[:, None], length[:, None]
-    )
+        def append(part, new):
+            new = jnp.where(ended, 0, new)
+            return jax.lax.dynamic_update_index_in_dim(part, new[..., None], index, axis=2)
+
+        return (
+            index + 1,
+            cache,
+            token,
+            append(tokens, token),
+            append(token_scores, gained),
+            jnp.where(ended, lengths, index + 1),
+            ended | (token == eos),
+        )
+
+    tokens = jnp.zeros((batch, width, max_length), jnp.int32)
+    lengths = jnp.zeros((batch, width), jnp.int32)
+    last = jnp.broadcast_to(start[:, None], (batch, width))
+    scores = tokens.astype(jnp.float32)
+    state = (jnp.int32(0), cache, last, tokens, scores, lengths, lengths > 0)
+    _, _, _, tokens, token_scores, lengths, _ = jax.lax.while_loop(running, grow, state)
+    return Hypotheses(tokens, normalise(token_scores.sum(-1), lengths), lengths, token_scores)
+
+
+def likeliest(log_probs: Array, index: Array) -> Array:
+    """Greedy search's `Pick`: the likeliest token, the lowest id among equals."""
+    return jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
+
+
+def drawn(keys: Array) -> Pick:
+    """Draws each token from its distribution; `keys` [B] are typed, one a sentence.
+
+    Sample w of a sentence draws its token at `index` by its sentence's key, w and index alone:
+    whatever the batch, and however many samples there are, it is the same.
+    """
+
+    def pick(log_probs: Array, index: Array) -> Array:
+        def one(key, number, row):
+            key = jax.random.fold_in(jax.random.fold_in(key, number), index)
+            return jax.random.categorical(key, row).astype(jnp.int32)
+
+        numbers = jnp.arange(log_probs.shape[1], dtype=jnp.int32)
+        return jax.vmap(lambda key, rows: jax.vmap(one, (None, 0, 0))(key, numbers, rows))(
+            keys, log_probs
+        )
+
+    return pick

@@ -2,8 +2,10 @@
 
 import copy
 import re
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -12,23 +14,34 @@ from jax.sharding import Mesh
 
 from data.batch import EOS, pad_rows
 from data.tokenizer import Vocabulary
-from decode.search import METHODS, search
+from decode.beam import Hypotheses
+from decode.mbr import expected_utilities
+from decode.options import InputError, SearchOptions
+from decode.search import search
 from model import Transformer
-from model.sharding import batch_sharding, make_mesh, use_mesh
+from model.sharding import batch_sharding, batch_shards, make_mesh, use_mesh
 from model.transformer import unroll_layers
-
-
-class InputError(ValueError):
-    """Input that cannot be translated; the message is one line that says where and what to do."""
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One translation: its text, its score (see `beam_search`) and its token ids with EOS."""
+    """One translation: text, normalised score, token ids with EOS and their log-probabilities."""
 
     text: str
     score: float
     tokens: tuple[int, ...]
+    token_scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What is searched for at once: a sentence, or a part of a long one."""
+
+    owner: int  # the sentence's number
+    gap: str  # what stands between it and the piece before
+    ids: list[int]
+    prefix: list[int]
+    seed: int
 
 
 class Translator:
@@ -38,7 +51,8 @@ class Translator:
     are powers of two, rows fill `tokens_per_batch` source positions. What a sentence becomes does
     not depend on its batch. `max_input` is what happens to an input of more tokens than that:
     "split:256" translates it in pieces, cut at sentence ends or else between words, and
-    "refuse:256" raises InputError with the line's number.
+    "refuse:256" raises InputError with the line's number. `others` are further models with their
+    parameters, of the same vocabulary, that make an ensemble with the first.
     """
 
     def __init__(
@@ -47,141 +61,213 @@ class Translator:
         params,
         vocabulary: Vocabulary,
         mesh: Mesh | None = None,
+        options: SearchOptions | None = None,
         *,
-        method: str = "beam",
-        beam_size: int = 4,
-        alpha: float = 0.6,
-        extra_length: int = 50,
+        others: Sequence[tuple[Transformer, object]] = (),
         tokens_per_batch: int = 2048,
         max_input: str = "split:256",
     ):
         policy, _, size = max_input.partition(":")
-        if policy not in ("split", "refuse") or not (size or "256").isdigit() or size == "0":
+        if policy not in ("split", "refuse") or not (size or "256").isdecimal() or size == "0":
             raise InputError(f"--max_input={max_input} is not split:TOKENS or refuse:TOKENS")
-        if method not in METHODS:
-            raise InputError(f"--method={method} is not one of: {', '.join(METHODS)}")
-        if not 1 <= beam_size <= model.config.target_vocab:
+        self.options = options = options or SearchOptions()
+        if options.beam_size > model.config.target_vocab:
             raise InputError(
-                f"--beam_size={beam_size} must be from 1 to the vocabulary's size, "
+                f"--beam_size={options.beam_size} must be from 1 to the vocabulary's size, "
                 f"{model.config.target_vocab}"
             )
+        models = [(model, params), *others]
         self.split, self.max_input = policy == "split", int(size or "256")
-        table = model.config.max_length if model.config.positions == "learned" else None
-        if table is not None:  # there is no position beyond the learned table
-            self.max_input = min(self.max_input, table - 1)
-        self.max_output = table
-        self.vocabulary, self.extra_length = vocabulary, extra_length
-        self.tokens_per_batch = tokens_per_batch
+        tables = [m.config.max_length for m, _ in models if m.config.positions == "learned"]
+        self.max_output = min(tables, default=None)
+        if tables:  # there is no position beyond the learned table
+            self.max_input = min(self.max_input, self.max_output - 1)
+        self.vocabulary, self.tokens_per_batch = vocabulary, tokens_per_batch
         self.mesh = mesh or make_mesh(devices=jax.devices()[:1])
         self._config = model.config
-        config, self.params = unroll_layers(model.config, params)
-        options = dict(method=method, beam_size=beam_size, alpha=alpha)
+        # In float32 whatever it was trained in: else roundings would tie a sentence to its batch.
+        unrolled = [unroll_layers(replace(m.config, dtype="float32"), p) for m, p in models]
+        self.params = tuple(p for _, p in unrolled)
         self._search = jax.jit(
-            partial(search, Transformer(config), **options), static_argnames="max_length"
+            partial(_seeded_search, tuple(Transformer(c) for c, _ in unrolled), options=options),
+            static_argnames="max_length",
         )
-        self.shapes: set[tuple[int, int]] = set()  # (rows, source length): one compilation each
+        self.shapes: set[tuple[int, ...]] = set()  # (rows, source, prefix): a compilation each
 
     def with_params(self, params) -> "Translator":
         """The same translator for other parameters of the same shapes; compiles nothing anew."""
         other = copy.copy(self)
-        other.params = unroll_layers(self._config, params)[1]
+        other.params = (unroll_layers(self._config, params)[1], *self.params[1:])
         return other
 
     def translate(
         self, sentences: Sequence[str], progress: Callable[[int], None] | None = None
     ) -> list[str]:
         """The best translation of each sentence; an empty one stays empty."""
-        return [best.text for best in self.hypotheses(sentences, progress)]
+        return [found[0].text for found in self.hypotheses(sentences, progress)]
 
     def hypotheses(
-        self, sentences: Sequence[str], progress: Callable[[int], None] | None = None
-    ) -> list[Hypothesis]:
-        """The best hypothesis of each sentence; `progress` hears of each batch's piece count.
+        self,
+        sentences: Sequence[str],
+        progress: Callable[[int], None] | None = None,
+        prefixes: Sequence[str] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """The `n_best` hypotheses of each sentence, best first: at least one, at times fewer.
 
-        Raises InputError for a sentence over `max_input` tokens where these are refused.
+        `progress` hears how many more sentences are done. Outputs begin with `prefixes` where
+        there are some. Raises InputError for a sentence over `max_input` tokens where these are
+        refused, and for a prefix that its sentence's length limit has no room for.
         """
-        pieces, owners = [], []
-        for number, sentence in enumerate(sentences):
-            parts = self._pieces(sentence, number + 1)
-            pieces += parts
-            owners += [number] * len(parts)
-        ids = self.vocabulary.source.encode(pieces)
-        found: list[list[Hypothesis]] = [[] for _ in sentences]
-        results: dict[int, Hypothesis] = {}
-        for rows, shape in self._batches([len(row) for row in ids]):
-            self.shapes.add(shape)
-            results.update(zip(rows, self._run([ids[row] for row in rows], shape), strict=True))
-            if progress:
-                progress(len(rows))
-        for piece, owner in enumerate(owners):
-            found[owner].append(results[piece])
-        return [_joined(parts) for parts in found]
-
-    def _pieces(self, sentence: str, line: int) -> list[str]:
-        if not sentence.strip():
-            return []
-
-        def tokens(text: str) -> int:
-            return len(self.vocabulary.source.encode([text])[0])
-
-        # A character takes at most four (byte) tokens, and the first word's mark one more.
-        if 4 * len(sentence) + 1 <= self.max_input or tokens(sentence) <= self.max_input:
-            return [sentence]
-        if not self.split:
-            raise InputError(
-                f"line {line} has {tokens(sentence)} tokens, more than --max_input=refuse:"
-                f"{self.max_input} allows: shorten it, or use --max_input=split:{self.max_input}"
+        encoded = self.vocabulary.source.encode(sentences)
+        pieces = [
+            piece
+            for number, sentence in enumerate(sentences)
+            if sentence.strip()
+            for piece in self._pieces(
+                number, sentence, encoded[number], prefixes[number] if prefixes else ""
             )
-        return list(split_text(sentence, lambda text: tokens(text) <= self.max_input))
+        ]
+        prefix_room = max((len(piece.prefix) for piece in pieces), default=0)
+        prefix_room = 1 << (prefix_room - 1).bit_length() if prefix_room else 0
+        results: dict[int, list[Hypothesis]] = {}
+        waiting = Counter(piece.owner for piece in pieces)  # a sentence's pieces not yet found
+        if progress:
+            progress(len(sentences) - len(waiting))
+        for rows, (count, length) in self._batches([len(piece.ids) for piece in pieces]):
+            self.shapes.add((count, length, prefix_room))
+            batch = [pieces[row] for row in rows]
+            found = self._run(batch, count, length, prefix_room)
+            results.update(zip(rows, found, strict=True))
+            for piece in batch:
+                waiting[piece.owner] -= 1
+            if progress:
+                progress(len({piece.owner for piece in batch if not waiting[piece.owner]}))
+        parts: list[list[tuple[str, list[Hypothesis]]]] = [[] for _ in sentences]
+        for row, piece in enumerate(pieces):
+            parts[piece.owner].append((piece.gap, results[row]))
+        return [_joined(each) for each in parts]
+
+    def _pieces(self, number: int, sentence: str, ids: list[int], prefix: str) -> Iterator[_Piece]:
+        texts = [("", sentence)]
+        if len(ids) > self.max_input:
+            if not self.split:
+                raise InputError(
+                    f"line {number + 1} has {len(ids)} tokens, more than "
+                    f"--max_input=refuse:{self.max_input} allows: shorten it, or use "
+                    f"--max_input=split:{self.max_input}"
+                )
+            texts = split_text(sentence, lambda text: len(self._encode(text)) <= self.max_input)
+        for gap, text in texts:
+            ids = self._encode(text) if text is not sentence else ids
+            forced = self.vocabulary.target.encode([prefix])[0] if prefix else []
+            if len(forced) >= self._limit(len(ids)):
+                raise InputError(
+                    f"line {number + 1}: its prefix has {len(forced)} tokens, but the length limit "
+                    f"is {self._limit(len(ids))} with the end: shorten it, or raise the limit"
+                )
+            # Samples follow a sentence's own text, whatever line it stands on.
+            yield _Piece(number, gap, ids, forced, zlib.crc32(text.encode()))
+            prefix = ""  # a long sentence's first piece begins with it
+
+    def _encode(self, text: str) -> list[int]:
+        return self.vocabulary.source.encode([text])[0]
+
+    def _limit(self, source: int) -> int:
+        return min(self.options.limit(source), self.max_output or 1 << 30)
 
     def _batches(self, lengths: list[int]) -> Iterator[tuple[list[int], tuple[int, int]]]:
         """Row numbers of one batch, longest first, and its (rows, source length)."""
-        devices = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        devices = batch_shards(self.mesh)
         order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
         while order:
             source = max(16, 1 << lengths[order[0]].bit_length())  # holds EOS as well
+            source = min(source, self.max_output or source)
             rows = max(1, self.tokens_per_batch // source)
-            if len(order) == 1:
-                rows = 1  # a lone sentence, as typed at a terminal
+            while rows // 2 >= len(order):  # a lone sentence, as typed at a terminal, in one row
+                rows //= 2
             rows = -(-rows // devices) * devices
             yield order[:rows], (rows, source)
             order = order[rows:]
 
-    def _run(self, ids: list[list[int]], shape: tuple[int, int]) -> Iterator[Hypothesis]:
-        rows, length = shape
-        room = min(length + self.extra_length, self.max_output or length + self.extra_length)
+    def _run(
+        self, pieces: list[_Piece], rows: int, length: int, prefix_room: int
+    ) -> Iterator[list[Hypothesis]]:
         limits = np.ones(rows, np.int32)  # rows that only fill the batch end at once
-        limits[: len(ids)] = [min(len(row) + self.extra_length, room) for row in ids]
-        src = pad_rows([[*row, EOS] for row in ids], rows, length)
+        limits[: len(pieces)] = [self._limit(len(piece.ids)) for piece in pieces]
+        seeds = np.zeros(rows, np.uint32)
+        seeds[: len(pieces)] = [piece.seed for piece in pieces]
+        src = pad_rows([[*piece.ids, EOS] for piece in pieces], rows, length)
+        prefix = pad_rows([piece.prefix for piece in pieces], rows, prefix_room)
         with use_mesh(self.mesh):
-            src, limits = jax.device_put((src, limits), batch_sharding(self.mesh))
-            found = self._search(self.params, src, limits, max_length=room)
-        tokens, scores, lengths = (np.asarray(leaf)[: len(ids), 0] for leaf in found)
-        outputs = [row[:n].tolist() for row, n in zip(tokens, lengths, strict=True)]
-        texts = self.vocabulary.target.decode(outputs)
-        for text, score, output in zip(texts, scores, outputs, strict=True):
-            yield Hypothesis(text, float(score), tuple(output))
+            batch = jax.device_put((src, limits, prefix, seeds), batch_sharding(self.mesh))
+            found = self._search(self.params, *batch, max_length=self._limit(length))
+        for row in range(len(pieces)):
+            yield self._best(jax.tree.map(lambda leaf, row=row: leaf[row], found))
+
+    def _best(self, found: Hypotheses) -> list[Hypothesis]:
+        """One sentence's [W,...] arrays -> its `n_best` hypotheses."""
+        tokens, scores, lengths, token_scores = map(np.asarray, found)
+        there = [w for w in range(len(scores)) if np.isfinite(scores[w])]
+        texts = self.vocabulary.target.decode([tokens[w, : lengths[w]].tolist() for w in there])
+        ranks = scores[there]
+        if self.options.method == "mbr":
+            ranks = expected_utilities(texts, self.options.utility)
+        order = np.argsort(-ranks, kind="stable")[: self.options.n_best]
+        if self.options.method == "sample":  # samples are worth the same: as they were drawn
+            order = range(min(len(there), self.options.n_best))
+        return [
+            Hypothesis(
+                texts[i],
+                float(scores[w]),
+                tuple(tokens[w, : lengths[w]].tolist()),
+                tuple(token_scores[w, : lengths[w]].tolist()),
+            )
+            for i in order
+            for w in [there[i]]
+        ]
 
 
-def _joined(parts: list[Hypothesis]) -> Hypothesis:
-    text = " ".join(part.text for part in parts)
-    tokens = tuple(token for part in parts for token in part.tokens)
-    return Hypothesis(text, sum(part.score for part in parts), tokens)
+def _seeded_search(models, params, src, limits, prefix, seeds, *, options, max_length):
+    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(options.seed)))(seeds)
+    return search(models, params, src, limits, prefix, keys, options=options, max_length=max_length)
 
 
-def split_text(text: str, fits: Callable[[str], bool]) -> Iterator[str]:
-    """Pieces of `text` that fit, in order, nothing lost but white space at the cuts.
+def _joined(parts: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:
+    """Hypotheses of a sentence's pieces, rank by rank; their scores add up."""
+    if not parts:
+        return [Hypothesis("", 0.0, (), ())]
+    gaps = [gap for gap, _ in parts]
+    return [
+        Hypothesis(
+            "".join(gap + part.text for gap, part in zip(gaps, rank, strict=True)),
+            sum(part.score for part in rank),
+            tuple(token for part in rank for token in part.tokens),
+            tuple(score for part in rank for score in part.token_scores),
+        )
+        for rank in zip(*(found for _, found in parts), strict=False)
+    ]
+
+
+_CUTS = (
+    r"(?<=[.!?;:…])\s+(?=\S)|(?<=[。！？；])\s*(?=\S)",  # after a sentence's end
+    r"(?<=\S)\s+(?=\S)",  # between words
+)
+
+
+def split_text(text: str, fits: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    """Pieces of `text` that fit, in order, each after the gap before it: "" or one space.
 
     A text that does not fit is cut in two near its middle: after a sentence's end if there is
-    one, else between words, else anywhere. Raises InputError where one character does not fit.
+    one, else between words, else anywhere. Nothing is lost but white space at the cuts. Raises
+    InputError where one character does not fit.
     """
     if fits(text):
-        yield text
+        yield "", text
         return
     if len(text) < 2:
         raise InputError(f"--max_input is too small for the single character {text!r}")
     middle = len(text) // 2
-    for pattern in (r"(?<=[.!?;:…。！？])\s+(?=\S)", r"(?<=\S)\s+(?=\S)"):
+    for pattern in _CUTS:
         cuts = [match.span() for match in re.finditer(pattern, text)]
         if cuts:
             start, end = min(cuts, key=lambda cut: abs(cut[0] - middle))
@@ -189,4 +275,6 @@ def split_text(text: str, fits: Callable[[str], bool]) -> Iterator[str]:
     else:
         start = end = middle
     yield from split_text(text[:start], fits)
-    yield from split_text(text[end:], fits)
+    rest = split_text(text[end:], fits)
+    yield " " if end > start else "", next(rest)[1]
+    yield from rest

@@ -36,7 +36,7 @@ def main() -> None:
             f"--text has {len(src) - 1} tokens, more than the {translator.max_input} that are "
             "translated at once: shorten it, or raise --max_input"
         )
-    (best,) = translator.hypotheses([TEXT.value])
+    ((best, *_),) = translator.hypotheses([TEXT.value])
     tgt_in = [BOS, *best.tokens[:-1]]
     maps = attention_maps(
         trained.model,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags, logging
+from jax.errors import JaxRuntimeError
 
 from data.corpus import DataError
 from decode.translate import InputError
@@ -44,6 +45,11 @@ def _guarded(main: Callable[[], None]) -> None:
         fail(error)
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except JaxRuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        if "RESOURCE_EXHAUSTED" not in reason:
+            raise
+        fail(f"out of memory: lower --config.data.tokens_per_batch ({reason})")
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
         fail(f"{what}{error.strerror or error}")
@@ -67,6 +73,8 @@ def _parse(argv: list[str]) -> list[str]:
         fail(_unknown_key(error))
     except (ValueError, TypeError, ImportError, OSError) as error:
         fail(error)
+    except (SyntaxError, NameError) as error:
+        fail(f"{getattr(error, 'filename', None) or 'the config file'}: {error}")
     if len(rest) > 1:
         fail(f"{rest[1]!r} is not a flag: values follow '=', as in --workdir=DIR")
     return rest

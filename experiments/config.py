@@ -1,5 +1,6 @@
 """An experiment as a tree of frozen dataclasses, and that tree as absl flags see it."""
 
+import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
@@ -29,7 +30,7 @@ class DataConfig:
     tokenizer: str = "bpe"  # or unigram
     vocab_size: int = 8000
     joint: bool = True  # one vocabulary for both languages
-    tokenizer_model: str = ""  # a ready-made SentencePiece model instead of learning one
+    tokenizer_model: str = ""  # ready-made SentencePiece model instead of learning one; or A,B
     tokens_per_batch: int = 25_000  # positions a side
     max_length: int = 256  # tokens a side, with EOS; longer pairs are dropped, and counted
     max_ratio: float = 3.0  # of the sides' lengths
@@ -39,6 +40,11 @@ class DataConfig:
     def __post_init__(self):
         _at_least(self, "data", vocab_size=5, tokens_per_batch=1, max_length=2, num_buckets=1)
         _at_least(self, "data", max_ratio=1)
+        if self.tokenizer_model and self.joint == ("," in self.tokenizer_model):
+            raise ConfigError(
+                f"config.data.tokenizer_model={self.tokenizer_model} does not go with "
+                f"config.data.joint={self.joint}: one file is joint, SOURCE,TARGET is not"
+            )
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,13 @@ class OptimizerConfig:
 
     def __post_init__(self):
         _at_least(self, "optimizer", accumulate=1, decay_steps=0)
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"config.optimizer.{name}={getattr(self, name)} must be in [0, 1)"
+                )
+        if self.epsilon <= 0:
+            raise ConfigError(f"config.optimizer.epsilon={self.epsilon} must be above 0")
 
 
 @dataclass(frozen=True)
@@ -169,7 +182,9 @@ def _build(kind: type, tree: dict, prefix: str) -> Any:
 def _typed(value: Any, hint: Any, name: str) -> Any:
     allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"config.{name}={value} is not a number to work with")
     classes = tuple(a for a in allowed if isinstance(a, type))
     wrong = isinstance(value, bool) and bool not in classes
     if classes and (wrong or not isinstance(value, classes)):

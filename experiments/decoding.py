@@ -1,23 +1,69 @@
 """The flags that all decoding commands share, and the trained translator that they describe."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from absl import flags
 
-from decode.search import METHODS
+from decode.options import METHODS, PENALTIES, STOPPING, InputError, SearchOptions
 from decode.translate import Translator
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by BLEU), last, or a step's number.")
-METHOD = flags.DEFINE_enum("method", "beam", METHODS, "How to search.")
-BEAM_SIZE = flags.DEFINE_integer("beam_size", None, "Beam width; default: the run's, 4.")
-ALPHA = flags.DEFINE_float("alpha", None, "Length penalty's exponent; default: the run's, 0.6.")
 MAX_INPUT = flags.DEFINE_string(
     "max_input",
     "split:256",
     "What becomes of a line of more tokens: split:TOKENS translates it in pieces, cut at sentence "
     "ends or between words; refuse:TOKENS stops with the line's number.",
 )
+ENSEMBLE = flags.DEFINE_list(
+    "ensemble", [], "More runs' folders: the mean of all models' probabilities. One vocabulary."
+)
+BAN = flags.DEFINE_multi_string("ban", [], "A word or phrase that no output contains; repeatable.")
+SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's or the default
+    flags.DEFINE_enum("method", None, METHODS, "How to search; default: beam."),
+    flags.DEFINE_integer("beam_size", None, "Beam width; default: the run's, 4."),
+    flags.DEFINE_enum(
+        "penalty",
+        None,
+        PENALTIES,
+        "What a score is divided by: gnmt, the default: "
+        "((5+n)/6)^alpha, n tokens; average: n^alpha; none.",
+    ),  # fmt: skip
+    flags.DEFINE_float("alpha", None, "Length penalty's exponent; default: the run's, 0.6."),
+    flags.DEFINE_float("coverage", None, "Weight of the coverage penalty; default: 0."),
+    flags.DEFINE_enum(
+        "stopping",
+        None,
+        STOPPING,
+        "When a beam is done; default: first, as soon "
+        "as beam_size hypotheses ended; bounded: when none can become better; "
+        "never: at the length limit.",
+    ),  # fmt: skip
+    flags.DEFINE_float("patience", None, "With --stopping=first, times beam_size; default: 1."),
+    flags.DEFINE_integer("groups", None, "Of a diverse beam search; default: 1, a plain one."),
+    flags.DEFINE_float(
+        "diversity", None, "What a token costs that an earlier group took; default: 0.5."
+    ),  # fmt: skip
+    flags.DEFINE_integer("samples", None, "How many with --method=sample or mbr; default: 1."),
+    flags.DEFINE_float("temperature", None, "Of sampling: under 1 sharper, over 1 flatter."),
+    flags.DEFINE_integer("top_k", None, "Sample from the K likeliest tokens only; 0: from all."),
+    flags.DEFINE_float("top_p", None, "Sample from the likeliest tokens of this total only."),
+    flags.DEFINE_float("min_p", None, "Sample tokens at least this share as likely as the first."),
+    flags.DEFINE_integer("seed", None, "Of samples; default: 0."),
+    flags.DEFINE_enum("utility", None, ("chrf", "bleu"), "Likeness in --method=mbr."),
+    flags.DEFINE_integer("n_best", None, "Hypotheses a sentence, for --format=jsonl; default: 1."),
+    flags.DEFINE_integer("min_length", None, "Fewest tokens of an output, its end included."),
+    flags.DEFINE_integer("max_length", None, "Most tokens of an output, its end included."),
+    flags.DEFINE_float("max_ratio", None, "Most tokens of an output, as a ratio to the source's."),
+    flags.DEFINE_integer("extra_length", None, "Most tokens more than the source; default: 50."),
+    flags.DEFINE_integer("no_repeat_ngrams", None, "No N tokens in a row occur twice; 0: may."),
+    flags.DEFINE_float(
+        "repetition_penalty",
+        None,
+        "Log-probabilities of tokens already there times this; default: 1.",
+    ),  # fmt: skip
+]
 flags.mark_flag_as_required("workdir")
 
 
@@ -30,15 +76,32 @@ def load():
 
 def make_translator(trained) -> Translator:
     """The `Trained` model with the run's own search settings, but for those that flags change."""
-    search = trained.experiment.search
+    from experiments import workdir
+
+    given = {flag.name: flag.value for flag in SEARCH if flag.value is not None}
+    ran = asdict(trained.experiment.search)
+    if given.get("method", "beam") != "beam":
+        ran.pop("beam_size")
+    options = SearchOptions(**(ran | given))
+    if BAN.value:
+        encode = trained.vocabulary.target.encode
+        # SentencePiece marks a word's start, so what follows a space and what follows none differ.
+        options = replace(options, banned=tuple(tuple(ids) for ids in encode(BAN.value) if ids))
+    others = []
+    for folder in ENSEMBLE.value:
+        other = workdir.load(Path(folder), CHECKPOINT.value)
+        if other.vocabulary.digest() != trained.vocabulary.digest():
+            raise InputError(
+                f"--ensemble={folder} has another vocabulary than --workdir={WORKDIR.value}: "
+                "models of an ensemble share one"
+            )
+        others.append((other.model, other.params))
     return Translator(
         trained.model,
         trained.params,
         trained.vocabulary,
         trained.mesh,
-        method=METHOD.value,
-        beam_size=search.beam_size if BEAM_SIZE.value is None else BEAM_SIZE.value,
-        alpha=search.alpha if ALPHA.value is None else ALPHA.value,
-        extra_length=search.extra_length,
+        options,
+        others=others,
         max_input=MAX_INPUT.value,
     )

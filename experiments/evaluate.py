@@ -12,6 +12,7 @@ from absl import flags
 from data.corpus import DataError, Pairs
 from data.text import read_lines
 from experiments import cli, decoding
+from experiments.console import bar, print_json
 from model import ConfigError
 
 flags.adopt_module_key_flags(decoding)  # so that --help tells them too
@@ -23,7 +24,7 @@ REFERENCE = flags.DEFINE_string("reference", None, "Its right translation, line 
 def main() -> None:
     """Translate and score what the flags say."""
     from decode.bleu import score
-    from experiments import run
+    from experiments.preparation import open_split, sides
 
     files = SOURCE.value, REFERENCE.value
     if (SPLIT.value is None) == (files == (None, None)) or (None in files and any(files)):
@@ -31,24 +32,24 @@ def main() -> None:
     trained = decoding.load()
     experiment = trained.experiment
     if SPLIT.value:
-        pairs = run.open_split(experiment, SPLIT.value)
+        pairs = open_split(experiment, SPLIT.value)
     else:
-        sides = [read_lines(Path(name)) for name in files]
-        if len(sides[0]) != len(sides[1]):
+        lines = [read_lines(Path(name)) for name in files]
+        if len(lines[0]) != len(lines[1]):
             raise DataError(
-                f"{files[0]} has {len(sides[0])} lines, but {files[1]} has {len(sides[1])}"
+                f"{files[0]} has {len(lines[0])} lines, but {files[1]} has {len(lines[1])}"
             )
-        pairs = Pairs(*sides)
-    sources, references = ([pairs[i][side] for i in range(len(pairs))] for side in (0, 1))
+        pairs = Pairs(*lines)
+    sources, references = sides(pairs)
 
     translator = decoding.make_translator(trained)
     start = time.monotonic()
-    with run.bar("translating", len(sources)) as progress:
-        found = translator.hypotheses(sources, progress)
+    with bar("translating", len(sources)) as progress:
+        found = [best for best, *_ in translator.hypotheses(sources, progress)]
     seconds = time.monotonic() - start
     scores = score([h.text for h in found], references, experiment.data.target_language)
-    run.print_json(
-        {name: scores[name] for name in ("bleu", "chrf", "signature")}
+    print_json(
+        {name: scores[name] for name in ("bleu", "chrf", "signature", "chrf_signature")}
         | {
             "sentences": len(sources),
             "seconds": round(seconds, 3),

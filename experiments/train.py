@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from experiments import cli
 from experiments.config import to_experiment
+from experiments.console import print_json
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of experiments/configs.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
@@ -21,9 +22,9 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> None:
     """Run the experiment of the flags."""
-    from experiments import run  # JAX starts here, after the flags are known to be right
+    from experiments.run import train  # JAX starts here, after the flags are known to be right
 
-    run.print_json(run.train(to_experiment(CONFIG.value), Path(WORKDIR.value)))
+    print_json(train(to_experiment(CONFIG.value), Path(WORKDIR.value)))
 
 
 if __name__ == "__main__":

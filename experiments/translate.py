@@ -5,16 +5,18 @@
 Typed sentences are answered one by one.
 """
 
+import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
 
 from data.corpus import DataError
 from data.files import replace_file
+from data.text import read_bytes, split_lines
 from decode.translate import InputError, Translator
 from experiments import cli, decoding
+from experiments.console import bar
 
 flags.adopt_module_key_flags(decoding)  # so that --help tells them too
 INPUT = flags.DEFINE_string("input", "-", "A file of one sentence a line; -: standard input.")
@@ -23,17 +25,17 @@ OUTPUT = flags.DEFINE_string("output", "-", "Where translations go; -: standard 
 
 def main() -> None:
     """Translate what the flags say."""
-    folder = Path(OUTPUT.value).parent
-    if not folder.is_dir():
-        raise DataError(f"--output={OUTPUT.value}: there is no folder {folder}")
-    lines = None if INPUT.value == "-" and sys.stdin.isatty() else list(_lines(INPUT.value))
+    output = Path(OUTPUT.value)
+    if not output.parent.is_dir():
+        raise DataError(f"--output={output}: there is no folder {output.parent}")
+    if output.is_dir() or not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise DataError(f"--output={output} cannot be written to")
+    lines = None if INPUT.value == "-" and sys.stdin.isatty() else _lines(INPUT.value)
     translator = decoding.make_translator(decoding.load())
     if lines is None:
         _talk(translator)
         return
-    from experiments.run import bar
-
-    with bar("translating", sum(bool(line.strip()) for line in lines)) as progress:
+    with bar("translating", len(lines)) as progress:
         found = translator.translate(lines, progress)
     text = "".join(f"{line}\n" for line in found)
     if OUTPUT.value == "-":
@@ -43,16 +45,10 @@ def main() -> None:
     replace_file(OUTPUT.value, text.encode())
 
 
-def _lines(name: str) -> Iterator[str]:
-    """Lines of a file or of standard input, split at line feeds only."""
-    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    lines = data.split(b"\n")
-    for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, 1):
-        try:
-            yield line.removesuffix(b"\r").decode()
-        except UnicodeDecodeError:
-            where = "standard input" if name == "-" else name
-            raise DataError(f"{where}, line {number}: not valid UTF-8") from None
+def _lines(name: str) -> list[str]:
+    if name == "-":
+        return split_lines(sys.stdin.buffer.read(), "standard input")
+    return split_lines(read_bytes(Path(name)), name)
 
 
 def _talk(translator: Translator) -> None:

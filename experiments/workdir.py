@@ -8,6 +8,7 @@ tensorboard/       the same for TensorBoard
 """
 
 import json
+import os
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,20 +40,35 @@ def read_config(workdir: Path) -> Experiment:
         return to_experiment(json.loads(file.read_text())["experiment"])
     except FileNotFoundError:
         raise ConfigError(f"--workdir={workdir} holds no run: {file} is missing") from None
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{file} is not the configuration of a run") from None
 
 
 def write_config(workdir: Path, experiment: Experiment) -> None:
-    """Write config.json, whole or not at all."""
-    text = json.dumps({"experiment": asdict(experiment), "commit": _commit()}, indent=2)
+    """Write config.json, whole or not at all; `commit` stays the one that the run began with."""
+    try:
+        commit = json.loads((workdir / "config.json").read_text())["commit"]
+    except (OSError, ValueError, KeyError):
+        commit = _commit()
+    text = json.dumps({"experiment": asdict(experiment), "commit": commit}, indent=2)
     replace_file(workdir / "config.json", f"{text}\n".encode())
 
 
+def check_folder(workdir: Path) -> None:
+    """Raise ConfigError if `workdir` cannot be a run's folder."""
+    there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"--workdir={workdir}: {there} is not a folder that can be written to")
+
+
 def check_same_run(workdir: Path, experiment: Experiment) -> None:
-    """Raise ConfigError, naming the first difference, if the workdir is another experiment's."""
-    if not (workdir / "config.json").exists():
-        if (workdir / "checkpoints").exists():
+    """Raise ConfigError, naming the first difference, if the workdir is another experiment's.
+
+    A run that never saved a checkpoint has nothing to lose: its settings may change.
+    """
+    saved = any((workdir / "checkpoints").glob("[0-9]*"))
+    if not saved or not (workdir / "config.json").exists():
+        if saved:
             raise ConfigError(
                 f"--workdir={workdir} has checkpoints, but config.json is missing: of which run "
                 "they are cannot be told; choose another folder"
@@ -87,10 +103,13 @@ def check_text(workdir: Path, digest: str, meta: dict) -> None:
 
 
 def _commit() -> str | None:
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None if found.returncode == 0 else None
+    describe = "describe --always --exclude=* --abbrev=40 --dirty".split()
+    command = ["git", "-C", str(Path(__file__).parent), *describe]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
+        return None
+    return found.stdout.strip()
 
 
 @dataclass(frozen=True)
@@ -115,7 +134,7 @@ def load(workdir: Path, checkpoint: str = "best") -> Trained:
     mesh = make_mesh()
     model = Transformer(experiment.model)
     if checkpoint not in ("best", "last"):
-        if not checkpoint.isdigit():
+        if not checkpoint.isdecimal():
             raise ConfigError(f"--checkpoint={checkpoint} is not best, last or a step's number")
         checkpoint = int(checkpoint)
     with Checkpoints(workdir / "checkpoints") as checkpoints:

@@ -29,4 +29,4 @@ def keep_mask(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
     words = jax.random.bits(key, (*rows, -(-width // 2)), jnp.uint32)
     halves = jax.lax.bitcast_convert_type(words, jnp.uint16)
     bits = halves.reshape(*rows, -1)[..., :width]
-    return bits >= jnp.uint16(round(rate * 65536))
+    return bits >= jnp.uint16(min(round(rate * 65536), 65535))

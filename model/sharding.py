@@ -111,6 +111,11 @@ def _check_divides(path: str, box: nn.LogicallyPartitioned, mesh: Mesh) -> None:
             )
 
 
+def batch_shards(mesh: Mesh) -> int:
+    """How many parts a batch's rows lie in: its number of rows is a multiple of that."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """How a batch's rows lie on the mesh."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

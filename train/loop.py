@@ -104,12 +104,17 @@ def validation_hook(
     """Measures loss, nll, accuracy and perplexity over all of `batches()`."""
 
     def run(_step: int, state: TrainState, _report: dict) -> dict:
-        total = Metrics.zero()
-        for batch in batches():
-            total += jax.device_get(eval_fn(state.weights, batch))
-        return total.to_dict()
+        return total_metrics(eval_fn, state.weights, batches()).to_dict()
 
     return Hook(name, every, run)
+
+
+def total_metrics(eval_fn: Callable[..., Metrics], params, batches: Iterable[Batch]) -> Metrics:
+    """The sums of `eval_fn` over all batches, on the host."""
+    total = Metrics.zero()
+    for batch in batches:
+        total += jax.device_get(eval_fn(params, batch))
+    return total
 
 
 def checkpoint_hook(
@@ -206,9 +211,10 @@ class _Run:
 
     def look(self, state: TrainState, hooks: Sequence[Hook]) -> None:
         """Runs the hooks, and tells what they measured and what share of the time they take."""
-        report = {"seconds": self.seconds}
+        report: dict = {}
         for hook in hooks:
             start = time.monotonic()
+            report["seconds"] = self.seconds
             report |= hook.run(self._step, state, report) or {}
             spent = self.hook_seconds.get(hook.name, 0.0) + time.monotonic() - start
             self.hook_seconds[hook.name] = spent
@@ -217,7 +223,7 @@ class _Run:
             return
         self.report = measured
         if self._writer:
-            self._writer.write(self._step, "valid", measured)
+            self._writer.write(self._step, "valid", measured | {"seconds": self.seconds})
         elapsed = time.monotonic() - self._start
         shares = (f"{name} {spent / elapsed:.0%}" for name, spent in self.hook_seconds.items())
         told = (f"{k} {v:.4g}" for k, v in measured.items() if isinstance(v, int | float))

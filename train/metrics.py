@@ -1,6 +1,7 @@
 """What a run measured, on disk: metrics.jsonl for programs, TensorBoard's event files for eyes."""
 
 import json
+import math
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -26,7 +27,8 @@ class MetricsWriter:
 
     def write(self, step: int, split: str, values: dict[str, float | str]) -> None:
         """One event of a split ("train", "valid" or "test"); numbers are drawn, words only kept."""
-        self._lines.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        known = {name: _or_none(value) for name, value in values.items()}
+        self._lines.write(json.dumps({"step": step, "split": split, **known}) + "\n")
         self._lines.flush()
         for name, value in values.items():
             if isinstance(value, int | float):
@@ -45,7 +47,7 @@ class MetricsWriter:
 
 
 def read_metrics(folder: str | Path) -> list[dict]:
-    """The events of folder/metrics.jsonl in order, but for a last line that a crash cut short."""
+    """The events of folder/metrics.jsonl in order, but for lines that are damaged."""
     return [json.loads(line) for line in _whole_lines(Path(folder) / "metrics.jsonl")]
 
 
@@ -57,6 +59,18 @@ def _drop_after(path: Path, step: int) -> None:
     replace_file(path, "".join(kept if step else ()).encode())
 
 
+def _or_none(value):
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _whole_lines(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n")]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n") and _is_event(line)]
+
+
+def _is_event(line: str) -> bool:
+    try:
+        return "step" in json.loads(line)
+    except (ValueError, TypeError):  # damaged by other hands: not worth a run
+        return False

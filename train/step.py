@@ -84,25 +84,32 @@ def compile_train_step(
 
     A batch may be of NumPy arrays; its rows are split over the mesh's data and fsdp axes, so their
     number is a multiple of those. The state is that of `create_state(..., ema=ema_decay > 0)`.
+    The function's attribute `traced` lists the batch shapes that it was compiled for.
     """
     shardings = state_shardings(model, tx, mesh, ema=ema_decay > 0)
-    step = partial(
-        train_step,
-        model=model,
-        tx=tx,
-        smoothing=smoothing,
-        accumulate=accumulate,
-        ema_decay=ema_decay,
+    traced: list[Batch] = []
+
+    def step(state, batch):
+        traced.append(jax.tree.map(jnp.shape, batch))  # runs once a shape: a compilation each
+        return train_step(
+            state,
+            batch,
+            model=model,
+            tx=tx,
+            smoothing=smoothing,
+            accumulate=accumulate,
+            ema_decay=ema_decay,
+        )
+
+    jitted = jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
     )
-    return _on_mesh(
-        mesh,
-        jax.jit(
-            step,
-            donate_argnums=0,
-            in_shardings=(shardings, batch_sharding(mesh)),
-            out_shardings=(shardings, replicated(mesh)),
-        ),
-    )
+    call = _on_mesh(mesh, jitted)
+    call.traced = traced
+    return call
 
 
 def compile_eval_step(

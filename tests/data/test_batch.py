@@ -4,10 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import model.transformer
 from data.batch import BOS, EOS, PAD, SPECIALS, UNK, pad_rows, shift_right
 
 
 def test_special_ids_are_distinct_and_come_first():
+    assert PAD == model.transformer.PAD  # model/ imports nothing of ours, so it says so itself
     assert sorted(SPECIALS) == sorted({PAD, BOS, EOS, UNK}) == [0, 1, 2, 3]
 
 

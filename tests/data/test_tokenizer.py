@@ -200,3 +200,11 @@ def test_a_vocabulary_is_learned_from_a_bounded_part_of_the_pairs():
 def test_a_folder_without_a_vocabulary_is_told(tmp_path):
     with pytest.raises(DataError, match="tokenizer.model: no vocabulary there"):
         Vocabulary.load(tmp_path)
+
+
+def test_long_lines_are_learned_from():
+    line = "wort " * 2000
+    assert (
+        Tokenizer.learn([line] * 5, 270).encode(["wort"])[0]
+        != Tokenizer.learn(["x"] * 5, 261).encode(["wort"])[0]
+    )

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decode.beam import beam_search, best_continuations, length_penalty
-from decode.sample import greedy
+from decode.beam import beam_search, best_continuations
+from decode.sample import likeliest, sample
+from decode.scoring import gnmt, length_penalty
+from decode.stopping import first
 
 EOS = 0
 
@@ -60,7 +62,9 @@ def every_output(log_prob, sentence, vocab, limit, alpha):
 
 def run(step, batch, width, alpha, limits, length, search=beam_search, **options):
     if search is beam_search:
-        options["beam_size"] = width
+        options = {"beam_size": width, "stopping": first(), "normalise": gnmt(alpha)} | options
+    else:
+        options = {"pick": likeliest, "normalise": gnmt(alpha)} | options
     cache = jnp.zeros((batch, width), jnp.int32)
     start = jnp.full(batch, 1, jnp.int32)
     found = jax.jit(
@@ -70,7 +74,6 @@ def run(step, batch, width, alpha, limits, length, search=beam_search, **options
             start,
             jnp.asarray(limits, jnp.int32),
             eos=EOS,
-            alpha=alpha,
             max_length=length,
             **options,
         )
@@ -104,7 +107,7 @@ def test_width_one_is_greedy(alpha):
     log_prob, step = language(7, batch, vocab, length, sharpness=2.0)
     limits = [1, 2, 3, 4, 4, 4, 4, 4]
     beam = run(step, batch, 1, alpha, limits, length)
-    plain = run(step, batch, 1, alpha, limits, length, search=greedy)
+    plain = run(step, batch, 1, alpha, limits, length, search=sample)
     np.testing.assert_array_equal(beam.tokens, plain.tokens)
     np.testing.assert_allclose(beam.scores, plain.scores, rtol=1e-6)
     for b in range(batch):  # and greedy is the plain loop
@@ -149,7 +152,7 @@ def test_equals_a_plain_python_beam(width, alpha):
             np.testing.assert_allclose(found.scores[b, i], total, rtol=1e-5)
 
 
-@pytest.mark.parametrize("search", [beam_search, greedy])
+@pytest.mark.parametrize("search", [beam_search, sample])
 def test_a_sentence_does_not_depend_on_its_batch_mates(search):
     batch, vocab, length = 6, 4, 4
     _, step = language(3, batch, vocab, length, sharpness=2.0)
@@ -170,7 +173,9 @@ def test_a_sentence_does_not_depend_on_its_batch_mates(search):
 
 def test_best_continuations_is_a_sort():
     totals = np.random.default_rng(0).normal(size=(3, 4, 7)).astype(np.float32)
-    scores, beams, tokens = best_continuations(jnp.asarray(totals), 8)
+    sums = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    scores, beams, tokens = best_continuations(jnp.asarray(sums), jnp.asarray(totals), 8)
+    totals += sums[..., None]
     for b in range(3):
         order = np.argsort(-totals[b].ravel())[:8]
         np.testing.assert_array_equal(beams[b], order // 7)

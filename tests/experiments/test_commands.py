@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from data.tokenizer import Tokenizer
+from experiments.config import default_config, to_experiment
+from train.metrics import read_metrics
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = {"red": "rot", "green": "grün", "one": "eins", "two": "zwei", "cat": "Katze", "dog": "Hund"}
@@ -24,9 +27,9 @@ SMALL = """
 """.split()
 
 
-def heed(command, *args, stdin=""):
-    """Run `python -m experiments.<command>` in a folder of the user's; rc, stdout, stderr."""
-    env = dict(os.environ, PYTHONPATH=str(ROOT), XLA_FLAGS="", JAX_PLATFORMS="cpu")
+def heed(command, *args, stdin="", env=()):
+    """Run `python -m experiments.<command>` as a user would; rc, stdout, stderr."""
+    env = dict(os.environ, PYTHONPATH=str(ROOT), XLA_FLAGS="", JAX_PLATFORMS="cpu") | dict(env)
     done = subprocess.run(
         [sys.executable, "-m", f"experiments.{command}", *map(str, args)],
         input=stdin.encode() if isinstance(stdin, str) else stdin,
@@ -78,7 +81,8 @@ def test_training_leaves_what_the_readme_says(run):
     result = json.loads(out.splitlines()[-1])
     assert set(result) == {"step", "params", "seconds", "valid", "test"}
     assert result["step"] == 30 and set(result["valid"]) == {"loss", "bleu"}
-    assert set(result["test"]) == {"bleu", "chrf", "signature"}
+    assert set(result["test"]) == {"bleu", "chrf", "signature", "chrf_signature"}
+    assert result["test"]["signature"].startswith("nrefs:1") and result["seconds"] > 5
     assert {"config.json", "tokenizer.model", "checkpoints", "metrics.jsonl", "tensorboard"} <= {
         p.name for p in workdir.iterdir()
     }
@@ -87,10 +91,103 @@ def test_training_leaves_what_the_readme_says(run):
     assert [e["step"] for e in train] == [5, 10, 15, 20, 25, 30]
     assert train[-1]["loss"] < train[0]["loss"] - 1
     assert {e["step"] for e in events if e["split"] == "valid"} == {15, 30}
-    assert sum(e["split"] == "test" for e in events) == 1
+    assert all({"loss", "bleu", "seconds"} <= set(e) for e in events if e["split"] == "valid")
+    (tested,) = (e for e in events if e["split"] == "test")
+    assert tested["loss"] > 0 and tested["bleu"] == result["test"]["bleu"]
     assert "padding" in err and "compilations" in err and "dropped: 0 empty" in err
     assert "bleu" in err and re.search(r"time: .*bleu \d+%", err)
     assert any((workdir / "tensorboard").iterdir())
+
+
+def test_the_best_checkpoint_is_tested(text, tmp_path, monkeypatch):
+    """Its BLEU falls from validation to validation, so that the first is the best."""
+    from experiments import run
+
+    _, _, *values = train_args(text, tmp_path)
+    tree = default_config()
+    for name, value in (v.removeprefix("--config.").split("=") for v in values):
+        group, name = name.split(".")
+        kind = type(tree[group][name])
+        tree[group][name] = kind(float(value)) if kind in (int, float) else value
+    bleus = iter([50.0, 40.0, 30.0])
+    words = dict(chrf=1.0, signature="s", chrf_signature="c")
+    monkeypatch.setattr(run, "score", lambda *_: dict(bleu=next(bleus), **words))
+    result = run.train(to_experiment(tree), tmp_path / "run")
+    assert result["step"] == 30 and result["valid"]["bleu"] == 50.0
+    assert result["test"]["bleu"] == 30.0
+    (tested,) = (e for e in read_metrics(tmp_path / "run") if e["split"] == "test")
+    assert tested["checkpoint"] == 15
+    here = f"--workdir={tmp_path}/run", "--split=test"
+    for which, step in ("last", 30), ("best", 15):
+        code, out, _ = heed("evaluate", *here, f"--checkpoint={which}")
+        assert code == 0 and json.loads(out)["checkpoint"] == step
+
+
+def test_config_json_tells_the_commit_that_the_run_began_with(run, text, tmp_path):
+    workdir, *_ = run
+    head = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True)
+    found = json.loads((workdir / "config.json").read_text())["commit"]
+    assert found is None if head.returncode else found.removesuffix("-dirty") == head.stdout.strip()
+
+
+def test_it_trains_without_git(text, tmp_path):
+    args = train_args(text, tmp_path / "run", "train.num_steps=2")
+    env = {"PATH": "", "HOME": str(tmp_path)}
+    code, _, err = heed("train", *args, env=env)
+    assert code == 0, err
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["commit"] is None
+
+
+def test_many_settings_at_once(text, tmp_path):
+    """A mesh, bfloat16, accumulation, two vocabularies, later taken ready-made."""
+    settings = """model.dtype=bfloat16 model.tying=decoder optimizer.accumulate=2 data.joint=False
+        data.vocab_size=280 mesh.fsdp=2 mesh.tensor=2 train.num_steps=4
+        optimizer.schedule=cosine optimizer.warmup_steps=1""".split()
+    args = train_args(text, tmp_path / "run", *settings)
+    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    code, out, err = heed("train", *args, env=four)
+    assert code == 0, err
+    assert "{'data': 1, 'fsdp': 2, 'tensor': 2}" in err and "4 compilations" not in err
+    longer = [a for a in args if "num_steps=4" not in a]  # a longer run is the same run
+    code, _, err = heed("train", *longer, "--config.train.num_steps=6", env=four)
+    assert code == 0 and "going on from step 4" in err, err
+    code, out, err = heed("translate", f"--workdir={tmp_path}/run", "--alpha=0", stdin="red dog\n")
+    assert code == 0 and out.count("\n") == 1, err
+    models = ",".join(f"{tmp_path}/run/tokenizer.{side}.model" for side in ("source", "target"))
+    ready = f"data.tokenizer_model={models}", "data.joint=False", "model.tying=decoder"
+    ready = train_args(text, tmp_path / "other", *ready, "train.num_steps=1")
+    assert heed("train", *ready)[0] == 0
+    for side in "source", "target":
+        name = f"tokenizer.{side}.model"
+        assert (tmp_path / "other" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+def test_the_vocabulary_is_learned_from_the_training_side_only(run, text, tmp_path):
+    folder = tmp_path / "text"
+    shutil.copytree(text, folder)
+    for split in "valid", "test":
+        for language in "en", "de":
+            (folder / f"{split}.{language}").write_text("zebra zoo quux\n" * 6)
+    assert heed("train", *train_args(folder, tmp_path / "run", "train.num_steps=1"))[0] == 0
+    learned = [(w / "tokenizer.model").read_bytes() for w in (run[0], tmp_path / "run")]
+    assert learned[0] == learned[1]
+
+
+def test_typed_sentences_are_answered_one_by_one(run):
+    workdir, *_ = run
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "experiments.translate", f"--workdir={workdir}"]
+    env = dict(os.environ, PYTHONPATH=str(ROOT), XLA_FLAGS="", JAX_PLATFORMS="cpu")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=theirs, stdout=pipe, stderr=pipe, env=env, cwd=ROOT) as it:
+        answers = []
+        for line in b"red cat\n", b"\n", b"two dog\n":
+            os.write(ours, line)
+            answers.append(it.stdout.readline())  # would wait for ever if all were read first
+        os.write(ours, b"\x04")
+        assert it.wait(60) == 0
+    _, expected, _ = heed("translate", f"--workdir={workdir}", stdin="red cat\n\ntwo dog\n")
+    assert b"".join(answers).decode() == expected and answers[1] == b"\n"
 
 
 def test_lines_out_are_lines_in(run, tmp_path):
@@ -214,6 +311,22 @@ def test_other_mistakes_end_in_one_line(run, text, tmp_path):
     assert "line 2 has" in refused("translate", here, "--max_input=refuse:256", stdin=long)
     assert "holds no run" in refused("translate", f"--workdir={tmp_path}", stdin="a\n")
     assert "give either" in refused("evaluate", here)
+    for alpha in "nan", "inf":
+        assert "is not a number" in refused("translate", here, f"--alpha={alpha}", stdin="a\n")
+    assert "--max_input=split:²" in refused("translate", here, "--max_input=split:²", stdin="a\n")
+    assert "--checkpoint=²" in refused("translate", here, "--checkpoint=²", stdin="a\n")
+    assert "cannot be written to" in refused("translate", here, f"--output={tmp_path}", stdin="a\n")
+    (tmp_path / "file").write_text("")
+    nowhere = train_args(text, tmp_path / "file")
+    assert "is not a folder that can be written to" in refused("train", *nowhere)
+    size = train_args(text, tmp_path / "no", "model.vocab_size=50")
+    assert "follows from the vocabulary: set config.data.vocab_size" in refused("train", *size)
+    ready = train_args(text, tmp_path / "no", "data.tokenizer_model=x", "data.joint=False")
+    assert "does not go with config.data.joint=False" in refused("train", *ready)
+    (tmp_path / "broken.py").write_text("def get_config(:\n")
+    broken = f"--config={tmp_path}/broken.py", f"--workdir={tmp_path}/no"
+    assert "broken.py" in refused("train", *broken)
+    assert "--config" in refused("train", f"--workdir={tmp_path}/no")
     two = train_args(text, tmp_path / "no", "data.joint=False", "data.vocab_size=280")
     assert "data.joint=False needs model.tying" in refused("train", *two)
     row = "--config=experiments/configs/table3.py:B9", f"--workdir={tmp_path}/no"
@@ -224,6 +337,12 @@ def test_other_mistakes_end_in_one_line(run, text, tmp_path):
     assert "/dev/full: No space left on device" in full
     sentence = "--text=" + "dog " * 300, f"--output={tmp_path}/no"
     assert "--text has" in refused("attention", here, *sentence)
+
+
+def test_a_run_that_saved_nothing_can_be_mended(text, tmp_path):
+    diverging = train_args(text, tmp_path / "run", "optimizer.learning_rate=1e30")
+    assert "training diverged" in refused("train", *diverging)
+    assert heed("train", *train_args(text, tmp_path / "run", "train.num_steps=2"))[0] == 0
 
 
 def test_a_vocabulary_or_configuration_of_another_run_is_refused(run, text, tmp_path):

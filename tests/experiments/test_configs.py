@@ -43,7 +43,14 @@ def test_config_files_are_experiments(name):
 
 
 def test_the_papers_settings():
-    assert build("wmt14_en_de_base").model == BASE
+    base = build("wmt14_en_de_base")
+    assert base.model == BASE
+    o, t, s = base.optimizer, base.train, base.search
+    assert (o.name, o.schedule, o.learning_rate, o.warmup_steps) == ("adam", "paper", 1.0, 4000)
+    assert (o.b1, o.b2, o.epsilon, o.clip_norm) == (0.9, 0.98, 1e-9, 0.0)
+    assert (t.label_smoothing, t.num_steps, t.ema) == (0.1, 100_000, 0.0)
+    assert (s.beam_size, s.alpha, s.extra_length) == (4, 0.6, 50)
+    assert (base.data.tokens_per_batch, base.data.vocab_size) == (25_000, 37_000)
     assert build("wmt14_en_de_big").model == BIG
     assert build("wmt14_en_fr_big").model == replace(BIG, dropout=0.1)
     assert build("wmt14_en_fr_big").data.vocab_size == 32_000
@@ -94,6 +101,8 @@ def test_a_workdir_belongs_to_one_experiment(tmp_path):
     longer = replace(experiment, train=replace(experiment.train, num_steps=5))
     check_same_run(tmp_path, longer)
     other = replace(experiment, model=replace(experiment.model, d_ff=64))
+    check_same_run(tmp_path, other)  # nothing is saved yet, so nothing is lost
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     with pytest.raises(ConfigError, match="its model.d_ff is 2048, not 64"):
         check_same_run(tmp_path, other)
     with pytest.raises(ConfigError, match="holds no run"):

@@ -1,12 +1,15 @@
 """Attention, positions, norms and dropout against plain loops over numpy arrays."""
 
+import math
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from model import TransformerConfig
-from model.attention import KV, attention_weights, mix_values
+from model.attention import KV, MultiHeadAttention, attention_weights, mix_values
 from model.dropout import keep_mask
 from model.embedding import rotate, sinusoids
 from model.layers import FeedForward, Norm
@@ -84,7 +87,7 @@ def test_norms(kind):
 
 @pytest.mark.parametrize("kind", ["relu", "gelu", "silu", "reglu", "geglu", "swiglu"])
 def test_feed_forward_activations(kind):
-    erf = np.vectorize(__import__("math").erf)
+    erf = np.vectorize(math.erf)
     plain = {
         "relu": lambda x: np.maximum(x, 0),
         "gelu": lambda x: x * (1 + erf(x / np.sqrt(2))) / 2,
@@ -94,7 +97,7 @@ def test_feed_forward_activations(kind):
     layer = FeedForward(TransformerConfig(d_model=8, d_ff=12, num_heads=2, activation=kind))
     x = normal(2, 3, 8)
     variables = layer.init(jax.random.key(0), jnp.asarray(x), train=False)
-    w = jax.tree.map(np.asarray, __import__("flax").linen.unbox(variables)["params"])
+    w = jax.tree.map(np.asarray, nn.unbox(variables)["params"])
     hidden = plain[gates.get(kind, kind)](x @ w["hidden"]["kernel"] + w["hidden"]["bias"])
     if kind in gates:
         hidden = hidden * (x @ w["gate"]["kernel"] + w["gate"]["bias"])
@@ -109,3 +112,15 @@ def test_dropout_masks_have_the_rate_and_no_pattern():
     assert abs((mask[:, :-1] & mask[:, 1:]).mean() - 0.81) < 0.006
     assert abs((mask[:-1] & mask[1:]).mean() - 0.81) < 0.006
     assert (mask != np.asarray(keep_mask(jax.random.key(1), 0.1, (400, 255)))).any()
+
+
+def test_projections_begin_within_xaviers_bounds():
+    config = TransformerConfig(d_model=64, num_heads=4)
+    layer = MultiHeadAttention(config)
+    x = jnp.zeros((1, 2, 64))
+    mask = jnp.ones((1, 1, 2, 2), bool)
+    attend = lambda m, x: m.attend(x, m.kv(x), mask)  # noqa: E731
+    params = nn.unbox(layer.init(jax.random.key(0), x, method=attend))
+    bound = math.sqrt(6 / (64 + 64))  # of a [D, H K] matrix, however its axes are written
+    for name, kernel in params["params"].items():
+        assert 0.97 * bound < jnp.abs(kernel).max() <= bound, name

@@ -147,7 +147,7 @@ def test_the_live_line_tells_all_that_it_should(start):
         count,
         itertools.repeat(()),
         num_steps=20,
-        progress=Progress(stream, live_every=0.0),
+        progress=Progress(stream, every=0.0),
         schedule=lambda _: 7e-4,
     )
     line = stream.getvalue().split("\r\x1b[K")[11]

@@ -75,7 +75,7 @@ class Terminal(io.StringIO):
 def test_a_terminal_sees_one_line_redrawn(monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     stream = Terminal()
-    progress = Progress(stream, live_every=0.0)
+    progress = Progress(stream, every=0.0)
     progress.show("step 1 " + "x" * 50)
     progress.show("step 2")
     progress.note("bleu 30, whole however long")
@@ -85,17 +85,24 @@ def test_a_terminal_sees_one_line_redrawn(monkeypatch):
     )
 
 
-def test_elsewhere_lines_are_plain_and_rare():
+def test_elsewhere_only_notes_are_told():
     stream = io.StringIO()
-    progress = Progress(stream, plain_every=3600.0)
-    for step in range(100):
-        progress.show(f"step {step}")
+    progress = Progress(stream, every=0.0)
+    progress.show("step 7")
     progress.note("bleu 30")
     progress.close()
-    assert stream.getvalue() == "bleu 30\n"
-    often = Progress(stream, plain_every=0.0)
-    often.show("step 7")
-    assert stream.getvalue() == "bleu 30\nstep 7\n"
+    assert not progress.due() and stream.getvalue() == "bleu 30\n"
+
+
+def test_what_is_no_number_is_null_and_damaged_lines_are_left_out(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        writer.write(1, "train", {"loss": math.nan, "perplexity": math.inf})
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'\xff{"broken\n')
+    with MetricsWriter(tmp_path, 1) as writer:
+        writer.write(2, "train", {"loss": 1.0})
+    first, second = read_metrics(tmp_path)
+    assert first["loss"] is None and first["perplexity"] is None and second["loss"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+"""Diverse beam search (Vijayakumar et al. 2018): groups of beams that avoid each other's tokens.
+
+Groups are sentences to the search itself: only the choice of continuations looks across them.
+Axes: B batch, G groups, W all beams of a sentence, W / G those of a group, V vocabulary.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from decode.beam import Hypotheses, StepFn, beam_search, best_continuations, best_of
+from decode.transforms import Transform
+
+
+def diverse_beam_search(
+    step: StepFn,
+    cache: object,
+    start: Array,
+    limits: Array,
+    *,
+    groups: int,
+    diversity: float,
+    beam_size: int,
+    transform: Transform | None = None,
+    **options,
+) -> Hypotheses:
+    """`beam_search` with its W = `beam_size` beams in `groups` of W / G, each with its own pool.
+
+    A group's continuation by a token loses `diversity` for every use of that token among the best
+    W / G continuations of each earlier group. This moves the choice only: scores are without it.
+    The W / G best of every group are returned together, best first. One group is `beam_search`.
+    """
+    (batch,), each = start.shape, beam_size // groups
+
+    def joined(tree):  # [B*G,W/G,...] -> [B,W,...]
+        return jax.tree.map(lambda x: x.reshape(batch, beam_size, *x.shape[2:]), tree)
+
+    def apart(tree):
+        return jax.tree.map(lambda x: x.reshape(batch * groups, each, *x.shape[2:]), tree)
+
+    def grouped_step(tokens, cache, index):
+        return apart(step(joined(tokens), joined(cache), index))
+
+    def grouped_transform(log_probs, tokens, index):
+        return apart(transform(joined(log_probs), joined(tokens), index))
+
+    def choose(scores, log_probs, cache):
+        scores = scores.reshape(batch, groups, each)
+        log_probs = log_probs.reshape(batch, groups, each, -1)
+        taken = jnp.zeros((batch, 1, log_probs.shape[-1]), jnp.float32)
+        chosen = []
+        for group in range(groups):
+            plain = log_probs[:, group]
+            _, beams, tokens = best_continuations(
+                scores[:, group], plain - diversity * taken, 2 * each
+            )
+            rows = jnp.arange(batch)[:, None]
+            totals = scores[:, group][rows, beams] + plain[rows, beams, tokens]
+            chosen.append((totals, beams, tokens))
+            taken = taken.at[rows, 0, tokens[:, :each]].add(1.0)
+        return jax.tree.map(lambda *parts: jnp.stack(parts, 1).reshape(batch * groups, -1), *chosen)
+
+    found = beam_search(
+        grouped_step,
+        apart(cache),
+        jnp.repeat(start, groups),
+        jnp.repeat(limits, groups),
+        beam_size=each,
+        transform=grouped_transform if transform else None,
+        choose=choose,
+        **options,
+    )
+    return best_of(joined(found), beam_size)

@@ -1,0 +1,37 @@
+"""Minimum Bayes risk (Kumar and Byrne 2004; Eikema and Aziz 2020): the sample most like the others.
+
+Samples stand in for the model's distribution; an output's expected utility is its mean likeness to
+them, itself left out.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from sacrebleu.metrics import BLEU, CHRF
+
+UTILITIES: dict[str, Callable[[], Callable[[str, str], float]]] = {
+    "chrf": lambda: _sentence_score(CHRF()),
+    "bleu": lambda: _sentence_score(BLEU(effective_order=True)),
+}
+
+
+def expected_utilities(texts: Sequence[str], utility: str = "chrf") -> np.ndarray:
+    """Each text's mean utility with the others as references: [n] texts -> [n], 0 to 100."""
+    measure, known = UTILITIES[utility](), {}
+
+    def likeness(i: int, j: int) -> float:
+        pair = texts[i], texts[j]
+        if pair not in known:
+            known[pair] = measure(*pair)
+        return known[pair]
+
+    count = len(texts)
+    if count == 1:
+        return np.zeros(1)
+    return np.array(
+        [np.mean([likeness(i, j) for j in range(count) if j != i]) for i in range(count)]
+    )
+
+
+def _sentence_score(metric) -> Callable[[str, str], float]:
+    return lambda hypothesis, reference: metric.sentence_score(hypothesis, [reference]).score

@@ -1,0 +1,123 @@
+"""What a search is to be: every method and switch by name, checked before anything runs."""
+
+import math
+from dataclasses import dataclass, fields
+
+METHODS = ("beam", "greedy", "sample", "mbr")
+PENALTIES = ("gnmt", "average", "none")
+STOPPING = ("first", "bounded", "never")
+_ONLY_FOR = {
+    "beam": ("beam_size", "stopping", "patience", "groups", "diversity", "coverage"),
+    "sample": ("samples", "temperature", "top_k", "top_p", "min_p", "seed"),
+    "mbr": ("utility",),
+}
+
+
+class InputError(ValueError):
+    """Input that cannot be translated; the message is one line that says where and what to do."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """One search, frozen and hashable. Raises InputError for what cannot work, or together.
+
+    Lengths count tokens, EOS included.
+    """
+
+    method: str = "beam"  # or greedy, sample, mbr (samples, the one most like the others)
+    beam_size: int = 4
+    penalty: str = "gnmt"  # ((5+n)/6)^alpha; average: n^alpha; none
+    alpha: float = 0.6
+    coverage: float = 0.0  # beta of the coverage penalty
+    stopping: str = "first"  # or bounded, never: see decode/stopping.py
+    patience: float = 1.0  # `first` waits for this many times beam_size finished hypotheses
+    groups: int = 1  # of a diverse beam search
+    diversity: float = 0.5  # what a token costs that an earlier group just took
+    samples: int = 1
+    temperature: float = 1.0
+    top_k: int = 0  # 0: all
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+    utility: str = "chrf"  # or bleu: what mbr means by alike
+    n_best: int = 1
+    min_length: int = 1
+    max_length: int = 0  # 0: no limit beside the next two
+    max_ratio: float = 0.0  # times the source's tokens; 0: no such limit
+    extra_length: int = 50  # more than the source's tokens
+    no_repeat_ngrams: int = 0
+    repetition_penalty: float = 1.0
+    banned: tuple[tuple[int, ...], ...] = ()  # sequences of ids
+
+    def __post_init__(self):
+        for name, known in {
+            "method": METHODS,
+            "penalty": PENALTIES,
+            "stopping": STOPPING,
+            "utility": ("chrf", "bleu"),
+        }.items():
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"--{name}={getattr(self, name)} is not one of: {', '.join(known)}"
+                )
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"--{field.name}={value} is not a number to work with")
+        least = dict(beam_size=1, groups=1, samples=1, n_best=1, min_length=1)
+        least |= dict(top_k=0, max_length=0, extra_length=0, no_repeat_ngrams=0, seed=0)
+        least |= dict(coverage=0, diversity=0, max_ratio=0)
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise InputError(f"--{name}={getattr(self, name)} must be at least {value}")
+        for name in ("temperature", "top_p", "patience", "repetition_penalty"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"--{name}={getattr(self, name)} must be above 0")
+        if self.top_p > 1 or not 0 <= self.min_p <= 1:
+            raise InputError(f"--top_p={self.top_p} --min_p={self.min_p}: a probability is to 1")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        samples = self.method in ("sample", "mbr")
+        for method, names in _ONLY_FOR.items():
+            if self.method == method or (method == "sample" and samples):
+                continue
+            for name in names:
+                if getattr(self, name) != _DEFAULTS[name]:
+                    raise InputError(
+                        f"--{name}={getattr(self, name)} has no meaning with "
+                        f"--method={self.method}: it is for --method={method}"
+                    )
+        if self.beam_size % self.groups:
+            raise InputError(f"--groups={self.groups} must divide --beam_size={self.beam_size}")
+        if self.patience != 1 and self.stopping != "first":
+            raise InputError(f"--patience is for --stopping=first, not {self.stopping}")
+        if self.penalty == "none" and self.alpha != _DEFAULTS["alpha"] and self.alpha:
+            raise InputError(f"--alpha={self.alpha} has no meaning with --penalty=none")
+        if self.max_length and self.min_length > self.max_length:
+            raise InputError(
+                f"--min_length={self.min_length} is more than --max_length={self.max_length}"
+            )
+        if self.n_best > self.width:
+            more = {"beam": "beam_size", "greedy": "method=beam, --beam_size"}
+            raise InputError(
+                f"--n_best={self.n_best} is more than there are, {self.width}: "
+                f"raise --{more.get(self.method, 'samples')}"
+            )
+
+    @property
+    def width(self) -> int:
+        """How many outputs a sentence has in the search."""
+        return {"beam": self.beam_size, "greedy": 1}.get(self.method, self.samples)
+
+    def limit(self, source: int) -> int:
+        """The longest output for a source of that many tokens (its EOS not counted)."""
+        limits = [source + self.extra_length]
+        if self.max_length:
+            limits.append(self.max_length)
+        if self.max_ratio:
+            limits.append(int(self.max_ratio * source))
+        return max(1, min(limits))
+
+
+_DEFAULTS = {field.name: field.default for field in fields(SearchOptions)}

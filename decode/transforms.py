@@ -1,0 +1,172 @@
+"""Functions from log-probabilities to log-probabilities, by which a search is steered.
+
+A `Transform` is (log_probs [B,W,V], tokens so far [B,W,L], index) -> log_probs [B,W,V]; what it
+forbids becomes -inf. `tokens` holds an output's first `index` tokens, and anything after them.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+Transform = Callable[[Array, Array, Array], Array]
+
+
+def chain(*transforms: Transform | None) -> Transform:
+    """One after the other, first to last; None stands for no change."""
+    steps = [transform for transform in transforms if transform is not None]
+
+    def apply(log_probs, tokens, index):
+        for transform in steps:
+            log_probs = transform(log_probs, tokens, index)
+        return log_probs
+
+    return apply
+
+
+def only_eos_at_limit(limits: Array, eos: int) -> Transform:
+    """At a sentence's last position (`limits` [B] counts EOS) nothing but EOS, if that is possible.
+
+    What ends there ends whatever came before: an output is never cut off without its EOS.
+    """
+
+    def apply(log_probs, tokens, index):
+        last = (index + 1 >= limits)[:, None, None]
+        return jnp.where(last & ~_is(log_probs, eos), -jnp.inf, log_probs)
+
+    return apply
+
+
+def min_length(length: int, eos: int) -> Transform:
+    """No EOS before `length` tokens, EOS included, are there."""
+
+    def apply(log_probs, tokens, index):
+        return jnp.where((index + 1 < length) & _is(log_probs, eos), -jnp.inf, log_probs)
+
+    return apply
+
+
+def forced_prefix(prefix: Array, lengths: Array, then: Transform) -> Transform:
+    """Outputs begin with `prefix` [B,P], of which `lengths` [B] tokens are real, whatever `then`.
+
+    `then` is applied after the prefix only: what was asked for outright is not to be forbidden.
+    """
+
+    def apply(log_probs, tokens, index):
+        column = jnp.minimum(index, prefix.shape[1] - 1)
+        token = jax.lax.dynamic_index_in_dim(prefix, column, 1)[..., None]  # [B,1,1]
+        only = jnp.where(_ids(log_probs) == token, log_probs, -jnp.inf)
+        forced = (index < lengths)[:, None, None]
+        return jnp.where(forced, only, then(log_probs, tokens, index))
+
+    return apply
+
+
+def banned(phrases: Sequence[Sequence[int]]) -> Transform:
+    """None of these sequences of ids occurs; one of a single id bans that token."""
+    single = [phrase[0] for phrase in phrases if len(phrase) == 1]
+    longer = [np.array(phrase, np.int32) for phrase in phrases if len(phrase) > 1]
+
+    def apply(log_probs, tokens, index):
+        if single:
+            log_probs = log_probs.at[..., jnp.array(single)].set(-jnp.inf)
+        for phrase in longer:
+            before = len(phrase) - 1
+            if before > tokens.shape[2]:
+                continue  # longer than any output
+            start = jnp.maximum(index - before, 0)
+            latest = jax.lax.dynamic_slice_in_dim(tokens, start, before, axis=2)
+            same = (latest == jnp.asarray(phrase[:-1])[None, None]).all(-1) & (index >= before)
+            hit = same[..., None] & _is(log_probs, int(phrase[-1]))
+            log_probs = jnp.where(hit, -jnp.inf, log_probs)
+        return log_probs
+
+    return apply
+
+
+def no_repeat_ngrams(size: int) -> Transform:
+    """No `size` tokens in a row occur twice in an output (Paulus et al. 2018)."""
+
+    def apply(log_probs, tokens, index):
+        batch, width, length = tokens.shape
+        context = size - 1
+        if context >= length:
+            return log_probs
+        latest = jax.lax.dynamic_slice_in_dim(
+            tokens, jnp.maximum(index - context, 0), context, axis=2
+        )
+        starts = jnp.arange(length - context, dtype=jnp.int32)
+        windows = tokens[..., starts[:, None] + jnp.arange(context, dtype=jnp.int32)[None]]
+        # A window counts if it and the token after it lie within what has been written.
+        seen = (windows == latest[:, :, None]).all(-1) & (starts + context < index)[None, None]
+        after = tokens[..., context:]
+        rows = jnp.arange(batch)[:, None, None], jnp.arange(width)[None, :, None]
+        hits = jnp.zeros(log_probs.shape, bool).at[*rows, after].max(seen)
+        return jnp.where(hits, -jnp.inf, log_probs)
+
+    return apply
+
+
+def repetition_penalty(penalty: float) -> Transform:
+    """Log-probabilities of tokens already there times `penalty` (Keskar et al. 2019; 1: none)."""
+
+    def apply(log_probs, tokens, index):
+        batch, width, length = tokens.shape
+        written = jnp.broadcast_to(
+            (jnp.arange(length, dtype=jnp.int32) < index)[None, None], tokens.shape
+        )
+        rows = jnp.arange(batch)[:, None, None], jnp.arange(width)[None, :, None]
+        seen = jnp.zeros(log_probs.shape, bool).at[*rows, tokens].max(written)
+        return jnp.where(seen, log_probs * penalty, log_probs)
+
+    return apply
+
+
+def temperature(value: float) -> Transform:
+    """log_probs / `value`, normalised again: below 1 sharper, above 1 flatter."""
+    return lambda log_probs, tokens, index: jax.nn.log_softmax(log_probs / value)
+
+
+def top_k(count: int) -> Transform:
+    """Only the `count` likeliest tokens, ties with the last of them included (Fan et al. 2018)."""
+
+    def apply(log_probs, tokens, index):
+        least = jax.lax.top_k(log_probs, min(count, log_probs.shape[-1]))[0][..., -1:]
+        return jnp.where(log_probs < least, -jnp.inf, log_probs)
+
+    return apply
+
+
+def top_p(mass: float) -> Transform:
+    """Only the fewest likeliest tokens whose probabilities reach `mass` (Holtzman et al. 2020)."""
+
+    def apply(log_probs, tokens, index):
+        order = jnp.argsort(-log_probs, axis=-1)
+        ranked = jax.nn.softmax(jnp.take_along_axis(log_probs, order, axis=-1))
+        before = jnp.cumsum(ranked, axis=-1) - ranked
+        keep = jnp.put_along_axis(
+            jnp.zeros(log_probs.shape, bool), order, before < mass, axis=-1, inplace=False
+        )
+        return jnp.where(keep, log_probs, -jnp.inf)
+
+    return apply
+
+
+def min_p(share: float) -> Transform:
+    """Only tokens at least `share` times as likely as the likeliest (Nguyen et al. 2024)."""
+
+    def apply(log_probs, tokens, index):
+        least = log_probs.max(-1, keepdims=True) + float(np.log(share))
+        return jnp.where(log_probs < least, -jnp.inf, log_probs)
+
+    return apply
+
+
+def _ids(log_probs: Array) -> Array:
+    return jnp.arange(log_probs.shape[-1], dtype=jnp.int32)[None, None]
+
+
+def _is(log_probs: Array, token: int) -> Array:
+    return _ids(log_probs) == token

@@ -1,0 +1,28 @@
+"""What commands say: progress and notes for people on stderr, JSON for programs on stdout."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+
+def note(text: str) -> None:
+    """A line for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, told of what is done; silent where that is no terminal."""
+    console = Console(stderr=True)
+    with Bar(console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+def print_json(values: dict) -> None:
+    """A line for programs."""
+    print(json.dumps(values, ensure_ascii=False), flush=True)

@@ -1,0 +1,121 @@
+"""What a training needs before its first step: text, a vocabulary, ids, and a plan of batches."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from data.corpus import SPLITS, Source, open_source
+from data.pipeline import BatchPlan, TokenPairs, eval_batches, filter_pairs, tokenize
+from data.tokenizer import Tokenizer, Vocabulary
+from decode.options import SearchOptions
+from decode.translate import Translator
+from experiments.config import Experiment
+from experiments.console import bar, note
+from model import ConfigError, TransformerConfig
+
+
+def open_split(experiment: Experiment, split: str) -> Source:
+    """The experiment's pairs of one split."""
+    data = experiment.data
+    return open_source(
+        data.source,
+        split,
+        path=data.path,
+        source_language=data.source_language,
+        target_language=data.target_language,
+        seed=data.seed,
+    )
+
+
+def sides(pairs: Source, count: int = 0) -> tuple[list[str], list[str]]:
+    """Sources and references of `count` pairs, evenly spaced (0: all)."""
+    count = min(count or len(pairs), len(pairs))
+    some = [pairs[i * len(pairs) // count] for i in range(count)]
+    return [pair[0] for pair in some], [pair[1] for pair in some]
+
+
+def make_translator(experiment: Experiment, model, params, vocabulary, mesh=None) -> Translator:
+    """A translator with the experiment's own search settings."""
+    return Translator(model, params, vocabulary, mesh, SearchOptions(**asdict(experiment.search)))
+
+
+def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Vocabulary:
+    """The run's own vocabulary if it has one, else a ready-made one, else one learned."""
+    data = experiment.data
+    if (workdir / "config.json").exists():
+        return Vocabulary.load(workdir)
+    if data.tokenizer_model:
+        ready = [Tokenizer.load(file) for file in data.tokenizer_model.split(",")]
+        return Vocabulary(ready[0], ready[-1])
+    note(f"learning a vocabulary of {data.vocab_size} from {len(pairs)} pairs")
+    return Vocabulary.learn(pairs, data.vocab_size, data.tokenizer, data.joint)
+
+
+def resolve(experiment: Experiment, vocabulary: Vocabulary, old: Experiment | None) -> Experiment:
+    """The same experiment with what follows from others written out.
+
+    Those are the model's vocabulary sizes, where the learning rate ends (at `num_steps` of the
+    run's beginning, `old`, so that a longer run is the same run) and where the text is.
+    """
+    model, o = experiment.model, experiment.optimizer
+    if not vocabulary.joint and model.tying == "all":
+        raise ConfigError("data.joint=False needs model.tying=decoder or none: two vocabularies")
+    target = None if vocabulary.joint else vocabulary.target.vocab_size
+    model = replace(model, vocab_size=vocabulary.source.vocab_size, target_vocab_size=target)
+    if o.schedule in ("cosine", "linear") and not o.decay_steps:
+        steps = old.optimizer.decay_steps if old else experiment.train.num_steps
+        o = replace(o, decay_steps=steps or experiment.train.num_steps)
+    data = experiment.data
+    if data.path and Path(data.path).exists():
+        data = replace(data, path=str(Path(data.path).absolute()))
+    return replace(experiment, model=model, optimizer=o, data=data)
+
+
+def check_sizes(experiment: Experiment) -> None:
+    """Raise ConfigError where a vocabulary's size is set on the model, which has no say in it."""
+    for name in ("vocab_size", "target_vocab_size"):
+        value = getattr(experiment.model, name)
+        if value != getattr(TransformerConfig, name):
+            raise ConfigError(
+                f"config.model.{name}={value} follows from the vocabulary: set "
+                "config.data.vocab_size (and config.data.joint) instead"
+            )
+
+
+@dataclass(frozen=True)
+class Text:
+    """An experiment's text as ids."""
+
+    splits: dict[str, Source]
+    pairs: dict[str, TokenPairs]
+    plan: BatchPlan  # of the training split
+    digest: str  # of the training split's ids
+
+    def eval_batches(self, split: str, experiment: Experiment, rows: int):
+        """The batches of a split's pairs, but for the longer than `data.max_length`."""
+        kept, _ = filter_pairs(self.pairs[split], experiment.data.max_length, np.inf)
+        tokens = experiment.data.tokens_per_batch
+        return eval_batches(self.pairs[split], kept, tokens_per_batch=tokens, multiple_of=rows)
+
+
+def read_text(experiment: Experiment, splits: dict[str, Source], vocabulary, rows: int) -> Text:
+    """Tokenise, filter and plan; `rows` is what the mesh splits batches by. Tells what it left."""
+    data = experiment.data
+    with bar("tokenising", sum(map(len, splits.values()))) as progress:
+        pairs = {split: tokenize(splits[split], vocabulary, progress) for split in SPLITS}
+    kept, report = filter_pairs(pairs["train"], data.max_length, data.max_ratio)
+    note(str(report))
+    for split in SPLITS[1:]:
+        used, _ = filter_pairs(pairs[split], data.max_length, np.inf)
+        note(f"{split} loss over {len(used)} of {len(splits[split])} pairs")
+    plan = BatchPlan(
+        pairs["train"],
+        kept,
+        experiment.train.seed,
+        count=data.num_buckets,
+        tokens_per_batch=data.tokens_per_batch,
+        multiple_of=rows * experiment.optimizer.accumulate,
+    )
+    note(f"{plan}; as many compilations of the train step at most")
+    return Text(splits, pairs, plan, pairs["train"].digest())
