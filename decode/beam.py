@@ -13,7 +13,7 @@ from jax import Array
 
 from decode.scoring import Normalise
 from decode.stopping import Stopping
-from decode.transforms import Transform, chain, only_eos_at_limit
+from decode.transforms import Transform, chain, ending
 
 # (tokens [B,W], cache, index) -> (float32 log-probabilities [B,W,V], cache)
 StepFn = Callable[[Array, object, Array], tuple[Array, object]]
@@ -67,7 +67,7 @@ def beam_search(
     penalty, say). `choose` replaces how the candidates are picked.
     """
     (batch,), width = start.shape, beam_size
-    transform = chain(transform, only_eos_at_limit(limits, eos))
+    transform = ending(limits, eos, transform or chain())
     # Twice W: even if W of the candidates end, W are left to live on.
     choose = choose or (lambda *args: best_continuations(*args[:2], 2 * width))
     none = _nothing(batch, width, max_length)

@@ -8,7 +8,7 @@ from jax import Array
 
 from decode.beam import Hypotheses, StepFn
 from decode.scoring import Normalise
-from decode.transforms import Transform, chain, only_eos_at_limit
+from decode.transforms import Transform, chain, ending
 
 Pick = Callable[[Array, Array], Array]  # (log_probs [B,W,V], index) -> tokens [B,W]
 
@@ -32,7 +32,7 @@ def sample(
     result as in `beam_search`.
     """
     (batch,) = start.shape
-    transform = chain(transform, only_eos_at_limit(limits, eos))
+    transform = ending(limits, eos, transform or chain())
 
     def running(state):
         index, *_, ended = state

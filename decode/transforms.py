@@ -26,15 +26,16 @@ def chain(*transforms: Transform | None) -> Transform:
     return apply
 
 
-def only_eos_at_limit(limits: Array, eos: int) -> Transform:
-    """At a sentence's last position (`limits` [B] counts EOS) nothing but EOS, if that is possible.
+def ending(limits: Array, eos: int, before: Transform) -> Transform:
+    """At a sentence's last position (`limits` [B] counts EOS) nothing but EOS; `before` until then.
 
-    What ends there ends whatever came before: an output is never cut off without its EOS.
+    What `before` forbids may end there all the same: an output is never cut off without its EOS.
     """
 
     def apply(log_probs, tokens, index):
         last = (index + 1 >= limits)[:, None, None]
-        return jnp.where(last & ~_is(log_probs, eos), -jnp.inf, log_probs)
+        only = jnp.where(_is(log_probs, eos), log_probs, -jnp.inf)
+        return jnp.where(last, only, before(log_probs, tokens, index))
 
     return apply
 
@@ -130,11 +131,13 @@ def temperature(value: float) -> Transform:
 
 
 def top_k(count: int) -> Transform:
-    """Only the `count` likeliest tokens, ties with the last of them included (Fan et al. 2018)."""
+    """Only the `count` likeliest tokens, the lower ids among equals (Fan et al. 2018)."""
 
     def apply(log_probs, tokens, index):
-        least = jax.lax.top_k(log_probs, min(count, log_probs.shape[-1]))[0][..., -1:]
-        return jnp.where(log_probs < least, -jnp.inf, log_probs)
+        # By place and not by value: a value compared with its own copy may differ in the last bit,
+        # since the compiler computes it twice.
+        _, best = jax.lax.top_k(log_probs, min(count, log_probs.shape[-1]))
+        return _only(log_probs, best, jnp.ones(best.shape, bool))
 
     return apply
 
@@ -146,10 +149,7 @@ def top_p(mass: float) -> Transform:
         order = jnp.argsort(-log_probs, axis=-1)
         ranked = jax.nn.softmax(jnp.take_along_axis(log_probs, order, axis=-1))
         before = jnp.cumsum(ranked, axis=-1) - ranked
-        keep = jnp.put_along_axis(
-            jnp.zeros(log_probs.shape, bool), order, before < mass, axis=-1, inplace=False
-        )
-        return jnp.where(keep, log_probs, -jnp.inf)
+        return _only(log_probs, order, before < mass)
 
     return apply
 
@@ -158,10 +158,18 @@ def min_p(share: float) -> Transform:
     """Only tokens at least `share` times as likely as the likeliest (Nguyen et al. 2024)."""
 
     def apply(log_probs, tokens, index):
-        least = log_probs.max(-1, keepdims=True) + float(np.log(share))
+        # A hair less, so that the likeliest itself stays however it is rounded.
+        least = log_probs.max(-1, keepdims=True) + float(np.log(share)) - 1e-6
         return jnp.where(log_probs < least, -jnp.inf, log_probs)
 
     return apply
+
+
+def _only(log_probs: Array, places: Array, kept: Array) -> Array:
+    """-inf but at `places` [B,W,N] that are `kept` [B,W,N]."""
+    nowhere = jnp.zeros(log_probs.shape, bool)
+    mask = jnp.put_along_axis(nowhere, places, kept, axis=-1, inplace=False)
+    return jnp.where(mask, log_probs, -jnp.inf)
 
 
 def _ids(log_probs: Array) -> Array:

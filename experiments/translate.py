@@ -5,6 +5,7 @@
 Typed sentences are answered one by one.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,12 +15,15 @@ from absl import flags
 from data.corpus import DataError
 from data.files import replace_file
 from data.text import read_bytes, split_lines
-from decode.translate import InputError, Translator
+from decode.translate import Hypothesis, InputError, Translator
 from experiments import cli, decoding
-from experiments.console import bar
+from experiments.console import bar, note
 
 flags.adopt_module_key_flags(decoding)  # so that --help tells them too
 INPUT = flags.DEFINE_string("input", "-", "A file of one sentence a line; -: standard input.")
+FORMAT = flags.DEFINE_enum("format", "text", ("text", "jsonl"), "jsonl: a line of JSON for each "
+                           "line, with scores, tokens and the n best.")  # fmt: skip
+PREFIX = flags.DEFINE_string("prefix", "", "What every translation begins with.")
 OUTPUT = flags.DEFINE_string("output", "-", "Where translations go; -: standard output.")
 
 
@@ -36,8 +40,9 @@ def main() -> None:
         _talk(translator)
         return
     with bar("translating", len(lines)) as progress:
-        found = translator.translate(lines, progress)
-    text = "".join(f"{line}\n" for line in found)
+        found = translator.hypotheses(lines, progress, [PREFIX.value] * len(lines))
+    note(f"{len(translator.shapes)} compilations of the search")
+    text = "".join(f"{_written(each, translator)}\n" for each in found)
     if OUTPUT.value == "-":
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -51,12 +56,30 @@ def _lines(name: str) -> list[str]:
     return split_lines(read_bytes(Path(name)), name)
 
 
+def _written(found: list[Hypothesis], translator: Translator) -> str:
+    """A sentence's hypotheses as the line of its --format."""
+    if FORMAT.value == "text":
+        return found[0].text
+    pieces = translator.vocabulary.target.pieces
+    each = [
+        {
+            "text": hypothesis.text,
+            "score": hypothesis.score,
+            "tokens": pieces(hypothesis.tokens),
+            "token_scores": hypothesis.token_scores,
+        }
+        for hypothesis in found
+    ]
+    return json.dumps(each[0] | {"n_best": each}, ensure_ascii=False)
+
+
 def _talk(translator: Translator) -> None:
     """Answer each typed line at once, until the end of input."""
     print("Type a sentence; Ctrl-D ends.", file=sys.stderr)
     for line in sys.stdin.buffer:
         try:
-            print(translator.translate([line.decode().rstrip("\r\n")])[0], flush=True)
+            (found,) = translator.hypotheses([line.decode().rstrip("\r\n")], None, [PREFIX.value])
+            print(_written(found, translator), flush=True)
         except (InputError, UnicodeDecodeError) as error:
             print(f"heed: error: {error}", file=sys.stderr)
 

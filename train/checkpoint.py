@@ -12,6 +12,7 @@ import inspect
 import logging
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -189,10 +190,21 @@ class Checkpoints:
             return
         self._abandon()
         if full:  # and the unfinished save would keep it so
-            for unfinished in self.folder.glob(_UNFINISHED):
-                shutil.rmtree(unfinished, ignore_errors=True)
+            self._sweep()
             reason = "the disk is full; free some space and run again to resume"
         raise CheckpointError(f"{self.folder}: {failure}: {reason}")
+
+    def _sweep(self) -> None:
+        """Removes unfinished saves; Orbax's threads may still be writing to one that is gone."""
+        quiet = 0
+        for _ in range(50):
+            unfinished = list(self.folder.glob(_UNFINISHED))
+            quiet = 0 if unfinished else quiet + 1
+            if quiet == 3:
+                return
+            for each in unfinished:
+                shutil.rmtree(each, ignore_errors=True)
+            time.sleep(0.1)
 
     def _abandon(self) -> None:
         """Lets go of Orbax after an error, which it would repeat; the next call starts afresh."""

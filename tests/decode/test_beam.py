@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from decode.beam import beam_search, best_continuations
+from decode.diverse import diverse_beam_search
 from decode.sample import likeliest, sample
-from decode.scoring import gnmt, length_penalty
-from decode.stopping import first
+from decode.scoring import average, gnmt, length_penalty
+from decode.stopping import bounded, first, never
 
 EOS = 0
 
@@ -63,7 +64,7 @@ def every_output(log_prob, sentence, vocab, limit, alpha):
 def run(step, batch, width, alpha, limits, length, search=beam_search, **options):
     if search is beam_search:
         options = {"beam_size": width, "stopping": first(), "normalise": gnmt(alpha)} | options
-    else:
+    elif search is sample:
         options = {"pick": likeliest, "normalise": gnmt(alpha)} | options
     cache = jnp.zeros((batch, width), jnp.int32)
     start = jnp.full(batch, 1, jnp.int32)
@@ -187,3 +188,94 @@ def test_length_penalty_is_wu_et_al_2016():
     for n in (1, 7, 40):
         assert np.isclose(length_penalty(n, 0.6), ((5 + n) / 6) ** 0.6)
         assert length_penalty(n, 0.0) == 1
+
+
+@pytest.mark.parametrize("normalise", [gnmt(0.6), gnmt(0.0), average(), average(0.5)])
+@pytest.mark.parametrize("seed", range(3))
+def test_bounded_finds_what_never_finds_and_sooner_is_no_better(seed, normalise):
+    batch, vocab, length, width = 4, 4, 4, 2
+    _, step = language(seed, batch, vocab, length)
+    limits = [4, 4, 3, 2]
+    options = dict(normalise=normalise)
+    whole = run(step, batch, width, 0, limits, length, stopping=never(), **options)
+    bound = run(step, batch, width, 0, limits, length, stopping=bounded(), **options)
+    for left, right in zip(whole, bound, strict=True):
+        np.testing.assert_array_equal(left, right)
+    scores = [whole.scores[:, 0]]
+    for patience in (2.0, 1.0, 0.5):
+        found = run(step, batch, width, 0, limits, length, stopping=first(patience), **options)
+        scores.append(found.scores[:, 0])
+    for patient, hasty in itertools.pairwise(scores):
+        assert (patient >= hasty - 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("stopping", "length"), [(first(), 1), (first(2.0), 4), (bounded(), 4), (never(), 4)]
+)
+def test_waiting_finds_what_haste_does_not(stopping, length):
+    """EOS is likely at first; who does not take it finds an output of a better mean."""
+
+    def step(tokens, cache, index):
+        start = jnp.log(jnp.array([0.6, 0.4, 1e-9]))
+        later = jnp.log(jnp.array([[1e-9, 1.0, 1e-9], [1.0, 1e-9, 1e-9]]))[index // 3]
+        return jnp.broadcast_to(jnp.where(index == 0, start, later), (1, 1, 3)), cache
+
+    options = dict(stopping=stopping, normalise=average())
+    found = run(step, 1, 1, 0, [4], 4, **options)
+    assert found.lengths[0, 0] == (1 if length == 1 else 4)
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 9])
+def test_no_width_beats_exhaustive_search(width):
+    batch, vocab, length = 3, 3, 4
+    log_prob, step = language(5, batch, vocab, length)
+    found = run(step, batch, width, 0.6, [4] * batch, length, stopping=never())
+    for b in range(batch):
+        everything = dict((tokens, s) for s, tokens in every_output(log_prob, b, vocab, 4, 0.6))
+        assert found.scores[b, 0] <= max(everything.values()) + 1e-5
+        for w in range(width):
+            if np.isfinite(found.scores[b, w]):
+                tokens = tuple(found.tokens[b, w, : found.lengths[b, w]])
+                np.testing.assert_allclose(found.scores[b, w], everything[tokens], rtol=1e-5)
+                total, prefix = [], ()
+                for token in tokens:
+                    total.append(log_prob(b, prefix)[token])
+                    prefix = (*prefix, token)
+                ours = found.token_scores[b, w, : len(tokens)]
+                np.testing.assert_allclose(ours, total, rtol=1e-5)
+
+
+def test_diverse_groups_are_beams_and_avoid_each_other():
+    batch, vocab, length = 4, 4, 4
+    _, step = language(2, batch, vocab, length)
+    limits = [4] * batch
+
+    def diverse(groups, diversity, width=4):
+        return run(
+            step,
+            batch,
+            width,
+            0.6,
+            limits,
+            length,
+            search=diverse_beam_search,
+            beam_size=width,
+            groups=groups,
+            diversity=diversity,
+            normalise=gnmt(0.6),
+            stopping=first(),
+        )
+
+    plain = run(step, batch, 4, 0.6, limits, length)
+    for left, right in zip(plain, diverse(1, 0.5), strict=True):
+        np.testing.assert_array_equal(left, right)
+    # Without a price all groups are the same beam of half the width; with one they are not.
+    half = run(step, batch, 2, 0.6, limits, length)
+    same, apart = diverse(2, 0.0), diverse(2, 10.0)
+    np.testing.assert_allclose(same.scores[:, ::2], half.scores, rtol=1e-6)
+    np.testing.assert_allclose(same.scores[:, 1::2], half.scores, rtol=1e-6)
+
+    def different(found):
+        return sum(len({tuple(row) for row in sentence}) for sentence in found.tokens)
+
+    assert different(apart) > different(same)

@@ -1,6 +1,8 @@
 """A model as a translator: the same answer whatever the batch, and a score that can be checked."""
 
+import re
 from dataclasses import replace
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -8,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.batch import BOS, EOS, UNK, shift_right
+from data.batch import BOS, EOS, UNK, pad_rows, shift_right
 from data.tokenizer import Tokenizer, Vocabulary
 from decode.attention import attention_maps
 from decode.bleu import score
+from decode.force import alignment, force
+from decode.mbr import expected_utilities
 from decode.options import InputError, SearchOptions
 from decode.search import search
 from decode.translate import Translator, split_text
@@ -210,3 +214,126 @@ def test_bleu_and_chrf_carry_their_signatures():
     assert 0 < worse["bleu"] < 100
     with pytest.raises(ValueError, match="1 hypotheses, but 2 references"):
         score(["a"], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"penalty": "average", "alpha": 1.0, "n_best": 2},
+        {"coverage": 0.2},
+        {"stopping": "bounded"},
+        {"groups": 2, "n_best": 3},
+        {"method": "sample", "samples": 3, "n_best": 3, "top_k": 20, "temperature": 0.7},
+        {"method": "greedy", "no_repeat_ngrams": 1, "min_length": 4},
+        {"repetition_penalty": 3.0, "max_length": 5},
+        {"method": "mbr", "samples": 4, "min_p": 0.01, "top_p": 0.9},
+    ],
+    ids=lambda o: " ".join(o),
+)
+def test_every_method_scores_as_teacher_forcing_whatever_the_batch(vocabulary, options):
+    text, params = sentences(4), parameters(CONFIG, scale=1.5)
+    whole = translator(params, vocabulary, **options)
+    found = whole.hypotheses(text)
+    same(found, [translator(params, vocabulary, **options).hypotheses([s])[0] for s in text])
+    assert {len(each) for each in found} == {options.get("n_best", 1)}
+    forced = jax.jit(partial(force, Transformer(CONFIG)))
+    for ids, each in zip(vocabulary.source.encode(text), found, strict=True):
+        for h in each:
+            src = jnp.asarray(pad_rows([[*ids, EOS]], 1, 80))
+            tgt = jnp.asarray(pad_rows([h.tokens], 1, 80))
+            scores = forced(params, src, tgt).token_scores[0, : len(h.tokens)]
+            np.testing.assert_allclose(h.token_scores, scores, atol=1e-4)
+            n, o = len(h.tokens), whole.options
+            norm = n if o.penalty == "average" else ((5 + n) / 6) ** o.alpha
+            if not o.coverage:
+                np.testing.assert_allclose(h.score, scores.sum() / norm, atol=1e-4)
+            assert o.min_length <= n <= o.limit(len(ids))
+            if o.no_repeat_ngrams == 1:
+                assert len(set(h.tokens)) == n
+
+
+def test_an_ensemble_is_the_mean_of_probabilities(params, vocabulary):
+    text = sentences(4)
+    alone = translator(params, vocabulary).hypotheses(text)
+    model = Transformer(CONFIG)
+    same(alone, translator(params, vocabulary, others=[(model, params)]).hypotheses(text))
+    small = replace(CONFIG, decoder_layers=1, d_ff=16)
+    other = parameters(small)
+    both = translator(params, vocabulary, others=[(Transformer(small), other)], method="greedy")
+    for ids, (h, *_) in zip(vocabulary.source.encode(text), both.hypotheses(text), strict=True):
+        src, tgt = (jnp.asarray([[*row]], jnp.int32) for row in ([*ids, EOS], h.tokens))
+        each = [force(Transformer(c), p, src, tgt) for c, p in ((CONFIG, params), (small, other))]
+        mean = np.mean([np.exp(f.token_scores[0]) for f in each], axis=0)
+        np.testing.assert_allclose(h.token_scores, np.log(mean), atol=1e-4)
+
+
+def test_outputs_begin_with_their_prefix(params, vocabulary):
+    text, prefixes = sentences(3), ["a green", "", "why it rains"]
+    found = best(translator(params, vocabulary).hypotheses(text, prefixes=prefixes))
+    for h, prefix in zip(found, prefixes, strict=True):
+        assert h.text.startswith(prefix)
+    free = best(translator(params, vocabulary).hypotheses(text))
+    assert found[1].tokens == free[1].tokens
+    with pytest.raises(InputError, match="line 1: its prefix has"):
+        translator(params, vocabulary, max_length=3).hypotheses(text, prefixes=["a green book"] * 3)
+
+
+@pytest.mark.parametrize("table", [20, 40])
+def test_learned_positions_bound_source_and_output(vocabulary, table):
+    config = replace(CONFIG, positions="learned", max_length=table)
+    long = " ".join(["book"] * 60)
+    found = translator(parameters(config), vocabulary, config).translate([long, "a book"])
+    assert len(found) == 2
+
+
+def test_ten_thousand_words_are_translated_in_pieces(params, vocabulary):
+    heard = []
+    greedy = translator(params, vocabulary, method="greedy", max_length=3)
+    found = greedy.translate([" ".join(["book"] * 10_000), "a"], progress=heard.append)
+    assert len(found) == 2 and sum(heard) == 2 and len(found[0].split(" ")) > 30
+
+
+def test_training_in_bfloat16_ties_no_sentence_to_its_batch(params, vocabulary):
+    text, config = sentences(6), replace(CONFIG, dtype="bfloat16")
+    together = translator(params, vocabulary, config).hypotheses(text)
+    same(together, [translator(params, vocabulary, config).hypotheses([s])[0] for s in text])
+
+
+def test_a_few_sentences_make_a_small_batch(params, vocabulary):
+    some = translator(params, vocabulary)
+    some.translate(["a book"] * 3)
+    assert some.shapes == {(4, 16, 0)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "greedy", "beam_size": 3}, "--beam_size=3 has no meaning with --method=greedy"),
+        ({"temperature": 0.5}, "--temperature=0.5 has no meaning with --method=beam"),
+        ({"groups": 3}, "--groups=3 must divide --beam_size=4"),
+        ({"stopping": "never", "patience": 2.0}, "--patience is for --stopping=first"),
+        ({"n_best": 5}, "--n_best=5 is more than there are, 4: raise --beam_size"),
+        ({"min_length": 9, "max_length": 3}, "--min_length=9 is more than --max_length=3"),
+        ({"penalty": "none", "alpha": 1.0}, "--alpha=1.0 has no meaning with --penalty=none"),
+        ({"alpha": float("nan")}, "--alpha=nan is not a number"),
+        ({"top_p": 0.0}, "--top_p=0.0 must be above 0"),
+        ({"utility": "ter"}, "--utility=ter is not one of: chrf, bleu"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        SearchOptions(**options)
+
+
+def test_alignment_and_utilities():
+    attention = np.zeros((3, 2, 4))
+    attention[1, 0, 2] = attention[1, 1, 0] = 1.0
+    assert alignment(attention) == [(2, 0), (0, 1)]
+    texts = ["the red cat", "the red cat", "a blue dog", "the red dog"]
+    found = expected_utilities(texts)
+    assert found.argmax() == 0 and found.argmin() == 2 and found[0] == found[1]
+    assert expected_utilities(["alone"]).tolist() == [0.0]
+    assert list(split_text("今天去学校。他明天来。", lambda t: len(t) < 8)) == [
+        ("", "今天去学校。"),
+        ("", "他明天来。"),
+    ]

@@ -313,3 +313,13 @@ def test_saving_says_nothing(folder, capfd, recwarn):
         checkpoints.restore("best", shapes(make_state()))
     out, err = capfd.readouterr()
     assert out + err == "" and not recwarn.list
+
+
+def test_a_late_writer_leaves_nothing_unfinished(tmp_path):
+    unfinished = tmp_path / "7.orbax-checkpoint-tmp" / "rest"
+    unfinished.mkdir(parents=True)
+    late = threading.Timer(0.15, lambda: unfinished.mkdir(parents=True, exist_ok=True))
+    late.start()
+    Checkpoints(tmp_path)._sweep()
+    late.join()
+    assert not any(tmp_path.iterdir())
