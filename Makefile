@@ -7,7 +7,7 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/python -m experiments.train --config=experiments/configs/demo.py --workdir=runs/demo
 	printf '%s\n' "I am a student." "The teacher reads the book." \
-	  "The student opens the window." | $(BIN)/python -m experiments.translate --workdir=runs/demo
+	  "The student is opening the old window now." | $(BIN)/python -m experiments.translate --workdir=runs/demo
 	$(BIN)/python -m experiments.attention --workdir=runs/demo --text="I am a student." \
 	  --output=runs/demo/attention
 	@echo "attention maps: runs/demo/attention/*.png" >&2

@@ -41,7 +41,7 @@ def main() -> None:
         return
     with bar("translating", len(lines)) as progress:
         found = translator.hypotheses(lines, progress, [PREFIX.value] * len(lines))
-    note(f"{len(translator.shapes)} compilations of the search")
+    note(f"search shapes compiled: {len(translator.shapes)}")
     text = "".join(f"{_written(each, translator)}\n" for each in found)
     if OUTPUT.value == "-":
         sys.stdout.write(text)
