@@ -216,7 +216,7 @@ def test_waiting_finds_what_haste_does_not(stopping, length):
     """EOS is likely at first; who does not take it finds an output of a better mean."""
 
     def step(tokens, cache, index):
-        start = jnp.log(jnp.array([0.6, 0.4, 1e-9]))
+        start = jnp.log(jnp.array([0.6, 0.3, 0.1]))
         later = jnp.log(jnp.array([[1e-9, 1.0, 1e-9], [1.0, 1e-9, 1e-9]]))[index // 3]
         return jnp.broadcast_to(jnp.where(index == 0, start, later), (1, 1, 3)), cache
 

@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.batch import BOS, EOS, UNK, pad_rows, shift_right
+from data.batch import BOS, EOS, PAD, UNK, pad_rows, shift_right
 from data.tokenizer import Tokenizer, Vocabulary
 from decode.attention import attention_maps
 from decode.bleu import score
 from decode.force import alignment, force
 from decode.mbr import expected_utilities
 from decode.options import InputError, SearchOptions
-from decode.search import search
+from decode.search import make_step, search
 from decode.translate import Translator, split_text
-from model import Transformer, TransformerConfig
+from model import Transformer, TransformerConfig, empty_cache
 from model.sharding import make_mesh
 
 WORDS = "the teacher reads a book and the student asks why it rains on a green monday".split()
@@ -337,3 +337,17 @@ def test_alignment_and_utilities():
         ("", "今天去学校。"),
         ("", "他明天来。"),
     ]
+
+
+def test_what_stands_for_no_text_cannot_be_chosen(params):
+    model, src = Transformer(CONFIG), jnp.array([[5, 6, EOS]], jnp.int32)
+    apply = lambda *args, **how: model.apply({"params": params}, *args, **how)  # noqa: E731
+    cross = apply(apply(src, method="encode"), method="cross_kv")
+    step = make_step(model, params, cross, src != PAD)
+    found, _ = step(jnp.full((1, 2), BOS), empty_cache(CONFIG, (1, 2), 4), 0)
+    whole = jax.nn.log_softmax(apply(src, jnp.full((1, 1), BOS)))[0, 0]
+    assert np.flatnonzero(np.isneginf(found[0, 0])).tolist() == [PAD, BOS, UNK]
+    allowed = [i for i in range(300) if i not in (PAD, BOS, UNK)]
+    np.testing.assert_allclose(
+        found[0, 1, jnp.array(allowed)], whole[jnp.array(allowed)], atol=1e-4
+    )
