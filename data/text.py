@@ -77,13 +77,18 @@ def read_text(path: str, split: str, languages: tuple[str, str]) -> Pairs:
             )
     else:
         files = [_find(path, f"{split}.{language}") for language in languages]
-    source, target = map(read_lines, files)
-    if len(source) != len(target):
+    return read_parallel(*files)
+
+
+def read_parallel(source: Path, target: Path) -> Pairs:
+    """Two files, line n of one the translation of line n of the other. Raises DataError."""
+    sides = read_lines(source), read_lines(target)
+    if len(sides[0]) != len(sides[1]):
         raise DataError(
-            f"{files[0]} has {len(source)} lines, but {files[1]} has {len(target)}: "
+            f"{source} has {len(sides[0])} lines, but {target} has {len(sides[1])}: "
             "line n of one must be the translation of line n of the other"
         )
-    return Pairs(source, target)
+    return Pairs(*sides)
 
 
 def read_tsv(path: str, split: str, languages: tuple[str, str]) -> Pairs:

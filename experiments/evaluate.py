@@ -9,8 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
-from data.corpus import DataError, Pairs
-from data.text import read_lines
+from data.text import read_parallel
 from experiments import cli, decoding
 from experiments.console import bar, print_json
 from model import ConfigError
@@ -34,12 +33,7 @@ def main() -> None:
     if SPLIT.value:
         pairs = open_split(experiment, SPLIT.value)
     else:
-        lines = [read_lines(Path(name)) for name in files]
-        if len(lines[0]) != len(lines[1]):
-            raise DataError(
-                f"{files[0]} has {len(lines[0])} lines, but {files[1]} has {len(lines[1])}"
-            )
-        pairs = Pairs(*lines)
+        pairs = read_parallel(*map(Path, files))
     sources, references = sides(pairs)
 
     translator = decoding.make_translator(trained)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from data.corpus import DataError
-from data.text import read_lines
+from data.text import read_parallel
 from experiments import cli, decoding
 from experiments.console import bar, print_json
 
@@ -27,14 +26,11 @@ def main() -> None:
 
     from decode.force import score_pairs
 
-    sides = [read_lines(Path(name)) for name in (SOURCE.value, TARGET.value)]
-    if len(sides[0]) != len(sides[1]):
-        raise DataError(
-            f"{SOURCE.value} has {len(sides[0])} lines, but {TARGET.value} has {len(sides[1])}"
-        )
+    pairs = read_parallel(Path(SOURCE.value), Path(TARGET.value))
     trained = decoding.load()
-    with bar("scoring", len(sides[0])) as progress:
-        found = score_pairs(trained.model, trained.params, trained.vocabulary, *sides, progress)
+    model = trained.model, trained.params, trained.vocabulary
+    with bar("scoring", len(pairs)) as progress:
+        found = score_pairs(*model, pairs.source, pairs.target, progress)
     for scores in found:
         total = sum(scores)
         print_json(
