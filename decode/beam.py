@@ -1,10 +1,11 @@
 """Beam search over any step function (paper 6.1; Wu et al. 2016).
 
-It knows no model, no vocabulary and no cache layout: only that cache leaves begin with [B, W].
+It knows no model, no vocabulary and no cache layout.
 Axes: B batch, W beam, P pool, L buffer length, V vocabulary.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,13 +14,43 @@ from jax import Array
 
 from decode.scoring import Normalise
 from decode.stopping import Stopping
-from decode.transforms import Transform, chain, ending
+from decode.transforms import Transform
 
-# (tokens [B,W], cache, index) -> (float32 log-probabilities [B,W,V], cache)
-StepFn = Callable[[Array, object, Array], tuple[Array, object]]
-# (scores so far [B,W], log-probabilities [B,W,V], cache) -> candidates, best first: their scores,
-# beams and tokens, each [B,C]
-Choose = Callable[[Array, Array, object], tuple[Array, Array, Array]]
+
+class Next(NamedTuple):
+    """What the next token may be: log-probabilities are logits - total.
+
+    Apart they save a pass over the vocabulary: what is best in a row needs no normalising.
+    """
+
+    logits: Array  # [B,W,V] float32; -inf for what cannot be chosen
+    total: Array  # [B,W]: the log of the sum of exp over all that counts, chosen or not
+
+
+# (tokens [B,W], cache, index) -> (Next, cache)
+StepFn = Callable[[Array, object, Array], tuple[Next, object]]
+# (scores so far [B,W], log-probabilities [B,W,V]) -> candidates, best first: their scores, beams
+# and tokens, each [B,C]
+Choose = Callable[[Array, Array], tuple[Array, Array, Array]]
+
+
+class CacheOps(NamedTuple):
+    """What a search does to a cache between steps; what is here suits leaves that begin [B,W].
+
+    `reorder(cache, parents [B,W])` has every beam go on from where its parent was.
+    The loop runs in `stages`, up to these lengths (the last is the longest output) and before each
+    of them `extend(cache, length)` makes room for that many tokens.
+    """
+
+    reorder: Callable[[object, Array], object]
+    extend: Callable[[object, int], object]
+    stages: tuple[int, ...]
+
+
+def whole(max_length: int) -> CacheOps:
+    """A cache that has all its room from the start, in arrays that begin with [B,W]."""
+    reorder = lambda cache, rows: jax.tree.map(lambda leaf: take(leaf, rows), cache)  # noqa: E731
+    return CacheOps(reorder, lambda cache, length: cache, (max_length,))
 
 
 class Hypotheses(NamedTuple):
@@ -50,26 +81,31 @@ def beam_search(
     max_length: int,
     normalise: Normalise,
     stopping: Stopping,
+    min_length: int = 1,
     transform: Transform | None = None,
+    ops: CacheOps | None = None,
+    top_k: Callable[[Array, int], tuple[Array, Array]] = jax.lax.top_k,
     choose: Choose | None = None,
     bonus: Callable[[object], Array] | None = None,
 ) -> Hypotheses:
     """The best outputs under `step`, W = `beam_size` for each of B sentences.
 
     `start` [B] is the token before the first; `limits` [B] (1 .. `max_length` = L) bounds each
-    output's length with EOS: a hypothesis that reaches it can only end. In every step the W best
-    continuations compete: those that end go to the finished pool, the best W others live on. A
+    output's length with EOS: a hypothesis that reaches it can only end, and none ends before
+    `min_length`. In every step the W best continuations compete: those that end go to the finished
+    pool, the best W others live on. A
     sentence stops by the rule `stopping`, or at its limit; from then on nothing of it changes, so
     that it does not depend on its batch mates. Width 1 is greedy search.
 
     `transform` changes the log-probabilities that continuations compete with; scores returned are
     always those of `step` itself, `normalise`d by length, plus `bonus(cache)` [B,W] (a coverage
-    penalty, say). `choose` replaces how the candidates are picked.
+    penalty, say). `ops` tells how the cache is kept, `top_k` finds the highest scores and their
+    places in rows [B,W,V], and `choose` replaces how the candidates are picked.
     """
     (batch,), width = start.shape, beam_size
-    transform = ending(limits, eos, transform or chain())
     # Twice W: even if W of the candidates end, W are left to live on.
-    choose = choose or (lambda *args: best_continuations(*args[:2], 2 * width))
+    choose = choose or (lambda *args: best_continuations(*args, 2 * width, top_k))
+    ops = ops or whole(max_length)
     none = _nothing(batch, width, max_length)
     state = _State(
         index=jnp.int32(0),
@@ -79,23 +115,35 @@ def beam_search(
         cache=cache,
     )
 
-    def running(s: _State) -> Array:
-        return (s.index < max_length) & ~s.stopped.all()
+    def running(end: int, s: _State) -> Array:
+        return (s.index < end) & ~s.stopped.all()
 
     def grow(s: _State) -> _State:
         last = jax.lax.dynamic_index_in_dim(
             s.live.tokens, jnp.maximum(s.index - 1, 0), 2, keepdims=False
         )
-        plain, cache = step(jnp.where(s.index == 0, start[:, None], last), s.cache, s.index)
-        log_probs = transform(plain, s.live.tokens, s.index)
-        scores, beams, tokens = choose(s.live.scores, log_probs, cache)
+        found, cache = step(jnp.where(s.index == 0, start[:, None], last), s.cache, s.index)
+        plain, end, steered, total = choices(
+            found, s.live.tokens, s.index, eos, min_length, transform
+        )
+        scores, beams, tokens = choose(s.live.scores - total, steered)
+        last = (s.index + 1 >= limits)[:, None]
+        scores, beams, tokens = (
+            jnp.where(last, only, any_)
+            for only, any_ in zip(
+                _endings(s.live.scores + end, eos, scores.shape[1]),
+                (scores, beams, tokens),
+                strict=True,
+            )
+        )
 
         def append(part, new):
             return jax.lax.dynamic_update_index_in_dim(
                 take(part, beams), new[..., None], s.index, axis=2
             )
 
-        gained = jnp.take_along_axis(take(plain, beams), tokens[..., None], axis=2)[..., 0]
+        gained = plain.logits[jnp.arange(batch)[:, None], beams, tokens] - take(plain.total, beams)
+        gained = jnp.where(tokens == eos, take(end, beams), gained)
         grown = Hypotheses(
             append(s.live.tokens, tokens),
             scores,
@@ -125,20 +173,56 @@ def beam_search(
             live=live,
             pool=pool,
             stopped=s.stopped | over | dead,
-            cache=jax.tree.map(lambda leaf: take(leaf, parents), cache),
+            cache=ops.reorder(cache, parents),
         )
 
-    pool = jax.lax.while_loop(running, grow, state).pool
-    return jax.tree.map(lambda leaf: leaf[:, :width], pool)
+    for end in ops.stages:
+        state = state._replace(cache=ops.extend(state.cache, end))
+        state = jax.lax.while_loop(partial(running, end), grow, state)
+    return jax.tree.map(lambda leaf: leaf[:, :width], state.pool)
 
 
-def best_continuations(scores: Array, log_probs: Array, count: int) -> tuple[Array, Array, Array]:
+def choices(
+    found: Next,
+    tokens: Array,
+    index: Array,
+    eos: int,
+    min_length: int,
+    transform: Transform | None,
+) -> tuple[Next, Array, Array, Array]:
+    """A step's result, and what a search then chooses from.
+
+    Gives `found` without EOS where it is too early for it, EOS's own log-probability [B,W], and
+    the scores [B,W,V] to choose by with what is to be taken off them [B,W].
+    """
+    end = found.logits[..., eos]
+    allowed = jnp.where(index + 1 < min_length, -jnp.inf, end)
+    plain = found._replace(logits=found.logits.at[..., eos].set(allowed))
+    if transform is None:
+        return plain, end - found.total, *plain
+    steered = transform(plain.logits - plain.total[..., None], tokens, index)
+    return plain, end - found.total, steered, jnp.zeros_like(plain.total)
+
+
+def _endings(scores: Array, eos: int, count: int) -> tuple[Array, Array, Array]:
+    """The candidates [B,`count`] where all W beams can only end, with these `scores` [B,W]."""
+    scores, beams = jax.lax.top_k(scores, scores.shape[1])
+    room = ((0, 0), (0, count - scores.shape[1]))
+    scores = jnp.pad(scores, room, constant_values=-jnp.inf)
+    beams = jnp.pad(beams.astype(jnp.int32), room)
+    return scores, beams, jnp.full_like(beams, eos)
+
+
+def best_continuations(
+    scores: Array, log_probs: Array, count: int, top_k=jax.lax.top_k
+) -> tuple[Array, Array, Array]:
     """The `count` best sums of [B,W] and [B,W,V], best first: their sums, beams and tokens.
 
     Per beam first, then among the beams' best: sorting W short lists beats one of length W V.
     """
     batch, width, vocab = log_probs.shape
-    totals, tokens = jax.lax.top_k(scores[..., None] + log_probs, min(count, vocab))
+    gained, tokens = top_k(log_probs, min(count, vocab))
+    totals = scores[..., None] + gained
     each = totals.shape[-1]
     totals, best = jax.lax.top_k(totals.reshape(batch, -1), min(count, width * each))
     return totals, (best // each).astype(jnp.int32), take(tokens.reshape(batch, -1), best)

@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from decode.beam import Hypotheses, StepFn, beam_search, best_continuations, best_of
+from decode.beam import (
+    CacheOps,
+    Hypotheses,
+    StepFn,
+    beam_search,
+    best_continuations,
+    best_of,
+    whole,
+)
 from decode.transforms import Transform
 
 
@@ -21,7 +29,11 @@ def diverse_beam_search(
     groups: int,
     diversity: float,
     beam_size: int,
+    max_length: int,
     transform: Transform | None = None,
+    ops: CacheOps | None = None,
+    top_k=jax.lax.top_k,
+    bonus=None,
     **options,
 ) -> Hypotheses:
     """`beam_search` with its W = `beam_size` beams in `groups` of W / G, each with its own pool.
@@ -31,6 +43,7 @@ def diverse_beam_search(
     The W / G best of every group are returned together, best first. One group is `beam_search`.
     """
     (batch,), each = start.shape, beam_size // groups
+    ops = ops or whole(max_length)
 
     def joined(tree):  # [B*G,W/G,...] -> [B,W,...]
         return jax.tree.map(lambda x: x.reshape(batch, beam_size, *x.shape[2:]), tree)
@@ -39,12 +52,18 @@ def diverse_beam_search(
         return jax.tree.map(lambda x: x.reshape(batch * groups, each, *x.shape[2:]), tree)
 
     def grouped_step(tokens, cache, index):
-        return apart(step(joined(tokens), joined(cache), index))
+        found, cache = step(joined(tokens), cache, index)
+        return apart(found), cache
+
+    def reorder(cache, parents):
+        first = each * jnp.arange(groups, dtype=jnp.int32)[None, :, None]
+        parents = parents.reshape(batch, groups, each) + first
+        return ops.reorder(cache, parents.reshape(batch, beam_size))
 
     def grouped_transform(log_probs, tokens, index):
         return apart(transform(joined(log_probs), joined(tokens), index))
 
-    def choose(scores, log_probs, cache):
+    def choose(scores, log_probs):
         scores = scores.reshape(batch, groups, each)
         log_probs = log_probs.reshape(batch, groups, each, -1)
         taken = jnp.zeros((batch, 1, log_probs.shape[-1]), jnp.float32)
@@ -52,7 +71,7 @@ def diverse_beam_search(
         for group in range(groups):
             plain = log_probs[:, group]
             _, beams, tokens = best_continuations(
-                scores[:, group], plain - diversity * taken, 2 * each
+                scores[:, group], plain - diversity * taken, 2 * each, top_k
             )
             rows = jnp.arange(batch)[:, None]
             totals = scores[:, group][rows, beams] + plain[rows, beams, tokens]
@@ -62,11 +81,14 @@ def diverse_beam_search(
 
     found = beam_search(
         grouped_step,
-        apart(cache),
+        cache,
         jnp.repeat(start, groups),
         jnp.repeat(limits, groups),
         beam_size=each,
+        max_length=max_length,
         transform=grouped_transform if transform else None,
+        ops=ops._replace(reorder=reorder),
+        bonus=bonus and (lambda cache: apart(bonus(cache))),
         choose=choose,
         **options,
     )

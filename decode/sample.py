@@ -1,16 +1,19 @@
 """One output a sentence and stream, token by token: greedy search and sampling."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from decode.beam import Hypotheses, StepFn
+from decode.beam import CacheOps, Hypotheses, StepFn, choices, whole
+from decode.choose import argmax
 from decode.scoring import Normalise
-from decode.transforms import Transform, chain, ending
+from decode.transforms import Transform
 
-Pick = Callable[[Array, Array], Array]  # (log_probs [B,W,V], index) -> tokens [B,W]
+# (log-probabilities [B,W,V], each row less any constant; index) -> tokens [B,W]
+Pick = Callable[[Array, Array], Array]
 
 
 def sample(
@@ -24,7 +27,9 @@ def sample(
     pick: Pick,
     width: int = 1,
     normalise: Normalise,
+    min_length: int = 1,
     transform: Transform | None = None,
+    ops: CacheOps | None = None,
 ) -> Hypotheses:
     """W = `width` independent outputs for each of B sentences, in the order they are numbered.
 
@@ -32,17 +37,20 @@ def sample(
     result as in `beam_search`.
     """
     (batch,) = start.shape
-    transform = ending(limits, eos, transform or chain())
 
-    def running(state):
+    ops = ops or whole(max_length)
+
+    def running(end, state):
         index, *_, ended = state
-        return (index < max_length) & ~ended.all()
+        return (index < end) & ~ended.all()
 
     def grow(state):
         index, cache, last, tokens, token_scores, lengths, ended = state
-        plain, cache = step(last, cache, index)
-        token = pick(transform(plain, tokens, index), index)
-        gained = jnp.take_along_axis(plain, token[..., None], axis=-1)[..., 0]
+        found, cache = step(last, cache, index)
+        plain, end, steered, _ = choices(found, tokens, index, eos, min_length, transform)
+        token = jnp.where((index + 1 >= limits)[:, None], eos, pick(steered, index))
+        gained = jnp.take_along_axis(plain.logits, token[..., None], axis=-1)[..., 0] - plain.total
+        gained = jnp.where(token == eos, end, gained)
 
         def append(part, new):
             new = jnp.where(ended, 0, new)
@@ -63,13 +71,16 @@ def sample(
     last = jnp.broadcast_to(start[:, None], (batch, width))
     scores = tokens.astype(jnp.float32)
     state = (jnp.int32(0), cache, last, tokens, scores, lengths, lengths > 0)
-    _, _, _, tokens, token_scores, lengths, _ = jax.lax.while_loop(running, grow, state)
+    for end in ops.stages:
+        state = (state[0], ops.extend(state[1], end), *state[2:])
+        state = jax.lax.while_loop(partial(running, end), grow, state)
+    _, _, _, tokens, token_scores, lengths, _ = state
     return Hypotheses(tokens, normalise(token_scores.sum(-1), lengths), lengths, token_scores)
 
 
 def likeliest(log_probs: Array, index: Array) -> Array:
     """Greedy search's `Pick`: the likeliest token, the lowest id among equals."""
-    return jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
+    return argmax(log_probs)
 
 
 def drawn(keys: Array) -> Pick:

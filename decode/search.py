@@ -1,4 +1,4 @@
-"""A model and its parameters become a step function, and a batch of sources its translations."""
+"""A model and its weights become a step function, and a batch of sources its translations."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,53 +8,54 @@ import jax.numpy as jnp
 from jax import Array
 
 from data.batch import BOS, EOS, PAD, UNK
-from decode import scoring, stopping, transforms
-from decode.beam import Hypotheses, StepFn, beam_search
+from decode import choose, forward, pool, scoring, stopping, transforms
+from decode.beam import CacheOps, Hypotheses, Next, StepFn, beam_search, take
 from decode.diverse import diverse_beam_search
 from decode.options import SearchOptions
 from decode.sample import drawn, likeliest, sample
-from model import Transformer, empty_cache
+from decode.weights import Weights
+from model import Transformer, TransformerConfig
 
 
-def make_step(model: Transformer, params, cross, src_mask: Array) -> StepFn:
+def plain_step(model: Transformer, params, cross, src_mask: Array) -> StepFn:
     """The model's next-token log-probabilities, given one source's `cross` keys and values.
 
     PAD, BOS and UNK, which stand for no text, cannot be chosen; the other tokens' log-probabilities
     stay what they are, so a hypothesis's score is the one that teacher forcing gives to it.
+    Its cache is `model.empty_cache`; this is what `fast_step` is measured by.
     """
 
     def step(tokens, cache, index):
         logits, cache = model.apply(
             {"params": params}, tokens[..., None], cross, src_mask, cache, index, method="decode"
         )
-        return _log_probs(logits), cache
+        return _following(logits[..., 0, :], model.config.target_vocab), cache
 
     return step
 
 
-def with_coverage(model: Transformer, params, cross, src_mask: Array) -> StepFn:
-    """The same step with a cache (past, covered [B,W,S]): what each source position has received.
+def fast_step(
+    config: TransformerConfig, weights: Weights, cross, src_mask: Array, coverage: bool = False
+) -> StepFn:
+    """The same step over decoding's own weights; what fills the last block is never chosen.
 
-    That is cross-attention, its mean over layers and heads, summed over the steps.
+    Its cache is (pool, covered): with `coverage`, what each source position has received in all
+    steps so far, [B,W,S], which is cross-attention, its mean over layers and heads.
     """
 
     def step(tokens, cache, index):
         past, covered = cache
-        (logits, past), sown = model.apply(
-            {"params": params},
-            tokens[..., None],
-            cross,
-            src_mask,
-            past,
-            index,
-            method="decode",
-            mutable=["intermediates"],
-        )
-        layers = [sown["intermediates"][f"decoder_{i}"] for i in range(len(cross))]
-        weights = sum(layer["cross_attention"]["weights"][0] for layer in layers) / len(layers)
-        return _log_probs(logits), (past, covered + weights.mean(1))  # heads; beams were queries
+        logits, past, received = forward.step(config, weights, tokens, cross, src_mask, past, index)
+        covered = covered + received if coverage else None
+        return _following(logits, config.target_vocab), (past, covered)
 
     return step
+
+
+def stages(max_length: int) -> tuple[int, ...]:
+    """The lengths at which the cache grows: few, so that the program is small; 16, 32, 64 .. ."""
+    ends = [1 << power for power in range(4, 31) if 1 << power < max_length]
+    return (*ends, max_length)
 
 
 def ensemble(steps: Sequence[StepFn]) -> StepFn:
@@ -65,15 +66,16 @@ def ensemble(steps: Sequence[StepFn]) -> StepFn:
         caches = tuple(cache for _, cache in found)
         if len(found) == 1:
             return found[0][0], caches
-        each = jnp.stack([log_probs for log_probs, _ in found])
-        return jax.nn.logsumexp(each, axis=0) - jnp.log(jnp.float32(len(found))), caches
+        each = jnp.stack([one.logits - one.total[..., None] for one, _ in found])
+        mean = jax.nn.logsumexp(each, axis=0) - jnp.log(jnp.float32(len(found)))
+        return Next(mean, jnp.zeros(mean.shape[:2])), caches
 
     return step
 
 
 def search(
-    models: Sequence[Transformer],
-    params: Sequence,
+    configs: Sequence[TransformerConfig],
+    weights: Sequence[Weights],
     src: Array,
     limits: Array,
     prefix: Array,
@@ -87,35 +89,58 @@ def search(
     Several models are an ensemble. Outputs begin with `prefix` [B,P], PAD after it; typed `keys`
     [B] seed samples. `max_length` (static) is the room of the cache: no limit may exceed it.
     """
-    o = options
-    batch = (src.shape[0], o.width)
-    steps, caches, bonus = [], [], None
-    for model, p in zip(models, params, strict=True):
-        memory = model.apply({"params": p}, src, method="encode")
-        cross = model.apply({"params": p}, memory, method="cross_kv")
-        cache = empty_cache(model.config, batch, max_length)
-        if o.coverage:
-            cache = (cache, jnp.zeros((*batch, src.shape[1]), jnp.float32))
-        caches.append(cache)
-        steps.append((with_coverage if o.coverage else make_step)(model, p, cross, src != PAD))
-    if o.coverage:
+    o, mask = options, src != PAD
+    # Samples never change places, so each is a row of its own; beams are slots of one.
+    beams = o.method == "beam"
+    rows, slots = (src.shape[0], o.width) if beams else (src.shape[0] * o.width, 1)
+    steps, caches = [], []
+    for config, w in zip(configs, weights, strict=True):
+        cross = forward.cross_kv(config, w, forward.encode(config, w, src, mask))
+        covered = jnp.zeros((src.shape[0], o.width, src.shape[1])) if o.coverage else None
+        caches.append((pool.empty_pool(config, rows, slots), covered))
+        steps.append(fast_step(config, w, cross, mask, bool(o.coverage)))
 
-        def bonus(caches):
-            covered = sum(covered for _, covered in caches) / len(caches)
-            return scoring.coverage_penalty(covered, src != PAD, o.coverage)
+    def extend(caches, length):
+        return tuple(
+            (pool.extend(past, config, length), covered)
+            for (past, covered), config in zip(caches, configs, strict=True)
+        )
 
-    start = jnp.full(src.shape[0], BOS, jnp.int32)
-    common = dict(
-        eos=EOS, max_length=max_length, normalise=_normalise(o), transform=_transform(o, prefix)
+    def reorder(caches, parents):
+        return tuple(
+            (pool.reorder(past, parents), None if covered is None else take(covered, parents))
+            for past, covered in caches
+        )
+
+    def bonus(caches):
+        covered = sum(covered for _, covered in caches) / len(caches)
+        return scoring.coverage_penalty(covered, mask, o.coverage)
+
+    find = _method(o, keys, bonus if o.coverage else None)
+    return find(
+        ensemble(steps),
+        tuple(caches),
+        jnp.full(src.shape[0], BOS, jnp.int32),
+        limits,
+        eos=EOS,
+        max_length=max_length,
+        min_length=o.min_length,
+        normalise=_normalise(o),
+        transform=_transform(o, prefix),
+        ops=CacheOps(reorder, extend, stages(max_length)),
     )
-    find = _method(o, keys, bonus)
-    return find(ensemble(steps), tuple(caches), start, limits, **common)
 
 
-def _log_probs(logits: Array) -> Array:
-    logits = logits[..., 0, :]
-    ids = jnp.arange(logits.shape[-1], dtype=jnp.int32)[None, None]
-    return jnp.where((ids > UNK) | (ids == EOS), jax.nn.log_softmax(logits), -jnp.inf)
+def _following(logits: Array, vocab: int) -> Next:
+    """[B,W,V or more] -> Next: no token that is no text, nor what only fills a block, is chosen."""
+    special = logits[..., : UNK + 1]
+    ids = jnp.arange(UNK + 1, dtype=jnp.int32)[None, None]
+    text = logits.at[..., : UNK + 1].set(jnp.where(ids == EOS, special, -jnp.inf))
+    text = text.at[..., vocab:].set(-jnp.inf)
+    highest = jnp.maximum(choose.highest(text), special.max(-1))[..., None]
+    hidden = jnp.where(ids == EOS, 0.0, jnp.exp(special - highest)).sum(-1)
+    total = jnp.log(jnp.exp(text - highest).sum(-1) + hidden) + highest[..., 0]
+    return Next(text, total)
 
 
 def _normalise(o: SearchOptions) -> scoring.Normalise:
@@ -123,22 +148,22 @@ def _normalise(o: SearchOptions) -> scoring.Normalise:
     return (scoring.average if o.penalty == "average" else scoring.gnmt)(alpha)
 
 
-def _transform(o: SearchOptions, prefix: Array) -> transforms.Transform:
+def _transform(o: SearchOptions, prefix: Array) -> transforms.Transform | None:
     """What the options ask for, in order: the sampler's filters see what the others left."""
     t = transforms
     chosen = [
         (o.repetition_penalty != 1, lambda: t.repetition_penalty(o.repetition_penalty)),
         (o.banned, lambda: t.banned(o.banned)),
         (o.no_repeat_ngrams, lambda: t.no_repeat_ngrams(o.no_repeat_ngrams)),
-        (o.min_length > 1, lambda: t.min_length(o.min_length, EOS)),
         (o.temperature != 1, lambda: t.temperature(o.temperature)),
         (o.top_k, lambda: t.top_k(o.top_k)),
         (o.top_p < 1, lambda: t.top_p(o.top_p)),
         (o.min_p, lambda: t.min_p(o.min_p)),
     ]
-    steered = t.chain(*(make() for wanted, make in chosen if wanted))
+    wanted = [make() for wanted, make in chosen if wanted]
+    steered = t.chain(*wanted)
     if not prefix.shape[1]:
-        return steered
+        return steered if wanted else None
     lengths = jnp.sum(prefix != PAD, axis=1, dtype=jnp.int32)
     return t.forced_prefix(prefix, lengths, steered)
 
@@ -151,6 +176,7 @@ def _method(o: SearchOptions, keys: Array, bonus):
     rules = {"first": lambda: stopping.first(o.patience)}
     rules |= {"bounded": stopping.bounded, "never": stopping.never}
     options = dict(beam_size=o.beam_size, stopping=rules[o.stopping](), bonus=bonus)
+    options |= dict(top_k=choose.top_k)
     if o.groups == 1:
         return partial(beam_search, **options)
     return partial(diverse_beam_search, groups=o.groups, diversity=o.diversity, **options)

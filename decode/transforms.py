@@ -26,29 +26,6 @@ def chain(*transforms: Transform | None) -> Transform:
     return apply
 
 
-def ending(limits: Array, eos: int, before: Transform) -> Transform:
-    """At a sentence's last position (`limits` [B] counts EOS) nothing but EOS; `before` until then.
-
-    What `before` forbids may end there all the same: an output is never cut off without its EOS.
-    """
-
-    def apply(log_probs, tokens, index):
-        last = (index + 1 >= limits)[:, None, None]
-        only = jnp.where(_is(log_probs, eos), log_probs, -jnp.inf)
-        return jnp.where(last, only, before(log_probs, tokens, index))
-
-    return apply
-
-
-def min_length(length: int, eos: int) -> Transform:
-    """No EOS before `length` tokens, EOS included, are there."""
-
-    def apply(log_probs, tokens, index):
-        return jnp.where((index + 1 < length) & _is(log_probs, eos), -jnp.inf, log_probs)
-
-    return apply
-
-
 def forced_prefix(prefix: Array, lengths: Array, then: Transform) -> Transform:
     """Outputs begin with `prefix` [B,P], of which `lengths` [B] tokens are real, whatever `then`.
 

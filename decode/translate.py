@@ -5,22 +5,23 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from data.batch import EOS, pad_rows
 from data.tokenizer import Vocabulary
+from decode import compile
 from decode.beam import Hypotheses
 from decode.mbr import expected_utilities
 from decode.options import InputError, SearchOptions
 from decode.search import search
+from decode.weights import PRECISIONS, pack
 from model import Transformer
-from model.sharding import batch_sharding, batch_shards, make_mesh, use_mesh
-from model.transformer import unroll_layers
+from model.sharding import batch_sharding, batch_shards, make_mesh, replicated
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,12 @@ class Translator:
     not depend on its batch. `max_input` is what happens to an input of more tokens than that:
     "split:256" translates it in pieces, cut at sentence ends or else between words, and
     "refuse:256" raises InputError with the line's number. `others` are further models with their
-    parameters, of the same vocabulary, that make an ensemble with the first.
+    parameters, of the same vocabulary, that make an ensemble with the first. `precision` is that of
+    the matrices: float32 whatever the model was trained in, or else bfloat16 or int8, which are
+    faster and a little less exact (decode/weights.py).
+
+    Every device of the mesh searches for its own rows, with all weights and without a word to the
+    others.
     """
 
     def __init__(
@@ -64,9 +70,12 @@ class Translator:
         options: SearchOptions | None = None,
         *,
         others: Sequence[tuple[Transformer, object]] = (),
+        precision: str = "float32",
         tokens_per_batch: int = 2048,
         max_input: str = "split:256",
     ):
+        if precision not in PRECISIONS:
+            raise InputError(f"--precision={precision} is not one of: {', '.join(PRECISIONS)}")
         policy, _, size = max_input.partition(":")
         if policy not in ("split", "refuse") or not (size or "256").isdecimal() or size == "0":
             raise InputError(f"--max_input={max_input} is not split:TOKENS or refuse:TOKENS")
@@ -84,12 +93,15 @@ class Translator:
             self.max_input = min(self.max_input, self.max_output - 1)
         self.vocabulary, self.tokens_per_batch = vocabulary, tokens_per_batch
         self.mesh = mesh or make_mesh(devices=jax.devices()[:1])
-        self._config = model.config
-        # In float32 whatever it was trained in: else roundings would tie a sentence to its batch.
-        unrolled = [unroll_layers(replace(m.config, dtype="float32"), p) for m, p in models]
-        self.params = tuple(p for _, p in unrolled)
-        self._search = jax.jit(
-            partial(_seeded_search, tuple(Transformer(c) for c, _ in unrolled), options=options),
+        configs = tuple(m.config for m, _ in models)
+        self._packs = [
+            jax.jit(partial(pack, c, precision=precision), out_shardings=replicated(self.mesh))
+            for c in configs
+        ]
+        self.weights = tuple(make(p) for make, (_, p) in zip(self._packs, models, strict=True))
+        self._search = compile.jit(
+            partial(_seeded_search, configs, mesh=self.mesh, options=options),
+            precision,
             static_argnames="max_length",
         )
         self.shapes: set[tuple[int, ...]] = set()  # (rows, source, prefix): a compilation each
@@ -97,7 +109,7 @@ class Translator:
     def with_params(self, params) -> "Translator":
         """The same translator for other parameters of the same shapes; compiles nothing anew."""
         other = copy.copy(self)
-        other.params = (unroll_layers(self._config, params)[1], *self.params[1:])
+        other.weights = (self._packs[0](params), *self.weights[1:])
         return other
 
     def translate(
@@ -198,9 +210,8 @@ class Translator:
         seeds[: len(pieces)] = [piece.seed for piece in pieces]
         src = pad_rows([[*piece.ids, EOS] for piece in pieces], rows, length)
         prefix = pad_rows([piece.prefix for piece in pieces], rows, prefix_room)
-        with use_mesh(self.mesh):
-            batch = jax.device_put((src, limits, prefix, seeds), batch_sharding(self.mesh))
-            found = self._search(self.params, *batch, max_length=self._limit(length))
+        batch = jax.device_put((src, limits, prefix, seeds), batch_sharding(self.mesh))
+        found = jax.device_get(self._search(self.weights, *batch, max_length=self._limit(length)))
         for row in range(len(pieces)):
             yield self._best(jax.tree.map(lambda leaf, row=row: leaf[row], found))
 
@@ -227,9 +238,21 @@ class Translator:
         ]
 
 
-def _seeded_search(models, params, src, limits, prefix, seeds, *, options, max_length):
-    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(options.seed)))(seeds)
-    return search(models, params, src, limits, prefix, keys, options=options, max_length=max_length)
+def _seeded_search(configs, weights, src, limits, prefix, seeds, *, mesh, options, max_length):
+    def shard(weights, src, limits, prefix, seeds):
+        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(options.seed)))(seeds)
+        return search(
+            configs, weights, src, limits, prefix, keys, options=options, max_length=max_length
+        )
+
+    rows = batch_sharding(mesh).spec
+    return jax.shard_map(
+        shard,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), rows, rows, rows, rows),
+        out_specs=rows,
+        check_vma=False,  # each device's loop ends when its own rows are done
+    )(weights, src, limits, prefix, seeds)
 
 
 def _joined(parts: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:

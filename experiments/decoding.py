@@ -7,6 +7,7 @@ from absl import flags
 
 from decode.options import METHODS, PENALTIES, STOPPING, InputError, SearchOptions
 from decode.translate import Translator
+from decode.weights import PRECISIONS
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by BLEU), last, or a step's number.")
@@ -18,6 +19,12 @@ MAX_INPUT = flags.DEFINE_string(
 )
 ENSEMBLE = flags.DEFINE_list(
     "ensemble", [], "More runs' folders: the mean of all models' probabilities. One vocabulary."
+)
+PRECISION = flags.DEFINE_enum(
+    "precision",
+    "float32",
+    PRECISIONS,
+    "Of the weights' matrices: bfloat16 or int8 are faster and a little less exact.",
 )
 BAN = flags.DEFINE_multi_string("ban", [], "A word or phrase that no output contains; repeatable.")
 SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's or the default
@@ -103,5 +110,6 @@ def make_translator(trained) -> Translator:
         trained.mesh,
         options,
         others=others,
+        precision=PRECISION.value,
         max_input=MAX_INPUT.value,
     )

@@ -16,12 +16,12 @@ from model.config import TransformerConfig
 from model.dropout import Dropout
 from model.sharding import constrain
 
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "silu": jax.nn.silu,
 }
-_GATES = {"reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
+GATES = {"reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
 
 
 class Norm(nn.Module):
@@ -59,8 +59,8 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         c = self.config
-        gate = _GATES.get(c.activation)
-        hidden = _ACTIVATIONS[gate or c.activation](self._dense("hidden", c.d_ff)(x))
+        gate = GATES.get(c.activation)
+        hidden = ACTIVATIONS[gate or c.activation](self._dense("hidden", c.d_ff)(x))
         if gate:
             hidden *= self._dense("gate", c.d_ff)(x)
         hidden = constrain(hidden, "batch", "length", "mlp")

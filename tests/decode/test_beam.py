@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decode.beam import beam_search, best_continuations
+from decode.beam import Next, beam_search, best_continuations
 from decode.diverse import diverse_beam_search
 from decode.sample import likeliest, sample
 from decode.scoring import average, gnmt, length_penalty
@@ -39,7 +39,10 @@ def language(seed: int, batch: int, vocab: int, length: int, sharpness: float = 
         code = jnp.where(
             index == 0, cache, cache + (tokens + 1) * base ** jnp.maximum(index - 1, 0)
         )
-        return jax.vmap(lambda rows, c: rows[c])(table, code), code
+        # Any constant may be taken out of a row, if the total says so.
+        total = jnp.sin(code.astype(jnp.float32))
+        log_probs = jax.vmap(lambda rows, c: rows[c])(table, code)
+        return Next(log_probs + total[..., None], total), code
 
     return log_prob, step
 
@@ -100,6 +103,23 @@ def test_a_beam_of_every_prefix_is_exhaustive_search(seed, alpha):
         ):
             assert tuple(row[:size]) == tokens
             assert not row[size:].any()
+
+
+@pytest.mark.parametrize("search", [beam_search, sample])
+def test_no_output_is_shorter_than_asked_nor_longer_than_its_limit(search):
+    batch, vocab, length = 4, 3, 4
+    log_prob, step = language(11, batch, vocab, length)
+    limits = [4, 3, 2, 1]
+    width = vocab**length if search is beam_search else 1
+    found = run(step, batch, width, 0.6, limits, length, search=search, min_length=3)
+    for b, limit in enumerate(limits):
+        lengths = [n for n, s in zip(found.lengths[b], found.scores[b], strict=True) if s > -np.inf]
+        assert all(min(3, limit) <= n <= limit for n in lengths)
+        if search is beam_search:
+            outputs = every_output(log_prob, b, vocab, limit, 0.6)
+            expected = [s for s, tokens in outputs if len(tokens) >= min(3, limit)]
+            np.testing.assert_allclose(found.scores[b, : len(expected)], expected, rtol=1e-5)
+            assert len(lengths) == len(expected)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
@@ -164,8 +184,7 @@ def test_a_sentence_does_not_depend_on_its_batch_mates(search):
 
         def alone(tokens, cache, index, b=b):
             rows = jnp.broadcast_to(tokens, (batch, width)), jnp.broadcast_to(cache, (batch, width))
-            log_probs, cache = step(*rows, index)
-            return log_probs[b : b + 1], cache[b : b + 1]
+            return jax.tree.map(lambda leaf: leaf[b : b + 1], step(*rows, index))
 
         one = run(alone, 1, width, 0.6, limits[b : b + 1], length, search=search)
         for single, many in zip(one, whole, strict=True):
@@ -218,7 +237,8 @@ def test_waiting_finds_what_haste_does_not(stopping, length):
     def step(tokens, cache, index):
         start = jnp.log(jnp.array([0.6, 0.3, 0.1]))
         later = jnp.log(jnp.array([[1e-9, 1.0, 1e-9], [1.0, 1e-9, 1e-9]]))[index // 3]
-        return jnp.broadcast_to(jnp.where(index == 0, start, later), (1, 1, 3)), cache
+        row = jnp.where(index == 0, start, later)
+        return Next(jnp.broadcast_to(row, (1, 1, 3)), jnp.zeros((1, 1))), cache
 
     options = dict(stopping=stopping, normalise=average())
     found = run(step, 1, 1, 0, [4], 4, **options)

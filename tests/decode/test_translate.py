@@ -17,8 +17,9 @@ from decode.bleu import score
 from decode.force import alignment, force
 from decode.mbr import expected_utilities
 from decode.options import InputError, SearchOptions
-from decode.search import make_step, search
+from decode.search import plain_step, search
 from decode.translate import Translator, split_text
+from decode.weights import pack
 from model import Transformer, TransformerConfig, empty_cache
 from model.sharding import make_mesh
 
@@ -131,8 +132,8 @@ def test_greedy_is_a_loop_over_the_whole_model(params):
     limits = jnp.array([7, 5], jnp.int32)
     nothing = jnp.zeros((2, 0), jnp.int32), jax.random.split(jax.random.key(0), 2)
     found = search(
-        [Transformer(CONFIG)],
-        [params],
+        [CONFIG],
+        [pack(CONFIG, params)],
         src,
         limits,
         *nothing,
@@ -343,8 +344,9 @@ def test_what_stands_for_no_text_cannot_be_chosen(params):
     model, src = Transformer(CONFIG), jnp.array([[5, 6, EOS]], jnp.int32)
     apply = lambda *args, **how: model.apply({"params": params}, *args, **how)  # noqa: E731
     cross = apply(apply(src, method="encode"), method="cross_kv")
-    step = make_step(model, params, cross, src != PAD)
+    step = plain_step(model, params, cross, src != PAD)
     found, _ = step(jnp.full((1, 2), BOS), empty_cache(CONFIG, (1, 2), 4), 0)
+    found = found.logits - found.total[..., None]
     whole = jax.nn.log_softmax(apply(src, jnp.full((1, 1), BOS)))[0, 0]
     assert np.flatnonzero(np.isneginf(found[0, 0])).tolist() == [PAD, BOS, UNK]
     allowed = [i for i in range(300) if i not in (PAD, BOS, UNK)]

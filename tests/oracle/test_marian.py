@@ -14,6 +14,7 @@ from transformers import MarianConfig, MarianMTModel
 from data.batch import BOS, EOS, PAD, UNK
 from decode.options import SearchOptions
 from decode.search import search
+from decode.weights import pack
 from model import Transformer, TransformerConfig
 
 D, H, F, V = 32, 4, 48, 40
@@ -148,8 +149,8 @@ def test_translations_are_equal(pair, beams, alpha):
     options = SearchOptions(beam_size=beams, penalty="average", alpha=alpha, n_best=beams)
     found = jax.jit(
         lambda src: search(
-            [model],
-            [params],
+            [model.config],
+            [pack(model.config, params)],
             src,
             jnp.full(len(src), LIMIT, jnp.int32),
             jnp.zeros((len(src), 0), jnp.int32),

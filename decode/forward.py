@@ -1,0 +1,186 @@
+"""The model over decoding's `Weights`: encode, the source's keys and values, one cached step.
+
+The same function as model.Transformer (the tests hold them equal for every switch), written for
+speed where nothing is to be trained: sums and residuals in float32, products in the weights' own
+type, keys [K,S] and values [S,V] as the products read them. These are float32 in any precision:
+CPUs convert a whole bfloat16 buffer to float32 and back to change a part of it.
+Axes: B batch, W beam, Z beams of a row of the pool, S source, D, H heads, K, V (head widths).
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from decode import pool
+from decode.pool import Block, Pool
+from decode.weights import Int8, Layer, Norm, Weights
+from model import TransformerConfig
+from model.embedding import rotate, sinusoids
+from model.layers import ACTIVATIONS, GATES
+
+Product = Callable[[Array, Array], Array]  # [B,H,Q,I], [B,H,I,O] -> [B,H,Q,O]
+
+
+def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> Array:
+    """src [B,S] ids, mask [B,S] (True: a token) -> memory float32 [B,S,D]."""
+    places = jnp.arange(src.shape[1], dtype=jnp.int32)
+    x = weights.source_table[src]
+    x = _placed(c, x, weights.source_positions, places)
+    for layer in weights.encoder:
+
+        def attend(x, layer=layer):
+            q, k, v = _split(c, layer.qkv(x))
+            q, k = (_turned(c, part, places) for part in (q, k))
+            kept = Block(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
+            return layer.out(attention(q, [kept], [mask[:, None]])[0])
+
+        x = _framed(c, x, layer.norm, attend)
+        x = _framed(c, x, layer.feed_forward_norm, lambda x, layer=layer: _forward(c, layer, x))
+    return x if weights.encoder_norm is None else _normed(c, x, weights.encoder_norm)
+
+
+def cross_kv(c: TransformerConfig, weights: Weights, memory: Array) -> tuple[Block, ...]:
+    """memory [B,S,D] -> each decoder layer's keys [B,H,K,S] and values [B,H,S,V] of it."""
+    kept = []
+    for layer in weights.decoder:
+        k, v = _split(c, layer.cross_kv(memory), queries=False)
+        kept.append(Block(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
+    return tuple(kept)
+
+
+def step(
+    c: TransformerConfig,
+    weights: Weights,
+    tokens: Array,
+    cross: Sequence[Block],
+    mask: Array,
+    past: Pool,
+    index: Array,
+) -> tuple[Array, Pool, Array]:
+    """The logits after one more token of each beam, given what came before it.
+
+    tokens [B,W], mask [B,S], index: how many tokens came before -> logits float32 [B,W,V] (and
+    what fills the last block, -inf), the pool with this token, and the cross-attention weights
+    [B,W,S], the mean over layers and heads.
+    """
+    place = jnp.reshape(index, (1,))
+    y = weights.target_table[tokens]
+    y = _placed(c, y, weights.target_positions, place)
+    past, masks = pool.arrive(past, index)
+    rows = past.ancestry.shape[:2]
+    product = _few_queries(weights, c.num_heads // c.kv_heads * tokens.shape[1])
+    layers, received = [], []
+    for layer, kept, blocks in zip(weights.decoder, cross, past.layers, strict=True):
+
+        def attend_self(y, layer=layer, blocks=blocks):
+            q, k, v = _split(c, layer.qkv(y.reshape(*rows, -1)))
+            q, k = (_turned(c, part, place) for part in (q, k))
+            layers.append(pool.write(blocks, k, v, index))
+            return layer.out(attention(q, layers[-1], masks, product)[0]).reshape(y.shape)
+
+        def attend_cross(y, layer=layer, kept=kept):
+            q = layer.cross_query(y).reshape(*y.shape[:2], c.num_heads, c.key_width)
+            mixed, weights = attention(q, [kept], [mask[:, None]], product)
+            received.append(weights[0].mean(1))
+            return layer.cross_out(mixed)
+
+        y = _framed(c, y, layer.norm, attend_self)
+        y = _framed(c, y, layer.cross_norm, attend_cross)
+        y = _framed(c, y, layer.feed_forward_norm, lambda y, layer=layer: _forward(c, layer, y))
+    if weights.decoder_norm is not None:
+        y = _normed(c, y, weights.decoder_norm)
+    past = past._replace(layers=tuple(layers))
+    return weights.logits(y), past, sum(received) / len(received)
+
+
+def attention(
+    q: Array, blocks: Sequence[Block], masks: Sequence[Array], product: Product = jnp.matmul
+) -> tuple[Array, list[Array]]:
+    """Queries q [B,Q,H,K] over blocks of keys, masks [B,Q or 1,S] -> [B,Q,H*V], weights [B,H,Q,S].
+
+    One softmax over all blocks, whose keys need not lie together. G query heads in a row share a
+    key head, as in model/attention.py.
+    """
+    batch, queries, heads, width = q.shape
+    kv_heads = blocks[0].k.shape[1]
+    shape = (batch, kv_heads, heads // kv_heads, queries)
+    q = (q * width**-0.5).reshape(batch, queries, *shape[1:3], width).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(batch, kv_heads, -1, width)  # a key head's queries side by side
+    scores = []
+    for (k, _), mask in zip(blocks, masks, strict=True):
+        each = product(q, k)
+        each = jnp.where(mask[:, None, None], each.reshape(*shape, -1), jnp.finfo(jnp.float32).min)
+        scores.append(each)
+    highest = jnp.stack([each.max(-1) for each in scores]).max(0)[..., None]
+    grown = [jnp.exp(each - highest) for each in scores]
+    total = sum(each.sum(-1) for each in grown)[..., None]
+    mixed = 0.0
+    for (_, v), each in zip(blocks, grown, strict=True):
+        mixed += product(each.reshape(batch, kv_heads, -1, v.shape[2]), v)
+    mixed = mixed.reshape(*shape, -1) / total
+    mixed = mixed.transpose(0, 3, 1, 2, 4).reshape(batch, queries, -1)
+    return mixed, [(each / total).reshape(batch, heads, queries, -1) for each in grown]
+
+
+def _sums(x: Array, y: Array) -> Array:
+    """x [B,H,Q,I] times y [B,H,I,O] as one fused sum, which the barriers keep apart."""
+    x, y = jax.lax.optimization_barrier((x, y))
+    return jax.lax.optimization_barrier(jnp.sum(x[..., None] * y[:, :, None], axis=-2))
+
+
+def _few_queries(weights: Weights, count: int) -> Product:
+    """The product for `count` queries a head: many tiny ones, and on CPUs slow ones.
+
+    With float32 weights a fused sum takes half their time there. With others it gains nothing
+    (decode/compile.py has other options then), and a single query has a product of its own.
+    """
+    exact = not isinstance(weights.logits.weight, Int8) and weights.logits.weight.dtype == "float32"
+    return _sums if exact and 1 < count <= 8 and jax.default_backend() == "cpu" else jnp.matmul
+
+
+def _split(c: TransformerConfig, x: Array, queries: bool = True) -> list[Array]:
+    """[B,T,all widths] -> (queries,) keys and values, [B,T,heads,width] each."""
+    parts, at = [], 0
+    wanted = [(c.num_heads, c.key_width)] * queries
+    for heads, width in [*wanted, (c.kv_heads, c.key_width), (c.kv_heads, c.value_width)]:
+        parts.append(x[..., at : at + heads * width].reshape(*x.shape[:2], heads, width))
+        at += heads * width
+    return parts
+
+
+def _turned(c: TransformerConfig, x: Array, places: Array) -> Array:
+    """[B,T,H,K], rotated where positions are rotary; a single place is all T's."""
+    if c.positions != "rotary":
+        return x
+    return rotate(x.swapaxes(1, 2), places).swapaxes(1, 2)
+
+
+def _placed(c: TransformerConfig, x: Array, table: Array | None, places: Array) -> Array:
+    if c.positions == "rotary":
+        return x
+    if c.positions == "learned":
+        return x + jnp.take(table, places, axis=0, mode="clip")[None]
+    return x + sinusoids(places, c.d_model, halves="halves" in c.positions)[None]
+
+
+def _framed(c: TransformerConfig, x: Array, norm: Norm, sublayer) -> Array:
+    if c.norm == "post":
+        return _normed(c, x + sublayer(x), norm)
+    return x + sublayer(_normed(c, x, norm))
+
+
+def _normed(c: TransformerConfig, x: Array, norm: Norm) -> Array:
+    if norm.bias is not None:
+        x -= x.mean(-1, keepdims=True)
+    x *= jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + c.norm_epsilon)
+    x *= norm.scale[None, None]
+    return x if norm.bias is None else x + norm.bias[None, None]
+
+
+def _forward(c: TransformerConfig, layer: Layer, x: Array) -> Array:
+    hidden = ACTIVATIONS[GATES.get(c.activation, c.activation)](layer.hidden(x))
+    if layer.gate is not None:
+        hidden *= layer.gate(x)
+    return layer.feed_forward_out(hidden)

@@ -1,0 +1,83 @@
+"""A cache that search only appends to: keys and values in slots, and each beam's way through them.
+
+A row's Z beams write what they see at a position into Z slots, beam z into slot z, and nothing is
+ever moved: when beams are reordered, so is only `ancestry`, which slot of every position a beam
+descends from. All beams of a row attend to all its slots, each through its own mask: Z times the
+products, in exchange for no copy at all and for one read of the cache by Z queries together.
+
+The pool grows by blocks of static length, a stage of the search each, so that early steps do not
+pay for late positions, and what is old is not copied.
+Axes: R rows (sentences), Z slots (a sentence's beams), N positions of a block, H key heads, K, V.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from decode.beam import take
+from model import TransformerConfig
+
+
+class Block(NamedTuple):
+    """One layer's keys [R,H,K,N*Z] and values [R,H,N*Z,V], positions in order, slots within."""
+
+    k: Array
+    v: Array
+
+
+class Pool(NamedTuple):
+    """All layers' blocks, [layer][block], and ancestry [R,Z,L] int32 over their L positions."""
+
+    layers: tuple[tuple[Block, ...], ...]
+    ancestry: Array
+
+
+def empty_pool(config: TransformerConfig, rows: int, slots: int) -> Pool:
+    """A pool without room: `extend` makes it."""
+    return Pool(((),) * config.decoder_layers, jnp.zeros((rows, slots, 0), jnp.int32))
+
+
+def extend(pool: Pool, config: TransformerConfig, length: int) -> Pool:
+    """The pool with one more block, so that it has room for `length` positions."""
+    rows, slots, there = pool.ancestry.shape
+    room = (length - there) * slots
+    heads = (rows, config.kv_heads)
+    block = lambda: Block(  # noqa: E731
+        jnp.zeros((*heads, config.key_width, room)),
+        jnp.zeros((*heads, room, config.value_width)),
+    )
+    ancestry = jnp.pad(pool.ancestry, ((0, 0), (0, 0), (0, length - there)))
+    return Pool(tuple((*blocks, block()) for blocks in pool.layers), ancestry)
+
+
+def reorder(pool: Pool, parents: Array) -> Pool:
+    """The pool in which beam z goes on from where beam `parents` [R,Z] was."""
+    return pool._replace(ancestry=take(pool.ancestry, parents))
+
+
+def arrive(pool: Pool, index: Array) -> tuple[Pool, tuple[Array, ...]]:
+    """Every beam stands in its own slot at `index`; and what beams may attend to, a block each.
+
+    The masks are bool [R,Z,N*Z].
+    """
+    rows, slots, length = pool.ancestry.shape
+    own = jnp.broadcast_to(jnp.arange(slots, dtype=jnp.int32)[None, :, None], (rows, slots, 1))
+    ancestry = lax.dynamic_update_slice_in_dim(pool.ancestry, own, index, axis=2)
+    past = jnp.arange(length, dtype=jnp.int32) <= index
+    mine = ancestry[..., None] == jnp.arange(slots, dtype=jnp.int32)[None, None, None]
+    mask = (mine & past[None, None, :, None]).reshape(rows, slots, length * slots)
+    sizes = [block.k.shape[-1] for block in pool.layers[0]]
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    masks = tuple(mask[..., at : at + size] for at, size in zip(starts, sizes, strict=True))
+    return pool._replace(ancestry=ancestry), masks
+
+
+def write(blocks: tuple[Block, ...], k: Array, v: Array, index: Array) -> tuple[Block, ...]:
+    """One layer's blocks with k [R,Z,H,K], v [R,Z,H,V] at position `index`, in the last block."""
+    *old, (keys, values) = blocks
+    slots = k.shape[1]
+    at = index * slots - sum(block.k.shape[-1] for block in old)
+    keys = lax.dynamic_update_slice_in_dim(keys, k.transpose(0, 2, 3, 1), at, axis=3)
+    values = lax.dynamic_update_slice_in_dim(values, v.transpose(0, 2, 1, 3), at, axis=2)
+    return (*old, Block(keys, values))

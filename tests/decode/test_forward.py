@@ -1,0 +1,129 @@
+"""Decoding's own weights, pool and step against the model that trains, for every switch."""
+
+from dataclasses import replace
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data.batch import EOS, PAD
+from decode import choose, forward, pool
+from decode.beam import take
+from decode.search import fast_step, plain_step, stages
+from decode.weights import BLOCK, PRECISIONS, pack
+from model import Transformer, TransformerConfig, empty_cache
+
+PLAIN = TransformerConfig(
+    vocab_size=150, encoder_layers=2, decoder_layers=2, d_model=16, d_ff=24, num_heads=4
+)
+VARIANTS = {
+    "paper": {},
+    "pre": {"norm": "pre", "norm_kind": "rms", "ff_bias": False},
+    "rotary": {"positions": "rotary", "num_kv_heads": 2, "activation": "swiglu", "norm": "pre"},
+    "learned": {"positions": "learned", "max_length": 30, "attention_bias": True, "tying": "none"},
+    "halves": {"positions": "sinusoidal_halves", "activation": "gelu", "tying": "decoder"},
+    "widths": {"d_k": 6, "d_v": 10, "num_kv_heads": 1, "attention_bias": True},
+    "uneven": {"vocab_size": 256, "target_vocab_size": 131, "tying": "none", "activation": "geglu"},
+    "scanned": {"scan_layers": True, "activation": "reglu"},
+    "bfloat16": {"dtype": "bfloat16"},  # trained so; decoding is in float32 all the same
+}
+B, W, L = 3, 4, 20
+
+
+def made(config):
+    ids = jnp.ones((1, 2), jnp.int32)
+    params = nn.unbox(Transformer(config).init(jax.random.key(1), ids, ids))["params"]
+    noise = lambda p: p + 0.05 * jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
+    return jax.tree.map(noise, params)
+
+
+def walk(config, weights, src, steps=L, coverage=False):
+    """Log-probabilities [steps,B,W,V] as beams wander at random through the pool's stages."""
+    mask = src != PAD
+    cross = forward.cross_kv(config, weights, forward.encode(config, weights, src, mask))
+    step = jax.jit(fast_step(config, weights, cross, mask, coverage))
+    cache = pool.empty_pool(config, B, W), jnp.zeros((B, W, src.shape[1])) if coverage else None
+    return wander(
+        step, cache, steps, lambda c, rows: (pool.reorder(c[0], rows), c[1]),
+        lambda c, length: (pool.extend(c[0], config, length), c[1]),
+    )  # fmt: skip
+
+
+def wander(step, cache, steps, reorder, extend):
+    random, found = np.random.default_rng(0), []
+    ends = iter(stages(steps))
+    room = 0
+    for index in range(steps):
+        if index == room:
+            room = next(ends)
+            cache = extend(cache, room)
+        tokens = jnp.asarray(random.integers(4, 100, (B, W)), jnp.int32)
+        following, cache = step(tokens, cache, jnp.int32(index))
+        found.append(np.asarray(following.logits - following.total[..., None]))
+        cache = reorder(cache, jnp.asarray(random.integers(0, W, (B, W)), jnp.int32))
+    return np.stack(found), cache
+
+
+def sources():
+    src = np.random.default_rng(1).integers(4, 100, (B, 7)).astype(np.int32)
+    src[0, 4:], src[1, 2:] = PAD, PAD
+    src[:, 0] = EOS
+    return jnp.asarray(src)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_step_over_the_pool_is_the_models_own(name):
+    config = replace(PLAIN, **VARIANTS[name])
+    params, src = made(config), sources()
+    found, _ = walk(config, pack(config, params), src)
+    model = Transformer(replace(config, dtype="float32"))
+    apply = jax.jit(model.apply, static_argnames="method")
+    memory = apply({"params": params}, src, method="encode")
+    cross = apply({"params": params}, memory, method="cross_kv")
+    expected, _ = wander(
+        jax.jit(plain_step(model, params, cross, src != PAD)),
+        empty_cache(model.config, (B, W), L),
+        L,
+        lambda cache, rows: jax.tree.map(lambda leaf: take(leaf, rows), cache),
+        lambda cache, length: cache,
+    )
+    vocab = config.target_vocab
+    np.testing.assert_allclose(found[..., :vocab], expected, atol=5e-5, rtol=0)
+    assert found.shape[-1] % BLOCK == 0 and np.isneginf(found[..., vocab:]).all()
+
+
+def test_coverage_is_the_cross_attention_that_was_received():
+    config, src = PLAIN, sources()
+    _, (_, covered) = walk(config, pack(config, made(config)), src, steps=5, coverage=True)
+    received = np.where(src[:, None] == PAD, 0.0, covered)
+    np.testing.assert_allclose(received.sum(-1), 5.0, rtol=1e-5)
+    np.testing.assert_allclose(covered, received, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_lower_precisions_are_near(precision):
+    config, src = replace(PLAIN, d_model=64, d_ff=128), sources()
+    params = made(config)
+    exact, _ = walk(config, pack(config, params), src, steps=8)
+    near, _ = walk(config, pack(config, params, precision), src, steps=8)
+    finite = np.isfinite(exact)
+    error = np.abs(near[finite] - exact[finite]).max()
+    assert error < {"float32": 1e-6, "bfloat16": 0.2, "int8": 0.4}[precision]
+    assert (error > 1e-3) == (precision != "float32")
+
+
+@pytest.mark.parametrize("vocab", [5, BLOCK, 20 * BLOCK, 20 * BLOCK + 1])
+@pytest.mark.parametrize("values", [3, 10_000])
+def test_the_best_by_blocks_are_the_best(vocab, values):
+    """Few values, so many ties; and many, so few."""
+    rng = np.random.default_rng(vocab)
+    x = jnp.asarray(rng.integers(0, values, (2, 3, vocab)), jnp.float32)
+    x = jnp.where(jnp.asarray(rng.random(x.shape) < 0.3), -jnp.inf, x)
+    for count in (1, 4, min(8, vocab)):
+        count = min(count, vocab)
+        for found, expected in zip(choose.top_k(x, count), jax.lax.top_k(x, count), strict=True):
+            np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(choose.argmax(x), jnp.argmax(x, -1))
+    np.testing.assert_array_equal(choose.highest(x), x.max(-1))
