@@ -33,6 +33,9 @@ StepFn = Callable[[Array, object, Array], tuple[Next, object]]
 # and tokens, each [B,C]
 Choose = Callable[[Array, Array], tuple[Array, Array, Array]]
 
+# (a sentence's tokens [B,L], how many of them there are, which sentences still go on [B])
+Watch = Callable[[Array, Array, Array], None]
+
 
 class CacheOps(NamedTuple):
     """What a search does to a cache between steps; what is here suits leaves that begin [B,W].
@@ -87,6 +90,7 @@ def beam_search(
     top_k: Callable[[Array, int], tuple[Array, Array]] = jax.lax.top_k,
     choose: Choose | None = None,
     bonus: Callable[[object], Array] | None = None,
+    watch: Watch | None = None,
 ) -> Hypotheses:
     """The best outputs under `step`, W = `beam_size` for each of B sentences.
 
@@ -100,7 +104,8 @@ def beam_search(
     `transform` changes the log-probabilities that continuations compete with; scores returned are
     always those of `step` itself, `normalise`d by length, plus `bonus(cache)` [B,W] (a coverage
     penalty, say). `ops` tells how the cache is kept, `top_k` finds the highest scores and their
-    places in rows [B,W,V], and `choose` replaces how the candidates are picked.
+    places in rows [B,W,V], and `choose` replaces how the candidates are picked. `watch` sees the
+    best live hypothesis after every step.
     """
     (batch,), width = start.shape, beam_size
     # Twice W: even if W of the candidates end, W are left to live on.
@@ -167,6 +172,8 @@ def beam_search(
         live = live._replace(scores=jnp.where(take(ends, kept), -jnp.inf, live.scores))
         parents = take(beams, kept)
         dead = jnp.isneginf(live.scores).all(1)
+        if watch is not None:
+            watch(live.tokens[:, 0], s.index + 1, ~s.stopped)
         over = stopping.over(pool.scores, live.scores.max(1), s.index + 1, limits, normalise, width)
         return _State(
             index=s.index + 1,

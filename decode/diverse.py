@@ -12,6 +12,7 @@ from decode.beam import (
     CacheOps,
     Hypotheses,
     StepFn,
+    Watch,
     beam_search,
     best_continuations,
     best_of,
@@ -34,6 +35,7 @@ def diverse_beam_search(
     ops: CacheOps | None = None,
     top_k=jax.lax.top_k,
     bonus=None,
+    watch: Watch | None = None,
     **options,
 ) -> Hypotheses:
     """`beam_search` with its W = `beam_size` beams in `groups` of W / G, each with its own pool.
@@ -89,6 +91,7 @@ def diverse_beam_search(
         transform=grouped_transform if transform else None,
         ops=ops._replace(reorder=reorder),
         bonus=bonus and (lambda cache: apart(bonus(cache))),
+        watch=watch and (lambda tokens, length, on: watch(tokens[::groups], length, on[::groups])),
         choose=choose,
         **options,
     )

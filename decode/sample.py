@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from decode.beam import CacheOps, Hypotheses, StepFn, choices, whole
+from decode.beam import CacheOps, Hypotheses, StepFn, Watch, choices, whole
 from decode.choose import argmax
 from decode.scoring import Normalise
 from decode.transforms import Transform
@@ -30,6 +30,7 @@ def sample(
     min_length: int = 1,
     transform: Transform | None = None,
     ops: CacheOps | None = None,
+    watch: Watch | None = None,
 ) -> Hypotheses:
     """W = `width` independent outputs for each of B sentences, in the order they are numbered.
 
@@ -56,11 +57,14 @@ def sample(
             new = jnp.where(ended, 0, new)
             return jax.lax.dynamic_update_index_in_dim(part, new[..., None], index, axis=2)
 
+        grown = append(tokens, token)
+        if watch is not None:
+            watch(grown[:, 0], index + 1, ~ended[:, 0])
         return (
             index + 1,
             cache,
             token,
-            append(tokens, token),
+            grown,
             append(token_scores, gained),
             jnp.where(ended, lengths, index + 1),
             ended | (token == eos),

@@ -9,7 +9,7 @@ from jax import Array
 
 from data.batch import BOS, EOS, PAD, UNK
 from decode import choose, forward, pool, scoring, stopping, transforms
-from decode.beam import CacheOps, Hypotheses, Next, StepFn, beam_search, take
+from decode.beam import CacheOps, Hypotheses, Next, StepFn, Watch, beam_search, take
 from decode.diverse import diverse_beam_search
 from decode.options import SearchOptions
 from decode.sample import drawn, likeliest, sample
@@ -83,6 +83,7 @@ def search(
     *,
     options: SearchOptions,
     max_length: int,
+    watch: Watch | None = None,
 ) -> Hypotheses:
     """src [B,S] (with EOS, PAD after it), limits [B] -> Hypotheses [B,W,...]; pure, to be jitted.
 
@@ -128,6 +129,7 @@ def search(
         normalise=_normalise(o),
         transform=_transform(o, prefix),
         ops=CacheOps(reorder, extend, stages(max_length)),
+        watch=watch,
     )
 
 

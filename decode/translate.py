@@ -1,7 +1,6 @@
 """Sentences in, sentences out: as many, in the same order."""
 
 import copy
-import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 from data.batch import EOS, pad_rows
 from data.tokenizer import Vocabulary
 from decode import compile
+from decode.batching import batches, split_text
 from decode.beam import Hypotheses
 from decode.mbr import expected_utilities
 from decode.options import InputError, SearchOptions
@@ -26,12 +26,17 @@ from model.sharding import batch_sharding, batch_shards, make_mesh, replicated
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One translation: text, normalised score, token ids with EOS and their log-probabilities."""
+    """One translation: text, normalised score, token ids with EOS and their log-probabilities.
+
+    `parts` are the source's ids and the output's, each with EOS, of every piece that was searched
+    for alone: one, but for a long sentence that was cut.
+    """
 
     text: str
     score: float
     tokens: tuple[int, ...]
     token_scores: tuple[float, ...]
+    parts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,9 @@ class Translator:
     the matrices: float32 whatever the model was trained in, or else bfloat16 or int8, which are
     faster and a little less exact (decode/weights.py).
 
+    `watch` hears what each sentence has become so far, its number and the text of the likeliest
+    output, after every token; it is called from within the search.
+
     Every device of the mesh searches for its own rows, with all weights and without a word to the
     others.
     """
@@ -73,6 +81,7 @@ class Translator:
         precision: str = "float32",
         tokens_per_batch: int = 2048,
         max_input: str = "split:256",
+        watch: Callable[[int, str], None] | None = None,
     ):
         if precision not in PRECISIONS:
             raise InputError(f"--precision={precision} is not one of: {', '.join(PRECISIONS)}")
@@ -93,6 +102,7 @@ class Translator:
             self.max_input = min(self.max_input, self.max_output - 1)
         self.vocabulary, self.tokens_per_batch = vocabulary, tokens_per_batch
         self.mesh = mesh or make_mesh(devices=jax.devices()[:1])
+        self._watch = watch
         configs = tuple(m.config for m, _ in models)
         self._packs = [
             jax.jit(partial(pack, c, precision=precision), out_shardings=replicated(self.mesh))
@@ -100,7 +110,13 @@ class Translator:
         ]
         self.weights = tuple(make(p) for make, (_, p) in zip(self._packs, models, strict=True))
         self._search = compile.jit(
-            partial(_seeded_search, configs, mesh=self.mesh, options=options),
+            partial(
+                _seeded_search,
+                configs,
+                mesh=self.mesh,
+                options=options,
+                watch=self._watched if watch else None,
+            ),
             precision,
             static_argnames="max_length",
         )
@@ -145,7 +161,12 @@ class Translator:
         waiting = Counter(piece.owner for piece in pieces)  # a sentence's pieces not yet found
         if progress:
             progress(len(sentences) - len(waiting))
-        for rows, (count, length) in self._batches([len(piece.ids) for piece in pieces]):
+        for rows, (count, length) in batches(
+            [len(piece.ids) for piece in pieces],
+            self.tokens_per_batch,
+            batch_shards(self.mesh),
+            self.max_output,
+        ):
             self.shapes.add((count, length, prefix_room))
             batch = [pieces[row] for row in rows]
             found = self._run(batch, count, length, prefix_room)
@@ -187,20 +208,6 @@ class Translator:
     def _limit(self, source: int) -> int:
         return min(self.options.limit(source), self.max_output or 1 << 30)
 
-    def _batches(self, lengths: list[int]) -> Iterator[tuple[list[int], tuple[int, int]]]:
-        """Row numbers of one batch, longest first, and its (rows, source length)."""
-        devices = batch_shards(self.mesh)
-        order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-        while order:
-            source = max(16, 1 << lengths[order[0]].bit_length())  # holds EOS as well
-            source = min(source, self.max_output or source)
-            rows = max(1, self.tokens_per_batch // source)
-            while rows // 2 >= len(order):  # a lone sentence, as typed at a terminal, in one row
-                rows //= 2
-            rows = -(-rows // devices) * devices
-            yield order[:rows], (rows, source)
-            order = order[rows:]
-
     def _run(
         self, pieces: list[_Piece], rows: int, length: int, prefix_room: int
     ) -> Iterator[list[Hypothesis]]:
@@ -210,12 +217,21 @@ class Translator:
         seeds[: len(pieces)] = [piece.seed for piece in pieces]
         src = pad_rows([[*piece.ids, EOS] for piece in pieces], rows, length)
         prefix = pad_rows([piece.prefix for piece in pieces], rows, prefix_room)
-        batch = jax.device_put((src, limits, prefix, seeds), batch_sharding(self.mesh))
+        owners = np.full(rows, -1, np.int32)
+        owners[: len(pieces)] = [piece.owner for piece in pieces]
+        batch = (src, limits, prefix, seeds, owners)
+        batch = jax.device_put(batch, batch_sharding(self.mesh))
         found = jax.device_get(self._search(self.weights, *batch, max_length=self._limit(length)))
-        for row in range(len(pieces)):
-            yield self._best(jax.tree.map(lambda leaf, row=row: leaf[row], found))
+        for row, piece in enumerate(pieces):
+            own = jax.tree.map(lambda leaf, row=row: leaf[row], found)
+            yield self._best(own, (*piece.ids, EOS))
 
-    def _best(self, found: Hypotheses) -> list[Hypothesis]:
+    def _watched(self, owners: np.ndarray, tokens: np.ndarray, length: int, on: np.ndarray) -> None:
+        for owner, row in zip(owners[on], tokens[on, :length].tolist(), strict=True):
+            if owner >= 0:
+                self._watch(int(owner), self.vocabulary.target.decode([row])[0])
+
+    def _best(self, found: Hypotheses, source: tuple[int, ...]) -> list[Hypothesis]:
         """One sentence's [W,...] arrays -> its `n_best` hypotheses."""
         tokens, scores, lengths, token_scores = map(np.asarray, found)
         there = [w for w in range(len(scores)) if np.isfinite(scores[w])]
@@ -232,27 +248,39 @@ class Translator:
                 float(scores[w]),
                 tuple(tokens[w, : lengths[w]].tolist()),
                 tuple(token_scores[w, : lengths[w]].tolist()),
+                ((source, tuple(tokens[w, : lengths[w]].tolist())),),
             )
             for i in order
             for w in [there[i]]
         ]
 
 
-def _seeded_search(configs, weights, src, limits, prefix, seeds, *, mesh, options, max_length):
-    def shard(weights, src, limits, prefix, seeds):
+def _seeded_search(
+    configs, weights, src, limits, prefix, seeds, owners, *, mesh, options, watch, max_length
+):
+    def shard(weights, src, limits, prefix, seeds, owners):
         keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(options.seed)))(seeds)
+        hear = watch and partial(jax.debug.callback, watch, owners)
         return search(
-            configs, weights, src, limits, prefix, keys, options=options, max_length=max_length
+            configs,
+            weights,
+            src,
+            limits,
+            prefix,
+            keys,
+            options=options,
+            max_length=max_length,
+            watch=hear,
         )
 
     rows = batch_sharding(mesh).spec
     return jax.shard_map(
         shard,
         mesh=mesh,
-        in_specs=(PartitionSpec(), rows, rows, rows, rows),
+        in_specs=(PartitionSpec(), *(rows,) * 5),
         out_specs=rows,
         check_vma=False,  # each device's loop ends when its own rows are done
-    )(weights, src, limits, prefix, seeds)
+    )(weights, src, limits, prefix, seeds, owners)
 
 
 def _joined(parts: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:
@@ -266,38 +294,7 @@ def _joined(parts: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:
             sum(part.score for part in rank),
             tuple(token for part in rank for token in part.tokens),
             tuple(score for part in rank for score in part.token_scores),
+            tuple(pair for part in rank for pair in part.parts),
         )
         for rank in zip(*(found for _, found in parts), strict=False)
     ]
-
-
-_CUTS = (
-    r"(?<=[.!?;:…])\s+(?=\S)|(?<=[。！？；])\s*(?=\S)",  # after a sentence's end
-    r"(?<=\S)\s+(?=\S)",  # between words
-)
-
-
-def split_text(text: str, fits: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
-    """Pieces of `text` that fit, in order, each after the gap before it: "" or one space.
-
-    A text that does not fit is cut in two near its middle: after a sentence's end if there is
-    one, else between words, else anywhere. Nothing is lost but white space at the cuts. Raises
-    InputError where one character does not fit.
-    """
-    if fits(text):
-        yield "", text
-        return
-    if len(text) < 2:
-        raise InputError(f"--max_input is too small for the single character {text!r}")
-    middle = len(text) // 2
-    for pattern in _CUTS:
-        cuts = [match.span() for match in re.finditer(pattern, text)]
-        if cuts:
-            start, end = min(cuts, key=lambda cut: abs(cut[0] - middle))
-            break
-    else:
-        start = end = middle
-    yield from split_text(text[:start], fits)
-    rest = split_text(text[end:], fits)
-    yield " " if end > start else "", next(rest)[1]
-    yield from rest

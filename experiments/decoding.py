@@ -81,8 +81,11 @@ def load():
     return workdir.load(Path(WORKDIR.value), CHECKPOINT.value)
 
 
-def make_translator(trained) -> Translator:
-    """The `Trained` model with the run's own search settings, but for those that flags change."""
+def make_translator(trained, watch=None) -> Translator:
+    """The `Trained` model with the run's own search settings, but for those that flags change.
+
+    `watch` as in Translator.
+    """
     from experiments import workdir
 
     given = {flag.name: flag.value for flag in SEARCH if flag.value is not None}
@@ -112,4 +115,5 @@ def make_translator(trained) -> Translator:
         others=others,
         precision=PRECISION.value,
         max_input=MAX_INPUT.value,
+        watch=watch,
     )

@@ -5,10 +5,13 @@
 Typed sentences are answered one by one.
 """
 
+import itertools
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -19,10 +22,25 @@ from decode.translate import Hypothesis, InputError, Translator
 from experiments import cli, decoding
 from experiments.console import bar, note
 
+if TYPE_CHECKING:
+    from experiments.workdir import Trained
+
 flags.adopt_module_key_flags(decoding)  # so that --help tells them too
 INPUT = flags.DEFINE_string("input", "-", "A file of one sentence a line; -: standard input.")
 FORMAT = flags.DEFINE_enum("format", "text", ("text", "jsonl"), "jsonl: a line of JSON for each "
                            "line, with scores, tokens and the n best.")  # fmt: skip
+ATTENTION = flags.DEFINE_bool(
+    "attention",
+    False,
+    "With --format=jsonl: cross-attention as well, "
+    "a row a token, from the layer that alignments are read off.",
+)
+STREAM = flags.DEFINE_bool(
+    "stream",
+    False,
+    "Show on stderr what each line becomes, as it grows: "
+    "a line of JSON a token, or for typed sentences the text in place.",
+)
 PREFIX = flags.DEFINE_string("prefix", "", "What every translation begins with.")
 OUTPUT = flags.DEFINE_string("output", "-", "Where translations go; -: standard output.")
 
@@ -35,14 +53,18 @@ def main() -> None:
     if output.is_dir() or not os.access(output if output.exists() else output.parent, os.W_OK):
         raise DataError(f"--output={output} cannot be written to")
     lines = None if INPUT.value == "-" and sys.stdin.isatty() else _lines(INPUT.value)
-    translator = decoding.make_translator(decoding.load())
+    if ATTENTION.value and FORMAT.value != "jsonl":
+        raise InputError("--attention has no meaning with --format=text: set --format=jsonl")
+    trained = decoding.load()
+    shown = _grows if lines is None else _told
+    translator = decoding.make_translator(trained, shown if STREAM.value else None)
     if lines is None:
-        _talk(translator)
+        _talk(trained, translator)
         return
     with bar("translating", len(lines)) as progress:
         found = translator.hypotheses(lines, progress, [PREFIX.value] * len(lines))
     note(f"search shapes compiled: {len(translator.shapes)}")
-    text = "".join(f"{_written(each, translator)}\n" for each in found)
+    text = "".join(f"{line}\n" for line in _written(found, trained))
     if OUTPUT.value == "-":
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -56,30 +78,65 @@ def _lines(name: str) -> list[str]:
     return split_lines(read_bytes(Path(name)), name)
 
 
-def _written(found: list[Hypothesis], translator: Translator) -> str:
-    """A sentence's hypotheses as the line of its --format."""
+def _told(line: int, text: str) -> None:
+    print(json.dumps({"line": line + 1, "text": text}, ensure_ascii=False), file=sys.stderr)
+
+
+def _grows(line: int, text: str) -> None:
+    print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _written(found: Sequence[list[Hypothesis]], trained: "Trained") -> list[str]:
+    """Each sentence's hypotheses as the line of its --format."""
     if FORMAT.value == "text":
-        return found[0].text
-    pieces = translator.vocabulary.target.pieces
-    each = [
-        {
-            "text": hypothesis.text,
-            "score": hypothesis.score,
-            "tokens": pieces(hypothesis.tokens),
-            "token_scores": hypothesis.token_scores,
-        }
-        for hypothesis in found
-    ]
-    return json.dumps(each[0] | {"n_best": each}, ensure_ascii=False)
+        return [best.text for best, *_ in found]
+    pieces = trained.vocabulary.target.pieces
+    aligned = iter(_aligned([hypothesis for each in found for hypothesis in each], trained))
+    lines = []
+    for each in found:
+        listed = [
+            {
+                "text": hypothesis.text,
+                "score": hypothesis.score,
+                "tokens": pieces(hypothesis.tokens),
+                "token_scores": hypothesis.token_scores,
+            }
+            | next(aligned)
+            for hypothesis in each
+        ]
+        source = [i for ids, _ in each[0].parts for i in ids]
+        of = {"source": trained.vocabulary.source.pieces(source), "n_best": listed}
+        lines.append(json.dumps(listed[0] | of, ensure_ascii=False))
+    return lines
 
 
-def _talk(translator: Translator) -> None:
+def _aligned(hypotheses: list[Hypothesis], trained: "Trained") -> list[dict]:
+    """Of each: its alignment, pairs of positions in source and output, and any --attention."""
+    from decode.force import aligning_layer, alignment, force_pairs
+
+    pairs = [pair for hypothesis in hypotheses for pair in hypothesis.parts]
+    forced = dict(force_pairs(trained.model, trained.params, pairs))
+    numbers, found = itertools.count(), []
+    for hypothesis in hypotheses:
+        at, links, rows = [0, 0], [], []
+        for pair in hypothesis.parts:
+            attention = forced[next(numbers)].attention
+            links += [[s + at[0], t + at[1]] for s, t in alignment(attention)]
+            rows += aligning_layer(attention).round(4).tolist()  # of its own part of the source
+            at = [begun + len(ids) for begun, ids in zip(at, pair, strict=True)]
+        found.append({"alignment": links} | ({"attention": rows} if ATTENTION.value else {}))
+    return found
+
+
+def _talk(trained: "Trained", translator: Translator) -> None:
     """Answer each typed line at once, until the end of input."""
     print("Type a sentence; Ctrl-D ends.", file=sys.stderr)
     for line in sys.stdin.buffer:
         try:
             (found,) = translator.hypotheses([line.decode().rstrip("\r\n")], None, [PREFIX.value])
-            print(_written(found, translator), flush=True)
+            if STREAM.value:
+                _grows(0, "")
+            print(*_written([found], trained), flush=True)
         except (InputError, UnicodeDecodeError) as error:
             print(f"heed: error: {error}", file=sys.stderr)
 

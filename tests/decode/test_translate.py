@@ -61,6 +61,23 @@ def translator(params, vocabulary, config=CONFIG, mesh=None, others=(), **option
     return Translator(model, params, vocabulary, mesh, options, others=others, **batching)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"method": "greedy"}, {"groups": 2}, {"method": "sample", "samples": 2}]
+)
+def test_who_watches_sees_every_token_come(params, vocabulary, options):
+    text, heard = [*sentences(5), ""], {}
+    model = Transformer(CONFIG)
+    watch = lambda number, text: heard.setdefault(number, []).append(text)  # noqa: E731
+    options = SearchOptions(extra_length=6, **options)
+    found = Translator(model, params, vocabulary, None, options, watch=watch).hypotheses(text)
+    assert set(heard) == set(range(5))  # the empty line is not searched for
+    for number, texts in heard.items():
+        if options.method in ("greedy", "sample"):
+            first = found[number][0]
+            assert len(texts) == len(first.tokens) and texts[-1] == first.text
+        assert len(texts) >= len(found[number][0].tokens) - 1 and len(set(texts)) > 1
+
+
 def best(found):
     return [first for first, *_ in found]
 

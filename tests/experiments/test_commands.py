@@ -215,12 +215,18 @@ def test_lines_out_are_lines_in(run, tmp_path):
 def test_scores_of_what_was_translated_are_its_own(run, text, tmp_path):
     workdir, *_ = run
     source = "red cat\ntwo dog one\ngreen dog\n"
-    args = "--format=jsonl", "--n_best=2", "--prefix=rot", "--penalty=none"
+    args = "--format=jsonl", "--n_best=2", "--prefix=rot", "--penalty=none", "--attention"
     code, out, err = heed("translate", f"--workdir={workdir}", *args, stdin=source)
     assert code == 0 and "search shapes compiled: 1" in err, err
     found = [json.loads(line) for line in out.splitlines()]
     assert len(found) == 3 and all(len(f["n_best"]) == 2 for f in found)
     assert all(f["text"].startswith("rot") and len(f["tokens"]) > 1 for f in found)
+    for each in (e | {"source": f["source"]} for f in found for e in f["n_best"]):
+        assert [t for _, t in each["alignment"]] == list(range(len(each["tokens"])))
+        attention = np.array(each["attention"])
+        assert attention.shape == (len(each["tokens"]), len(each["source"]))
+        np.testing.assert_allclose(attention.sum(-1), 1.0, atol=0.01)
+        assert [s for s, _ in each["alignment"]] == attention.argmax(-1).tolist()
     (tmp_path / "source").write_text(source)
     (tmp_path / "target").write_text("".join(f"{f['text']}\n" for f in found))
     files = f"--source={tmp_path}/source", f"--target={tmp_path}/target"

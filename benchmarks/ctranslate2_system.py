@@ -1,0 +1,123 @@
+"""CTranslate2, the fastest peer on a CPU, with Heed's weights."""
+
+import tempfile
+
+import ctranslate2
+import numpy as np
+from ctranslate2.converters.utils import fuse_linear
+from ctranslate2.specs import TransformerSpec
+from ctranslate2.specs.common_spec import Activation, LinearSpec
+
+from benchmarks.heed_system import parameters
+from benchmarks.workloads import Workload
+from data.batch import BOS, EOS, UNK
+from model import TransformerConfig
+from model.embedding import sinusoids
+
+BATCH = 32  # of mixed lengths: the best of 16, 32, 64 and 128
+
+
+def make(config: TransformerConfig, work: Workload, precision: str, cores: int, tokens: int):
+    """A function that translates the workload once, and facts for its line.
+
+    A batch's outputs have one length here: that of its longest, so mixed lengths are sorted first.
+    """
+    translator = _load(config, parameters(config), precision, cores)
+    order = sorted(range(len(work.sources)), key=lambda row: -len(work.sources[row]))
+    size = 1 if work.one_by_one else BATCH if len(set(work.lengths)) > 1 else len(order)
+    groups = [order[start : start + size] for start in range(0, len(order), size)]
+    jobs = [
+        ([[str(i) for i in work.sources[row]] for row in group], work.lengths[group[0]])
+        for group in groups
+    ]
+
+    def run():
+        for sources, length in jobs:
+            found = translator.translate_batch(
+                sources,
+                beam_size=work.beam_size,
+                length_penalty=0.6,
+                min_decoding_length=length,
+                max_decoding_length=length,
+            )
+            assert all(len(result.hypotheses[0]) == length for result in found)
+
+    return run, {}
+
+
+def _load(config: TransformerConfig, params, precision: str, cores: int):
+    words = [str(i) for i in range(config.vocab_size)]
+    words[UNK], words[BOS], words[EOS] = "<unk>", "<s>", "</s>"
+    spec = _spec(config, params)
+    spec.register_source_vocabulary(words)
+    spec.register_target_vocabulary(words)
+    spec.config.add_source_eos = True
+    spec.config.layer_norm_epsilon = config.norm_epsilon
+    with tempfile.TemporaryDirectory() as directory:
+        spec.validate()
+        spec.optimize(quantization=precision)
+        spec.save(directory)
+        return ctranslate2.Translator(
+            directory, device="cpu", compute_type=precision, intra_threads=cores
+        )
+
+
+def _spec(c: TransformerConfig, params) -> TransformerSpec:
+    relu_post_norm = c.activation == "relu" and c.norm == "post" and c.positions == "sinusoidal"
+    assert relu_post_norm and c.tying == "all" and not c.attention_bias, "the paper's model only"
+    spec = TransformerSpec.from_config(
+        (c.encoder_layers, c.decoder_layers),
+        c.num_heads,
+        pre_norm=False,
+        activation=Activation.RELU,
+    )
+    table = np.array(params["embedding"]["table"], np.float32)
+    places = np.asarray(sinusoids(np.arange(1024), c.d_model))
+    for side in spec.encoder, spec.decoder:
+        embeddings = side.embeddings[0] if isinstance(side.embeddings, list) else side.embeddings
+        embeddings.weight = table
+        side.position_encodings.encodings = places
+    spec.decoder.projection.weight = table
+    for i, layer in enumerate(spec.encoder.layer):
+        own = params[f"encoder_{i}"]
+        _attention(layer.self_attention, own["attention"], own["attention_frame"])
+        _feed_forward(layer.ffn, own)
+    for i, layer in enumerate(spec.decoder.layer):
+        own = params[f"decoder_{i}"]
+        _attention(layer.self_attention, own["self_attention"], own["self_frame"])
+        _attention(layer.attention, own["cross_attention"], own["cross_frame"], cross=True)
+        _feed_forward(layer.ffn, own)
+    return spec
+
+
+def _attention(theirs, ours, frame, cross: bool = False) -> None:
+    width = ours["query"].shape[0]
+    query, key, value = (
+        _linear(ours[name].reshape(width, -1)) for name in ("query", "key", "value")
+    )
+    if cross:
+        theirs.linear[0].weight = query.weight
+        fuse_linear(theirs.linear[1], [key, value])
+    else:
+        fuse_linear(theirs.linear[0], [query, key, value])
+    theirs.linear[-1].weight = _linear(ours["out"].reshape(-1, width)).weight
+    _norm(theirs.layer_norm, frame)
+
+
+def _feed_forward(theirs, layer) -> None:
+    for mine, own in ("linear_0", "hidden"), ("linear_1", "out"):
+        weights = layer["feed_forward"][own]
+        getattr(theirs, mine).weight = _linear(weights["kernel"]).weight
+        getattr(theirs, mine).bias = np.asarray(weights["bias"], np.float32)
+    _norm(theirs.layer_norm, layer["feed_forward_frame"])
+
+
+def _linear(kernel) -> LinearSpec:
+    linear = LinearSpec()
+    linear.weight = np.array(np.asarray(kernel, np.float32).T, order="C")
+    return linear
+
+
+def _norm(theirs, frame) -> None:
+    theirs.gamma = np.asarray(frame["norm"]["scale"], np.float32)
+    theirs.beta = np.asarray(frame["norm"]["bias"], np.float32)

@@ -1,0 +1,116 @@
+"""Decoding speed of Heed and its peers, in turn, on the same weights and sources.
+
+Every system is a process of its own, pinned to the same cores; rounds alternate between them, so
+that what else the machine does falls on all alike. One JSON line a system: {system, precision,
+workload, tokens_per_s (median of the rounds), peak_mb (of its process), compile_s (start to first
+result), ..}; Heed's has `gflops` and the machine's own in a matrix product, and a line for peers
+says how many times as fast Heed was, round by round (median).
+
+    python -m benchmarks.decode --workload=W1 --precision=float32 --peers=ctranslate2 --cores=1
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+from absl import app, flags
+
+WORKLOAD = flags.DEFINE_enum("workload", "W1", ("W1", "W2", "W3", "W4"), "What to translate.")
+PRECISION = flags.DEFINE_enum(
+    "precision", "float32", ("float32", "bfloat16", "int8"), "Of Heed's weights."
+)
+PEERS = flags.DEFINE_list("peers", [], "ctranslate2, with [bench] installed.")
+PEER_PRECISION = flags.DEFINE_string("peer_precision", "", "Of the peers'; default: as Heed's.")
+CORES = flags.DEFINE_integer("cores", 1, "How many cores each system may use.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Measured runs of each system.", lower_bound=1)
+TOKENS = flags.DEFINE_integer("tokens_per_batch", 4096, "Of Heed's batches of mixed lengths.")
+SYSTEM = flags.DEFINE_string("system", "", "For the benchmark's own use: be this system.")
+
+
+def main(argv):
+    """Runs the systems, or is one."""
+    del argv
+    if SYSTEM.value:
+        return _be(SYSTEM.value)
+    unknown = set(PEERS.value) - {"ctranslate2"}
+    if unknown:
+        raise app.UsageError(f"--peers={','.join(unknown)}: known is ctranslate2")
+    systems = {"heed": PRECISION.value}
+    systems |= {peer: PEER_PRECISION.value or PRECISION.value for peer in PEERS.value}
+    running, ready = {}, {}
+    for name, precision in systems.items():
+        running[name] = _start(name, precision)
+        ready[name] = _answer(name, running[name])
+    rounds = {name: [] for name in running}
+    for _ in range(ROUNDS.value):
+        for name, process in running.items():
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            rounds[name].append(_answer(name, process))
+    for name, process in running.items():
+        process.stdin.close()
+        process.wait()
+        speeds = [found["tokens_per_s"] for found in rounds[name]]
+        line = dict(
+            system=name,
+            precision=systems[name],
+            workload=WORKLOAD.value,
+            cores=CORES.value,
+            tokens_per_s=round(statistics.median(speeds), 1),
+            peak_mb=rounds[name][-1]["peak_mb"],
+            **ready[name],
+        )
+        if name == "heed":
+            line["gflops"] = round(line.pop("gflop_a_token") * line["tokens_per_s"], 1)
+        else:
+            heed = [found["tokens_per_s"] for found in rounds["heed"]]
+            ratios = [ours / theirs for ours, theirs in zip(heed, speeds, strict=True)]
+            line["heed_is_times"] = round(statistics.median(ratios), 3)
+        print(json.dumps(line), flush=True)
+
+
+def _start(name: str, precision: str) -> subprocess.Popen:
+    own = [f"--{flag.name}={flag.value}" for flag in (WORKLOAD, CORES, TOKENS)]
+    command = [sys.executable, "-m", "benchmarks.decode", f"--system={name}", *own]
+    command.append(f"--precision={precision}")
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _answer(name: str, process: subprocess.Popen) -> dict:
+    line = process.stdout.readline()
+    if not line:
+        sys.exit(f"{name} ended without a result; with peers, install .[bench]")
+    return json.loads(line)
+
+
+def _be(name: str) -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: CORES.value])
+    os.environ["OMP_NUM_THREADS"] = str(CORES.value)
+    import importlib
+    import resource
+
+    from benchmarks import workloads
+    from experiments import memory
+
+    memory.keep_freed()
+
+    module = importlib.import_module(f"benchmarks.{name}_system")
+    config = workloads.base()
+    work = workloads.workload(WORKLOAD.value, config)
+    start = time.perf_counter()
+    run, facts = module.make(config, work, PRECISION.value, CORES.value, TOKENS.value)
+    run()
+    print(json.dumps({"compile_s": round(time.perf_counter() - start, 1)} | facts), flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        run()
+        speed = work.tokens / (time.perf_counter() - start)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        print(json.dumps({"tokens_per_s": speed, "peak_mb": peak}), flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,86 @@
+"""Heed as one of the systems that benchmarks/decode.py compares."""
+
+import statistics
+import time
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.workloads import Workload
+from data.batch import EOS, pad_rows
+from decode import compile
+from decode.batching import batches
+from decode.options import SearchOptions
+from decode.search import search
+from decode.weights import pack
+from model import Transformer, TransformerConfig
+
+
+def parameters(config: TransformerConfig):
+    """The random model of every system: as training begins."""
+    ids = jnp.ones((1, 2), jnp.int32)
+    return nn.unbox(jax.jit(Transformer(config).init)(jax.random.key(0), ids, ids))["params"]
+
+
+def make(config: TransformerConfig, work: Workload, precision: str, cores: int, tokens: int):
+    """A function that translates the workload once, and facts for its line."""
+    weights = jax.jit(partial(pack, config, precision=precision))(parameters(config))
+    jax.block_until_ready(weights)
+    method = dict(beam_size=work.beam_size) if work.beam_size > 1 else dict(method="greedy")
+    longest = max(work.lengths)
+    options = SearchOptions(min_length=longest, **method)  # each output ends at its own limit
+    find = compile.jit(
+        lambda weights, src, limits, prefix, keys, room: search(
+            [config], [weights], src, limits, prefix, keys, options=options, max_length=room
+        ),
+        precision,
+        static_argnames="room",
+    )
+    jobs = list(_jobs(work, tokens))
+
+    def run():
+        for job, room in jobs:
+            jax.block_until_ready(find(weights, *job, room=room))
+
+    shapes = {(job[0].shape, room) for job, room in jobs}
+    facts = dict(compilations=len(shapes), gflop_a_token=_gflop(config, work) / work.tokens)
+    return run, facts | {"machine_gflops": round(_machine(precision), 1)}
+
+
+def _jobs(work: Workload, tokens: int):
+    groups = [([row], (1, 32)) for row in range(len(work.sources))]
+    if not work.one_by_one:
+        groups = batches([len(source) for source in work.sources], tokens)
+    for rows, (count, length) in groups:
+        src = pad_rows([[*work.sources[row], EOS] for row in rows], count, length)
+        limits = np.ones(count, np.int32)
+        limits[: len(rows)] = [work.lengths[row] for row in rows]
+        keys = jax.random.split(jax.random.key(0), count)
+        room = max(work.lengths[row] for row in rows)
+        yield tuple(map(jnp.asarray, (src, limits, np.zeros((count, 0), np.int32), keys))), room
+
+
+def _gflop(c: TransformerConfig, work: Workload) -> float:
+    """Of the matrix products, two operations a multiplication, that the outputs need."""
+    attention, forward = 4 * c.d_model**2, 2 * c.d_model * c.d_ff
+    step = c.decoder_layers * (attention * 3 // 2 + forward) + c.d_model * c.vocab_size
+    source = c.encoder_layers * (attention + forward) + c.decoder_layers * attention // 2
+    read = sum(map(len, work.sources))
+    return 2e-9 * (work.tokens * work.beam_size * step + read * source)
+
+
+def _machine(precision: str) -> float:
+    """GFLOP/s of one large matrix product in this precision, as the compiler does it best."""
+    dtype = "float32" if precision == "float32" else "bfloat16"
+    x, y = jnp.ones((1024, 2048), dtype), jnp.ones((2048, 2048), dtype)
+    product = compile.jit(partial(jnp.dot, preferred_element_type=jnp.float32), precision)
+    jax.block_until_ready(product(x, y))
+    taken = []
+    for _ in range(7):
+        start = time.perf_counter()
+        jax.block_until_ready(product(x, y))
+        taken.append(time.perf_counter() - start)
+    return 2e-9 * 1024 * 2048 * 2048 / statistics.median(taken)

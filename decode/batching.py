@@ -1,0 +1,58 @@
+"""Which sentences are searched for together, and where a long one is cut."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from decode.options import InputError
+
+
+def batches(
+    lengths: Sequence[int], tokens_per_batch: int, devices: int = 1, longest: int | None = None
+) -> Iterator[tuple[list[int], tuple[int, int]]]:
+    """Numbers of the sentences of one batch, longest first, and its shape (rows, source length).
+
+    `lengths` count tokens without EOS, which the source length has room for: a power of two, so
+    that shapes are few, or `longest`. Rows fill `tokens_per_batch` and divide among `devices`.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    while order:
+        source = max(16, 1 << lengths[order[0]].bit_length())  # holds EOS as well
+        source = min(source, longest or source)
+        rows = max(1, tokens_per_batch // source)
+        while rows // 2 >= len(order):  # a lone sentence, as typed at a terminal, in one row
+            rows //= 2
+        rows = -(-rows // devices) * devices
+        yield order[:rows], (rows, source)
+        order = order[rows:]
+
+
+_CUTS = (
+    r"(?<=[.!?;:…])\s+(?=\S)|(?<=[。！？；])\s*(?=\S)",  # after a sentence's end
+    r"(?<=\S)\s+(?=\S)",  # between words
+)
+
+
+def split_text(text: str, fits: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    """Pieces of `text` that fit, in order, each after the gap before it: "" or one space.
+
+    A text that does not fit is cut in two near its middle: after a sentence's end if there is
+    one, else between words, else anywhere. Nothing is lost but white space at the cuts. Raises
+    InputError where one character does not fit.
+    """
+    if fits(text):
+        yield "", text
+        return
+    if len(text) < 2:
+        raise InputError(f"--max_input is too small for the single character {text!r}")
+    middle = len(text) // 2
+    for pattern in _CUTS:
+        cuts = [match.span() for match in re.finditer(pattern, text)]
+        if cuts:
+            start, end = min(cuts, key=lambda cut: abs(cut[0] - middle))
+            break
+    else:
+        start = end = middle
+    yield from split_text(text[:start], fits)
+    rest = split_text(text[end:], fits)
+    yield " " if end > start else "", next(rest)[1]
+    yield from rest
