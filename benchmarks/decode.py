@@ -26,7 +26,7 @@ PEERS = flags.DEFINE_list("peers", [], "ctranslate2, with [bench] installed.")
 PEER_PRECISION = flags.DEFINE_string("peer_precision", "", "Of the peers'; default: as Heed's.")
 CORES = flags.DEFINE_integer("cores", 1, "How many cores each system may use.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Measured runs of each system.", lower_bound=1)
-TOKENS = flags.DEFINE_integer("tokens_per_batch", 4096, "Of Heed's batches of mixed lengths.")
+TOKENS = flags.DEFINE_integer("tokens_per_batch", 2048, "Of Heed's batches of mixed lengths.")
 SYSTEM = flags.DEFINE_string("system", "", "For the benchmark's own use: be this system.")
 
 
