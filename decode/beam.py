@@ -97,9 +97,9 @@ def beam_search(
     `start` [B] is the token before the first; `limits` [B] (1 .. `max_length` = L) bounds each
     output's length with EOS: a hypothesis that reaches it can only end, and none ends before
     `min_length`. In every step the W best continuations compete: those that end go to the finished
-    pool, the best W others live on. A
-    sentence stops by the rule `stopping`, or at its limit; from then on nothing of it changes, so
-    that it does not depend on its batch mates. Width 1 is greedy search.
+    pool, the best W others live on. A sentence stops by the rule `stopping`, or at its limit; from
+    then on nothing of it changes, so that it does not depend on its batch mates. Width 1 is greedy
+    search.
 
     `transform` changes the log-probabilities that continuations compete with; scores returned are
     always those of `step` itself, `normalise`d by length, plus `bonus(cache)` [B,W] (a coverage

@@ -1,6 +1,7 @@
 """Freed memory stays with the process, so that the next batch need not ask for it again."""
 
 import ctypes
+import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 
@@ -11,7 +12,7 @@ def keep_freed() -> None:
     A search's buffers are hundreds of megabytes, freed after each batch. Given back to the system,
     all their pages are made anew in the next: on a CPU that is a tenth of a batch's time.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         for option, value in (
             (_ARENA_MAX, 1),

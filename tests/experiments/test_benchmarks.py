@@ -1,0 +1,59 @@
+"""The benchmark's own machinery, on a model small enough for a test."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import heed_system
+from benchmarks.workloads import base, workload
+
+SMALL = replace(
+    base(), vocab_size=200, d_model=16, d_ff=32, num_heads=2, encoder_layers=1, decoder_layers=1
+)
+
+
+@pytest.mark.parametrize(("name", "tokens"), [("W1", 2560), ("W2", 2560), ("W3", 800), ("W4", 0)])
+def test_workloads_are_as_they_are_described(name, tokens):
+    work = workload(name, base())
+    assert work.tokens == (tokens or sum(map(len, work.sources)))
+    assert work.beam_size == (1 if name == "W2" else 4)
+    assert work.one_by_one == (name == "W3")
+    if name == "W4":
+        assert len(work.sources) == 200
+        assert {min(work.lengths), max(work.lengths)} == {5, 80}
+
+
+def test_heed_runs_a_workload_to_its_exact_lengths(monkeypatch):
+    work = replace(workload("W4", SMALL), beam_size=2)
+    work = replace(work, sources=work.sources[:9], lengths=work.lengths[:9])
+    found = {}
+    search = heed_system.search
+
+    def watched(*args, **options):
+        result = search(*args, **options)
+        heed_system.jax.debug.callback(
+            lambda lengths, limits: found.update({tuple(limits.tolist()): lengths[:, 0]}),
+            result.lengths,
+            args[3],
+        )
+        return result
+
+    monkeypatch.setattr(heed_system, "search", watched)
+    run, facts = heed_system.make(SMALL, work, "float32", 1, 512)
+    run()
+    assert facts["compilations"] == len(found) and facts["gflop_a_token"] > 0
+    for limits, lengths in found.items():
+        assert list(limits) == lengths.tolist()
+
+
+def test_what_is_not_installed_is_named(monkeypatch, capsys):
+    from absl.testing import flagsaver
+
+    from benchmarks import decode
+
+    if not decode.flags.FLAGS.is_parsed():
+        decode.flags.FLAGS([sys.argv[0]])
+    with flagsaver.flagsaver(peers=["marian"]), pytest.raises(decode.app.UsageError) as error:
+        decode.main([])
+    assert "marian" in str(error.value) and "ctranslate2" in str(error.value)
