@@ -63,9 +63,7 @@ def translator(params, vocabulary, config=CONFIG, mesh=None, others=(), **option
     return Translator(model, params, vocabulary, mesh, options, others=others, **batching)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"method": "greedy"}, {"groups": 2}, {"method": "sample", "samples": 2}]
-)
+@pytest.mark.parametrize("options", [{"groups": 2}, {"method": "greedy"}])
 def test_who_watches_sees_every_token_come(params, vocabulary, options):
     text, heard = [*sentences(5), ""], {}
     model = Transformer(CONFIG)
@@ -153,12 +151,12 @@ def translators(params, vocabulary):
 
 @given(
     seed=st.integers(0, 99),
-    count=st.integers(1, 9),
+    count=st.sampled_from([3, 9]),
     method=st.sampled_from(["beam", "sample"]),
     around=st.sampled_from([(1, 16), (1, 512), (8, 512)]),  # devices, tokens a batch
     longer=st.booleans(),
 )
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 def test_nothing_around_a_sentence_changes_what_it_becomes(
     translators, seed, count, method, around, longer
 ):
