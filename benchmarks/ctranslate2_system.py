@@ -14,7 +14,7 @@ from data.batch import BOS, EOS, UNK
 from model import TransformerConfig
 from model.embedding import sinusoids
 
-BATCH = 32  # of mixed lengths: the best of 16, 32, 64 and 128
+BATCH = 32  # of mixed lengths
 
 
 def make(config: TransformerConfig, work: Workload, precision: str, cores: int, tokens: int):

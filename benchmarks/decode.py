@@ -2,9 +2,9 @@
 
 Every system is a process of its own, pinned to the same cores; rounds alternate between them, so
 that what else the machine does falls on all alike. One JSON line a system: {system, precision,
-workload, tokens_per_s (median of the rounds), peak_mb (of its process), compile_s (start to first
-result), ..}; Heed's has `gflops` and the machine's own in a matrix product, and a line for peers
-says how many times as fast Heed was, round by round (median).
+workload, tokens_per_s (median of the rounds), peak_mb (of its process), compile_s (the first run,
+compilation included), ..}; Heed's has `gflops` and the machine's own in a matrix product, and a
+line for peers says how many times as fast Heed was, round by round (median).
 
     python -m benchmarks.decode --workload=W1 --precision=float32 --peers=ctranslate2 --cores=1
 """
@@ -96,12 +96,11 @@ def _be(name: str) -> None:
     from experiments import memory
 
     memory.keep_freed()
-
     module = importlib.import_module(f"benchmarks.{name}_system")
     config = workloads.base()
     work = workloads.workload(WORKLOAD.value, config)
-    start = time.perf_counter()
     run, facts = module.make(config, work, PRECISION.value, CORES.value, TOKENS.value)
+    start = time.perf_counter()
     run()
     print(json.dumps({"compile_s": round(time.perf_counter() - start, 1)} | facts), flush=True)
     for _ in sys.stdin:

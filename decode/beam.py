@@ -131,16 +131,10 @@ def beam_search(
         plain, end, steered, total = choices(
             found, s.live.tokens, s.index, eos, min_length, transform
         )
-        scores, beams, tokens = choose(s.live.scores - total, steered)
-        last = (s.index + 1 >= limits)[:, None]
-        scores, beams, tokens = (
-            jnp.where(last, only, any_)
-            for only, any_ in zip(
-                _endings(s.live.scores + end, eos, scores.shape[1]),
-                (scores, beams, tokens),
-                strict=True,
-            )
-        )
+        free = choose(s.live.scores - total, steered)
+        forced = _endings(s.live.scores + end, eos, free[0].shape[1])
+        at_limit = (s.index + 1 >= limits)[:, None]
+        scores, beams, tokens = jax.tree.map(partial(jnp.where, at_limit), forced, free)
 
         def append(part, new):
             return jax.lax.dynamic_update_index_in_dim(

@@ -18,7 +18,7 @@ from decode.pool import Block, Pool
 from decode.weights import Int8, Layer, Norm, Weights
 from model import TransformerConfig
 from model.embedding import rotate, sinusoids
-from model.layers import ACTIVATIONS, GATES
+from model.layers import ACTIVATIONS, GATES, normalised
 
 Product = Callable[[Array, Array], Array]  # [B,H,Q,I], [B,H,I,O] -> [B,H,Q,O]
 
@@ -62,7 +62,7 @@ def step(
     """The logits after one more token of each beam, given what came before it.
 
     tokens [B,W], mask [B,S], index: how many tokens came before -> logits float32 [B,W,V] (and
-    what fills the last block, -inf), the pool with this token, and the cross-attention weights
+    what fills the last block), the pool with this token, and the cross-attention weights
     [B,W,S], the mean over layers and heads.
     """
     place = jnp.reshape(index, (1,))
@@ -172,11 +172,7 @@ def _framed(c: TransformerConfig, x: Array, norm: Norm, sublayer) -> Array:
 
 
 def _normed(c: TransformerConfig, x: Array, norm: Norm) -> Array:
-    if norm.bias is not None:
-        x -= x.mean(-1, keepdims=True)
-    x *= jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + c.norm_epsilon)
-    x *= norm.scale[None, None]
-    return x if norm.bias is None else x + norm.bias[None, None]
+    return normalised(x, *norm, c.norm_epsilon)
 
 
 def _forward(c: TransformerConfig, layer: Layer, x: Array) -> Array:

@@ -14,12 +14,11 @@ from jax import Array
 Transform = Callable[[Array, Array, Array], Array]
 
 
-def chain(*transforms: Transform | None) -> Transform:
-    """One after the other, first to last; None stands for no change."""
-    steps = [transform for transform in transforms if transform is not None]
+def chain(*transforms: Transform) -> Transform:
+    """One after the other, first to last."""
 
     def apply(log_probs, tokens, index):
-        for transform in steps:
+        for transform in transforms:
             log_probs = transform(log_probs, tokens, index)
         return log_probs
 

@@ -26,7 +26,7 @@ from model.sharding import batch_sharding, batch_shards, make_mesh, replicated
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One translation: text, normalised score, token ids with EOS and their log-probabilities.
+    """One translation: text, normalised score, and its tokens' log-probabilities.
 
     `parts` are the source's ids and the output's, each with EOS, of every piece that was searched
     for alone: one, but for a long sentence that was cut.
@@ -34,9 +34,13 @@ class Hypothesis:
 
     text: str
     score: float
-    tokens: tuple[int, ...]
     token_scores: tuple[float, ...]
     parts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The whole output's ids, each part's EOS among them."""
+        return tuple(token for _, output in self.parts for token in output)
 
 
 @dataclass(frozen=True)
@@ -246,7 +250,6 @@ class Translator:
             Hypothesis(
                 texts[i],
                 float(scores[w]),
-                tuple(tokens[w, : lengths[w]].tolist()),
                 tuple(token_scores[w, : lengths[w]].tolist()),
                 ((source, tuple(tokens[w, : lengths[w]].tolist())),),
             )
@@ -286,13 +289,12 @@ def _seeded_search(
 def _joined(parts: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:
     """Hypotheses of a sentence's pieces, rank by rank; their scores add up."""
     if not parts:
-        return [Hypothesis("", 0.0, (), ())]
+        return [Hypothesis("", 0.0, ())]
     gaps = [gap for gap, _ in parts]
     return [
         Hypothesis(
             "".join(gap + part.text for gap, part in zip(gaps, rank, strict=True)),
             sum(part.score for part in rank),
-            tuple(token for part in rank for token in part.tokens),
             tuple(score for part in rank for score in part.token_scores),
             tuple(pair for part in rank for pair in part.parts),
         )

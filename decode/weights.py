@@ -88,7 +88,7 @@ class Weights(NamedTuple):
     decoder: tuple[Layer, ...]
     encoder_norm: Norm | None
     decoder_norm: Norm | None
-    logits: Linear  # [D, V and what fills the last block]: its bias is -inf there, and 0
+    logits: Linear  # [D, V and zeros that fill the last block]
 
 
 def pack(config: TransformerConfig, params, precision: str = "float32") -> Weights:
@@ -104,24 +104,32 @@ def pack(config: TransformerConfig, params, precision: str = "float32") -> Weigh
     target = params["embedding" if tied == "all" else "target_embedding"]["table"]
     output = params["output"] if tied == "none" else target.T
     places = [params.get(f"{side}_positions", {}).get("table") for side in ("source", "target")]
-    large = "float32" if precision == "float32" else "bfloat16"
     return Weights(
         source * config.d_model**0.5,
         target * config.d_model**0.5,
         *places,
-        tuple(_layer(params[f"encoder_{i}"], large) for i in range(config.encoder_layers)),
+        tuple(
+            _layer(params[f"encoder_{i}"], _large(precision)) for i in range(config.encoder_layers)
+        ),
         tuple(_layer(params[f"decoder_{i}"], precision) for i in range(config.decoder_layers)),
         *(_norm(params.get(f"{side}_norm")) for side in ("encoder", "decoder")),
-        _logits(output, precision),
+        Linear(_cast(jnp.pad(output, ((0, 0), (0, -output.shape[1] % BLOCK))), precision)),
     )
+
+
+def _large(precision: str) -> str:
+    """The precision of products with many rows, where 8 bits gain nothing."""
+    return "float32" if precision == "float32" else "bfloat16"
 
 
 def _layer(p, precision: str) -> Layer:
     linear = partial(_linear, precision)
     own, cross, frame = p.get("self_attention", p.get("attention")), p.get("cross_attention"), None
     if cross is not None:
-        large = "float32" if precision == "float32" else "bfloat16"
-        query, kv = linear(_projection(cross, "query")), _linear(large, *_keys_and_values(cross))
+        query, kv = (
+            linear(_projection(cross, "query")),
+            _linear(_large(precision), *_keys_and_values(cross)),
+        )
         frame, cross = p["cross_frame"]["norm"], (query, kv, linear(_out(cross)))
     forward = {
         name: linear((part["kernel"], part.get("bias"))) for name, part in p["feed_forward"].items()
@@ -168,12 +176,3 @@ def _cast(kernel: Array, precision: str) -> Array | Int8:
         return kernel.astype(precision)
     scales = jnp.maximum(jnp.abs(kernel).max(0), 1e-30) / 127
     return Int8(jnp.round(kernel / scales[None]).astype(jnp.int8), scales)
-
-
-def _logits(kernel: Array, precision: str) -> Linear:
-    vocab = kernel.shape[1]
-    filling = -vocab % BLOCK
-    if not filling:
-        return Linear(_cast(kernel, precision))
-    bias = jnp.where(jnp.arange(vocab + filling) < vocab, 0.0, -jnp.inf)
-    return Linear(_cast(jnp.pad(kernel, ((0, 0), (0, filling))), precision), bias)

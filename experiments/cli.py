@@ -14,7 +14,6 @@ from jax.errors import JaxRuntimeError
 
 from data.corpus import DataError
 from decode.translate import InputError
-from experiments import memory
 from experiments.config import nearest
 from model import ConfigError
 from train.checkpoint import CheckpointError
@@ -36,7 +35,6 @@ def fail(message: object) -> None:
 
 
 def _guarded(main: Callable[[], None]) -> None:
-    memory.keep_freed()
     logging.set_verbosity(logging.ERROR)
     std_logging.getLogger("jax").setLevel(std_logging.ERROR)
     if not sys.warnoptions:

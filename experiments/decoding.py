@@ -76,8 +76,9 @@ flags.mark_flag_as_required("workdir")
 
 def load():
     """What the flags name: a workdir's `Trained` model."""
-    from experiments import workdir  # JAX starts here, after the flags are known to be right
+    from experiments import memory, workdir  # JAX starts here, once the flags are right
 
+    memory.keep_freed()
     return workdir.load(Path(WORKDIR.value), CHECKPOINT.value)
 
 

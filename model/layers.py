@@ -32,20 +32,27 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """x [...,D] -> [...,D]; statistics in float32, the result in x's dtype."""
-        c, dtype = self.config, x.dtype
-        x = x.astype(jnp.float32)
-        if c.norm_kind == "layer":
-            x -= x.mean(-1, keepdims=True)
-        x *= jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + c.norm_epsilon)
-        x *= self._vector("scale", nn.initializers.ones, x.ndim)
-        if c.norm_kind == "layer":
-            x += self._vector("bias", nn.initializers.zeros, x.ndim)
-        return x.astype(dtype)
+        c = self.config
+        scale = self._vector("scale", nn.initializers.ones)
+        bias = self._vector("bias", nn.initializers.zeros) if c.norm_kind == "layer" else None
+        return normalised(x.astype(jnp.float32), scale, bias, c.norm_epsilon).astype(x.dtype)
 
-    def _vector(self, name: str, init, ndim: int) -> Array:
+    def _vector(self, name: str, init) -> Array:
         init = nn.with_logical_partitioning(init, ("embed",))
-        vector = self.param(name, init, (self.config.d_model,))
-        return jnp.expand_dims(vector, tuple(range(ndim - 1)))
+        return self.param(name, init, (self.config.d_model,))
+
+
+def normalised(x: Array, scale: Array, bias: Array | None, epsilon: float) -> Array:
+    """x [...,D] by LayerNorm, or by RMSNorm where there is no bias; scale and bias [D]."""
+    scale, bias = (
+        None if vector is None else jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
+        for vector in (scale, bias)
+    )
+    if bias is not None:
+        x -= x.mean(-1, keepdims=True)
+    x *= jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon)
+    x *= scale
+    return x if bias is None else x + bias
 
 
 class FeedForward(nn.Module):

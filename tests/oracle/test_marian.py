@@ -51,6 +51,20 @@ def copy_layer(theirs, ours, attentions, norms):
 
 
 KERNEL = ("kernel", "bias")
+NAMES = {  # a layer's attentions and norms: theirs, and ours
+    "encoder": (
+        {"self_attn": "attention"},
+        {"self_attn_layer_norm": "attention_frame", "final_layer_norm": "feed_forward_frame"},
+    ),
+    "decoder": (
+        {"self_attn": "self_attention", "encoder_attn": "cross_attention"},
+        {
+            "self_attn_layer_norm": "self_frame",
+            "encoder_attn_layer_norm": "cross_frame",
+            "final_layer_norm": "feed_forward_frame",
+        },
+    ),
+}
 
 
 @pytest.fixture(scope="module", params=[("silu", "swish"), ("relu", "relu")], ids=lambda p: p[0])
@@ -102,20 +116,9 @@ def pair(request):
     for embedding in (marian.model.shared, marian.model.encoder.embed_tokens,
                       marian.model.decoder.embed_tokens, marian.lm_head):  # fmt: skip
         embedding.weight.data = table
-    for i, layer in enumerate(marian.model.encoder.layers):
-        norms = {
-            "self_attn_layer_norm": "attention_frame",
-            "final_layer_norm": "feed_forward_frame",
-        }
-        copy_layer(layer, params[f"encoder_{i}"], {"self_attn": "attention"}, norms)
-    for i, layer in enumerate(marian.model.decoder.layers):
-        attentions = {"self_attn": "self_attention", "encoder_attn": "cross_attention"}
-        norms = {
-            "self_attn_layer_norm": "self_frame",
-            "encoder_attn_layer_norm": "cross_frame",
-            "final_layer_norm": "feed_forward_frame",
-        }
-        copy_layer(layer, params[f"decoder_{i}"], attentions, norms)
+    for side, names in NAMES.items():
+        for i, layer in enumerate(getattr(marian.model, side).layers):
+            copy_layer(layer, params[f"{side}_{i}"], *names)
     return model, params, marian
 
 
