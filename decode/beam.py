@@ -29,9 +29,9 @@ class Next(NamedTuple):
 
 # (tokens [B,W], cache, index) -> (Next, cache)
 StepFn = Callable[[Array, object, Array], tuple[Next, object]]
-# (scores so far [B,W], log-probabilities [B,W,V]) -> candidates, best first: their scores, beams
-# and tokens, each [B,C]
-Choose = Callable[[Array, Array], tuple[Array, Array, Array]]
+# (scores so far [B,W], log-probabilities [B,W,V], tokens so far [B,W,L], index) -> candidates, the
+# first choice first: what they are worth (-inf: nothing), their beams and tokens, each [B,C]
+Choose = Callable[[Array, Array, Array, Array], tuple[Array, Array, Array]]
 
 # (a sentence's tokens [B,L], how many of them there are, which sentences still go on [B])
 Watch = Callable[[Array, Array, Array], None]
@@ -101,15 +101,15 @@ def beam_search(
     then on nothing of it changes, so that it does not depend on its batch mates. Width 1 is greedy
     search.
 
-    `transform` changes the log-probabilities that continuations compete with; scores returned are
-    always those of `step` itself, `normalise`d by length, plus `bonus(cache)` [B,W] (a coverage
-    penalty, say). `ops` tells how the cache is kept, `top_k` finds the highest scores and their
-    places in rows [B,W,V], and `choose` replaces how the candidates are picked. `watch` sees the
-    best live hypothesis after every step.
+    `transform` changes the log-probabilities that a step's continuations compete with; scores are
+    always sums of those of `step` itself, `normalise`d by length, plus `bonus(cache)` [B,W] (a
+    coverage penalty, say). `ops` tells how the cache is kept, `top_k` finds the highest scores and
+    their places in rows [B,W,V], and `choose` replaces how the candidates are picked. `watch` sees
+    the best live hypothesis after every step.
     """
     (batch,), width = start.shape, beam_size
     # Twice W: even if W of the candidates end, W are left to live on.
-    choose = choose or (lambda *args: best_continuations(*args, 2 * width, top_k))
+    choose = choose or (lambda *args: best_continuations(*args[:2], 2 * width, top_k))
     ops = ops or whole(max_length)
     none = _nothing(batch, width, max_length)
     state = _State(
@@ -131,10 +131,10 @@ def beam_search(
         plain, end, steered, total = choices(
             found, s.live.tokens, s.index, eos, min_length, transform
         )
-        free = choose(s.live.scores - total, steered)
+        free = choose(s.live.scores - total, steered, s.live.tokens, s.index)
         forced = _endings(s.live.scores + end, eos, free[0].shape[1])
         at_limit = (s.index + 1 >= limits)[:, None]
-        scores, beams, tokens = jax.tree.map(partial(jnp.where, at_limit), forced, free)
+        worth, beams, tokens = jax.tree.map(partial(jnp.where, at_limit), forced, free)
 
         def append(part, new):
             return jax.lax.dynamic_update_index_in_dim(
@@ -143,6 +143,7 @@ def beam_search(
 
         gained = plain.logits[jnp.arange(batch)[:, None], beams, tokens] - take(plain.total, beams)
         gained = jnp.where(tokens == eos, take(end, beams), gained)
+        scores = jnp.where(jnp.isneginf(worth), worth, take(s.live.scores, beams) + gained)
         grown = Hypotheses(
             append(s.live.tokens, tokens),
             scores,

@@ -65,20 +65,18 @@ def diverse_beam_search(
     def grouped_transform(log_probs, tokens, index):
         return apart(transform(joined(log_probs), joined(tokens), index))
 
-    def choose(scores, log_probs):
+    def choose(scores, log_probs, tokens, index):
         scores = scores.reshape(batch, groups, each)
         log_probs = log_probs.reshape(batch, groups, each, -1)
         taken = jnp.zeros((batch, 1, log_probs.shape[-1]), jnp.float32)
         chosen = []
         for group in range(groups):
-            plain = log_probs[:, group]
-            _, beams, tokens = best_continuations(
-                scores[:, group], plain - diversity * taken, 2 * each, top_k
+            found = best_continuations(
+                scores[:, group], log_probs[:, group] - diversity * taken, 2 * each, top_k
             )
+            chosen.append(found)
             rows = jnp.arange(batch)[:, None]
-            totals = scores[:, group][rows, beams] + plain[rows, beams, tokens]
-            chosen.append((totals, beams, tokens))
-            taken = taken.at[rows, 0, tokens[:, :each]].add(1.0)
+            taken = taken.at[rows, 0, found[2][:, :each]].add(1.0)
         return jax.tree.map(lambda *parts: jnp.stack(parts, 1).reshape(batch * groups, -1), *chosen)
 
     found = beam_search(

@@ -191,6 +191,24 @@ def test_a_sentence_does_not_depend_on_its_batch_mates(search):
             np.testing.assert_array_equal(single[0], many[b])
 
 
+@pytest.mark.parametrize("stopping", [first(), bounded(), never()])
+def test_a_transform_steers_and_the_score_stays_the_language_s_own(stopping):
+    batch, vocab, length = 4, 4, 4
+    log_prob, step = language(7, batch, vocab, length)
+    dear = jnp.zeros(vocab).at[1].set(-0.7)[None, None]
+    steer = lambda log_probs, tokens, index: log_probs + dear  # noqa: E731
+    options = dict(stopping=stopping, transform=steer)
+    found = run(step, batch, 2, 0.6, [4] * batch, length, **options)
+    plain = run(step, batch, 2, 0.6, [4] * batch, length, stopping=stopping)
+    assert 0 < (found.tokens == 1).sum() < (plain.tokens == 1).sum()
+    for b in range(batch):
+        expected = {tokens: score for score, tokens in every_output(log_prob, b, vocab, 4, 0.6)}
+        for row, size, score in zip(
+            found.tokens[b], found.lengths[b], found.scores[b], strict=True
+        ):
+            np.testing.assert_allclose(score, expected[tuple(row[:size])], rtol=1e-5)
+
+
 def test_best_continuations_is_a_sort():
     totals = np.random.default_rng(0).normal(size=(3, 4, 7)).astype(np.float32)
     sums = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
