@@ -33,8 +33,16 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
     longest = max(work.lengths)
     options = SearchOptions(min_length=longest, **method)  # each output ends at its own limit
     find = compile.jit(
-        lambda weights, src, limits, prefix, keys, room: search(
-            [config], [weights], src, limits, prefix, keys, options=options, max_length=room
+        lambda weights, src, limits, prefix, phrases, keys, room: search(
+            [config],
+            [weights],
+            src,
+            limits,
+            prefix,
+            phrases,
+            keys,
+            options=options,
+            max_length=room,
         ),
         precision,
         static_argnames="room",
@@ -53,14 +61,17 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
 def _jobs(work: Workload, tokens: int):
     groups = [([row], (1, 32)) for row in range(len(work.sources))]
     if not work.one_by_one:
-        groups = batches([len(source) for source in work.sources], tokens)
+        groups = list(batches([len(source) for source in work.sources], tokens))
+    rooms = {}  # one a source length: as few compilations as a translator's
+    for rows, (_, length) in groups:
+        rooms[length] = max(rooms.get(length, 0), *(work.lengths[row] for row in rows))
     for rows, (count, length) in groups:
         src = pad_rows([[*work.sources[row], EOS] for row in rows], count, length)
         limits = np.ones(count, np.int32)
         limits[: len(rows)] = [work.lengths[row] for row in rows]
         keys = jax.random.split(jax.random.key(0), count)
-        room = max(work.lengths[row] for row in rows)
-        yield tuple(map(jnp.asarray, (src, limits, np.zeros((count, 0), np.int32), keys))), room
+        nothing = np.zeros((count, 0), np.int32), np.zeros((count, 0, 0), np.int32)
+        yield tuple(map(jnp.asarray, (src, limits, *nothing, keys))), rooms[length]
 
 
 def _gflop(c: TransformerConfig, work: Workload) -> float:

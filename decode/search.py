@@ -12,6 +12,7 @@ from decode import choose, forward, pool, scoring, stopping, transforms
 from decode.beam import CacheOps, Hypotheses, Next, StepFn, Watch, beam_search, take
 from decode.diverse import diverse_beam_search
 from decode.options import SearchOptions
+from decode.required import Phrases, allocate, required
 from decode.sample import drawn, likeliest, sample
 from decode.weights import Weights
 from model import Transformer, TransformerConfig
@@ -79,6 +80,7 @@ def search(
     src: Array,
     limits: Array,
     prefix: Array,
+    phrases: Array,
     keys: Array,
     *,
     options: SearchOptions,
@@ -87,8 +89,9 @@ def search(
 ) -> Hypotheses:
     """src [B,S] (with EOS, PAD after it), limits [B] -> Hypotheses [B,W,...]; pure, to be jitted.
 
-    Several models are an ensemble. Outputs begin with `prefix` [B,P], PAD after it; typed `keys`
-    [B] seed samples. `max_length` (static) is the room of the cache: no limit may exceed it.
+    Several models are an ensemble. Outputs begin with `prefix` [B,P], PAD after it, and a beam's
+    contain every one of `phrases` [B,N,P] likewise; typed `keys` [B] seed samples. `max_length`
+    (static) is the room of the cache: no limit may exceed it.
     """
     o, mask = options, src != PAD
     # Samples never change places, so each is a row of its own; beams are slots of one.
@@ -117,7 +120,8 @@ def search(
         covered = sum(covered for _, covered in caches) / len(caches)
         return scoring.coverage_penalty(covered, mask, o.coverage)
 
-    find = _method(o, keys, bonus if o.coverage else None)
+    phrases = Phrases(phrases, _sizes(phrases))
+    find = _method(o, phrases, keys, bonus if o.coverage else None)
     return find(
         ensemble(steps),
         tuple(caches),
@@ -127,7 +131,7 @@ def search(
         max_length=max_length,
         min_length=o.min_length,
         normalise=_normalise(o),
-        transform=_transform(o, prefix),
+        transform=_transform(o, prefix, phrases, limits),
         ops=CacheOps(reorder, extend, stages(max_length)),
         watch=watch,
     )
@@ -150,7 +154,13 @@ def _normalise(o: SearchOptions) -> scoring.Normalise:
     return (scoring.average if o.penalty == "average" else scoring.gnmt)(alpha)
 
 
-def _transform(o: SearchOptions, prefix: Array) -> transforms.Transform | None:
+def _sizes(tokens: Array) -> Array:
+    return jnp.sum(tokens != PAD, axis=-1, dtype=jnp.int32)
+
+
+def _transform(
+    o: SearchOptions, prefix: Array, phrases: Phrases, limits: Array
+) -> transforms.Transform | None:
     """What the options ask for, in order: the sampler's filters see what the others left."""
     t = transforms
     chosen = [
@@ -164,13 +174,14 @@ def _transform(o: SearchOptions, prefix: Array) -> transforms.Transform | None:
     ]
     wanted = [make() for wanted, make in chosen if wanted]
     steered = t.chain(*wanted)
-    if not prefix.shape[1]:
-        return steered if wanted else None
-    lengths = jnp.sum(prefix != PAD, axis=1, dtype=jnp.int32)
-    return t.forced_prefix(prefix, lengths, steered)
+    if phrases.sizes.shape[1]:
+        steered = required(phrases, limits, EOS, steered)
+    if prefix.shape[1]:
+        return t.forced_prefix(prefix, _sizes(prefix), steered)
+    return steered if wanted or phrases.sizes.shape[1] else None
 
 
-def _method(o: SearchOptions, keys: Array, bonus):
+def _method(o: SearchOptions, phrases: Phrases, keys: Array, bonus):
     if o.method == "greedy":
         return partial(sample, pick=likeliest)
     if o.method in ("sample", "mbr"):
@@ -179,6 +190,8 @@ def _method(o: SearchOptions, keys: Array, bonus):
     rules |= {"bounded": stopping.bounded, "never": stopping.never}
     options = dict(beam_size=o.beam_size, stopping=rules[o.stopping](), bonus=bonus)
     options |= dict(top_k=choose.top_k)
+    if phrases.sizes.shape[1]:
+        options |= dict(choose=allocate(phrases, o.beam_size, choose.top_k))
     if o.groups == 1:
         return partial(beam_search, **options)
     return partial(diverse_beam_search, groups=o.groups, diversity=o.diversity, **options)

@@ -1,7 +1,6 @@
 """Sentences in, sentences out: as many, in the same order."""
 
 import copy
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from data.batch import EOS, pad_rows
+from data.batch import EOS
 from data.tokenizer import Vocabulary
 from decode import compile
-from decode.batching import batches, split_text
+from decode.batching import batches
 from decode.beam import Hypotheses
 from decode.mbr import expected_utilities
 from decode.options import InputError, SearchOptions
+from decode.pieces import InputPolicy, Piece, Request, Room, cut, request, room
 from decode.search import search
 from decode.weights import PRECISIONS, pack
 from model import Transformer
@@ -41,17 +41,6 @@ class Hypothesis:
     def tokens(self) -> tuple[int, ...]:
         """The whole output's ids, each part's EOS among them."""
         return tuple(token for _, output in self.parts for token in output)
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """What is searched for at once: a sentence, or a part of a long one."""
-
-    owner: int  # the sentence's number
-    gap: str  # what stands between it and the piece before
-    ids: list[int]
-    prefix: list[int]
-    seed: int
 
 
 class Translator:
@@ -89,9 +78,6 @@ class Translator:
     ):
         if precision not in PRECISIONS:
             raise InputError(f"--precision={precision} is not one of: {', '.join(PRECISIONS)}")
-        policy, _, size = max_input.partition(":")
-        if policy not in ("split", "refuse") or not (size or "256").isdecimal() or size == "0":
-            raise InputError(f"--max_input={max_input} is not split:TOKENS or refuse:TOKENS")
         self.options = options = options or SearchOptions()
         if options.beam_size > model.config.target_vocab:
             raise InputError(
@@ -99,11 +85,10 @@ class Translator:
                 f"{model.config.target_vocab}"
             )
         models = [(model, params), *others]
-        self.split, self.max_input = policy == "split", int(size or "256")
+        # There is no position beyond a learned table.
         tables = [m.config.max_length for m, _ in models if m.config.positions == "learned"]
         self.max_output = min(tables, default=None)
-        if tables:  # there is no position beyond the learned table
-            self.max_input = min(self.max_input, self.max_output - 1)
+        self.policy = InputPolicy(max_input, self.max_output and self.max_output - 1)
         self.vocabulary, self.tokens_per_batch = vocabulary, tokens_per_batch
         self.mesh = mesh or make_mesh(devices=jax.devices()[:1])
         self._watch = watch
@@ -124,7 +109,7 @@ class Translator:
             precision,
             static_argnames="max_length",
         )
-        self.shapes: set[tuple[int, ...]] = set()  # (rows, source, prefix): a compilation each
+        self.shapes: set[tuple[int, ...]] = set()  # (rows, source, *Room): a compilation each
 
     def with_params(self, params) -> "Translator":
         """The same translator for other parameters of the same shapes; compiles nothing anew."""
@@ -143,24 +128,27 @@ class Translator:
         sentences: Sequence[str],
         progress: Callable[[int], None] | None = None,
         prefixes: Sequence[str] | None = None,
+        required: Sequence[Sequence[str]] | None = None,
     ) -> list[list[Hypothesis]]:
         """The `n_best` hypotheses of each sentence, best first: at least one, at times fewer.
 
-        `progress` hears how many more sentences are done. Outputs begin with `prefixes` where
-        there are some. Raises InputError for a sentence over `max_input` tokens where these are
-        refused, and for a prefix that its sentence's length limit has no room for.
+        `progress` hears how many more sentences are done. A sentence's outputs begin with its own
+        of `prefixes` and contain all its `required` words and phrases. Raises InputError for a
+        sentence over `max_input` tokens where these are refused, and for a prefix or a phrase that
+        the sentence's length limit has no room for or that the vocabulary cannot spell.
         """
-        encoded = self.vocabulary.source.encode(sentences)
-        pieces = [
-            piece
-            for number, sentence in enumerate(sentences)
-            if sentence.strip()
-            for piece in self._pieces(
-                number, sentence, encoded[number], prefixes[number] if prefixes else ""
+        pieces = list(
+            cut(
+                sentences,
+                prefixes or [""] * len(sentences),
+                required or [()] * len(sentences),
+                vocabulary=self.vocabulary,
+                policy=self.policy,
+                options=self.options,
+                longest=self.max_output,
             )
-        ]
-        prefix_room = max((len(piece.prefix) for piece in pieces), default=0)
-        prefix_room = 1 << (prefix_room - 1).bit_length() if prefix_room else 0
+        )
+        needs = room(pieces)
         results: dict[int, list[Hypothesis]] = {}
         waiting = Counter(piece.owner for piece in pieces)  # a sentence's pieces not yet found
         if progress:
@@ -171,9 +159,9 @@ class Translator:
             batch_shards(self.mesh),
             self.max_output,
         ):
-            self.shapes.add((count, length, prefix_room))
+            self.shapes.add((count, length, *needs))
             batch = [pieces[row] for row in rows]
-            found = self._run(batch, count, length, prefix_room)
+            found = self._run(batch, count, length, needs)
             results.update(zip(rows, found, strict=True))
             for piece in batch:
                 waiting[piece.owner] -= 1
@@ -184,48 +172,13 @@ class Translator:
             parts[piece.owner].append((piece.gap, results[row]))
         return [_joined(each) for each in parts]
 
-    def _pieces(self, number: int, sentence: str, ids: list[int], prefix: str) -> Iterator[_Piece]:
-        texts = [("", sentence)]
-        if len(ids) > self.max_input:
-            if not self.split:
-                raise InputError(
-                    f"line {number + 1} has {len(ids)} tokens, more than "
-                    f"--max_input=refuse:{self.max_input} allows: shorten it, or use "
-                    f"--max_input=split:{self.max_input}"
-                )
-            texts = split_text(sentence, lambda text: len(self._encode(text)) <= self.max_input)
-        for gap, text in texts:
-            ids = self._encode(text) if text is not sentence else ids
-            forced = self.vocabulary.target.encode([prefix])[0] if prefix else []
-            if len(forced) >= self._limit(len(ids)):
-                raise InputError(
-                    f"line {number + 1}: its prefix has {len(forced)} tokens, but the length limit "
-                    f"is {self._limit(len(ids))} with the end: shorten it, or raise the limit"
-                )
-            # Samples follow a sentence's own text, whatever line it stands on.
-            yield _Piece(number, gap, ids, forced, zlib.crc32(text.encode()))
-            prefix = ""  # a long sentence's first piece begins with it
-
-    def _encode(self, text: str) -> list[int]:
-        return self.vocabulary.source.encode([text])[0]
-
-    def _limit(self, source: int) -> int:
-        return min(self.options.limit(source), self.max_output or 1 << 30)
-
     def _run(
-        self, pieces: list[_Piece], rows: int, length: int, prefix_room: int
+        self, pieces: list[Piece], rows: int, length: int, room: Room
     ) -> Iterator[list[Hypothesis]]:
-        limits = np.ones(rows, np.int32)  # rows that only fill the batch end at once
-        limits[: len(pieces)] = [self._limit(len(piece.ids)) for piece in pieces]
-        seeds = np.zeros(rows, np.uint32)
-        seeds[: len(pieces)] = [piece.seed for piece in pieces]
-        src = pad_rows([[*piece.ids, EOS] for piece in pieces], rows, length)
-        prefix = pad_rows([piece.prefix for piece in pieces], rows, prefix_room)
-        owners = np.full(rows, -1, np.int32)
-        owners[: len(pieces)] = [piece.owner for piece in pieces]
-        batch = (src, limits, prefix, seeds, owners)
-        batch = jax.device_put(batch, batch_sharding(self.mesh))
-        found = jax.device_get(self._search(self.weights, *batch, max_length=self._limit(length)))
+        asked = request(pieces, rows, length, room)
+        longest = min(self.options.limit(length), self.max_output or 1 << 30)
+        asked = jax.device_put(asked, batch_sharding(self.mesh))
+        found = jax.device_get(self._search(self.weights, asked, max_length=longest))
         for row, piece in enumerate(pieces):
             own = jax.tree.map(lambda leaf, row=row: leaf[row], found)
             yield self._best(own, (*piece.ids, EOS))
@@ -258,18 +211,17 @@ class Translator:
         ]
 
 
-def _seeded_search(
-    configs, weights, src, limits, prefix, seeds, owners, *, mesh, options, watch, max_length
-):
-    def shard(weights, src, limits, prefix, seeds, owners):
-        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(options.seed)))(seeds)
-        hear = watch and partial(jax.debug.callback, watch, owners)
+def _seeded_search(configs, weights, asked: Request, *, mesh, options, watch, max_length):
+    def shard(weights, asked):
+        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(options.seed)))(asked.seeds)
+        hear = watch and partial(jax.debug.callback, watch, asked.owners)
         return search(
             configs,
             weights,
-            src,
-            limits,
-            prefix,
+            asked.src,
+            asked.limits,
+            asked.prefix,
+            asked.phrases,
             keys,
             options=options,
             max_length=max_length,
@@ -280,10 +232,10 @@ def _seeded_search(
     return jax.shard_map(
         shard,
         mesh=mesh,
-        in_specs=(PartitionSpec(), *(rows,) * 5),
+        in_specs=(PartitionSpec(), rows),
         out_specs=rows,
         check_vma=False,  # each device's loop ends when its own rows are done
-    )(weights, src, limits, prefix, seeds, owners)
+    )(weights, asked)
 
 
 def _joined(parts: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:

@@ -31,9 +31,9 @@ def main() -> None:
         raise DataError("--text is empty: give it a sentence")
     translator = decoding.make_translator(trained)
     src = [*vocabulary.source.encode([TEXT.value])[0], EOS]
-    if len(src) - 1 > translator.max_input:
+    if len(src) - 1 > translator.policy.size:
         raise InputError(
-            f"--text has {len(src) - 1} tokens, more than the {translator.max_input} that are "
+            f"--text has {len(src) - 1} tokens, more than the {translator.policy.size} that are "
             "translated at once: shorten it, or raise --max_input"
         )
     ((best, *_),) = translator.hypotheses([TEXT.value])

@@ -14,6 +14,7 @@ from jax.errors import JaxRuntimeError
 
 from data.corpus import DataError
 from decode.translate import InputError
+from experiments.compiled import keep_compiled
 from experiments.config import nearest
 from model import ConfigError
 from train.checkpoint import CheckpointError
@@ -39,6 +40,7 @@ def _guarded(main: Callable[[], None]) -> None:
     std_logging.getLogger("jax").setLevel(std_logging.ERROR)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    keep_compiled()
     try:
         main()
     except MISTAKES as error:

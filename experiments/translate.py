@@ -42,6 +42,18 @@ STREAM = flags.DEFINE_bool(
     "a line of JSON a token, or for typed sentences the text in place.",
 )
 PREFIX = flags.DEFINE_string("prefix", "", "What every translation begins with.")
+PREFIX_FILE = flags.DEFINE_string(
+    "prefix_file", "", "A file of what each line's translation begins with, line by line."
+)
+REQUIRE = flags.DEFINE_multi_string(
+    "require", [], "A word or phrase that every translation contains; repeatable."
+)
+REQUIRE_FILE = flags.DEFINE_string(
+    "require_file",
+    "",
+    "A file of the words and phrases that each line's translation contains, line by line, "
+    "with tabs between.",
+)
 OUTPUT = flags.DEFINE_string("output", "-", "Where translations go; -: standard output.")
 
 
@@ -55,6 +67,7 @@ def main() -> None:
     lines = None if INPUT.value == "-" and sys.stdin.isatty() else _lines(INPUT.value)
     if ATTENTION.value and FORMAT.value != "jsonl":
         raise InputError("--attention has no meaning with --format=text: set --format=jsonl")
+    prefixes, required = _asked(lines)
     trained = decoding.load()
     shown = _grows if lines is None else _told
     translator = decoding.make_translator(trained, shown if STREAM.value else None)
@@ -62,7 +75,7 @@ def main() -> None:
         _talk(trained, translator)
         return
     with bar("translating", len(lines)) as progress:
-        found = translator.hypotheses(lines, progress, [PREFIX.value] * len(lines))
+        found = translator.hypotheses(lines, progress, prefixes, required)
     note(f"search shapes compiled: {len(translator.shapes)}")
     text = "".join(f"{line}\n" for line in _written(found, trained))
     if OUTPUT.value == "-":
@@ -76,6 +89,31 @@ def _lines(name: str) -> list[str]:
     if name == "-":
         return split_lines(sys.stdin.buffer.read(), "standard input")
     return split_lines(read_bytes(Path(name)), name)
+
+
+def _asked(lines: list[str] | None) -> tuple[list[str], list[list[str]]]:
+    """Each line's prefix and required phrases; of typed sentences, of all alike."""
+    count = 1 if lines is None else len(lines)
+    prefixes, required = [PREFIX.value] * count, [[*REQUIRE.value] for _ in range(count)]
+    for flag in PREFIX_FILE, REQUIRE_FILE:
+        if not flag.value:
+            continue
+        if lines is None:
+            raise InputError(f"--{flag.name} is for --input, not for typed sentences")
+        own = _lines(flag.value)
+        if len(own) != count:
+            raise DataError(
+                f"--{flag.name}={flag.value} has {len(own)} lines, but the input has {count}: "
+                "it takes one for each, empty where there is nothing to ask for"
+            )
+        if flag is REQUIRE_FILE:
+            for phrases, line in zip(required, own, strict=True):
+                phrases += [phrase for phrase in line.split("\t") if phrase]
+        elif PREFIX.value:
+            raise InputError("--prefix and --prefix_file exclude each other: give one of them")
+        else:
+            prefixes = own
+    return prefixes, required
 
 
 def _told(line: int, text: str) -> None:
@@ -133,7 +171,8 @@ def _talk(trained: "Trained", translator: Translator) -> None:
     print("Type a sentence; Ctrl-D ends.", file=sys.stderr)
     for line in sys.stdin.buffer:
         try:
-            (found,) = translator.hypotheses([line.decode().rstrip("\r\n")], None, [PREFIX.value])
+            text = line.decode().rstrip("\r\n")
+            (found,) = translator.hypotheses([text], None, *_asked(None))
             if STREAM.value:
                 _grows(0, "")
             print(*_written([found], trained), flush=True)

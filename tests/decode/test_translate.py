@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from data.batch import BOS, EOS, PAD, UNK, pad_rows, shift_right
 from data.tokenizer import Tokenizer, Vocabulary
 from decode.attention import attention_maps
+from decode.batching import split_text
 from decode.bleu import score
-from decode.force import alignment, force
+from decode.force import alignment, force, force_pairs
 from decode.mbr import expected_utilities
 from decode.options import InputError, SearchOptions
 from decode.search import plain_step, search
-from decode.translate import Translator, split_text
+from decode.translate import Translator
 from decode.weights import pack
 from model import Transformer, TransformerConfig, empty_cache
 from model.sharding import make_mesh
@@ -178,13 +179,14 @@ def test_width_one_is_greedy(params, vocabulary):
 def test_greedy_is_a_loop_over_the_whole_model(params):
     src = jnp.array([[5, 6, 7, EOS], [8, EOS, 0, 0]], jnp.int32)
     limits = jnp.array([7, 5], jnp.int32)
-    nothing = jnp.zeros((2, 0), jnp.int32), jax.random.split(jax.random.key(0), 2)
+    nothing = jnp.zeros((2, 0), jnp.int32), jnp.zeros((2, 0, 0), jnp.int32)
     found = search(
         [CONFIG],
         [pack(CONFIG, params)],
         src,
         limits,
         *nothing,
+        jax.random.split(jax.random.key(0), 2),
         options=SearchOptions(method="greedy"),
         max_length=8,
     )
@@ -327,6 +329,25 @@ def test_outputs_begin_with_their_prefix(params, vocabulary):
         translator(params, vocabulary, max_length=3).hypotheses(text, prefixes=["a green book"] * 3)
 
 
+def test_outputs_hold_what_is_required(vocabulary):
+    text, params = sentences(4), parameters(CONFIG, scale=1.5)
+    wanted = [["a green monday"], [], ["why", "the teacher"], ["rains"]]
+    some = translator(params, vocabulary, extra_length=20)
+    found, free = (some.hypotheses(text, required=each) for each in (wanted, None))
+    for h, phrases, other in zip(best(found), wanted, best(free), strict=True):
+        assert all(phrase in h.text for phrase in phrases)
+        assert all(phrase in other.text for phrase in phrases) == (not phrases)
+    same(found[1:2], free[1:2])
+    alone = some.hypotheses(text[2:3], required=wanted[2:3], prefixes=["a book"])[0][0]
+    assert alone.text.startswith("a book") and all(phrase in alone.text for phrase in wanted[2])
+    pairs = [h.parts[0] for h in best(found)]
+    for number, forced in force_pairs(Transformer(CONFIG), params, pairs):
+        h = best(found)[number]
+        np.testing.assert_allclose(h.token_scores, forced.token_scores, atol=1e-4)
+        normal = ((5 + len(h.tokens)) / 6) ** 0.6
+        np.testing.assert_allclose(h.score, sum(h.token_scores) / normal, atol=1e-4)
+
+
 @pytest.mark.parametrize("table", [20, 40])
 def test_learned_positions_bound_source_and_output(vocabulary, table):
     config = replace(CONFIG, positions="learned", max_length=table)
@@ -351,7 +372,7 @@ def test_training_in_bfloat16_ties_no_sentence_to_its_batch(params, vocabulary):
 def test_a_few_sentences_make_a_small_batch(params, vocabulary):
     some = translator(params, vocabulary)
     some.translate(["a book"] * 3)
-    assert some.shapes == {(4, 16, 0)}
+    assert some.shapes == {(4, 16, 0, 0, 0)}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from experiments.config import default_config, to_experiment
 from train.metrics import read_metrics
 
 ROOT = Path(__file__).parent.parent.parent
-CACHE = tempfile.TemporaryDirectory()
 WORDS = {"red": "rot", "green": "grün", "one": "eins", "two": "zwei", "cat": "Katze", "dog": "Hund"}
 SMALL = """
     model.encoder_layers=1 model.decoder_layers=1 model.d_model=32 model.d_ff=64 model.num_heads=2
@@ -31,13 +29,8 @@ SMALL = """
 
 def heed(command, *args, stdin="", env=()):
     """Run `python -m experiments.<command>` as a user would; rc, stdout, stderr."""
-    cache = {  # commands compile the same programs over and over
-        "JAX_COMPILATION_CACHE_DIR": CACHE.name,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
     plain = dict(PYTHONPATH=str(ROOT), XLA_FLAGS="", JAX_PLATFORMS="cpu")
-    env = os.environ | plain | cache | dict(env)
+    env = os.environ | plain | dict(env)
     done = subprocess.run(
         [sys.executable, "-m", f"experiments.{command}", *map(str, args)],
         input=stdin.encode() if isinstance(stdin, str) else stdin,
@@ -206,6 +199,15 @@ def test_lines_out_are_lines_in(run, tmp_path):
     code, nothing, _ = heed("translate", f"--workdir={workdir}", *files, "--checkpoint=30")
     assert code == 0 and nothing == ""
     assert (tmp_path / "out").read_text().count("\n") == 4
+    (tmp_path / "asked").write_text("zwei\trot\n\n\n\n")
+    (tmp_path / "begin").write_text("\n\n\ngr\n")
+    asked = f"--require_file={tmp_path}/asked", f"--prefix_file={tmp_path}/begin"
+    asked += "--require=Hund", "--extra_length=30", "--extra_length=30"
+    code, out, err = heed("translate", f"--workdir={workdir}", *asked, stdin=lines)
+    assert code == 0, err
+    first, empty, third, last, _ = out.split("\n")
+    assert "zwei" in first and "rot" in first and empty == ""
+    assert "Hund" in first and "Hund" in third and last.startswith("gr") and "Hund" in last
     greedy = "--method=greedy", "--alpha=0"
     code, greedy, _ = heed("translate", f"--workdir={workdir}", *greedy, stdin=lines)
     code, narrow, _ = heed("translate", f"--workdir={workdir}", "--beam_size=1", stdin=lines)
@@ -346,6 +348,15 @@ def test_other_mistakes_end_in_one_line(run, text, tmp_path):
     long = "red cat\n" + "dog " * 10_000 + "\n"
     assert "line 2 has" in refused("translate", here, "--max_input=refuse:256", stdin=long)
     assert "holds no run" in refused("translate", f"--workdir={tmp_path}", stdin="a\n")
+    (tmp_path / "three").write_text("a\nb\nc\n")
+    three = f"--require_file={tmp_path}/three"
+    assert "three has 3 lines, but the input has 1" in refused(
+        "translate", here, three, stdin="a\n"
+    )
+    again = "--prefix=a", f"--prefix_file={tmp_path}/three"
+    assert "exclude each other" in refused("translate", here, *again, stdin="a\nb\nc\n")
+    greedy = "--require=Hund", "--method=greedy"
+    assert "are for --method=beam" in refused("translate", here, *greedy, stdin="a\n")
     assert "give either" in refused("evaluate", here)
     assert "is not a number" in refused("translate", here, "--alpha=nan", stdin="a\n")
     assert "--max_input=split:²" in refused("translate", here, "--max_input=split:²", stdin="a\n")

@@ -1,0 +1,179 @@
+"""What is searched for at once: a sentence, or a part of a long one, and what is asked of it."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from data.batch import EOS, UNK, pad_rows
+from data.tokenizer import Tokenizer, Vocabulary
+from decode.batching import split_text
+from decode.options import InputError, SearchOptions
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A sentence, or a part of a long one; all lists are of ids without EOS."""
+
+    owner: int  # the sentence's number
+    gap: str  # what stands between it and the piece before
+    ids: list[int]
+    prefix: list[int]  # its output begins with it
+    phrases: list[list[int]]  # its output contains them
+    limit: int  # its output's length, EOS included
+    seed: int
+
+
+class Request(NamedTuple):
+    """Pieces as the arrays of a search of B rows; those beyond the last piece end at once."""
+
+    src: np.ndarray  # [B,S] int32, with EOS
+    limits: np.ndarray  # [B] int32
+    prefix: np.ndarray  # [B,P] int32
+    phrases: np.ndarray  # [B,N,Q] int32
+    seeds: np.ndarray  # [B] uint32
+    owners: np.ndarray  # [B] int32, -1 where there is none
+
+
+class Room(NamedTuple):
+    """How much all of a call's pieces need, in powers of two: few shapes, few compilations."""
+
+    prefix: int
+    phrases: int
+    phrase: int
+
+
+def room(pieces: Sequence[Piece]) -> Room:
+    """What holds the longest prefix, the most phrases and the longest phrase."""
+
+    def most(sizes) -> int:
+        size = max(sizes, default=0)
+        return 1 << (size - 1).bit_length() if size else 0
+
+    return Room(
+        most(len(piece.prefix) for piece in pieces),
+        most(len(piece.phrases) for piece in pieces),
+        most(len(phrase) for piece in pieces for phrase in piece.phrases),
+    )
+
+
+def request(pieces: Sequence[Piece], rows: int, length: int, room: Room) -> Request:
+    """Up to `rows` pieces of less than `length` ids."""
+
+    def column(values, rest: int, dtype=np.int32) -> np.ndarray:
+        return np.array([*values, *[rest] * (rows - len(pieces))], dtype)
+
+    phrases = [[*piece.phrases, *[[]] * (room.phrases - len(piece.phrases))] for piece in pieces]
+    phrases = pad_rows(
+        [phrase for each in phrases for phrase in each], rows * room.phrases, room.phrase
+    )
+    return Request(
+        pad_rows([[*piece.ids, EOS] for piece in pieces], rows, length),
+        column([piece.limit for piece in pieces], 1),
+        pad_rows([piece.prefix for piece in pieces], rows, room.prefix),
+        phrases.reshape(rows, room.phrases, room.phrase),
+        column([piece.seed for piece in pieces], 0, np.uint32),
+        column([piece.owner for piece in pieces], -1),
+    )
+
+
+class InputPolicy:
+    """What becomes of inputs of more than `size` tokens: they are `split`, or else refused."""
+
+    def __init__(self, text: str, most: int | None = None):
+        """Reads "split:TOKENS" or "refuse:TOKENS", `most` tokens at most; raises InputError."""
+        policy, _, size = text.partition(":")
+        if policy not in ("split", "refuse") or not (size or "256").isdecimal() or size == "0":
+            raise InputError(f"--max_input={text} is not split:TOKENS or refuse:TOKENS")
+        self.split, self.size = policy == "split", min(int(size or "256"), most or 1 << 30)
+
+    def parts(self, line: int, text: str, ids: list[int], tokenizer: Tokenizer):
+        """(the gap before it, a text to search for) ..; raises InputError where it is refused."""
+        if len(ids) <= self.size:
+            return [("", text)]
+        if not self.split:
+            raise InputError(
+                f"line {line} has {len(ids)} tokens, more than --max_input=refuse:{self.size} "
+                f"allows: shorten it, or use --max_input=split:{self.size}"
+            )
+        return list(split_text(text, lambda part: len(_encode(part, tokenizer)) <= self.size))
+
+
+def cut(
+    sentences: Sequence[str],
+    prefixes: Sequence[str],
+    required: Sequence[Sequence[str]],
+    *,
+    vocabulary: Vocabulary,
+    policy: InputPolicy,
+    options: SearchOptions,
+    longest: int | None,
+) -> Iterator[Piece]:
+    """All sentences' pieces in order, none for an empty one; outputs are no longer than `longest`.
+
+    A sentence's output begins with its prefix and contains its required phrases. Raises InputError,
+    naming the line, for what is refused, has no room, or cannot be spelled or searched for.
+    """
+    encoded = vocabulary.source.encode(sentences)
+    for number, (sentence, ids) in enumerate(zip(sentences, encoded, strict=True)):
+        if not sentence.strip():
+            continue
+        line = number + 1
+        prefix = _spelled(line, "prefix", prefixes[number], vocabulary.target)
+        phrases = _phrases(line, required[number], vocabulary.target, options)
+        parts = policy.parts(line, sentence, ids, vocabulary.source)
+        if phrases and len(parts) > 1:
+            raise InputError(
+                f"line {line} would be translated in {len(parts)} pieces, and which of them wants "
+                f"its required phrases is not known: raise --max_input=split:{policy.size}, or "
+                "split it by hand"
+            )
+        for gap, text in parts:
+            ids = ids if text is sentence else _encode(text, vocabulary.source)
+            limit = min(options.limit(len(ids)), longest or 1 << 30)
+            needed = len(prefix) + sum(map(len, phrases))
+            if needed >= limit:
+                what = "its required phrases (and prefix) have" if phrases else "its prefix has"
+                raise InputError(
+                    f"line {line}: {what} {needed} tokens, but the length limit is {limit} with "
+                    "the end: shorten it, or raise the limit"
+                )
+            # Samples follow a sentence's own text, whatever line it stands on.
+            yield Piece(number, gap, ids, prefix, phrases, limit, zlib.crc32(text.encode()))
+            prefix = []  # a long sentence's first piece begins with it
+
+
+def _phrases(
+    line: int, texts: Sequence[str], tokenizer: Tokenizer, options: SearchOptions
+) -> list[list[int]]:
+    if texts and (options.method != "beam" or options.groups > 1):
+        raise InputError(
+            "required phrases are for --method=beam with --groups=1: no other search finds its "
+            "way to them"
+        )
+    phrases = []
+    for text in dict.fromkeys(texts):
+        ids = _spelled(line, "required phrase", text, tokenizer)
+        for banned in options.banned:
+            size = len(banned)
+            if any(tuple(ids[at : at + size]) == banned for at in range(len(ids) - size + 1)):
+                (word,) = tokenizer.decode([banned])
+                raise InputError(f"line {line}: {text!r} is required, but --ban={word} forbids it")
+        phrases.append(ids)
+    return phrases
+
+
+def _spelled(line: int, what: str, text: str, tokenizer: Tokenizer) -> list[int]:
+    ids = _encode(text, tokenizer) if text else []
+    if UNK in ids or (not ids and what != "prefix"):
+        raise InputError(
+            f"line {line}: the vocabulary cannot spell the {what} {text!r}: leave it out, or write "
+            "it in characters that the vocabulary was learned from"
+        )
+    return ids
+
+
+def _encode(text: str, tokenizer: Tokenizer) -> list[int]:
+    return tokenizer.encode([text])[0]

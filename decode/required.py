@@ -1,0 +1,130 @@
+"""Words and phrases that an output must contain: beam search by dynamic beam allocation.
+
+Post & Vilar 2018: hypotheses that lack equally many of the required tokens share a bank, and a
+beam's slots are dealt to the banks in turn, so that those that have paid for a phrase and those
+that have not do not crowd each other out. What is lacking is read off the tokens themselves;
+nothing is carried along.
+Axes: B batch, W beam, L buffer length, V vocabulary, P phrases of up to N tokens, C candidates.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from decode.beam import Choose, take
+from decode.transforms import Transform
+
+NOTHING = -1  # stands where no token does
+
+
+class Phrases(NamedTuple):
+    """What each sentence's output must contain: tokens [B,P,N], of which sizes [B,P] are real."""
+
+    tokens: Array
+    sizes: Array
+
+    def each(self, width: int) -> Array:
+        """All phrases' tokens for each of a sentence's beams, [B,W,P*N]; NOTHING between."""
+        batch, _, longest = self.tokens.shape
+        real = jnp.arange(longest, dtype=jnp.int32)[None, None] < self.sizes[..., None]
+        tokens = jnp.where(real, self.tokens, NOTHING).reshape(batch, 1, -1)
+        return jnp.broadcast_to(tokens, (batch, width, tokens.shape[2]))
+
+
+def required(phrases: Phrases, limits: Array, eos: int, then: Transform) -> Transform:
+    """No output ends without its `phrases`, and there is always room left for them.
+
+    Where no other token could follow and leave that room, it is one that a phrase lacks, whatever
+    `then` would say; everywhere else `then` is applied. Phrases and EOS must fit `limits` [B]: one
+    after the other, for tokens that two phrases might share are counted in both.
+    """
+
+    def apply(log_probs, tokens, index):
+        done, latest = _written(phrases, tokens, index)
+        whole = jnp.where(done, 0, phrases.sizes[:, None]).sum(-1)  # [B,W]
+        room = jnp.maximum(limits - index - 2, 0)[:, None]  # behind the next token, but for EOS
+        own = phrases.each(tokens.shape[1])
+        helps = (_lacking(phrases, done, latest, own) <= room[..., None]) & (own != NOTHING)
+        rows = jnp.arange(own.shape[0])[:, None, None], jnp.arange(own.shape[1])[None, :, None]
+        helps = jnp.zeros(log_probs.shape, bool).at[*rows, own].max(helps)
+        forced = jnp.where(helps, log_probs, -jnp.inf)
+        steered = jnp.where((whole > room)[..., None], forced, then(log_probs, tokens, index))
+        return steered.at[..., eos].set(jnp.where(whole > 0, -jnp.inf, steered[..., eos]))
+
+    return apply
+
+
+def allocate(phrases: Phrases, width: int, top_k=jax.lax.top_k) -> Choose:
+    """The candidates for `width` beams, dealt to the banks in turn: each bank's best first.
+
+    There are every beam's best and whatever goes on with a phrase. Where nothing is required all
+    share a bank, and the result is that of `best_continuations`.
+    """
+
+    def choose(scores, log_probs, tokens, index):
+        batch, beams, vocab = log_probs.shape
+        _, best = top_k(log_probs, min(2 * width, vocab))
+        options = jnp.concatenate([best.astype(jnp.int32), phrases.each(beams)], axis=2)  # [B,W,C]
+        count = options.shape[2]
+        earlier = jnp.tri(count, k=-1, dtype=bool)[None, None]
+        again = ((options[..., None] == options[..., None, :]) & earlier).any(-1)
+        worth = scores[..., None] + jnp.take_along_axis(log_probs, options, axis=2, mode="clip")
+        worth = jnp.where(again | (options == NOTHING), -jnp.inf, worth).reshape(batch, -1)
+        lacking = _lacking(phrases, *_written(phrases, tokens, index), options)
+        turns = _turns(worth, lacking.reshape(batch, -1))
+        _, chosen = jax.lax.top_k(-turns, min(2 * width, beams * count))
+        worth, tokens = take(worth, chosen), take(options.reshape(batch, -1), chosen)
+        return worth, (chosen // count).astype(jnp.int32), tokens
+
+    return choose
+
+
+def _turns(worth: Array, lacking: Array) -> Array:
+    """When each of [B,C] candidates is dealt a slot: every bank's best, every second best, ..
+
+    In each round those go first that lack the least. What is worth nothing comes last.
+    """
+    order = jnp.argsort(-worth, axis=1)  # stable: the earlier among equals
+    worth, bank = take(worth, order), take(lacking, order)
+    earlier = jnp.tri(bank.shape[1], k=-1, dtype=bool)[None]
+    before = (bank[:, :, None] == bank[:, None]) & earlier
+    turns = before.sum(2, dtype=jnp.int32) * (lacking.max() + 1) + bank
+    turns = jnp.where(jnp.isneginf(worth), jnp.iinfo(jnp.int32).max, turns)
+    return jnp.put_along_axis(jnp.zeros_like(turns), order, turns, axis=1, inplace=False)
+
+
+def _written(phrases: Phrases, tokens: Array, index: Array) -> tuple[Array, Array]:
+    """Of the first `index` of tokens [B,W,L]: which phrases they hold [B,W,P], and the last N-1.
+
+    [B,W,N-1] is NOTHING where there are not so many.
+    """
+    length, longest = tokens.shape[2], phrases.tokens.shape[2]
+    there = jnp.arange(length, dtype=jnp.int32) < index
+    tokens = jnp.where(there[None, None], tokens, NOTHING)
+    tokens = jnp.pad(tokens, ((0, 0), (0, 0), (longest - 1, longest - 1)), constant_values=NOTHING)
+    latest = jax.lax.dynamic_slice_in_dim(tokens, index, longest - 1, axis=2)
+    begins = jnp.ones((*tokens.shape[:2], phrases.tokens.shape[1], length), bool)
+    for place in range(longest):
+        here = tokens[:, :, None, longest - 1 + place :][..., :length]
+        same = here == phrases.tokens[:, None, :, place, None]
+        begins &= same | (phrases.sizes <= place)[:, None, :, None]
+    return begins.any(-1), latest
+
+
+def _lacking(phrases: Phrases, done: Array, latest: Array, after: Array) -> Array:
+    """How many required tokens an output lacks once each of `after` [B,W,C] has followed, [B,W,C].
+
+    Of a phrase that it ends in the middle of, it lacks only the rest. `done` and `latest` are what
+    `_written` says of the output before.
+    """
+    sizes, longest = phrases.sizes[:, None, None], phrases.tokens.shape[2]
+    begun = jnp.zeros((*after.shape, phrases.tokens.shape[1]), jnp.int32)  # [B,W,C,P]
+    for count in range(1, longest + 1):
+        start = latest[:, :, None, longest - count :] == phrases.tokens[:, None, :, : count - 1]
+        last = after[..., None] == phrases.tokens[:, None, None, :, count - 1]
+        ends = start.all(-1)[:, :, None] & last & (count <= sizes)
+        begun = jnp.where(ends, count, begun)
+    whole = jnp.where(done[:, :, None] | (begun == sizes), 0, sizes)
+    return whole.sum(-1) - jnp.where(whole > 0, begun, 0).max(-1)

@@ -1,0 +1,28 @@
+"""Compiled programs stay on disk, so that the next start need not compile them again."""
+
+import os
+from pathlib import Path
+
+import jax
+
+_MOST_BYTES = 2 << 30
+
+
+def keep_compiled() -> None:
+    """Set JAX's compilation cache to the user's cache folder, unless JAX's own settings name one.
+
+    JAX_ENABLE_COMPILATION_CACHE=0 turns it off. The least recently used programs make room for new
+    ones, under a lock: several processes may share it.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(caches) / "heed" / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # nowhere to write: every start compiles
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -1,0 +1,83 @@
+"""Tiny made-up languages, small enough to write down every output."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from decode.beam import Next, beam_search
+from decode.sample import likeliest, sample
+from decode.scoring import gnmt
+from decode.stopping import first
+
+EOS = 0
+
+
+def language(seed: int, batch: int, vocab: int, length: int, sharpness: float = 1.0):
+    """log_prob(sentence, prefix) -> [V]: a random distribution for every prefix."""
+
+    def log_prob(sentence: int, prefix: tuple[int, ...]) -> np.ndarray:
+        rng = np.random.default_rng([seed, sentence, len(prefix), *(t + 1 for t in prefix)])
+        logits = rng.normal(size=vocab) * sharpness
+        return (logits - np.log(np.exp(logits).sum())).astype(np.float32)
+
+    # The same as a table over prefixes read as numbers in base V + 1, for the jitted step.
+    base = vocab + 1
+    table = np.zeros((batch, base**length, vocab), np.float32)
+    for n in range(length):
+        for prefix in itertools.product(range(vocab), repeat=n):
+            code = sum((t + 1) * base**i for i, t in enumerate(prefix))
+            for b in range(batch):
+                table[b, code] = log_prob(b, prefix)
+    table = jnp.asarray(table)
+
+    def step(tokens, cache, index):
+        """The cache is the prefix's number: wrong unless it follows its beam exactly."""
+        code = jnp.where(
+            index == 0, cache, cache + (tokens + 1) * base ** jnp.maximum(index - 1, 0)
+        )
+        # Any constant may be taken out of a row, if the total says so.
+        total = jnp.sin(code.astype(jnp.float32))
+        log_probs = jax.vmap(lambda rows, c: rows[c])(table, code)
+        return Next(log_probs + total[..., None], total), code
+
+    return log_prob, step
+
+
+def every_output(log_prob, sentence, vocab, limit, alpha):
+    """All (score, tokens) that end in EOS within the limit, best first; EOS is forced there."""
+    found = []
+
+    def visit(prefix, total):
+        lp = log_prob(sentence, prefix)
+        n = len(prefix) + 1
+        found.append(((total + lp[EOS]) / ((5 + n) / 6) ** alpha, (*prefix, EOS)))
+        if n < limit:
+            for token in range(vocab):
+                if token != EOS:
+                    visit((*prefix, token), total + lp[token])
+
+    visit((), 0.0)
+    return sorted(found, key=lambda item: -item[0])
+
+
+def run(step, batch, width, alpha, limits, length, search=beam_search, **options):
+    if search is beam_search:
+        options = {"beam_size": width, "stopping": first(), "normalise": gnmt(alpha)} | options
+    elif search is sample:
+        options = {"pick": likeliest, "normalise": gnmt(alpha)} | options
+    cache = jnp.zeros((batch, width), jnp.int32)
+    start = jnp.full(batch, 1, jnp.int32)
+    found = jax.jit(
+        lambda cache: search(
+            step,
+            cache,
+            start,
+            jnp.asarray(limits, jnp.int32),
+            eos=EOS,
+            max_length=length,
+            **options,
+        )
+    )(cache)
+    return jax.tree.map(np.asarray, found)

@@ -1,0 +1,86 @@
+"""What is asked of a sentence, and what is refused with the line that asked for it."""
+
+import numpy as np
+import pytest
+
+from data.batch import EOS, UNK
+from data.tokenizer import Tokenizer, Vocabulary
+from decode.options import InputError, SearchOptions
+from decode.pieces import InputPolicy, cut, request, room
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    tokenizer = Tokenizer.learn(["the teacher reads a book", "it rains on a green monday"] * 9, 290)
+    return Vocabulary(tokenizer, tokenizer)
+
+
+class Poor(Tokenizer):
+    """Knows no x, as an alphabet learned elsewhere may not."""
+
+    def encode(self, sentences):
+        return [[UNK] if "x" in text else super(Poor, self).encode([text])[0] for text in sentences]
+
+
+def pieces(vocabulary, sentences, prefixes=None, required=None, policy="split:256", **options):
+    return list(
+        cut(
+            sentences,
+            prefixes or [""] * len(sentences),
+            required or [[]] * len(sentences),
+            vocabulary=vocabulary,
+            policy=InputPolicy(policy),
+            options=SearchOptions(**options),
+            longest=None,
+        )
+    )
+
+
+def test_a_request_holds_every_piece_and_what_is_asked_of_it(vocabulary):
+    sentences = ["a book", "", "it rains", "the teacher reads a book " * 12]
+    encode = lambda text: vocabulary.target.encode([text])[0]  # noqa: E731
+    required = [["green"], [], ["monday", "a book", "monday"], []]
+    there = pieces(vocabulary, sentences, ["", "", "the", "on"], required, "split:16")
+    assert [piece.owner for piece in there[:3]] == [0, 2, 3] and len(there) > 4
+    assert [piece.prefix for piece in there[:4]] == [[], encode("the"), encode("on"), []]
+    needs = room(there)
+    asked = request(there, 32, 32, needs)
+    assert [leaf.shape[0] for leaf in asked] == [32] * 6
+    assert asked.src.shape == (32, 32) and asked.phrases.shape == (32, 2, needs.phrase)
+    for row, piece in enumerate(there):
+        ids = asked.src[row].tolist()
+        assert ids[: ids.index(EOS)] == piece.ids
+        assert [[i for i in p if i] for p in asked.phrases[row].tolist() if any(p)] == piece.phrases
+        assert [i for i in asked.prefix[row].tolist() if i] == piece.prefix
+    assert there[1].phrases == [encode("monday"), encode("a book")]  # twice is once
+    assert (asked.owners[len(there) :] == -1).all() and (asked.limits[len(there) :] == 1).all()
+    nothing = request(pieces(vocabulary, ["a"]), 1, 16, room([]))
+    assert nothing.phrases.size == nothing.prefix.size == 0
+    assert nothing.src.dtype == np.int32 and nothing.seeds.dtype == np.uint32
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (dict(prefixes=["", "green " * 9], max_length=9), "line 2: its prefix has 37 tokens, but"),
+        (dict(required=[["green " * 9], []], max_length=9), "line 1: its required phrases"),
+        (dict(required=[["a x"], []]), "line 1: the vocabulary cannot spell the required .*'a x'"),
+        (dict(required=[["", "a"], []]), "cannot spell the required phrase ''"),
+        (dict(prefixes=["", "x"]), "line 2: the vocabulary cannot spell the prefix 'x'"),
+        (dict(required=[[], ["a"]], policy="split:9"), "line 2 would be translated in"),
+        (dict(required=[[], ["a"]], method="greedy"), "required phrases are for --method=beam"),
+        (dict(required=[[], ["a"]], groups=2), "with --groups=1"),
+        (
+            dict(required=[["a green book"], []], banned="green"),
+            "line 1: 'a green book' is required",
+        ),
+        (dict(policy="refuse:1"), r"line 1 has \d tokens, more than --max_input=refuse:1"),
+        (dict(policy="split:no"), "--max_input=split:no is not"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_line(vocabulary, asked, message):
+    poor = Poor(vocabulary.source.to_bytes())
+    if "banned" in asked:
+        asked = asked | {"banned": tuple(map(tuple, poor.encode([asked["banned"]])))}
+    with pytest.raises(InputError, match=message):
+        pieces(Vocabulary(poor, poor), ["a book", "it rains on a green monday"], **asked)

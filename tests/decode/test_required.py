@@ -1,0 +1,155 @@
+"""Required phrases against enumeration, and against dynamic beam allocation in plain loops."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decode import transforms
+from decode.beam import beam_search
+from decode.required import Phrases, allocate, required
+from decode.scoring import gnmt
+from decode.stopping import first, never
+from tests.decode.language import EOS, every_output, language, run
+
+VOCAB, LENGTH = 4, 5
+LOG_PROB, STEP = language(11, 3, VOCAB, LENGTH)
+HASTY, PATIENT = first(), never()
+
+
+@functools.partial(jax.jit, static_argnames=("width", "banned", "stopping"))
+def search(wanted, limits, *, width, banned, stopping):
+    return beam_search(
+        STEP,
+        jnp.zeros((3, width), jnp.int32),
+        jnp.ones(3, jnp.int32),
+        limits,
+        eos=EOS,
+        beam_size=width,
+        max_length=LENGTH,
+        normalise=gnmt(0.6),
+        stopping=stopping,
+        transform=required(wanted, limits, EOS, transforms.banned(banned)),
+        choose=allocate(wanted, width),
+    )
+
+
+def find(phrases, limits, width, banned=(), stopping=HASTY):
+    """`phrases`: each sentence's own lists of ids."""
+    tokens = np.full((3, 2, 3), 3, np.int32)  # what fills up is an id as well
+    sizes = np.zeros((3, 2), np.int32)
+    for b, each in enumerate(phrases):
+        for p, phrase in enumerate(each):
+            tokens[b, p, : len(phrase)], sizes[b, p] = phrase, len(phrase)
+    wanted = Phrases(jnp.asarray(tokens), jnp.asarray(sizes))
+    found = search(
+        wanted, jnp.array(limits, jnp.int32), width=width, banned=banned, stopping=stopping
+    )
+    return jax.tree.map(np.asarray, found)
+
+
+def holds(tokens, phrases):
+    return all(
+        any(tuple(tokens[i : i + len(p)]) == tuple(p) for i in range(len(tokens))) for p in phrases
+    )
+
+
+def outputs(found, b):
+    return [
+        (float(score), tuple(row[:size].tolist()))
+        for row, size, score in zip(found.tokens[b], found.lengths[b], found.scores[b], strict=True)
+        if np.isfinite(score)
+    ]
+
+
+def test_a_beam_of_every_prefix_finds_all_outputs_that_hold_the_phrases():
+    phrases, limits = [[(1, 2), (3, 3)], [], [(3,), (1, 2, 1)]], [5, 3, 5]
+    found = find(phrases, limits, 128)  # there are 121 outputs
+    for b in range(3):
+        everything = every_output(LOG_PROB, b, VOCAB, limits[b], 0.6)
+        expected = [(score, tokens) for score, tokens in everything if holds(tokens, phrases[b])]
+        ours = outputs(found, b)
+        assert [tokens for _, tokens in ours] == [tokens for _, tokens in expected]
+        np.testing.assert_allclose([s for s, _ in ours], [s for s, _ in expected], rtol=1e-5)
+
+
+def dealt(b, phrases, limit, width):
+    """Dynamic beam allocation by loops over hypotheses: the pool, best first."""
+
+    def lacking(tokens):
+        missing = [p for p in phrases if not holds(tokens, [p])]
+        begun = [n for p in missing for n in range(len(p)) if n and tokens[-n:] == p[:n]]
+        return sum(map(len, missing)) - max(begun, default=0)
+
+    def banked(candidates):
+        banks = {}
+        for score, tokens in sorted(candidates, key=lambda c: -c[0]):
+            banks.setdefault(lacking(tokens), []).append((score, tokens))
+        rounds = max(map(len, banks.values()))
+        return [banks[n][i] for i in range(rounds) for n in sorted(banks) if i < len(banks[n])]
+
+    live, pool = [(0.0, ())], []
+    for n in range(1, limit + 1):
+        candidates = []
+        for total, prefix in live:
+            row = LOG_PROB(b, prefix)
+            best = np.argsort(-row, kind="stable")[: 2 * width].tolist()
+            for t in (
+                dict.fromkeys([*best, *(t for p in phrases for t in p)]) if n < limit else [EOS]
+            ):
+                tokens = (*prefix, t)
+                if lacking(tokens) <= (0 if t == EOS else limit - n - 1):
+                    candidates.append((total + row[t], tokens))
+        if not candidates:
+            break
+        candidates = banked(candidates)
+        pool += [
+            (total / ((5 + n) / 6) ** 0.6, tokens)
+            for total, tokens in candidates[:width]
+            if tokens[-1] == EOS
+        ]
+        pool = sorted(pool, key=lambda c: -c[0])[:width]
+        live = [c for c in candidates[: 2 * width] if c[1][-1] != EOS][:width]
+        if len(pool) == width:
+            break
+    return pool
+
+
+TOKEN = st.integers(1, VOCAB - 1)
+PHRASES = st.lists(
+    st.lists(st.lists(TOKEN, min_size=1, max_size=2).map(tuple), max_size=2, unique=True),
+    min_size=3,
+    max_size=3,
+).filter(any)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(phrases=PHRASES, width=st.sampled_from([1, 2, 4]), tight=st.booleans())
+def test_slots_are_dealt_as_loops_deal_them_and_every_phrase_is_there(phrases, width, tight):
+    sizes = [sum(map(len, each)) for each in phrases]
+    limits = [size + 1 if tight else LENGTH for size in sizes]
+    found = find(phrases, limits, width)
+    for b in range(3):
+        ours, expected = outputs(found, b), dealt(b, phrases[b], limits[b], width)
+        assert ours and all(holds(tokens, phrases[b]) for _, tokens in ours)
+        assert [tokens for _, tokens in ours] == [tokens for _, tokens in expected]
+        np.testing.assert_allclose([s for s, _ in ours], [s for s, _ in expected], rtol=1e-5)
+
+
+def test_a_sentence_that_requires_nothing_is_searched_for_as_ever():
+    found = find([[(1, 2)], [], []], [5, 5, 4], 2, stopping=PATIENT)
+    plain = run(STEP, 3, 2, 0.6, [5, 5, 4], LENGTH, stopping=PATIENT)
+    for ours, theirs in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(ours[1:], theirs[1:])
+
+
+def test_what_is_required_comes_before_what_is_steered_once_room_is_short():
+    phrases, limits = [[(1, 2)], [(3,)], [(2, 2)]], [5, 5, 3]
+    found = find(phrases, limits, 3, banned=((2,),))
+    for b in range(3):
+        ours = outputs(found, b)
+        assert ours and all(holds(tokens, phrases[b]) for _, tokens in ours)
+    assert not any(2 in tokens for _, tokens in outputs(found, 1))
