@@ -22,11 +22,13 @@ WORKLOAD = flags.DEFINE_enum("workload", "W1", ("W1", "W2", "W3", "W4"), "What t
 PRECISION = flags.DEFINE_enum(
     "precision", "float32", ("float32", "bfloat16", "int8"), "Of Heed's weights."
 )
-PEERS = flags.DEFINE_list("peers", [], "ctranslate2, with [bench] installed.")
+PEERS = flags.DEFINE_list("peers", [], "ctranslate2, transformers; with [bench] installed.")
 PEER_PRECISION = flags.DEFINE_string("peer_precision", "", "Of the peers'; default: as Heed's.")
 CORES = flags.DEFINE_integer("cores", 1, "How many cores each system may use.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Measured runs of each system.", lower_bound=1)
-TOKENS = flags.DEFINE_integer("tokens_per_batch", 2048, "Of Heed's batches of mixed lengths.")
+TOKENS = flags.DEFINE_integer(
+    "tokens_per_batch", 1536, "Source positions of Heed's batches in W4; the others have one batch."
+)
 SYSTEM = flags.DEFINE_string("system", "", "For the benchmark's own use: be this system.")
 
 
@@ -35,9 +37,9 @@ def main(argv):
     del argv
     if SYSTEM.value:
         return _be(SYSTEM.value)
-    unknown = set(PEERS.value) - {"ctranslate2"}
+    unknown = set(PEERS.value) - {"ctranslate2", "transformers"}
     if unknown:
-        raise app.UsageError(f"--peers={','.join(unknown)}: known is ctranslate2")
+        raise app.UsageError(f"--peers={','.join(unknown)}: known are ctranslate2, transformers")
     systems = {"heed": PRECISION.value}
     systems |= {peer: PEER_PRECISION.value or PRECISION.value for peer in PEERS.value}
     running, ready = {}, {}

@@ -59,8 +59,11 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
 
 
 def _jobs(work: Workload, tokens: int):
-    groups = [([row], (1, 32)) for row in range(len(work.sources))]
-    if not work.one_by_one:
+    count = len(work.sources)
+    groups = [(list(range(count)), (count, 32))]
+    if work.one_by_one:
+        groups = [([row], (1, 32)) for row in range(count)]
+    elif len(set(work.lengths)) > 1:
         groups = list(batches([len(source) for source in work.sources], tokens))
     rooms = {}  # one a source length: as few compilations as a translator's
     for rows, (_, length) in groups:

@@ -2,8 +2,17 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 
 from decode.options import InputError
+
+
+def sizes() -> Iterator[int]:
+    """16, 32, 48, 64, 96, 128, 192 ..: few and yet none much larger than what it must hold."""
+    yield 16
+    for power in count(5):
+        yield 1 << power
+        yield 3 << (power - 1)
 
 
 def batches(
@@ -11,12 +20,12 @@ def batches(
 ) -> Iterator[tuple[list[int], tuple[int, int]]]:
     """Numbers of the sentences of one batch, longest first, and its shape (rows, source length).
 
-    `lengths` count tokens without EOS, which the source length has room for: a power of two, so
-    that shapes are few, or `longest`. Rows fill `tokens_per_batch` and divide among `devices`.
+    `lengths` count tokens without EOS, which the source length has room for: one of `sizes`, or
+    `longest`. Rows fill `tokens_per_batch` and divide among `devices`.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     while order:
-        source = max(16, 1 << lengths[order[0]].bit_length())  # holds EOS as well
+        source = next(size for size in sizes() if size > lengths[order[0]])  # holds EOS as well
         source = min(source, longest or source)
         rows = max(1, tokens_per_batch // source)
         while rows // 2 >= len(order):  # a lone sentence, as typed at a terminal, in one row

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import takewhile
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jax import Array
 
 from data.batch import BOS, EOS, PAD, UNK
 from decode import choose, forward, pool, scoring, stopping, transforms
+from decode.batching import sizes
 from decode.beam import CacheOps, Hypotheses, Next, StepFn, Watch, beam_search, take
 from decode.diverse import diverse_beam_search
 from decode.options import SearchOptions
@@ -54,9 +56,8 @@ def fast_step(
 
 
 def stages(max_length: int) -> tuple[int, ...]:
-    """The lengths at which the cache grows: few, so that the program is small; 16, 32, 64 .. ."""
-    ends = [1 << power for power in range(4, 31) if 1 << power < max_length]
-    return (*ends, max_length)
+    """The lengths at which the cache grows: few, so that the program is small."""
+    return (*takewhile(lambda size: size < max_length, sizes()), max_length)
 
 
 def ensemble(steps: Sequence[StepFn]) -> StepFn:

@@ -23,6 +23,10 @@ from decode.weights import PRECISIONS, pack
 from model import Transformer
 from model.sharding import batch_sharding, batch_shards, make_mesh, replicated
 
+# In small batches little is computed for outputs that have ended; large ones keep an accelerator
+# busy. Measured on CPUs (experiments/LOG.md).
+TOKENS_PER_BATCH = {"cpu": 1536}
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -47,13 +51,13 @@ class Translator:
     """A model, its parameters and its vocabulary as a function from sentences to sentences.
 
     Sentences of like length are searched together in batches of few fixed shapes: source lengths
-    are powers of two, rows fill `tokens_per_batch` source positions. What a sentence becomes does
-    not depend on its batch. `max_input` is what happens to an input of more tokens than that:
-    "split:256" translates it in pieces, cut at sentence ends or else between words, and
-    "refuse:256" raises InputError with the line's number. `others` are further models with their
-    parameters, of the same vocabulary, that make an ensemble with the first. `precision` is that of
-    the matrices: float32 whatever the model was trained in, or else bfloat16 or int8, which are
-    faster and a little less exact (decode/weights.py).
+    are those of decode/batching.py, rows fill `tokens_per_batch` source positions, by default what
+    the device is fastest with. What a sentence becomes does not depend on its batch. `max_input` is
+    what happens to an input of more tokens than that: "split:256" translates it in pieces, cut at
+    sentence ends or else between words, and "refuse:256" raises InputError with the line's number.
+    `others` are further models with their parameters, of the same vocabulary, that make an ensemble
+    with the first. `precision` is that of the matrices: float32 whatever the model was trained in,
+    or else bfloat16 or int8, which are faster and a little less exact (decode/weights.py).
 
     `watch` hears what each sentence has become so far, its number and the text of the likeliest
     output, after every token; it is called from within the search.
@@ -72,7 +76,7 @@ class Translator:
         *,
         others: Sequence[tuple[Transformer, object]] = (),
         precision: str = "float32",
-        tokens_per_batch: int = 2048,
+        tokens_per_batch: int | None = None,
         max_input: str = "split:256",
         watch: Callable[[int, str], None] | None = None,
     ):
@@ -89,7 +93,10 @@ class Translator:
         tables = [m.config.max_length for m, _ in models if m.config.positions == "learned"]
         self.max_output = min(tables, default=None)
         self.policy = InputPolicy(max_input, self.max_output and self.max_output - 1)
-        self.vocabulary, self.tokens_per_batch = vocabulary, tokens_per_batch
+        self.vocabulary = vocabulary
+        self.tokens_per_batch = tokens_per_batch or TOKENS_PER_BATCH.get(
+            jax.default_backend(), 8192
+        )
         self.mesh = mesh or make_mesh(devices=jax.devices()[:1])
         self._watch = watch
         configs = tuple(m.config for m, _ in models)

@@ -17,6 +17,13 @@ MAX_INPUT = flags.DEFINE_string(
     "What becomes of a line of more tokens: split:TOKENS translates it in pieces, cut at sentence "
     "ends or between words; refuse:TOKENS stops with the line's number.",
 )
+TOKENS_PER_BATCH = flags.DEFINE_integer(
+    "tokens_per_batch",
+    None,
+    "Source positions that are searched for together; default: what the device is fastest with. "
+    "Less needs less memory; no result depends on it.",
+    lower_bound=1,
+)
 ENSEMBLE = flags.DEFINE_list(
     "ensemble", [], "More runs' folders: the mean of all models' probabilities. One vocabulary."
 )
@@ -115,6 +122,7 @@ def make_translator(trained, watch=None) -> Translator:
         options,
         others=others,
         precision=PRECISION.value,
+        tokens_per_batch=TOKENS_PER_BATCH.value,
         max_input=MAX_INPUT.value,
         watch=watch,
     )

@@ -1,0 +1,45 @@
+"""Hugging Face transformers in PyTorch, with Heed's weights."""
+
+import torch
+
+from benchmarks.heed_system import parameters
+from benchmarks.marian import marian
+from benchmarks.workloads import Workload
+from data.batch import EOS, PAD, pad_rows
+from model import TransformerConfig
+
+BATCH = 16  # of mixed lengths
+
+
+def make(config: TransformerConfig, work: Workload, precision: str, cores: int, tokens: int):
+    """A function that translates the workload once, and facts for its line.
+
+    A batch's outputs have one length here: that of its longest, so mixed lengths are sorted first.
+    """
+    if precision not in ("float32", "bfloat16"):
+        raise SystemExit(f"transformers has no precision {precision} here: float32 or bfloat16")
+    torch.set_num_threads(cores)
+    translator = marian(config, parameters(config)).to(getattr(torch, precision))
+    order = sorted(range(len(work.sources)), key=lambda row: -len(work.sources[row]))
+    size = 1 if work.one_by_one else BATCH if len(set(work.lengths)) > 1 else len(order)
+    jobs = []
+    for start in range(0, len(order), size):
+        sources = [[*work.sources[row], EOS] for row in order[start : start + size]]
+        src = torch.from_numpy(pad_rows(sources, len(sources), max(map(len, sources)))).long()
+        jobs.append((src, work.lengths[order[start]]))
+
+    @torch.inference_mode()
+    def run():
+        for src, length in jobs:
+            found = translator.generate(
+                src,
+                attention_mask=(src != PAD).long(),
+                num_beams=work.beam_size,
+                length_penalty=0.6,
+                min_new_tokens=length,
+                max_new_tokens=length,
+                do_sample=False,
+            )
+            assert found.shape[1] == length + 1  # the start token is there as well
+
+    return run, {}
