@@ -59,7 +59,8 @@ def sentences(count, seed=0):
 
 def translator(params, vocabulary, config=CONFIG, mesh=None, others=(), **options):
     batching = {n: options.pop(n) for n in ("tokens_per_batch", "max_input") if n in options}
-    options = SearchOptions(**{"extra_length": 6} | options)
+    # One stage of the cache unless a test asks for more: a search compiles a loop for each.
+    options = SearchOptions(**{"extra_length": 6, "max_length": 16} | options)
     model = Transformer(config)
     return Translator(model, params, vocabulary, mesh, options, others=others, **batching)
 
@@ -144,7 +145,7 @@ def translators(params, vocabulary):
     def make(method, devices, tokens):
         options = {"samples": 2} if method == "sample" else {}
         mesh = make_mesh(devices=jax.devices()[:devices])
-        batching = dict(tokens_per_batch=tokens, method=method)
+        batching = dict(tokens_per_batch=tokens, method=method, max_length=0)
         return translator(params, vocabulary, mesh=mesh, **batching, **options)
 
     return make
