@@ -8,11 +8,10 @@ from decode.options import InputError
 
 
 def sizes() -> Iterator[int]:
-    """16, 32, 48, 64, 96, 128, 192 ..: few and yet none much larger than what it must hold."""
-    yield 16
-    for power in count(5):
+    """16, 32, 48, 64, 96, 128, 256, 512 ..: few, and where most sentences are, close together."""
+    yield from (16, 32, 48, 64, 96)
+    for power in count(7):
         yield 1 << power
-        yield 3 << (power - 1)
 
 
 def batches(
@@ -21,15 +20,18 @@ def batches(
     """Numbers of the sentences of one batch, longest first, and its shape (rows, source length).
 
     `lengths` count tokens without EOS, which the source length has room for: one of `sizes`, or
-    `longest`. Rows fill `tokens_per_batch` and divide among `devices`.
+    `longest`. Rows fill `tokens_per_batch` and divide among `devices`; each source length has one
+    number of rows, and so one shape.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    seen = set()
     while order:
         source = next(size for size in sizes() if size > lengths[order[0]])  # holds EOS as well
         source = min(source, longest or source)
         rows = max(1, tokens_per_batch // source)
-        while rows // 2 >= len(order):  # a lone sentence, as typed at a terminal, in one row
+        while source not in seen and rows // 2 >= len(order):  # a typed sentence is a row alone
             rows //= 2
+        seen.add(source)
         rows = -(-rows // devices) * devices
         yield order[:rows], (rows, source)
         order = order[rows:]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli, decoding
+from experiments import cli, decoding, loading
 
-flags.adopt_module_key_flags(decoding)  # so that --help tells them too
+for module in loading, decoding:  # so that --help tells their flags too
+    flags.adopt_module_key_flags(module)
 TEXT = flags.DEFINE_string("text", None, "The sentence to translate.")
 OUTPUT = flags.DEFINE_string("output", None, "The folder for encoder, decoder and cross .png.")
 flags.mark_flags_as_required(["text", "output"])
@@ -25,7 +26,7 @@ def main() -> None:
     from decode.attention import attention_maps
     from decode.translate import InputError
 
-    trained = decoding.load()
+    trained = loading.load()
     vocabulary = trained.vocabulary
     if not TEXT.value.strip():
         raise DataError("--text is empty: give it a sentence")

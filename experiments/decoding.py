@@ -1,4 +1,4 @@
-"""The flags that all decoding commands share, and the trained translator that they describe."""
+"""The flags of a search, which all commands that translate share, and the translator they mean."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,9 +8,8 @@ from absl import flags
 from decode.options import METHODS, PENALTIES, STOPPING, InputError, SearchOptions
 from decode.translate import Translator
 from decode.weights import PRECISIONS
+from experiments.loading import CHECKPOINT, WORKDIR
 
-WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by BLEU), last, or a step's number.")
 MAX_INPUT = flags.DEFINE_string(
     "max_input",
     "split:256",
@@ -78,15 +77,6 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
         "Log-probabilities of tokens already there times this; default: 1.",
     ),  # fmt: skip
 ]
-flags.mark_flag_as_required("workdir")
-
-
-def load():
-    """What the flags name: a workdir's `Trained` model."""
-    from experiments import memory, workdir  # JAX starts here, once the flags are right
-
-    memory.keep_freed()
-    return workdir.load(Path(WORKDIR.value), CHECKPOINT.value)
 
 
 def make_translator(trained, watch=None) -> Translator:

@@ -10,11 +10,12 @@ from pathlib import Path
 from absl import flags
 
 from data.text import read_parallel
-from experiments import cli, decoding
+from experiments import cli, decoding, loading
 from experiments.console import bar, print_json
 from model import ConfigError
 
-flags.adopt_module_key_flags(decoding)  # so that --help tells them too
+for module in loading, decoding:  # so that --help tells their flags too
+    flags.adopt_module_key_flags(module)
 SPLIT = flags.DEFINE_enum("split", None, ("train", "valid", "test"), "A split of the run's data.")
 SOURCE = flags.DEFINE_string("source", None, "A file to translate, one sentence a line.")
 REFERENCE = flags.DEFINE_string("reference", None, "Its right translation, line by line.")
@@ -28,7 +29,7 @@ def main() -> None:
     files = SOURCE.value, REFERENCE.value
     if (SPLIT.value is None) == (files == (None, None)) or (None in files and any(files)):
         raise ConfigError("give either --split=test, or both --source=FILE and --reference=FILE")
-    trained = decoding.load()
+    trained = loading.load()
     experiment = trained.experiment
     if SPLIT.value:
         pairs = open_split(experiment, SPLIT.value)

@@ -11,10 +11,10 @@ from pathlib import Path
 from absl import flags
 
 from data.text import read_parallel
-from experiments import cli, decoding
+from experiments import cli, loading
 from experiments.console import bar, print_json
 
-flags.adopt_module_key_flags(decoding)
+flags.adopt_module_key_flags(loading)  # so that --help tells them too
 SOURCE = flags.DEFINE_string("source", None, "A file of one sentence a line.")
 TARGET = flags.DEFINE_string("target", None, "Its translation, line by line.")
 flags.mark_flags_as_required(["source", "target"])
@@ -27,7 +27,7 @@ def main() -> None:
     from decode.force import score_pairs
 
     pairs = read_parallel(Path(SOURCE.value), Path(TARGET.value))
-    trained = decoding.load()
+    trained = loading.load()
     model = trained.model, trained.params, trained.vocabulary
     with bar("scoring", len(pairs)) as progress:
         found = score_pairs(*model, pairs.source, pairs.target, progress)

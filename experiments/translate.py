@@ -19,13 +19,14 @@ from data.corpus import DataError
 from data.files import replace_file
 from data.text import read_bytes, split_lines
 from decode.translate import Hypothesis, InputError, Translator
-from experiments import cli, decoding
+from experiments import cli, decoding, loading
 from experiments.console import bar, note
 
 if TYPE_CHECKING:
     from experiments.workdir import Trained
 
-flags.adopt_module_key_flags(decoding)  # so that --help tells them too
+for module in loading, decoding:  # so that --help tells their flags too
+    flags.adopt_module_key_flags(module)
 INPUT = flags.DEFINE_string("input", "-", "A file of one sentence a line; -: standard input.")
 FORMAT = flags.DEFINE_enum("format", "text", ("text", "jsonl"), "jsonl: a line of JSON for each "
                            "line, with scores, tokens and the n best.")  # fmt: skip
@@ -68,7 +69,7 @@ def main() -> None:
     if ATTENTION.value and FORMAT.value != "jsonl":
         raise InputError("--attention has no meaning with --format=text: set --format=jsonl")
     prefixes, required = _asked(lines)
-    trained = decoding.load()
+    trained = loading.load()
     shown = _grows if lines is None else _told
     translator = decoding.make_translator(trained, shown if STREAM.value else None)
     if lines is None:

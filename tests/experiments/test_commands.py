@@ -239,6 +239,7 @@ def test_scores_of_what_was_translated_are_its_own(run, text, tmp_path):
         assert scores["tokens"] == len(scores["token_scores"]) and scores["perplexity"] > 1
         if scores["tokens"] == len(f["tokens"]):  # the text may have a shorter spelling
             np.testing.assert_allclose(scores["score"], f["score"], atol=1e-3)
+    assert "unknown flag --beam_size" in refused("score", f"--workdir={workdir}", "--beam_size=2")
     (tmp_path / "target").write_text("rot\n")
     assert "has 3 lines, but" in refused("score", f"--workdir={workdir}", *files)
 
