@@ -23,12 +23,9 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
     A batch's outputs have one length here: that of its longest, so mixed lengths are sorted first.
     """
     translator = _load(config, parameters(config), precision, cores)
-    order = sorted(range(len(work.sources)), key=lambda row: -len(work.sources[row]))
-    size = 1 if work.one_by_one else BATCH if len(set(work.lengths)) > 1 else len(order)
-    groups = [order[start : start + size] for start in range(0, len(order), size)]
     jobs = [
         ([[str(i) for i in work.sources[row]] for row in group], work.lengths[group[0]])
-        for group in groups
+        for group in work.groups(BATCH)
     ]
 
     def run():

@@ -7,13 +7,12 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks.workloads import Workload
-from data.batch import EOS, pad_rows
 from decode import compile
 from decode.batching import batches
 from decode.options import SearchOptions
+from decode.pieces import Piece, Room, request
 from decode.search import search
 from decode.weights import pack
 from model import Transformer, TransformerConfig
@@ -33,14 +32,14 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
     longest = max(work.lengths)
     options = SearchOptions(min_length=longest, **method)  # each output ends at its own limit
     find = compile.jit(
-        lambda weights, src, limits, prefix, phrases, keys, room: search(
+        lambda weights, asked, room: search(
             [config],
             [weights],
-            src,
-            limits,
-            prefix,
-            phrases,
-            keys,
+            asked.src,
+            asked.limits,
+            asked.prefix,
+            asked.phrases,
+            jax.random.split(jax.random.key(0), asked.src.shape[0]),
             options=options,
             max_length=room,
         ),
@@ -50,31 +49,26 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
     jobs = list(_jobs(work, tokens))
 
     def run():
-        for job, room in jobs:
-            jax.block_until_ready(find(weights, *job, room=room))
+        for asked, room in jobs:
+            jax.block_until_ready(find(weights, asked, room=room))
 
-    shapes = {(job[0].shape, room) for job, room in jobs}
+    shapes = {(asked.src.shape, room) for asked, room in jobs}
     facts = dict(compilations=len(shapes), gflop_a_token=_gflop(config, work) / work.tokens)
     return run, facts | {"machine_gflops": round(_machine(precision), 1)}
 
 
 def _jobs(work: Workload, tokens: int):
-    count = len(work.sources)
-    groups = [(list(range(count)), (count, 32))]
-    if work.one_by_one:
-        groups = [([row], (1, 32)) for row in range(count)]
-    elif len(set(work.lengths)) > 1:
+    groups = [(group, (len(group), 32)) for group in work.groups(1)]
+    if work.mixed:
         groups = list(batches([len(source) for source in work.sources], tokens))
     rooms = {}  # one a source length: as few compilations as a translator's
     for rows, (_, length) in groups:
         rooms[length] = max(rooms.get(length, 0), *(work.lengths[row] for row in rows))
+    nothing = Room(0, 0, 0)
     for rows, (count, length) in groups:
-        src = pad_rows([[*work.sources[row], EOS] for row in rows], count, length)
-        limits = np.ones(count, np.int32)
-        limits[: len(rows)] = [work.lengths[row] for row in rows]
-        keys = jax.random.split(jax.random.key(0), count)
-        nothing = np.zeros((count, 0), np.int32), np.zeros((count, 0, 0), np.int32)
-        yield tuple(map(jnp.asarray, (src, limits, *nothing, keys))), rooms[length]
+        pieces = [Piece(row, "", work.sources[row], [], [], work.lengths[row], 0) for row in rows]
+        asked = jax.tree.map(jnp.asarray, request(pieces, count, length, nothing))
+        yield asked, rooms[length]
 
 
 def _gflop(c: TransformerConfig, work: Workload) -> float:

@@ -20,13 +20,11 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
         raise SystemExit(f"transformers has no precision {precision} here: float32 or bfloat16")
     torch.set_num_threads(cores)
     translator = marian(config, parameters(config)).to(getattr(torch, precision))
-    order = sorted(range(len(work.sources)), key=lambda row: -len(work.sources[row]))
-    size = 1 if work.one_by_one else BATCH if len(set(work.lengths)) > 1 else len(order)
     jobs = []
-    for start in range(0, len(order), size):
-        sources = [[*work.sources[row], EOS] for row in order[start : start + size]]
+    for group in work.groups(BATCH):
+        sources = [[*work.sources[row], EOS] for row in group]
         src = torch.from_numpy(pad_rows(sources, len(sources), max(map(len, sources)))).long()
-        jobs.append((src, work.lengths[order[start]]))
+        jobs.append((src, work.lengths[group[0]]))
 
     @torch.inference_mode()
     def run():

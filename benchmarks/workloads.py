@@ -23,6 +23,19 @@ class Workload:
         """Output tokens, EOS included."""
         return sum(self.lengths)
 
+    @property
+    def mixed(self) -> bool:
+        """Whether lengths differ."""
+        return len(set(self.lengths)) > 1
+
+    def groups(self, batch: int) -> list[list[int]]:
+        """The numbers of the sources of each search: all, one by one, or if lengths are mixed
+        `batch` of like length, longest first.
+        """
+        order = sorted(range(len(self.sources)), key=lambda row: -len(self.sources[row]))
+        size = 1 if self.one_by_one else batch if self.mixed else len(order)
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
 
 def workload(name: str, config: TransformerConfig) -> Workload:
     """W1 to W4; the same for every system."""

@@ -110,9 +110,14 @@ class SearchOptions:
         """How many outputs a sentence has in the search."""
         return {"beam": self.beam_size, "greedy": 1}.get(self.method, self.samples)
 
-    def limit(self, source: int) -> int:
-        """The longest output for a source of that many tokens (its EOS not counted)."""
+    def limit(self, source: int, longest: int | None = None) -> int:
+        """The longest output for a source of that many tokens (its EOS not counted).
+
+        `longest` is what the model has positions for, where these are bounded.
+        """
         limits = [source + self.extra_length]
+        if longest:
+            limits.append(longest)
         if self.max_length:
             limits.append(self.max_length)
         if self.max_ratio:

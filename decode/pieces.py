@@ -132,7 +132,7 @@ def cut(
             )
         for gap, text in parts:
             ids = ids if text is sentence else _encode(text, vocabulary.source)
-            limit = min(options.limit(len(ids)), longest or 1 << 30)
+            limit = options.limit(len(ids), longest)
             needed = len(prefix) + sum(map(len, phrases))
             if needed >= limit:
                 what = "its required phrases (and prefix) have" if phrases else "its prefix has"

@@ -183,7 +183,7 @@ class Translator:
         self, pieces: list[Piece], rows: int, length: int, room: Room
     ) -> Iterator[list[Hypothesis]]:
         asked = request(pieces, rows, length, room)
-        longest = min(self.options.limit(length), self.max_output or 1 << 30)
+        longest = self.options.limit(length, self.max_output)
         asked = jax.device_put(asked, batch_sharding(self.mesh))
         found = jax.device_get(self._search(self.weights, asked, max_length=longest))
         for row, piece in enumerate(pieces):

@@ -9,8 +9,7 @@ from absl import flags
 
 from experiments import cli, decoding, loading
 
-for module in loading, decoding:  # so that --help tells their flags too
-    flags.adopt_module_key_flags(module)
+flags.adopt_module_key_flags(decoding)  # so that --help tells them too
 TEXT = flags.DEFINE_string("text", None, "The sentence to translate.")
 OUTPUT = flags.DEFINE_string("output", None, "The folder for encoder, decoder and cross .png.")
 flags.mark_flags_as_required(["text", "output"])

@@ -8,8 +8,10 @@ from absl import flags
 from decode.options import METHODS, PENALTIES, STOPPING, InputError, SearchOptions
 from decode.translate import Translator
 from decode.weights import PRECISIONS
+from experiments import loading
 from experiments.loading import CHECKPOINT, WORKDIR
 
+flags.adopt_module_key_flags(loading)  # so that --help tells them too
 MAX_INPUT = flags.DEFINE_string(
     "max_input",
     "split:256",

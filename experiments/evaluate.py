@@ -14,8 +14,7 @@ from experiments import cli, decoding, loading
 from experiments.console import bar, print_json
 from model import ConfigError
 
-for module in loading, decoding:  # so that --help tells their flags too
-    flags.adopt_module_key_flags(module)
+flags.adopt_module_key_flags(decoding)  # so that --help tells them too
 SPLIT = flags.DEFINE_enum("split", None, ("train", "valid", "test"), "A split of the run's data.")
 SOURCE = flags.DEFINE_string("source", None, "A file to translate, one sentence a line.")
 REFERENCE = flags.DEFINE_string("reference", None, "Its right translation, line by line.")

@@ -25,8 +25,7 @@ from experiments.console import bar, note
 if TYPE_CHECKING:
     from experiments.workdir import Trained
 
-for module in loading, decoding:  # so that --help tells their flags too
-    flags.adopt_module_key_flags(module)
+flags.adopt_module_key_flags(decoding)  # so that --help tells them too
 INPUT = flags.DEFINE_string("input", "-", "A file of one sentence a line; -: standard input.")
 FORMAT = flags.DEFINE_enum("format", "text", ("text", "jsonl"), "jsonl: a line of JSON for each "
                            "line, with scores, tokens and the n best.")  # fmt: skip
@@ -73,7 +72,7 @@ def main() -> None:
     shown = _grows if lines is None else _told
     translator = decoding.make_translator(trained, shown if STREAM.value else None)
     if lines is None:
-        _talk(trained, translator)
+        _talk(trained, translator, prefixes, required)
         return
     with bar("translating", len(lines)) as progress:
         found = translator.hypotheses(lines, progress, prefixes, required)
@@ -167,13 +166,18 @@ def _aligned(hypotheses: list[Hypothesis], trained: "Trained") -> list[dict]:
     return found
 
 
-def _talk(trained: "Trained", translator: Translator) -> None:
+def _talk(
+    trained: "Trained",
+    translator: Translator,
+    prefixes: list[str],
+    required: list[list[str]],
+) -> None:
     """Answer each typed line at once, until the end of input."""
     print("Type a sentence; Ctrl-D ends.", file=sys.stderr)
     for line in sys.stdin.buffer:
         try:
             text = line.decode().rstrip("\r\n")
-            (found,) = translator.hypotheses([text], None, *_asked(None))
+            (found,) = translator.hypotheses([text], None, prefixes, required)
             if STREAM.value:
                 _grows(0, "")
             print(*_written([found], trained), flush=True)

@@ -81,3 +81,23 @@ def run(step, batch, width, alpha, limits, length, search=beam_search, **options
         )
     )(cache)
     return jax.tree.map(np.asarray, found)
+
+
+def plain_beam(offered, limit, width, alpha):
+    """A beam in lists, stopping by `first`: the pool, (score, tokens) best first.
+
+    `offered(live, n)` gives the candidates for n tokens, (sum, tokens), the first choice first.
+    """
+    live, pool = [(0.0, ())], []
+    for n in range(1, limit + 1):
+        candidates = offered(live, n)
+        pool += [
+            (total / ((5 + n) / 6) ** alpha, tokens)
+            for total, tokens in candidates[:width]
+            if tokens[-1] == EOS
+        ]
+        pool = sorted(pool, key=lambda c: -c[0])[:width]
+        live = [c for c in candidates[: 2 * width] if c[1][-1] != EOS][:width]
+        if len(pool) == width:
+            break
+    return pool

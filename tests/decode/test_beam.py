@@ -12,7 +12,7 @@ from decode.diverse import diverse_beam_search
 from decode.sample import sample
 from decode.scoring import average, gnmt, length_penalty
 from decode.stopping import bounded, first, never
-from tests.decode.language import EOS, every_output, language, run
+from tests.decode.language import EOS, every_output, language, plain_beam, run
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
@@ -79,24 +79,17 @@ def test_equals_a_plain_python_beam(width, alpha):
     limits = [4, 4, 3, 2, 1, 4]
     found = run(step, batch, width, alpha, limits, length)
     for b in range(batch):
-        live, pool = [(0.0, ())], []
-        for n in range(1, limits[b] + 1):
+
+        def offered(live, n, b=b):
             candidates = [
                 (total + log_prob(b, prefix)[t], (*prefix, t))
                 for total, prefix in live
                 for t in range(vocab)
                 if n < limits[b] or t == EOS
             ]
-            candidates.sort(key=lambda c: -c[0])
-            pool += [
-                (total / ((5 + n) / 6) ** alpha, tokens)
-                for total, tokens in candidates[:width]
-                if tokens[-1] == EOS
-            ]
-            pool = sorted(pool, key=lambda c: -c[0])[:width]
-            live = [c for c in candidates[: 2 * width] if c[1][-1] != EOS][:width]
-            if len(pool) == width:
-                break
+            return sorted(candidates, key=lambda c: -c[0])
+
+        pool = plain_beam(offered, limits[b], width, alpha)
         assert len(pool) == np.isfinite(found.scores[b]).sum()
         for i, (total, tokens) in enumerate(pool):
             assert tuple(found.tokens[b, i, : found.lengths[b, i]]) == tokens

@@ -13,7 +13,7 @@ from decode.beam import beam_search
 from decode.required import Phrases, allocate, required
 from decode.scoring import gnmt
 from decode.stopping import first, never
-from tests.decode.language import EOS, every_output, language, run
+from tests.decode.language import EOS, every_output, language, plain_beam, run
 
 VOCAB, LENGTH = 4, 5
 LOG_PROB, STEP = language(11, 3, VOCAB, LENGTH)
@@ -88,34 +88,21 @@ def dealt(b, phrases, limit, width):
         banks = {}
         for score, tokens in sorted(candidates, key=lambda c: -c[0]):
             banks.setdefault(lacking(tokens), []).append((score, tokens))
-        rounds = max(map(len, banks.values()))
+        rounds = max(map(len, banks.values()), default=0)
         return [banks[n][i] for i in range(rounds) for n in sorted(banks) if i < len(banks[n])]
 
-    live, pool = [(0.0, ())], []
-    for n in range(1, limit + 1):
+    def offered(live, n):
         candidates = []
         for total, prefix in live:
             row = LOG_PROB(b, prefix)
             best = np.argsort(-row, kind="stable")[: 2 * width].tolist()
-            for t in (
-                dict.fromkeys([*best, *(t for p in phrases for t in p)]) if n < limit else [EOS]
-            ):
-                tokens = (*prefix, t)
-                if lacking(tokens) <= (0 if t == EOS else limit - n - 1):
-                    candidates.append((total + row[t], tokens))
-        if not candidates:
-            break
-        candidates = banked(candidates)
-        pool += [
-            (total / ((5 + n) / 6) ** 0.6, tokens)
-            for total, tokens in candidates[:width]
-            if tokens[-1] == EOS
-        ]
-        pool = sorted(pool, key=lambda c: -c[0])[:width]
-        live = [c for c in candidates[: 2 * width] if c[1][-1] != EOS][:width]
-        if len(pool) == width:
-            break
-    return pool
+            tokens = dict.fromkeys([*best, *(t for p in phrases for t in p)])
+            for t in tokens if n < limit else [EOS]:
+                if lacking((*prefix, t)) <= (0 if t == EOS else limit - n - 1):
+                    candidates.append((total + row[t], (*prefix, t)))
+        return banked(candidates)
+
+    return plain_beam(offered, limit, width, 0.6)
 
 
 TOKEN = st.integers(1, VOCAB - 1)

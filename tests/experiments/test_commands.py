@@ -202,7 +202,7 @@ def test_lines_out_are_lines_in(run, tmp_path):
     (tmp_path / "asked").write_text("zwei\trot\n\n\n\n")
     (tmp_path / "begin").write_text("\n\n\ngr\n")
     asked = f"--require_file={tmp_path}/asked", f"--prefix_file={tmp_path}/begin"
-    asked += "--require=Hund", "--extra_length=30", "--extra_length=30"
+    asked += "--require=Hund", "--extra_length=30"
     code, out, err = heed("translate", f"--workdir={workdir}", *asked, stdin=lines)
     assert code == 0, err
     first, empty, third, last, _ = out.split("\n")
