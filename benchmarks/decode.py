@@ -23,7 +23,9 @@ PRECISION = flags.DEFINE_enum(
     "precision", "float32", ("float32", "bfloat16", "int8"), "Of Heed's weights."
 )
 PEERS = flags.DEFINE_list("peers", [], "ctranslate2, transformers; with [bench] installed.")
-PEER_PRECISION = flags.DEFINE_string("peer_precision", "", "Of the peers'; default: as Heed's.")
+PEER_PRECISION = flags.DEFINE_enum(
+    "peer_precision", None, ("float32", "bfloat16", "int8"), "Of the peers'; default: as Heed's."
+)
 CORES = flags.DEFINE_integer("cores", 1, "How many cores each system may use.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Measured runs of each system.", lower_bound=1)
 TOKENS = flags.DEFINE_integer(

@@ -42,7 +42,8 @@ def diverse_beam_search(
 
     A group's continuation by a token loses `diversity` for every use of that token among the best
     W / G continuations of each earlier group. This moves the choice only: scores are without it.
-    The W / G best of every group are returned together, best first. One group is `beam_search`.
+    The W / G best of every group are returned together, best first; what several groups found is
+    there once. One group is `beam_search`.
     """
     (batch,), each = start.shape, beam_size // groups
     ops = ops or whole(max_length)
@@ -93,4 +94,7 @@ def diverse_beam_search(
         choose=choose,
         **options,
     )
-    return best_of(joined(found), beam_size)
+    found = joined(found)
+    same = (found.tokens[:, :, None] == found.tokens[:, None]).all(-1)
+    again = (same & jnp.tri(beam_size, k=-1, dtype=bool)[None]).any(-1)
+    return best_of(found._replace(scores=jnp.where(again, -jnp.inf, found.scores)), beam_size)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -12,7 +12,8 @@ from jax import Array
 
 from data.batch import EOS, PAD, pad_rows, shift_right
 from data.tokenizer import Vocabulary
-from model import Transformer
+from decode.options import InputError
+from model import Transformer, TransformerConfig
 from model.transformer import unroll_layers
 
 
@@ -20,7 +21,7 @@ class Forced(NamedTuple):
     """Of each target token [B,T], where it is not PAD."""
 
     token_scores: Array  # [B,T] float32 log-probabilities; 0 at PAD
-    attention: Array  # [B,N,T,S] cross-attention of N layers, the mean of each one's heads
+    attention: Array | None  # [B,N,T,S] cross-attention of N layers, the mean of each one's heads
 
 
 def force(model: Transformer, params, src: Array, tgt: Array) -> Forced:
@@ -39,32 +40,45 @@ def force(model: Transformer, params, src: Array, tgt: Array) -> Forced:
     return Forced(jnp.where(tgt == PAD, 0.0, scores), jnp.stack(weights, 1))
 
 
+@cache
+def _forcing(config: TransformerConfig, attention: bool) -> Callable[..., Forced]:
+    """`force` of such a model, compiled once; what of it nobody asks for is not computed."""
+
+    def forced(params, src, tgt):
+        found = force(Transformer(config), params, src, tgt)
+        return found if attention else found._replace(attention=None)
+
+    return jax.jit(forced)
+
+
 def force_pairs(
     model: Transformer,
     params,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
     progress: Callable[[int], None] | None = None,
     tokens_per_batch: int = 4096,
+    attention: bool = True,
 ) -> Iterator[tuple[int, Forced]]:
     """Each pair's number and what `force` finds of it, [T] and [N,T,S]; not in the pairs' order.
 
-    A pair is a source's and a target's ids, both with EOS. Those of like length go through the
-    model together, in shapes that are powers of two, in float32.
+    A pair is a source's and a target's ids, both with EOS, that the model has positions for. Those
+    of like length go through the model together, in few shapes, in float32.
     """
     config, params = unroll_layers(replace(model.config, dtype="float32"), params)
-    forced = jax.jit(partial(force, Transformer(config)))
+    forced, longest = _forcing(config, attention), config.longest
     rooms = [max(16, *(1 << (len(side) - 1).bit_length() for side in pair)) for pair in pairs]
+    rooms = [min(room, longest or room) for room in rooms]
     for room in sorted(set(rooms)):
         members = [i for i, own in enumerate(rooms) if own == room]
-        rows = max(1, tokens_per_batch // room)
+        rows = max(1, min(tokens_per_batch // room, 1 << (len(members) - 1).bit_length()))
         for start in range(0, len(members), rows):
             some = members[start : start + rows]
             src, tgt = (pad_rows([pairs[i][side] for i in some], rows, room) for side in (0, 1))
             found = jax.device_get(forced(params, jnp.asarray(src), jnp.asarray(tgt)))
             for row, i in enumerate(some):
                 source, target = map(len, pairs[i])
-                attention = found.attention[row, :, :target, :source]
-                yield i, Forced(found.token_scores[row, :target], attention)
+                maps = found.attention[row, :, :target, :source] if attention else None
+                yield i, Forced(found.token_scores[row, :target], maps)
             if progress:
                 progress(len(some))
 
@@ -76,14 +90,32 @@ def score_pairs(
     sources: Sequence[str],
     targets: Sequence[str],
     progress: Callable[[int], None] | None = None,
+    max_tokens: int = 2048,
 ) -> list[list[float]]:
-    """Each target token's log-probability, its EOS last, for every pair of lines, in order."""
-    source, target = (
+    """Each target token's log-probability, its EOS last, for every pair of lines, in order.
+
+    Raises InputError for a line of more than `max_tokens` tokens, EOS included, or of more than the
+    model has positions for: memory grows with their square.
+    """
+    longest = model.config.longest
+    pairs = list(zip(*(
         [[*row, EOS] for row in tokenizer.encode(list(lines))]
         for tokenizer, lines in zip(vocabulary, (sources, targets), strict=True)
-    )
-    found: list[list[float]] = [[] for _ in source]
-    for i, forced in force_pairs(model, params, list(zip(source, target, strict=True)), progress):
+    ), strict=True))  # fmt: skip
+    for number, pair in enumerate(pairs, 1):
+        for side, ids in zip(("source", "target"), pair, strict=True):
+            if longest and len(ids) > longest:
+                raise InputError(
+                    f"--{side}, line {number} has {len(ids)} tokens with its end, more than the "
+                    f"{longest} that the model has positions for: shorten it"
+                )
+            if len(ids) > max_tokens:
+                raise InputError(
+                    f"--{side}, line {number} has {len(ids)} tokens with its end, more than "
+                    f"--max_tokens={max_tokens}: shorten it, or raise that"
+                )
+    found: list[list[float]] = [[] for _ in pairs]
+    for i, forced in force_pairs(model, params, pairs, progress, attention=False):
         found[i] = forced.token_scores.tolist()
     return found
 

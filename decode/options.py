@@ -1,6 +1,5 @@
 """What a search is to be: every method and switch by name, checked before anything runs."""
 
-import math
 from dataclasses import dataclass, fields
 
 METHODS = ("beam", "greedy", "sample", "mbr")
@@ -10,6 +9,21 @@ _ONLY_FOR = {
     "beam": ("beam_size", "stopping", "patience", "groups", "diversity", "coverage"),
     "sample": ("samples", "temperature", "top_k", "top_p", "min_p", "seed"),
     "mbr": ("utility",),
+}
+_COUNT = 1 << 20  # more tokens or outputs than any search has
+_RANGES = {  # within which float32 scores stay finite, and their order with them
+    **dict.fromkeys(("beam_size", "groups", "samples", "n_best", "min_length"), (1, _COUNT)),
+    **dict.fromkeys(("max_length", "extra_length", "no_repeat_ngrams", "top_k"), (0, _COUNT)),
+    "seed": (0, 2**32 - 1),
+    "alpha": (-10, 10),
+    "coverage": (0, 1000),
+    "diversity": (0, 1000),
+    "max_ratio": (0, 1000),
+    "patience": (0.001, 1000),
+    "temperature": (0.001, 1000),
+    "repetition_penalty": (0.001, 1000),
+    "top_p": (0.001, 1),
+    "min_p": (0, 1),
 }
 
 
@@ -43,7 +57,7 @@ class SearchOptions:
     n_best: int = 1
     min_length: int = 1
     max_length: int = 0  # 0: no limit beside the next two
-    max_ratio: float = 0.0  # times the source's tokens; 0: no such limit
+    max_ratio: float = 0.0  # times the source's length; 0: no such limit
     extra_length: int = 50  # more than the source's tokens
     no_repeat_ngrams: int = 0
     repetition_penalty: float = 1.0
@@ -60,21 +74,10 @@ class SearchOptions:
                 raise InputError(
                     f"--{name}={getattr(self, name)} is not one of: {', '.join(known)}"
                 )
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(f"--{field.name}={value} is not a number to work with")
-        least = dict(beam_size=1, groups=1, samples=1, n_best=1, min_length=1)
-        least |= dict(top_k=0, max_length=0, extra_length=0, no_repeat_ngrams=0, seed=0)
-        least |= dict(coverage=0, diversity=0, max_ratio=0)
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise InputError(f"--{name}={getattr(self, name)} must be at least {value}")
-        for name in ("temperature", "top_p", "patience", "repetition_penalty"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"--{name}={getattr(self, name)} must be above 0")
-        if self.top_p > 1 or not 0 <= self.min_p <= 1:
-            raise InputError(f"--top_p={self.top_p} --min_p={self.min_p}: a probability is to 1")
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise InputError(f"--{name}={value} must be from {least} to {most}")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -90,6 +93,8 @@ class SearchOptions:
                     )
         if self.beam_size % self.groups:
             raise InputError(f"--groups={self.groups} must divide --beam_size={self.beam_size}")
+        if self.groups == 1 and self.diversity != _DEFAULTS["diversity"]:
+            raise InputError(f"--diversity={self.diversity} keeps --groups apart, but there is one")
         if self.patience != 1 and self.stopping != "first":
             raise InputError(f"--patience is for --stopping=first, not {self.stopping}")
         if self.penalty == "none" and self.alpha != _DEFAULTS["alpha"] and self.alpha:
@@ -99,11 +104,18 @@ class SearchOptions:
                 f"--min_length={self.min_length} is more than --max_length={self.max_length}"
             )
         if self.n_best > self.width:
-            more = {"beam": "beam_size", "greedy": "method=beam, --beam_size"}
+            more = {"beam": "raise --beam_size", "greedy": "use --method=beam"}
             raise InputError(
                 f"--n_best={self.n_best} is more than there are, {self.width}: "
-                f"raise --{more.get(self.method, 'samples')}"
+                f"{more.get(self.method, 'raise --samples')}"
             )
+        if self.method == "sample" and self.samples > self.n_best:
+            raise InputError(
+                f"--samples={self.samples} draws more than --n_best={self.n_best} returns: "
+                "make them equal"
+            )
+        if self.method == "mbr" and self.samples == 1:
+            raise InputError("--method=mbr compares samples, and --samples is 1: raise it")
 
     @property
     def width(self) -> int:
@@ -121,7 +133,7 @@ class SearchOptions:
         if self.max_length:
             limits.append(self.max_length)
         if self.max_ratio:
-            limits.append(int(self.max_ratio * source))
+            limits.append(int(self.max_ratio * (source + 1)))
         return max(1, min(limits))
 
 

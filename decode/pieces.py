@@ -18,6 +18,7 @@ class Piece:
     """A sentence, or a part of a long one; all lists are of ids without EOS."""
 
     owner: int  # the sentence's number
+    part: int  # which of its pieces this is
     gap: str  # what stands between it and the piece before
     ids: list[int]
     prefix: list[int]  # its output begins with it
@@ -34,7 +35,7 @@ class Request(NamedTuple):
     prefix: np.ndarray  # [B,P] int32
     phrases: np.ndarray  # [B,N,Q] int32
     seeds: np.ndarray  # [B] uint32
-    owners: np.ndarray  # [B] int32, -1 where there is none
+    owners: np.ndarray  # [B,2] int32: sentence and part; -1 where there is none
 
 
 class Room(NamedTuple):
@@ -62,7 +63,7 @@ def room(pieces: Sequence[Piece]) -> Room:
 def request(pieces: Sequence[Piece], rows: int, length: int, room: Room) -> Request:
     """Up to `rows` pieces of less than `length` ids."""
 
-    def column(values, rest: int, dtype=np.int32) -> np.ndarray:
+    def column(values, rest, dtype=np.int32) -> np.ndarray:
         return np.array([*values, *[rest] * (rows - len(pieces))], dtype)
 
     phrases = [[*piece.phrases, *[[]] * (room.phrases - len(piece.phrases))] for piece in pieces]
@@ -75,7 +76,7 @@ def request(pieces: Sequence[Piece], rows: int, length: int, room: Room) -> Requ
         pad_rows([piece.prefix for piece in pieces], rows, room.prefix),
         phrases.reshape(rows, room.phrases, room.phrase),
         column([piece.seed for piece in pieces], 0, np.uint32),
-        column([piece.owner for piece in pieces], -1),
+        column([(piece.owner, piece.part) for piece in pieces], (-1, -1)),
     )
 
 
@@ -85,9 +86,10 @@ class InputPolicy:
     def __init__(self, text: str, most: int | None = None):
         """Reads "split:TOKENS" or "refuse:TOKENS", `most` tokens at most; raises InputError."""
         policy, _, size = text.partition(":")
-        if policy not in ("split", "refuse") or not (size or "256").isdecimal() or size == "0":
+        size = size or "256"
+        if policy not in ("split", "refuse") or not size.isdecimal() or int(size) == 0:
             raise InputError(f"--max_input={text} is not split:TOKENS or refuse:TOKENS")
-        self.split, self.size = policy == "split", min(int(size or "256"), most or 1 << 30)
+        self.split, self.size = policy == "split", min(int(size), most or 1 << 30)
 
     def parts(self, line: int, text: str, ids: list[int], tokenizer: Tokenizer):
         """(the gap before it, a text to search for) ..; raises InputError where it is refused."""
@@ -118,11 +120,11 @@ def cut(
     """
     encoded = vocabulary.source.encode(sentences)
     for number, (sentence, ids) in enumerate(zip(sentences, encoded, strict=True)):
+        line = number + 1
+        prefix = _prefix(line, prefixes[number], vocabulary.target)
+        phrases = _phrases(line, required[number], vocabulary.target, options)
         if not sentence.strip():
             continue
-        line = number + 1
-        prefix = _spelled(line, "prefix", prefixes[number], vocabulary.target)
-        phrases = _phrases(line, required[number], vocabulary.target, options)
         parts = policy.parts(line, sentence, ids, vocabulary.source)
         if phrases and len(parts) > 1:
             raise InputError(
@@ -130,9 +132,14 @@ def cut(
                 f"its required phrases is not known: raise --max_input=split:{policy.size}, or "
                 "split it by hand"
             )
-        for gap, text in parts:
+        for part, (gap, text) in enumerate(parts):
             ids = ids if text is sentence else _encode(text, vocabulary.source)
             limit = options.limit(len(ids), longest)
+            if options.min_length > limit:
+                raise InputError(
+                    f"line {line}: --min_length={options.min_length} is more than its limit, "
+                    f"{limit}: lower it, or raise --extra_length, --max_length or --max_ratio"
+                )
             needed = len(prefix) + sum(map(len, phrases))
             if needed >= limit:
                 what = "its required phrases (and prefix) have" if phrases else "its prefix has"
@@ -141,7 +148,8 @@ def cut(
                     "the end: shorten it, or raise the limit"
                 )
             # Samples follow a sentence's own text, whatever line it stands on.
-            yield Piece(number, gap, ids, prefix, phrases, limit, zlib.crc32(text.encode()))
+            seed = zlib.crc32(text.encode())
+            yield Piece(number, part, gap, ids, prefix, phrases, limit, seed)
             prefix = []  # a long sentence's first piece begins with it
 
 
@@ -155,7 +163,7 @@ def _phrases(
         )
     phrases = []
     for text in dict.fromkeys(texts):
-        ids = _spelled(line, "required phrase", text, tokenizer)
+        ids = spelled(f"line {line}: the required phrase", text, tokenizer)
         for banned in options.banned:
             size = len(banned)
             if any(tuple(ids[at : at + size]) == banned for at in range(len(ids) - size + 1)):
@@ -165,12 +173,19 @@ def _phrases(
     return phrases
 
 
-def _spelled(line: int, what: str, text: str, tokenizer: Tokenizer) -> list[int]:
-    ids = _encode(text, tokenizer) if text else []
-    if UNK in ids or (not ids and what != "prefix"):
+def _prefix(line: int, text: str, tokenizer: Tokenizer) -> list[int]:
+    # A space belongs to the word after it: alone at the end, no word could follow it.
+    text = text.rstrip()
+    return spelled(f"line {line}: the prefix", text, tokenizer) if text else []
+
+
+def spelled(what: str, text: str, tokenizer: Tokenizer) -> list[int]:
+    """The ids that spell `text`, as after a space; raises InputError, naming it, if none do."""
+    ids = _encode(text, tokenizer) if text.strip() else []
+    if UNK in ids or not ids:
         raise InputError(
-            f"line {line}: the vocabulary cannot spell the {what} {text!r}: leave it out, or write "
-            "it in characters that the vocabulary was learned from"
+            f"{what} {text!r} cannot be spelled by the vocabulary: leave it out, or write it in "
+            "characters that the vocabulary was learned from"
         )
     return ids
 

@@ -59,8 +59,9 @@ class Translator:
     with the first. `precision` is that of the matrices: float32 whatever the model was trained in,
     or else bfloat16 or int8, which are faster and a little less exact (decode/weights.py).
 
-    `watch` hears what each sentence has become so far, its number and the text of the likeliest
-    output, after every token; it is called from within the search.
+    `watch` hears what each sentence has become so far after every token: its number, that of its
+    piece (0, but for a long sentence that was cut) and the text of the likeliest output; it is
+    called from within the search.
 
     Every device of the mesh searches for its own rows, with all weights and without a word to the
     others.
@@ -78,7 +79,7 @@ class Translator:
         precision: str = "float32",
         tokens_per_batch: int | None = None,
         max_input: str = "split:256",
-        watch: Callable[[int, str], None] | None = None,
+        watch: Callable[[int, int, str], None] | None = None,
     ):
         if precision not in PRECISIONS:
             raise InputError(f"--precision={precision} is not one of: {', '.join(PRECISIONS)}")
@@ -90,8 +91,7 @@ class Translator:
             )
         models = [(model, params), *others]
         # There is no position beyond a learned table.
-        tables = [m.config.max_length for m, _ in models if m.config.positions == "learned"]
-        self.max_output = min(tables, default=None)
+        self.max_output = min(filter(None, (m.config.longest for m, _ in models)), default=None)
         self.policy = InputPolicy(max_input, self.max_output and self.max_output - 1)
         self.vocabulary = vocabulary
         self.tokens_per_batch = tokens_per_batch or TOKENS_PER_BATCH.get(
@@ -191,14 +191,17 @@ class Translator:
             yield self._best(own, (*piece.ids, EOS))
 
     def _watched(self, owners: np.ndarray, tokens: np.ndarray, length: int, on: np.ndarray) -> None:
-        for owner, row in zip(owners[on], tokens[on, :length].tolist(), strict=True):
+        rows = zip(owners[on].tolist(), tokens[on, :length].tolist(), strict=True)
+        for (owner, part), row in rows:
             if owner >= 0:
-                self._watch(int(owner), self.vocabulary.target.decode([row])[0])
+                self._watch(owner, part, self.vocabulary.target.decode([row])[0])
 
     def _best(self, found: Hypotheses, source: tuple[int, ...]) -> list[Hypothesis]:
         """One sentence's [W,...] arrays -> its `n_best` hypotheses."""
         tokens, scores, lengths, token_scores = map(np.asarray, found)
         there = [w for w in range(len(scores)) if np.isfinite(scores[w])]
+        if not there:
+            raise InputError("no output has a finite score: the model's weights are not sound")
         texts = self.vocabulary.target.decode([tokens[w, : lengths[w]].tolist() for w in there])
         ranks = scores[there]
         if self.options.method == "mbr":

@@ -51,7 +51,10 @@ def _guarded(main: Callable[[], None]) -> None:
         reason = str(error).strip().splitlines()[0]
         if "RESOURCE_EXHAUSTED" not in reason:
             raise
-        fail(f"out of memory: lower --config.data.tokens_per_batch ({reason})")
+        names = {"config": "config.data.tokens_per_batch"}
+        names |= {name: name for name in ("tokens_per_batch", "max_tokens")}
+        lower = [f"lower --{name} " for flag, name in names.items() if flag in flags.FLAGS]
+        fail(f"out of memory: {''.join(lower)}({reason})")
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
         fail(f"{what}{error.strerror or error}")

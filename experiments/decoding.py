@@ -5,11 +5,15 @@ from pathlib import Path
 
 from absl import flags
 
+from data.corpus import DataError
 from decode.options import METHODS, PENALTIES, STOPPING, InputError, SearchOptions
+from decode.pieces import spelled
 from decode.translate import Translator
 from decode.weights import PRECISIONS
 from experiments import loading
 from experiments.loading import CHECKPOINT, WORKDIR
+from model import ConfigError
+from train.checkpoint import CheckpointError
 
 flags.adopt_module_key_flags(loading)  # so that --help tells them too
 MAX_INPUT = flags.DEFINE_string(
@@ -26,7 +30,10 @@ TOKENS_PER_BATCH = flags.DEFINE_integer(
     lower_bound=1,
 )
 ENSEMBLE = flags.DEFINE_list(
-    "ensemble", [], "More runs' folders: the mean of all models' probabilities. One vocabulary."
+    "ensemble",
+    [],
+    "More runs, DIR or DIR:CHECKPOINT each (best, last or a step): the mean of all models' "
+    "probabilities. One vocabulary. Alignments are --workdir's model's.",
 )
 PRECISION = flags.DEFINE_enum(
     "precision",
@@ -34,7 +41,12 @@ PRECISION = flags.DEFINE_enum(
     PRECISIONS,
     "Of the weights' matrices: bfloat16 or int8 are faster and a little less exact.",
 )
-BAN = flags.DEFINE_multi_string("ban", [], "A word or phrase that no output contains; repeatable.")
+BAN = flags.DEFINE_multi_string(
+    "ban", [], "A word or phrase, as after a space, that no output contains; repeatable."
+)
+N_BEST = flags.DEFINE_integer(
+    "n_best", None, "Hypotheses a sentence, for --format=jsonl; default: 1."
+)
 SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's or the default
     flags.DEFINE_enum("method", None, METHODS, "How to search; default: beam."),
     flags.DEFINE_integer("beam_size", None, "Beam width; default: the run's, 4."),
@@ -60,14 +72,14 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
     flags.DEFINE_float(
         "diversity", None, "What a token costs that an earlier group took; default: 0.5."
     ),  # fmt: skip
-    flags.DEFINE_integer("samples", None, "How many with --method=sample or mbr; default: 1."),
+    flags.DEFINE_integer("samples", None, "How many to draw with --method=sample or mbr."),
     flags.DEFINE_float("temperature", None, "Of sampling: under 1 sharper, over 1 flatter."),
     flags.DEFINE_integer("top_k", None, "Sample from the K likeliest tokens only; 0: from all."),
     flags.DEFINE_float("top_p", None, "Sample from the likeliest tokens of this total only."),
     flags.DEFINE_float("min_p", None, "Sample tokens at least this share as likely as the first."),
     flags.DEFINE_integer("seed", None, "Of samples; default: 0."),
     flags.DEFINE_enum("utility", None, ("chrf", "bleu"), "Likeness in --method=mbr."),
-    flags.DEFINE_integer("n_best", None, "Hypotheses a sentence, for --format=jsonl; default: 1."),
+    N_BEST,
     flags.DEFINE_integer("min_length", None, "Fewest tokens of an output, its end included."),
     flags.DEFINE_integer("max_length", None, "Most tokens of an output, its end included."),
     flags.DEFINE_float("max_ratio", None, "Most tokens of an output, as a ratio to the source's."),
@@ -81,31 +93,42 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
 ]
 
 
+def _other(name: str, trained) -> tuple:
+    """The model and parameters that one item of --ensemble names."""
+    from experiments import workdir
+
+    folder, _, checkpoint = name.rpartition(":")
+    if not folder or Path(name).is_dir():
+        folder, checkpoint = name, CHECKPOINT.value
+    try:
+        other = workdir.load(Path(folder), checkpoint)
+    except (ConfigError, DataError, CheckpointError) as error:
+        raise InputError(f"--ensemble={name}: {error}") from error
+    if other.vocabulary.digest() != trained.vocabulary.digest():
+        raise InputError(
+            f"--ensemble={name} has another vocabulary than --workdir={WORKDIR.value}: "
+            "models of an ensemble share one"
+        )
+    return other.model, other.params
+
+
 def make_translator(trained, watch=None) -> Translator:
     """The `Trained` model with the run's own search settings, but for those that flags change.
 
     `watch` as in Translator.
     """
-    from experiments import workdir
-
     given = {flag.name: flag.value for flag in SEARCH if flag.value is not None}
     ran = asdict(trained.experiment.search)
     if given.get("method", "beam") != "beam":
         ran.pop("beam_size")
+    if given.get("penalty") == "none":
+        ran.pop("alpha")
     options = SearchOptions(**(ran | given))
     if BAN.value:
-        encode = trained.vocabulary.target.encode
-        # SentencePiece marks a word's start, so what follows a space and what follows none differ.
-        options = replace(options, banned=tuple(tuple(ids) for ids in encode(BAN.value) if ids))
-    others = []
-    for folder in ENSEMBLE.value:
-        other = workdir.load(Path(folder), CHECKPOINT.value)
-        if other.vocabulary.digest() != trained.vocabulary.digest():
-            raise InputError(
-                f"--ensemble={folder} has another vocabulary than --workdir={WORKDIR.value}: "
-                "models of an ensemble share one"
-            )
-        others.append((other.model, other.params))
+        target = trained.vocabulary.target
+        banned = tuple(tuple(spelled("--ban:", text, target)) for text in BAN.value)
+        options = replace(options, banned=banned)
+    others = [_other(name, trained) for name in ENSEMBLE.value]
     return Translator(
         trained.model,
         trained.params,

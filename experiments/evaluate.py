@@ -28,6 +28,8 @@ def main() -> None:
     files = SOURCE.value, REFERENCE.value
     if (SPLIT.value is None) == (files == (None, None)) or (None in files and any(files)):
         raise ConfigError("give either --split=test, or both --source=FILE and --reference=FILE")
+    if (decoding.N_BEST.value or 1) > 1:
+        raise ConfigError("--n_best has no meaning here: only the best translation is scored")
     trained = loading.load()
     experiment = trained.experiment
     if SPLIT.value:

@@ -17,6 +17,12 @@ from experiments.console import bar, print_json
 flags.adopt_module_key_flags(loading)  # so that --help tells them too
 SOURCE = flags.DEFINE_string("source", None, "A file of one sentence a line.")
 TARGET = flags.DEFINE_string("target", None, "Its translation, line by line.")
+MAX_TOKENS = flags.DEFINE_integer(
+    "max_tokens",
+    2048,
+    "A line of more tokens, its end included, stops with its number; memory grows with the square.",
+    lower_bound=1,
+)
 flags.mark_flags_as_required(["source", "target"])
 
 
@@ -30,7 +36,7 @@ def main() -> None:
     trained = loading.load()
     model = trained.model, trained.params, trained.vocabulary
     with bar("scoring", len(pairs)) as progress:
-        found = score_pairs(*model, pairs.source, pairs.target, progress)
+        found = score_pairs(*model, pairs.source, pairs.target, progress, MAX_TOKENS.value)
     for scores in found:
         total = sum(scores)
         print_json(

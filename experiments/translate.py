@@ -65,13 +65,18 @@ def main() -> None:
     if output.is_dir() or not os.access(output if output.exists() else output.parent, os.W_OK):
         raise DataError(f"--output={output} cannot be written to")
     lines = None if INPUT.value == "-" and sys.stdin.isatty() else _lines(INPUT.value)
-    if ATTENTION.value and FORMAT.value != "jsonl":
-        raise InputError("--attention has no meaning with --format=text: set --format=jsonl")
+    several = (decoding.N_BEST.value or 1) > 1
+    for flag, asked in (ATTENTION, ATTENTION.value), (decoding.N_BEST, several):
+        if asked and FORMAT.value == "text":
+            raise InputError(f"--{flag.name} has no meaning with --format=text: set --format=jsonl")
+    if lines is None and OUTPUT.value != "-":
+        raise InputError("--output is for --input, not for typed sentences")
     prefixes, required = _asked(lines)
     trained = loading.load()
     shown = _grows if lines is None else _told
     translator = decoding.make_translator(trained, shown if STREAM.value else None)
     if lines is None:
+        translator.hypotheses([""], None, prefixes, required)  # refuses what no sentence could have
         _talk(trained, translator, prefixes, required)
         return
     with bar("translating", len(lines)) as progress:
@@ -116,11 +121,12 @@ def _asked(lines: list[str] | None) -> tuple[list[str], list[list[str]]]:
     return prefixes, required
 
 
-def _told(line: int, text: str) -> None:
-    print(json.dumps({"line": line + 1, "text": text}, ensure_ascii=False), file=sys.stderr)
+def _told(line: int, piece: int, text: str) -> None:
+    told = {"line": line + 1, "piece": piece, "text": text}
+    print(json.dumps(told, ensure_ascii=False), file=sys.stderr)
 
 
-def _grows(line: int, text: str) -> None:
+def _grows(line: int, piece: int, text: str) -> None:
     print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
@@ -160,7 +166,8 @@ def _aligned(hypotheses: list[Hypothesis], trained: "Trained") -> list[dict]:
         for pair in hypothesis.parts:
             attention = forced[next(numbers)].attention
             links += [[s + at[0], t + at[1]] for s, t in alignment(attention)]
-            rows += aligning_layer(attention).round(4).tolist()  # of its own part of the source
+            # Of its own part of the source; a float32 cannot hold what is rounded.
+            rows += aligning_layer(attention).astype(float).round(4).tolist()
             at = [begun + len(ids) for begun, ids in zip(at, pair, strict=True)]
         found.append({"alignment": links} | ({"attention": rows} if ATTENTION.value else {}))
     return found
@@ -179,9 +186,11 @@ def _talk(
             text = line.decode().rstrip("\r\n")
             (found,) = translator.hypotheses([text], None, prefixes, required)
             if STREAM.value:
-                _grows(0, "")
+                _grows(0, 0, "")
             print(*_written([found], trained), flush=True)
-        except (InputError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError:
+            print("heed: error: that line is not valid UTF-8", file=sys.stderr)
+        except InputError as error:
             print(f"heed: error: {error}", file=sys.stderr)
 
 

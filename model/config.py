@@ -91,6 +91,11 @@ class TransformerConfig:
     def target_vocab(self) -> int:
         return self.target_vocab_size or self.vocab_size
 
+    @property
+    def longest(self) -> int | None:
+        """How many positions there are; None: as many as anyone asks for."""
+        return self.max_length if self.positions == "learned" else None
+
 
 BASE = TransformerConfig()
 BIG = replace(BASE, d_model=1024, d_ff=4096, num_heads=16, dropout=0.3)

@@ -135,7 +135,7 @@ def empty_cache(config: TransformerConfig, batch: tuple[int, ...], length: int) 
 
     Raises ConfigError where learned positions end before that.
     """
-    if config.positions == "learned" and length > config.max_length:
+    if config.longest and length > config.longest:
         raise ConfigError(
             f"a cache of {length} tokens, but the learned positions end at "
             f"model.max_length={config.max_length}"

@@ -53,6 +53,10 @@ def test_a_request_holds_every_piece_and_what_is_asked_of_it(vocabulary):
         assert [[i for i in p if i] for p in asked.phrases[row].tolist() if any(p)] == piece.phrases
         assert [i for i in asked.prefix[row].tolist() if i] == piece.prefix
     assert there[1].phrases == [encode("monday"), encode("a book")]  # twice is once
+    assert asked.owners[: len(there)].tolist() == [[piece.owner, piece.part] for piece in there]
+    assert [piece.part for piece in there] == [0, 0, *range(len(there) - 2)]
+    (blank,) = pieces(vocabulary, ["a book"], ["the  "])
+    assert blank.prefix == encode("the")  # or no word could follow
     assert (asked.owners[len(there) :] == -1).all() and (asked.limits[len(there) :] == 1).all()
     nothing = request(pieces(vocabulary, ["a"]), 1, 16, room([]))
     assert nothing.phrases.size == nothing.prefix.size == 0
@@ -62,11 +66,14 @@ def test_a_request_holds_every_piece_and_what_is_asked_of_it(vocabulary):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (dict(prefixes=["", "green " * 9], max_length=9), "line 2: its prefix has 37 tokens, but"),
+        (dict(prefixes=["", "green " * 9], max_length=9), "line 2: its prefix has 36 tokens, but"),
         (dict(required=[["green " * 9], []], max_length=9), "line 1: its required phrases"),
-        (dict(required=[["a x"], []]), "line 1: the vocabulary cannot spell the required .*'a x'"),
-        (dict(required=[["", "a"], []]), "cannot spell the required phrase ''"),
-        (dict(prefixes=["", "x"]), "line 2: the vocabulary cannot spell the prefix 'x'"),
+        (dict(required=[["a x"], []]), "line 1: the required phrase 'a x' cannot be"),
+        (dict(required=[["", "a"], []]), "the required phrase '' cannot be spelled"),
+        (dict(required=[[" ", "a"], []]), "the required phrase ' ' cannot be spelled"),
+        (dict(min_length=60), "line 1: --min_length=60 is more than its limit, 5[0-9]: lower"),
+        (dict(policy="split:00"), "--max_input=split:00 is not"),
+        (dict(prefixes=["", "x"]), "line 2: the prefix 'x' cannot be spelled"),
         (dict(required=[[], ["a"]], policy="split:9"), "line 2 would be translated in"),
         (dict(required=[[], ["a"]], method="greedy"), "required phrases are for --method=beam"),
         (dict(required=[[], ["a"]], groups=2), "with --groups=1"),

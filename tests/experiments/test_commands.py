@@ -214,6 +214,35 @@ def test_lines_out_are_lines_in(run, tmp_path):
     assert greedy == narrow
 
 
+def test_options_reach_the_search(run, tmp_path):
+    """Each changes what is printed; together they are taken as well."""
+    workdir, *_ = run
+    lines = "red cat\ntwo dog one\ngreen dog\n"
+
+    def translated(*args):
+        code, out, err = heed("translate", f"--workdir={workdir}", *args, stdin=lines)
+        assert code == 0, err
+        return out, err
+
+    drawn = "--method=sample", "--temperature=3"
+    seeds = [translated(*drawn, f"--seed={seed}")[0] for seed in (1, 2, 1)]
+    assert seeds[0] == seeds[2] != seeds[1]
+    free, _ = translated("--format=jsonl")
+    assert "Hund" in free
+    args = "--ban=Hund", "--ban=rot", f"--ensemble={workdir}:15", "--precision=int8", "--stream"
+    args += "--format=jsonl", "--n_best=2", "--penalty=none"
+    mixed, err = translated(*args)
+    found = [json.loads(line) for line in mixed.splitlines()]
+    assert all("Hund" not in f["text"] and "rot" not in f["text"] for f in found)
+    for f in found:  # a float's shortest form, and no division by a length
+        np.testing.assert_allclose(f["score"], sum(f["token_scores"]), atol=1e-4)
+    told = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    assert {t["line"] for t in told} == {1, 2, 3} and {t["piece"] for t in told} == {0}
+    alone, _ = translated(*args[:2], *args[3:])
+    first = lambda text: json.loads(text.splitlines()[0])["score"]  # noqa: E731
+    assert abs(first(alone) - first(mixed)) > 1e-4  # the other model had its say
+
+
 def test_scores_of_what_was_translated_are_its_own(run, text, tmp_path):
     workdir, *_ = run
     source = "red cat\ntwo dog one\ngreen dog\n"
@@ -240,6 +269,8 @@ def test_scores_of_what_was_translated_are_its_own(run, text, tmp_path):
         if scores["tokens"] == len(f["tokens"]):  # the text may have a shorter spelling
             np.testing.assert_allclose(scores["score"], f["score"], atol=1e-3)
     assert "unknown flag --beam_size" in refused("score", f"--workdir={workdir}", "--beam_size=2")
+    few = refused("score", f"--workdir={workdir}", *files, "--max_tokens=2")
+    assert "line 1 has" in few and "more than --max_tokens=2" in few
     (tmp_path / "target").write_text("rot\n")
     assert "has 3 lines, but" in refused("score", f"--workdir={workdir}", *files)
 
@@ -359,7 +390,18 @@ def test_other_mistakes_end_in_one_line(run, text, tmp_path):
     greedy = "--require=Hund", "--method=greedy"
     assert "are for --method=beam" in refused("translate", here, *greedy, stdin="a\n")
     assert "give either" in refused("evaluate", here)
-    assert "is not a number" in refused("translate", here, "--alpha=nan", stdin="a\n")
+    bad = {
+        "--alpha=nan": "--alpha=nan must be from -10 to 10",
+        "--min_length=80": "line 1: --min_length=80 is more than its limit",
+        "--n_best=2": "--n_best has no meaning with --format=text",
+        "--attention": "--attention has no meaning with --format=text",
+        "--ban= ": "--ban: ' ' cannot be spelled",
+        "--ensemble=nowhere": "--ensemble=nowhere: ",
+        f"--ensemble={workdir}:17": "--ensemble=",
+    }
+    for flag, message in bad.items():
+        assert message in refused("translate", here, flag, stdin="a\n")
+    assert "--n_best has no meaning here" in refused("evaluate", here, "--split=test", "--n_best=2")
     assert "--max_input=split:²" in refused("translate", here, "--max_input=split:²", stdin="a\n")
     assert "--checkpoint=²" in refused("translate", here, "--checkpoint=²", stdin="a\n")
     assert "cannot be written to" in refused("translate", here, f"--output={tmp_path}", stdin="a\n")

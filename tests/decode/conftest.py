@@ -1,0 +1,20 @@
+"""The vocabulary and the parameters that most tests of decoding share."""
+
+import numpy as np
+import pytest
+
+from data.tokenizer import Tokenizer, Vocabulary
+from tests.decode.small import CONFIG, WORDS, parameters
+
+
+@pytest.fixture(scope="session")
+def vocabulary():
+    rng = np.random.default_rng(0)
+    text = [" ".join(rng.choice(WORDS, 8)) for _ in range(200)]
+    tokenizer = Tokenizer.learn(text, 300)
+    return Vocabulary(tokenizer, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def params():
+    return parameters(CONFIG)

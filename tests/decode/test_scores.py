@@ -1,0 +1,159 @@
+"""What comes back with a text: scores that teacher forcing confirms, attention, alignment."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data.batch import BOS, EOS, pad_rows, shift_right
+from decode.attention import attention_maps
+from decode.batching import split_text
+from decode.bleu import score
+from decode.force import alignment, force, force_pairs
+from decode.mbr import expected_utilities
+from decode.options import InputError
+from model import Transformer
+from tests.decode.small import CONFIG, best, parameters, same, sentences, translator
+
+
+@pytest.mark.parametrize("method", ["beam", "greedy"])
+def test_the_score_is_that_of_teacher_forcing(params, vocabulary, method):
+    text = sentences(4)
+    src = vocabulary.source.encode(text)
+    for ids, found in zip(
+        src, best(translator(params, vocabulary, method=method).hypotheses(text)), strict=True
+    ):
+        assert found.tokens[-1] == EOS and EOS not in found.tokens[:-1]
+        assert len(found.tokens) <= len(ids) + 6
+        tgt = jnp.array([found.tokens], jnp.int32)
+        logits = Transformer(CONFIG).apply(
+            {"params": params}, jnp.array([[*ids, EOS]], jnp.int32), shift_right(tgt)
+        )
+        log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), tgt[..., None], -1)
+        n = len(found.tokens)
+        np.testing.assert_allclose(found.score, log_probs.sum() / ((5 + n) / 6) ** 0.6, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"penalty": "average", "alpha": 1.0, "n_best": 2},
+        {"coverage": 0.2, "n_best": 4},
+        {"stopping": "bounded"},
+        {"groups": 2, "n_best": 3},
+        {"method": "sample", "samples": 3, "n_best": 3, "top_k": 20, "temperature": 0.7},
+        {"method": "greedy", "no_repeat_ngrams": 1, "min_length": 4},
+        {"repetition_penalty": 3.0, "max_length": 5},
+        {"method": "mbr", "samples": 4, "min_p": 0.01, "top_p": 0.9},
+    ],
+    ids=lambda o: " ".join(o),
+)
+def test_every_method_scores_as_teacher_forcing_whatever_the_batch(vocabulary, options):
+    text, params = sentences(4), parameters(CONFIG, scale=1.5)
+    whole = translator(params, vocabulary, **options)
+    found = whole.hypotheses(text)
+    same(found, [translator(params, vocabulary, **options).hypotheses([s])[0] for s in text])
+    assert {len(each) for each in found} == {options.get("n_best", 1)}
+    forced, penalties = jax.jit(partial(force, Transformer(CONFIG))), []
+    for ids, each in zip(vocabulary.source.encode(text), found, strict=True):
+        for h in each:
+            src = jnp.asarray(pad_rows([[*ids, EOS]], 1, 80))
+            tgt = jnp.asarray(pad_rows([h.tokens], 1, 80))
+            found = forced(params, src, tgt)
+            scores = found.token_scores[0, : len(h.tokens)]
+            np.testing.assert_allclose(h.token_scores, scores, atol=1e-4)
+            n, o = len(h.tokens), whole.options
+            norm = n if o.penalty == "average" else ((5 + n) / 6) ** o.alpha
+            received = found.attention[0, :, : len(h.tokens), : len(ids) + 1].mean(0).sum(0)
+            covered = o.coverage * np.log(np.minimum(received, 1)).sum()
+            np.testing.assert_allclose(h.score, scores.sum() / norm + covered, atol=1e-4)
+            penalties.append(covered)
+            assert o.min_length <= n <= o.limit(len(ids))
+            if o.no_repeat_ngrams == 1:
+                assert len(set(h.tokens)) == n
+    assert (min(penalties) < -0.1) == (whole.options.coverage > 0)
+
+
+def test_an_ensemble_is_the_mean_of_probabilities(params, vocabulary):
+    text = sentences(4)
+    alone = translator(params, vocabulary).hypotheses(text)
+    model = Transformer(CONFIG)
+    same(alone, translator(params, vocabulary, others=[(model, params)]).hypotheses(text))
+    small = replace(CONFIG, decoder_layers=1, d_ff=16)
+    other = parameters(small)
+    both = translator(params, vocabulary, others=[(Transformer(small), other)], method="greedy")
+    for ids, (h, *_) in zip(vocabulary.source.encode(text), both.hypotheses(text), strict=True):
+        src, tgt = (jnp.asarray([[*row]], jnp.int32) for row in ([*ids, EOS], h.tokens))
+        each = [force(Transformer(c), p, src, tgt) for c, p in ((CONFIG, params), (small, other))]
+        mean = np.mean([np.exp(f.token_scores[0]) for f in each], axis=0)
+        np.testing.assert_allclose(h.token_scores, np.log(mean), atol=1e-4)
+
+
+def test_outputs_begin_with_their_prefix(params, vocabulary):
+    text, prefixes = sentences(3), ["a green", "", "why it rains"]
+    found = best(translator(params, vocabulary).hypotheses(text, prefixes=prefixes))
+    for h, prefix in zip(found, prefixes, strict=True):
+        assert h.text.startswith(prefix)
+    free = best(translator(params, vocabulary).hypotheses(text))
+    assert found[1].tokens == free[1].tokens
+    with pytest.raises(InputError, match="line 1: its prefix has"):
+        translator(params, vocabulary, max_length=3).hypotheses(text, prefixes=["a green book"] * 3)
+
+
+def test_outputs_hold_what_is_required(vocabulary):
+    text, params = sentences(4), parameters(CONFIG, scale=1.5)
+    wanted = [["a green monday"], [], ["why", "the teacher"], ["rains"]]
+    some = translator(params, vocabulary, extra_length=20)
+    found, free = (some.hypotheses(text, required=each) for each in (wanted, None))
+    for h, phrases, other in zip(best(found), wanted, best(free), strict=True):
+        assert all(phrase in h.text for phrase in phrases)
+        assert all(phrase in other.text for phrase in phrases) == (not phrases)
+    same(found[1:2], free[1:2])
+    alone = some.hypotheses(text[2:3], required=wanted[2:3], prefixes=["a book"])[0][0]
+    assert alone.text.startswith("a book") and all(phrase in alone.text for phrase in wanted[2])
+    pairs = [h.parts[0] for h in best(found)]
+    for number, forced in force_pairs(Transformer(CONFIG), params, pairs):
+        h = best(found)[number]
+        np.testing.assert_allclose(h.token_scores, forced.token_scores, atol=1e-4)
+        normal = ((5 + len(h.tokens)) / 6) ** 0.6
+        np.testing.assert_allclose(h.score, sum(h.token_scores) / normal, atol=1e-4)
+
+
+def test_alignment_and_utilities():
+    attention = np.zeros((3, 2, 4))
+    attention[1, 0, 2] = attention[1, 1, 0] = 1.0
+    assert alignment(attention) == [(2, 0), (0, 1)]
+    texts = ["the red cat", "the red cat", "a blue dog", "the red dog"]
+    found = expected_utilities(texts)
+    assert found.argmax() == 0 and found.argmin() == 2 and found[0] == found[1]
+    assert expected_utilities(["alone"]).tolist() == [0.0]
+    assert list(split_text("今天去学校。他明天来。", lambda t: len(t) < 8)) == [
+        ("", "今天去学校。"),
+        ("", "他明天来。"),
+    ]
+
+
+def test_attention_maps_are_distributions_of_the_right_shapes(params):
+    src, tgt = jnp.array([[5, 6, 7, EOS]], jnp.int32), jnp.array([[BOS, 9, 8]], jnp.int32)
+    maps = attention_maps(Transformer(CONFIG), params, src, tgt)
+    assert {k: v.shape for k, v in maps.items()} == {
+        "encoder": (1, 2, 4, 4),
+        "decoder": (2, 2, 3, 3),
+        "cross": (2, 2, 3, 4),
+    }
+    for weights in maps.values():
+        np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
+    assert not np.triu(maps["decoder"], 1).any()
+
+
+def test_bleu_and_chrf_carry_their_signatures():
+    perfect = score(["Das ist ein kleines Haus."], ["Das ist ein kleines Haus."], "de")
+    assert round(perfect["bleu"], 6) == round(perfect["chrf"], 6) == 100
+    assert "tok:13a" in perfect["signature"] and "version:" in perfect["signature"]
+    worse = score(["Das ist ein grosses Haus."], ["Das ist ein kleines Haus."], "de")
+    assert 0 < worse["bleu"] < 100
+    with pytest.raises(ValueError, match="1 hypotheses, but 2 references"):
+        score(["a"], ["a", "b"])

@@ -1,0 +1,239 @@
+"""Every option does what it does in the plain search; what cannot work is refused."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data.batch import BOS, EOS, PAD, UNK
+from decode import transforms as T
+from decode.beam import beam_search
+from decode.diverse import diverse_beam_search
+from decode.mbr import expected_utilities
+from decode.options import InputError, SearchOptions
+from decode.sample import drawn, likeliest, sample
+from decode.scoring import average, gnmt
+from decode.search import plain_step, search
+from decode.stopping import bounded, first, never
+from decode.weights import pack
+from model import Transformer, empty_cache
+from tests.decode.small import CONFIG, parameters, same, sentences, translator
+
+
+def test_width_one_is_greedy(params, vocabulary):
+    text = sentences(6)
+    same(
+        translator(params, vocabulary, beam_size=1).hypotheses(text),
+        translator(params, vocabulary, method="greedy").hypotheses(text),
+    )
+
+
+def test_greedy_is_a_loop_over_the_whole_model(params):
+    src = jnp.array([[5, 6, 7, EOS], [8, EOS, 0, 0]], jnp.int32)
+    limits = jnp.array([7, 5], jnp.int32)
+    nothing = jnp.zeros((2, 0), jnp.int32), jnp.zeros((2, 0, 0), jnp.int32)
+    found = search(
+        [CONFIG],
+        [pack(CONFIG, params)],
+        src,
+        limits,
+        *nothing,
+        jax.random.split(jax.random.key(0), 2),
+        options=SearchOptions(method="greedy"),
+        max_length=8,
+    )
+    for b in range(2):
+        output = [BOS]
+        while output[-1] != EOS:
+            args = src[b : b + 1], jnp.array([output], jnp.int32)
+            logits = np.array(Transformer(CONFIG).apply({"params": params}, *args)[0, -1])
+            logits[[0, BOS, UNK]] = -np.inf
+            output.append(int(logits.argmax()) if len(output) < limits[b] else EOS)
+        assert found.tokens[b, 0, : found.lengths[b, 0]].tolist() == output[1:]
+
+
+BANNED = ((70,), (245, 245))
+# What an option is in the plain search: transforms, and other arguments. With alpha 3 it pays to go
+# on, so that stopping rules differ.
+LONG = dict(alpha=3.0), dict(normalise=gnmt(3.0))
+BEAMS = {
+    "wide": (dict(beam_size=9, n_best=9), (), {}),
+    "first": (LONG[0], (), LONG[1]),
+    "bounded": (LONG[0] | dict(stopping="bounded"), (), LONG[1] | dict(stopping=bounded())),
+    "never": (LONG[0] | dict(stopping="never"), (), LONG[1] | dict(stopping=never())),
+    "patience": (LONG[0] | dict(patience=3.0), (), LONG[1] | dict(stopping=first(3.0))),
+    "average": (dict(penalty="average", alpha=1.5), (), dict(normalise=average(1.5))),
+    "none": (dict(penalty="none"), (), dict(normalise=gnmt(0.0))),
+    "groups": (dict(groups=2, diversity=3.0), (), dict(groups=2, diversity=3.0)),
+    "repetition": (dict(repetition_penalty=3.0), [T.repetition_penalty(3.0)], {}),
+    "ban": (dict(banned=BANNED), [T.banned(BANNED)], {}),
+    "ngrams": (dict(no_repeat_ngrams=1), [T.no_repeat_ngrams(1)], {}),
+    "min_length": (dict(min_length=9), (), dict(min_length=9)),
+    "all": (
+        dict(repetition_penalty=2.0, banned=BANNED, no_repeat_ngrams=2, min_length=3),
+        [T.repetition_penalty(2.0), T.banned(BANNED), T.no_repeat_ngrams(2)],
+        dict(min_length=3),
+    ),
+}
+SAMPLES = {
+    "seed": (dict(seed=7), ()),
+    "temperature": (dict(temperature=0.5), [T.temperature(0.5)]),
+    "top_k": (dict(top_k=3), [T.top_k(3)]),
+    "top_p": (dict(top_p=0.5), [T.top_p(0.5)]),
+    "min_p": (dict(min_p=0.5), [T.min_p(0.5)]),
+    "all": (
+        dict(repetition_penalty=2.0, temperature=1.5, top_k=9, top_p=0.8, min_p=0.05),
+        [T.repetition_penalty(2.0), T.temperature(1.5), T.top_k(9), T.top_p(0.8), T.min_p(0.05)],
+    ),
+}
+SRC = jnp.array([[5, 6, 7, EOS], [280, EOS, 0, 0], [9, 290, 291, EOS]], jnp.int32)
+LIMITS = jnp.array([12, 9, 12], jnp.int32)
+
+
+@pytest.fixture(scope="module")
+def undecided():
+    """Parameters that think of many tokens, and of the end, at every step: every option matters."""
+    params = parameters(CONFIG, 1.0)
+    end = params["embedding"]["table"][EOS]
+    params["decoder_1"]["feed_forward_frame"]["norm"]["bias"] += 6 * end / (end @ end)
+    return params
+
+
+def fast(params, **options):
+    nothing = jnp.zeros((3, 0), jnp.int32), jnp.zeros((3, 0, 0), jnp.int32)
+    options = SearchOptions(**options)
+    args = [CONFIG], [pack(CONFIG, params)], SRC, LIMITS, *nothing
+    keys = jax.random.split(jax.random.key(options.seed), 3)
+    return jax.jit(partial(search, *args, options=options, max_length=12))(keys)
+
+
+def plain(params, find, width, chain=(), **how):
+    """The same by the plain step over the model itself, and a cache that has all its room."""
+    model = Transformer(CONFIG)
+    apply = partial(model.apply, {"params": params})
+    cross = apply(apply(SRC, method="encode"), method="cross_kv")
+    transform = T.chain(*chain) if chain else None
+    run = partial(find, plain_step(model, params, cross, SRC != PAD), transform=transform)
+    how = dict(eos=EOS, max_length=12) | how
+    how |= {"width": width} if find is sample else {"beam_size": width}
+    cache = empty_cache(CONFIG, (3, width), 12)
+    return jax.jit(lambda cache: run(cache, jnp.full(3, BOS, jnp.int32), LIMITS, **how))(cache)
+
+
+def as_one(left, right):
+    np.testing.assert_allclose(left.scores, right.scores, rtol=1e-4, atol=1e-4)
+    there = np.isfinite(right.scores)
+    assert there.any()
+    np.testing.assert_array_equal(left.tokens[there], right.tokens[there])
+    np.testing.assert_array_equal(left.lengths[there], right.lengths[there])
+
+
+@pytest.mark.parametrize("name", BEAMS)
+def test_an_option_of_beam_search_does_what_it_does_in_the_plain_one(undecided, name):
+    options, chain, how = BEAMS[name]
+    width = options.get("beam_size", 4)
+    find = diverse_beam_search if "groups" in how else beam_search
+    usual = dict(stopping=first(), normalise=gnmt(0.6))
+    found = fast(undecided, **options)
+    as_one(found, plain(undecided, find, width, chain, **usual | how))
+    if name not in ("first", "wide"):  # it does something
+        usual = fast(undecided, alpha=options.get("alpha", 0.6))
+        assert not np.allclose(found.scores, usual.scores, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_an_option_of_sampling_does_what_it_does_in_the_plain_one(undecided, name):
+    options, chain = SAMPLES[name]
+    keys = jax.random.split(jax.random.key(options.get("seed", 0)), 3)
+    found = fast(undecided, method="sample", samples=3, n_best=3, **options)
+    how = dict(pick=drawn(keys), normalise=gnmt(0.6))
+    as_one(found, plain(undecided, sample, 3, chain, **how))
+    default = fast(undecided, method="sample", samples=3, n_best=3)
+    assert (found.tokens != default.tokens).any()
+    if name == "top_k":
+        greedy = plain(undecided, sample, 1, pick=likeliest, normalise=gnmt(0.6))
+        as_one(fast(undecided, method="sample", top_k=1), greedy)
+
+
+def test_the_options_bound_an_outputs_length():
+    limit = lambda source, longest=None, **options: SearchOptions(**options).limit(source, longest)  # noqa: E731
+    assert limit(7) == 57 and limit(7, extra_length=3) == 10 and limit(7, longest=20) == 20
+    assert limit(7, max_length=5) == 5 and limit(7, max_ratio=1.0) == 8  # its EOS counts as well
+    assert limit(7, max_ratio=0.5) == 4 and limit(1, max_ratio=0.1) == 1
+
+
+def test_samples_come_as_they_are_drawn_and_the_most_alike_is_the_best(params, vocabulary):
+    text, model = sentences(5), parameters(CONFIG, 1.5)
+    draw = lambda n, **o: translator(model, vocabulary, samples=n, **o).hypotheses(text)  # noqa: E731
+    six, two = (draw(n, method="sample", n_best=n) for n in (6, 2))
+    same([each[:2] for each in six], two)  # more samples do not change the first ones
+    assert any(first.score < second.score for first, second, *_ in six)
+    other = draw(2, method="sample", n_best=2, seed=1)
+    assert [h.tokens for h, _ in other] != [h.tokens for h, _ in two]
+    for utility in "chrf", "bleu":
+        for found, drawn_ in zip(draw(6, method="mbr", utility=utility), six, strict=True):
+            texts = [h.text for h in drawn_]
+            wanted = int(np.argmax(expected_utilities(texts, utility)))
+            assert found[0].text == texts[wanted]
+
+
+def test_what_stands_for_no_text_cannot_be_chosen(params):
+    model, src = Transformer(CONFIG), jnp.array([[5, 6, EOS]], jnp.int32)
+    apply = lambda *args, **how: model.apply({"params": params}, *args, **how)  # noqa: E731
+    cross = apply(apply(src, method="encode"), method="cross_kv")
+    step = plain_step(model, params, cross, src != PAD)
+    found, _ = step(jnp.full((1, 2), BOS), empty_cache(CONFIG, (1, 2), 4), 0)
+    found = found.logits - found.total[..., None]
+    whole = jax.nn.log_softmax(apply(src, jnp.full((1, 1), BOS)))[0, 0]
+    assert np.flatnonzero(np.isneginf(found[0, 0])).tolist() == [PAD, BOS, UNK]
+    allowed = [i for i in range(300) if i not in (PAD, BOS, UNK)]
+    np.testing.assert_allclose(
+        found[0, 1, jnp.array(allowed)], whole[jnp.array(allowed)], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "bem"}, "not one of: beam, greedy, sample, mbr"),
+        ({"beam_size": 0}, "--beam_size=0"),
+        ({"beam_size": 301}, "--beam_size=301"),
+        ({"max_input": "cut:3"}, "--max_input=cut:3"),
+    ],
+)
+def test_bad_options_are_named(params, vocabulary, options, message):
+    with pytest.raises(InputError, match=message):
+        translator(params, vocabulary, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "greedy", "beam_size": 3}, "--beam_size=3 has no meaning with --method=greedy"),
+        ({"temperature": 0.5}, "--temperature=0.5 has no meaning with --method=beam"),
+        ({"groups": 3}, "--groups=3 must divide --beam_size=4"),
+        ({"stopping": "never", "patience": 2.0}, "--patience is for --stopping=first"),
+        ({"n_best": 5}, "--n_best=5 is more than there are, 4: raise --beam_size"),
+        ({"min_length": 9, "max_length": 3}, "--min_length=9 is more than --max_length=3"),
+        ({"penalty": "none", "alpha": 1.0}, "--alpha=1.0 has no meaning with --penalty=none"),
+        ({"alpha": float("nan")}, "--alpha=nan must be from -10 to 10"),
+        ({"alpha": -1000.0}, "--alpha=-1000.0 must be from -10 to 10"),
+        ({"coverage": 1e39}, "--coverage=1e+39 must be from 0 to 1000"),
+        ({"temperature": 1e-40, "method": "sample"}, "--temperature=1e-40 must be from 0.001 to"),
+        ({"patience": 1e9}, "--patience=1000000000.0 must be from"),
+        ({"extra_length": 10**9}, "--extra_length=1000000000 must be from 0 to"),
+        ({"seed": 2**32, "method": "sample"}, "--seed=4294967296 must be from 0 to 4294967295"),
+        ({"top_p": 0.0}, "--top_p=0.0 must be from 0.001 to 1"),
+        ({"diversity": 2.0}, "--diversity=2.0 keeps --groups apart, but there is one"),
+        ({"n_best": 2, "method": "greedy"}, "--n_best=2 is more than there are, 1: use --me"),
+        ({"samples": 3, "method": "sample"}, "--samples=3 draws more than --n_best=1 returns"),
+        ({"method": "mbr"}, "--method=mbr compares samples, and --samples is 1: raise it"),
+        ({"utility": "ter"}, "--utility=ter is not one of: chrf, bleu"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        SearchOptions(**options)
