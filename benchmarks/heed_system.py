@@ -66,7 +66,10 @@ def _jobs(work: Workload, tokens: int):
         rooms[length] = max(rooms.get(length, 0), *(work.lengths[row] for row in rows))
     nothing = Room(0, 0, 0)
     for rows, (count, length) in groups:
-        pieces = [Piece(row, "", work.sources[row], [], [], work.lengths[row], 0) for row in rows]
+        pieces = [
+            Piece(row, 0, "", work.sources[row], [], [], limit=work.lengths[row], seed=0)
+            for row in rows
+        ]
         asked = jax.tree.map(jnp.asarray, request(pieces, count, length, nothing))
         yield asked, rooms[length]
 
