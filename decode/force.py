@@ -98,10 +98,11 @@ def score_pairs(
     model has positions for: memory grows with their square.
     """
     longest = model.config.longest
-    pairs = list(zip(*(
+    source, target = (
         [[*row, EOS] for row in tokenizer.encode(list(lines))]
         for tokenizer, lines in zip(vocabulary, (sources, targets), strict=True)
-    ), strict=True))  # fmt: skip
+    )
+    pairs = list(zip(source, target, strict=True))
     for number, pair in enumerate(pairs, 1):
         for side, ids in zip(("source", "target"), pair, strict=True):
             if longest and len(ids) > longest:
