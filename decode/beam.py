@@ -23,8 +23,9 @@ class Next(NamedTuple):
     Apart they save a pass over the vocabulary: what is best in a row needs no normalising.
     """
 
-    logits: Array  # [B,W,V] float32; -inf for what cannot be chosen
+    logits: Array  # [B,W,V] float32; -inf for what cannot be chosen, or for EOS not yet
     total: Array  # [B,W]: the log of the sum of exp over all that counts, chosen or not
+    end: Array  # [B,W]: EOS's logit, even where it is too early to choose it
 
 
 # (tokens [B,W], cache, index) -> (Next, cache)
@@ -84,7 +85,6 @@ def beam_search(
     max_length: int,
     normalise: Normalise,
     stopping: Stopping,
-    min_length: int = 1,
     transform: Transform | None = None,
     ops: CacheOps | None = None,
     top_k: Callable[[Array, int], tuple[Array, Array]] = jax.lax.top_k,
@@ -95,11 +95,10 @@ def beam_search(
     """The best outputs under `step`, W = `beam_size` for each of B sentences.
 
     `start` [B] is the token before the first; `limits` [B] (1 .. `max_length` = L) bounds each
-    output's length with EOS: a hypothesis that reaches it can only end, and none ends before
-    `min_length`. In every step the W best continuations compete: those that end go to the finished
-    pool, the best W others live on. A sentence stops by the rule `stopping`, or at its limit; from
-    then on nothing of it changes, so that it does not depend on its batch mates. Width 1 is greedy
-    search.
+    output's length with EOS: a hypothesis that reaches it can only end. In every step the W best
+    continuations compete: those that end go to the finished pool, the best W others live on. A
+    sentence stops by the rule `stopping`, or at its limit; from then on nothing of it changes, so
+    that it does not depend on its batch mates. Width 1 is greedy search.
 
     `transform` changes the log-probabilities that a step's continuations compete with; scores are
     always sums of those of `step` itself, `normalise`d by length, plus `bonus(cache)` [B,W] (a
@@ -128,9 +127,8 @@ def beam_search(
             s.live.tokens, jnp.maximum(s.index - 1, 0), 2, keepdims=False
         )
         found, cache = step(jnp.where(s.index == 0, start[:, None], last), s.cache, s.index)
-        plain, end, steered, total = choices(
-            found, s.live.tokens, s.index, eos, min_length, transform
-        )
+        end = found.end - found.total
+        steered, total = choices(found, s.live.tokens, s.index, transform)
         free = choose(s.live.scores - total, steered, s.live.tokens, s.index)
         forced = _endings(s.live.scores + end, eos, free[0].shape[1])
         at_limit = (s.index + 1 >= limits)[:, None]
@@ -141,7 +139,7 @@ def beam_search(
                 take(part, beams), new[..., None], s.index, axis=2
             )
 
-        gained = plain.logits[jnp.arange(batch)[:, None], beams, tokens] - take(plain.total, beams)
+        gained = found.logits[jnp.arange(batch)[:, None], beams, tokens] - take(found.total, beams)
         gained = jnp.where(tokens == eos, take(end, beams), gained)
         scores = jnp.where(jnp.isneginf(worth), worth, take(s.live.scores, beams) + gained)
         grown = Hypotheses(
@@ -185,25 +183,13 @@ def beam_search(
 
 
 def choices(
-    found: Next,
-    tokens: Array,
-    index: Array,
-    eos: int,
-    min_length: int,
-    transform: Transform | None,
-) -> tuple[Next, Array, Array, Array]:
-    """A step's result, and what a search then chooses from.
-
-    Gives `found` without EOS where it is too early for it, EOS's own log-probability [B,W], and
-    the scores [B,W,V] to choose by with what is to be taken off them [B,W].
-    """
-    end = found.logits[..., eos]
-    allowed = jnp.where(index + 1 < min_length, -jnp.inf, end)
-    plain = found._replace(logits=found.logits.at[..., eos].set(allowed))
+    found: Next, tokens: Array, index: Array, transform: Transform | None
+) -> tuple[Array, Array]:
+    """The scores [B,W,V] to choose a step's continuations by, and what to take off them [B,W]."""
     if transform is None:
-        return plain, end - found.total, *plain
-    steered = transform(plain.logits - plain.total[..., None], tokens, index)
-    return plain, end - found.total, steered, jnp.zeros_like(plain.total)
+        return found.logits, found.total
+    steered = transform(found.logits - found.total[..., None], tokens, index)
+    return steered, jnp.zeros_like(found.total)
 
 
 def _endings(scores: Array, eos: int, count: int) -> tuple[Array, Array, Array]:

@@ -59,10 +59,10 @@ def step(
     past: Pool,
     index: Array,
 ) -> tuple[Array, Pool, Array]:
-    """The logits after one more token of each beam, given what came before it.
+    """What the decoder makes of one more token of each beam, given what came before it.
 
-    tokens [B,W], mask [B,S], index: how many tokens came before -> logits float32 [B,W,V] (and
-    what fills the last block), the pool with this token, and the cross-attention weights
+    tokens [B,W], mask [B,S], index: how many tokens came before -> float32 [B,W,D], from which
+    `weights.logits` makes logits, the pool with this token, and the cross-attention weights
     [B,W,S], the mean over layers and heads.
     """
     place = jnp.reshape(index, (1,))
@@ -92,7 +92,7 @@ def step(
     if weights.decoder_norm is not None:
         y = _normed(c, y, weights.decoder_norm)
     past = past._replace(layers=tuple(layers))
-    return weights.logits(y), past, sum(received) / len(received)
+    return y, past, sum(received) / len(received)
 
 
 def attention(

@@ -27,7 +27,6 @@ def sample(
     pick: Pick,
     width: int = 1,
     normalise: Normalise,
-    min_length: int = 1,
     transform: Transform | None = None,
     ops: CacheOps | None = None,
     watch: Watch | None = None,
@@ -48,10 +47,10 @@ def sample(
     def grow(state):
         index, cache, last, tokens, token_scores, lengths, ended = state
         found, cache = step(last, cache, index)
-        plain, end, steered, _ = choices(found, tokens, index, eos, min_length, transform)
+        steered, _ = choices(found, tokens, index, transform)
         token = jnp.where((index + 1 >= limits)[:, None], eos, pick(steered, index))
-        gained = jnp.take_along_axis(plain.logits, token[..., None], axis=-1)[..., 0] - plain.total
-        gained = jnp.where(token == eos, end, gained)
+        gained = jnp.take_along_axis(found.logits, token[..., None], axis=-1)[..., 0]
+        gained = jnp.where(token == eos, found.end, gained) - found.total
 
         def append(part, new):
             new = jnp.where(ended, 0, new)

@@ -20,11 +20,12 @@ from decode.weights import Weights
 from model import Transformer, TransformerConfig
 
 
-def plain_step(model: Transformer, params, cross, src_mask: Array) -> StepFn:
+def plain_step(model: Transformer, params, cross, src_mask: Array, min_length: int = 1) -> StepFn:
     """The model's next-token log-probabilities, given one source's `cross` keys and values.
 
     PAD, BOS and UNK, which stand for no text, cannot be chosen; the other tokens' log-probabilities
-    stay what they are, so a hypothesis's score is the one that teacher forcing gives to it.
+    stay what they are, so a hypothesis's score is the one that teacher forcing gives to it. Nor can
+    EOS before `min_length`.
     Its cache is `model.empty_cache`; this is what `fast_step` is measured by.
     """
 
@@ -32,13 +33,20 @@ def plain_step(model: Transformer, params, cross, src_mask: Array) -> StepFn:
         logits, cache = model.apply(
             {"params": params}, tokens[..., None], cross, src_mask, cache, index, method="decode"
         )
-        return _following(logits[..., 0, :], model.config.target_vocab), cache
+        logits = logits[..., 0, :]
+        first = logits[..., : UNK + 1]
+        return _following(logits, first, model.config.target_vocab, index + 1 < min_length), cache
 
     return step
 
 
 def fast_step(
-    config: TransformerConfig, weights: Weights, cross, src_mask: Array, coverage: bool = False
+    config: TransformerConfig,
+    weights: Weights,
+    cross,
+    src_mask: Array,
+    coverage: bool = False,
+    min_length: int = 1,
 ) -> StepFn:
     """The same step over decoding's own weights; what fills the last block is never chosen.
 
@@ -48,9 +56,13 @@ def fast_step(
 
     def step(tokens, cache, index):
         past, covered = cache
-        logits, past, received = forward.step(config, weights, tokens, cross, src_mask, past, index)
+        y, past, received = forward.step(config, weights, tokens, cross, src_mask, past, index)
         covered = covered + received if coverage else None
-        return _following(logits, config.target_vocab), (past, covered)
+        # With products of its own, what is read apart does not keep the logits from being changed
+        # in place: every copy of them costs a fiftieth of a step.
+        logits, first = weights.logits(y), weights.first_logits(y)
+        found = _following(logits, first, config.target_vocab, index + 1 < min_length)
+        return found, (past, covered)
 
     return step
 
@@ -69,8 +81,10 @@ def ensemble(steps: Sequence[StepFn]) -> StepFn:
         if len(found) == 1:
             return found[0][0], caches
         each = jnp.stack([one.logits - one.total[..., None] for one, _ in found])
-        mean = jax.nn.logsumexp(each, axis=0) - jnp.log(jnp.float32(len(found)))
-        return Next(mean, jnp.zeros(mean.shape[:2])), caches
+        ends = jnp.stack([one.end - one.total for one, _ in found])
+        count = jnp.log(jnp.float32(len(found)))
+        mean, end = (jax.nn.logsumexp(x, axis=0) - count for x in (each, ends))
+        return Next(mean, jnp.zeros_like(end), end), caches
 
     return step
 
@@ -103,7 +117,7 @@ def search(
         cross = forward.cross_kv(config, w, forward.encode(config, w, src, mask))
         covered = jnp.zeros((src.shape[0], o.width, src.shape[1])) if o.coverage else None
         caches.append((pool.empty_pool(config, rows, slots), covered))
-        steps.append(fast_step(config, w, cross, mask, bool(o.coverage)))
+        steps.append(fast_step(config, w, cross, mask, bool(o.coverage), o.min_length))
 
     def extend(caches, length):
         return tuple(
@@ -130,7 +144,6 @@ def search(
         limits,
         eos=EOS,
         max_length=max_length,
-        min_length=o.min_length,
         normalise=_normalise(o),
         transform=_transform(o, prefix, phrases, limits),
         ops=CacheOps(reorder, extend, stages(max_length)),
@@ -138,16 +151,19 @@ def search(
     )
 
 
-def _following(logits: Array, vocab: int) -> Next:
-    """[B,W,V or more] -> Next: no token that is no text, nor what only fills a block, is chosen."""
-    special = logits[..., : UNK + 1]
+def _following(logits: Array, first: Array, vocab: int, early: Array) -> Next:
+    """Logits [B,W,V or more], and [B,W,UNK+1] of the first ids -> Next.
+
+    What is no text, or only fills a block, is not chosen, nor EOS where it is too `early` [].
+    """
     ids = jnp.arange(UNK + 1, dtype=jnp.int32)[None, None]
-    text = logits.at[..., : UNK + 1].set(jnp.where(ids == EOS, special, -jnp.inf))
+    chosen = (ids == EOS) & ~early
+    text = logits.at[..., : UNK + 1].set(jnp.where(chosen, first, -jnp.inf))
     text = text.at[..., vocab:].set(-jnp.inf)
-    highest = jnp.maximum(choose.highest(text), special.max(-1))[..., None]
-    hidden = jnp.where(ids == EOS, 0.0, jnp.exp(special - highest)).sum(-1)
+    highest = jnp.maximum(choose.highest(text), first.max(-1))[..., None]
+    hidden = jnp.where(chosen, 0.0, jnp.exp(first - highest)).sum(-1)
     total = jnp.log(jnp.exp(text - highest).sum(-1) + hidden) + highest[..., 0]
-    return Next(text, total)
+    return Next(text, total, first[..., EOS])
 
 
 def _normalise(o: SearchOptions) -> scoring.Normalise:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from data.batch import UNK
 from model import TransformerConfig
 from model.transformer import unroll_layers
 
@@ -89,6 +90,7 @@ class Weights(NamedTuple):
     encoder_norm: Norm | None
     decoder_norm: Norm | None
     logits: Linear  # [D, V and zeros that fill the last block]
+    first_logits: Linear  # its columns of the ids that stand for no text, and of EOS
 
 
 def pack(config: TransformerConfig, params, precision: str = "float32") -> Weights:
@@ -104,6 +106,7 @@ def pack(config: TransformerConfig, params, precision: str = "float32") -> Weigh
     target = params["embedding" if tied == "all" else "target_embedding"]["table"]
     output = params["output"] if tied == "none" else target.T
     places = [params.get(f"{side}_positions", {}).get("table") for side in ("source", "target")]
+    output = jnp.pad(output, ((0, 0), (0, -output.shape[1] % BLOCK)))
     return Weights(
         source * config.d_model**0.5,
         target * config.d_model**0.5,
@@ -113,7 +116,7 @@ def pack(config: TransformerConfig, params, precision: str = "float32") -> Weigh
         ),
         tuple(_layer(params[f"decoder_{i}"], precision) for i in range(config.decoder_layers)),
         *(_norm(params.get(f"{side}_norm")) for side in ("encoder", "decoder")),
-        Linear(_cast(jnp.pad(output, ((0, 0), (0, -output.shape[1] % BLOCK))), precision)),
+        *(Linear(_cast(columns, precision)) for columns in (output, output[:, : UNK + 1])),
     )
 
 

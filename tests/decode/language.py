@@ -40,7 +40,7 @@ def language(seed: int, batch: int, vocab: int, length: int, sharpness: float = 
         # Any constant may be taken out of a row, if the total says so.
         total = jnp.sin(code.astype(jnp.float32))
         log_probs = jax.vmap(lambda rows, c: rows[c])(table, code)
-        return Next(log_probs + total[..., None], total), code
+        return Next(log_probs + total[..., None], total, log_probs[..., EOS] + total), code
 
     return log_prob, step
 
@@ -60,6 +60,17 @@ def every_output(log_prob, sentence, vocab, limit, alpha):
 
     visit((), 0.0)
     return sorted(found, key=lambda item: -item[0])
+
+
+def no_shorter(step, min_length):
+    """The step by which no output ends before `min_length`."""
+
+    def later(tokens, cache, index):
+        found, cache = step(tokens, cache, index)
+        end = jnp.where(index + 1 < min_length, -jnp.inf, found.end)
+        return found._replace(logits=found.logits.at[..., EOS].set(end)), cache
+
+    return later
 
 
 def run(step, batch, width, alpha, limits, length, search=beam_search, **options):

@@ -12,7 +12,7 @@ from decode.diverse import diverse_beam_search
 from decode.sample import sample
 from decode.scoring import average, gnmt, length_penalty
 from decode.stopping import bounded, first, never
-from tests.decode.language import EOS, every_output, language, plain_beam, run
+from tests.decode.language import EOS, every_output, language, no_shorter, plain_beam, run
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
@@ -41,7 +41,7 @@ def test_no_output_is_shorter_than_asked_nor_longer_than_its_limit(search):
     log_prob, step = language(11, batch, vocab, length)
     limits = [4, 3, 2, 1]
     width = vocab**length if search is beam_search else 1
-    found = run(step, batch, width, 0.6, limits, length, search=search, min_length=3)
+    found = run(no_shorter(step, 3), batch, width, 0.6, limits, length, search=search)
     for b, limit in enumerate(limits):
         lengths = [n for n, s in zip(found.lengths[b], found.scores[b], strict=True) if s > -np.inf]
         assert all(min(3, limit) <= n <= limit for n in lengths)
@@ -179,7 +179,8 @@ def test_waiting_finds_what_haste_does_not(stopping, length):
         start = jnp.log(jnp.array([0.6, 0.3, 0.1]))
         later = jnp.log(jnp.array([[1e-9, 1.0, 1e-9], [1.0, 1e-9, 1e-9]]))[index // 3]
         row = jnp.where(index == 0, start, later)
-        return Next(jnp.broadcast_to(row, (1, 1, 3)), jnp.zeros((1, 1))), cache
+        row = jnp.broadcast_to(row, (1, 1, 3))
+        return Next(row, jnp.zeros((1, 1)), row[..., EOS]), cache
 
     options = dict(stopping=stopping, normalise=average())
     found = run(step, 1, 1, 0, [4], 4, **options)

@@ -116,7 +116,8 @@ def plain(params, find, width, chain=(), **how):
     apply = partial(model.apply, {"params": params})
     cross = apply(apply(SRC, method="encode"), method="cross_kv")
     transform = T.chain(*chain) if chain else None
-    run = partial(find, plain_step(model, params, cross, SRC != PAD), transform=transform)
+    step = plain_step(model, params, cross, SRC != PAD, how.pop("min_length", 1))
+    run = partial(find, step, transform=transform)
     how = dict(eos=EOS, max_length=12) | how
     how |= {"width": width} if find is sample else {"beam_size": width}
     cache = empty_cache(CONFIG, (3, width), 12)
@@ -185,7 +186,7 @@ def test_what_stands_for_no_text_cannot_be_chosen(params):
     apply = lambda *args, **how: model.apply({"params": params}, *args, **how)  # noqa: E731
     cross = apply(apply(src, method="encode"), method="cross_kv")
     step = plain_step(model, params, cross, src != PAD)
-    found, _ = step(jnp.full((1, 2), BOS), empty_cache(CONFIG, (1, 2), 4), 0)
+    found, _ = step(jnp.full((1, 2), BOS), empty_cache(CONFIG, (1, 2), 4), jnp.int32(0))
     found = found.logits - found.total[..., None]
     whole = jax.nn.log_softmax(apply(src, jnp.full((1, 1), BOS)))[0, 0]
     assert np.flatnonzero(np.isneginf(found[0, 0])).tolist() == [PAD, BOS, UNK]

@@ -111,7 +111,8 @@ def draw(count, batch=2, seeds=(0, 1), pick=None, transform=None):
 
     def step(tokens, cache, index):
         row = jnp.where(index == 0, log_probs, end)
-        return Next(jnp.broadcast_to(row, (batch, count, V)), jnp.zeros((batch, count))), cache
+        row = jnp.broadcast_to(row, (batch, count, V))
+        return Next(row, jnp.zeros((batch, count)), row[..., EOS]), cache
 
     keys = jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
     return sample(
