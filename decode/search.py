@@ -23,9 +23,9 @@ from model import Transformer, TransformerConfig
 def plain_step(model: Transformer, params, cross, src_mask: Array, min_length: int = 1) -> StepFn:
     """The model's next-token log-probabilities, given one source's `cross` keys and values.
 
-    PAD, BOS and UNK, which stand for no text, cannot be chosen; the other tokens' log-probabilities
-    stay what they are, so a hypothesis's score is the one that teacher forcing gives to it. Nor can
-    EOS before `min_length`.
+    PAD, BOS and UNK, which stand for no text, cannot be chosen, nor EOS where it would end an
+    output before `min_length`; the other tokens' log-probabilities stay what they are, so a
+    hypothesis's score is the one that teacher forcing gives to it.
     Its cache is `model.empty_cache`; this is what `fast_step` is measured by.
     """
 

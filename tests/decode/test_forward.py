@@ -39,11 +39,11 @@ def made(config):
     return jax.tree.map(noise, params)
 
 
-def walk(config, weights, src, steps=L, coverage=False):
+def walk(config, weights, src, steps=L, coverage=False, min_length=1):
     """Log-probabilities [steps,B,W,V] as beams wander at random through the pool's stages."""
     mask = src != PAD
     cross = forward.cross_kv(config, weights, forward.encode(config, weights, src, mask))
-    step = jax.jit(fast_step(config, weights, cross, mask, coverage))
+    step = jax.jit(fast_step(config, weights, cross, mask, coverage, min_length))
     cache = pool.empty_pool(config, B, W), jnp.zeros((B, W, src.shape[1])) if coverage else None
     return wander(
         step, cache, steps, lambda c, rows: (pool.reorder(c[0], rows), c[1]),
@@ -100,6 +100,16 @@ def test_coverage_is_the_cross_attention_that_was_received():
     received = np.where(src[:, None] == PAD, 0.0, covered)
     np.testing.assert_allclose(received.sum(-1), 5.0, rtol=1e-5)
     np.testing.assert_allclose(covered, received, atol=1e-6)
+
+
+def test_eos_is_hidden_before_the_minimum_length_and_nothing_else_changes():
+    weights, src = pack(PLAIN, made(PLAIN)), sources()
+    free, _ = walk(PLAIN, weights, src, steps=5)
+    held, _ = walk(PLAIN, weights, src, steps=5, min_length=3)
+    hidden = np.isneginf(held[..., EOS])
+    assert hidden[:2].all() and not hidden[2:].any()
+    free[:2, ..., EOS] = -np.inf
+    np.testing.assert_allclose(held, free, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
