@@ -127,10 +127,9 @@ def beam_search(
             s.live.tokens, jnp.maximum(s.index - 1, 0), 2, keepdims=False
         )
         found, cache = step(jnp.where(s.index == 0, start[:, None], last), s.cache, s.index)
-        end = found.end - found.total
         steered, total = choices(found, s.live.tokens, s.index, transform)
         free = choose(s.live.scores - total, steered, s.live.tokens, s.index)
-        forced = _endings(s.live.scores + end, eos, free[0].shape[1])
+        forced = _endings(s.live.scores + (found.end - found.total), eos, free[0].shape[1])
         at_limit = (s.index + 1 >= limits)[:, None]
         worth, beams, tokens = jax.tree.map(partial(jnp.where, at_limit), forced, free)
 
@@ -139,8 +138,7 @@ def beam_search(
                 take(part, beams), new[..., None], s.index, axis=2
             )
 
-        gained = found.logits[jnp.arange(batch)[:, None], beams, tokens] - take(found.total, beams)
-        gained = jnp.where(tokens == eos, take(end, beams), gained)
+        gained = gains(found, beams, tokens, eos)
         scores = jnp.where(jnp.isneginf(worth), worth, take(s.live.scores, beams) + gained)
         grown = Hypotheses(
             append(s.live.tokens, tokens),
@@ -190,6 +188,15 @@ def choices(
         return found.logits, found.total
     steered = transform(found.logits - found.total[..., None], tokens, index)
     return steered, jnp.zeros_like(found.total)
+
+
+def gains(found: Next, beams: Array, tokens: Array, eos: int) -> Array:
+    """The log-probabilities of `tokens` [B,C] after `beams` [B,C], of EOS even where too early."""
+    batch, width, vocab = found.logits.shape
+    # From rows as the product made them: reading an array in three axes makes XLA copy it.
+    rows = jnp.arange(batch, dtype=jnp.int32)[:, None] * width + beams
+    logits = found.logits.reshape(batch * width, vocab)[rows, tokens]
+    return jnp.where(tokens == eos, take(found.end, beams), logits) - take(found.total, beams)
 
 
 def _endings(scores: Array, eos: int, count: int) -> tuple[Array, Array, Array]:

@@ -46,6 +46,7 @@ def cross_kv(c: TransformerConfig, weights: Weights, memory: Array) -> tuple[Blo
     kept = []
     for layer in weights.decoder:
         k, v = _split(c, layer.cross_kv(memory), queries=False)
+        k, v = (x.astype(layer.cross_kv.weight.dtype) for x in (k, v))
         kept.append(Block(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
     return tuple(kept)
 
@@ -95,8 +96,12 @@ def step(
     return y, past, sum(received) / len(received)
 
 
+def _matmul(x: Array, y: Array) -> Array:
+    return jnp.matmul(x, y, preferred_element_type=jnp.float32)
+
+
 def attention(
-    q: Array, blocks: Sequence[Block], masks: Sequence[Array], product: Product = jnp.matmul
+    q: Array, blocks: Sequence[Block], masks: Sequence[Array], product: Product = _matmul
 ) -> tuple[Array, list[Array]]:
     """Queries q [B,Q,H,K] over blocks of keys, masks [B,Q or 1,S] -> [B,Q,H*V], weights [B,H,Q,S].
 
@@ -110,7 +115,7 @@ def attention(
     q = q.reshape(batch, kv_heads, -1, width)  # a key head's queries side by side
     scores = []
     for (k, _), mask in zip(blocks, masks, strict=True):
-        each = product(q, k)
+        each = product(q.astype(k.dtype), k)
         each = jnp.where(mask[:, None, None], each.reshape(*shape, -1), jnp.finfo(jnp.float32).min)
         scores.append(each)
     highest = jnp.stack([each.max(-1) for each in scores]).max(0)[..., None]
@@ -118,7 +123,7 @@ def attention(
     total = sum(each.sum(-1) for each in grown)[..., None]
     mixed = 0.0
     for (_, v), each in zip(blocks, grown, strict=True):
-        mixed += product(each.reshape(batch, kv_heads, -1, v.shape[2]), v)
+        mixed += product(each.reshape(batch, kv_heads, -1, v.shape[2]).astype(v.dtype), v)
     mixed = mixed.reshape(*shape, -1) / total
     mixed = mixed.transpose(0, 3, 1, 2, 4).reshape(batch, queries, -1)
     return mixed, [(each / total).reshape(batch, heads, queries, -1) for each in grown]
@@ -137,7 +142,7 @@ def _few_queries(weights: Weights, count: int) -> Product:
     (decode/compile.py has other options then), and a single query has a product of its own.
     """
     exact = not isinstance(weights.logits.weight, Int8) and weights.logits.weight.dtype == "float32"
-    return _sums if exact and 1 < count <= 8 and jax.default_backend() == "cpu" else jnp.matmul
+    return _sums if exact and 1 < count <= 8 and jax.default_backend() == "cpu" else _matmul
 
 
 def _split(c: TransformerConfig, x: Array, queries: bool = True) -> list[Array]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from decode.beam import CacheOps, Hypotheses, StepFn, Watch, choices, whole
+from decode.beam import CacheOps, Hypotheses, StepFn, Watch, choices, gains, whole
 from decode.choose import argmax
 from decode.scoring import Normalise
 from decode.transforms import Transform
@@ -39,6 +39,7 @@ def sample(
     (batch,) = start.shape
 
     ops = ops or whole(max_length)
+    own = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), (batch, width))
 
     def running(end, state):
         index, *_, ended = state
@@ -49,8 +50,7 @@ def sample(
         found, cache = step(last, cache, index)
         steered, _ = choices(found, tokens, index, transform)
         token = jnp.where((index + 1 >= limits)[:, None], eos, pick(steered, index))
-        gained = jnp.take_along_axis(found.logits, token[..., None], axis=-1)[..., 0]
-        gained = jnp.where(token == eos, found.end, gained) - found.total
+        gained = gains(found, own, token, eos)
 
         def append(part, new):
             new = jnp.where(ended, 0, new)

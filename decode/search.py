@@ -158,8 +158,10 @@ def _following(logits: Array, first: Array, vocab: int, early: Array) -> Next:
     """
     ids = jnp.arange(UNK + 1, dtype=jnp.int32)[None, None]
     chosen = (ids == EOS) & ~early
-    text = logits.at[..., : UNK + 1].set(jnp.where(chosen, first, -jnp.inf))
-    text = text.at[..., vocab:].set(-jnp.inf)
+    # In rows as the product made them: of an array in three axes XLA changes a copy.
+    text = logits.reshape(-1, logits.shape[-1])
+    text = text.at[:, : UNK + 1].set(jnp.where(chosen, first, -jnp.inf).reshape(-1, UNK + 1))
+    text = text.at[:, vocab:].set(-jnp.inf).reshape(logits.shape)
     highest = jnp.maximum(choose.highest(text), first.max(-1))[..., None]
     hidden = jnp.where(chosen, 0.0, jnp.exp(first - highest)).sum(-1)
     total = jnp.log(jnp.exp(text - highest).sum(-1) + hidden) + highest[..., 0]
