@@ -176,6 +176,8 @@ def beam_search(
 
     for end in ops.stages:
         state = state._replace(cache=ops.extend(state.cache, end))
+        if end == ops.stages[0]:
+            state = grow(state)  # on its own: all beams are one, and a cache may hold only that
         state = jax.lax.while_loop(partial(running, end), grow, state)
     return jax.tree.map(lambda leaf: leaf[:, :width], state.pool)
 

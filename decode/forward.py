@@ -69,7 +69,7 @@ def step(
     place = jnp.reshape(index, (1,))
     y = weights.target_table[tokens]
     y = _placed(c, y, weights.target_positions, place)
-    past, masks = pool.arrive(past, index)
+    past, masks, at = pool.arrive(past, index)
     rows = past.ancestry.shape[:2]
     product = _few_queries(weights, c.num_heads // c.kv_heads * tokens.shape[1])
     layers, received = [], []
@@ -78,7 +78,7 @@ def step(
         def attend_self(y, layer=layer, blocks=blocks):
             q, k, v = _split(c, layer.qkv(y.reshape(*rows, -1)))
             q, k = (_turned(c, part, place) for part in (q, k))
-            layers.append(pool.write(blocks, k, v, index))
+            layers.append(pool.write(blocks, k, v, at))
             return layer.out(attention(q, layers[-1], masks, product)[0]).reshape(y.shape)
 
         def attend_cross(y, layer=layer, kept=kept):

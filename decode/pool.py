@@ -33,14 +33,14 @@ class Pool(NamedTuple):
     ancestry: Array
 
 
-def empty_pool(config: TransformerConfig, rows: int, slots: int) -> Pool:
+def empty_pool(config: TransformerConfig, rows: int, beams: int) -> Pool:
     """A pool without room: `extend` makes it."""
-    return Pool(((),) * config.decoder_layers, jnp.zeros((rows, slots, 0), jnp.int32))
+    return Pool(((),) * config.decoder_layers, jnp.zeros((rows, beams, 0), jnp.int32))
 
 
-def extend(pool: Pool, config: TransformerConfig, length: int) -> Pool:
-    """The pool with one more block, so that it has room for `length` positions."""
-    rows, slots, there = pool.ancestry.shape
+def extend(pool: Pool, config: TransformerConfig, length: int, slots: int) -> Pool:
+    """The pool with one more block, so that it has room for `length` positions of `slots` each."""
+    rows, _, there = pool.ancestry.shape
     room = (length - there) * slots
     heads = (rows, config.kv_heads)
     block = lambda: Block(  # noqa: E731
@@ -52,32 +52,31 @@ def extend(pool: Pool, config: TransformerConfig, length: int) -> Pool:
 
 
 def reorder(pool: Pool, parents: Array) -> Pool:
-    """The pool in which beam z goes on from where beam `parents` [R,Z] was."""
+    """The pool in which beam z goes on from where beam `parents` [R,Z] was, of as many or fewer."""
     return pool._replace(ancestry=take(pool.ancestry, parents))
 
 
-def arrive(pool: Pool, index: Array) -> tuple[Pool, tuple[Array, ...]]:
+def arrive(pool: Pool, index: Array) -> tuple[Pool, tuple[Array, ...], Array]:
     """Every beam stands in its own slot at `index`; and what beams may attend to, a block each.
 
-    The masks are bool [R,Z,N*Z].
+    The masks are bool [R,beams,N*Z]; after them, where `index` is in the last block.
     """
-    rows, slots, length = pool.ancestry.shape
-    own = jnp.broadcast_to(jnp.arange(slots, dtype=jnp.int32)[None, :, None], (rows, slots, 1))
+    rows, beams, length = pool.ancestry.shape
+    sizes = [block.k.shape[-1] for block in pool.layers[0]]
+    slots = sum(sizes) // length
+    own = jnp.broadcast_to(jnp.arange(beams, dtype=jnp.int32)[None, :, None], (rows, beams, 1))
     ancestry = lax.dynamic_update_slice_in_dim(pool.ancestry, own, index, axis=2)
     past = jnp.arange(length, dtype=jnp.int32) <= index
     mine = ancestry[..., None] == jnp.arange(slots, dtype=jnp.int32)[None, None, None]
-    mask = (mine & past[None, None, :, None]).reshape(rows, slots, length * slots)
-    sizes = [block.k.shape[-1] for block in pool.layers[0]]
+    mask = (mine & past[None, None, :, None]).reshape(rows, beams, length * slots)
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     masks = tuple(mask[..., at : at + size] for at, size in zip(starts, sizes, strict=True))
-    return pool._replace(ancestry=ancestry), masks
+    return pool._replace(ancestry=ancestry), masks, index * slots - starts[-1]
 
 
-def write(blocks: tuple[Block, ...], k: Array, v: Array, index: Array) -> tuple[Block, ...]:
-    """One layer's blocks with k [R,Z,H,K], v [R,Z,H,V] at position `index`, in the last block."""
+def write(blocks: tuple[Block, ...], k: Array, v: Array, at: Array) -> tuple[Block, ...]:
+    """One layer's blocks with k [R,beams,H,K], v [R,beams,H,V] in the last one, from `at` on."""
     *old, (keys, values) = blocks
-    slots = k.shape[1]
-    at = index * slots - sum(block.k.shape[-1] for block in old)
     keys = lax.dynamic_update_slice_in_dim(keys, k.transpose(0, 2, 3, 1), at, axis=3)
     values = lax.dynamic_update_slice_in_dim(values, v.transpose(0, 2, 1, 3), at, axis=2)
     return (*old, Block(keys, values))

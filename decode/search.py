@@ -51,17 +51,25 @@ def fast_step(
     """The same step over decoding's own weights; what fills the last block is never chosen.
 
     Its cache is (pool, covered): with `coverage`, what each source position has received in all
-    steps so far, [B,W,S], which is cross-attention, its mean over layers and heads.
+    steps so far, [B,W,S], which is cross-attention, its mean over layers and heads. A cache of one
+    beam stands for W that are alike, as they are when a search begins.
     """
 
     def step(tokens, cache, index):
-        past, covered = cache
+        (past, covered), (batch, width) = cache, tokens.shape
+        beams = past.ancestry[..., 0].size // batch
+        tokens = tokens[:, :beams]
         y, past, received = forward.step(config, weights, tokens, cross, src_mask, past, index)
         covered = covered + received if coverage else None
         # With products of its own, what is read apart does not keep the logits from being changed
         # in place: every copy of them costs a fiftieth of a step.
         logits, first = weights.logits(y), weights.first_logits(y)
         found = _following(logits, first, config.target_vocab, index + 1 < min_length)
+        if beams < width:
+            found, covered = jax.tree.map(
+                lambda x: jnp.broadcast_to(x, (batch, width, *x.shape[2:])), (found, covered)
+            )
+            past = pool.reorder(past, jnp.zeros((batch, width), jnp.int32))
         return found, (past, covered)
 
     return step
@@ -115,13 +123,13 @@ def search(
     steps, caches = [], []
     for config, w in zip(configs, weights, strict=True):
         cross = forward.cross_kv(config, w, forward.encode(config, w, src, mask))
-        covered = jnp.zeros((src.shape[0], o.width, src.shape[1])) if o.coverage else None
-        caches.append((pool.empty_pool(config, rows, slots), covered))
+        covered = jnp.zeros((src.shape[0], 1, src.shape[1])) if o.coverage else None
+        caches.append((pool.empty_pool(config, rows, 1), covered))
         steps.append(fast_step(config, w, cross, mask, bool(o.coverage), o.min_length))
 
     def extend(caches, length):
         return tuple(
-            (pool.extend(past, config, length), covered)
+            (pool.extend(past, config, length, slots), covered)
             for (past, covered), config in zip(caches, configs, strict=True)
         )
 

@@ -47,7 +47,7 @@ def walk(config, weights, src, steps=L, coverage=False, min_length=1):
     cache = pool.empty_pool(config, B, W), jnp.zeros((B, W, src.shape[1])) if coverage else None
     return wander(
         step, cache, steps, lambda c, rows: (pool.reorder(c[0], rows), c[1]),
-        lambda c, length: (pool.extend(c[0], config, length), c[1]),
+        lambda c, length: (pool.extend(c[0], config, length, W), c[1]),
     )  # fmt: skip
 
 
@@ -92,6 +92,26 @@ def test_a_step_over_the_pool_is_the_models_own(name):
     vocab = config.target_vocab
     np.testing.assert_allclose(found[..., :vocab], expected, atol=5e-5, rtol=0)
     assert found.shape[-1] % BLOCK == 0 and np.isneginf(found[..., vocab:]).all()
+
+
+def test_a_cache_of_one_beam_stands_for_equal_beams():
+    """The first step of a search: what it finds and keeps is as if every beam had been there."""
+    src, weights = sources(), pack(PLAIN, made(PLAIN))
+    mask = src != PAD
+    cross = forward.cross_kv(PLAIN, weights, forward.encode(PLAIN, weights, src, mask))
+    step = jax.jit(fast_step(PLAIN, weights, cross, mask, coverage=True))
+    tokens = np.random.default_rng(2).integers(4, 100, (3, B, W)).astype(np.int32)
+    tokens[0] = tokens[0, :, :1]
+    found = []
+    for beams in (W, 1):
+        covered = jnp.zeros((B, beams, src.shape[1]))
+        cache = pool.extend(pool.empty_pool(PLAIN, B, beams), PLAIN, 3, W), covered
+        for index in range(3):
+            following, cache = step(jnp.asarray(tokens[index]), cache, jnp.int32(index))
+            cache = pool.reorder(cache[0], jnp.asarray([[3, 0, 0, 1]] * B)), cache[1]
+            found.append((following, cache[1]))
+    for all_there, one in zip(found[:3], found[3:], strict=True):
+        jax.tree.map(lambda *x: np.testing.assert_allclose(*x, atol=1e-5), all_there, one)
 
 
 def test_coverage_is_the_cross_attention_that_was_received():
