@@ -7,6 +7,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks.workloads import Workload
 from decode import compile
@@ -19,9 +20,18 @@ from model import Transformer, TransformerConfig
 
 
 def parameters(config: TransformerConfig):
-    """The random model of every system: as training begins."""
-    ids = jnp.ones((1, 2), jnp.int32)
-    return nn.unbox(jax.jit(Transformer(config).init)(jax.random.key(0), ids, ids))["params"]
+    """The random model of all systems, drawn leaf by leaf: at once it takes far more memory."""
+    ids, random = jnp.ones((1, 2), jnp.int32), np.random.default_rng(0)
+    shapes = jax.eval_shape(Transformer(config).init, jax.random.key(0), ids, ids)
+
+    def drawn(path, leaf):
+        if path[-1].key in ("scale", "bias"):
+            return jnp.full(leaf.shape, path[-1].key == "scale", jnp.float32)
+        noise = random.standard_normal(leaf.shape, np.float32)
+        noise *= config.d_model**-0.5
+        return jnp.asarray(noise)
+
+    return jax.tree_util.tree_map_with_path(drawn, nn.unbox(shapes)["params"])
 
 
 def make(config: TransformerConfig, work: Workload, precision: str, cores: int, tokens: int):

@@ -26,7 +26,7 @@ Product = Callable[[Array, Array], Array]  # [B,H,Q,I], [B,H,I,O] -> [B,H,Q,O]
 def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> Array:
     """src [B,S] ids, mask [B,S] (True: a token) -> memory float32 [B,S,D]."""
     places = jnp.arange(src.shape[1], dtype=jnp.int32)
-    x = weights.source_table[src]
+    x = (weights.target_table if weights.source_table is None else weights.source_table)[src]
     x = _placed(c, x, weights.source_positions, places)
     for layer in weights.encoder:
 

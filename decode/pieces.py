@@ -121,7 +121,7 @@ def cut(
     encoded = vocabulary.source.encode(sentences)
     for number, (sentence, ids) in enumerate(zip(sentences, encoded, strict=True)):
         line = number + 1
-        prefix = _prefix(line, prefixes[number], vocabulary.target)
+        prefix = _prefix(line, prefixes[number], vocabulary.target, options)
         phrases = _phrases(line, required[number], vocabulary.target, options)
         if not sentence.strip():
             continue
@@ -147,8 +147,8 @@ def cut(
                     f"line {line}: {what} {needed} tokens, but the length limit is {limit} with "
                     "the end: shorten it, or raise the limit"
                 )
-            # Samples follow a sentence's own text, whatever line it stands on.
-            seed = zlib.crc32(text.encode())
+            # Samples follow a sentence's text, wherever it stands: equal lines get equal ones.
+            seed = zlib.crc32(text.strip().encode())
             yield Piece(number, part, gap, ids, prefix, phrases, limit, seed)
             prefix = []  # a long sentence's first piece begins with it
 
@@ -164,19 +164,29 @@ def _phrases(
     phrases = []
     for text in dict.fromkeys(texts):
         ids = spelled(f"line {line}: the required phrase", text, tokenizer)
-        for banned in options.banned:
-            size = len(banned)
-            if any(tuple(ids[at : at + size]) == banned for at in range(len(ids) - size + 1)):
-                (word,) = tokenizer.decode([banned])
-                raise InputError(f"line {line}: {text!r} is required, but --ban={word} forbids it")
+        _allow(f"line {line}: {text!r} is required", ids, tokenizer, options)
         phrases.append(ids)
     return phrases
 
 
-def _prefix(line: int, text: str, tokenizer: Tokenizer) -> list[int]:
+def _prefix(line: int, text: str, tokenizer: Tokenizer, options: SearchOptions) -> list[int]:
     # A space belongs to the word after it: alone at the end, no word could follow it.
     text = text.rstrip()
-    return spelled(f"line {line}: the prefix", text, tokenizer) if text else []
+    ids = spelled(f"line {line}: the prefix", text, tokenizer) if text else []
+    _allow(f"line {line}: {text!r} is the prefix", ids, tokenizer, options)
+    return ids
+
+
+def _allow(what: str, ids: list[int], tokenizer: Tokenizer, options: SearchOptions) -> None:
+    """Raises InputError where the options forbid what is asked for."""
+    parts = lambda size: [tuple(ids[at : at + size]) for at in range(len(ids) - size + 1)]  # noqa: E731
+    for banned in options.banned:
+        if banned in parts(len(banned)):
+            (word,) = tokenizer.decode([banned])
+            raise InputError(f"{what}, but --ban={word} forbids it")
+    size = options.no_repeat_ngrams
+    if size and len(set(parts(size))) < len(parts(size)):
+        raise InputError(f"{what}, but it repeats what --no_repeat_ngrams={size} forbids to")
 
 
 def spelled(what: str, text: str, tokenizer: Tokenizer) -> list[int]:

@@ -31,14 +31,13 @@ def first(patience: float = 1.0) -> Stopping:
     Fast. No guarantee: a live hypothesis might still have become the best.
     """
 
-    def pool(width: int) -> int:
-        return max(width, math.ceil(patience * width))
+    def needed(width: int) -> int:
+        return max(1, math.ceil(round(patience * width, 6)))  # 1.1 * 10 is 11, whatever floats say
 
     def over(scores, best_live, length, limits, normalise, width):
-        needed = max(1, math.ceil(patience * width))
-        return jnp.isfinite(scores).sum(1) >= needed
+        return jnp.isfinite(scores).sum(1) >= needed(width)
 
-    return Stopping(pool, over)
+    return Stopping(lambda width: max(width, needed(width)), over)
 
 
 def bounded() -> Stopping:

@@ -33,13 +33,15 @@ class Hypothesis:
     """One translation: text, normalised score, and its tokens' log-probabilities.
 
     `parts` are the source's ids and the output's, each with EOS, of every piece that was searched
-    for alone: one, but for a long sentence that was cut.
+    for alone: one, but for a long sentence that was cut. `utility` is what minimum Bayes risk ranks
+    by, the mean of chrF or BLEU with all samples, and none in other searches.
     """
 
     text: str
     score: float
     token_scores: tuple[float, ...]
     parts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+    utility: float | None = None
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -60,8 +62,9 @@ class Translator:
     or else bfloat16 or int8, which are faster and a little less exact (decode/weights.py).
 
     `watch` hears what each sentence has become so far after every token: its number, that of its
-    piece (0, but for a long sentence that was cut) and the text of the likeliest output; it is
-    called from within the search.
+    piece (0, but for a long sentence that was cut), the text of the likeliest beam or the first
+    sample, and False; it is called from within the search. When a piece is done it hears the text
+    that was chosen, and True.
 
     Every device of the mesh searches for its own rows, with all weights and without a word to the
     others.
@@ -79,7 +82,7 @@ class Translator:
         precision: str = "float32",
         tokens_per_batch: int | None = None,
         max_input: str = "split:256",
-        watch: Callable[[int, int, str], None] | None = None,
+        watch: Callable[[int, int, str, bool], None] | None = None,
     ):
         if precision not in PRECISIONS:
             raise InputError(f"--precision={precision} is not one of: {', '.join(PRECISIONS)}")
@@ -90,6 +93,11 @@ class Translator:
                 f"{model.config.target_vocab}"
             )
         models = [(model, params), *others]
+        sizes = {m.config.target_vocab for m, _ in models}
+        if len(sizes) > 1:
+            raise InputError(
+                f"an ensemble's models share one vocabulary, but these have {sorted(sizes)} words"
+            )
         # There is no position beyond a learned table.
         self.max_output = min(filter(None, (m.config.longest for m, _ in models)), default=None)
         self.policy = InputPolicy(max_input, self.max_output and self.max_output - 1)
@@ -170,8 +178,10 @@ class Translator:
             batch = [pieces[row] for row in rows]
             found = self._run(batch, count, length, needs)
             results.update(zip(rows, found, strict=True))
-            for piece in batch:
+            for row, piece in zip(rows, batch, strict=True):
                 waiting[piece.owner] -= 1
+                if self._watch:
+                    self._watch(piece.owner, piece.part, results[row][0].text, True)
             if progress:
                 progress(len({piece.owner for piece in batch if not waiting[piece.owner]}))
         parts: list[list[tuple[str, list[Hypothesis]]]] = [[] for _ in sentences]
@@ -186,37 +196,46 @@ class Translator:
         longest = self.options.limit(length, self.max_output)
         asked = jax.device_put(asked, batch_sharding(self.mesh))
         found = jax.device_get(self._search(self.weights, asked, max_length=longest))
+        if self._watch:
+            jax.effects_barrier()  # what it was told from within comes before what was chosen
         for row, piece in enumerate(pieces):
             own = jax.tree.map(lambda leaf, row=row: leaf[row], found)
-            yield self._best(own, (*piece.ids, EOS))
+            yield self._best(own, piece)
 
     def _watched(self, owners: np.ndarray, tokens: np.ndarray, length: int, on: np.ndarray) -> None:
         rows = zip(owners[on].tolist(), tokens[on, :length].tolist(), strict=True)
         for (owner, part), row in rows:
             if owner >= 0:
-                self._watch(owner, part, self.vocabulary.target.decode([row])[0])
+                self._watch(owner, part, self.vocabulary.target.decode([row])[0], False)
 
-    def _best(self, found: Hypotheses, source: tuple[int, ...]) -> list[Hypothesis]:
-        """One sentence's [W,...] arrays -> its `n_best` hypotheses."""
+    def _best(self, found: Hypotheses, piece: Piece) -> list[Hypothesis]:
+        """One piece's [W,...] arrays -> its `n_best` hypotheses."""
         tokens, scores, lengths, token_scores = map(np.asarray, found)
         there = [w for w in range(len(scores)) if np.isfinite(scores[w])]
         if not there:
-            raise InputError("no output has a finite score: the model's weights are not sound")
+            raise InputError(
+                f"line {piece.owner + 1}: no output has a finite score: either what is asked for "
+                "leaves none (--ban, --no_repeat_ngrams, --min_length), or the model's weights are "
+                "not sound"
+            )
         texts = self.vocabulary.target.decode([tokens[w, : lengths[w]].tolist() for w in there])
-        ranks = scores[there]
-        if self.options.method == "mbr":
-            ranks = expected_utilities(texts, self.options.utility)
-        order = np.argsort(-ranks, kind="stable")[: self.options.n_best]
+        utilities = None
+        order = np.argsort(-scores[there], kind="stable")
         if self.options.method == "sample":  # samples are worth the same: as they were drawn
-            order = range(min(len(there), self.options.n_best))
+            order = range(len(there))
+        if self.options.method == "mbr":
+            utilities = expected_utilities(texts, self.options.utility)
+            ranked = np.argsort(-utilities, kind="stable").tolist()
+            order = [i for i in ranked if i == next(j for j in ranked if texts[j] == texts[i])]
         return [
             Hypothesis(
                 texts[i],
                 float(scores[w]),
                 tuple(token_scores[w, : lengths[w]].tolist()),
-                ((source, tuple(tokens[w, : lengths[w]].tolist())),),
+                (((*piece.ids, EOS), tuple(tokens[w, : lengths[w]].tolist())),),
+                None if utilities is None else float(utilities[i]),
             )
-            for i in order
+            for i in order[: self.options.n_best]
             for w in [there[i]]
         ]
 
@@ -259,6 +278,7 @@ def _joined(parts: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:
             sum(part.score for part in rank),
             tuple(score for part in rank for score in part.token_scores),
             tuple(pair for part in rank for pair in part.parts),
+            None if rank[0].utility is None else sum(part.utility for part in rank) / len(rank),
         )
         for rank in zip(*(found for _, found in parts), strict=False)
     ]

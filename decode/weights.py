@@ -81,7 +81,7 @@ class Layer(NamedTuple):
 class Weights(NamedTuple):
     """A whole model."""
 
-    source_table: Array  # [V,D], scaled
+    source_table: Array | None  # [V,D], scaled; none where it is the target's
     target_table: Array
     source_positions: Array | None  # the learned ones
     target_positions: Array | None
@@ -102,13 +102,12 @@ def pack(config: TransformerConfig, params, precision: str = "float32") -> Weigh
     """
     config, params = unroll_layers(config, params)
     tied = config.tying
-    source = params["embedding" if tied == "all" else "source_embedding"]["table"]
     target = params["embedding" if tied == "all" else "target_embedding"]["table"]
     output = params["output"] if tied == "none" else target.T
     places = [params.get(f"{side}_positions", {}).get("table") for side in ("source", "target")]
     output = jnp.pad(output, ((0, 0), (0, -output.shape[1] % BLOCK)))
     return Weights(
-        source * config.d_model**0.5,
+        None if tied == "all" else params["source_embedding"]["table"] * config.d_model**0.5,
         target * config.d_model**0.5,
         *places,
         tuple(

@@ -38,8 +38,8 @@ ATTENTION = flags.DEFINE_bool(
 STREAM = flags.DEFINE_bool(
     "stream",
     False,
-    "Show on stderr what each line becomes, as it grows: "
-    "a line of JSON a token, or for typed sentences the text in place.",
+    "Show on stderr what each line becomes, as it grows: a line of JSON a token and a last one "
+    '("done") of what was chosen, or for typed sentences the text in place.',
 )
 PREFIX = flags.DEFINE_string("prefix", "", "What every translation begins with.")
 PREFIX_FILE = flags.DEFINE_string(
@@ -121,12 +121,12 @@ def _asked(lines: list[str] | None) -> tuple[list[str], list[list[str]]]:
     return prefixes, required
 
 
-def _told(line: int, piece: int, text: str) -> None:
-    told = {"line": line + 1, "piece": piece, "text": text}
+def _told(line: int, piece: int, text: str, done: bool) -> None:
+    told = {"line": line + 1, "piece": piece, "text": text, "done": done}
     print(json.dumps(told, ensure_ascii=False), file=sys.stderr)
 
 
-def _grows(line: int, piece: int, text: str) -> None:
+def _grows(line: int, piece: int, text: str, done: bool) -> None:
     print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
@@ -145,6 +145,7 @@ def _written(found: Sequence[list[Hypothesis]], trained: "Trained") -> list[str]
                 "tokens": pieces(hypothesis.tokens),
                 "token_scores": hypothesis.token_scores,
             }
+            | ({} if hypothesis.utility is None else {"utility": hypothesis.utility})
             | next(aligned)
             for hypothesis in each
         ]
@@ -159,15 +160,18 @@ def _aligned(hypotheses: list[Hypothesis], trained: "Trained") -> list[dict]:
     from decode.force import aligning_layer, alignment, force_pairs
 
     pairs = [pair for hypothesis in hypotheses for pair in hypothesis.parts]
-    forced = dict(force_pairs(trained.model, trained.params, pairs))
+    forced: dict = {}
+    for number, pair in force_pairs(trained.model, trained.params, pairs):
+        # As they come: the attention of all layers, for all lines, has no room in memory.
+        rows = aligning_layer(pair.attention).astype(float).round(4) if ATTENTION.value else None
+        forced[number] = alignment(pair.attention), rows
     numbers, found = itertools.count(), []
     for hypothesis in hypotheses:
         at, links, rows = [0, 0], [], []
         for pair in hypothesis.parts:
-            attention = forced[next(numbers)].attention
-            links += [[s + at[0], t + at[1]] for s, t in alignment(attention)]
-            # Of its own part of the source; a float32 cannot hold what is rounded.
-            rows += aligning_layer(attention).astype(float).round(4).tolist()
+            aligned, attention = forced[next(numbers)]
+            links += [[s + at[0], t + at[1]] for s, t in aligned]
+            rows += [] if attention is None else attention.tolist()  # of its own part of the source
             at = [begun + len(ids) for begun, ids in zip(at, pair, strict=True)]
         found.append({"alignment": links} | ({"attention": rows} if ATTENTION.value else {}))
     return found
@@ -186,7 +190,7 @@ def _talk(
             text = line.decode().rstrip("\r\n")
             (found,) = translator.hypotheses([text], None, prefixes, required)
             if STREAM.value:
-                _grows(0, 0, "")
+                _grows(0, 0, "", True)
             print(*_written([found], trained), flush=True)
         except UnicodeDecodeError:
             print("heed: error: that line is not valid UTF-8", file=sys.stderr)

@@ -162,6 +162,7 @@ def test_bounded_finds_what_never_finds_and_sooner_is_no_better(seed, normalise)
     for left, right in zip(whole, bound, strict=True):
         np.testing.assert_array_equal(left, right)
     scores = [whole.scores[:, 0]]
+    assert first(1.1).pool(10) == 11
     for patience in (2.0, 1.0, 0.5):
         found = run(step, batch, width, 0, limits, length, stopping=first(patience), **options)
         scores.append(found.scores[:, 0])

@@ -63,6 +63,11 @@ def test_a_request_holds_every_piece_and_what_is_asked_of_it(vocabulary):
     assert nothing.src.dtype == np.int32 and nothing.seeds.dtype == np.uint32
 
 
+def test_equal_sentences_get_equal_seeds_whatever_blanks_surround_them(vocabulary):
+    one, same, other = pieces(vocabulary, ["a book", " a book \r", "a green book"])
+    assert one.seed == same.seed != other.seed
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -80,6 +85,18 @@ def test_a_request_holds_every_piece_and_what_is_asked_of_it(vocabulary):
         (
             dict(required=[["a green book"], []], banned="green"),
             "line 1: 'a green book' is required",
+        ),
+        (
+            dict(prefixes=["", "a green"], banned="green"),
+            "line 2: 'a green' is the prefix, but --ban=",
+        ),
+        (
+            dict(prefixes=["a book a book", ""], no_repeat_ngrams=2),
+            "line 1: 'a book a book' is the prefix, but it repeats what --no_repeat_ngrams=2",
+        ),
+        (
+            dict(required=[["a book a book"], []], no_repeat_ngrams=2),
+            "line 1: 'a book a book' is required, but it repeats",
         ),
         (dict(policy="refuse:1"), r"line 1 has \d tokens, more than --max_input=refuse:1"),
         (dict(policy="split:no"), "--max_input=split:no is not"),

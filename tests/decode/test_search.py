@@ -1,6 +1,7 @@
 """Every option does what it does in the plain search; what cannot work is refused."""
 
 import re
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -175,10 +176,13 @@ def test_samples_come_as_they_are_drawn_and_the_most_alike_is_the_best(params, v
     other = draw(2, method="sample", n_best=2, seed=1)
     assert [h.tokens for h, _ in other] != [h.tokens for h, _ in two]
     for utility in "chrf", "bleu":
-        for found, drawn_ in zip(draw(6, method="mbr", utility=utility), six, strict=True):
+        found = draw(6, method="mbr", n_best=6, utility=utility)
+        for ranked, drawn_ in zip(found, six, strict=True):
             texts = [h.text for h in drawn_]
-            wanted = int(np.argmax(expected_utilities(texts, utility)))
-            assert found[0].text == texts[wanted]
+            worth = dict(zip(texts, expected_utilities(texts, utility).tolist(), strict=True))
+            assert ranked[0].text == max(texts, key=worth.get)
+            assert [h.utility for h in ranked] == sorted(worth.values(), reverse=True)
+            assert {h.text: h.utility for h in ranked} == worth  # each text once
 
 
 def test_what_stands_for_no_text_cannot_be_chosen(params):
@@ -208,6 +212,21 @@ def test_what_stands_for_no_text_cannot_be_chosen(params):
 def test_bad_options_are_named(params, vocabulary, options, message):
     with pytest.raises(InputError, match=message):
         translator(params, vocabulary, **options)
+
+
+def test_an_ensemble_of_other_vocabularies_is_refused(params, vocabulary):
+    other = replace(CONFIG, vocab_size=320)
+    with pytest.raises(
+        InputError, match=r"share one vocabulary, but these have \[300, 320\] words"
+    ):
+        translator(params, vocabulary, others=[(Transformer(other), parameters(other))])
+
+
+def test_a_line_that_nothing_is_left_for_is_named(params, vocabulary):
+    everything = tuple((token,) for token in range(UNK + 1, CONFIG.target_vocab))
+    nothing = translator(params, vocabulary, banned=everything, min_length=3)
+    with pytest.raises(InputError, match="line 1: no output has a finite score: .*--ban"):
+        nothing.translate(["a book"])
 
 
 @pytest.mark.parametrize(

@@ -157,12 +157,20 @@ def test_learned_positions_bound_source_and_output(vocabulary, table):
 
 @pytest.mark.parametrize("options", [{"groups": 2}, {"method": "greedy"}])
 def test_who_watches_sees_every_token_come(params, vocabulary, options):
-    text, heard = [*sentences(5), ""], {}
+    text, heard, chosen = [*sentences(5), ""], {}, {}
     model = Transformer(CONFIG)
-    watch = lambda number, piece, text: heard.setdefault(number, []).append(text)  # noqa: E731
+
+    def watch(number, piece, text, done):
+        assert number not in chosen  # nothing comes after the last
+        if done:
+            chosen[number] = text
+        else:
+            heard.setdefault(number, []).append(text)
+
     options = SearchOptions(extra_length=6, **options)
     found = Translator(model, params, vocabulary, None, options, watch=watch).hypotheses(text)
     assert set(heard) == set(range(5))  # the empty line is not searched for
+    assert chosen == {number: found[number][0].text for number in range(5)}
     for number, texts in heard.items():
         if options.method in ("greedy", "sample"):
             first = found[number][0]

@@ -238,6 +238,9 @@ def test_options_reach_the_search(run, tmp_path):
         np.testing.assert_allclose(f["score"], sum(f["token_scores"]), atol=1e-4)
     told = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
     assert {t["line"] for t in told} == {1, 2, 3} and {t["piece"] for t in told} == {0}
+    assert {t["line"]: t["text"] for t in told if t["done"]} == {
+        number: f["text"] for number, f in enumerate(found, 1)
+    }
     alone, _ = translated(*args[:2], *args[3:])
     first = lambda text: json.loads(text.splitlines()[0])["score"]  # noqa: E731
     assert abs(first(alone) - first(mixed)) > 1e-4  # the other model had its say
@@ -428,10 +431,16 @@ def test_other_mistakes_end_in_one_line(run, text, tmp_path):
     assert "--text has" in refused("attention", here, *sentence)
 
 
-def test_a_run_that_saved_nothing_can_be_mended(text, tmp_path):
-    diverging = train_args(text, tmp_path / "run", "optimizer.learning_rate=1e30")
+def test_a_run_that_saved_nothing_can_be_mended(run, text, tmp_path):
+    options = text, tmp_path / "run", "data.vocab_size=280"
+    diverging = train_args(*options, "optimizer.learning_rate=1e30")
     assert "training diverged" in refused("train", *diverging)
-    assert heed("train", *train_args(text, tmp_path / "run", "train.num_steps=2"))[0] == 0
+    assert heed("train", *train_args(*options, "train.num_steps=2"))[0] == 0
+    workdir, *_ = run
+    both = f"--workdir={workdir}", f"--ensemble={tmp_path}/run:2"
+    assert f"/run:2 has another vocabulary than --workdir={workdir}: models of an" in refused(
+        "translate", *both, stdin="a\n"
+    )
 
 
 def test_a_vocabulary_or_configuration_of_another_run_is_refused(run, text, tmp_path):
