@@ -45,14 +45,23 @@ def language(seed: int, batch: int, vocab: int, length: int, sharpness: float = 
     return log_prob, step
 
 
-def every_output(log_prob, sentence, vocab, limit, alpha):
+def wu(alpha):
+    """Wu et al.'s penalty: what outputs are worth, by sum and length."""
+    return lambda total, n: total / ((5 + n) / 6) ** alpha
+
+
+def mean(alpha):
+    return lambda total, n: total / n**alpha
+
+
+def every_output(log_prob, sentence, vocab, limit, worth):
     """All (score, tokens) that end in EOS within the limit, best first; EOS is forced there."""
     found = []
 
     def visit(prefix, total):
         lp = log_prob(sentence, prefix)
         n = len(prefix) + 1
-        found.append(((total + lp[EOS]) / ((5 + n) / 6) ** alpha, (*prefix, EOS)))
+        found.append((worth(total + lp[EOS], n), (*prefix, EOS)))
         if n < limit:
             for token in range(vocab):
                 if token != EOS:
@@ -94,21 +103,19 @@ def run(step, batch, width, alpha, limits, length, search=beam_search, **options
     return jax.tree.map(np.asarray, found)
 
 
-def plain_beam(offered, limit, width, alpha):
-    """A beam in lists, stopping by `first`: the pool, (score, tokens) best first.
+def plain_beam(offered, limit, width, worth, needed=None):
+    """A beam in lists: the W best of its pool, (score, tokens) best first.
 
-    `offered(live, n)` gives the candidates for n tokens, (sum, tokens), the first choice first.
+    It stops when `needed` have ended, without that at the limit. `offered(live, n)` gives the
+    candidates for n tokens, (sum, tokens), the first choice first.
     """
     live, pool = [(0.0, ())], []
     for n in range(1, limit + 1):
         candidates = offered(live, n)
         pool += [
-            (total / ((5 + n) / 6) ** alpha, tokens)
-            for total, tokens in candidates[:width]
-            if tokens[-1] == EOS
+            (worth(total, n), tokens) for total, tokens in candidates[:width] if tokens[-1] == EOS
         ]
-        pool = sorted(pool, key=lambda c: -c[0])[:width]
         live = [c for c in candidates[: 2 * width] if c[1][-1] != EOS][:width]
-        if len(pool) == width:
+        if needed and len(pool) >= needed:
             break
-    return pool
+    return sorted(pool, key=lambda c: -c[0])[:width]

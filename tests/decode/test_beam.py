@@ -12,19 +12,37 @@ from decode.diverse import diverse_beam_search
 from decode.sample import sample
 from decode.scoring import average, gnmt, length_penalty
 from decode.stopping import bounded, first, never
-from tests.decode.language import EOS, every_output, language, no_shorter, plain_beam, run
+from tests.decode.language import EOS, every_output, language, mean, no_shorter, plain_beam, run, wu
+
+PENALTIES = {
+    "none": (gnmt(0.0), wu(0.0)),
+    "gnmt": (gnmt(0.6), wu(0.6)),
+    "long": (gnmt(1.5), wu(1.5)),
+    "average": (average(), mean(1.0)),
+    "root": (average(0.5), mean(0.5)),
+}
+# And how many must have ended, of W = 2 and 3; None: it goes on to the limit.
+RULES = {
+    "first": (first(), (2, 3)),
+    "patient": (first(2.0), (4, 6)),
+    "hasty": (first(0.5), (1, 2)),
+    "bounded": (bounded(), (None, None)),
+    "never": (never(), (None, None)),
+}
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
-@pytest.mark.parametrize("seed", range(3))
-def test_a_beam_of_every_prefix_is_exhaustive_search(seed, alpha):
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize(("rule", "seed"), [("first", 0), ("bounded", 1), ("never", 2)])
+def test_a_beam_of_every_prefix_is_exhaustive_search(penalty, rule, seed):
     batch, vocab, length = 2, 3, 4
     log_prob, step = language(seed, batch, vocab, length)
     limits = [4, 3]
     width = vocab**length
-    found = run(step, batch, width, alpha, limits, length)
+    normalise, worth = PENALTIES[penalty]
+    how = dict(normalise=normalise, stopping=RULES[rule][0])
+    found = run(step, batch, width, 0, limits, length, **how)
     for b in range(batch):
-        expected = every_output(log_prob, b, vocab, limits[b], alpha)
+        expected = every_output(log_prob, b, vocab, limits[b], worth)
         n = len(expected)
         np.testing.assert_allclose(found.scores[b, :n], [s for s, _ in expected], rtol=1e-5)
         assert np.isneginf(found.scores[b, n:]).all()
@@ -46,7 +64,7 @@ def test_no_output_is_shorter_than_asked_nor_longer_than_its_limit(search):
         lengths = [n for n, s in zip(found.lengths[b], found.scores[b], strict=True) if s > -np.inf]
         assert all(min(3, limit) <= n <= limit for n in lengths)
         if search is beam_search:
-            outputs = every_output(log_prob, b, vocab, limit, 0.6)
+            outputs = every_output(log_prob, b, vocab, limit, wu(0.6))
             expected = [s for s, tokens in outputs if len(tokens) >= min(3, limit)]
             np.testing.assert_allclose(found.scores[b, : len(expected)], expected, rtol=1e-5)
             assert len(lengths) == len(expected)
@@ -71,13 +89,15 @@ def test_width_one_is_greedy(alpha):
 
 
 @pytest.mark.parametrize("width", [2, 3])
-@pytest.mark.parametrize("alpha", [0.0, 0.6])
-def test_equals_a_plain_python_beam(width, alpha):
-    """The documented rule, written with lists: same outputs, same scores, for every beam."""
+@pytest.mark.parametrize("penalty", ["gnmt", "average"])
+@pytest.mark.parametrize("rule", RULES)
+def test_equals_a_plain_python_beam(width, penalty, rule):
+    """The documented rules, written with lists: same outputs, same scores, for every beam."""
     batch, vocab, length = 6, 4, 4
     log_prob, step = language(11, batch, vocab, length)
     limits = [4, 4, 3, 2, 1, 4]
-    found = run(step, batch, width, alpha, limits, length)
+    (normalise, worth), (stopping, needed) = PENALTIES[penalty], RULES[rule]
+    found = run(step, batch, width, 0, limits, length, normalise=normalise, stopping=stopping)
     for b in range(batch):
 
         def offered(live, n, b=b):
@@ -89,7 +109,7 @@ def test_equals_a_plain_python_beam(width, alpha):
             ]
             return sorted(candidates, key=lambda c: -c[0])
 
-        pool = plain_beam(offered, limits[b], width, alpha)
+        pool = plain_beam(offered, limits[b], width, worth, needed[width - 2])
         assert len(pool) == np.isfinite(found.scores[b]).sum()
         for i, (total, tokens) in enumerate(pool):
             assert tuple(found.tokens[b, i, : found.lengths[b, i]]) == tokens
@@ -125,7 +145,7 @@ def test_a_transform_steers_and_the_score_stays_the_language_s_own(stopping):
     plain = run(step, batch, 2, 0.6, [4] * batch, length, stopping=stopping)
     assert 0 < (found.tokens == 1).sum() < (plain.tokens == 1).sum()
     for b in range(batch):
-        expected = {tokens: score for score, tokens in every_output(log_prob, b, vocab, 4, 0.6)}
+        expected = {tokens: score for score, tokens in every_output(log_prob, b, vocab, 4, wu(0.6))}
         for row, size, score in zip(
             found.tokens[b], found.lengths[b], found.scores[b], strict=True
         ):
@@ -194,7 +214,7 @@ def test_no_width_beats_exhaustive_search(width):
     log_prob, step = language(5, batch, vocab, length)
     found = run(step, batch, width, 0.6, [4] * batch, length, stopping=never())
     for b in range(batch):
-        everything = dict((tokens, s) for s, tokens in every_output(log_prob, b, vocab, 4, 0.6))
+        everything = {t: s for s, t in every_output(log_prob, b, vocab, 4, wu(0.6))}
         assert found.scores[b, 0] <= max(everything.values()) + 1e-5
         for w in range(width):
             if np.isfinite(found.scores[b, w]):

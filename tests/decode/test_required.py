@@ -13,7 +13,7 @@ from decode.beam import beam_search
 from decode.required import Phrases, allocate, required
 from decode.scoring import gnmt
 from decode.stopping import first, never
-from tests.decode.language import EOS, every_output, language, plain_beam, run
+from tests.decode.language import EOS, every_output, language, plain_beam, run, wu
 
 VOCAB, LENGTH = 4, 5
 LOG_PROB, STEP = language(11, 3, VOCAB, LENGTH)
@@ -69,7 +69,7 @@ def test_a_beam_of_every_prefix_finds_all_outputs_that_hold_the_phrases():
     phrases, limits = [[(1, 2), (3, 3)], [], [(3,), (1, 2, 1)]], [5, 3, 5]
     found = find(phrases, limits, 128)  # there are 121 outputs
     for b in range(3):
-        everything = every_output(LOG_PROB, b, VOCAB, limits[b], 0.6)
+        everything = every_output(LOG_PROB, b, VOCAB, limits[b], wu(0.6))
         expected = [(score, tokens) for score, tokens in everything if holds(tokens, phrases[b])]
         ours = outputs(found, b)
         assert [tokens for _, tokens in ours] == [tokens for _, tokens in expected]
@@ -102,7 +102,7 @@ def dealt(b, phrases, limit, width):
                     candidates.append((total + row[t], (*prefix, t)))
         return banked(candidates)
 
-    return plain_beam(offered, limit, width, 0.6)
+    return plain_beam(offered, limit, width, wu(0.6), needed=width)
 
 
 TOKEN = st.integers(1, VOCAB - 1)
