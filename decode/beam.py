@@ -49,6 +49,7 @@ class CacheOps(NamedTuple):
     reorder: Callable[[object, Array], object]
     extend: Callable[[object, int], object]
     stages: tuple[int, ...]
+    one_at_first: bool = False  # whether the cache holds one beam until the first step is over
 
 
 def whole(max_length: int) -> CacheOps:
@@ -176,8 +177,8 @@ def beam_search(
 
     for end in ops.stages:
         state = state._replace(cache=ops.extend(state.cache, end))
-        if end == ops.stages[0]:
-            state = grow(state)  # on its own: all beams are one, and a cache may hold only that
+        if ops.one_at_first and end == ops.stages[0]:
+            state = grow(state)  # not in the loop, whose state keeps its shape
         state = jax.lax.while_loop(partial(running, end), grow, state)
     return jax.tree.map(lambda leaf: leaf[:, :width], state.pool)
 

@@ -57,7 +57,8 @@ def fast_step(
 
     def step(tokens, cache, index):
         (past, covered), (batch, width) = cache, tokens.shape
-        beams = past.ancestry[..., 0].size // batch
+        rows, each, _ = past.ancestry.shape
+        beams = rows * each // batch
         tokens = tokens[:, :beams]
         y, past, received = forward.step(config, weights, tokens, cross, src_mask, past, index)
         covered = covered + received if coverage else None
@@ -154,7 +155,7 @@ def search(
         max_length=max_length,
         normalise=_normalise(o),
         transform=_transform(o, prefix, phrases, limits),
-        ops=CacheOps(reorder, extend, stages(max_length)),
+        ops=CacheOps(reorder, extend, stages(max_length), one_at_first=slots > 1),
         watch=watch,
     )
 

@@ -219,21 +219,23 @@ class Translator:
                 "not sound"
             )
         texts = self.vocabulary.target.decode([tokens[w, : lengths[w]].tolist() for w in there])
-        utilities = None
-        order = np.argsort(-scores[there], kind="stable")
+        mbr = self.options.method == "mbr"
+        ranks = expected_utilities(texts, self.options.utility) if mbr else scores[there]
+        order = np.argsort(-ranks, kind="stable")
         if self.options.method == "sample":  # samples are worth the same: as they were drawn
             order = range(len(there))
-        if self.options.method == "mbr":
-            utilities = expected_utilities(texts, self.options.utility)
-            ranked = np.argsort(-utilities, kind="stable").tolist()
-            order = [i for i in ranked if i == next(j for j in ranked if texts[j] == texts[i])]
+        if mbr:  # each text once
+            first: dict[str, int] = {}
+            for i in order:
+                first.setdefault(texts[i], i)
+            order = [*first.values()]
         return [
             Hypothesis(
                 texts[i],
                 float(scores[w]),
                 tuple(token_scores[w, : lengths[w]].tolist()),
                 (((*piece.ids, EOS), tuple(tokens[w, : lengths[w]].tolist())),),
-                None if utilities is None else float(utilities[i]),
+                float(ranks[i]) if mbr else None,
             )
             for i in order[: self.options.n_best]
             for w in [there[i]]

@@ -163,6 +163,7 @@ def _aligned(hypotheses: list[Hypothesis], trained: "Trained") -> list[dict]:
     forced: dict = {}
     for number, pair in force_pairs(trained.model, trained.params, pairs):
         # As they come: the attention of all layers, for all lines, has no room in memory.
+        # A float32 cannot hold what is rounded.
         rows = aligning_layer(pair.attention).astype(float).round(4) if ATTENTION.value else None
         forced[number] = alignment(pair.attention), rows
     numbers, found = itertools.count(), []
