@@ -1,5 +1,6 @@
 """What a search is to be: every method and switch by name, checked before anything runs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 METHODS = ("beam", "greedy", "sample", "mbr")
@@ -81,24 +82,9 @@ class SearchOptions:
         self._check_together()
 
     def _check_together(self) -> None:
-        samples = self.method in ("sample", "mbr")
-        for method, names in _ONLY_FOR.items():
-            if self.method == method or (method == "sample" and samples):
-                continue
-            for name in names:
-                if getattr(self, name) != _DEFAULTS[name]:
-                    raise InputError(
-                        f"--{name}={getattr(self, name)} has no meaning with "
-                        f"--method={self.method}: it is for --method={method}"
-                    )
+        self.refuse_idle(name for name in _DEFAULTS if getattr(self, name) != _DEFAULTS[name])
         if self.beam_size % self.groups:
             raise InputError(f"--groups={self.groups} must divide --beam_size={self.beam_size}")
-        if self.groups == 1 and self.diversity != _DEFAULTS["diversity"]:
-            raise InputError(f"--diversity={self.diversity} keeps --groups apart, but there is one")
-        if self.patience != 1 and self.stopping != "first":
-            raise InputError(f"--patience is for --stopping=first, not {self.stopping}")
-        if self.penalty == "none" and self.alpha != _DEFAULTS["alpha"] and self.alpha:
-            raise InputError(f"--alpha={self.alpha} has no meaning with --penalty=none")
         if self.max_length and self.min_length > self.max_length:
             raise InputError(
                 f"--min_length={self.min_length} is more than --max_length={self.max_length}"
@@ -116,6 +102,27 @@ class SearchOptions:
             )
         if self.method == "mbr" and self.samples == 1:
             raise InputError("--method=mbr compares samples, and --samples is 1: raise it")
+
+    def refuse_idle(self, given: Iterable[str]) -> None:
+        """Raises InputError where an option of those `given` has no meaning in this search.
+
+        What differs from its default is known to be given; of the rest only the caller knows.
+        """
+        given = set(given)
+        for method, names in _ONLY_FOR.items():
+            if self.method == method or (method, self.method) == ("sample", "mbr"):
+                continue
+            for name in (name for name in names if name in given):
+                raise InputError(
+                    f"--{name}={getattr(self, name)} has no meaning with "
+                    f"--method={self.method}: it is for --method={method}"
+                )
+        if self.groups == 1 and "diversity" in given:
+            raise InputError(f"--diversity={self.diversity} keeps --groups apart, but there is one")
+        if self.stopping != "first" and "patience" in given:
+            raise InputError(f"--patience is for --stopping=first, not {self.stopping}")
+        if self.penalty == "none" and "alpha" in given and self.alpha:
+            raise InputError(f"--alpha={self.alpha} has no meaning with --penalty=none")
 
     @property
     def width(self) -> int:

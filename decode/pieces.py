@@ -140,7 +140,7 @@ def cut(
                     f"line {line}: --min_length={options.min_length} is more than its limit, "
                     f"{limit}: lower it, or raise --extra_length, --max_length or --max_ratio"
                 )
-            needed = len(prefix) + sum(map(len, phrases))
+            needed = len(prefix) + sum(len(ids) for ids in phrases if not _holds(prefix, ids))
             if needed >= limit:
                 what = "its required phrases (and prefix) have" if phrases else "its prefix has"
                 raise InputError(
@@ -179,14 +179,21 @@ def _prefix(line: int, text: str, tokenizer: Tokenizer, options: SearchOptions) 
 
 def _allow(what: str, ids: list[int], tokenizer: Tokenizer, options: SearchOptions) -> None:
     """Raises InputError where the options forbid what is asked for."""
-    parts = lambda size: [tuple(ids[at : at + size]) for at in range(len(ids) - size + 1)]  # noqa: E731
     for banned in options.banned:
-        if banned in parts(len(banned)):
+        if _holds(ids, banned):
             (word,) = tokenizer.decode([banned])
             raise InputError(f"{what}, but --ban={word} forbids it")
     size = options.no_repeat_ngrams
-    if size and len(set(parts(size))) < len(parts(size)):
+    if size and len(set(_windows(ids, size))) < len(_windows(ids, size)):
         raise InputError(f"{what}, but it repeats what --no_repeat_ngrams={size} forbids to")
+
+
+def _windows(ids: list[int], size: int) -> list[tuple[int, ...]]:
+    return [tuple(ids[at : at + size]) for at in range(len(ids) - size + 1)]
+
+
+def _holds(ids: list[int], phrase: Sequence[int]) -> bool:
+    return tuple(phrase) in _windows(ids, len(phrase))
 
 
 def spelled(what: str, text: str, tokenizer: Tokenizer) -> list[int]:

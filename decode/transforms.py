@@ -43,22 +43,20 @@ def forced_prefix(prefix: Array, lengths: Array, then: Transform) -> Transform:
 
 def banned(phrases: Sequence[Sequence[int]]) -> Transform:
     """None of these sequences of ids occurs; one of a single id bans that token."""
-    single = [phrase[0] for phrase in phrases if len(phrase) == 1]
-    longer = [np.array(phrase, np.int32) for phrase in phrases if len(phrase) > 1]
+    sizes = sorted({len(phrase) for phrase in phrases})
+    of_size = {n: np.array([p for p in phrases if len(p) == n], np.int32) for n in sizes}
 
     def apply(log_probs, tokens, index):
-        if single:
-            log_probs = log_probs.at[..., jnp.array(single)].set(-jnp.inf)
-        for phrase in longer:
-            before = len(phrase) - 1
+        hits = jnp.zeros(log_probs.shape, bool)
+        for size, ids in of_size.items():
+            before = size - 1
             if before > tokens.shape[2]:
                 continue  # longer than any output
             start = jnp.maximum(index - before, 0)
             latest = jax.lax.dynamic_slice_in_dim(tokens, start, before, axis=2)
-            same = (latest == jnp.asarray(phrase[:-1])[None, None]).all(-1) & (index >= before)
-            hit = same[..., None] & _is(log_probs, int(phrase[-1]))
-            log_probs = jnp.where(hit, -jnp.inf, log_probs)
-        return log_probs
+            same = latest[:, :, None] == jnp.asarray(ids[:, :-1])[None, None]
+            hits = hits.at[..., jnp.asarray(ids[:, -1])].max(same.all(-1) & (index >= before))
+        return jnp.where(hits, -jnp.inf, log_probs)
 
     return apply
 
@@ -150,7 +148,3 @@ def _only(log_probs: Array, places: Array, kept: Array) -> Array:
 
 def _ids(log_probs: Array) -> Array:
     return jnp.arange(log_probs.shape[-1], dtype=jnp.int32)[None, None]
-
-
-def _is(log_probs: Array, token: int) -> Array:
-    return _ids(log_probs) == token

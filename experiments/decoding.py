@@ -124,6 +124,7 @@ def make_translator(trained, watch=None) -> Translator:
     if given.get("penalty") == "none":
         ran.pop("alpha")
     options = SearchOptions(**(ran | given))
+    options.refuse_idle(given)
     if BAN.value:
         target = trained.vocabulary.target
         banned = tuple(tuple(spelled("--ban:", text, target)) for text in BAN.value)

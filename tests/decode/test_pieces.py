@@ -63,6 +63,17 @@ def test_a_request_holds_every_piece_and_what_is_asked_of_it(vocabulary):
     assert nothing.src.dtype == np.int32 and nothing.seeds.dtype == np.uint32
 
 
+def test_a_phrase_that_the_prefix_holds_needs_no_room(vocabulary):
+    encode = lambda text: vocabulary.target.encode([text])[0]  # noqa: E731
+    asked = ["a book"], ["it rains on"], [["rains"]]
+    limit = len(encode("it rains on")) + 1
+    assert pieces(vocabulary, *asked, max_length=limit)[0].limit == limit
+    with pytest.raises(InputError, match=f"have {limit - 1} tokens, but the length limit is"):
+        pieces(vocabulary, *asked, max_length=limit - 1)
+    with pytest.raises(InputError, match="have"):
+        pieces(vocabulary, *asked[:2], [["green"]], max_length=limit)
+
+
 def test_equal_sentences_get_equal_seeds_whatever_blanks_surround_them(vocabulary):
     one, same, other = pieces(vocabulary, ["a book", " a book \r", "a green book"])
     assert one.seed == same.seed != other.seed

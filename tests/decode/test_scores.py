@@ -42,11 +42,12 @@ def test_the_score_is_that_of_teacher_forcing(params, vocabulary, method):
     [
         {"penalty": "average", "alpha": 1.0, "n_best": 2},
         {"coverage": 0.2, "n_best": 4},
-        {"stopping": "bounded"},
+        {"stopping": "bounded", "banned": ((70,), (245, 245))},
+        {"stopping": "never", "alpha": 2.0},
         {"groups": 2, "n_best": 3},
         {"method": "sample", "samples": 3, "n_best": 3, "top_k": 20, "temperature": 0.7},
         {"method": "greedy", "no_repeat_ngrams": 1, "min_length": 4},
-        {"repetition_penalty": 3.0, "max_length": 5},
+        {"repetition_penalty": 3.0, "max_length": 5, "patience": 2.0},
         {"method": "mbr", "samples": 4, "min_p": 0.01, "top_p": 0.9},
     ],
     ids=lambda o: " ".join(o),
@@ -84,12 +85,14 @@ def test_an_ensemble_is_the_mean_of_probabilities(params, vocabulary):
     same(alone, translator(params, vocabulary, others=[(model, params)]).hypotheses(text))
     small = replace(CONFIG, decoder_layers=1, d_ff=16)
     other = parameters(small)
-    both = translator(params, vocabulary, others=[(Transformer(small), other)], method="greedy")
+    both = translator(params, vocabulary, others=[(Transformer(small), other)])
     for ids, (h, *_) in zip(vocabulary.source.encode(text), both.hypotheses(text), strict=True):
         src, tgt = (jnp.asarray([[*row]], jnp.int32) for row in ([*ids, EOS], h.tokens))
         each = [force(Transformer(c), p, src, tgt) for c, p in ((CONFIG, params), (small, other))]
         mean = np.mean([np.exp(f.token_scores[0]) for f in each], axis=0)
         np.testing.assert_allclose(h.token_scores, np.log(mean), atol=1e-4)
+        normal = ((5 + len(h.tokens)) / 6) ** 0.6
+        np.testing.assert_allclose(h.score, np.log(mean).sum() / normal, atol=1e-4)
 
 
 def test_outputs_begin_with_their_prefix(params, vocabulary):
@@ -114,9 +117,9 @@ def test_outputs_hold_what_is_required(vocabulary):
     same(found[1:2], free[1:2])
     alone = some.hypotheses(text[2:3], required=wanted[2:3], prefixes=["a book"])[0][0]
     assert alone.text.startswith("a book") and all(phrase in alone.text for phrase in wanted[2])
-    pairs = [h.parts[0] for h in best(found)]
-    for number, forced in force_pairs(Transformer(CONFIG), params, pairs):
-        h = best(found)[number]
+    every = [*best(found), alone]
+    for number, forced in force_pairs(Transformer(CONFIG), params, [h.parts[0] for h in every]):
+        h = every[number]
         np.testing.assert_allclose(h.token_scores, forced.token_scores, atol=1e-4)
         normal = ((5 + len(h.tokens)) / 6) ** 0.6
         np.testing.assert_allclose(h.score, sum(h.token_scores) / normal, atol=1e-4)

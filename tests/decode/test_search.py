@@ -257,3 +257,21 @@ def test_a_line_that_nothing_is_left_for_is_named(params, vocabulary):
 def test_options_that_cannot_work_are_refused(options, message):
     with pytest.raises(InputError, match=re.escape(message)):
         SearchOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ({"method": "greedy"}, "beam_size"),
+        ({}, "seed"),
+        ({}, "utility"),
+        ({}, "diversity"),
+        ({"stopping": "never"}, "patience"),
+        ({"penalty": "none"}, "alpha"),
+    ],
+)
+def test_what_was_given_for_nothing_is_refused_even_at_its_default(options, given):
+    options = SearchOptions(**options)
+    options.refuse_idle(["method", "penalty", "n_best"])
+    with pytest.raises(InputError, match=f"--{given}"):
+        options.refuse_idle([given])

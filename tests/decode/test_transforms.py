@@ -45,7 +45,7 @@ def occurs(phrase, row):
 
 @pytest.mark.parametrize("index", range(L))
 def test_banned_phrases(some, index):
-    phrases = [(4,), (1, 2), (0, 1, 0), (1,) * 20]
+    phrases = [(4,), (1, 2), (0, 1, 0), (0, 2), (2, 0), (1,) * 20]
     ends = lambda row, token: any(row[-len(p) :] == list(p) for p in phrases)  # noqa: E731
     found = applied(t.banned(phrases), some, index)
     np.testing.assert_array_equal(

@@ -41,9 +41,9 @@ def test_eight_devices_translate_as_one(params, vocabulary):
 
 SEARCHES = {
     "beam": {},
-    "sample": dict(method="sample", samples=2, n_best=2),
-    "coverage": dict(coverage=0.3),
-    "groups": dict(groups=2, n_best=3),
+    "sample": dict(method="sample", samples=2, n_best=2, top_p=0.9, temperature=1.5),
+    "coverage": dict(coverage=0.3, stopping="never", no_repeat_ngrams=2),
+    "groups": dict(groups=2, n_best=3, penalty="average", repetition_penalty=1.5),
     "asked": dict(extra_length=20),  # with prefixes and required phrases
 }
 

@@ -397,6 +397,7 @@ def test_other_mistakes_end_in_one_line(run, text, tmp_path):
         "--alpha=nan": "--alpha=nan must be from -10 to 10",
         "--min_length=80": "line 1: --min_length=80 is more than its limit",
         "--n_best=2": "--n_best has no meaning with --format=text",
+        "--seed=0": "--seed=0 has no meaning with --method=beam",
         "--attention": "--attention has no meaning with --format=text",
         "--ban= ": "--ban: ' ' cannot be spelled",
         "--ensemble=nowhere": "--ensemble=nowhere: ",
