@@ -13,8 +13,20 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Optimising machine code would take half of the suite's time. Commands that tests run are compiled
+# as users have them, and so is what asks for `optimised`.
+jax.config.update("jax_disable_most_optimizations", True)
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which pytest leaves unparsed
+
+
+@pytest.fixture(scope="module")
+def optimised():
+    """Programs as users have them: for what the order of a sum might change."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)

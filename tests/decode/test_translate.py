@@ -18,6 +18,8 @@ from model import Transformer
 from model.sharding import make_mesh
 from tests.decode.small import CONFIG, WORDS, best, parameters, same, sentences, translator
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 def test_the_batch_does_not_matter(params, vocabulary):
     text = sentences(12)

@@ -16,6 +16,8 @@ from train.step import compile_eval_step, eval_step, train_step
 
 ONE = None  # device
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 def close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
