@@ -4,8 +4,6 @@ import json
 import math
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
-
 from data.files import replace_file
 
 
@@ -17,6 +15,9 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: str | Path, step: int = 0):
+        # Only who writes waits for it: where PyTorch is installed, it imports that.
+        from tensorboardX import SummaryWriter
+
         self.path = Path(folder) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _drop_after(self.path, step)

@@ -1,0 +1,26 @@
+"""Some text of two made-up languages, and a tiny run that learned from it."""
+
+import numpy as np
+import pytest
+
+from tests.experiments.commands import WORDS, heed, train_args
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    rng = np.random.default_rng(0)
+    for split, count in ("train", 120), ("valid", 6), ("test", 6):
+        rows = [rng.choice(list(WORDS), rng.integers(2, 6)) for _ in range(count)]
+        for language, words in ("en", dict(zip(WORDS, WORDS, strict=True))), ("de", WORDS):
+            lines = "".join(" ".join(words[w] for w in row) + "\n" for row in rows)
+            (folder / f"{split}.{language}").write_text(lines)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(text, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "small"
+    code, out, err = heed("train", *train_args(text, workdir))
+    assert code == 0, err
+    return workdir, out, err

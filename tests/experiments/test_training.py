@@ -1,0 +1,143 @@
+"""A tiny translator trained by the command, resumed, and begun anew."""
+
+import json
+import re
+import shutil
+import subprocess
+
+from data.tokenizer import Tokenizer
+from experiments.config import default_config, to_experiment
+from tests.experiments.commands import ROOT, heed, refused, train_args
+from train.metrics import read_metrics
+
+
+def test_training_leaves_what_the_readme_says(run):
+    workdir, out, err = run
+    result = json.loads(out.splitlines()[-1])
+    assert set(result) == {"step", "params", "seconds", "valid", "test"}
+    assert result["step"] == 30 and set(result["valid"]) == {"loss", "bleu"}
+    assert set(result["test"]) == {"bleu", "chrf", "signature", "chrf_signature"}
+    assert result["test"]["signature"].startswith("nrefs:1") and result["seconds"] > 0
+    assert {"config.json", "tokenizer.model", "checkpoints", "metrics.jsonl", "tensorboard"} <= {
+        p.name for p in workdir.iterdir()
+    }
+    events = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    train = [e for e in events if e["split"] == "train"]
+    assert [e["step"] for e in train] == [5, 10, 15, 20, 25, 30]
+    assert train[-1]["loss"] < train[0]["loss"] - 1
+    assert {e["step"] for e in events if e["split"] == "valid"} == {15, 30}
+    assert all({"loss", "bleu", "seconds"} <= set(e) for e in events if e["split"] == "valid")
+    (tested,) = (e for e in events if e["split"] == "test")
+    assert tested["loss"] > 0 and tested["bleu"] == result["test"]["bleu"]
+    assert "padding" in err and "compilations" in err and "dropped: 0 empty" in err
+    assert "bleu" in err and re.search(r"time: .*bleu \d+%", err)
+    assert any((workdir / "tensorboard").iterdir())
+
+
+def test_the_best_checkpoint_is_tested(text, tmp_path, monkeypatch):
+    """Its BLEU falls from validation to validation, so that the first is the best."""
+    from experiments import run
+
+    _, _, *values = train_args(text, tmp_path)
+    tree = default_config()
+    for name, value in (v.removeprefix("--config.").split("=") for v in values):
+        group, name = name.split(".")
+        kind = type(tree[group][name])
+        tree[group][name] = kind(float(value)) if kind in (int, float) else value
+    bleus = iter([50.0, 40.0, 30.0])
+    words = dict(chrf=1.0, signature="s", chrf_signature="c")
+    monkeypatch.setattr(run, "score", lambda *_: dict(bleu=next(bleus), **words))
+    result = run.train(to_experiment(tree), tmp_path / "run")
+    assert result["step"] == 30 and result["valid"]["bleu"] == 50.0
+    assert result["test"]["bleu"] == 30.0
+    (tested,) = (e for e in read_metrics(tmp_path / "run") if e["split"] == "test")
+    assert tested["checkpoint"] == 15
+    here = f"--workdir={tmp_path}/run", "--split=test"
+    for which, step in ("last", 30), ("best", 15):
+        code, out, _ = heed("evaluate", *here, f"--checkpoint={which}")
+        assert code == 0 and json.loads(out)["checkpoint"] == step
+
+
+def test_config_json_tells_the_commit_that_the_run_began_with(run, text, tmp_path):
+    workdir, *_ = run
+    head = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True)
+    found = json.loads((workdir / "config.json").read_text())["commit"]
+    assert found is None if head.returncode else found.removesuffix("-dirty") == head.stdout.strip()
+
+
+def test_it_trains_without_git(text, tmp_path):
+    args = train_args(text, tmp_path / "run", "train.num_steps=2")
+    env = {"PATH": "", "HOME": str(tmp_path)}
+    code, _, err = heed("train", *args, env=env)
+    assert code == 0, err
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["commit"] is None
+
+
+def test_many_settings_at_once(text, tmp_path):
+    """A mesh, bfloat16, accumulation and two ready-made vocabularies; then a longer run of it."""
+    for side, language in ("source", "en"), ("target", "de"):
+        lines = (text / f"train.{language}").read_text().splitlines()
+        Tokenizer.learn(lines, 280).save(tmp_path / f"{side}.model")
+    settings = f"""model.dtype=bfloat16 model.tying=decoder optimizer.accumulate=2 data.joint=False
+        data.tokenizer_model={tmp_path}/source.model,{tmp_path}/target.model
+        mesh.fsdp=2 mesh.tensor=2 optimizer.schedule=cosine optimizer.warmup_steps=1""".split()
+    args = train_args(text, tmp_path / "run", *settings)
+    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    code, _, err = heed("train", *args, "--config.train.num_steps=4", env=four)
+    assert code == 0, err
+    assert "{'data': 1, 'fsdp': 2, 'tensor': 2}" in err
+    shapes = int(re.search(r"in (\d+) shapes", err)[1])
+    assert 1 <= int(re.search(r"; (\d+) compilations of the train step", err)[1]) <= shapes
+    code, _, err = heed("train", *args, "--config.train.num_steps=6", env=four)
+    assert code == 0 and "going on from step 4" in err, err
+    for side in "source", "target":
+        own = tmp_path / "run" / f"tokenizer.{side}.model"
+        assert own.read_bytes() == (tmp_path / f"{side}.model").read_bytes()
+
+
+def test_the_vocabulary_is_learned_from_the_training_side_only(run, text, tmp_path):
+    folder = tmp_path / "text"
+    shutil.copytree(text, folder)
+    for split in "valid", "test":
+        for language in "en", "de":
+            (folder / f"{split}.{language}").write_text("zebra zoo quux\n" * 6)
+    assert heed("train", *train_args(folder, tmp_path / "run", "train.num_steps=1"))[0] == 0
+    learned = [(w / "tokenizer.model").read_bytes() for w in (run[0], tmp_path / "run")]
+    assert learned[0] == learned[1]
+
+
+def test_a_run_goes_on_exactly_where_it_stopped(run, text, tmp_path):
+    workdir, out, _ = run
+    half = train_args(text, tmp_path / "half", "train.num_steps=15")
+    assert heed("train", *half)[0] == 0
+    code, resumed, err = heed("train", *train_args(text, tmp_path / "half"))
+    assert code == 0 and "going on from step 15" in err, err
+
+    def losses(folder):
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        return [(e["step"], e["loss"]) for e in map(json.loads, lines) if e["split"] == "train"]
+
+    assert losses(tmp_path / "half") == losses(workdir)
+    assert json.loads(resumed.splitlines()[-1])["test"] == json.loads(out.splitlines()[-1])["test"]
+
+
+def test_a_run_does_not_go_on_with_other_text(run, text, tmp_path):
+    workdir, folder = tmp_path / "run", tmp_path / "text"
+    shutil.copytree(run[0], workdir)
+    shutil.copytree(text, folder)
+    lines = (folder / "train.de").read_text().splitlines(keepends=True)
+    (folder / "train.de").write_text("".join([lines[1], lines[0], *lines[2:]]))
+    changed = train_args(folder, workdir, "train.num_steps=40")
+    assert "the training text is not the one" in refused("train", *changed)
+
+
+def test_a_run_that_saved_nothing_can_be_mended(run, text, tmp_path):
+    options = text, tmp_path / "run", "data.vocab_size=280"
+    diverging = train_args(*options, "optimizer.learning_rate=1e30")
+    assert "training diverged" in refused("train", *diverging)
+    assert heed("train", *train_args(*options, "train.num_steps=2"))[0] == 0
+    workdir, *_ = run
+    both = f"--workdir={workdir}", f"--ensemble={tmp_path}/run:2"
+    assert f"/run:2 has another vocabulary than --workdir={workdir}: models of an" in refused(
+        "translate", *both, stdin="a\n"
+    )

@@ -1,0 +1,142 @@
+"""What the commands make of a trained run: translations, scores, pictures."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import numpy as np
+
+from tests.experiments.commands import ROOT, heed, refused
+
+
+def test_typed_sentences_are_answered_one_by_one(run):
+    workdir, *_ = run
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "experiments.translate", f"--workdir={workdir}"]
+    env = dict(os.environ, PYTHONPATH=str(ROOT), XLA_FLAGS="", JAX_PLATFORMS="cpu")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=theirs, stdout=pipe, stderr=pipe, env=env, cwd=ROOT) as it:
+        answers = []
+        for line in b"red cat\n", b"\n", b"two dog\n":
+            os.write(ours, line)
+            answers.append(it.stdout.readline())  # would wait for ever if all were read first
+        os.write(ours, b"\x04")
+        assert it.wait(60) == 0
+    _, expected, _ = heed("translate", f"--workdir={workdir}", stdin="red cat\n\ntwo dog\n")
+    assert b"".join(answers).decode() == expected and answers[1] == b"\n"
+
+
+def test_lines_out_are_lines_in(run, tmp_path):
+    workdir, *_ = run
+    lines = "red cat\n\ntwo dog one\ngreen dog\n"
+    code, out, err = heed("translate", f"--workdir={workdir}", stdin=lines)
+    assert code == 0 and out.count("\n") == 4 and out.split("\n")[1] == "", err
+    (tmp_path / "in").write_text(lines)
+    files = f"--input={tmp_path}/in", f"--output={tmp_path}/out"
+    code, nothing, _ = heed("translate", f"--workdir={workdir}", *files, "--checkpoint=30")
+    assert code == 0 and nothing == ""
+    assert (tmp_path / "out").read_text().count("\n") == 4
+    (tmp_path / "asked").write_text("zwei\trot\n\n\n\n")
+    (tmp_path / "begin").write_text("\n\n\ngr\n")
+    asked = f"--require_file={tmp_path}/asked", f"--prefix_file={tmp_path}/begin"
+    asked += "--require=Hund", "--extra_length=30"
+    code, out, err = heed("translate", f"--workdir={workdir}", *asked, stdin=lines)
+    assert code == 0, err
+    first, empty, third, last, _ = out.split("\n")
+    assert "zwei" in first and "rot" in first and empty == ""
+    assert "Hund" in first and "Hund" in third and last.startswith("gr") and "Hund" in last
+    greedy = "--method=greedy", "--alpha=0"
+    code, greedy, _ = heed("translate", f"--workdir={workdir}", *greedy, stdin=lines)
+    code, narrow, _ = heed("translate", f"--workdir={workdir}", "--beam_size=1", stdin=lines)
+    assert greedy == narrow
+
+
+def test_options_reach_the_search(run, tmp_path):
+    """Each changes what is printed; together they are taken as well."""
+    workdir, *_ = run
+    lines = "red cat\ntwo dog one\ngreen dog\n"
+
+    def translated(*args):
+        code, out, err = heed("translate", f"--workdir={workdir}", *args, stdin=lines)
+        assert code == 0, err
+        return out, err
+
+    drawn = "--method=sample", "--temperature=3"
+    seeds = [translated(*drawn, f"--seed={seed}")[0] for seed in (1, 2, 1)]
+    assert seeds[0] == seeds[2] != seeds[1]
+    free, _ = translated("--format=jsonl")
+    assert "Hund" in free
+    args = "--ban=Hund", "--ban=rot", f"--ensemble={workdir}:15", "--precision=int8", "--stream"
+    args += "--format=jsonl", "--n_best=2", "--penalty=none"
+    mixed, err = translated(*args)
+    found = [json.loads(line) for line in mixed.splitlines()]
+    assert all("Hund" not in f["text"] and "rot" not in f["text"] for f in found)
+    for f in found:  # a float's shortest form, and no division by a length
+        np.testing.assert_allclose(f["score"], sum(f["token_scores"]), atol=1e-4)
+    told = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    assert {t["line"] for t in told} == {1, 2, 3} and {t["piece"] for t in told} == {0}
+    assert {t["line"]: t["text"] for t in told if t["done"]} == {
+        number: f["text"] for number, f in enumerate(found, 1)
+    }
+    alone, _ = translated(*args[:2], *args[3:])
+    first = lambda text: json.loads(text.splitlines()[0])["score"]  # noqa: E731
+    assert abs(first(alone) - first(mixed)) > 1e-4  # the other model had its say
+
+
+def test_scores_of_what_was_translated_are_its_own(run, text, tmp_path):
+    workdir, *_ = run
+    source = "red cat\ntwo dog one\ngreen dog\n"
+    args = "--format=jsonl", "--n_best=2", "--prefix=rot", "--penalty=none", "--attention"
+    code, out, err = heed("translate", f"--workdir={workdir}", *args, stdin=source)
+    assert code == 0 and "search shapes compiled: 1" in err, err
+    found = [json.loads(line) for line in out.splitlines()]
+    assert len(found) == 3 and all(len(f["n_best"]) == 2 for f in found)
+    assert all(f["text"].startswith("rot") and len(f["tokens"]) > 1 for f in found)
+    for each in (e | {"source": f["source"]} for f in found for e in f["n_best"]):
+        assert [t for _, t in each["alignment"]] == list(range(len(each["tokens"])))
+        attention = np.array(each["attention"])
+        assert attention.shape == (len(each["tokens"]), len(each["source"]))
+        np.testing.assert_allclose(attention.sum(-1), 1.0, atol=0.01)
+        assert [s for s, _ in each["alignment"]] == attention.argmax(-1).tolist()
+    (tmp_path / "source").write_text(source)
+    (tmp_path / "target").write_text("".join(f"{f['text']}\n" for f in found))
+    files = f"--source={tmp_path}/source", f"--target={tmp_path}/target"
+    code, out, err = heed("score", f"--workdir={workdir}", *files)
+    assert code == 0, err
+    for line, f in zip(out.splitlines(), found, strict=True):
+        scores = json.loads(line)
+        assert scores["tokens"] == len(scores["token_scores"]) and scores["perplexity"] > 1
+        if scores["tokens"] == len(f["tokens"]):  # the text may have a shorter spelling
+            np.testing.assert_allclose(scores["score"], f["score"], atol=1e-3)
+    assert "unknown flag --beam_size" in refused("score", f"--workdir={workdir}", "--beam_size=2")
+    few = refused("score", f"--workdir={workdir}", *files, "--max_tokens=2")
+    assert "line 1 has" in few and "more than --max_tokens=2" in few
+    (tmp_path / "target").write_text("rot\n")
+    assert "has 3 lines, but" in refused("score", f"--workdir={workdir}", *files)
+
+
+def test_evaluation_is_json_and_agrees_with_training(run, text):
+    workdir, out, _ = run
+    test = json.loads(out.splitlines()[-1])["test"]
+    code, split, err = heed("evaluate", f"--workdir={workdir}", "--split=test")
+    assert code == 0, err
+    split = json.loads(split)
+    assert {k: split[k] for k in test} == test
+    assert {"sentences", "seconds", "tokens_per_s"} <= set(split) and split["sentences"] == 6
+    files = f"--source={text}/test.en", f"--reference={text}/test.de"
+    code, by_files, _ = heed("evaluate", f"--workdir={workdir}", *files)
+    assert json.loads(by_files)["bleu"] == split["bleu"]
+    code, greedy, _ = heed("evaluate", f"--workdir={workdir}", "--split=test", "--method=greedy")
+    code, narrow, _ = heed("evaluate", f"--workdir={workdir}", "--split=test", "--beam_size=1")
+    assert json.loads(greedy)["bleu"] == json.loads(narrow)["bleu"]
+
+
+def test_attention_is_drawn(run, tmp_path):
+    workdir, *_ = run
+    args = f"--workdir={workdir}", "--text=two red dog", f"--output={tmp_path}/maps"
+    code, _, err = heed("attention", *args)
+    assert code == 0, err
+    for kind in "encoder", "decoder", "cross":
+        assert (tmp_path / "maps" / f"{kind}.png").read_bytes()[:4] == b"\x89PNG"
