@@ -4,6 +4,7 @@ The batch of any step is a function of the step's number, so a run that resumes 
 at once and sees what it would have seen.
 """
 
+import copy
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
@@ -126,7 +127,7 @@ class BatchPlan:
     """
 
     def __init__(self, pairs: TokenPairs, kept: np.ndarray, seed: int, **bucket_options):
-        self.kept, self.seed = kept, seed
+        self.kept, self.seed, self._order = kept, seed, 0
         source, target = (side.lengths[kept] + 1 for side in pairs)
         self.buckets, self._which = make_buckets(source, target, **bucket_options)
         counts = np.bincount(self._which, minlength=len(self.buckets))
@@ -139,8 +140,15 @@ class BatchPlan:
         self.padding = 1 - float(source.sum() + target.sum()) / positions
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
 
+    def reordered(self, order: int) -> "BatchPlan":
+        """The same pairs in batches of the same shapes, in another order for every `order`."""
+        other = copy.copy(self)
+        other._order = order  # 0 is the order that a plan begins with
+        other._epoch = lru_cache(maxsize=2)(other._make_epoch)
+        return other
+
     def _make_epoch(self, epoch: int) -> list[tuple[Bucket, np.ndarray]]:
-        rng = np.random.default_rng([self.seed, epoch])
+        rng = np.random.default_rng([self.seed, epoch, *[self._order] * (self._order > 0)])
         order = rng.permutation(len(self.kept))
         batches = []
         for i, bucket in enumerate(self.buckets):

@@ -32,6 +32,10 @@ class InputError(ValueError):
     """Input that cannot be translated; the message is one line that says where and what to do."""
 
 
+class NothingFoundError(InputError):
+    """No output has a finite score: too much is forbidden, or the weights are not sound."""
+
+
 @dataclass(frozen=True)
 class SearchOptions:
     """One search, frozen and hashable. Raises InputError for what cannot work, or together.

@@ -16,7 +16,7 @@ from decode import compile
 from decode.batching import batches
 from decode.beam import Hypotheses
 from decode.mbr import expected_utilities
-from decode.options import InputError, SearchOptions
+from decode.options import InputError, NothingFoundError, SearchOptions
 from decode.pieces import InputPolicy, Piece, Request, Room, cut, request, room
 from decode.search import search
 from decode.weights import PRECISIONS, pack
@@ -213,7 +213,7 @@ class Translator:
         tokens, scores, lengths, token_scores = map(np.asarray, found)
         there = [w for w in range(len(scores)) if np.isfinite(scores[w])]
         if not there:
-            raise InputError(
+            raise NothingFoundError(
                 f"line {piece.owner + 1}: no output has a finite score: either what is asked for "
                 "leaves none (--ban, --no_repeat_ngrams, --min_length), or the model's weights are "
                 "not sound"

@@ -18,7 +18,7 @@ from experiments.compiled import keep_compiled
 from experiments.config import nearest
 from model import ConfigError
 from train.checkpoint import CheckpointError
-from train.loop import DivergedError
+from train.health import DivergedError
 
 MISTAKES = (ConfigError, DataError, CheckpointError, InputError, DivergedError)
 

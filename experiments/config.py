@@ -88,10 +88,15 @@ class TrainConfig:
     label_smoothing: float = 0.1
     ema: float = 0.0  # decay of the parameters' moving average; 0: none
     seed: int = 0
+    max_skipped: int = 20  # updates in a row without a finite gradient: the run has diverged
+    rewinds: int = 0  # so often it then goes back, on in another order of the data; 0: it stops
+    spike: float = 8.0  # standard deviations above its mean that a loss is told at; 0: never
+    grace_seconds: float = 30.0  # from SIGTERM to the end, for saving
 
     def __post_init__(self):
         _at_least(self, "train", num_steps=1, log_every=1, eval_every=1, checkpoint_every=1, keep=1)
         _at_least(self, "train", max_minutes=0, bleu_sentences=0, label_smoothing=0, ema=0, seed=0)
+        _at_least(self, "train", max_skipped=1, rewinds=0, spike=0, grace_seconds=0)
         for name in ("label_smoothing", "ema"):
             if getattr(self, name) >= 1:
                 raise ConfigError(f"config.train.{name}={getattr(self, name)} must be below 1")

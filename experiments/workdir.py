@@ -5,14 +5,19 @@ tokenizer.model    or tokenizer.source.model and tokenizer.target.model
 checkpoints/       Orbax
 metrics.jsonl      one event a line
 tensorboard/       the same for TensorBoard
+lock               held by the run that trains here, which lock.owner names
 """
 
 import json
 import os
+import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 
 from data.files import replace_file
@@ -26,7 +31,7 @@ from train.state import abstract_params
 # What may change when a run goes on; everything else makes it another run.
 _FREE = {
     "train": {"num_steps", "max_minutes", "log_every", "eval_every", "checkpoint_every", "keep"}
-    | {"bleu_sentences"},
+    | {"bleu_sentences", "max_skipped", "rewinds", "spike", "grace_seconds"},
     "data": {"path"},  # the same text may have moved; its digest is compared
     "search": {"beam_size", "alpha", "extra_length"},
     "mesh": {"data", "fsdp", "tensor"},
@@ -52,6 +57,26 @@ def write_config(workdir: Path, experiment: Experiment) -> None:
         commit = _commit()
     text = json.dumps({"experiment": asdict(experiment), "commit": commit}, indent=2)
     replace_file(workdir / "config.json", f"{text}\n".encode())
+
+
+@contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Within it no other run trains in `workdir`; raises ConfigError if one does already.
+
+    The lock is the operating system's, on the file `lock`, and ends with the process.
+    """
+    mine = FileLock(workdir / "lock", timeout=0)
+    who = workdir / "lock.owner"
+    try:
+        mine.acquire()
+    except Timeout:
+        owner = who.read_text().strip() if who.exists() else "another process"
+        raise ConfigError(
+            f"--workdir={workdir} is in use: {owner} trains there; wait, or choose another folder"
+        ) from None
+    with mine:
+        replace_file(who, f"process {os.getpid()} of {socket.gethostname()}\n".encode())
+        yield
 
 
 def check_folder(workdir: Path) -> None:

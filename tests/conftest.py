@@ -18,8 +18,8 @@ from absl import flags  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Optimising machine code would take half of the suite's time. Commands that tests run are compiled
-# as users have them, and so is what asks for `optimised`.
+# Optimising machine code would take half of the suite's time. What asks for `optimised` is compiled
+# as users have it.
 jax.config.update("jax_disable_most_optimizations", True)
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which pytest leaves unparsed
 

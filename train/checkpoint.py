@@ -99,6 +99,17 @@ class Checkpoints:
         scored = [(c.metrics[self.best_by], c.step) for c in self._listed() if c.metrics]
         return max(scored)[1] if scored else None
 
+    def drop_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps than `step`."""
+        self.close()
+        for later in self.steps():
+            if later > step:
+                # Renamed first: a folder half removed is no checkpoint.
+                gone = self.folder / f"{later}{_UNFINISHED[1:]}"
+                (self.folder / str(later)).rename(gone)
+                shutil.rmtree(gone)
+        self.close()
+
     def wait(self) -> None:
         """Returns once all saves are on disk."""
         if self._orbax is not None:
@@ -218,7 +229,8 @@ def _parts(state: TrainState) -> dict[str, Any]:
     """What is stored apart, so that decoding can read it without the rest."""
     fields = state._asdict()
     params, ema = fields.pop("params"), fields.pop("ema")
-    return {"params": params, "rest": fields} | ({} if ema is None else {"ema": ema})
+    rest = {name: value for name, value in fields.items() if value is not None}
+    return {"params": params, "rest": rest} | ({} if ema is None else {"ema": ema})
 
 
 def _somewhere(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

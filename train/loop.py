@@ -2,24 +2,25 @@
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
 
 from data.batch import Batch
+from train.account import Account
 from train.checkpoint import Checkpoints
+from train.health import Health
 from train.loss import Metrics
 from train.metrics import MetricsWriter
-from train.progress import Progress, duration
+from train.progress import Progress
 from train.state import TrainState
 
-IN_FLIGHT = 2  # updates handed to the device and not yet awaited: enough to keep it busy
+_ENDS = ("num_steps", "max_minutes", "batches")
 
 
-class DivergedError(ValueError):
-    """The loss is no longer a number; one line that says since when, and what helps."""
+class Interrupted(Exception):
+    """A hook raises it, with the reason, to break off its look because the run must end now."""
 
 
 class Hook(NamedTuple):
@@ -27,12 +28,14 @@ class Hook(NamedTuple):
 
     `run(step, state, report)` reads the state but must not keep it: the next update takes its
     memory. It returns what it measured, or None. `report` holds what the hooks before it measured
-    at this step, and `seconds`, the run's age: a checkpoint hook comes last and finds its BLEU.
+    at this step, and `account`, what a resumed run must know: a checkpoint hook comes last and
+    finds its BLEU.
     """
 
     name: str
     every: int | tuple[int, ...]  # at multiples of it, or of any of them; 0: only at the end
     run: Callable[[int, TrainState, dict], dict | None]
+    urgent: bool = False  # whether it runs even when the run is interrupted, within seconds
 
     def due(self, step: int) -> bool:
         every = (self.every,) if isinstance(self.every, int) else self.every
@@ -44,7 +47,7 @@ class Summary(NamedTuple):
 
     step: int
     seconds: float  # wall clock, the runs before a resume included
-    stopped_by: str  # what came to its end: "num_steps", "max_minutes" or "batches"
+    stopped_by: str  # what came to its end: "num_steps", "max_minutes", "batches", or a reason
     report: dict  # what the hooks measured last
     hook_seconds: dict[str, float]  # by name; a hook's share is this over `seconds`
 
@@ -61,38 +64,99 @@ def fit(
     progress: Progress | None = None,
     log_every: int = 100,
     max_minutes: float = 0.0,
-    seconds_before: float = 0.0,
+    health: Health | None = None,
+    pairs_of: Callable[[int], Sequence[int]] | None = None,
+    interrupted: Callable[[int], str] | None = None,
+    before: dict | None = None,
 ) -> tuple[TrainState, Summary]:
     """Trains from `state.step` to `num_steps`; `batches` begins with the batch of that step.
 
-    `max_minutes` of wall clock (0: no limit) end it sooner; they count from the first run's start
-    where a resumed run passes that one's `seconds_before`. `schedule` is only read for the logs.
-    Raises DivergedError once the loss is not finite, before any hook can save what came of it.
+    `max_minutes` of wall clock (0: no limit) end it sooner, and so does `interrupted(step)` once it
+    names a reason: then only `urgent` hooks run, and others that were due are made up for by
+    whoever resumes. `before` is what `checkpoint_hook` saved of the run that this one resumes: time
+    counts from that one's start, interval and health go on as they were. `schedule` is only read
+    for the logs, `pairs_of` for those of losses that `health` finds unusual. Raises DivergedError
+    once `health` says so.
     """
-    step = int(state.step)
-    run = _Run(step, num_steps, max_minutes, schedule, writer, progress, seconds_before)
+    account = Account(
+        int(state.step),
+        num_steps,
+        schedule=schedule,
+        writer=writer,
+        progress=progress,
+        health=health,
+        pairs_of=pairs_of,
+        limit=60 * max_minutes or math.inf,
+        before=before or {},
+    )
     batches = iter(batches)
     batch = next(batches, None)
-    stopped_by = run.over(batch)
+    looks = _Looks(account, hooks)
+    if (before or {}).get("unlooked"):
+        looks.take(state, looks.due())
+    stopped_by = _over(account, batch, num_steps, None)
     try:
         while not stopped_by:
             state, metrics = step_fn(state, batch)
-            step += 1
-            run.took(metrics)
+            account.took(metrics)
             batch = next(batches, None)  # made while the device works
-            stopped_by = run.over(batch)
-            logs = stopped_by or step % log_every == 0
-            due = [hook for hook in hooks if stopped_by or hook.due(step)]
-            if logs or due:
-                run.settle()
-            run.show()
+            stopped_by = _over(account, batch, num_steps, interrupted)
+            ended = stopped_by in _ENDS
+            due = hooks if ended else looks.due()
+            logs = ended or account.step % log_every == 0
+            if logs or due or stopped_by:
+                account.settle()
+            account.show()
             if logs:
-                run.log()
-            if due:
-                run.look(state, due)
+                account.log()
+            if due and (ended or not stopped_by):
+                try:
+                    looks.take(state, due)
+                except Interrupted as interruption:
+                    stopped_by, ended = str(interruption), False
+            if stopped_by and not ended:
+                looks.take(state, [hook for hook in hooks if hook.urgent], unlooked=bool(due))
     finally:
-        run.progress.close()
-    return state, Summary(step, run.seconds, stopped_by, run.report, run.hook_seconds)
+        account.progress.close()
+    return state, Summary(account.step, account.seconds, stopped_by, looks.report, looks.seconds)
+
+
+def _over(account: Account, batch: Batch | None, num_steps: int, interrupted) -> str:
+    """What the run is stopped by, or nothing."""
+    if account.step >= num_steps:
+        return "num_steps"
+    if account.late:
+        return "max_minutes"
+    if batch is None:
+        return "batches"
+    return interrupted(account.step) if interrupted else ""
+
+
+class _Looks:
+    """The hooks of a run: what they measured last, and the seconds of each."""
+
+    def __init__(self, account: Account, hooks: Sequence[Hook]):
+        self._account, self._hooks = account, hooks
+        self.report: dict = {}
+        self.seconds: dict[str, float] = {}
+
+    def due(self) -> list[Hook]:
+        return [hook for hook in self._hooks if hook.due(self._account.step)]
+
+    def take(self, state: TrainState, hooks: Sequence[Hook], **more) -> None:
+        """Runs these, which find `more` in the account; tells what they measured."""
+        report: dict = {}
+        for hook in hooks:
+            start = time.monotonic()
+            report["account"] = self._account.saved | more
+            report |= hook.run(self._account.step, state, report) or {}
+            spent = time.monotonic() - start
+            self._account.looked(spent)
+            self.seconds[hook.name] = self.seconds.get(hook.name, 0.0) + spent
+        report.pop("account", None)
+        if report:
+            self.report = report
+            self._account.measured(report, self.seconds)
 
 
 def validation_hook(
@@ -120,126 +184,10 @@ def total_metrics(eval_fn: Callable[..., Metrics], params, batches: Iterable[Bat
 def checkpoint_hook(
     checkpoints: Checkpoints, meta: dict, every: int | tuple[int, ...], name: str = "checkpoint"
 ) -> Hook:
-    """Saves the state with what was measured at its step, and with the run's age in `meta`."""
+    """Saves the state, what was measured at its step, and in `meta` what `fit` resumes by."""
 
     def run(step: int, state: TrainState, report: dict) -> None:
-        measured = {key: value for key, value in report.items() if key != "seconds"}
-        checkpoints.save(step, state, meta | {"seconds": report["seconds"]}, measured)
+        measured = {key: value for key, value in report.items() if key != "account"}
+        checkpoints.save(step, state, meta | report["account"], measured)
 
-    return Hook(name, every, run)
-
-
-class _Run:
-    """A run's own account: its clocks, the sums of its updates, and where both are told."""
-
-    def __init__(self, step, num_steps, max_minutes, schedule, writer, progress, seconds_before):
-        self.progress = progress or Progress()
-        self.report: dict = {}
-        self.hook_seconds: dict[str, float] = {}
-        self._first = self._step = step
-        self._num_steps = num_steps
-        self._limit = 60 * max_minutes or math.inf
-        self._schedule = schedule
-        self._writer = writer
-        self._seconds_before = seconds_before
-        self._start = time.monotonic()
-        self._in_flight: deque[Metrics] = deque()
-        self._sums = self._sums_before = Metrics.zero()  # since the last log, and those before it
-        self._since = self._since_before = 0.0  # seconds of updating when these began
-
-    @property
-    def seconds(self) -> float:
-        return self._seconds_before + time.monotonic() - self._start
-
-    @property
-    def _updating(self) -> float:
-        """Seconds outside of hooks."""
-        return time.monotonic() - self._start - sum(self.hook_seconds.values())
-
-    def over(self, batch: Batch | None) -> str:
-        """What the run is stopped by, or nothing."""
-        if self._step >= self._num_steps:
-            return "num_steps"
-        if self.seconds >= self._limit:
-            return "max_minutes"
-        return "batches" if batch is None else ""
-
-    def took(self, metrics: Metrics) -> None:
-        """Counts an update just handed to the device."""
-        self._step += 1
-        self._in_flight.append(metrics)
-        # By the time an update is this old the device has others to do, so waiting costs nothing.
-        self.settle(IN_FLIGHT)
-
-    def settle(self, leave: int = 0) -> None:
-        """Awaits the updates under way, but for the `leave` newest."""
-        while len(self._in_flight) > leave:
-            metrics = jax.device_get(self._in_flight.popleft())
-            if not math.isfinite(metrics.loss_sum + metrics.grad_norm_sum):
-                step = self._step - len(self._in_flight)
-                raise DivergedError(
-                    f"step {step}: loss {metrics.loss}, gradient norm {metrics.grad_norm_sum}: "
-                    "training diverged; lower optimizer.learning_rate, raise "
-                    "optimizer.warmup_steps or set optimizer.clip_norm"
-                )
-            self._sums += Metrics(*map(float, metrics))
-
-    def log(self) -> None:
-        """Closes the interval since the last log, and writes what it was like."""
-        if self._writer:
-            seconds = self._updating - self._since
-            values = _describe(self._sums, seconds) | self._learning_rate()
-            self._writer.write(self._step, "train", values | {"seconds": self.seconds})
-        self._sums_before, self._sums = self._sums, Metrics.zero()
-        self._since_before, self._since = self._since, self._updating
-
-    def show(self) -> None:
-        """The live line, over the interval under way and the one before it."""
-        sums = self._sums_before + self._sums
-        if not (self.progress.due() and sums.tokens):
-            return
-        told = _describe(sums, self._updating - self._since_before) | self._learning_rate()
-        elapsed = time.monotonic() - self._start
-        left = elapsed / (self._step - self._first) * (self._num_steps - self._step)
-        left = max(min(left, self._limit - self.seconds), 0)
-        rate = f"lr {told['learning_rate']:.2e}  " if "learning_rate" in told else ""
-        self.progress.show(
-            f"step {self._step:,}/{self._num_steps:,}  loss {told['loss']:.4f}  {rate}"
-            f"{told['tokens_per_second']:,.0f} tokens/s  padding {told['padding']:.0%}  "
-            f"{duration(left)} left"
-        )
-
-    def look(self, state: TrainState, hooks: Sequence[Hook]) -> None:
-        """Runs the hooks, and tells what they measured and what share of the time they take."""
-        report: dict = {}
-        for hook in hooks:
-            start = time.monotonic()
-            report["seconds"] = self.seconds
-            report |= hook.run(self._step, state, report) or {}
-            spent = self.hook_seconds.get(hook.name, 0.0) + time.monotonic() - start
-            self.hook_seconds[hook.name] = spent
-        measured = {key: value for key, value in report.items() if key != "seconds"}
-        if not measured:
-            return
-        self.report = measured
-        if self._writer:
-            self._writer.write(self._step, "valid", measured | {"seconds": self.seconds})
-        elapsed = time.monotonic() - self._start
-        shares = (f"{name} {spent / elapsed:.0%}" for name, spent in self.hook_seconds.items())
-        told = (f"{k} {v:.4g}" for k, v in measured.items() if isinstance(v, int | float))
-        self.progress.note(f"step {self._step:,}  {'  '.join(told)}  (time: {', '.join(shares)})")
-
-    def _learning_rate(self) -> dict[str, float]:
-        # The latest update was the one with step - 1 updates before it.
-        rate = self._schedule and float(self._schedule(self._step - 1))
-        return {} if rate is None else {"learning_rate": rate}
-
-
-def _describe(sums: Metrics, seconds: float) -> dict[str, float]:
-    """Real tokens are the source's and the target's, without PAD."""
-    real = sums.source_tokens + sums.tokens
-    return sums.to_dict() | {
-        "grad_norm": sums.grad_norm_sum / max(sums.updates, 1),
-        "tokens_per_second": real / max(seconds, 1e-9),
-        "padding": 1 - real / max(sums.slots, 1),
-    }
+    return Hook(name, every, run, urgent=True)

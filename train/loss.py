@@ -33,6 +33,7 @@ class Metrics(NamedTuple):
     slots: Array | float = 0.0  # places for tokens in the batches, source and target, PAD too
     updates: Array | float = 0.0
     grad_norm_sum: Array | float = 0.0  # each update's global gradient norm, before clipping
+    skipped: Array | float = 0.0  # updates left out, their loss or gradient not being finite
 
     @classmethod
     def zero(cls) -> "Metrics":

@@ -17,6 +17,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from model.sharding import param_shardings, use_mesh
+from train.scaling import LossScale, first_scale
 
 
 class TrainState(NamedTuple):
@@ -27,6 +28,7 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     rng: Array  # a typed key, never changed: update k draws from fold_in(rng, k)
     ema: Any = None  # the parameters' exponential moving average, or None: not kept
+    loss_scale: LossScale | None = None  # of training in float16
 
     @property
     def weights(self):
@@ -78,7 +80,8 @@ def _initialiser(model, tx, ema: bool) -> Callable[[Array], TrainState]:
         params = model.init(params_key, token, token)["params"]
         # Optimizers map over boxes as over any tree, so their state comes out boxed as well.
         opt_state = tx.init(params)
-        return TrainState(jnp.int32(0), params, opt_state, rng, params if ema else None)
+        scale = first_scale() if model.config.dtype == "float16" else None
+        return TrainState(jnp.int32(0), params, opt_state, rng, params if ema else None, scale)
 
     return init
 

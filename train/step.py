@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from data.batch import PAD, Batch, shift_right
 from model.sharding import batch_sharding, replicated, use_mesh
 from train.loss import Metrics, cross_entropy
+from train.scaling import adjusted
 from train.state import TrainState, state_shardings
 
 
@@ -28,19 +29,26 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One update by the gradient of the mean loss over the batch's real target tokens.
 
+    Where loss or gradient is not finite, parameters, optimizer and average stay as they are: the
+    update is skipped, and counted. Training in float16 scales its loss (train/scaling.py).
+
     The batch's rows go through the model in `accumulate` parts, one after the other: less memory,
     and (dropout's draws aside) the same gradient. Raises ValueError where rows do not divide so.
     """
     rng = jax.random.fold_in(state.rng, state.step)
+    # Of the mean over a part's places: of a sum over tokens float16 would hold less.
+    places = batch.tgt.size // accumulate
+    scale = None if state.loss_scale is None else state.loss_scale.scale / places
     gradient = jax.grad(_summed_loss, has_aux=True)
     if accumulate == 1:
-        grads, metrics = gradient(state.params, batch, rng, model, smoothing)
+        grads, metrics = gradient(state.params, batch, rng, model, smoothing, scale)
     else:
 
         def add(sums, part):
             batch, index = part
             key = jax.random.fold_in(rng, index)
-            return jax.tree.map(jnp.add, sums, gradient(state.params, batch, key, model, smoothing))
+            part = gradient(state.params, batch, key, model, smoothing, scale)
+            return jax.tree.map(jnp.add, sums, part)
 
         parts = (_split(batch, accumulate), jnp.arange(accumulate, dtype=jnp.int32))
         zeros = (
@@ -49,20 +57,27 @@ def train_step(
         )
         # The parts weigh by their tokens, so sums are added here and divided once, below.
         (grads, metrics), _ = lax.scan(lambda sums, part: (add(sums, part), None), zeros, parts)
-    tokens = jnp.maximum(metrics.tokens, 1.0)
-    grads = jax.tree.map(lambda g: g / tokens.astype(g.dtype), grads)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return (
-        TrainState(
-            step=state.step + 1,
-            params=params,
-            opt_state=opt_state,
-            rng=state.rng,
-            ema=_moving_average(state, params, ema_decay),
-        ),
-        metrics._replace(updates=jnp.float32(1), grad_norm_sum=optax.tree.norm(grads)),
+    divisor = jnp.maximum(metrics.tokens, 1.0) * (1.0 if scale is None else scale)
+    grads = jax.tree.map(lambda g: g / divisor.astype(g.dtype), grads)
+    norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(metrics.loss_sum) & jnp.isfinite(norm)
+
+    def update(grads):
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return params, opt_state, _moving_average(state, params, ema_decay)
+
+    skip = lambda _: (state.params, state.opt_state, state.ema)  # noqa: E731
+    params, opt_state, ema = lax.cond(finite, update, skip, grads)
+    state = TrainState(
+        step=state.step + 1,
+        params=params,
+        opt_state=opt_state,
+        rng=state.rng,
+        ema=ema,
+        loss_scale=None if scale is None else adjusted(state.loss_scale, finite),
     )
+    return state, _account(metrics, finite, norm)
 
 
 def eval_step(params, batch: Batch, *, model: nn.Module, smoothing: float = 0.0) -> Metrics:
@@ -124,12 +139,20 @@ def compile_eval_step(
     return _on_mesh(mesh, step)
 
 
-def _summed_loss(params, batch, rng, model, smoothing) -> tuple[Array, Metrics]:
+def _summed_loss(params, batch, rng, model, smoothing, scale) -> tuple[Array, Metrics]:
     rngs = {"dropout": rng}
     tgt_in = shift_right(batch.tgt)
     logits = model.apply({"params": params}, batch.src, tgt_in, train=True, rngs=rngs)
     metrics = _count(batch, cross_entropy(logits, batch.tgt, smoothing))
-    return metrics.loss_sum, metrics
+    return metrics.loss_sum if scale is None else metrics.loss_sum * scale, metrics
+
+
+def _account(metrics: Metrics, finite: Array, norm: Array) -> Metrics:
+    """The metrics of one update; of a skipped one only what its batch was, so that sums stay."""
+    found = metrics._replace(updates=jnp.float32(1), grad_norm_sum=norm)
+    found = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), found)
+    skipped = jnp.where(finite, 0.0, 1.0)
+    return found._replace(source_tokens=metrics.source_tokens, slots=metrics.slots, skipped=skipped)
 
 
 def _count(batch: Batch, metrics: Metrics) -> Metrics:

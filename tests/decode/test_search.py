@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.batch import BOS, EOS, PAD, UNK
+from data.batch import BOS, EOS, PAD, UNK, pad_rows
 from decode import transforms as T
 from decode.beam import beam_search
 from decode.diverse import diverse_beam_search
@@ -46,11 +46,12 @@ def test_greedy_is_a_loop_over_the_whole_model(params):
         options=SearchOptions(method="greedy"),
         max_length=8,
     )
+    apply = jax.jit(Transformer(CONFIG).apply)
     for b in range(2):
         output = [BOS]
         while output[-1] != EOS:
-            args = src[b : b + 1], jnp.array([output], jnp.int32)
-            logits = np.array(Transformer(CONFIG).apply({"params": params}, *args)[0, -1])
+            args = src[b : b + 1], pad_rows([output], 1, 8)
+            logits = np.array(apply({"params": params}, *args)[0, len(output) - 1])
             logits[[0, BOS, UNK]] = -np.inf
             output.append(int(logits.argmax()) if len(output) < limits[b] else EOS)
         assert found.tokens[b, 0, : found.lengths[b, 0]].tolist() == output[1:]

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from experiments.config import default_config, to_experiment
+
 ROOT = Path(__file__).parent.parent.parent
 WORDS = {"red": "rot", "green": "grün", "one": "eins", "two": "zwei", "cat": "Katze", "dog": "Hund"}
 SMALL = """
@@ -16,15 +18,19 @@ SMALL = """
 """.split()
 
 
+def environment():
+    """A user's, on one device; but compiled in haste, as most of the suite is."""
+    ours = dict(PYTHONPATH=str(ROOT), XLA_FLAGS="", JAX_PLATFORMS="cpu")
+    return os.environ | ours | dict(JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+
+
 def heed(command, *args, stdin="", env=()):
     """Run `python -m experiments.<command>` as a user would; rc, stdout, stderr."""
-    plain = dict(PYTHONPATH=str(ROOT), XLA_FLAGS="", JAX_PLATFORMS="cpu")
-    env = os.environ | plain | dict(env)
     done = subprocess.run(
         [sys.executable, "-m", f"experiments.{command}", *map(str, args)],
         input=stdin.encode() if isinstance(stdin, str) else stdin,
         capture_output=True,
-        env=env,
+        env=environment() | dict(env),
         cwd=ROOT,
         timeout=300,
     )
@@ -44,3 +50,15 @@ def train_args(data, workdir, *changes):
     config = "--config=experiments/configs/text.py"
     values = [f"--config.{c}" for c in (*SMALL, f"data.path={data}", *changes)]
     return config, f"--workdir={workdir}", *values
+
+
+def small_experiment(data, **train):
+    """The same experiment for a call of ours."""
+    _, _, *values = train_args(data, "")
+    tree = default_config()
+    for name, value in (v.removeprefix("--config.").split("=") for v in values):
+        group, name = name.split(".")
+        kind = type(tree[group][name])
+        tree[group][name] = kind(float(value)) if kind in (int, float) else value
+    tree.train.update(train)
+    return to_experiment(tree)

@@ -6,8 +6,7 @@ import shutil
 import subprocess
 
 from data.tokenizer import Tokenizer
-from experiments.config import default_config, to_experiment
-from tests.experiments.commands import ROOT, heed, refused, train_args
+from tests.experiments.commands import ROOT, heed, refused, small_experiment, train_args
 from train.metrics import read_metrics
 
 
@@ -36,18 +35,13 @@ def test_training_leaves_what_the_readme_says(run):
 
 def test_the_best_checkpoint_is_tested(text, tmp_path, monkeypatch):
     """Its BLEU falls from validation to validation, so that the first is the best."""
-    from experiments import run
+    from experiments import course, run
 
-    _, _, *values = train_args(text, tmp_path)
-    tree = default_config()
-    for name, value in (v.removeprefix("--config.").split("=") for v in values):
-        group, name = name.split(".")
-        kind = type(tree[group][name])
-        tree[group][name] = kind(float(value)) if kind in (int, float) else value
     bleus = iter([50.0, 40.0, 30.0])
     words = dict(chrf=1.0, signature="s", chrf_signature="c")
-    monkeypatch.setattr(run, "score", lambda *_: dict(bleu=next(bleus), **words))
-    result = run.train(to_experiment(tree), tmp_path / "run")
+    for module in run, course:
+        monkeypatch.setattr(module, "score", lambda *_: dict(bleu=next(bleus), **words))
+    result = run.train(small_experiment(text), tmp_path / "run")
     assert result["step"] == 30 and result["valid"]["bleu"] == 50.0
     assert result["test"]["bleu"] == 30.0
     (tested,) = (e for e in read_metrics(tmp_path / "run") if e["split"] == "test")
@@ -133,7 +127,7 @@ def test_a_run_does_not_go_on_with_other_text(run, text, tmp_path):
 
 def test_a_run_that_saved_nothing_can_be_mended(run, text, tmp_path):
     options = text, tmp_path / "run", "data.vocab_size=280"
-    diverging = train_args(*options, "optimizer.learning_rate=1e30")
+    diverging = train_args(*options, "optimizer.learning_rate=1e30", "train.max_skipped=9")
     assert "training diverged" in refused("train", *diverging)
     assert heed("train", *train_args(*options, "train.num_steps=2"))[0] == 0
     workdir, *_ = run

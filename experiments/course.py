@@ -1,0 +1,173 @@
+"""The course of a training: from its last checkpoint to its end, and back where it diverges."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from data.pipeline import train_batches
+from data.tokenizer import Vocabulary
+from decode.bleu import score
+from decode.options import NothingFoundError
+from experiments import workdir as folders
+from experiments.config import Experiment
+from experiments.console import bar, note
+from experiments.interruption import on_sigterm
+from experiments.preparation import Text, make_translator, sides
+from model import Transformer
+from model.sharding import batch_shards
+from train.checkpoint import Checkpoints
+from train.health import DivergedError, Health
+from train.loop import Hook, Interrupted, Summary, checkpoint_hook, fit, validation_hook
+from train.metrics import MetricsWriter
+from train.state import TrainState, abstract_state, create_state
+from train.step import compile_eval_step, compile_train_step
+
+
+class Training(NamedTuple):
+    """What a run trains with, all of it checked."""
+
+    experiment: Experiment
+    workdir: Path
+    vocabulary: Vocabulary
+    text: Text
+    model: Transformer
+    tx: optax.GradientTransformation
+    schedule: Callable[[int], float]
+    mesh: Mesh
+
+
+def follow(t: Training, checkpoints: Checkpoints, begun: float) -> Summary:
+    """Train from the last checkpoint on; `begun` is this process's start on the monotonic clock.
+
+    A divergence goes back to a checkpoint from before it, and on in another order of the data, up
+    to `train.rewinds` times in a run. Raises DivergedError beyond that.
+    """
+    c = t.experiment
+    state, meta = _last(t, checkpoints)
+    age = meta.get("seconds", 0.0)
+    step_fn = compile_train_step(
+        t.model,
+        t.tx,
+        t.mesh,
+        smoothing=c.train.label_smoothing,
+        accumulate=c.optimizer.accumulate,
+        ema_decay=c.train.ema,
+    )
+    tried: set[int] = set()
+    with on_sigterm(c.train.grace_seconds) as interrupted:
+        while True:
+            step = int(state.step)
+            rewinds = meta.get("rewinds", 0)
+            plan = t.text.plan.reordered(rewinds)
+            try:
+                with MetricsWriter(t.workdir, step) as writer:
+                    if rewinds and step in tried:
+                        writer.write(step, "rewind", {"rewinds": rewinds})
+                    _, summary = fit(
+                        state,
+                        step_fn,
+                        train_batches(t.text.pairs["train"], plan, step),
+                        num_steps=c.train.num_steps,
+                        hooks=_hooks(t, checkpoints, rewinds, interrupted),
+                        schedule=t.schedule,
+                        writer=writer,
+                        log_every=c.train.log_every,
+                        max_minutes=c.train.max_minutes,
+                        health=Health(c.train.max_skipped, c.train.spike),
+                        pairs_of=lambda step, plan=plan: plan[step - 1][1],
+                        interrupted=interrupted,
+                        before=meta | {"seconds": age + time.monotonic() - begun},
+                    )
+                break
+            except DivergedError as error:
+                if rewinds == c.train.rewinds:
+                    raise
+                state, meta = _before(t, checkpoints, error.since, tried)
+                meta = meta | {"rewinds": rewinds + 1}
+                note(
+                    f"{error}; back to step {int(state.step)}, in another order of the data "
+                    f"({rewinds + 1} of {c.train.rewinds} times)"
+                )
+        checkpoints.wait()
+    traced = len(step_fn.traced)
+    note(f"stopped by {summary.stopped_by}; {traced} compilations of the train step")
+    return summary
+
+
+def _last(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
+    """The state to begin or to go on with, and what its checkpoint was saved with."""
+    if not checkpoints.steps():
+        return _first(t), {}
+    state = checkpoints.restore("last", _abstract(t))
+    meta = checkpoints.meta("last")
+    folders.check_vocabulary(t.workdir, t.vocabulary, meta)
+    folders.check_text(t.workdir, t.text.digest, meta)
+    note(f"going on from step {int(state.step)}")
+    return state, meta
+
+
+def _before(
+    t: Training, checkpoints: Checkpoints, since: int, tried: set[int]
+) -> tuple[TrainState, dict]:
+    """The newest state from before step `since` that was not yet `tried`; those after it go."""
+    checkpoints.wait()
+    there = [step for step in checkpoints.steps() if step < since and step not in tried]
+    step = max(there, default=0)
+    tried.add(step)
+    checkpoints.drop_after(step)
+    if not there:
+        return _first(t), {}
+    return checkpoints.restore(step, _abstract(t)), checkpoints.meta(step)
+
+
+def _first(t: Training) -> TrainState:
+    c = t.experiment.train
+    return create_state(t.model, t.tx, jax.random.key(c.seed), t.mesh, ema=c.ema > 0)
+
+
+def _abstract(t: Training) -> TrainState:
+    return abstract_state(t.model, t.tx, t.mesh, ema=t.experiment.train.ema > 0)
+
+
+def _hooks(t: Training, checkpoints: Checkpoints, rewinds: int, interrupted) -> list[Hook]:
+    """Validation loss, then BLEU of real beam search, then a checkpoint that knows both."""
+    c = t.experiment
+    sources, references = sides(t.text.splits["valid"], c.train.bleu_sentences)
+    translator = None
+
+    def go_on(step: int) -> None:
+        if reason := interrupted(step):
+            raise Interrupted(reason)
+
+    def bleu(step, state, _report) -> dict:
+        nonlocal translator
+        if translator is None:
+            translator = make_translator(c, t.model, state.weights, t.vocabulary, t.mesh)
+        with bar("validating", len(sources)) as progress:
+
+            def hear(count):
+                progress(count)
+                go_on(step)
+
+            try:
+                found = translator.with_params(state.weights).translate(sources, hear)
+            except NothingFoundError:  # whether the run has diverged is its health's to say
+                note("these weights translate nothing")
+                return {}
+        measured = score(found, references, c.data.target_language)["bleu"]
+        return {"bleu": measured, "bleu_sentences": len(sources)}
+
+    def batches():
+        return t.text.eval_batches("valid", c, batch_shards(t.mesh))
+
+    meta = {"vocabulary": t.vocabulary.digest(), "text": t.text.digest, "rewinds": rewinds}
+    return [
+        validation_hook(compile_eval_step(t.model, t.mesh), batches, c.train.eval_every),
+        Hook("bleu", c.train.eval_every, bleu),
+        checkpoint_hook(checkpoints, meta, (c.train.eval_every, c.train.checkpoint_every)),
+    ]

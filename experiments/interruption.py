@@ -1,0 +1,48 @@
+"""SIGTERM, by which clusters announce that a machine is to be given up."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def on_sigterm(grace_seconds: float) -> Iterator[Callable[[int], str]]:
+    """Within it SIGTERM ends nothing at once: the function that it yields names it from then on.
+
+    Whoever asks has `grace_seconds` to save what there is; after that the process ends with
+    status 1 and says so. Signals reach the main thread only: in others SIGTERM stays what it was.
+    """
+    came = threading.Event()
+    late = threading.Timer(grace_seconds, _give_up, [grace_seconds])
+    late.daemon = True
+
+    def handle(*_) -> None:
+        if not came.is_set():
+            came.set()
+            late.start()
+
+    def interrupted(_step: int) -> str:
+        return "SIGTERM" if came.is_set() else ""
+
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    earlier = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield interrupted
+    finally:
+        late.cancel()
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def _give_up(grace_seconds: float) -> None:
+    print(
+        f"heed: error: SIGTERM: the run could not be saved within {grace_seconds:g} seconds: "
+        "raise --config.train.grace_seconds; the same command goes on from the checkpoint before",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)

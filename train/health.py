@@ -1,0 +1,65 @@
+"""Whether a run is well: updates that had to be skipped, losses far above what was usual."""
+
+import math
+
+from train.loss import Metrics
+
+_RATE = 0.02  # of the running mean: about the last fifty updates
+_KNOWN = 50  # updates before a loss can be unusual
+
+
+class DivergedError(ValueError):
+    """A run that has no finite gradient any more; one line that says since when, and what helps.
+
+    `since` is the step of the first of the updates that were skipped in a row.
+    """
+
+    def __init__(self, message: str, since: int = 0):
+        super().__init__(message)
+        self.since = since
+
+
+class Health:
+    """Hears of every update in order.
+
+    `max_skipped` updates skipped in a row are a divergence. A loss of more than `spike` standard
+    deviations above the running mean is a spike (0: none is looked for).
+    """
+
+    def __init__(self, max_skipped: int = 20, spike: float = 0.0):
+        self._max_skipped, self._spike = max_skipped, spike
+        self._skipped, self._seen, self._mean, self._variance = 0, 0, 0.0, 0.0
+
+    @property
+    def numbers(self) -> list[float]:
+        """All that it knows, for a checkpoint: a run that resumes judges as it would have."""
+        return [self._skipped, self._seen, self._mean, self._variance]
+
+    @numbers.setter
+    def numbers(self, numbers: list[float]) -> None:
+        self._skipped, self._seen, self._mean, self._variance = numbers
+
+    def saw(self, step: int, metrics: Metrics) -> float | None:
+        """The loss that was expected, if that of update `step` is a spike. Raises DivergedError."""
+        if metrics.skipped:
+            self._skipped += 1
+            if self._skipped >= self._max_skipped:
+                raise DivergedError(
+                    f"step {step}: no finite loss and gradient in {self._skipped} updates in a "
+                    "row: training diverged; lower optimizer.learning_rate, raise "
+                    "optimizer.warmup_steps or set optimizer.clip_norm",
+                    since=step - self._skipped + 1,
+                )
+            return None
+        self._skipped = 0
+        if not metrics.tokens:
+            return None
+        expected, over = self._mean, float(metrics.loss) - self._mean
+        allowed = self._spike * math.sqrt(self._variance)
+        spike = bool(self._spike) and self._seen >= _KNOWN and over > allowed
+        rate = max(_RATE, 1 / (self._seen + 1))
+        over = min(over, allowed) if spike else over  # or one spike would hide the next
+        self._mean += rate * over
+        self._variance = (1 - rate) * (self._variance + rate * over * over)
+        self._seen += 1
+        return expected if spike else None

@@ -1,0 +1,33 @@
+"""Loss scaling, by which float16 gradients neither vanish nor overflow (Micikevicius et al. 2018).
+
+The loss is multiplied by a scale before its gradient is taken, and the gradient divided by it. An
+update whose gradient is not finite is skipped and halves the scale; many good ones double it.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+START = 2.0**15
+PATIENCE = 2000  # good updates in a row before the scale doubles
+
+
+class LossScale(NamedTuple):
+    """The scale, float32, and how many good updates it has seen, int32."""
+
+    scale: Array
+    good: Array
+
+
+def first_scale() -> LossScale:
+    """What training in float16 begins with."""
+    return LossScale(jnp.float32(START), jnp.int32(0))
+
+
+def adjusted(scale: LossScale, finite: Array) -> LossScale:
+    """The scale after an update whose gradient was `finite` [], or not."""
+    good = jnp.where(finite, scale.good + 1, 0)
+    grows = good == PATIENCE
+    factor = jnp.where(finite, jnp.where(grows, 2.0, 1.0), 0.5)
+    return LossScale(jnp.clip(scale.scale * factor, 1.0, 2.0**24), jnp.where(grows, 0, good))
