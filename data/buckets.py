@@ -4,11 +4,14 @@ Lengths count EOS. Each shape costs one compilation, so there are few; each pair
 first bucket that holds both its sides.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from data.corpus import DataError
+
+_MANY = 64  # rows: an eighth of them at most is lost to a multiple of 8
 
 
 class Bucket(NamedTuple):
@@ -32,7 +35,8 @@ def make_buckets(
 
     Cuts are placed on max(source, target) where they leave the fewest padded positions (exactly,
     by dynamic programming). A batch has at most `tokens_per_batch` positions a side, and a
-    multiple of `multiple_of` rows. Where `multiple_of` rows alone are more, they make the batch
+    multiple of `multiple_of` rows; of 8, too, where they are many, so that meshes of up to that
+    many devices share them evenly. Where `multiple_of` rows alone are more, they make the batch
     with `overflow`, and raise DataError without.
     """
     longest = np.maximum(source, target)
@@ -43,9 +47,11 @@ def make_buckets(
     for i in range(len(ends)):
         inside = which == i
         sides = int(source[inside].max()), int(target[inside].max())
-        rows = tokens_per_batch // max(sides) // multiple_of * multiple_of
+        most = tokens_per_batch // max(sides)
+        multiple = multiple_of if most < _MANY else math.lcm(multiple_of, 8)
+        rows = most // multiple * multiple
         if overflow:
-            rows = max(rows, multiple_of)
+            rows = max(rows, multiple)
         if rows < 1:
             raise DataError(
                 f"data.tokens_per_batch={tokens_per_batch} does not hold {multiple_of} rows of "
@@ -55,7 +61,7 @@ def make_buckets(
         # The same number of batches, each as full as the others, rather than a last one of a few.
         pairs = int(inside.sum())
         rows = -(-pairs // -(-pairs // rows))
-        rows = -(-rows // multiple_of) * multiple_of
+        rows = -(-rows // multiple) * multiple
         buckets.append(Bucket(rows, *sides))
     return buckets, which
 

@@ -137,7 +137,8 @@ class BatchPlan:
             n * bucket.rows * (bucket.source + bucket.target)
             for n, bucket in zip(each, self.buckets, strict=True)
         )
-        self.padding = 1 - float(source.sum() + target.sum()) / positions
+        self.tokens = int(source.sum() + target.sum())  # in an epoch
+        self.padding = 1 - self.tokens / positions
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
 
     def reordered(self, order: int) -> "BatchPlan":
@@ -173,11 +174,15 @@ class BatchPlan:
         )
 
 
-def collate(pairs: TokenPairs, bucket: Bucket, rows: np.ndarray) -> Batch:
-    """The batch of these pairs, EOS after each side, PAD up to the bucket's shape."""
+def collate(pairs: TokenPairs, bucket: Bucket, rows: np.ndarray, multiple_of: int = 1) -> Batch:
+    """The batch of these pairs, EOS after each side, PAD up to the bucket's shape.
+
+    Rows of PAD make their number a multiple of `multiple_of`.
+    """
+    count = -(-bucket.rows // multiple_of) * multiple_of
 
     def side(ids: Ragged, length: int) -> np.ndarray:
-        out = np.full((bucket.rows, length), PAD, np.int32)
+        out = np.full((count, length), PAD, np.int32)
         for i, row in enumerate(rows):
             sentence = ids[row]
             out[i, : len(sentence)] = sentence
@@ -188,20 +193,27 @@ def collate(pairs: TokenPairs, bucket: Bucket, rows: np.ndarray) -> Batch:
 
 
 def train_batches(
-    pairs: TokenPairs, plan: BatchPlan, start_step: int = 0, shard: tuple[int, int] = (0, 1)
+    pairs: TokenPairs,
+    plan: BatchPlan,
+    start_step: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    multiple_of: int = 1,
 ) -> Iterator[Batch]:
     """The batches of steps `start_step`, `start_step` + 1, ...; a host's share of their rows.
+
+    A mesh that wants a multiple of some number of rows gets empty ones, and so learns from the same
+    pairs in the same steps as any other. A shard is (its number, how many there are). Raises
+    ValueError where these do not divide `multiple_of`.
 
     One thread prepares a few batches ahead: they are light, and more threads only wait for each
     other.
     """
     index, count = shard
-    for bucket in plan.buckets:
-        if bucket.rows % count:
-            raise ValueError(f"{bucket.rows} rows cannot be shared evenly by {count} hosts")
+    if multiple_of % count:
+        raise ValueError(f"multiples of {multiple_of} rows are not shared evenly by {count} hosts")
 
     def make(item) -> Batch:
-        batch = collate(pairs, *item)
+        batch = collate(pairs, *item, multiple_of)
         share = len(batch.src) // count
         return Batch(*(side[index * share : (index + 1) * share] for side in batch))
 

@@ -83,7 +83,8 @@ class TrainConfig:
     log_every: int = 100
     eval_every: int = 2000  # validation loss and BLEU
     checkpoint_every: int = 2000
-    keep: int = 3  # last checkpoints, beside the best by BLEU
+    keep: int = 3  # last checkpoints
+    keep_best: int = 1  # and those of the highest BLEU
     bleu_sentences: int = 0  # of the validation set; 0: all
     label_smoothing: float = 0.1
     ema: float = 0.0  # decay of the parameters' moving average; 0: none
@@ -95,6 +96,7 @@ class TrainConfig:
 
     def __post_init__(self):
         _at_least(self, "train", num_steps=1, log_every=1, eval_every=1, checkpoint_every=1, keep=1)
+        _at_least(self, "train", keep_best=1)
         _at_least(self, "train", max_minutes=0, bleu_sentences=0, label_smoothing=0, ema=0, seed=0)
         _at_least(self, "train", max_skipped=1, rewinds=0, spike=0, grace_seconds=0)
         for name in ("label_smoothing", "ema"):

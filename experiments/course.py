@@ -71,7 +71,12 @@ def follow(t: Training, checkpoints: Checkpoints, begun: float) -> Summary:
                     _, summary = fit(
                         state,
                         step_fn,
-                        train_batches(t.text.pairs["train"], plan, step),
+                        train_batches(
+                            t.text.pairs["train"],
+                            plan,
+                            step,
+                            multiple_of=batch_shards(t.mesh) * c.optimizer.accumulate,
+                        ),
                         num_steps=c.train.num_steps,
                         hooks=_hooks(t, checkpoints, rewinds, interrupted),
                         schedule=t.schedule,
@@ -103,8 +108,9 @@ def _last(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
     """The state to begin or to go on with, and what its checkpoint was saved with."""
     if not checkpoints.steps():
         return _first(t), {}
-    state = checkpoints.restore("last", _abstract(t))
-    meta = checkpoints.meta("last")
+    state, meta, damaged = checkpoints.restore_newest(_abstract(t))
+    for line in damaged:
+        note(f"warning: {line}")
     folders.check_vocabulary(t.workdir, t.vocabulary, meta)
     folders.check_text(t.workdir, t.text.digest, meta)
     note(f"going on from step {int(state.step)}")

@@ -1,6 +1,6 @@
-"""Score a trained model's translations: one line of JSON.
+"""Score a trained model's translations: a line of JSON for each checkpoint named.
 
-python -m experiments.evaluate --workdir=DIR --split=test
+python -m experiments.evaluate --workdir=DIR --split=test --checkpoint=last,best,average:5,ema
 python -m experiments.evaluate --workdir=DIR --source=FILE --reference=FILE
 """
 
@@ -30,7 +30,8 @@ def main() -> None:
         raise ConfigError("give either --split=test, or both --source=FILE and --reference=FILE")
     if (decoding.N_BEST.value or 1) > 1:
         raise ConfigError("--n_best has no meaning here: only the best translation is scored")
-    trained = loading.load()
+    names = loading.CHECKPOINT.value.split(",")
+    trained = loading.load(names[0])
     experiment = trained.experiment
     if SPLIT.value:
         pairs = open_split(experiment, SPLIT.value)
@@ -39,20 +40,25 @@ def main() -> None:
     sources, references = sides(pairs)
 
     translator = decoding.make_translator(trained)
-    start = time.monotonic()
-    with bar("translating", len(sources)) as progress:
-        found = [best for best, *_ in translator.hypotheses(sources, progress)]
-    seconds = time.monotonic() - start
-    scores = score([h.text for h in found], references, experiment.data.target_language)
-    print_json(
-        {name: scores[name] for name in ("bleu", "chrf", "signature", "chrf_signature")}
-        | {
-            "sentences": len(sources),
-            "seconds": round(seconds, 3),
-            "tokens_per_s": round(sum(len(h.tokens) for h in found) / seconds, 1),
-            "checkpoint": trained.step,
-        }
-    )
+    for name in names:
+        if name != names[0]:
+            trained = loading.load(name)
+            translator = translator.with_params(trained.params)
+        start = time.monotonic()
+        with bar(f"translating with {name}", len(sources)) as progress:
+            found = [best for best, *_ in translator.hypotheses(sources, progress)]
+        seconds = time.monotonic() - start
+        scores = score([h.text for h in found], references, experiment.data.target_language)
+        print_json(
+            {kind: scores[kind] for kind in ("bleu", "chrf", "signature", "chrf_signature")}
+            | {
+                "sentences": len(sources),
+                "seconds": round(seconds, 3),
+                "tokens_per_s": round(sum(len(h.tokens) for h in found) / seconds, 1),
+                "weights": name,
+                "checkpoint": trained.step,
+            }
+        )
 
 
 if __name__ == "__main__":

@@ -5,13 +5,18 @@ from pathlib import Path
 from absl import flags
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best (by BLEU), last, or a step's number.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint",
+    "best",
+    "best (by BLEU), last, a step's number, average:5 (the last), average:best:5, "
+    "average:1000+2000, or ema; params:last is without the moving average of a run that keeps one.",
+)
 flags.mark_flag_as_required("workdir")
 
 
-def load():
-    """What the flags name: a workdir's `Trained` model."""
+def load(checkpoint: str = ""):
+    """What the flags name: a workdir's `Trained` model; or another checkpoint of it."""
     from experiments import memory, workdir  # JAX starts here, once the flags are right
 
     memory.keep_freed()
-    return workdir.load(Path(WORKDIR.value), CHECKPOINT.value)
+    return workdir.load(Path(WORKDIR.value), checkpoint or CHECKPOINT.value)

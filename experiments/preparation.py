@@ -99,8 +99,8 @@ class Text:
         return eval_batches(self.pairs[split], kept, tokens_per_batch=tokens, multiple_of=rows)
 
 
-def read_text(experiment: Experiment, splits: dict[str, Source], vocabulary, rows: int) -> Text:
-    """Tokenise, filter and plan; `rows` is what the mesh splits batches by. Tells what it left."""
+def read_text(experiment: Experiment, splits: dict[str, Source], vocabulary) -> Text:
+    """Tokenise, filter and plan, the same on every mesh. Tells what it left."""
     data = experiment.data
     with bar("tokenising", sum(map(len, splits.values()))) as progress:
         pairs = {split: tokenize(splits[split], vocabulary, progress) for split in SPLITS}
@@ -115,7 +115,7 @@ def read_text(experiment: Experiment, splits: dict[str, Source], vocabulary, row
         experiment.train.seed,
         count=data.num_buckets,
         tokens_per_batch=data.tokens_per_batch,
-        multiple_of=rows * experiment.optimizer.accumulate,
+        multiple_of=experiment.optimizer.accumulate,
     )
     note(f"{plan}; as many compilations of the train step at most")
     return Text(splits, pairs, plan, pairs["train"].digest())

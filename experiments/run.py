@@ -37,6 +37,34 @@ def train(experiment: Experiment, workdir: Path) -> dict:
     All settings and all input are read and checked before anything is written, settings first.
     """
     begun = time.monotonic()
+    t = prepare(experiment, workdir)
+    c = t.experiment
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (
+        folders.lock(workdir),
+        Checkpoints(workdir / "checkpoints", c.train.keep, c.train.keep_best) as checkpoints,
+    ):
+        if not (workdir / "config.json").exists():
+            t.vocabulary.save(workdir)
+        folders.write_config(workdir, c)
+        abstract = abstract_state(t.model, t.tx, t.mesh, ema=c.train.ema > 0)
+        params = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
+        note(f"{params:,} parameters on a mesh of {dict(t.mesh.shape)}")
+        summary = follow(t, checkpoints, begun)
+        if summary.stopped_by == "SIGTERM":
+            return {"step": summary.step, "params": params, "stopped_by": summary.stopped_by}
+        tested_from = time.monotonic()
+        tested = _test(c, workdir, checkpoints, t.text)
+        with MetricsWriter(workdir, summary.step) as writer:
+            told = _summary(workdir, writer, tested, summary.step, params)
+        return told | {"seconds": round(summary.seconds + time.monotonic() - tested_from, 1)}
+
+
+def prepare(experiment: Experiment, workdir: Path) -> Training:
+    """What the experiment trains with, or goes on training with in `workdir`; writes nothing.
+
+    Raises ConfigError, DataError for settings and input that cannot be.
+    """
     check_sizes(experiment)
     folders.check_folder(workdir)
     mesh = make_mesh(*(getattr(experiment.mesh, axis) for axis in ("data", "fsdp", "tensor")))
@@ -49,28 +77,9 @@ def train(experiment: Experiment, workdir: Path) -> dict:
     folders.check_same_run(workdir, c)
     model = Transformer(c.model)
     schedule, tx = schedule_and_optimizer(c)
-    abstract = abstract_state(model, tx, mesh, ema=c.train.ema > 0)
-    params = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
-    text = read_text(c, splits, vocabulary, batch_shards(mesh))
-
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (
-        folders.lock(workdir),
-        Checkpoints(workdir / "checkpoints", keep=c.train.keep) as checkpoints,
-    ):
-        if old is None:
-            vocabulary.save(workdir)
-        folders.write_config(workdir, c)
-        note(f"{params:,} parameters on a mesh of {dict(mesh.shape)}")
-        training = Training(c, workdir, vocabulary, text, model, tx, schedule, mesh)
-        summary = follow(training, checkpoints, begun)
-        if summary.stopped_by == "SIGTERM":
-            return {"step": summary.step, "params": params, "stopped_by": summary.stopped_by}
-        tested_from = time.monotonic()
-        tested = _test(c, workdir, checkpoints, text)
-        with MetricsWriter(workdir, summary.step) as writer:
-            told = _summary(workdir, writer, tested, summary.step, params)
-        return told | {"seconds": round(summary.seconds + time.monotonic() - tested_from, 1)}
+    abstract_state(model, tx, mesh)  # raises where the mesh does not divide the sizes
+    text = read_text(c, splits, vocabulary)
+    return Training(c, workdir, vocabulary, text, model, tx, schedule, mesh)
 
 
 def schedule_and_optimizer(experiment: Experiment):

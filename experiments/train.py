@@ -17,14 +17,24 @@ from experiments.console import print_json
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of experiments/configs.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Train nothing, write nothing: print what it would need, as a line of JSON: parameters, bytes "
+    "of a device for them, for the optimizer and for activations, batch shapes, tokens a step.",
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
     """Run the experiment of the flags."""
-    from experiments.run import train  # JAX starts here, after the flags are known to be right
+    from experiments.dry_run import describe
+    from experiments.run import prepare, train  # JAX starts here, after the flags are right
 
-    print_json(train(to_experiment(CONFIG.value), Path(WORKDIR.value)))
+    experiment, workdir = to_experiment(CONFIG.value), Path(WORKDIR.value)
+    print_json(
+        describe(prepare(experiment, workdir)) if DRY_RUN.value else train(experiment, workdir)
+    )
 
 
 if __name__ == "__main__":

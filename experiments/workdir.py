@@ -31,7 +31,7 @@ from train.state import abstract_params
 # What may change when a run goes on; everything else makes it another run.
 _FREE = {
     "train": {"num_steps", "max_minutes", "log_every", "eval_every", "checkpoint_every", "keep"}
-    | {"bleu_sentences", "max_skipped", "rewinds", "spike", "grace_seconds"},
+    | {"keep_best", "bleu_sentences", "max_skipped", "rewinds", "spike", "grace_seconds"},
     "data": {"path"},  # the same text may have moved; its digest is compared
     "search": {"beam_size", "alpha", "extra_length"},
     "mesh": {"data", "fsdp", "tensor"},
@@ -146,11 +146,16 @@ class Trained:
     model: Transformer
     params: dict
     mesh: Mesh
-    step: int
+    steps: tuple[int, ...]  # of its checkpoint, or of those that are averaged
+
+    @property
+    def step(self) -> int | list[int]:
+        """The one step, or all of them."""
+        return self.steps[0] if len(self.steps) == 1 else list(self.steps)
 
 
 def load(workdir: Path, checkpoint: str = "best") -> Trained:
-    """The model of `checkpoint` ("best", "last" or a step), on this process's devices.
+    """The model of `checkpoint` (train/choice.py), on this process's devices.
 
     Raises ConfigError, DataError or CheckpointError for a part that is missing or broken.
     """
@@ -158,16 +163,8 @@ def load(workdir: Path, checkpoint: str = "best") -> Trained:
     vocabulary = Vocabulary.load(workdir)
     mesh = make_mesh()
     model = Transformer(experiment.model)
-    if checkpoint not in ("best", "last"):
-        if not checkpoint.isdecimal():
-            raise ConfigError(f"--checkpoint={checkpoint} is not best, last or a step's number")
-        checkpoint = int(checkpoint)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        check_vocabulary(workdir, vocabulary, checkpoints.meta(checkpoint))
+        steps = checkpoints.choice(checkpoint).steps
+        check_vocabulary(workdir, vocabulary, checkpoints.meta(steps[-1]))
         params = checkpoints.restore_params(checkpoint, abstract_params(model, mesh))
-        if checkpoint == "last":
-            step = checkpoints.steps()[-1]
-        else:
-            step = checkpoints.best_step() if checkpoint == "best" else checkpoint
-    step = step if step is not None else -1
-    return Trained(experiment, vocabulary, model, params, mesh, step)
+    return Trained(experiment, vocabulary, model, params, mesh, steps)

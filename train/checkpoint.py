@@ -6,47 +6,48 @@ what it expects) and the metrics that "best" goes by. A step's folder gets its n
 after its last byte, so what is listed is whole, whatever interrupted its neighbours.
 """
 
-import errno
 import gc
-import inspect
-import logging
 import shutil
-import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from train.choice import CheckpointError, Choice, Which, choose
+from train.digests import check_digests, write_digests
+from train.orbax_errors import disk_is_full, first_line, quieten
 from train.state import TrainState
-
-Which = int | str  # a step, "last" or "best"
 
 _UNFINISHED = "*.orbax-checkpoint-tmp"
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that is not there, does not fit, or could not be written; one line."""
+class DamagedError(CheckpointError):
+    """A checkpoint that is there, but not as it was written."""
 
 
 class Checkpoints:
     """The checkpoints of one folder, which need not exist before the first save.
 
-    Kept are the last `keep`, and the one with the highest `best_by` among the metrics it was saved
-    with; a restart knows both, since they are read off the disk. Methods raise CheckpointError.
+    Kept are the last `keep`, and the `keep_best` with the highest `best_by` among the metrics that
+    they were saved with; a restart knows both, since they are read off the disk. Methods raise
+    CheckpointError.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 3, best_by: str = "bleu"):
+    def __init__(
+        self, folder: str | Path, keep: int = 3, keep_best: int = 1, best_by: str = "bleu"
+    ):
         self.folder = Path(folder).absolute()
         self.best_by = best_by
-        self._keep = keep
+        self._keep, self._keep_best = keep, keep_best
         self._orbax = None
         self._writing = False
-        _quieten()
+        self._unsigned: int | None = None  # the step last saved, until its checksums are noted
+        quieten()
 
     def save(
         self, step: int, state: TrainState, meta: dict, metrics: dict[str, float] | None = None
@@ -65,6 +66,7 @@ class Checkpoints:
             self._orbax.save_checkpointables_async(
                 step, parts, metrics=metrics if scored else None, force=True, overwrite=True
             )
+            self._unsigned = step
 
     def restore(self, which: Which, abstract_state: TrainState) -> TrainState:
         """The state as saved, bit for bit, laid out as `train.state.abstract_state` says.
@@ -75,11 +77,29 @@ class Checkpoints:
         rest = loaded.pop("rest")
         return abstract_state._replace(**rest, **loaded)
 
+    def restore_newest(self, abstract_state: TrainState) -> tuple[TrainState, dict, list[str]]:
+        """The newest whole state, its `meta`, and what is wrong with any newer one, a line each.
+
+        Raises CheckpointError where none is whole.
+        """
+        damaged: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                return self.restore(step, abstract_state), self.meta(step), damaged
+            except DamagedError as error:
+                damaged.append(str(error))
+        raise CheckpointError(damaged[0] if damaged else f"{self.folder}: no checkpoints")
+
     def restore_params(self, which: Which, abstract_params: Any) -> Any:
-        """The parameters alone, for decoding: their moving average where one was kept."""
-        step = self._resolve(which)
-        name = "ema" if (self.folder / str(step) / "ema").exists() else "params"
-        return self._load(step, {name: abstract_params})[name]
+        """Weights for decoding: a checkpoint's, or the mean of several (train/choice.py)."""
+        steps, part = self.choice(which)
+        total = None
+        for step in steps:
+            kept = (self.folder / str(step) / "ema").exists()
+            name = part or ("ema" if kept else "params")
+            params = self._load(step, {name: abstract_params})[name]
+            total = params if total is None else jax.tree.map(jnp.add, total, params)
+        return total if len(steps) == 1 else jax.tree.map(lambda x: x / len(steps), total)
 
     def meta(self, which: Which) -> dict:
         """What the checkpoint was saved with as `meta`."""
@@ -87,7 +107,7 @@ class Checkpoints:
 
     def metrics(self, which: Which) -> dict[str, float] | None:
         """What the checkpoint was saved with as `metrics`, if those include `best_by`."""
-        step = self._resolve(which)
+        step = self._one(which)
         return next(each.metrics for each in self._listed() if each.step == step)
 
     def steps(self) -> list[int]:
@@ -96,8 +116,7 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step with the highest `best_by`, the latest among equals; None if none has it."""
-        scored = [(c.metrics[self.best_by], c.step) for c in self._listed() if c.metrics]
-        return max(scored)[1] if scored else None
+        return next(iter(self._ranked()), None)
 
     def drop_after(self, step: int) -> None:
         """Removes the checkpoints of later steps than `step`."""
@@ -115,6 +134,7 @@ class Checkpoints:
         if self._orbax is not None:
             with self._one_line("cannot finish the last save"):
                 self._orbax.wait()
+                self._sign()
 
     def close(self) -> None:
         """Waits, and lets go of the folder."""
@@ -122,6 +142,12 @@ class Checkpoints:
         if orbax is not None:
             with self._one_line("cannot finish the last save"):
                 orbax.close()
+                self._sign()
+
+    def _sign(self) -> None:
+        step, self._unsigned = self._unsigned, None
+        if step is not None and (self.folder / str(step)).is_dir():
+            write_digests(self.folder / str(step))
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -136,7 +162,7 @@ class Checkpoints:
         last = policies.LatestN(self._keep)
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics[self.best_by],
-            n=1,
+            n=self._keep_best,
             keep_checkpoints_without_metrics=False,
         )
         return ocp.training.Checkpointer(
@@ -155,40 +181,40 @@ class Checkpoints:
             self._orbax = self._open()
         return list(self._orbax.checkpoints)
 
-    def _resolve(self, which: Which) -> int:
-        steps = self.steps()
-        if not steps:
-            raise CheckpointError(f"{self.folder} holds no checkpoints: train first")
-        if which == "last":
-            return steps[-1]
-        if which == "best":
-            if (best := self.best_step()) is None:
-                raise CheckpointError(
-                    f"{self.folder}: no checkpoint has a {self.best_by} to be the best by; "
-                    f"choose 'last' or a step; there are: {self._there()}"
-                )
-            return best
-        if str(which).isdecimal() and int(which) in steps:
-            return int(which)
-        raise CheckpointError(
-            f"{self.folder} has no checkpoint {which!r}; "
-            f"choose 'best', 'last' or a step; there are: {self._there()}"
-        )
+    def choice(self, which: Which) -> Choice:
+        """The steps and the weights that a name means (train/choice.py)."""
+        try:
+            return choose(which, self.steps(), self._ranked())
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.folder}: {error}") from None
+
+    def _one(self, which: Which) -> int:
+        steps = self.choice(which).steps
+        if len(steps) > 1:
+            raise CheckpointError(f"{self.folder}: only weights have an average, not {which}")
+        return steps[0]
+
+    def _ranked(self) -> list[int]:
+        """The steps with a score, best first, the latest among equals."""
+        scored = [(c.metrics[self.best_by], c.step) for c in self._listed() if c.metrics]
+        return [step for _, step in sorted(scored, reverse=True)]
 
     def _there(self) -> str:
         return ", ".join(map(str, self.steps()))
 
     def _load(self, which: Which, abstract: dict[str, Any]) -> dict[str, Any]:
         self.wait()
-        step = self._resolve(which)
-        with self._one_line(f"step {step} is damaged, choose another of {self._there()}"):
+        step = self._one(which)
+        told = f"step {step} is damaged, choose another of {self._there()}"
+        with self._one_line(told, DamagedError):
+            check_digests(self.folder / str(step), abstract)
             stored = self._orbax.checkpointables_metadata(step).metadata
             for name in abstract.keys() - {"meta"}:
                 _check(f"{self.folder}, step {step}", name, stored, abstract[name])
             return self._orbax.load_checkpointables(step, jax.tree.map(_somewhere, abstract))
 
     @contextmanager
-    def _one_line(self, failure: str) -> Iterator[None]:
+    def _one_line(self, failure: str, kind: type = CheckpointError) -> Iterator[None]:
         """Turns whatever Orbax raises within, also on behalf of its threads, into one line."""
         reason = None
         try:
@@ -196,14 +222,14 @@ class Checkpoints:
         except CheckpointError:
             raise
         except Exception as error:
-            reason, full = _first_line(error), _disk_is_full(error)
+            reason, full = first_line(error), disk_is_full(error)
         if reason is None:
             return
         self._abandon()
         if full:  # and the unfinished save would keep it so
             self._sweep()
             reason = "the disk is full; free some space and run again to resume"
-        raise CheckpointError(f"{self.folder}: {failure}: {reason}")
+        raise kind(f"{self.folder}: {failure}: {reason}")
 
     def _sweep(self) -> None:
         """Removes unfinished saves; Orbax's threads may still be writing to one that is gone."""
@@ -220,9 +246,10 @@ class Checkpoints:
     def _abandon(self) -> None:
         """Lets go of Orbax after an error, which it would repeat; the next call starts afresh."""
         orbax, self._orbax, self._writing = self._orbax, None, False
+        self._unsigned = None
         with suppress(Exception):
             orbax.close()
-        gc.collect()  # while what `_quieten` did still holds
+        gc.collect()  # while what `quieten` did still holds
 
 
 def _parts(state: TrainState) -> dict[str, Any]:
@@ -260,48 +287,3 @@ def _sizes(tree) -> dict[str, tuple[int, ...]]:
     sizes = {jax.tree_util.keystr(path, simple=True, separator="/"): x.shape for path, x in leaves}
     sizes.pop("rng", None)  # a key there, its words here
     return sizes
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and all that it was raised from, groups included."""
-    while error is not None:
-        yield error
-        for inner in getattr(error, "exceptions", ()):
-            yield from _chain(inner)
-        error = error.__cause__ or error.__context__
-
-
-def _disk_is_full(error: Exception) -> bool:
-    # TensorStore writes in C++, and says so in words only.
-    return any(
-        getattr(each, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        or "No space left on device" in str(each)
-        for each in _chain(error)
-    )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
-
-
-def _quieten() -> None:
-    """Orbax tells each failure on stderr, from each of its threads; we raise it, once."""
-    logger = logging.getLogger("absl")
-    if _not_orbax not in logger.filters:
-        logger.addFilter(_not_orbax)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    # A failed load leaves coroutines that nobody awaits and an event loop that others still call.
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    if sys.unraisablehook is not _unraisable:
-        _unraisable.inner, sys.unraisablehook = sys.unraisablehook, _unraisable
-
-
-def _not_orbax(record: logging.LogRecord) -> bool:
-    return "/orbax/" not in record.pathname
-
-
-def _unraisable(unraisable) -> None:
-    if inspect.iscoroutine(unraisable.object) or "loop is closed" in str(unraisable.exc_value):
-        return
-    _unraisable.inner(unraisable)

@@ -198,5 +198,9 @@ def _on_mesh(mesh: Mesh, function: Callable) -> Callable:
         with use_mesh(mesh):
             return function(*args)
 
-    call.jitted = function
+    def compiled(*args):
+        with use_mesh(mesh):
+            return function.lower(*args).compile()
+
+    call.jitted, call.compiled = function, compiled
     return call

@@ -231,13 +231,33 @@ def test_order_follows_seed_and_epoch():
 
 def test_hosts_share_the_rows_of_every_batch():
     pairs = some_pairs()
-    plan = some_plan(pairs, multiple_of=4)
-    whole = take(train_batches(pairs, plan), 9)
-    hosts = [take(train_batches(pairs, plan, shard=(i, 4)), 9) for i in range(4)]
+    plan = some_plan(pairs)
+    whole = take(train_batches(pairs, plan, multiple_of=8), 9)
+    hosts = [take(train_batches(pairs, plan, shard=(i, 4), multiple_of=8), 9) for i in range(4)]
     for batch, *parts in zip(whole, *hosts, strict=True):
         assert same(batch, [np.concatenate(side) for side in zip(*parts, strict=True)])
-    with pytest.raises(ValueError, match="cannot be shared evenly by 3 hosts"):
-        train_batches(pairs, some_plan(pairs, multiple_of=4), shard=(0, 3))
+    with pytest.raises(ValueError, match="of 8 rows are not shared evenly by 3 hosts"):
+        train_batches(pairs, plan, shard=(0, 3), multiple_of=8)
+
+
+@pytest.mark.parametrize("multiple", [2, 8, 64])
+def test_a_mesh_changes_no_batch_but_for_empty_rows(multiple):
+    pairs = some_pairs()
+    plan = some_plan(pairs, multiple_of=1)
+    assert any(bucket.rows % multiple for bucket in plan.buckets)
+    one, many = (take(train_batches(pairs, plan, multiple_of=n), 20) for n in (1, multiple))
+    for alone, batch in zip(one, many, strict=True):
+        for here, there in zip(alone, batch, strict=True):
+            assert len(there) % multiple == 0 and len(there) - len(here) < multiple
+            np.testing.assert_array_equal(there[: len(here)], here)
+            assert not there[len(here) :].any()
+
+
+def test_large_batches_are_shared_evenly_by_eight():
+    plan = some_plan(some_pairs(3000), tokens_per_batch=3000, multiple_of=3)
+    assert all(bucket.rows % 24 == 0 for bucket in plan.buckets)
+    small = some_plan(some_pairs(), multiple_of=1).buckets
+    assert any(bucket.rows % 8 for bucket in small)
 
 
 @pytest.mark.parametrize("extra", [[], [(0, 0), (0, 4), (500, 2), (2, 700)]])

@@ -107,7 +107,9 @@ def test_mistakes_with_a_trained_run_end_in_one_line(run, tmp_path):
         assert message in refused("translate", here, flag, stdin="a\n")
     assert "--n_best has no meaning here" in refused("evaluate", here, "--split=test", "--n_best=2")
     assert "--max_input=split:²" in refused("translate", here, "--max_input=split:²", stdin="a\n")
-    assert "--checkpoint=²" in refused("translate", here, "--checkpoint=²", stdin="a\n")
+    assert "no checkpoint '²'; choose best" in refused(
+        "translate", here, "--checkpoint=²", stdin="a\n"
+    )
     assert "cannot be written to" in refused("translate", here, f"--output={tmp_path}", stdin="a\n")
     nowhere = f"--output={tmp_path}/no/folder/out"
     assert "there is no folder" in refused("translate", here, nowhere, stdin="a\n")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,20 @@ def test_sigterm_saves_and_ends_well_and_the_run_goes_on_bit_for_bit(run, text, 
     same(folder, whole)
 
 
+def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(run, text, tmp_path):
+    whole, *_ = run
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (large,) = sorted((folder / "checkpoints/30/params").rglob("d/*"))[:1]
+    content = bytearray(large.read_bytes())
+    content[len(content) // 2] ^= 1
+    large.write_bytes(content)
+    code, _, err = heed("train", *train_args(text, folder))
+    assert code == 0 and "going on from step 15" in err, err
+    assert "warning: " in err and "step 30 is damaged" in err
+    same(folder, whole)
+
+
 def test_a_grace_period_that_is_too_short_is_told(text, tmp_path):
     it = started(*train_args(text, tmp_path / "run", "train.grace_seconds=0.0"))
     until(has_event(tmp_path / "run", 5))
@@ -128,8 +143,12 @@ def test_two_runs_in_one_folder_are_refused(run, text):
 def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, monkeypatch):
     calls, real = [], course.compile_train_step
     plans, batches = [], course.train_batches
-    told_of = lambda pairs, plan, step: plans.append((step, plan)) or batches(pairs, plan, step)  # noqa: E731
-    monkeypatch.setattr(course, "train_batches", told_of)
+
+    def recorded(pairs, plan, step, **options):
+        plans.append((step, plan))
+        return batches(pairs, plan, step, **options)
+
+    monkeypatch.setattr(course, "train_batches", recorded)
 
     def diverging(*args, **options):
         step = real(*args, **options)
@@ -151,6 +170,7 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
     assert [e["step"] for e in events if e["split"] == "train"] == [5, 10, 15, 20, 25, 30]
     (start, plan), (again, other) = plans
     assert (start, again) == (0, 15)
-    pairs = [[plan[step][1].tolist() for step in range(14, 21)] for plan in (plan, other)]
+    epoch = range(2 * plan.batches_per_epoch, 3 * plan.batches_per_epoch)
+    pairs = [[plan[step][1].tolist() for step in epoch] for plan in (plan, other)]
     assert pairs[0] != pairs[1]  # in another order, but an epoch of the same pairs
     assert [sorted(itertools.chain.from_iterable(each)) for each in pairs] == [[*range(120)]] * 2

@@ -133,6 +133,26 @@ def test_evaluation_is_json_and_agrees_with_training(run, text):
     assert json.loads(greedy)["bleu"] == json.loads(narrow)["bleu"]
 
 
+def test_checkpoints_are_scored_side_by_side(run):
+    workdir, *_ = run
+    names = ["last", "best", "average:2", "average:15+30", "30"]
+    here = f"--workdir={workdir}", "--split=valid", f"--checkpoint={','.join(names)}"
+    code, out, err = heed("evaluate", *here)
+    assert code == 0, err
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [f["weights"] for f in found] == names
+    assert found[0]["checkpoint"] == found[4]["checkpoint"] == 30
+    assert found[2]["checkpoint"] == found[3]["checkpoint"] == [15, 30]
+    assert found[0]["chrf"] == found[4]["chrf"] and found[2]["chrf"] == found[3]["chrf"]
+    mean = f"--workdir={workdir}", "--checkpoint=average:2"
+    code, translated, _ = heed("translate", *mean, stdin="red cat\n")
+    assert code == 0 and translated.count("\n") == 1
+    assert "holds no ema" in refused("translate", here[0], "--checkpoint=ema", stdin="a\n")
+    assert "average:9 needs 9 checkpoints but there are 2: raise train.keep" in refused(
+        "translate", here[0], "--checkpoint=average:9", stdin="a\n"
+    )
+
+
 def test_attention_is_drawn(run, tmp_path):
     workdir, *_ = run
     args = f"--workdir={workdir}", "--text=two red dog", f"--output={tmp_path}/maps"

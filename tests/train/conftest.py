@@ -82,3 +82,8 @@ def bits():
         return np.asarray(jax.random.key_data(x) if typed else x)
 
     return lambda tree: jax.tree.map(leaf, tree)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "run" / "checkpoints"

@@ -143,6 +143,14 @@ def test_padding_changes_neither_loss_nor_update(tiny, batch_of, bits):
     assert told_a.updates == 1
 
 
+def test_empty_rows_change_nothing_dropout_included(tiny, batch_of, bits):
+    task, batch = tiny(ONE), batch_of(0)
+    more = Batch(*(np.pad(x, ((0, 16), (0, 0)), constant_values=PAD) for x in batch))
+    (a, told_a), (b, told_b) = (bits(task.step(task.fresh(), x)) for x in (batch, more))
+    close(told_a._replace(slots=0), told_b._replace(slots=0), rtol=1e-5)
+    close(a.ema, b.ema, atol=1e-4)
+
+
 def test_a_batch_of_nothing_is_no_disaster(tiny, batch_of):
     task = tiny(ONE)
     state, metrics = task.step(task.fresh(), jax.tree.map(np.zeros_like, batch_of(0)))

@@ -1,0 +1,50 @@
+"""What a dry run tells is what a run takes."""
+
+import json
+import re
+from dataclasses import replace
+
+import jax
+import pytest
+
+from experiments.config import MeshConfig
+from experiments.dry_run import describe
+from experiments.run import prepare
+from tests.experiments.commands import heed, small_experiment, train_args
+from train.state import create_state
+
+
+@pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 4, 2)])
+def test_bytes_are_those_that_a_device_holds(text, tmp_path, mesh):
+    experiment = replace(small_experiment(text, ema=0.9), mesh=MeshConfig(*mesh))
+    t = prepare(experiment, tmp_path / "no")
+    told = describe(t)
+    assert not (tmp_path / "no").exists()
+    state = create_state(t.model, t.tx, jax.random.key(0), t.mesh, ema=True)
+    here = lambda tree: sum(  # noqa: E731
+        leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree)
+    )
+    memory = told["bytes_per_device"]
+    assert memory["parameters"] == memory["average"] == here(state.params)
+    assert memory["optimizer"] == here(state.opt_state)
+    assert memory["activations"] > memory["parameters"]  # the gradients are among them
+    assert memory["all"] == sum(value for name, value in memory.items() if name != "all")
+    assert told["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert told["mesh"] == dict(zip(("data", "fsdp", "tensor"), mesh, strict=True))
+    assert all(batch["rows"] % (mesh[0] * mesh[1]) == 0 for batch in told["batches"])
+
+
+def test_the_command_writes_nothing_and_tells_what_the_run_will(run, text, tmp_path):
+    _, _, err = run
+    code, out, _ = heed("train", *train_args(text, tmp_path / "no"), "--dry_run")
+    assert code == 0 and not (tmp_path / "no").exists()
+    told = json.loads(out)
+    assert f"{told['parameters']:,} parameters" in err
+    shapes = ", ".join(f"{b['rows']}x({b['source']}, {b['target']})" for b in told["batches"])
+    assert shapes in err and told["compilations"] == len(told["batches"])
+    assert int(re.search(r"(\d+) batches an epoch", err)[1]) == told["steps_per_epoch"]
+    assert (
+        0
+        < told["tokens_per_step"]
+        < sum(b["rows"] * (b["source"] + b["target"]) for b in told["batches"])
+    )

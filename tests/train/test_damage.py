@@ -1,0 +1,198 @@
+"""What could not be written or read is told in one line, and its neighbours are whole."""
+
+import errno
+import json
+import os
+import shutil
+import threading
+
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from tests.train.states import META, make_state, same, shapes
+from train.checkpoint import CheckpointError, Checkpoints
+
+
+def one_line(error, capfd):
+    assert "\n" not in str(error.value)
+    out, err = capfd.readouterr()
+    assert out + err == ""
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(width=16), "w is (4, 8) there and (4, 16) here"),
+        (dict(sgd=True), "opt_state/0/count is () there and absent here"),
+        (dict(ema=True), "holds no ema"),
+    ],
+    ids=str,
+)
+def test_a_state_of_another_run_is_refused(folder, capfd, change, words):
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, make_state(ema=False), META)
+        with pytest.raises(CheckpointError) as error:
+            checkpoints.restore(1, shapes(make_state(**{"ema": False} | change)))
+    assert words in one_line(error, capfd) and "step 1" in str(error.value)
+
+
+def shorten(path):
+    path.write_bytes(path.read_bytes()[:10])
+
+
+@pytest.mark.parametrize("damage", [shorten, os.remove], ids=["shortened", "removed"])
+@pytest.mark.parametrize("part", ["d/*", "ocdbt.process_0/d/*", "manifest.ocdbt", "_METADATA"])
+def test_a_damaged_checkpoint_is_refused_and_its_neighbour_is_whole(
+    folder, bits, capfd, part, damage
+):
+    state = make_state(width=2048)  # too large to lie in the index itself
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, state, META)
+        checkpoints.save(2, state, META)
+    for path in (folder / "2" / "params").glob(part):
+        damage(path)
+    with Checkpoints(folder) as checkpoints:
+        with pytest.raises(CheckpointError) as error:
+            checkpoints.restore(2, shapes(state))
+        assert "step 2 is damaged, choose another of 1, 2" in one_line(error, capfd)
+        same(bits(checkpoints.restore(1, shapes(state))), bits(state))
+
+
+class Full:
+    """In the place of Orbax's writer: the disk is full, in one of the ways that it tells so."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, *_args, **_kwargs):
+        raise self.error
+
+
+def chained():
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("save failed") from error
+    except RuntimeError as error:
+        return error
+
+
+FULL = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+    ValueError("RESOURCE_EXHAUSTED: Failed to write: No space left on device\nsecond line"),
+    chained(),
+    ExceptionGroup("two threads failed", [KeyError("x"), OSError(errno.ENOSPC, "full")]),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("thread", [False, True], ids=["at once", "in the background"])
+def test_a_full_disk_is_one_line_and_earlier_checkpoints_are_whole(
+    folder, bits, capfd, monkeypatch, error, thread
+):
+    state = make_state()
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, state, META)
+        checkpoints.wait()
+        half = folder / "2.orbax-checkpoint-tmp"
+        half.mkdir()
+        orbax, idle = ocp.training.Checkpointer, lambda *_args, **_kwargs: None
+        with monkeypatch.context() as patch:
+            patch.setattr(orbax, "save_checkpointables_async", idle if thread else Full(error))
+            patch.setattr(orbax, "wait", Full(error) if thread else idle)
+            with pytest.raises(CheckpointError) as raised:
+                checkpoints.save(2, state, META)
+                checkpoints.wait()
+            checkpoints.wait()  # it is told once
+        assert "disk is full" in one_line(raised, capfd)
+        assert not half.exists()  # it would go on filling the disk
+    with Checkpoints(folder) as checkpoints:
+        same(bits(checkpoints.restore("last", shapes(state))), bits(state))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "where"),
+    [
+        (os, "rename", "threads"),  # what gives a finished save its name
+        (json, "dumps", "threads"),  # what describes it
+        (json, "dumps", "anywhere"),
+    ],
+)
+def test_an_error_within_orbax_is_raised_once(
+    folder, bits, capfd, caplog, monkeypatch, module, name, where
+):
+    state, works = make_state(), getattr(module, name)
+    failed = []
+
+    def fail(*args, **options):
+        if where == "threads" and threading.current_thread() is threading.main_thread():
+            return works(*args, **options)
+        failed.append(name)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, state, META)
+        checkpoints.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fail)
+            with pytest.raises(CheckpointError) as error:
+                checkpoints.save(2, state, META)
+                checkpoints.wait()
+        assert failed and "disk is full" in one_line(error, capfd)
+        assert not [each for each in caplog.records if "/orbax/" in each.pathname]
+        assert checkpoints.steps() == [1]
+        checkpoints.save(3, state, META)  # the disk was given room
+    assert sorted(os.listdir(folder)) == ["1", "3"]
+    with Checkpoints(folder) as checkpoints:
+        same(bits(checkpoints.restore("last", shapes(state))), bits(state))
+
+
+def test_a_late_writer_leaves_nothing_unfinished(tmp_path):
+    unfinished = tmp_path / "7.orbax-checkpoint-tmp" / "rest"
+    unfinished.mkdir(parents=True)
+    late = threading.Timer(0.15, lambda: unfinished.mkdir(parents=True, exist_ok=True))
+    late.start()
+    Checkpoints(tmp_path)._sweep()
+    late.join()
+    assert not any(tmp_path.iterdir())
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, os.remove], ids=["cut", "flipped", "missing"])
+def test_whatever_file_of_the_newest_is_damaged_the_one_before_is_used(folder, bits, capfd, damage):
+    """Each file in turn."""
+    old, new = make_state(1.0), make_state(2.0)
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, old, META)
+        checkpoints.save(2, new, META)
+    keep = folder.parent / "keep"
+    shutil.copytree(folder / "2", keep)
+    files = [path.relative_to(keep) for path in sorted(keep.rglob("*")) if path.is_file()]
+    assert len(files) > 10
+    for file in files:
+        damage(folder / "2" / file)
+        with Checkpoints(folder) as checkpoints:
+            found, meta, damaged = checkpoints.restore_newest(shapes(old))
+        assert meta == META, file
+        if file.name == "digests.json" or not damaged:  # what is not read does no harm
+            assert not damaged or "step 2 is damaged" in damaged[0]
+            same(bits(found), bits(old if damaged else new))
+        else:
+            (line,) = damaged
+            assert "step 2 is damaged" in line and "\n" not in line, file
+            same(bits(found), bits(old))
+        shutil.rmtree(folder / "2")
+        shutil.copytree(keep, folder / "2")
+    assert "".join(capfd.readouterr()) == ""

@@ -1,0 +1,55 @@
+"""What Orbax says in many lines and from many threads, as one line."""
+
+import errno
+import inspect
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and all that it was raised from, groups included."""
+    while error is not None:
+        yield error
+        for inner in getattr(error, "exceptions", ()):
+            yield from _chain(inner)
+        error = error.__cause__ or error.__context__
+
+
+def disk_is_full(error: Exception) -> bool:
+    """Whether that is what the error comes from."""
+    # TensorStore writes in C++, and says so in words only.
+    return any(
+        getattr(each, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        or "No space left on device" in str(each)
+        for each in _chain(error)
+    )
+
+
+def first_line(error: Exception) -> str:
+    """What the error says, briefly."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
+
+
+def quieten() -> None:
+    """Orbax tells each failure on stderr, from each of its threads; we raise it, once."""
+    logger = logging.getLogger("absl")
+    if _not_orbax not in logger.filters:
+        logger.addFilter(_not_orbax)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    # A failed load leaves coroutines that nobody awaits and an event loop that others still call.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    if sys.unraisablehook is not _unraisable:
+        _unraisable.inner, sys.unraisablehook = sys.unraisablehook, _unraisable
+
+
+def _not_orbax(record: logging.LogRecord) -> bool:
+    return "/orbax/" not in record.pathname
+
+
+def _unraisable(unraisable) -> None:
+    if inspect.iscoroutine(unraisable.object) or "loop is closed" in str(unraisable.exc_value):
+        return
+    _unraisable.inner(unraisable)
