@@ -29,7 +29,9 @@ class Embedding(nn.Module):
 
     def __call__(self, tokens: Array) -> Array:
         """Embed and scale by sqrt(D): ids [...,T] -> [...,T,D]."""
-        rows = jnp.take(self.table.astype(self.config.dtype), tokens, axis=0)
+        # Under fsdp whole rows are gathered, as of any parameter, not parts of all activations.
+        table = constrain(self.table.astype(self.config.dtype), "vocab", None)
+        rows = jnp.take(table, tokens, axis=0)
         return constrain(rows * math.sqrt(self.config.d_model), "batch", "length", None)
 
     def logits(self, x: Array) -> Array:

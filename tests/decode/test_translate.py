@@ -1,5 +1,6 @@
 """Sentences in, sentences out: the same whatever the batch, the devices and the company."""
 
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -13,6 +14,7 @@ from data.batch import EOS
 from decode.batching import split_text
 from decode.force import force_pairs, score_pairs
 from decode.options import InputError, SearchOptions
+from decode.pieces import Request
 from decode.translate import Translator
 from model import Transformer
 from model.sharding import make_mesh
@@ -39,6 +41,18 @@ def test_eight_devices_translate_as_one(params, vocabulary):
     text = sentences(10)
     one = translator(params, vocabulary).hypotheses(text)
     same(one, translator(params, vocabulary, mesh=make_mesh(8, 1, 1)).hypotheses(text))
+
+
+def test_no_device_waits_for_another_while_it_searches(params, vocabulary):
+    eight = translator(params, vocabulary, mesh=make_mesh(8, 1, 1))
+    ids = np.full((8, 16), EOS, np.int32)
+    numbers = np.ones(8, np.int32)
+    nothing = np.zeros((8, 0), np.int32), np.zeros((8, 0, 0), np.int32)
+    owners = np.zeros((8, 2), np.int32)
+    asked = Request(ids, numbers, *nothing, numbers.astype(np.uint32), owners)
+    program = eight._search.lower(eight.weights, asked, max_length=16).compile().as_text()
+    assert "while" in program
+    assert not re.search("all-(reduce|gather|to-all)|reduce-scatter|collective-permute", program)
 
 
 SEARCHES = {
