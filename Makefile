@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint
+.PHONY: demo test lint faults
 
 demo: .venv/installed
 	$(BIN)/python -m experiments.train --config=experiments/configs/demo.py --workdir=runs/demo
@@ -17,6 +17,9 @@ test: .venv/installed
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+faults: .venv/installed
+	$(BIN)/python -m benchmarks.faults
 
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -86,7 +86,8 @@ def _start(name: str, precision: str) -> subprocess.Popen:
 def _answer(name: str, process: subprocess.Popen) -> dict:
     line = process.stdout.readline()
     if not line:
-        sys.exit(f"{name} ended without a result; with peers, install .[bench]")
+        hint = "" if name == "heed" else ": peers need pip install -e .[bench]"
+        sys.exit(f"{name} ended without a result{hint}")
     return json.loads(line)
 
 

@@ -83,6 +83,8 @@ class SearchOptions:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise InputError(f"--{name}={value} must be from {least} to {most}")
+        if not all(self.banned):
+            raise InputError("a banned sequence has no ids")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -102,7 +104,7 @@ class SearchOptions:
         if self.method == "sample" and self.samples > self.n_best:
             raise InputError(
                 f"--samples={self.samples} draws more than --n_best={self.n_best} returns: "
-                "make them equal"
+                "make them equal, or use --method=mbr for the best of them"
             )
         if self.method == "mbr" and self.samples == 1:
             raise InputError("--method=mbr compares samples, and --samples is 1: raise it")
@@ -144,7 +146,7 @@ class SearchOptions:
         if self.max_length:
             limits.append(self.max_length)
         if self.max_ratio:
-            limits.append(int(self.max_ratio * (source + 1)))
+            limits.append(int(round(self.max_ratio * (source + 1), 6)))  # 0.29 * 100 is 29
         return max(1, min(limits))
 
 

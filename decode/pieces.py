@@ -100,7 +100,10 @@ class InputPolicy:
                 f"line {line} has {len(ids)} tokens, more than --max_input=refuse:{self.size} "
                 f"allows: shorten it, or use --max_input=split:{self.size}"
             )
-        return list(split_text(text, lambda part: len(_encode(part, tokenizer)) <= self.size))
+        try:
+            return list(split_text(text, lambda part: len(_encode(part, tokenizer)) <= self.size))
+        except InputError as error:
+            raise InputError(f"line {line}: {error}") from None
 
 
 def cut(
@@ -158,8 +161,8 @@ def _phrases(
 ) -> list[list[int]]:
     if texts and (options.method != "beam" or options.groups > 1):
         raise InputError(
-            "required phrases are for --method=beam with --groups=1: no other search finds its "
-            "way to them"
+            "required phrases (--require, --require_file) are for --method=beam with --groups=1: "
+            "no other search finds its way to them"
         )
     phrases = []
     for text in dict.fromkeys(texts):
@@ -205,6 +208,16 @@ def spelled(what: str, text: str, tokenizer: Tokenizer) -> list[int]:
             "characters that the vocabulary was learned from"
         )
     return ids
+
+
+def spellings(what: str, text: str, tokenizer: Tokenizer) -> list[list[int]]:
+    """The ids that spell `text` after a space and, if it begins with no letter, after a word."""
+    found = [spelled(what, text, tokenizer)]
+    if not text.strip()[0].isalnum():
+        stem, joined = (_encode(start, tokenizer) for start in ("a", f"a{text.strip()}"))
+        if joined[: len(stem)] == stem and len(joined) > len(stem):
+            found.append(joined[len(stem) :])
+    return found
 
 
 def _encode(text: str, tokenizer: Tokenizer) -> list[int]:

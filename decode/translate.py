@@ -93,10 +93,11 @@ class Translator:
                 f"{model.config.target_vocab}"
             )
         models = [(model, params), *others]
-        sizes = {m.config.target_vocab for m, _ in models}
+        sizes = sorted({(m.config.vocab_size, m.config.target_vocab) for m, _ in models})
         if len(sizes) > 1:
             raise InputError(
-                f"an ensemble's models share one vocabulary, but these have {sorted(sizes)} words"
+                "an ensemble's models share one vocabulary, but these have (source, target) sizes "
+                f"{', '.join(map(str, sizes))}"
             )
         # There is no position beyond a learned table.
         self.max_output = min(filter(None, (m.config.longest for m, _ in models)), default=None)
@@ -152,11 +153,15 @@ class Translator:
         sentence over `max_input` tokens where these are refused, and for a prefix or a phrase that
         the sentence's length limit has no room for or that the vocabulary cannot spell.
         """
+        prefixes = prefixes or [""] * len(sentences)
+        required = required or [()] * len(sentences)
+        if not len(sentences) == len(prefixes) == len(required):
+            raise InputError("each sentence has one prefix and one list of required phrases")
         pieces = list(
             cut(
                 sentences,
-                prefixes or [""] * len(sentences),
-                required or [()] * len(sentences),
+                prefixes,
+                required,
                 vocabulary=self.vocabulary,
                 policy=self.policy,
                 options=self.options,

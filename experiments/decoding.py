@@ -7,7 +7,7 @@ from absl import flags
 
 from data.corpus import DataError
 from decode.options import METHODS, PENALTIES, STOPPING, InputError, SearchOptions
-from decode.pieces import spelled
+from decode.pieces import spellings
 from decode.translate import Translator
 from decode.weights import PRECISIONS
 from experiments import loading
@@ -32,8 +32,9 @@ TOKENS_PER_BATCH = flags.DEFINE_integer(
 ENSEMBLE = flags.DEFINE_list(
     "ensemble",
     [],
-    "More runs, DIR or DIR:CHECKPOINT each (best, last or a step): the mean of all models' "
-    "probabilities. One vocabulary. Alignments are --workdir's model's.",
+    "More runs, DIR or DIR:CHECKPOINT each, named as for --checkpoint, whose (first) name is the "
+    "default: the mean of all models' probabilities. One vocabulary. Alignments are --workdir's "
+    "model's.",
 )
 PRECISION = flags.DEFINE_enum(
     "precision",
@@ -42,7 +43,10 @@ PRECISION = flags.DEFINE_enum(
     "Of the weights' matrices: bfloat16 or int8 are faster and a little less exact.",
 )
 BAN = flags.DEFINE_multi_string(
-    "ban", [], "A word or phrase, as after a space, that no output contains; repeatable."
+    "ban",
+    [],
+    "A word or phrase that no output contains, spelled as after a space, or punctuation anywhere; "
+    "repeatable.",
 )
 N_BEST = flags.DEFINE_integer(
     "n_best", None, "Hypotheses a sentence, for --format=jsonl; default: 1."
@@ -81,8 +85,15 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
     flags.DEFINE_enum("utility", None, ("chrf", "bleu"), "Likeness in --method=mbr."),
     N_BEST,
     flags.DEFINE_integer("min_length", None, "Fewest tokens of an output, its end included."),
-    flags.DEFINE_integer("max_length", None, "Most tokens of an output, its end included."),
-    flags.DEFINE_float("max_ratio", None, "Most tokens of an output, as a ratio to the source's."),
+    flags.DEFINE_integer(
+        "max_length",
+        None,
+        "Most tokens of an output, its end included; default: 0, no such limit. Of the three "
+        "limits the lowest holds.",
+    ),
+    flags.DEFINE_float(
+        "max_ratio", None, "Most tokens, as a ratio to the source's; default: 0, no such limit."
+    ),
     flags.DEFINE_integer("extra_length", None, "Most tokens more than the source; default: 50."),
     flags.DEFINE_integer("no_repeat_ngrams", None, "No N tokens in a row occur twice; 0: may."),
     flags.DEFINE_float(
@@ -97,9 +108,10 @@ def _other(name: str, trained) -> tuple:
     """The model and parameters that one item of --ensemble names."""
     from experiments import workdir
 
-    folder, _, checkpoint = name.rpartition(":")
-    if not folder or Path(name).is_dir():
-        folder, checkpoint = name, CHECKPOINT.value
+    # A folder's name may have colons of its own, and so may a checkpoint's.
+    ends = [at for at, letter in enumerate(name) if letter == ":"] + [len(name)]
+    end = max((at for at in ends if Path(name[:at]).is_dir()), default=len(name))
+    folder, checkpoint = name[:end], name[end + 1 :] or CHECKPOINT.value.split(",")[0]
     try:
         other = workdir.load(Path(folder), checkpoint)
     except (ConfigError, DataError, CheckpointError) as error:
@@ -127,7 +139,7 @@ def make_translator(trained, watch=None) -> Translator:
     options.refuse_idle(given)
     if BAN.value:
         target = trained.vocabulary.target
-        banned = tuple(tuple(spelled("--ban:", text, target)) for text in BAN.value)
+        banned = tuple(tuple(i) for text in BAN.value for i in spellings("--ban:", text, target))
         options = replace(options, banned=banned)
     others = [_other(name, trained) for name in ENSEMBLE.value]
     return Translator(

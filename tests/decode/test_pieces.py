@@ -6,7 +6,7 @@ import pytest
 from data.batch import EOS, UNK
 from data.tokenizer import Tokenizer, Vocabulary
 from decode.options import InputError, SearchOptions
-from decode.pieces import InputPolicy, cut, request, room
+from decode.pieces import InputPolicy, cut, request, room, spellings
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,18 @@ def test_a_phrase_that_the_prefix_holds_needs_no_room(vocabulary):
         pieces(vocabulary, *asked[:2], [["green"]], max_length=limit)
 
 
+def test_a_ban_of_punctuation_is_of_it_after_words_too():
+    tokenizer = Tokenizer.learn(["a cat, a dog, and a bird."] * 9, 290)
+    spell = lambda text: spellings("--ban:", text, tokenizer)  # noqa: E731
+    (word,) = spell("cat")
+    assert word == tokenizer.encode(["cat"])[0]
+    alone, after = spell(",")
+    assert alone == tokenizer.encode([","])[0]
+    written = tokenizer.encode(["a dog, a cat"])[0]
+    assert any(written[at : at + len(after)] == after for at in range(len(written)))
+    assert not any(written[at : at + len(alone)] == alone for at in range(len(written)))
+
+
 def test_equal_sentences_get_equal_seeds_whatever_blanks_surround_them(vocabulary):
     one, same, other = pieces(vocabulary, ["a book", " a book \r", "a green book"])
     assert one.seed == same.seed != other.seed
@@ -91,7 +103,10 @@ def test_equal_sentences_get_equal_seeds_whatever_blanks_surround_them(vocabular
         (dict(policy="split:00"), "--max_input=split:00 is not"),
         (dict(prefixes=["", "x"]), "line 2: the prefix 'x' cannot be spelled"),
         (dict(required=[[], ["a"]], policy="split:9"), "line 2 would be translated in"),
-        (dict(required=[[], ["a"]], method="greedy"), "required phrases are for --method=beam"),
+        (
+            dict(required=[[], ["a"]], method="greedy"),
+            r"required phrases \(--require, --require_file\) are for --method=beam",
+        ),
         (dict(required=[[], ["a"]], groups=2), "with --groups=1"),
         (
             dict(required=[["a green book"], []], banned="green"),
@@ -110,6 +125,7 @@ def test_equal_sentences_get_equal_seeds_whatever_blanks_surround_them(vocabular
             "line 1: 'a book a book' is required, but it repeats",
         ),
         (dict(policy="refuse:1"), r"line 1 has \d tokens, more than --max_input=refuse:1"),
+        (dict(policy="split:1"), "line 1: --max_input is too small for the single character"),
         (dict(policy="split:no"), "--max_input=split:no is not"),
     ],
 )

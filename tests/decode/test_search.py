@@ -91,6 +91,7 @@ SAMPLES = {
         [T.repetition_penalty(2.0), T.temperature(1.5), T.top_k(9), T.top_p(0.8), T.min_p(0.05)],
     ),
 }
+USUAL = dict(stopping=first(), normalise=gnmt(0.6))
 SRC = jnp.array([[5, 6, 7, EOS], [280, EOS, 0, 0], [9, 290, 291, EOS]], jnp.int32)
 LIMITS = jnp.array([12, 9, 12], jnp.int32)
 
@@ -104,17 +105,17 @@ def undecided():
     return params
 
 
-def fast(params, **options):
+def fast(params, config=CONFIG, **options):
     nothing = jnp.zeros((3, 0), jnp.int32), jnp.zeros((3, 0, 0), jnp.int32)
     options = SearchOptions(**options)
-    args = [CONFIG], [pack(CONFIG, params)], SRC, LIMITS, *nothing
+    args = [config], [pack(config, params)], SRC, LIMITS, *nothing
     keys = jax.random.split(jax.random.key(options.seed), 3)
     return jax.jit(partial(search, *args, options=options, max_length=12))(keys)
 
 
-def plain(params, find, width, chain=(), **how):
+def plain(params, find, width, chain=(), config=CONFIG, **how):
     """The same by the plain step over the model itself, and a cache that has all its room."""
-    model = Transformer(CONFIG)
+    model = Transformer(config)
     apply = partial(model.apply, {"params": params})
     cross = apply(apply(SRC, method="encode"), method="cross_kv")
     transform = T.chain(*chain) if chain else None
@@ -122,7 +123,7 @@ def plain(params, find, width, chain=(), **how):
     run = partial(find, step, transform=transform)
     how = dict(eos=EOS, max_length=12) | how
     how |= {"width": width} if find is sample else {"beam_size": width}
-    cache = empty_cache(CONFIG, (3, width), 12)
+    cache = empty_cache(config, (3, width), 12)
     return jax.jit(lambda cache: run(cache, jnp.full(3, BOS, jnp.int32), LIMITS, **how))(cache)
 
 
@@ -139,12 +140,18 @@ def test_an_option_of_beam_search_does_what_it_does_in_the_plain_one(undecided, 
     options, chain, how = BEAMS[name]
     width = options.get("beam_size", 4)
     find = diverse_beam_search if "groups" in how else beam_search
-    usual = dict(stopping=first(), normalise=gnmt(0.6))
     found = fast(undecided, **options)
-    as_one(found, plain(undecided, find, width, chain, **usual | how))
+    as_one(found, plain(undecided, find, width, chain, **USUAL | how))
     if name not in ("first", "wide"):  # it does something
         usual = fast(undecided, alpha=options.get("alpha", 0.6))
         assert not np.allclose(found.scores, usual.scores, atol=1e-3)
+
+
+def test_a_large_vocabulary_is_searched_through_its_blocks_alike():
+    """As many blocks as real ones have: in the others' all are looked through."""
+    config = replace(CONFIG, vocab_size=2300)
+    params = parameters(config, 1.5)
+    as_one(fast(params, config), plain(params, beam_search, 4, config=config, **USUAL))
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -165,6 +172,7 @@ def test_the_options_bound_an_outputs_length():
     limit = lambda source, longest=None, **options: SearchOptions(**options).limit(source, longest)  # noqa: E731
     assert limit(7) == 57 and limit(7, extra_length=3) == 10 and limit(7, longest=20) == 20
     assert limit(7, max_length=5) == 5 and limit(7, max_ratio=1.0) == 8  # its EOS counts as well
+    assert limit(99, max_ratio=0.29) == 29  # whatever floats say
     assert limit(7, max_ratio=0.5) == 4 and limit(1, max_ratio=0.1) == 1
 
 
@@ -217,9 +225,7 @@ def test_bad_options_are_named(params, vocabulary, options, message):
 
 def test_an_ensemble_of_other_vocabularies_is_refused(params, vocabulary):
     other = replace(CONFIG, vocab_size=320)
-    with pytest.raises(
-        InputError, match=r"share one vocabulary, but these have \[300, 320\] words"
-    ):
+    with pytest.raises(InputError, match=r"share one vocabulary, .* \(300, 300\), \(320, 320\)"):
         translator(params, vocabulary, others=[(Transformer(other), parameters(other))])
 
 

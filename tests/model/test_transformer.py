@@ -1,7 +1,7 @@
 """Every variant of the model: one layer code, many uses, the same answers."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import flax.linen as nn
 import jax
@@ -44,37 +44,44 @@ SRC = jnp.array([[5, 6, 7, 2, 0], [9, 2, 0, 0, 0]], jnp.int32)
 TGT = jnp.array([[1, 5, 6, 7, 8], [1, 8, 9, 10, 11]], jnp.int32)
 
 
+@cache
 def make(**changes):
     config = replace(SMALL, **changes)
     model = Transformer(config)
-    # Larger than at the start, so that every part shows in the logits.
-    params = nn.unbox(model.init(jax.random.key(0), SRC, TGT))["params"]
-    noise = lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
-    return model, {"params": jax.tree.map(noise, params)}
+
+    @jax.jit
+    def init():
+        # Larger than at the start, so that every part shows in the logits.
+        params = nn.unbox(model.init(jax.random.key(0), SRC, TGT))["params"]
+        noise = lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
+        return jax.tree.map(noise, params)
+
+    return model, {"params": init()}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_cached_steps_equal_teacher_forcing(variant):
     model, variables = make(**VARIANTS[variant])
     tolerance = 0.1 if variant.endswith("float16") else 1e-5
-    whole = model.apply(variables, SRC, TGT)
+    apply = jax.jit(model.apply, static_argnames="method")
+    whole = apply(variables, SRC, TGT)
     assert whole.dtype == jnp.float32 and whole.shape == (2, 5, model.config.target_vocab)
-    memory = model.apply(variables, SRC, method="encode")
-    cross = model.apply(variables, memory, method="cross_kv")
-    decode = jax.jit(partial(model.apply, method="decode"))
+    memory = apply(variables, SRC, method="encode")
+    cross = apply(variables, memory, method="cross_kv")
+    decode = partial(apply, method="decode")
     for prefix in range(1, 6):  # prefill that many at once, then step
-        cache, parts = empty_cache(model.config, (2,), 7), []
+        past, parts = empty_cache(model.config, (2,), 7), []
         for start, end in [(0, prefix)] + [(i, i + 1) for i in range(prefix, 5)]:
-            logits, cache = decode(variables, TGT[:, start:end], cross, SRC != 0, cache, start)
+            logits, past = decode(variables, TGT[:, start:end], cross, SRC != 0, past, start)
             parts.append(logits)
         np.testing.assert_allclose(jnp.concatenate(parts, 1), whole, atol=tolerance)
 
     # Beams: an axis of their own on the cache, none on the source's keys and values.
     beams = jnp.stack([TGT, TGT[:, ::-1]], 1)
-    cache = empty_cache(model.config, (2, 2), 6)
-    logits, _ = model.apply(variables, beams, cross, SRC != 0, cache, 0, method="decode")
+    past = empty_cache(model.config, (2, 2), 6)
+    logits, _ = decode(variables, beams, cross, SRC != 0, past, 0)
     np.testing.assert_allclose(logits[:, 0], whole, atol=tolerance)
-    other = model.apply(variables, SRC, TGT[:, ::-1])
+    other = apply(variables, SRC, TGT[:, ::-1])
     np.testing.assert_allclose(logits[:, 1], other, atol=tolerance)
 
 

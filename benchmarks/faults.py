@@ -1,0 +1,305 @@
+"""What may befall a run, tried one by one: a line of JSON for each case.
+
+    python -m benchmarks.faults [--kills=10]
+
+{"case": what was done to it, "happened": what it did, "lost": what differs from a run that nothing
+befell: "nothing", or what; "not tried" says why not}. Exits with 1 where something was lost.
+A small model trains for 200 steps on made-up text, on this machine's CPU, in a temporary folder.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from absl import app, flags
+
+KILLS = flags.DEFINE_integer("kills", 10, "How many random moments to kill the run at.", 1)
+ROOT = Path(__file__).parent.parent
+SETTINGS = """
+    model.encoder_layers=1 model.decoder_layers=1 model.d_model=32 model.d_ff=64 model.num_heads=4
+    model.dropout=0.1 data.vocab_size=300 data.tokens_per_batch=400 data.num_buckets=2
+    optimizer.schedule=constant optimizer.learning_rate=0.003 optimizer.warmup_steps=5
+    train.num_steps=200 train.eval_every=100 train.checkpoint_every=20 train.log_every=7
+    train.bleu_sentences=4 search.extra_length=5
+""".split()
+TIMED = {"seconds", "tokens_per_second"}
+
+
+def main(_) -> None:
+    """Run all cases."""
+    with tempfile.TemporaryDirectory() as folder:
+        cases = Cases(Path(folder))
+        failed = 0
+        for case, happened, lost in cases.all(KILLS.value):
+            print(json.dumps({"case": case, "happened": happened, "lost": lost}), flush=True)
+            failed += lost != "nothing" and not lost.startswith("not tried")
+        sys.exit(1 if failed else 0)
+
+
+class Cases:
+    """The run that nothing befell, and others beside it."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.text = folder, folder / "text"
+        _write_text(self.text)
+        self.whole = folder / "whole"
+        start = time.monotonic()
+        code, _, err = self.end(self.start(self.whole))
+        self.seconds = time.monotonic() - start
+        if code:
+            raise RuntimeError(f"the run that nothing befell: {err}")
+
+    def all(self, kills: int) -> Iterator[tuple[str, str, str]]:
+        """(what was done, what happened, what was lost) of every case."""
+        chance = random.Random(0)
+        for _ in range(kills):
+            yield self.killed(chance.uniform(0.1, 1.0))
+        yield self.killed_while_saving()
+        yield self.terminated()
+        for name, damage in DAMAGE.items():
+            yield from self.damaged(name, damage)
+        for limit in ("size=1m", "ro"):
+            yield self.no_room(limit)
+        yield self.other_devices()
+        yield self.diverged()
+        yield self.locked()
+
+    def start(self, folder: Path, *more: str, devices: int = 1) -> subprocess.Popen:
+        """The command, begun."""
+        config = "--config=experiments/configs/text.py"
+        values = [f"--config.{s}" for s in (*SETTINGS, f"data.path={self.text}", *more)]
+        xla = f"--xla_force_host_platform_device_count={devices}"
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [sys.executable, "-m", "experiments.train", config, f"--workdir={folder}", *values],
+            stdout=pipe, stderr=pipe, cwd=ROOT, text=True,
+            env=os.environ | dict(XLA_FLAGS=xla, JAX_PLATFORMS="cpu"),
+        )  # fmt: skip
+
+    def end(self, process: subprocess.Popen) -> tuple[int, str, str]:
+        """Status, what it said, and the last line of its complaints."""
+        out, err = process.communicate(timeout=600)
+        return process.returncode, out, (err.strip().splitlines() or [""])[-1]
+
+    def killed(self, share: float) -> tuple[str, str, str]:
+        """SIGKILL after this share of a run's time."""
+        folder = self.folder / "killed"
+        shutil.rmtree(folder, ignore_errors=True)
+        process = self.start(folder)
+        time.sleep(share * self.seconds)
+        process.kill()
+        process.communicate()
+        case = f"SIGKILL after {share * self.seconds:.1f} s of {self.seconds:.1f}"
+        return case, f"killed after {self.reached(folder)}, begun again", self.again(folder)
+
+    def killed_while_saving(self) -> tuple[str, str, str]:
+        """SIGKILL while a checkpoint has its temporary name."""
+        folder = self.folder / "saving"
+        process = self.start(folder)
+        while process.poll() is None and not any((folder / "checkpoints").glob("*tmp*")):
+            time.sleep(0.0005)
+        process.kill()
+        process.communicate()
+        torn = [path.name for path in (folder / "checkpoints").glob("*tmp*")]
+        return (
+            "SIGKILL while a checkpoint is written",
+            f"left unfinished: {', '.join(torn) or 'nothing'}; begun again",
+            self.again(folder),
+        )
+
+    def terminated(self) -> tuple[str, str, str]:
+        """SIGTERM amid training."""
+        folder = self.folder / "terminated"
+        process = self.start(folder)
+        while process.poll() is None and not (folder / "checkpoints/40").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        code, out, _ = self.end(process)
+        step = json.loads(out).get("step")
+        ended = f"exit {code}, saved at step {step}"
+        lost = self.again(folder)
+        return "SIGTERM", ended, lost if code == 0 else f"exit status {code}"
+
+    def damaged(self, name: str, damage: Callable[[Path], None]) -> Iterator[tuple[str, str, str]]:
+        """Each file of the newest checkpoint in turn, as a restoring run sees it."""
+        source = self.whole / "checkpoints"
+        newest = max(source.glob("[0-9]*"), key=lambda path: int(path.name))
+        for path in sorted(path for path in newest.rglob("*") if path.is_file()):
+            file = path.relative_to(source)
+            folder = self.folder / "damaged"
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(source, folder)
+            damage(folder / file)
+            step, told = _restored(folder, self.whole)
+            happened = f"step {step} restored{': ' + told[-1] if told else ''}"
+            good = _same_state(folder, step, source, self.whole)
+            lost = "nothing" if good and (told or step == int(newest.name)) else "its contents"
+            yield f"{file} {name}", happened.replace(str(folder), "checkpoints"), lost
+
+    def no_room(self, option: str) -> tuple[str, str, str]:
+        """A disk that is full, or cannot be written."""
+        case = {"ro": "a folder that becomes read-only"}.get(option, "a full disk")
+        mount = self.folder / option.replace("=", "")
+        try:
+            with _mounted(mount, option) as remount:
+                folder = mount / "run"
+                process = self.start(folder, *(["train.num_steps=40"] if option == "ro" else []))
+                if option == "ro":
+                    self.end(process)
+                    remount("ro")
+                    process = self.start(folder)
+                code, _, err = self.end(process)
+                left = self.reached(folder)
+        except OSError as error:
+            return case, "", f"not tried: {error}"
+        told = err.startswith("heed: error:") and code == 1
+        happened = f"exit {code}: {err}; then {left}".replace(str(self.folder), "")
+        return case, happened, "nothing" if told else "a clear line"
+
+    def other_devices(self) -> tuple[str, str, str]:
+        """A checkpoint of eight devices under fsdp on one device, and on four under tensor."""
+        folder = self.folder / "eight"
+        code, _, err = self.end(self.start(folder, "train.num_steps=40", "mesh.fsdp=8", devices=8))
+        happened, lost = [f"exit {code}"], "nothing" if code == 0 else err
+        for devices, mesh in (1, "mesh.fsdp=1"), (4, "mesh.tensor=4"):
+            copy = self.folder / f"on{devices}"
+            shutil.copytree(folder, copy)
+            code, _, err = self.end(self.start(copy, "train.num_steps=60", mesh, devices=devices))
+            happened.append(f"on {devices} with {mesh}: exit {code}, {self.reached(copy)}")
+            lost = lost if code == 0 else err
+        return "from 8 devices with fsdp to 1, and to 4 with tensor", "; ".join(happened), lost
+
+    def diverged(self) -> tuple[str, str, str]:
+        """A learning rate that no model survives."""
+        folder = self.folder / "diverged"
+        more = "optimizer.learning_rate=1e30", "train.rewinds=1"
+        code, _, err = self.end(self.start(folder, *more))
+        told = code == 1 and "training diverged" in err
+        return "a learning rate of 1e30", f"exit {code}: {err}", "nothing" if told else "a report"
+
+    def locked(self) -> tuple[str, str, str]:
+        """Two runs in one folder."""
+        folder = self.folder / "locked"
+        first = self.start(folder)
+        while first.poll() is None and not (folder / "checkpoints/20").exists():
+            time.sleep(0.01)
+        code, _, err = self.end(self.start(folder))
+        self.end(first)
+        happened = f"the second: exit {code}: {err}".replace(str(self.folder), "")
+        same = self.difference(folder)
+        return "a second run in the folder", happened, same if code == 1 else "the lock"
+
+    def reached(self, folder: Path) -> str:
+        """How far it came."""
+        steps = sorted(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*")
+                       if path.name.isdecimal())  # fmt: skip
+        return f"its checkpoint of step {steps[-1]}" if steps else "no checkpoint"
+
+    def again(self, folder: Path) -> str:
+        """The same command once more; what differs in the end."""
+        code, _, err = self.end(self.start(folder))
+        return self.difference(folder) if code == 0 else f"the run: {err}"
+
+    def difference(self, folder: Path) -> str:
+        """What is not as in the run that nothing befell: metrics, parameters, optimizer."""
+        if _events(folder) != _events(self.whole):
+            return "metrics"
+        mine, its = folder / "checkpoints", self.whole / "checkpoints"
+        return "nothing" if _same_state(mine, 200, its, self.whole) else "parameters or optimizer"
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    if content:
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {"cut in half": _cut, "with one bit flipped": _flip, "removed": os.remove}
+
+
+def _write_text(folder: Path) -> None:
+    folder.mkdir()
+    words = {"red": "rot", "green": "grün", "one": "eins", "two": "zwei", "cat": "Katze"}
+    chance = random.Random(1)
+    for split, count in ("train", 400), ("valid", 8), ("test", 8):
+        rows = [chance.choices(list(words), k=chance.randint(2, 6)) for _ in range(count)]
+        english = "".join(" ".join(row) + "\n" for row in rows)
+        german = "".join(" ".join(words[word] for word in row) + "\n" for row in rows)
+        (folder / f"{split}.en").write_text(english)
+        (folder / f"{split}.de").write_text(german)
+
+
+def _events(folder: Path) -> list[dict]:
+    from train.metrics import read_metrics
+
+    return [{k: v for k, v in e.items() if k not in TIMED} for e in read_metrics(folder)]
+
+
+def _abstract(run: Path):
+    """The state that `run` trains, on one device."""
+    from experiments.run import schedule_and_optimizer
+    from experiments.workdir import read_config
+    from model import Transformer
+    from model.sharding import make_mesh
+    from train.state import abstract_state
+
+    c = read_config(run)
+    return abstract_state(Transformer(c.model), schedule_and_optimizer(c)[1], make_mesh())
+
+
+def _restored(checkpoints: Path, run: Path) -> tuple[int, list[str]]:
+    """The step that a run would go on from, and what it would tell of newer ones."""
+    from train.checkpoint import Checkpoints
+
+    with Checkpoints(checkpoints) as there:
+        state, _, told = there.restore_newest(_abstract(run))
+        return int(state.step), told
+
+
+def _same_state(left: Path, step: int, right: Path, run: Path) -> bool:
+    """Whether two folders' checkpoints of a step are bitwise the same."""
+    import jax
+    import numpy as np
+
+    from train.checkpoint import Checkpoints
+
+    states = []
+    for folder in left, right:
+        with Checkpoints(folder) as there:
+            state = there.restore(step, _abstract(run))
+        states.append(jax.tree.leaves(state._replace(rng=jax.random.key_data(state.rng))))
+    return all(np.array_equal(x, y) for x, y in zip(*states, strict=True))
+
+
+@contextmanager
+def _mounted(folder: Path, option: str) -> Iterator[Callable[[str], None]]:
+    """A small disk of its own at `folder`; raises OSError where there can be none."""
+    folder.mkdir()
+    size = option if option.startswith("size") else "size=50m"
+    mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        raise OSError("no disk of its own could be mounted, which needs root")
+    try:
+        yield lambda how: subprocess.run(
+            ["mount", "-o", f"remount,{how}", str(folder)], check=True, capture_output=True
+        )
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
