@@ -7,6 +7,7 @@ after its last byte, so what is listed is whole, whatever interrupted its neighb
 """
 
 import gc
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -44,8 +45,7 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
         self.best_by = best_by
         self._keep, self._keep_best = keep, keep_best
-        self._orbax = None
-        self._writing = False
+        self._orbax = None  # Orbax's writer, from the first save on
         self._unsigned: int | None = None  # the step last saved, until its checksums are noted
         quieten()
 
@@ -60,9 +60,10 @@ class Checkpoints:
         parts = _parts(state) | {"meta": meta}
         scored = metrics is not None and self.best_by in metrics
         with self._one_line(f"cannot save step {step}"):
-            if not self._writing:  # only who writes here may sweep up what was left unfinished
-                self.close()
-                self._orbax, self._writing = self._open(cleanup_tmp_directories=True), True
+            if self._orbax is None:  # only who writes here may sweep up
+                for damaged in self._unlisted():
+                    damaged.rename(damaged.with_name(f"{damaged.name}.damaged"))
+                self._orbax = self._open()
             self._orbax.save_checkpointables_async(
                 step, parts, metrics=metrics if scored else None, force=True, overwrite=True
             )
@@ -82,7 +83,10 @@ class Checkpoints:
 
         Raises CheckpointError where none is whole.
         """
-        damaged: list[str] = []
+        damaged = [
+            f"{each} has unreadable metrics; the next save sets it aside as {each.name}.damaged"
+            for each in self._unlisted()
+        ]
         for step in reversed(self.steps()):
             try:
                 return self.restore(step, abstract_state), self.meta(step), damaged
@@ -108,11 +112,14 @@ class Checkpoints:
     def metrics(self, which: Which) -> dict[str, float] | None:
         """What the checkpoint was saved with as `metrics`, if those include `best_by`."""
         step = self._one(which)
-        return next(each.metrics for each in self._listed() if each.step == step)
+        return _metrics(self.folder / str(step))
 
     def steps(self) -> list[int]:
         """The steps there are, ascending."""
-        return [each.step for each in self._listed()]
+        if not self.folder.is_dir():
+            return []
+        there = (path for path in self.folder.iterdir() if path.is_dir())
+        return sorted(int(path.name) for path in there if path.name.isdecimal())
 
     def best_step(self) -> int | None:
         """The step with the highest `best_by`, the latest among equals; None if none has it."""
@@ -138,7 +145,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits, and lets go of the folder."""
-        orbax, self._orbax, self._writing = self._orbax, None, False
+        orbax, self._orbax = self._orbax, None
         if orbax is not None:
             with self._one_line("cannot finish the last save"):
                 orbax.close()
@@ -157,7 +164,12 @@ class Checkpoints:
         with suppress(CheckpointError) if kind else nullcontext():
             self.close()
 
-    def _open(self, **options) -> ocp.training.Checkpointer:
+    def _unlisted(self) -> list[Path]:
+        """Checkpoints whose metrics cannot be read: Orbax would list nothing for them."""
+        folders = [self.folder / str(step) for step in self.steps()]
+        return [each for each in folders if (each / "metrics").is_dir() and not _metrics(each)]
+
+    def _open(self) -> ocp.training.Checkpointer:
         policies = ocp.training.preservation_policies
         last = policies.LatestN(self._keep)
         best = policies.BestN(
@@ -169,17 +181,8 @@ class Checkpoints:
             self.folder,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=policies.AnyPreservationPolicy([last, best]),
-            **options,
+            cleanup_tmp_directories=True,
         )
-
-    def _listed(self) -> list:
-        if self._orbax is not None:
-            return list(self._orbax.checkpoints)
-        if not self.folder.is_dir():  # to look must not create it
-            return []
-        with self._one_line("cannot read"):
-            self._orbax = self._open()
-        return list(self._orbax.checkpoints)
 
     def choice(self, which: Which) -> Choice:
         """The steps and the weights that a name means (train/choice.py)."""
@@ -196,7 +199,8 @@ class Checkpoints:
 
     def _ranked(self) -> list[int]:
         """The steps with a score, best first, the latest among equals."""
-        scored = [(c.metrics[self.best_by], c.step) for c in self._listed() if c.metrics]
+        found = ((_metrics(self.folder / str(step)), step) for step in self.steps())
+        scored = [(metrics[self.best_by], step) for metrics, step in found if metrics]
         return [step for _, step in sorted(scored, reverse=True)]
 
     def _there(self) -> str:
@@ -207,11 +211,12 @@ class Checkpoints:
         step = self._one(which)
         told = f"step {step} is damaged, choose another of {self._there()}"
         with self._one_line(told, DamagedError):
-            check_digests(self.folder / str(step), abstract)
-            stored = self._orbax.checkpointables_metadata(step).metadata
+            check_digests(self.folder / str(step), [*abstract, "metrics"])
+            stored = ocp.checkpointables_metadata(self.folder / str(step)).metadata
             for name in abstract.keys() - {"meta"}:
                 _check(f"{self.folder}, step {step}", name, stored, abstract[name])
-            return self._orbax.load_checkpointables(step, jax.tree.map(_somewhere, abstract))
+            path = self.folder / str(step)
+            return ocp.load_checkpointables(path, jax.tree.map(_somewhere, abstract))
 
     @contextmanager
     def _one_line(self, failure: str, kind: type = CheckpointError) -> Iterator[None]:
@@ -245,7 +250,7 @@ class Checkpoints:
 
     def _abandon(self) -> None:
         """Lets go of Orbax after an error, which it would repeat; the next call starts afresh."""
-        orbax, self._orbax, self._writing = self._orbax, None, False
+        orbax, self._orbax = self._orbax, None
         self._unsigned = None
         with suppress(Exception):
             orbax.close()
@@ -258,6 +263,14 @@ def _parts(state: TrainState) -> dict[str, Any]:
     params, ema = fields.pop("params"), fields.pop("ema")
     rest = {name: value for name, value in fields.items() if value is not None}
     return {"params": params, "rest": rest} | ({} if ema is None else {"ema": ema})
+
+
+def _metrics(folder: Path) -> dict[str, float] | None:
+    """What a checkpoint was scored with, if it was, and it can be read."""
+    try:
+        return json.loads((folder / "metrics" / "metrics").read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def _somewhere(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import shutil
 import threading
 
@@ -176,7 +177,7 @@ def test_whatever_file_of_the_newest_is_damaged_the_one_before_is_used(folder, b
     old, new = make_state(1.0), make_state(2.0)
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(1, old, META)
-        checkpoints.save(2, new, META)
+        checkpoints.save(2, new, META, {"bleu": 1.0})
     keep = folder.parent / "keep"
     shutil.copytree(folder / "2", keep)
     files = [path.relative_to(keep) for path in sorted(keep.rglob("*")) if path.is_file()]
@@ -187,10 +188,28 @@ def test_whatever_file_of_the_newest_is_damaged_the_one_before_is_used(folder, b
         with Checkpoints(folder) as checkpoints:
             found, meta, damaged = checkpoints.restore_newest(shapes(old))
         assert meta == META, file
-        assert all("step 2 is damaged" in line and "\n" not in line for line in damaged), file
+        assert all(re.search("step 2 is damaged|2 has unreadable", line) for line in damaged), file
+        assert "\n" not in "".join(damaged)
         same(bits(found), bits(old if damaged else new))
         used.append(bool(damaged))
         shutil.rmtree(folder / "2")
         shutil.copytree(keep, folder / "2")
     assert sum(used) > len(files) - 3  # what nothing reads does no harm
     assert "".join(capfd.readouterr()) == ""
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_unreadable_metrics_are_told_and_set_aside_by_who_writes(folder, bits, step):
+    states = {1: make_state(1.0), 2: make_state(2.0), 3: make_state(3.0)}
+    with Checkpoints(folder) as checkpoints:
+        for number in 1, 2:
+            checkpoints.save(number, states[number], META, {"bleu": 1.0})
+    cut(folder / str(step) / "metrics" / "metrics")
+    with Checkpoints(folder) as checkpoints:
+        found, _, damaged = checkpoints.restore_newest(shapes(states[1]))
+        same(bits(found), bits(states[2 if step == 1 else 1]))
+        assert f"{step} has unreadable metrics; the next save sets it aside" in damaged[0]
+        checkpoints.save(3, states[3], META, {"bleu": 2.0})
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.steps() == [3 - step, 3] and checkpoints.best_step() == 3
+    assert (folder / f"{step}.damaged").is_dir()
