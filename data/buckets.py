@@ -21,6 +21,10 @@ class Bucket(NamedTuple):
     source: int
     target: int
 
+    def with_rows(self, multiple_of: int) -> "Bucket":
+        """The same with the next multiple of so many rows."""
+        return self._replace(rows=-(-self.rows // multiple_of) * multiple_of)
+
 
 def make_buckets(
     source: np.ndarray,

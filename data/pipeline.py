@@ -179,7 +179,7 @@ def collate(pairs: TokenPairs, bucket: Bucket, rows: np.ndarray, multiple_of: in
 
     Rows of PAD make their number a multiple of `multiple_of`.
     """
-    count = -(-bucket.rows // multiple_of) * multiple_of
+    count = bucket.with_rows(multiple_of).rows
 
     def side(ids: Ragged, length: int) -> np.ndarray:
         out = np.full((count, length), PAD, np.int32)

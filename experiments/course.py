@@ -40,6 +40,28 @@ class Training(NamedTuple):
     schedule: Callable[[int], float]
     mesh: Mesh
 
+    @property
+    def rows_multiple(self) -> int:
+        """What mesh and accumulation want the number of a batch's rows to be a multiple of."""
+        return batch_shards(self.mesh) * self.experiment.optimizer.accumulate
+
+    def abstract_state(self) -> TrainState:
+        """What is trained, as shapes and places."""
+        ema = self.experiment.train.ema > 0
+        return abstract_state(self.model, self.tx, self.mesh, ema=ema)
+
+    def compile_step(self):
+        """The train step that these settings mean."""
+        c = self.experiment
+        return compile_train_step(
+            self.model,
+            self.tx,
+            self.mesh,
+            smoothing=c.train.label_smoothing,
+            accumulate=c.optimizer.accumulate,
+            ema_decay=c.train.ema,
+        )
+
 
 def follow(t: Training, checkpoints: Checkpoints, begun: float) -> Summary:
     """Train from the last checkpoint on; `begun` is this process's start on the monotonic clock.
@@ -50,14 +72,7 @@ def follow(t: Training, checkpoints: Checkpoints, begun: float) -> Summary:
     c = t.experiment
     state, meta = _last(t, checkpoints)
     age = meta.get("seconds", 0.0)
-    step_fn = compile_train_step(
-        t.model,
-        t.tx,
-        t.mesh,
-        smoothing=c.train.label_smoothing,
-        accumulate=c.optimizer.accumulate,
-        ema_decay=c.train.ema,
-    )
+    step_fn = t.compile_step()
     tried: set[int] = set()
     with on_sigterm(c.train.grace_seconds) as interrupted:
         while True:
@@ -75,7 +90,7 @@ def follow(t: Training, checkpoints: Checkpoints, begun: float) -> Summary:
                             t.text.pairs["train"],
                             plan,
                             step,
-                            multiple_of=batch_shards(t.mesh) * c.optimizer.accumulate,
+                            multiple_of=t.rows_multiple,
                         ),
                         num_steps=c.train.num_steps,
                         hooks=_hooks(t, checkpoints, rewinds, interrupted),
@@ -108,7 +123,7 @@ def _last(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
     """The state to begin or to go on with, and what its checkpoint was saved with."""
     if not checkpoints.steps():
         return _first(t), {}
-    state, meta, damaged = checkpoints.restore_newest(_abstract(t))
+    state, meta, damaged = checkpoints.restore_newest(t.abstract_state())
     for line in damaged:
         note(f"warning: {line}")
     folders.check_vocabulary(t.workdir, t.vocabulary, meta)
@@ -128,16 +143,12 @@ def _before(
     checkpoints.drop_after(step)
     if not there:
         return _first(t), {}
-    return checkpoints.restore(step, _abstract(t)), checkpoints.meta(step)
+    return checkpoints.restore(step, t.abstract_state()), checkpoints.meta(step)
 
 
 def _first(t: Training) -> TrainState:
     c = t.experiment.train
     return create_state(t.model, t.tx, jax.random.key(c.seed), t.mesh, ema=c.ema > 0)
-
-
-def _abstract(t: Training) -> TrainState:
-    return abstract_state(t.model, t.tx, t.mesh, ema=t.experiment.train.ema > 0)
 
 
 def _hooks(t: Training, checkpoints: Checkpoints, rewinds: int, interrupted) -> list[Hook]:

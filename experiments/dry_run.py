@@ -6,9 +6,7 @@ import numpy as np
 from data.batch import Batch
 from data.buckets import Bucket
 from experiments.course import Training
-from model.sharding import batch_sharding, batch_shards
-from train.state import abstract_state
-from train.step import compile_train_step
+from model.sharding import batch_sharding
 
 
 def describe(t: Training) -> dict:
@@ -17,17 +15,15 @@ def describe(t: Training) -> dict:
     `activations` is the temporary memory of the compiled step, gradients included, of the batch
     shape that needs most. Bytes are those of one device.
     """
-    c = t.experiment
-    state = abstract_state(t.model, t.tx, t.mesh, ema=c.train.ema > 0)
-    multiple = batch_shards(t.mesh) * c.optimizer.accumulate
+    state, step = t.abstract_state(), t.compile_step()
     plan = t.text.plan
-    shapes = [b._replace(rows=-(-b.rows // multiple) * multiple) for b in plan.buckets]
+    shapes = [bucket.with_rows(t.rows_multiple) for bucket in plan.buckets]
     extremes = {max(shapes), max(shapes, key=lambda b: (b.source + b.target, b.rows))}
     memory = {
         "parameters": _bytes(state.params),
         "optimizer": _bytes(state.opt_state),
         "average": _bytes(state.ema),
-        "activations": max(_temporary(t, state, shape) for shape in extremes),
+        "activations": max(_temporary(t, step, state, shape) for shape in extremes),
     }
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
@@ -41,17 +37,8 @@ def describe(t: Training) -> dict:
     }
 
 
-def _temporary(t: Training, state, shape: Bucket) -> int:
+def _temporary(t: Training, step, state, shape: Bucket) -> int:
     """The compiled step's temporary memory on one device for batches of this shape."""
-    c = t.experiment
-    step = compile_train_step(
-        t.model,
-        t.tx,
-        t.mesh,
-        smoothing=c.train.label_smoothing,
-        accumulate=c.optimizer.accumulate,
-        ema_decay=c.train.ema,
-    )
     rows = batch_sharding(t.mesh)
     batch = Batch(
         *(

@@ -47,8 +47,7 @@ def train(experiment: Experiment, workdir: Path) -> dict:
         if not (workdir / "config.json").exists():
             t.vocabulary.save(workdir)
         folders.write_config(workdir, c)
-        abstract = abstract_state(t.model, t.tx, t.mesh, ema=c.train.ema > 0)
-        params = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
+        params = sum(leaf.size for leaf in jax.tree.leaves(t.abstract_state().params))
         note(f"{params:,} parameters on a mesh of {dict(t.mesh.shape)}")
         summary = follow(t, checkpoints, begun)
         if summary.stopped_by == "SIGTERM":

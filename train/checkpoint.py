@@ -134,7 +134,6 @@ class Checkpoints:
                 gone = self.folder / f"{later}{_UNFINISHED[1:]}"
                 (self.folder / str(later)).rename(gone)
                 shutil.rmtree(gone)
-        self.close()
 
     def wait(self) -> None:
         """Returns once all saves are on disk."""
@@ -211,11 +210,11 @@ class Checkpoints:
         step = self._one(which)
         told = f"step {step} is damaged, choose another of {self._there()}"
         with self._one_line(told, DamagedError):
-            check_digests(self.folder / str(step), [*abstract, "metrics"])
-            stored = ocp.checkpointables_metadata(self.folder / str(step)).metadata
+            path = self.folder / str(step)
+            check_digests(path, [*abstract, "metrics"])
+            stored = ocp.checkpointables_metadata(path).metadata
             for name in abstract.keys() - {"meta"}:
                 _check(f"{self.folder}, step {step}", name, stored, abstract[name])
-            path = self.folder / str(step)
             return ocp.load_checkpointables(path, jax.tree.map(_somewhere, abstract))
 
     @contextmanager
