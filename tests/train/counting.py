@@ -1,11 +1,13 @@
 """Training without a model: updates that only count."""
 
 import io
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from train.loop import fit
 from train.loss import Metrics
 from train.progress import Progress
 from train.state import TrainState
@@ -30,3 +32,9 @@ def count(state, _batch):
 
 def quiet():
     return Progress(io.StringIO())
+
+
+def counted(num_steps, update=count, first=0, **options):
+    """`fit` over such updates, quietly unless told otherwise."""
+    options = {"progress": quiet()} | options
+    return fit(start(first), update, itertools.repeat(()), num_steps=num_steps, **options)

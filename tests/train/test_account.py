@@ -1,17 +1,16 @@
 """What a run tells of itself: means over intervals, time, spikes, and when it has diverged."""
 
 import io
-import itertools
 import json
 import time
 
 import numpy as np
 import pytest
 
-from tests.train.counting import count, quiet, start, told
+from tests.train.counting import count, counted, told
 from train.account import IN_FLIGHT
 from train.health import Health
-from train.loop import Hook, fit
+from train.loop import Hook
 from train.metrics import MetricsWriter, read_metrics
 from train.progress import Progress
 
@@ -19,11 +18,8 @@ from train.progress import Progress
 def test_time_in_hooks_is_told_and_not_counted_as_training(tmp_path):
     stream = io.StringIO()
     with MetricsWriter(tmp_path) as writer:
-        _, summary = fit(
-            start(),
-            count,
-            itertools.repeat(()),
-            num_steps=8,
+        _, summary = counted(
+            8,
             hooks=[Hook("bleu", 4, lambda *_: time.sleep(0.2) or {"bleu": 33.0})],
             log_every=8,
             writer=writer,
@@ -38,13 +34,9 @@ def test_time_in_hooks_is_told_and_not_counted_as_training(tmp_path):
 
 def test_train_events_are_means_over_their_interval(tmp_path):
     with MetricsWriter(tmp_path) as writer:
-        fit(
-            start(),
-            count,
-            itertools.repeat(()),
-            num_steps=7,
+        counted(
+            7,
             writer=writer,
-            progress=quiet(),
             log_every=3,
             schedule=lambda updates_before: 0.1 * (updates_before + 1),
         )
@@ -62,11 +54,8 @@ def test_the_live_line_tells_all_that_it_should():
             return True
 
     stream = Terminal()
-    fit(
-        start(),
-        count,
-        itertools.repeat(()),
-        num_steps=20,
+    counted(
+        20,
         progress=Progress(stream, every=0.0),
         schedule=lambda _: 7e-4,
     )
@@ -93,7 +82,10 @@ def test_no_update_is_awaited_while_it_is_young():
     def step(state, _batch):
         return state, told()._replace(loss_sum=Loss())
 
-    fit(start(), step, itertools.repeat(()), num_steps=10, progress=quiet())
+    counted(
+        10,
+        update=step,
+    )
     assert (under_way[0], most[0]) == (0, IN_FLIGHT + 1)
 
 
@@ -105,11 +97,9 @@ def test_a_spike_is_written_down_with_the_pairs_it_came_from(tmp_path):
 
     stream = io.StringIO()
     with MetricsWriter(tmp_path) as writer:
-        fit(
-            start(),
-            spiking,
-            itertools.repeat(()),
-            num_steps=80,
+        counted(
+            80,
+            update=spiking,
             writer=writer,
             progress=Progress(stream),
             health=Health(spike=8.0),
@@ -129,15 +119,12 @@ def test_an_interval_that_was_broken_off_is_told_as_if_it_had_not_been(tmp_path,
     def run(folder, first, last, before=None):
         save = Hook("save", 1, lambda step, _, report: accounts.append(report["account"]))
         with MetricsWriter(folder, first) as writer:
-            fit(
-                start(first),
-                count,
-                itertools.repeat(()),
-                num_steps=last,
+            counted(
+                last,
+                first=first,
                 hooks=[save._replace(urgent=True)],
                 log_every=4,
                 writer=writer,
-                progress=quiet(),
                 interrupted=lambda step: "SIGTERM" if step == at and first == 0 < at else "",
                 before=before,
             )
@@ -161,13 +148,9 @@ def test_only_what_is_urgent_runs_when_a_run_is_interrupted():
         Hook("look", 2, lambda step, *_: calls.append(("look", step))),
         Hook("save", 2, lambda step, *_: calls.append(("save", step)), urgent=True),
     ]
-    _, summary = fit(
-        start(),
-        count,
-        itertools.repeat(()),
-        num_steps=9,
+    _, summary = counted(
+        9,
         hooks=hooks,
-        progress=quiet(),
         interrupted=lambda step: "SIGTERM" if step == 4 else "",
     )
     assert calls == [("look", 2), ("save", 2), ("save", 4)]

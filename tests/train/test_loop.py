@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.batch import PAD, Batch
-from tests.train.counting import count, quiet, start, told
+from tests.train.counting import count, counted, quiet, start, told
 from train.checkpoint import Checkpoints
 from train.loop import Hook, checkpoint_hook, fit, validation_hook
 from train.metrics import MetricsWriter, read_metrics
@@ -22,8 +22,9 @@ def test_hooks_are_called_at_their_steps_and_at_the_end():
         Hook("both", (3, 4), lambda step, state, _: calls.append(("both", step, int(state.step)))),
         Hook("end", 0, lambda step, state, _: calls.append(("end", step, int(state.step)))),
     ]
-    state, summary = fit(
-        start(), count, itertools.repeat(()), num_steps=7, hooks=hooks, progress=quiet()
+    state, summary = counted(
+        7,
+        hooks=hooks,
     )
     assert calls == [
         (name, step, step)
@@ -43,14 +44,10 @@ def test_hooks_see_what_those_before_them_measured_at_that_step(tmp_path):
         Hook("look", 2, lambda step, _state, report: seen.append((step, dict(report)))),
     ]
     with MetricsWriter(tmp_path) as writer:
-        _, summary = fit(
-            start(),
-            count,
-            itertools.repeat(()),
-            num_steps=6,
+        _, summary = counted(
+            6,
             hooks=hooks,
             writer=writer,
-            progress=quiet(),
             before={"seconds": 100.0},
         )
     assert all(report.pop("account")["seconds"] >= 100 for _, report in seen)
@@ -75,15 +72,12 @@ def test_it_stops_by_the_clock_and_shows_the_last_state_to_every_hook():
         time.sleep(0.02)
         return count(state, batch)
 
-    state, summary = fit(
-        start(),
-        slow,
-        itertools.repeat(()),
-        num_steps=10_000,
+    state, summary = counted(
+        10_000,
+        update=slow,
         hooks=[Hook("look", 1000, lambda step, *_: seen.append(step))],
         max_minutes=1.0,
         before={"seconds": 59.9},
-        progress=quiet(),
     )
     assert summary.stopped_by == "max_minutes" and 1 <= summary.step < 20
     assert seen == [summary.step] == [int(state.step)]
@@ -96,8 +90,10 @@ def test_it_stops_where_batches_end():
 
 def test_a_run_that_is_over_trains_and_calls_nothing():
     hooks = [Hook("look", 1, lambda *_: pytest.fail("called"))]
-    state, summary = fit(
-        start(9), count, itertools.repeat(()), num_steps=9, hooks=hooks, progress=quiet()
+    state, summary = counted(
+        9,
+        first=9,
+        hooks=hooks,
     )
     assert state.step == summary.step == 9
 
