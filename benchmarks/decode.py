@@ -22,16 +22,22 @@ WORKLOAD = flags.DEFINE_enum("workload", "W1", ("W1", "W2", "W3", "W4"), "What t
 PRECISION = flags.DEFINE_enum(
     "precision", "float32", ("float32", "bfloat16", "int8"), "Of Heed's weights."
 )
-PEERS = flags.DEFINE_list("peers", [], "ctranslate2, transformers; with [bench] installed.")
+_PEERS = ("ctranslate2", "transformers")
+PEERS = flags.DEFINE_list("peers", [], f"{', '.join(_PEERS)}; with [bench] installed.")
+flags.register_validator(PEERS, lambda names: set(names) <= {*_PEERS}, f"known are {_PEERS}")
 PEER_PRECISION = flags.DEFINE_enum(
     "peer_precision", None, ("float32", "bfloat16", "int8"), "Of the peers'; default: as Heed's."
 )
-CORES = flags.DEFINE_integer("cores", 1, "How many cores each system may use.", lower_bound=1)
+CORES = flags.DEFINE_integer(
+    "cores", 1, "How many cores each system may use.", 1, len(os.sched_getaffinity(0))
+)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Measured runs of each system.", lower_bound=1)
 TOKENS = flags.DEFINE_integer(
     "tokens_per_batch", 1536, "Source positions of Heed's batches in W4; the others have one batch."
 )
-SYSTEM = flags.DEFINE_string("system", "", "For the benchmark's own use: be this system.")
+SYSTEM = flags.DEFINE_enum(
+    "system", None, ("heed", *_PEERS), "For the benchmark's own use: be this system."
+)
 
 
 def main(argv):
@@ -39,9 +45,6 @@ def main(argv):
     del argv
     if SYSTEM.value:
         return _be(SYSTEM.value)
-    unknown = set(PEERS.value) - {"ctranslate2", "transformers"}
-    if unknown:
-        raise app.UsageError(f"--peers={','.join(unknown)}: known are ctranslate2, transformers")
     systems = {"heed": PRECISION.value}
     systems |= {peer: PEER_PRECISION.value or PRECISION.value for peer in PEERS.value}
     running, ready = {}, {}

@@ -43,15 +43,7 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
     options = SearchOptions(min_length=longest, **method)  # each output ends at its own limit
     find = compile.jit(
         lambda weights, asked, room: search(
-            [config],
-            [weights],
-            asked.src,
-            asked.limits,
-            asked.prefix,
-            asked.phrases,
-            jax.random.split(jax.random.key(0), asked.src.shape[0]),
-            options=options,
-            max_length=room,
+            [config], [weights], asked, options=options, max_length=room
         ),
         precision,
         static_argnames="room",

@@ -1,6 +1,5 @@
 """Beam search over any step function (paper 6.1; Wu et al. 2016).
 
-It knows no model, no vocabulary and no cache layout.
 Axes: B batch, W beam, P pool, L buffer length, V vocabulary.
 """
 
@@ -12,59 +11,25 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from decode.loop import (
+    CacheOps,
+    Hypotheses,
+    Search,
+    StepFn,
+    Watch,
+    choices,
+    gains,
+    run,
+    take,
+    whole,
+)
 from decode.scoring import Normalise
 from decode.stopping import Stopping
 from decode.transforms import Transform
 
-
-class Next(NamedTuple):
-    """What the next token may be: log-probabilities are logits - total.
-
-    Apart they save a pass over the vocabulary: what is best in a row needs no normalising.
-    """
-
-    logits: Array  # [B,W,V] float32; -inf for what cannot be chosen, or for EOS not yet
-    total: Array  # [B,W]: the log of the sum of exp over all that counts, chosen or not
-    end: Array  # [B,W]: EOS's logit, even where it is too early to choose it
-
-
-# (tokens [B,W], cache, index) -> (Next, cache)
-StepFn = Callable[[Array, object, Array], tuple[Next, object]]
 # (scores so far [B,W], log-probabilities [B,W,V], tokens so far [B,W,L], index) -> candidates, the
 # first choice first: what they are worth (-inf: nothing), their beams and tokens, each [B,C]
 Choose = Callable[[Array, Array, Array, Array], tuple[Array, Array, Array]]
-
-# (a sentence's tokens [B,L], how many of them there are, which sentences still go on [B])
-Watch = Callable[[Array, Array, Array], None]
-
-
-class CacheOps(NamedTuple):
-    """What a search does to a cache between steps; what is here suits leaves that begin [B,W].
-
-    `reorder(cache, parents [B,W])` has every beam go on from where its parent was.
-    The loop runs in `stages`, up to these lengths (the last is the longest output) and before each
-    of them `extend(cache, length)` makes room for that many tokens.
-    """
-
-    reorder: Callable[[object, Array], object]
-    extend: Callable[[object, int], object]
-    stages: tuple[int, ...]
-    one_at_first: bool = False  # whether the cache holds one beam until the first step is over
-
-
-def whole(max_length: int) -> CacheOps:
-    """A cache that has all its room from the start, in arrays that begin with [B,W]."""
-    reorder = lambda cache, rows: jax.tree.map(lambda leaf: take(leaf, rows), cache)  # noqa: E731
-    return CacheOps(reorder, lambda cache, length: cache, (max_length,))
-
-
-class Hypotheses(NamedTuple):
-    """Finished outputs of each sentence, best first."""
-
-    tokens: Array  # [B,W,L] int32, ending in EOS, zeros after it
-    scores: Array  # [B,W] float32: normalised log-probability; -inf where there is none
-    lengths: Array  # [B,W] int32, EOS included
-    token_scores: Array  # [B,W,L] float32: each token's log-probability under the step function
 
 
 class _State(NamedTuple):
@@ -81,19 +46,34 @@ def beam_search(
     start: Array,
     limits: Array,
     *,
+    max_length: int,
+    ops: CacheOps | None = None,
+    **options,
+) -> Hypotheses:
+    """The best outputs under `step`: `beam`, run to the end from `cache`."""
+    ops = ops or whole(max_length)
+    search = beam(step, start, limits, max_length=max_length, reorder=ops.reorder, **options)
+    return search.found(run(search, cache, ops))
+
+
+def beam(
+    step: StepFn,
+    start: Array,
+    limits: Array,
+    *,
     eos: int,
     beam_size: int,
     max_length: int,
     normalise: Normalise,
     stopping: Stopping,
+    reorder: Callable[[object, Array], object],
     transform: Transform | None = None,
-    ops: CacheOps | None = None,
     top_k: Callable[[Array, int], tuple[Array, Array]] = jax.lax.top_k,
     choose: Choose | None = None,
     bonus: Callable[[object], Array] | None = None,
     watch: Watch | None = None,
-) -> Hypotheses:
-    """The best outputs under `step`, W = `beam_size` for each of B sentences.
+) -> Search:
+    """The search for the best outputs under `step`, W = `beam_size` for each of B sentences.
 
     `start` [B] is the token before the first; `limits` [B] (1 .. `max_length` = L) bounds each
     output's length with EOS: a hypothesis that reaches it can only end. In every step the W best
@@ -103,25 +83,25 @@ def beam_search(
 
     `transform` changes the log-probabilities that a step's continuations compete with; scores are
     always sums of those of `step` itself, `normalise`d by length, plus `bonus(cache)` [B,W] (a
-    coverage penalty, say). `ops` tells how the cache is kept, `top_k` finds the highest scores and
-    their places in rows [B,W,V], and `choose` replaces how the candidates are picked. `watch` sees
-    the best live hypothesis after every step.
+    coverage penalty, say). `reorder` is that of the cache's CacheOps, `top_k` finds the highest
+    scores and their places in rows [B,W,V], and `choose` replaces how the candidates are picked.
+    `watch` sees the best live hypothesis after every step.
     """
     (batch,), width = start.shape, beam_size
     # Twice W: even if W of the candidates end, W are left to live on.
     choose = choose or (lambda *args: best_continuations(*args[:2], 2 * width, top_k))
-    ops = ops or whole(max_length)
-    none = _nothing(batch, width, max_length)
-    state = _State(
-        index=jnp.int32(0),
-        live=none._replace(scores=none.scores.at[:, 0].set(0.0)),  # all start alike: one is enough
-        pool=_nothing(batch, stopping.pool(width), max_length),
-        stopped=jnp.zeros(batch, bool),
-        cache=cache,
-    )
 
-    def running(end: int, s: _State) -> Array:
-        return (s.index < end) & ~s.stopped.all()
+    def begin(cache: object) -> _State:
+        none = _nothing(batch, width, max_length)
+        return _State(
+            index=jnp.int32(0),
+            live=none._replace(
+                scores=none.scores.at[:, 0].set(0.0)
+            ),  # all start alike: one is enough
+            pool=_nothing(batch, stopping.pool(width), max_length),
+            stopped=jnp.zeros(batch, bool),
+            cache=cache,
+        )
 
     def grow(s: _State) -> _State:
         last = jax.lax.dynamic_index_in_dim(
@@ -172,34 +152,13 @@ def beam_search(
             live=live,
             pool=pool,
             stopped=s.stopped | over | dead,
-            cache=ops.reorder(cache, parents),
+            cache=reorder(cache, parents),
         )
 
-    for end in ops.stages:
-        state = state._replace(cache=ops.extend(state.cache, end))
-        if ops.one_at_first and end == ops.stages[0]:
-            state = grow(state)  # not in the loop, whose state keeps its shape
-        state = jax.lax.while_loop(partial(running, end), grow, state)
-    return jax.tree.map(lambda leaf: leaf[:, :width], state.pool)
+    def best(s: _State) -> Hypotheses:
+        return jax.tree.map(lambda leaf: leaf[:, :width], s.pool)
 
-
-def choices(
-    found: Next, tokens: Array, index: Array, transform: Transform | None
-) -> tuple[Array, Array]:
-    """The scores [B,W,V] to choose a step's continuations by, and what to take off them [B,W]."""
-    if transform is None:
-        return found.logits, found.total
-    steered = transform(found.logits - found.total[..., None], tokens, index)
-    return steered, jnp.zeros_like(found.total)
-
-
-def gains(found: Next, beams: Array, tokens: Array, eos: int) -> Array:
-    """The log-probabilities of `tokens` [B,C] after `beams` [B,C], of EOS even where too early."""
-    batch, width, vocab = found.logits.shape
-    # From rows as the product made them: reading an array in three axes makes XLA copy it.
-    rows = jnp.arange(batch, dtype=jnp.int32)[:, None] * width + beams
-    logits = found.logits.reshape(batch * width, vocab)[rows, tokens]
-    return jnp.where(tokens == eos, take(found.end, beams), logits) - take(found.total, beams)
+    return Search(begin, grow, lambda s: ~s.stopped, best)
 
 
 def _endings(scores: Array, eos: int, count: int) -> tuple[Array, Array, Array]:
@@ -230,12 +189,6 @@ def best_of(found: Hypotheses, count: int) -> Hypotheses:
     """The `count` hypotheses of the highest scores, best first; the earlier among equals."""
     _, best = jax.lax.top_k(found.scores, count)
     return jax.tree.map(lambda leaf: take(leaf, best), found)
-
-
-def take(x: Array, rows: Array) -> Array:
-    """x [B,W,...], rows [B,R] -> [B,R,...]: each sentence's own choice of its beams."""
-    rows = rows.reshape(*rows.shape, *(1,) * (x.ndim - 2))
-    return jnp.take_along_axis(x, rows, axis=1)
 
 
 def _nothing(batch: int, width: int, length: int) -> Hypotheses:

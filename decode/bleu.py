@@ -7,6 +7,11 @@ from sacrebleu.metrics import BLEU, CHRF
 _TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char"}  # languages without spaces between words
 
 
+def tokenizer(language: str) -> str:
+    """The name of the tokenizer by which BLEU counts words of the language of that code."""
+    return _TOKENIZERS.get(language, "13a")
+
+
 def score(hypotheses: Sequence[str], references: Sequence[str], language: str = "") -> dict:
     """BLEU and chrF, 0 to 100, of detokenised text: {bleu, chrf, signature, chrf_signature}.
 
@@ -14,7 +19,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str], language: str = 
     """
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses, but {len(references)} references")
-    bleu, chrf = BLEU(tokenize=_TOKENIZERS.get(language, "13a")), CHRF()
+    bleu, chrf = BLEU(tokenize=tokenizer(language)), CHRF()
     return {
         "bleu": bleu.corpus_score(hypotheses, [references]).score,
         "chrf": chrf.corpus_score(hypotheses, [references]).score,

@@ -4,20 +4,14 @@ Groups are sentences to the search itself: only the choice of continuations look
 Axes: B batch, G groups, W all beams of a sentence, W / G those of a group, V vocabulary.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from decode.beam import (
-    CacheOps,
-    Hypotheses,
-    StepFn,
-    Watch,
-    beam_search,
-    best_continuations,
-    best_of,
-    whole,
-)
+from decode.beam import beam, best_continuations, best_of
+from decode.loop import CacheOps, Hypotheses, Search, StepFn, Watch, run, whole
 from decode.transforms import Transform
 
 
@@ -27,26 +21,40 @@ def diverse_beam_search(
     start: Array,
     limits: Array,
     *,
+    max_length: int,
+    ops: CacheOps | None = None,
+    **options,
+) -> Hypotheses:
+    """The best outputs of several groups: `diverse_beam`, run to the end from `cache`."""
+    ops = ops or whole(max_length)
+    options |= dict(max_length=max_length, reorder=ops.reorder)
+    search = diverse_beam(step, start, limits, **options)
+    return search.found(run(search, cache, ops))
+
+
+def diverse_beam(
+    step: StepFn,
+    start: Array,
+    limits: Array,
+    *,
     groups: int,
     diversity: float,
     beam_size: int,
-    max_length: int,
+    reorder: Callable[[object, Array], object],
     transform: Transform | None = None,
-    ops: CacheOps | None = None,
     top_k=jax.lax.top_k,
     bonus=None,
     watch: Watch | None = None,
     **options,
-) -> Hypotheses:
-    """`beam_search` with its W = `beam_size` beams in `groups` of W / G, each with its own pool.
+) -> Search:
+    """`beam` with its W = `beam_size` beams in `groups` of W / G, each with its own pool.
 
     A group's continuation by a token loses `diversity` for every use of that token among the best
     W / G continuations of each earlier group. This moves the choice only: scores are without it.
     The W / G best of every group are returned together, best first; what several groups found is
-    there once. One group is `beam_search`.
+    there once. One group is `beam`.
     """
     (batch,), each = start.shape, beam_size // groups
-    ops = ops or whole(max_length)
 
     def joined(tree):  # [B*G,W/G,...] -> [B,W,...]
         return jax.tree.map(lambda x: x.reshape(batch, beam_size, *x.shape[2:]), tree)
@@ -58,10 +66,10 @@ def diverse_beam_search(
         found, cache = step(joined(tokens), cache, index)
         return apart(found), cache
 
-    def reorder(cache, parents):
+    def grouped_reorder(cache, parents):
         first = each * jnp.arange(groups, dtype=jnp.int32)[None, :, None]
         parents = parents.reshape(batch, groups, each) + first
-        return ops.reorder(cache, parents.reshape(batch, beam_size))
+        return reorder(cache, parents.reshape(batch, beam_size))
 
     def grouped_transform(log_probs, tokens, index):
         return apart(transform(joined(log_probs), joined(tokens), index))
@@ -80,21 +88,26 @@ def diverse_beam_search(
             taken = taken.at[rows, 0, found[2][:, :each]].add(1.0)
         return jax.tree.map(lambda *parts: jnp.stack(parts, 1).reshape(batch * groups, -1), *chosen)
 
-    found = beam_search(
+    search = beam(
         grouped_step,
-        cache,
         jnp.repeat(start, groups),
         jnp.repeat(limits, groups),
         beam_size=each,
-        max_length=max_length,
+        reorder=grouped_reorder,
         transform=grouped_transform if transform else None,
-        ops=ops._replace(reorder=reorder),
         bonus=bonus and (lambda cache: apart(bonus(cache))),
         watch=watch and (lambda tokens, length, on: watch(tokens[::groups], length, on[::groups])),
         choose=choose,
         **options,
     )
-    found = joined(found)
-    same = (found.tokens[:, :, None] == found.tokens[:, None]).all(-1)
-    again = (same & jnp.tri(beam_size, k=-1, dtype=bool)[None]).any(-1)
-    return best_of(found._replace(scores=jnp.where(again, -jnp.inf, found.scores)), beam_size)
+
+    def going(state) -> Array:
+        return search.going(state).reshape(batch, groups).any(1)
+
+    def best(state) -> Hypotheses:
+        found = joined(search.found(state))
+        same = (found.tokens[:, :, None] == found.tokens[:, None]).all(-1)
+        again = (same & jnp.tri(beam_size, k=-1, dtype=bool)[None]).any(-1)
+        return best_of(found._replace(scores=jnp.where(again, -jnp.inf, found.scores)), beam_size)
+
+    return search._replace(going=going, found=best)

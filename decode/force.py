@@ -42,11 +42,15 @@ def force(model: Transformer, params, src: Array, tgt: Array) -> Forced:
 
 @cache
 def _forcing(config: TransformerConfig, attention: bool) -> Callable[..., Forced]:
-    """`force` of such a model, compiled once; what of it nobody asks for is not computed."""
+    """`force` of such a model, compiled once; its attention the aligning layer's [B,T,S].
+
+    That is the last layer but one: it aligns best (Garg et al. 2019).
+    """
+    layer = max(config.decoder_layers - 2, 0)
 
     def forced(params, src, tgt):
         found = force(Transformer(config), params, src, tgt)
-        return found if attention else found._replace(attention=None)
+        return found._replace(attention=found.attention[:, layer] if attention else None)
 
     return jax.jit(forced)
 
@@ -59,7 +63,7 @@ def force_pairs(
     tokens_per_batch: int = 4096,
     attention: bool = True,
 ) -> Iterator[tuple[int, Forced]]:
-    """Each pair's number and what `force` finds of it, [T] and [N,T,S]; not in the pairs' order.
+    """Each pair's number and what `force` finds of it, [T] and [T,S]; not in the pairs' order.
 
     A pair is a source's and a target's ids, both with EOS, that the model has positions for. Those
     of like length go through the model together, in few shapes, in float32.
@@ -77,7 +81,7 @@ def force_pairs(
             found = jax.device_get(forced(params, jnp.asarray(src), jnp.asarray(tgt)))
             for row, i in enumerate(some):
                 source, target = map(len, pairs[i])
-                maps = found.attention[row, :, :target, :source] if attention else None
+                maps = found.attention[row, :target, :source] if attention else None
                 yield i, Forced(found.token_scores[row, :target], maps)
             if progress:
                 progress(len(some))
@@ -122,13 +126,8 @@ def score_pairs(
 
 
 def alignment(attention: np.ndarray) -> list[tuple[int, int]]:
-    """The (source, target) positions that attention [N,T,S] implies, one for each target token.
+    """The (source, target) positions that attention [T,S] implies.
 
-    Each target token goes with the source position that `aligning_layer` attends to most.
+    Each target token goes with the source position that it attends to most.
     """
-    return [(int(row.argmax()), t) for t, row in enumerate(aligning_layer(attention))]
-
-
-def aligning_layer(attention: np.ndarray) -> np.ndarray:
-    """Of attention [N,T,S] the last layer but one [T,S]: it aligns best (Garg et al. 2019)."""
-    return attention[max(len(attention) - 2, 0)]
+    return [(int(row.argmax()), t) for t, row in enumerate(attention)]

@@ -9,15 +9,22 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
-UTILITIES: dict[str, Callable[[], Callable[[str, str], float]]] = {
-    "chrf": lambda: _sentence_score(CHRF()),
-    "bleu": lambda: _sentence_score(BLEU(effective_order=True)),
+from decode.bleu import tokenizer
+
+UTILITIES: dict[str, Callable[[str], Callable[[str, str], float]]] = {  # of a language's code
+    "chrf": lambda _: _sentence_score(CHRF()),
+    "bleu": lambda code: _sentence_score(BLEU(effective_order=True, tokenize=tokenizer(code))),
 }
 
 
-def expected_utilities(texts: Sequence[str], utility: str = "chrf") -> np.ndarray:
-    """Each text's mean utility with the others as references: [n] texts -> [n], 0 to 100."""
-    measure, known = UTILITIES[utility](), {}
+def expected_utilities(
+    texts: Sequence[str], utility: str = "chrf", language: str = ""
+) -> np.ndarray:
+    """Each text's mean utility with the others as references: [n] texts -> [n], 0 to 100.
+
+    `language` is the texts' code, by which BLEU counts words.
+    """
+    measure, known = UTILITIES[utility](language), {}
 
     def likeness(i: int, j: int) -> float:
         pair = texts[i], texts[j]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from decode.beam import take
+from decode.loop import take
 from model import TransformerConfig
 
 

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from decode.beam import Choose, take
+from decode.beam import Choose
+from decode.loop import take
 from decode.transforms import Transform
 
 NOTHING = -1  # stands where no token does

@@ -1,14 +1,24 @@
 """One output a sentence and stream, token by token: greedy search and sampling."""
 
 from collections.abc import Callable
-from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from decode.beam import CacheOps, Hypotheses, StepFn, Watch, choices, gains, whole
 from decode.choose import argmax
+from decode.loop import (
+    CacheOps,
+    Hypotheses,
+    Search,
+    StepFn,
+    Watch,
+    choices,
+    gains,
+    run,
+    whole,
+)
 from decode.scoring import Normalise
 from decode.transforms import Transform
 
@@ -16,9 +26,33 @@ from decode.transforms import Transform
 Pick = Callable[[Array, Array], Array]
 
 
+class _State(NamedTuple):
+    index: Array  # how many tokens outputs that go on have
+    tokens: Array  # [B,W,L]
+    token_scores: Array  # [B,W,L]
+    lengths: Array  # [B,W]: of those that have ended
+    last: Array  # [B,W]
+    ended: Array  # [B,W] bool
+    cache: object
+
+
 def sample(
     step: StepFn,
     cache: object,
+    start: Array,
+    limits: Array,
+    *,
+    max_length: int,
+    ops: CacheOps | None = None,
+    **options,
+) -> Hypotheses:
+    """Outputs drawn from `step`: `samples`, run to the end from `cache`."""
+    search = samples(step, start, limits, max_length=max_length, **options)
+    return search.found(run(search, cache, ops or whole(max_length)))
+
+
+def samples(
+    step: StepFn,
     start: Array,
     limits: Array,
     *,
@@ -28,57 +62,50 @@ def sample(
     width: int = 1,
     normalise: Normalise,
     transform: Transform | None = None,
-    ops: CacheOps | None = None,
     watch: Watch | None = None,
-) -> Hypotheses:
-    """W = `width` independent outputs for each of B sentences, in the order they are numbered.
+) -> Search:
+    """The search for W = `width` independent outputs of each of B sentences, in their order.
 
     `pick` chooses every token from the transformed log-probabilities. Other arguments and the
     result as in `beam_search`.
     """
     (batch,) = start.shape
-
-    ops = ops or whole(max_length)
     own = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), (batch, width))
 
-    def running(end, state):
-        index, *_, ended = state
-        return (index < end) & ~ended.all()
+    def begin(cache: object) -> _State:
+        tokens = jnp.zeros((batch, width, max_length), jnp.int32)
+        lengths = jnp.zeros((batch, width), jnp.int32)
+        last = jnp.broadcast_to(start[:, None], (batch, width))
+        scores = tokens.astype(jnp.float32)
+        return _State(jnp.int32(0), tokens, scores, lengths, last, lengths > 0, cache)
 
-    def grow(state):
-        index, cache, last, tokens, token_scores, lengths, ended = state
-        found, cache = step(last, cache, index)
-        steered, _ = choices(found, tokens, index, transform)
-        token = jnp.where((index + 1 >= limits)[:, None], eos, pick(steered, index))
-        gained = gains(found, own, token, eos)
+    def grow(s: _State) -> _State:
+        found, cache = step(s.last, s.cache, s.index)
+        steered, _ = choices(found, s.tokens, s.index, transform)
+        token = jnp.where((s.index + 1 >= limits)[:, None], eos, pick(steered, s.index))
 
         def append(part, new):
-            new = jnp.where(ended, 0, new)
-            return jax.lax.dynamic_update_index_in_dim(part, new[..., None], index, axis=2)
+            new = jnp.where(s.ended, 0, new)
+            return jax.lax.dynamic_update_index_in_dim(part, new[..., None], s.index, axis=2)
 
-        grown = append(tokens, token)
+        tokens = append(s.tokens, token)
         if watch is not None:
-            watch(grown[:, 0], index + 1, ~ended[:, 0])
-        return (
-            index + 1,
-            cache,
-            token,
-            grown,
-            append(token_scores, gained),
-            jnp.where(ended, lengths, index + 1),
-            ended | (token == eos),
+            watch(tokens[:, 0], s.index + 1, ~s.ended[:, 0])
+        return _State(
+            index=s.index + 1,
+            tokens=tokens,
+            token_scores=append(s.token_scores, gains(found, own, token, eos)),
+            lengths=jnp.where(s.ended, s.lengths, s.index + 1),
+            last=token,
+            ended=s.ended | (token == eos),
+            cache=cache,
         )
 
-    tokens = jnp.zeros((batch, width, max_length), jnp.int32)
-    lengths = jnp.zeros((batch, width), jnp.int32)
-    last = jnp.broadcast_to(start[:, None], (batch, width))
-    scores = tokens.astype(jnp.float32)
-    state = (jnp.int32(0), cache, last, tokens, scores, lengths, lengths > 0)
-    for end in ops.stages:
-        state = (state[0], ops.extend(state[1], end), *state[2:])
-        state = jax.lax.while_loop(partial(running, end), grow, state)
-    _, _, _, tokens, token_scores, lengths, _ = state
-    return Hypotheses(tokens, normalise(token_scores.sum(-1), lengths), lengths, token_scores)
+    def drawn(s: _State) -> Hypotheses:
+        scores = normalise(s.token_scores.sum(-1), s.lengths)
+        return Hypotheses(s.tokens, scores, s.lengths, s.token_scores)
+
+    return Search(begin, grow, lambda s: ~s.ended.all(1), drawn)
 
 
 def likeliest(log_probs: Array, index: Array) -> Array:

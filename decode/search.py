@@ -1,6 +1,6 @@
 """A model and its weights become a step function, and a batch of sources its translations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
 
@@ -11,13 +11,19 @@ from jax import Array
 from data.batch import BOS, EOS, PAD, UNK
 from decode import choose, forward, pool, scoring, stopping, transforms
 from decode.batching import sizes
-from decode.beam import CacheOps, Hypotheses, Next, StepFn, Watch, beam_search, take
-from decode.diverse import diverse_beam_search
+from decode.beam import beam
+from decode.diverse import diverse_beam
+from decode.loop import CacheOps, Hypotheses, Next, Search, StepFn, run_in_two, take
 from decode.options import SearchOptions
+from decode.pieces import Request
 from decode.required import Phrases, allocate, required
-from decode.sample import drawn, likeliest, sample
+from decode.sample import drawn, likeliest, samples
 from decode.weights import Weights
 from model import Transformer, TransformerConfig
+
+# A batch's last quarter goes on by itself: sentences end at different lengths, and a third of what
+# was computed was for those that had ended (experiments/LOG.md).
+_TAIL = 4
 
 
 def plain_step(model: Transformer, params, cross, src_mask: Array, min_length: int = 1) -> StepFn:
@@ -101,32 +107,27 @@ def ensemble(steps: Sequence[StepFn]) -> StepFn:
 def search(
     configs: Sequence[TransformerConfig],
     weights: Sequence[Weights],
-    src: Array,
-    limits: Array,
-    prefix: Array,
-    phrases: Array,
-    keys: Array,
+    asked: Request,
     *,
     options: SearchOptions,
     max_length: int,
-    watch: Watch | None = None,
+    watch: Callable[[Array, Array, Array, Array], None] | None = None,
 ) -> Hypotheses:
-    """src [B,S] (with EOS, PAD after it), limits [B] -> Hypotheses [B,W,...]; pure, to be jitted.
+    """What is `asked` for B sentences -> Hypotheses [B,W,...]; pure, to be jitted.
 
-    Several models are an ensemble. Outputs begin with `prefix` [B,P], PAD after it, and a beam's
-    contain every one of `phrases` [B,N,P] likewise; typed `keys` [B] seed samples. `max_length`
-    (static) is the room of the cache: no limit may exceed it.
+    Several models are an ensemble. `max_length` (static) is the room of the cache: no limit may
+    exceed it. `watch` is that of decode/loop.py, but hears the sentences' owners [B,2] first.
     """
-    o, mask = options, src != PAD
+    o, (batch, length) = options, asked.src.shape
+    mask = asked.src != PAD
     # Samples never change places, so each is a row of its own; beams are slots of one.
     beams = o.method == "beam"
-    rows, slots = (src.shape[0], o.width) if beams else (src.shape[0] * o.width, 1)
-    steps, caches = [], []
+    rows, slots = (batch, o.width) if beams else (batch * o.width, 1)
+    sources, caches = [], []
     for config, w in zip(configs, weights, strict=True):
-        cross = forward.cross_kv(config, w, forward.encode(config, w, src, mask))
-        covered = jnp.zeros((src.shape[0], 1, src.shape[1])) if o.coverage else None
+        sources.append(forward.cross_kv(config, w, forward.encode(config, w, asked.src, mask)))
+        covered = jnp.zeros((batch, 1, length)) if o.coverage else None
         caches.append((pool.empty_pool(config, rows, 1), covered))
-        steps.append(fast_step(config, w, cross, mask, bool(o.coverage), o.min_length))
 
     def extend(caches, length):
         return tuple(
@@ -140,24 +141,32 @@ def search(
             for past, covered in caches
         )
 
-    def bonus(caches):
-        covered = sum(covered for _, covered in caches) / len(caches)
-        return scoring.coverage_penalty(covered, mask, o.coverage)
+    def of(rows: tuple[Request, list]) -> Search:
+        asked, sources = rows
+        mask = asked.src != PAD
+        steps = [
+            fast_step(config, w, cross, mask, bool(o.coverage), o.min_length)
+            for config, w, cross in zip(configs, weights, sources, strict=True)
+        ]
 
-    phrases = Phrases(phrases, _sizes(phrases))
-    find = _method(o, phrases, keys, bonus if o.coverage else None)
-    return find(
-        ensemble(steps),
-        tuple(caches),
-        jnp.full(src.shape[0], BOS, jnp.int32),
-        limits,
-        eos=EOS,
-        max_length=max_length,
-        normalise=_normalise(o),
-        transform=_transform(o, prefix, phrases, limits),
-        ops=CacheOps(reorder, extend, stages(max_length), one_at_first=slots > 1),
-        watch=watch,
-    )
+        def bonus(caches):
+            covered = sum(covered for _, covered in caches) / len(caches)
+            return scoring.coverage_penalty(covered, mask, o.coverage)
+
+        return _method(o, asked, bonus if o.coverage else None, reorder)(
+            ensemble(steps),
+            jnp.full(asked.limits.shape, BOS, jnp.int32),
+            asked.limits,
+            eos=EOS,
+            max_length=max_length,
+            normalise=_normalise(o),
+            transform=_transform(o, asked),
+            watch=watch and partial(watch, asked.owners),
+        )
+
+    ops = CacheOps(reorder, extend, stages(max_length), one_at_first=slots > 1)
+    few = batch // _TAIL if batch >= 2 * _TAIL else 0
+    return run_in_two(of, (asked, sources), tuple(caches), ops, few)
 
 
 def _following(logits: Array, first: Array, vocab: int, early: Array) -> Next:
@@ -186,11 +195,13 @@ def _sizes(tokens: Array) -> Array:
     return jnp.sum(tokens != PAD, axis=-1, dtype=jnp.int32)
 
 
-def _transform(
-    o: SearchOptions, prefix: Array, phrases: Phrases, limits: Array
-) -> transforms.Transform | None:
+def _phrases(asked: Request) -> Phrases:
+    return Phrases(asked.phrases, _sizes(asked.phrases))
+
+
+def _transform(o: SearchOptions, asked: Request) -> transforms.Transform | None:
     """What the options ask for, in order: the sampler's filters see what the others left."""
-    t = transforms
+    t, phrases, prefix = transforms, _phrases(asked), asked.prefix
     chosen = [
         (o.repetition_penalty != 1, lambda: t.repetition_penalty(o.repetition_penalty)),
         (o.banned, lambda: t.banned(o.banned)),
@@ -203,23 +214,24 @@ def _transform(
     wanted = [make() for wanted, make in chosen if wanted]
     steered = t.chain(*wanted)
     if phrases.sizes.shape[1]:
-        steered = required(phrases, limits, EOS, steered)
+        steered = required(phrases, asked.limits, EOS, steered)
     if prefix.shape[1]:
         return t.forced_prefix(prefix, _sizes(prefix), steered)
     return steered if wanted or phrases.sizes.shape[1] else None
 
 
-def _method(o: SearchOptions, phrases: Phrases, keys: Array, bonus):
+def _method(o: SearchOptions, asked: Request, bonus, reorder) -> Callable[..., Search]:
     if o.method == "greedy":
-        return partial(sample, pick=likeliest)
+        return partial(samples, pick=likeliest)
     if o.method in ("sample", "mbr"):
-        return partial(sample, pick=drawn(keys), width=o.samples)
+        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(o.seed)))(asked.seeds)
+        return partial(samples, pick=drawn(keys), width=o.samples)
     rules = {"first": lambda: stopping.first(o.patience)}
     rules |= {"bounded": stopping.bounded, "never": stopping.never}
     options = dict(beam_size=o.beam_size, stopping=rules[o.stopping](), bonus=bonus)
-    options |= dict(top_k=choose.top_k)
-    if phrases.sizes.shape[1]:
-        options |= dict(choose=allocate(phrases, o.beam_size, choose.top_k))
+    options |= dict(top_k=choose.top_k, reorder=reorder)
+    if asked.phrases.shape[1]:
+        options |= dict(choose=allocate(_phrases(asked), o.beam_size, choose.top_k))
     if o.groups == 1:
-        return partial(beam_search, **options)
-    return partial(diverse_beam_search, groups=o.groups, diversity=o.diversity, **options)
+        return partial(beam, **options)
+    return partial(diverse_beam, groups=o.groups, diversity=o.diversity, **options)

@@ -14,7 +14,7 @@ from data.batch import EOS
 from data.tokenizer import Vocabulary
 from decode import compile
 from decode.batching import batches
-from decode.beam import Hypotheses
+from decode.loop import Hypotheses
 from decode.mbr import expected_utilities
 from decode.options import InputError, NothingFoundError, SearchOptions
 from decode.pieces import InputPolicy, Piece, Request, Room, cut, request, room
@@ -60,11 +60,12 @@ class Translator:
     `others` are further models with their parameters, of the same vocabulary, that make an ensemble
     with the first. `precision` is that of the matrices: float32 whatever the model was trained in,
     or else bfloat16 or int8, which are faster and a little less exact (decode/weights.py).
+    `language` is the outputs' code, by which minimum Bayes risk with BLEU counts words.
 
     `watch` hears what each sentence has become so far after every token: its number, that of its
     piece (0, but for a long sentence that was cut), the text of the likeliest beam or the first
     sample, and False; it is called from within the search. When a piece is done it hears the text
-    that was chosen, and True.
+    that was chosen, and True. Tokens of one sentence come in order, those of several as they may.
 
     Every device of the mesh searches for its own rows, with all weights and without a word to the
     others.
@@ -82,6 +83,7 @@ class Translator:
         precision: str = "float32",
         tokens_per_batch: int | None = None,
         max_input: str = "split:256",
+        language: str = "",
         watch: Callable[[int, int, str, bool], None] | None = None,
     ):
         if precision not in PRECISIONS:
@@ -107,6 +109,7 @@ class Translator:
             jax.default_backend(), 8192
         )
         self.mesh = mesh or make_mesh(devices=jax.devices()[:1])
+        self.language = language
         self._watch = watch
         configs = tuple(m.config for m, _ in models)
         self._packs = [
@@ -116,7 +119,7 @@ class Translator:
         self.weights = tuple(make(p) for make, (_, p) in zip(self._packs, models, strict=True))
         self._search = compile.jit(
             partial(
-                _seeded_search,
+                _sharded_search,
                 configs,
                 mesh=self.mesh,
                 options=options,
@@ -225,7 +228,9 @@ class Translator:
             )
         texts = self.vocabulary.target.decode([tokens[w, : lengths[w]].tolist() for w in there])
         mbr = self.options.method == "mbr"
-        ranks = expected_utilities(texts, self.options.utility) if mbr else scores[there]
+        ranks = scores[there]
+        if mbr:
+            ranks = expected_utilities(texts, self.options.utility, self.language)
         order = np.argsort(-ranks, kind="stable")
         if self.options.method == "sample":  # samples are worth the same: as they were drawn
             order = range(len(there))
@@ -247,23 +252,14 @@ class Translator:
         ]
 
 
-def _seeded_search(configs, weights, asked: Request, *, mesh, options, watch, max_length):
-    def shard(weights, asked):
-        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(options.seed)))(asked.seeds)
-        hear = watch and partial(jax.debug.callback, watch, asked.owners)
-        return search(
-            configs,
-            weights,
-            asked.src,
-            asked.limits,
-            asked.prefix,
-            asked.phrases,
-            keys,
-            options=options,
-            max_length=max_length,
-            watch=hear,
-        )
-
+def _sharded_search(configs, weights, asked: Request, *, mesh, options, watch, max_length):
+    shard = partial(
+        search,
+        configs,
+        options=options,
+        max_length=max_length,
+        watch=watch and partial(jax.debug.callback, watch),
+    )
     rows = batch_sharding(mesh).spec
     return jax.shard_map(
         shard,

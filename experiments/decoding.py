@@ -152,5 +152,6 @@ def make_translator(trained, watch=None) -> Translator:
         precision=PRECISION.value,
         tokens_per_batch=TOKENS_PER_BATCH.value,
         max_input=MAX_INPUT.value,
+        language=trained.experiment.data.target_language,
         watch=watch,
     )

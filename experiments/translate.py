@@ -157,14 +157,13 @@ def _written(found: Sequence[list[Hypothesis]], trained: "Trained") -> list[str]
 
 def _aligned(hypotheses: list[Hypothesis], trained: "Trained") -> list[dict]:
     """Of each: its alignment, pairs of positions in source and output, and any --attention."""
-    from decode.force import aligning_layer, alignment, force_pairs
+    from decode.force import alignment, force_pairs
 
     pairs = [pair for hypothesis in hypotheses for pair in hypothesis.parts]
     forced: dict = {}
     for number, pair in force_pairs(trained.model, trained.params, pairs):
-        # As they come: the attention of all layers, for all lines, has no room in memory.
         # A float32 cannot hold what is rounded.
-        rows = aligning_layer(pair.attention).astype(float).round(4) if ATTENTION.value else None
+        rows = pair.attention.astype(float).round(4) if ATTENTION.value else None
         forced[number] = alignment(pair.attention), rows
     numbers, found = itertools.count(), []
     for hypothesis in hypotheses:

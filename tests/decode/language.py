@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from decode.beam import Next, beam_search
+from decode.beam import beam_search
+from decode.loop import Next
 from decode.sample import likeliest, sample
 from decode.scoring import gnmt
 from decode.stopping import first

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from decode.options import SearchOptions
+from decode.pieces import Request
 from decode.translate import Translator
 from model import Transformer, TransformerConfig
 
@@ -33,6 +34,19 @@ def translator(params, vocabulary, config=CONFIG, mesh=None, others=(), **option
     options = SearchOptions(**{"extra_length": 6, "max_length": 16} | options)
     model = Transformer(config)
     return Translator(model, params, vocabulary, mesh, options, others=others, **batching)
+
+
+def asked(src, limits):
+    """Sources [B,S] as a search gets them when nothing else is asked for."""
+    rows = len(src)
+    return Request(
+        jnp.asarray(src, jnp.int32),
+        jnp.broadcast_to(jnp.asarray(limits, jnp.int32), rows),
+        jnp.zeros((rows, 0), jnp.int32),
+        jnp.zeros((rows, 0, 0), jnp.int32),
+        jnp.arange(rows, dtype=jnp.uint32),
+        jnp.zeros((rows, 2), jnp.int32),
+    )
 
 
 def best(found):

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decode.beam import Next, beam_search, best_continuations
+from decode.beam import beam_search, best_continuations
 from decode.diverse import diverse_beam_search
+from decode.loop import Next
 from decode.sample import sample
 from decode.scoring import average, gnmt, length_penalty
 from decode.stopping import bounded, first, never

@@ -10,7 +10,7 @@ import pytest
 
 from data.batch import EOS, PAD
 from decode import choose, forward, pool
-from decode.beam import take
+from decode.loop import take
 from decode.search import fast_step, plain_step, stages
 from decode.weights import BLOCK, PRECISIONS, pack
 from model import Transformer, TransformerConfig, empty_cache

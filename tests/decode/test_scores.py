@@ -120,19 +120,24 @@ def test_outputs_hold_what_is_required(vocabulary):
     every = [*best(found), alone]
     for number, forced in force_pairs(Transformer(CONFIG), params, [h.parts[0] for h in every]):
         h = every[number]
+        assert forced.attention.shape == (len(h.tokens), len(h.parts[0][0]))
         np.testing.assert_allclose(h.token_scores, forced.token_scores, atol=1e-4)
         normal = ((5 + len(h.tokens)) / 6) ** 0.6
         np.testing.assert_allclose(h.score, sum(h.token_scores) / normal, atol=1e-4)
 
 
 def test_alignment_and_utilities():
-    attention = np.zeros((3, 2, 4))
-    attention[1, 0, 2] = attention[1, 1, 0] = 1.0
+    attention = np.zeros((2, 4))
+    attention[0, 2] = attention[1, 0] = 1.0
     assert alignment(attention) == [(2, 0), (0, 1)]
     texts = ["the red cat", "the red cat", "a blue dog", "the red dog"]
     found = expected_utilities(texts)
     assert found.argmax() == 0 and found.argmin() == 2 and found[0] == found[1]
     assert expected_utilities(["alone"]).tolist() == [0.0]
+    # Words that no spaces part are told apart in the languages that have them.
+    alike, other = ["猫在睡觉", "猫在吃鱼", "我们去学校"], "bleu"
+    assert expected_utilities(alike, other).tolist() == [0.0] * 3
+    assert expected_utilities(alike, other, "zh").argmin() == 2
     assert list(split_text("今天去学校。他明天来。", lambda t: len(t) < 8)) == [
         ("", "今天去学校。"),
         ("", "他明天来。"),

@@ -21,7 +21,7 @@ from decode.search import plain_step, search
 from decode.stopping import bounded, first, never
 from decode.weights import pack
 from model import Transformer, empty_cache
-from tests.decode.small import CONFIG, parameters, same, sentences, translator
+from tests.decode.small import CONFIG, asked, parameters, same, sentences, translator
 
 
 def test_width_one_is_greedy(params, vocabulary):
@@ -34,15 +34,11 @@ def test_width_one_is_greedy(params, vocabulary):
 
 def test_greedy_is_a_loop_over_the_whole_model(params):
     src = jnp.array([[5, 6, 7, EOS], [8, EOS, 0, 0]], jnp.int32)
-    limits = jnp.array([7, 5], jnp.int32)
-    nothing = jnp.zeros((2, 0), jnp.int32), jnp.zeros((2, 0, 0), jnp.int32)
+    limits = [7, 5]
     found = search(
         [CONFIG],
         [pack(CONFIG, params)],
-        src,
-        limits,
-        *nothing,
-        jax.random.split(jax.random.key(0), 2),
+        asked(src, limits),
         options=SearchOptions(method="greedy"),
         max_length=8,
     )
@@ -106,11 +102,8 @@ def undecided():
 
 
 def fast(params, config=CONFIG, **options):
-    nothing = jnp.zeros((3, 0), jnp.int32), jnp.zeros((3, 0, 0), jnp.int32)
-    options = SearchOptions(**options)
-    args = [config], [pack(config, params)], SRC, LIMITS, *nothing
-    keys = jax.random.split(jax.random.key(options.seed), 3)
-    return jax.jit(partial(search, *args, options=options, max_length=12))(keys)
+    find = partial(search, [config], options=SearchOptions(**options), max_length=12)
+    return jax.jit(find)([pack(config, params)], asked(SRC, LIMITS))
 
 
 def plain(params, find, width, chain=(), config=CONFIG, **how):
@@ -157,7 +150,8 @@ def test_a_large_vocabulary_is_searched_through_its_blocks_alike():
 @pytest.mark.parametrize("name", SAMPLES)
 def test_an_option_of_sampling_does_what_it_does_in_the_plain_one(undecided, name):
     options, chain = SAMPLES[name]
-    keys = jax.random.split(jax.random.key(options.get("seed", 0)), 3)
+    key = jax.random.key(options.get("seed", 0))
+    keys = jax.vmap(partial(jax.random.fold_in, key))(asked(SRC, LIMITS).seeds)
     found = fast(undecided, method="sample", samples=3, n_best=3, **options)
     how = dict(pick=drawn(keys), normalise=gnmt(0.6))
     as_one(found, plain(undecided, sample, 3, chain, **how))

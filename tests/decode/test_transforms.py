@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from decode import transforms as t
-from decode.beam import Next
+from decode.loop import Next
 from decode.sample import drawn, likeliest, sample
 from decode.scoring import coverage_penalty, gnmt
 

@@ -55,11 +55,15 @@ def test_no_device_waits_for_another_while_it_searches(params, vocabulary):
     assert not re.search("all-(reduce|gather|to-all)|reduce-scatter|collective-permute", program)
 
 
+OTHER = replace(CONFIG, decoder_layers=1, d_ff=16)
 SEARCHES = {
     "beam": {},
     "sample": dict(method="sample", samples=2, n_best=2, top_p=0.9, temperature=1.5),
     "coverage": dict(coverage=0.3, stopping="never", no_repeat_ngrams=2),
     "groups": dict(groups=2, n_best=3, penalty="average", repetition_penalty=1.5),
+    "greedy": dict(method="greedy"),
+    "mbr": dict(method="mbr", samples=3, utility="bleu"),
+    "ensemble": {},
     "asked": dict(extra_length=20),  # with prefixes and required phrases
 }
 
@@ -70,6 +74,8 @@ def translators(params, vocabulary):
     def make(search, devices, tokens):
         mesh = make_mesh(devices=jax.devices()[:devices])
         batching = dict(tokens_per_batch=tokens, max_length=0)
+        if search == "ensemble":
+            batching |= dict(others=[(Transformer(OTHER), parameters(OTHER))])
         return translator(params, vocabulary, mesh=mesh, **batching, **SEARCHES[search])
 
     return make
@@ -166,7 +172,7 @@ def test_learned_positions_bound_source_and_output(vocabulary, table):
     assert len(found) == 2
     full = [*range(5, table + 4), EOS]
     ((_, forced),) = force_pairs(Transformer(config), parameters(config), [(full, full)])
-    assert np.isfinite(forced.token_scores).all() and forced.attention.shape == (2, table, table)
+    assert np.isfinite(forced.token_scores).all() and forced.attention.shape == (table, table)
     with pytest.raises(InputError, match=f"--source, line 2 has 241 .* more than the {table} that"):
         score_pairs(Transformer(config), parameters(config), vocabulary, ["a", long], ["a", "a"])
 

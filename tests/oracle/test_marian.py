@@ -20,6 +20,7 @@ from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
 from model import Transformer, TransformerConfig
+from tests.decode.small import asked
 
 D, H, F, V = 32, 4, 48, 40
 LIMIT = 40
@@ -83,11 +84,7 @@ def test_translations_are_equal(pair, beams, alpha):
         lambda src: search(
             [model.config],
             [pack(model.config, params)],
-            src,
-            jnp.full(len(src), LIMIT, jnp.int32),
-            jnp.zeros((len(src), 0), jnp.int32),
-            jnp.zeros((len(src), 0, 0), jnp.int32),
-            jax.random.split(jax.random.key(0), len(src)),
+            asked(src, LIMIT),
             options=options,
             max_length=LIMIT,
         )

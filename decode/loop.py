@@ -1,0 +1,149 @@
+"""What all searches share: the step function that they take, and the loop that they are.
+
+A search knows no model, no vocabulary and no cache layout. It is a few pure functions of a state,
+and the loop applies them while the cache grows and sentences end.
+Axes: B batch, W outputs of a sentence, L buffer length, V vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from decode.transforms import Transform
+
+
+class Next(NamedTuple):
+    """What the next token may be: log-probabilities are logits - total.
+
+    Apart they save a pass over the vocabulary: what is best in a row needs no normalising.
+    """
+
+    logits: Array  # [B,W,V] float32; -inf for what cannot be chosen, or for EOS not yet
+    total: Array  # [B,W]: the log of the sum of exp over all that counts, chosen or not
+    end: Array  # [B,W]: EOS's logit, even where it is too early to choose it
+
+
+# (tokens [B,W], cache, index) -> (Next, cache)
+StepFn = Callable[[Array, object, Array], tuple[Next, object]]
+# (a sentence's tokens [B,L], how many of them there are, which sentences still go on [B])
+Watch = Callable[[Array, Array, Array], None]
+
+
+class Hypotheses(NamedTuple):
+    """Finished outputs of each sentence, best first."""
+
+    tokens: Array  # [B,W,L] int32, ending in EOS, zeros after it
+    scores: Array  # [B,W] float32: normalised log-probability; -inf where there is none
+    lengths: Array  # [B,W] int32, EOS included
+    token_scores: Array  # [B,W,L] float32: each token's log-probability under the step function
+
+
+class CacheOps(NamedTuple):
+    """What a search does to a cache between steps; what is here suits leaves that begin [B,W].
+
+    `reorder(cache, parents [B,W])` has every beam go on from where its parent was.
+    The loop runs in `stages`, up to these lengths (the last is the longest output) and before each
+    of them `extend(cache, length)` makes room for that many tokens.
+    """
+
+    reorder: Callable[[object, Array], object]
+    extend: Callable[[object, int], object]
+    stages: tuple[int, ...]
+    one_at_first: bool = False  # whether the cache holds one beam until the first step is over
+
+
+def whole(max_length: int) -> CacheOps:
+    """A cache that has all its room from the start, in arrays that begin with [B,W]."""
+    reorder = lambda cache, rows: jax.tree.map(lambda leaf: take(leaf, rows), cache)  # noqa: E731
+    return CacheOps(reorder, lambda cache, length: cache, (max_length,))
+
+
+class Search(NamedTuple):
+    """One kind of search over B sentences, as functions of its state.
+
+    A state is a NamedTuple with an `index` (how many steps there were), a `cache`, and arrays that
+    begin with B or a multiple of it, a sentence's rows together.
+    """
+
+    begin: Callable[[object], object]  # cache -> state
+    grow: Callable[[object], object]  # state -> state, a token further
+    going: Callable[[object], Array]  # state -> [B] bool: which sentences still go on
+    found: Callable[[object], Hypotheses]  # state -> what was found
+
+
+def run(search: Search, cache: object, ops: CacheOps, few: int = 0):
+    """The state of a `search` begun with `cache` once no more than `few` sentences go on."""
+    state = search.begin(cache)
+    for end in ops.stages:
+        state = state._replace(cache=ops.extend(state.cache, end))
+        if ops.one_at_first and end == ops.stages[0]:
+            state = search.grow(state)  # not in the loop, whose state keeps its shape
+        state = _until(search, state, end, few)
+    return state
+
+
+def run_in_two(
+    make: Callable[[object], Search], rows: object, cache: object, ops: CacheOps, few: int
+) -> Hypotheses:
+    """A search of `rows`, arrays that begin with B; the last `few` sentences go on by themselves.
+
+    `make(rows)` is the search of these or of fewer. Sentences end at different lengths, and all of
+    a batch are computed until its last one ends: most of that is saved by moving once, late.
+    """
+    search = make(rows)
+    state = run(search, cache, ops, few)
+    found, going = search.found(state), search.going(state)
+    if not few:
+        return found
+    order = jnp.argsort(~going)[:few]  # stable: those that go on first, in the batch's order
+    search = make(_choose(rows, order, len(going)))
+    state = _until(search, _choose(state, order, len(going)), ops.stages[-1], 0)
+    return jax.tree.map(lambda all, some: all.at[order].set(some), found, search.found(state))
+
+
+def _until(search: Search, state, end: int, few: int):
+    def on(state) -> Array:
+        return (state.index < end) & (search.going(state).sum(dtype=jnp.int32) > few)
+
+    return jax.lax.while_loop(on, search.grow, state)
+
+
+def _choose(tree, order: Array, batch: int):
+    """Of every array the rows of the sentences in `order`; scalars belong to all."""
+
+    def some(leaf: Array) -> Array:
+        if not leaf.ndim:
+            return leaf
+        each = leaf.shape[0] // batch
+        own = leaf.reshape(batch, each, *leaf.shape[1:])[order]
+        return own.reshape(len(order) * each, *leaf.shape[1:])
+
+    return jax.tree.map(some, tree)
+
+
+def choices(
+    found: Next, tokens: Array, index: Array, transform: Transform | None
+) -> tuple[Array, Array]:
+    """The scores [B,W,V] to choose a step's continuations by, and what to take off them [B,W]."""
+    if transform is None:
+        return found.logits, found.total
+    steered = transform(found.logits - found.total[..., None], tokens, index)
+    return steered, jnp.zeros_like(found.total)
+
+
+def gains(found: Next, beams: Array, tokens: Array, eos: int) -> Array:
+    """The log-probabilities of `tokens` [B,C] after `beams` [B,C], of EOS even where too early."""
+    batch, width, vocab = found.logits.shape
+    # From rows as the product made them: reading an array in three axes makes XLA copy it.
+    rows = jnp.arange(batch, dtype=jnp.int32)[:, None] * width + beams
+    logits = found.logits.reshape(batch * width, vocab)[rows, tokens]
+    return jnp.where(tokens == eos, take(found.end, beams), logits) - take(found.total, beams)
+
+
+def take(x: Array, rows: Array) -> Array:
+    """x [B,W,...], rows [B,R] -> [B,R,...]: each sentence's own choice of its beams."""
+    rows = rows.reshape(*rows.shape, *(1,) * (x.ndim - 2))
+    return jnp.take_along_axis(x, rows, axis=1)
