@@ -20,7 +20,7 @@ PLAIN = TransformerConfig(
 )
 VARIANTS = {
     "paper": {},
-    "pre": {"norm": "pre", "norm_kind": "rms", "ff_bias": False},
+    "pre": {"norm": "pre", "norm_kind": "rms", "ff_bias": False, "activation": "silu"},
     "rotary": {"positions": "rotary", "num_kv_heads": 2, "activation": "swiglu", "norm": "pre"},
     "learned": {"positions": "learned", "max_length": 30, "attention_bias": True, "tying": "none"},
     "halves": {"positions": "sinusoidal_halves", "activation": "gelu", "tying": "decoder"},

@@ -16,26 +16,17 @@ from model.transformer import unroll_layers
 SMALL = TransformerConfig(
     vocab_size=24, encoder_layers=2, decoder_layers=2, d_model=16, d_ff=32, num_heads=4
 )
+# Every value of every switch, several at once: what is compiled is what these tests cost.
 VARIANTS = {
     "paper": {},
-    "pre": {"norm": "pre"},
-    "rms": {"norm_kind": "rms", "norm": "pre"},
-    "halves": {"positions": "sinusoidal_halves"},
-    "learned": {"positions": "learned", "max_length": 8},
-    "rotary": {"positions": "rotary"},
-    "gelu": {"activation": "gelu"},
-    "silu": {"activation": "silu"},
-    "reglu": {"activation": "reglu"},
-    "geglu": {"activation": "geglu"},
-    "swiglu": {"activation": "swiglu", "ff_bias": False},
-    "biases": {"attention_bias": True},
-    "grouped": {"num_kv_heads": 2, "positions": "rotary"},
-    "widths": {"d_k": 6, "d_v": 3},
-    "decoder tied": {"tying": "decoder", "target_vocab_size": 20},
-    "untied": {"tying": "none", "target_vocab_size": 20},
-    "uneven": {"encoder_layers": 1, "decoder_layers": 3, "attention_dropout": 0.5},
-    "remat": {"remat": "full", "ff_dropout": 0.3},
-    "dots": {"remat": "dots"},
+    "pre": {"norm": "pre", "activation": "gelu", "attention_bias": True},
+    "rms": {"norm": "pre", "norm_kind": "rms", "activation": "silu", "d_k": 6, "d_v": 3},
+    "halves": {"positions": "sinusoidal_halves", "activation": "geglu", "norm_kind": "rms"},
+    "learned": {"positions": "learned", "max_length": 8, "tying": "none", "target_vocab_size": 20},
+    "rotary": {"positions": "rotary", "activation": "reglu", "remat": "full", "ff_dropout": 0.3},
+    "grouped": {"positions": "rotary", "num_kv_heads": 2, "activation": "swiglu", "ff_bias": False},
+    "uneven": {"encoder_layers": 1, "decoder_layers": 3, "attention_dropout": 0.5}
+    | {"tying": "decoder", "target_vocab_size": 20},
     "scanned": {"scan_layers": True, "remat": "dots", "norm": "pre", "attention_bias": True},
     "bfloat16": {"dtype": "bfloat16"},
     "float16": {"dtype": "float16"},
@@ -69,7 +60,8 @@ def test_cached_steps_equal_teacher_forcing(variant):
     memory = apply(variables, SRC, method="encode")
     cross = apply(variables, memory, method="cross_kv")
     decode = partial(apply, method="decode")
-    for prefix in range(1, 6):  # prefill that many at once, then step
+    lengths = range(1, 6) if variant in ("paper", "learned", "grouped", "scanned") else (1, 3)
+    for prefix in lengths:  # prefill that many at once, then step
         past, parts = empty_cache(model.config, (2,), 7), []
         for start, end in [(0, prefix)] + [(i, i + 1) for i in range(prefix, 5)]:
             logits, past = decode(variables, TGT[:, start:end], cross, SRC != 0, past, start)
