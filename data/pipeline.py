@@ -174,17 +174,40 @@ class BatchPlan:
         )
 
 
-def collate(pairs: TokenPairs, bucket: Bucket, rows: np.ndarray, multiple_of: int = 1) -> Batch:
+class Shard(NamedTuple):
+    """What a host holds of every batch: of so many equal parts of its rows, those of these numbers.
+
+    A host may hold several parts, and a part may be on several hosts.
+    """
+
+    parts: tuple[int, ...] = (0,)
+    count: int = 1
+
+
+WHOLE = Shard()
+
+
+def collate(
+    pairs: TokenPairs,
+    bucket: Bucket,
+    rows: np.ndarray,
+    multiple_of: int = 1,
+    shard: Shard = WHOLE,
+) -> Batch:
     """The batch of these pairs, EOS after each side, PAD up to the bucket's shape.
 
-    Rows of PAD make their number a multiple of `multiple_of`.
+    Rows of PAD make their number a multiple of `multiple_of`, which the shard's count divides. Only
+    the shard's rows are made, part after part.
     """
-    count = bucket.with_rows(multiple_of).rows
+    each = bucket.with_rows(multiple_of).rows // shard.count
+    own = [row for part in shard.parts for row in range(part * each, (part + 1) * each)]
 
     def side(ids: Ragged, length: int) -> np.ndarray:
-        out = np.full((count, length), PAD, np.int32)
-        for i, row in enumerate(rows):
-            sentence = ids[row]
+        out = np.full((len(own), length), PAD, np.int32)
+        for i, row in enumerate(own):
+            if row >= len(rows):
+                continue
+            sentence = ids[rows[row]]
             out[i, : len(sentence)] = sentence
             out[i, len(sentence)] = EOS
         return out
@@ -196,30 +219,26 @@ def train_batches(
     pairs: TokenPairs,
     plan: BatchPlan,
     start_step: int = 0,
-    shard: tuple[int, int] = (0, 1),
+    shard: Shard = WHOLE,
     multiple_of: int = 1,
 ) -> Iterator[Batch]:
     """The batches of steps `start_step`, `start_step` + 1, ...; a host's share of their rows.
 
     A mesh that wants a multiple of some number of rows gets empty ones, and so learns from the same
-    pairs in the same steps as any other. A shard is (its number, how many there are). Raises
-    ValueError where these do not divide `multiple_of`.
+    pairs in the same steps as any other. Raises ValueError where the parts of a batch do not divide
+    `multiple_of`.
 
     One thread prepares a few batches ahead: they are light, and more threads only wait for each
     other.
     """
-    index, count = shard
-    if multiple_of % count:
-        raise ValueError(f"multiples of {multiple_of} rows are not shared evenly by {count} hosts")
-
-    def make(item) -> Batch:
-        batch = collate(pairs, *item, multiple_of)
-        share = len(batch.src) // count
-        return Batch(*(side[index * share : (index + 1) * share] for side in batch))
-
+    if multiple_of % shard.count:
+        raise ValueError(
+            f"multiples of {multiple_of} rows are not {shard.count} parts of the same size"
+        )
     steps = grain.MapDataset.source(plan)[start_step:]
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-    return iter(steps.map(make).to_iter_dataset(options))
+    make = steps.map(lambda item: collate(pairs, *item, multiple_of, shard))
+    return iter(make.to_iter_dataset(options))
 
 
 def eval_batches(
@@ -229,10 +248,12 @@ def eval_batches(
     tokens_per_batch: int,
     multiple_of: int = 1,
     count: int = 4,
+    shard: Shard = WHOLE,
 ) -> Iterator[Batch]:
     """Batches of the pairs of these numbers once, none left out, in at most `count` shapes.
 
-    A pair longer than `tokens_per_batch` has few rows beside it, rather than being refused.
+    Of each the shard's rows. A pair longer than `tokens_per_batch` has few rows beside it, rather
+    than being refused.
     """
     source, target = (side.lengths[kept] + 1 for side in pairs)
     buckets, which = make_buckets(
@@ -246,4 +267,4 @@ def eval_batches(
     for i, bucket in enumerate(buckets):
         rows = kept[which == i]
         for start in range(0, len(rows), bucket.rows):
-            yield collate(pairs, bucket, rows[start : start + bucket.rows])
+            yield collate(pairs, bucket, rows[start : start + bucket.rows], shard=shard)

@@ -13,6 +13,7 @@ from data.corpus import DataError, Pairs
 from data.pipeline import (
     BatchPlan,
     Ragged,
+    Shard,
     TokenPairs,
     eval_batches,
     filter_pairs,
@@ -233,11 +234,20 @@ def test_hosts_share_the_rows_of_every_batch():
     pairs = some_pairs()
     plan = some_plan(pairs)
     whole = take(train_batches(pairs, plan, multiple_of=8), 9)
-    hosts = [take(train_batches(pairs, plan, shard=(i, 4), multiple_of=8), 9) for i in range(4)]
-    for batch, *parts in zip(whole, *hosts, strict=True):
+    of = lambda *parts: train_batches(pairs, plan, shard=Shard(parts, 4), multiple_of=8)  # noqa: E731
+    hosts = [take(of(i), 9) for i in range(4)]
+    for batch, both, *parts in zip(whole, take(of(3, 1), 9), *hosts, strict=True):
         assert same(batch, [np.concatenate(side) for side in zip(*parts, strict=True)])
-    with pytest.raises(ValueError, match="of 8 rows are not shared evenly by 3 hosts"):
-        train_batches(pairs, plan, shard=(0, 3), multiple_of=8)
+        some = parts[3], parts[1]
+        assert same(both, [np.concatenate(side) for side in zip(*some, strict=True)])
+    with pytest.raises(ValueError, match="of 8 rows are not 3 parts of the same size"):
+        train_batches(pairs, plan, shard=Shard((0,), 3), multiple_of=8)
+    whole = eval_batches(pairs, np.arange(90), tokens_per_batch=200, multiple_of=4)
+    half = Shard((1, 3), 4)
+    mine = eval_batches(pairs, np.arange(90), tokens_per_batch=200, multiple_of=4, shard=half)
+    for batch, part in zip(whole, mine, strict=True):
+        quarters = [np.split(side, 4) for side in batch]
+        assert same(part, [np.concatenate([side[1], side[3]]) for side in quarters])
 
 
 @pytest.mark.parametrize("multiple", [2, 8, 64])
