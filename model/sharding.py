@@ -121,6 +121,56 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def own_parts(mesh: Mesh) -> tuple[int, ...]:
+    """Which of the `batch_shards` parts this process's devices hold, ascending.
+
+    Where a tensor axis spans processes, several of them hold the same.
+    """
+    parts = batch_shards(mesh)
+    slices = batch_sharding(mesh).addressable_devices_indices_map((parts,)).values()
+    return tuple(sorted({rows.indices(parts)[0] for (rows,) in slices}))
+
+
+def assemble(batch, mesh: Mesh):
+    """Arrays [rows,...] of this process's `own_parts` of a batch -> the batch on the mesh.
+
+    With one process they are the batch.
+    """
+    if jax.process_count() == 1:
+        return batch
+    own, sharding = own_parts(mesh), batch_sharding(mesh)
+
+    def whole(x):
+        each = len(x) // len(own)
+
+        def part(index):
+            at = own.index((index[0].start or 0) // each) * each
+            return x[at : at + each]
+
+        shape = (each * batch_shards(mesh), *x.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return jax.tree.map(whole, batch)
+
+
+def on_own_devices(tree, mesh: Mesh):
+    """Arrays on the mesh, however they lie -> the same, whole, on each of this process's devices.
+
+    Returns them with the mesh of those devices. With one process it is the mesh itself, and the
+    arrays stay as they lie.
+    """
+    if jax.process_count() == 1:
+        return tree, mesh
+    here = make_mesh(devices=jax.local_devices())
+    tree = jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
+
+    def own(x):
+        parts = [shard.data for shard in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape, replicated(here), parts)
+
+    return jax.tree.map(own, tree), here
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -1,0 +1,117 @@
+"""Several processes as one: who speaks for all, and how all come to know the same.
+
+Each function is called by all processes, at the same place of the program; in a run of one process
+it costs nothing and changes nothing.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+class ElsewhereError(RuntimeError):
+    """What went wrong in another process, in one line that names it."""
+
+
+def is_first() -> bool:
+    """Whether this process speaks for all: to people, to programs, to the disk."""
+    # Asked without starting JAX's devices: some ask before they may be started.
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def gathered(value: Any) -> list:
+    """Every process's value, by their numbers; values are what JSON can hold."""
+    if jax.process_count() == 1:
+        return [value]
+    content = json.dumps(value).encode()
+    sizes = multihost_utils.process_allgather(np.int32(len(content))).ravel()
+    rows = multihost_utils.process_allgather(_padded(content, max(sizes)))
+    return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def of_first(action: Callable[[], bytes]) -> bytes:
+    """What the first process's `action` returns, which only that one does.
+
+    Where it raises, all raise: ElsewhereError in the others.
+    """
+    content = everywhere(action if is_first() else bytes)
+    if jax.process_count() == 1:
+        return content
+    (size, *_) = gathered(len(content))
+    tell = multihost_utils.broadcast_one_to_all
+    return tell(_padded(content if is_first() else b"", size))[:size].tobytes()
+
+
+def everywhere(action: Callable[[], Any]) -> Any:
+    """What this process's `action` returns, once all have done theirs.
+
+    Where one raises, all raise: it its own error, the others ElsewhereError. The action speaks to
+    no other process.
+    """
+    if jax.process_count() == 1:
+        return action()
+    result, error = None, None
+    try:
+        result = action()
+    except Exception as raised:
+        error = raised
+    told = gathered(None if error is None else " ".join(str(error).split()))
+    if error is not None:
+        raise error
+    for number, line in enumerate(told):
+        if line is not None:
+            raise ElsewhereError(f"process {number}: {line}")
+    return result
+
+
+def first_alone(action: Callable[[], Any]) -> None:
+    """Has the first process do something; the others wait, and raise where it raises."""
+    everywhere(action if is_first() else lambda: None)
+
+
+class Agreement:
+    """Which of a few words anyone says, known to all at the same call.
+
+    `agree(mine)` returns the words that any process gave at the call `lag` calls ago, so that it
+    need not wait for the devices to finish all that they were given; the first call waits.
+    """
+
+    def __init__(self, words: Sequence[str], lag: int = 0):
+        self._words, self._lag = tuple(words), lag
+        self._under_way: deque[jax.Array] = deque()
+        self._first = True
+        self._mesh = Mesh(np.array(jax.devices()), ("all",), axis_types=(AxisType.Auto,))
+        whole = NamedSharding(self._mesh, PartitionSpec())
+        self._any = jax.jit(partial(jnp.max, axis=0), out_shardings=whole)
+
+    def __call__(self, mine: Collection[str]) -> set[str]:
+        if jax.process_count() == 1:
+            return set(mine)
+        self._under_way.append(self._any(self._said(mine)))
+        if len(self._under_way) <= self._lag and not self._first:
+            return set()
+        self._first = False
+        said = jax.device_get(self._under_way.popleft())
+        return {word for word, any_said in zip(self._words, said, strict=True) if any_said}
+
+    def _said(self, mine: Collection[str]) -> jax.Array:
+        """[devices, words] int32: 1 for a word of this process, on its devices."""
+        own = np.array([[word in mine for word in self._words]], np.int32)
+        shape = (self._mesh.size, len(self._words))
+        rows = NamedSharding(self._mesh, PartitionSpec("all"))
+        return jax.make_array_from_callback(shape, rows, lambda _: own)
+
+
+def _padded(content: bytes, size: int) -> np.ndarray:
+    """The bytes [n] uint8, with zeros up to a power of two, so that few programs are compiled."""
+    out = np.zeros(max(256, 1 << int(size - 1).bit_length()) if size else 256, np.uint8)
+    out[: len(content)] = np.frombuffer(content, np.uint8)
+    return out
