@@ -23,6 +23,7 @@ from train.choice import CheckpointError, Choice, Which, choose
 from train.digests import check_digests, write_digests
 from train.orbax_errors import disk_is_full, first_line, quieten
 from train.state import TrainState
+from train.together import everywhere, first_alone, gathered, is_first
 
 _UNFINISHED = "*.orbax-checkpoint-tmp"
 
@@ -36,7 +37,8 @@ class Checkpoints:
 
     Kept are the last `keep`, and the `keep_best` with the highest `best_by` among the metrics that
     they were saved with; a restart knows both, since they are read off the disk. Methods raise
-    CheckpointError.
+    CheckpointError. Of several processes all call the same methods, and each writes and reads what
+    its devices hold; how many they are when reading does not matter.
     """
 
     def __init__(
@@ -61,8 +63,7 @@ class Checkpoints:
         scored = metrics is not None and self.best_by in metrics
         with self._one_line(f"cannot save step {step}"):
             if self._orbax is None:  # only who writes here may sweep up
-                for damaged in self._unlisted():
-                    damaged.rename(damaged.with_name(f"{damaged.name}.damaged"))
+                first_alone(self._set_aside)
                 self._orbax = self._open()
             self._orbax.save_checkpointables_async(
                 step, parts, metrics=metrics if scored else None, force=True, overwrite=True
@@ -87,7 +88,8 @@ class Checkpoints:
             f"{each} has unreadable metrics; the next save sets it aside as {each.name}.damaged"
             for each in self._unlisted()
         ]
-        for step in reversed(self.steps()):
+        (there, *_) = gathered(self.steps())
+        for step in reversed(there):
             try:
                 return self.restore(step, abstract_state), self.meta(step), damaged
             except DamagedError as error:
@@ -128,12 +130,16 @@ class Checkpoints:
     def drop_after(self, step: int) -> None:
         """Removes the checkpoints of later steps than `step`."""
         self.close()
-        for later in self.steps():
-            if later > step:
-                # Renamed first: a folder half removed is no checkpoint.
-                gone = self.folder / f"{later}{_UNFINISHED[1:]}"
-                (self.folder / str(later)).rename(gone)
-                shutil.rmtree(gone)
+
+        def drop() -> None:
+            for later in self.steps():
+                if later > step:
+                    # Renamed first: a folder half removed is no checkpoint.
+                    gone = self.folder / f"{later}{_UNFINISHED[1:]}"
+                    (self.folder / str(later)).rename(gone)
+                    shutil.rmtree(gone)
+
+        first_alone(drop)
 
     def wait(self) -> None:
         """Returns once all saves are on disk."""
@@ -152,16 +158,22 @@ class Checkpoints:
 
     def _sign(self) -> None:
         step, self._unsigned = self._unsigned, None
-        if step is not None and (self.folder / str(step)).is_dir():
+        if step is not None and is_first() and (self.folder / str(step)).is_dir():
             write_digests(self.folder / str(step))
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind, *_) -> None:
+        if kind and jax.process_count() > 1:
+            return  # Orbax would wait for the others, who may not know of the error
         # On the way out of an error, that error is the one to tell.
         with suppress(CheckpointError) if kind else nullcontext():
             self.close()
+
+    def _set_aside(self) -> None:
+        for damaged in self._unlisted():
+            damaged.rename(damaged.with_name(f"{damaged.name}.damaged"))
 
     def _unlisted(self) -> list[Path]:
         """Checkpoints whose metrics cannot be read: Orbax would list nothing for them."""
@@ -211,11 +223,12 @@ class Checkpoints:
         told = f"step {step} is damaged, choose another of {self._there()}"
         with self._one_line(told, DamagedError):
             path = self.folder / str(step)
-            check_digests(path, [*abstract, "metrics"])
+            first_alone(lambda: check_digests(path, [*abstract, "metrics"]))
             stored = ocp.checkpointables_metadata(path).metadata
             for name in abstract.keys() - {"meta"}:
                 _check(f"{self.folder}, step {step}", name, stored, abstract[name])
-            return ocp.load_checkpointables(path, jax.tree.map(_somewhere, abstract))
+            wanted = jax.tree.map(_somewhere, abstract)
+            return everywhere(lambda: ocp.load_checkpointables(path, wanted))
 
     @contextmanager
     def _one_line(self, failure: str, kind: type = CheckpointError) -> Iterator[None]:
@@ -252,7 +265,8 @@ class Checkpoints:
         orbax, self._orbax = self._orbax, None
         self._unsigned = None
         with suppress(Exception):
-            orbax.close()
+            if jax.process_count() == 1:  # it would wait for the others, who know of no error
+                orbax.close()
         gc.collect()  # while what `quieten` did still holds
 
 

@@ -67,16 +67,18 @@ def fit(
     health: Health | None = None,
     pairs_of: Callable[[int], Sequence[int]] | None = None,
     interrupted: Callable[[int], str] | None = None,
+    agreed: Callable[[str], str] = lambda reason: reason,
     before: dict | None = None,
 ) -> tuple[TrainState, Summary]:
     """Trains from `state.step` to `num_steps`; `batches` begins with the batch of that step.
 
     `max_minutes` of wall clock (0: no limit) end it sooner, and so does `interrupted(step)` once it
     names a reason: then only `urgent` hooks run, and others that were due are made up for by
-    whoever resumes. `before` is what `checkpoint_hook` saved of the run that this one resumes: time
-    counts from that one's start, interval and health go on as they were. `schedule` is only read
-    for the logs, `pairs_of` for those of losses that `health` finds unusual. Raises DivergedError
-    once `health` says so.
+    whoever resumes. At every step the reason, or "", is told to `agreed`, which says what is done:
+    so several processes end at the same step. `before` is what `checkpoint_hook` saved of the run
+    that this one resumes: time counts from that one's start, interval and health go on as they
+    were. `schedule` is only read for the logs, `pairs_of` for those of losses that `health` finds
+    unusual. Raises DivergedError once `health` says so.
     """
     account = Account(
         int(state.step),
@@ -94,13 +96,13 @@ def fit(
     looks = _Looks(account, hooks)
     if (before or {}).get("unlooked"):
         looks.take(state, looks.due())
-    stopped_by = _over(account, batch, num_steps, None)
+    stopped_by = _over(account, batch, num_steps, None, agreed)
     try:
         while not stopped_by:
             state, metrics = step_fn(state, batch)
             account.took(metrics)
             batch = next(batches, None)  # made while the device works
-            stopped_by = _over(account, batch, num_steps, interrupted)
+            stopped_by = _over(account, batch, num_steps, interrupted, agreed)
             ended = stopped_by in _ENDS
             due = hooks if ended else looks.due()
             logs = ended or account.step % log_every == 0
@@ -121,15 +123,14 @@ def fit(
     return state, Summary(account.step, account.seconds, stopped_by, looks.report, looks.seconds)
 
 
-def _over(account: Account, batch: Batch | None, num_steps: int, interrupted) -> str:
+def _over(account: Account, batch: Batch | None, num_steps: int, interrupted, agreed) -> str:
     """What the run is stopped by, or nothing."""
+    asked = interrupted(account.step) if interrupted else ""
     if account.step >= num_steps:
         return "num_steps"
-    if account.late:
-        return "max_minutes"
     if batch is None:
         return "batches"
-    return interrupted(account.step) if interrupted else ""
+    return agreed("max_minutes" if account.late else asked)
 
 
 class _Looks:

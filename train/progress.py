@@ -5,13 +5,19 @@ import sys
 import time
 from typing import TextIO
 
+from train.together import is_first
+
 
 class Progress:
-    """A live line on a terminal, redrawn every `every` seconds; elsewhere notes alone are told."""
+    """A live line on a terminal, redrawn every `every` seconds; elsewhere notes alone are told.
+
+    Of several processes the first tells them.
+    """
 
     def __init__(self, stream: TextIO | None = None, every: float = 0.2):
         self._stream = sys.stderr if stream is None else stream
-        self._live = self._stream.isatty()
+        self._silent = not is_first()
+        self._live = self._stream.isatty() and not self._silent
         self._every = every
         self._drawn = float("-inf")
 
@@ -36,6 +42,8 @@ class Progress:
             self._write("", "")
 
     def _write(self, text: str, end: str) -> None:
+        if self._silent:
+            return
         # Back to the first column, then clear to the line's end.
         clear = "\r\x1b[K" if self._live else ""
         print(f"{clear}{text}", end=end, file=self._stream, flush=True)
