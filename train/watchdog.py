@@ -1,0 +1,185 @@
+"""A run's processes watch each other, so that none waits for ever for one that is gone.
+
+Each writes a sign of life into hosts/PROCESS.json of the run's folder every second or so, from a
+thread of its own: a process that compiles, or looks at its validation set for long, is alive. The
+first process watches all, the others the first, which tells them what it found. Ages go by the
+watcher's own clock. Whoever finds one missing names it and ends at once: the main thread waits for
+a peer that will never answer, and cannot be asked.
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import jax
+from jax.errors import JaxRuntimeError
+
+from data.files import replace_file
+from train.together import everywhere, first_alone, gathered, is_first, of_first
+
+_PEER = ("gloo", "barrier", "heartbeat", "coordination")  # what errors speak of when a peer is gone
+
+
+class NotSharedError(ValueError):
+    """The run's folder is not the same folder on every host; one line."""
+
+
+class Watchdog:
+    """Around a training of several processes; of one it does nothing.
+
+    A process without a sign of life for `lost_seconds` is missing. Where no process has moved for
+    `stalled_seconds` (0: never mind), the one that is furthest behind hangs. Both end the others
+    with status 1, as does an error in one of them.
+    """
+
+    def __init__(self, folder: Path, lost_seconds: float, stalled_seconds: float):
+        self._folder, self._lost, self._stalled = folder / "hosts", lost_seconds, stalled_seconds
+        self._every = min(1.0, lost_seconds / 4)
+        self._step = self._moves = self._beats = 0
+        self._ended: str | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._writing = threading.Lock()
+
+    def at(self, step: int) -> None:
+        """Hears of an update handed to the devices."""
+        self._step = step
+        self._moves += 1
+
+    def moved(self) -> None:
+        """Hears of any other piece of work done."""
+        self._moves += 1
+
+    def each(self, items: Iterable) -> Iterable:
+        """The same items, each a piece of work."""
+        for item in items:
+            self.moved()
+            yield item
+
+    def __enter__(self) -> "Watchdog":
+        if jax.process_count() > 1:
+            self._run = of_first(lambda: uuid.uuid4().hex.encode()).decode()
+            first_alone(self._begin)
+            everywhere(self._begin)
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind, error, _) -> None:
+        if jax.process_count() == 1:
+            return
+        if error is None:
+            gathered(None)  # nobody stops watching before all are done
+        else:
+            if isinstance(error, JaxRuntimeError) or any(w in str(error).lower() for w in _PEER):
+                self.wait()
+            self._ended = " ".join(str(error).split())[:500] or kind.__name__
+            self._beat()
+        self._over.set()
+        self._thread.join()
+
+    def wait(self) -> None:
+        """Returns only if within `lost_seconds` nobody turned out to be missing."""
+        time.sleep(self._lost + 4 * self._every)
+
+    def _begin(self) -> None:
+        self._folder.mkdir(exist_ok=True)
+        self._beat()
+        for _ in range(100):  # network folders may take their time
+            if (self._read(0) or {}).get("run") == self._run:
+                return
+            time.sleep(0.1)
+        raise NotSharedError(
+            f"{self._folder.parent} is not one folder for all hosts: {socket.gethostname()} does "
+            "not see what process 0 wrote there"
+        )
+
+    def _beat(self) -> None:
+        with self._writing:
+            self._beats += 1
+            told = dict(run=self._run, process=jax.process_index(), host=socket.gethostname())
+            told |= dict(step=self._step, moves=self._moves, beat=self._beats, ended=self._ended)
+            told |= dict(time=time.time())  # for people
+            with suppress(OSError):  # whoever cannot tell that it lives will be missed
+                replace_file(self._path(jax.process_index()), json.dumps(told).encode())
+
+    def _path(self, process: int) -> Path:
+        return self._folder / f"{process}.json"
+
+    def _read(self, process: int) -> dict | None:
+        try:
+            return json.loads(self._path(process).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def _watch(self) -> None:
+        own = jax.process_index()
+        watched = [i for i in range(jax.process_count()) if i != own] if own == 0 else [0]
+        seen: dict[int, dict | None] = {}
+        since = dict.fromkeys(watched, time.monotonic())
+        moved, moves = time.monotonic(), None
+        last = time.monotonic()
+        while not self._over.wait(self._every):
+            self._beat()
+            now = time.monotonic()
+            if now - last > self._lost / 2:  # held up itself, it judges nobody
+                since = dict.fromkeys(watched, now)
+            last = now
+            for process in watched:
+                told = self._read(process)
+                if told != seen.get(process):
+                    seen[process], since[process] = told, now
+                if told and told["run"] == self._run and told["ended"]:
+                    self._end(told["ended"] if own else f"{_name(told)}: {told['ended']}")
+            gone = [process for process in watched if now - since[process] > self._lost]
+            if gone:
+                self._end(self._missing(gone))
+            counts = [(told or {}).get("moves") for told in seen.values()] + [self._moves]
+            if counts != moves:
+                moves, moved = counts, now
+            if own == 0 and self._stalled and now - moved > self._stalled:
+                self._end(self._hanging(now - moved))
+
+    def _missing(self, gone: list[int]) -> str:
+        names = ", ".join(self._described(process) for process in gone)
+        return (
+            f"no sign of life for {self._lost:g} s from {names}; {self._steps()}; "
+            "the same command goes on from the last checkpoint"
+        )
+
+    def _hanging(self, seconds: float) -> str:
+        told = {i: self._read(i) or {} for i in range(jax.process_count())}
+        key = lambda i: (told[i].get("step", -1), told[i].get("moves", -1))  # noqa: E731
+        behind = min(told, key=key)
+        names = ", ".join(self._described(i) for i in told if key(i) == key(behind))
+        return (
+            f"nothing moved for {seconds:.0f} s; furthest behind is {names}; {self._steps()}; "
+            "the same command goes on from the last checkpoint"
+        )
+
+    def _described(self, process: int) -> str:
+        told = self._read(process)
+        return f"{_name(told)}, last step {told['step']}" if told else f"process {process}"
+
+    def _steps(self) -> str:
+        """The last step of each process, as it told."""
+        told = [(i, self._read(i)) for i in range(jax.process_count())]
+        return "last steps: " + ", ".join(f"{i}: {t['step'] if t else '?'}" for i, t in told)
+
+    def _end(self, why: str) -> None:
+        print(f"heed: error: {why}", file=sys.stderr, flush=True)
+        self._ended = why
+        self._beat()
+        if is_first():  # the others, whom JAX would end with a dump, hear of it first
+            time.sleep(3 * self._every)
+        os._exit(1)
+
+
+def _name(told: dict) -> str:
+    return f"process {told['process']} ({told['host']})"
