@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from jax.errors import JaxRuntimeError
 
@@ -19,13 +20,19 @@ from experiments.config import nearest
 from model import ConfigError
 from train.checkpoint import CheckpointError
 from train.health import DivergedError
+from train.together import ElsewhereError
+from train.watchdog import NotSharedError
 
 MISTAKES = (ConfigError, DataError, CheckpointError, InputError, DivergedError)
+MISTAKES += (ElsewhereError, NotSharedError)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parse the flags, call `main`, and end with 1 and one line on stderr for a user's mistake."""
-    app.run(lambda _: _guarded(main), flags_parser=_parse)
+def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
+    """Parse the flags, call `main`, and end with 1 and one line on stderr for a user's mistake.
+
+    The flags are the command line's, or `argv`, the command's name first.
+    """
+    app.run(lambda _: _guarded(main), argv=argv, flags_parser=_parse)
 
 
 def fail(message: object) -> None:
@@ -50,6 +57,8 @@ def _guarded(main: Callable[[], None]) -> None:
     except JaxRuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         if "RESOURCE_EXHAUSTED" not in reason:
+            if jax.distributed.is_initialized():  # the end of another process, as a rule
+                fail(reason)
             raise
         names = {"config": "config.data.tokens_per_batch"}
         names |= {name: name for name in ("tokens_per_batch", "max_tokens")}

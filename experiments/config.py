@@ -93,12 +93,15 @@ class TrainConfig:
     rewinds: int = 0  # so often it then goes back, on in another order of the data; 0: it stops
     spike: float = 8.0  # standard deviations above its mean that a loss is told at; 0: never
     grace_seconds: float = 30.0  # from SIGTERM to the end, for saving
+    lost_seconds: float = 120.0  # without a sign of life of a process, after which the others end
+    stalled_seconds: float = 3600.0  # without any process moving, after which all end; 0: never
 
     def __post_init__(self):
         _at_least(self, "train", num_steps=1, log_every=1, eval_every=1, checkpoint_every=1, keep=1)
         _at_least(self, "train", keep_best=1)
         _at_least(self, "train", max_minutes=0, bleu_sentences=0, label_smoothing=0, ema=0, seed=0)
         _at_least(self, "train", max_skipped=1, rewinds=0, spike=0, grace_seconds=0)
+        _at_least(self, "train", lost_seconds=1, stalled_seconds=0)
         for name in ("label_smoothing", "ema"):
             if getattr(self, name) >= 1:
                 raise ConfigError(f"config.train.{name}={getattr(self, name)} must be below 1")

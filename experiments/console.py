@@ -8,17 +8,24 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress as Bar
 
+from train.together import is_first
+
 
 def note(text: str) -> None:
-    """A line for people."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for people; of several processes the first tells it."""
+    if is_first():
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, told of what is done; silent where that is no terminal."""
+    """A progress bar on stderr, told of what is done; silent where that is no terminal.
+
+    Of several processes the first shows its own.
+    """
     console = Console(stderr=True)
-    with Bar(console=console, disable=not console.is_terminal, transient=True) as progress:
+    silent = not (console.is_terminal and is_first())
+    with Bar(console=console, disable=silent, transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.advance(task, done)
 

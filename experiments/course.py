@@ -1,7 +1,9 @@
 """The course of a training: from its last checkpoint to its end, and back where it diverges."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,23 +11,28 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from data.pipeline import train_batches
+from data.batch import Batch
+from data.pipeline import BatchPlan, Shard, train_batches
 from data.tokenizer import Vocabulary
 from decode.bleu import score
 from decode.options import NothingFoundError
+from experiments import shares
 from experiments import workdir as folders
 from experiments.config import Experiment
 from experiments.console import bar, note
 from experiments.interruption import on_sigterm
 from experiments.preparation import Text, make_translator, sides
 from model import Transformer
-from model.sharding import batch_shards
+from model.sharding import assemble, batch_shards, on_own_devices, own_parts
+from train.account import IN_FLIGHT
 from train.checkpoint import Checkpoints
 from train.health import DivergedError, Health
-from train.loop import Hook, Interrupted, Summary, checkpoint_hook, fit, validation_hook
+from train.loop import Hook, Summary, checkpoint_hook, fit, validation_hook
 from train.metrics import MetricsWriter
 from train.state import TrainState, abstract_state, create_state
 from train.step import compile_eval_step, compile_train_step
+from train.together import Agreement, is_first
+from train.watchdog import Watchdog
 
 
 class Training(NamedTuple):
@@ -63,11 +70,12 @@ class Training(NamedTuple):
         )
 
 
-def follow(t: Training, checkpoints: Checkpoints, begun: float) -> Summary:
+def follow(t: Training, checkpoints: Checkpoints, begun: float, watchdog: Watchdog) -> Summary:
     """Train from the last checkpoint on; `begun` is this process's start on the monotonic clock.
 
     A divergence goes back to a checkpoint from before it, and on in another order of the data, up
-    to `train.rewinds` times in a run. Raises DivergedError beyond that.
+    to `train.rewinds` times in a run. Raises DivergedError beyond that. Several processes do all of
+    it together, step by step.
     """
     c = t.experiment
     state, meta = _last(t, checkpoints)
@@ -79,33 +87,31 @@ def follow(t: Training, checkpoints: Checkpoints, begun: float) -> Summary:
             step = int(state.step)
             rewinds = meta.get("rewinds", 0)
             plan = t.text.plan.reordered(rewinds)
+            agree = Agreement(("SIGTERM", "max_minutes"), IN_FLIGHT)
             try:
-                with MetricsWriter(t.workdir, step) as writer:
-                    if rewinds and step in tried:
+                with MetricsWriter(t.workdir, step) if is_first() else nullcontext() as writer:
+                    if writer and rewinds and step in tried:
                         writer.write(step, "rewind", {"rewinds": rewinds})
                     _, summary = fit(
                         state,
                         step_fn,
-                        train_batches(
-                            t.text.pairs["train"],
-                            plan,
-                            step,
-                            multiple_of=t.rows_multiple,
-                        ),
+                        _batches(t, plan, step),
                         num_steps=c.train.num_steps,
-                        hooks=_hooks(t, checkpoints, rewinds, interrupted),
+                        hooks=_hooks(t, checkpoints, rewinds, interrupted, watchdog),
                         schedule=t.schedule,
                         writer=writer,
                         log_every=c.train.log_every,
                         max_minutes=c.train.max_minutes,
                         health=Health(c.train.max_skipped, c.train.spike),
                         pairs_of=lambda step, plan=plan: plan[step - 1][1],
-                        interrupted=interrupted,
+                        interrupted=lambda step: watchdog.at(step) or interrupted(step),
+                        agreed=lambda reason, agree=agree: _any(agree({reason} - {""})),
                         before=meta | {"seconds": age + time.monotonic() - begun},
                     )
                 break
             except DivergedError as error:
                 if rewinds == c.train.rewinds:
+                    checkpoints.wait()
                     raise
                 state, meta = _before(t, checkpoints, error.since, tried)
                 meta = meta | {"rewinds": rewinds + 1}
@@ -117,6 +123,18 @@ def follow(t: Training, checkpoints: Checkpoints, begun: float) -> Summary:
     traced = len(step_fn.traced)
     note(f"stopped by {summary.stopped_by}; {traced} compilations of the train step")
     return summary
+
+
+def _any(reasons: set[str]) -> str:
+    return max(reasons, default="")
+
+
+def _batches(t: Training, plan: BatchPlan, step: int) -> Iterator[Batch]:
+    """The batches from `step` on, of which each process makes the rows that its devices need."""
+    own = Shard(own_parts(t.mesh), batch_shards(t.mesh))
+    pairs = t.text.pairs["train"]
+    made = train_batches(pairs, plan, step, shard=own, multiple_of=t.rows_multiple)
+    return (assemble(batch, t.mesh) for batch in made)
 
 
 def _last(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
@@ -151,28 +169,28 @@ def _first(t: Training) -> TrainState:
     return create_state(t.model, t.tx, jax.random.key(c.seed), t.mesh, ema=c.ema > 0)
 
 
-def _hooks(t: Training, checkpoints: Checkpoints, rewinds: int, interrupted) -> list[Hook]:
+def _hooks(
+    t: Training, checkpoints: Checkpoints, rewinds: int, interrupted, watchdog: Watchdog
+) -> list[Hook]:
     """Validation loss, then BLEU of real beam search, then a checkpoint that knows both."""
     c = t.experiment
     sources, references = sides(t.text.splits["valid"], c.train.bleu_sentences)
     translator = None
 
-    def go_on(step: int) -> None:
-        if reason := interrupted(step):
-            raise Interrupted(reason)
-
     def bleu(step, state, _report) -> dict:
         nonlocal translator
+        weights, mesh = on_own_devices(state.weights, t.mesh)
         if translator is None:
-            translator = make_translator(c, t.model, state.weights, t.vocabulary, t.mesh)
+            translator = make_translator(c, t.model, weights, t.vocabulary, mesh)
         with bar("validating", len(sources)) as progress:
 
             def hear(count):
                 progress(count)
-                go_on(step)
+                watchdog.moved()
 
+            searching, stop = translator.with_params(weights), partial(interrupted, step)
             try:
-                found = translator.with_params(state.weights).translate(sources, hear)
+                found = shares.translate(searching, sources, hear, stop)
             except NothingFoundError:  # whether the run has diverged is its health's to say
                 note("these weights translate nothing")
                 return {}
@@ -180,7 +198,9 @@ def _hooks(t: Training, checkpoints: Checkpoints, rewinds: int, interrupted) -> 
         return {"bleu": measured, "bleu_sentences": len(sources)}
 
     def batches():
-        return t.text.eval_batches("valid", c, batch_shards(t.mesh))
+        parts = batch_shards(t.mesh)
+        made = t.text.eval_batches("valid", c, parts, Shard(own_parts(t.mesh), parts))
+        return (assemble(batch, t.mesh) for batch in watchdog.each(made))
 
     meta = {"vocabulary": t.vocabulary.digest(), "text": t.text.digest, "rewinds": rewinds}
     return [

@@ -1,18 +1,29 @@
 """What a training needs before its first step: text, a vocabulary, ids, and a plan of batches."""
 
+import json
+from base64 import b64decode, b64encode
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from data.corpus import SPLITS, Source, open_source
-from data.pipeline import BatchPlan, TokenPairs, eval_batches, filter_pairs, tokenize
+from data.pipeline import (
+    WHOLE,
+    BatchPlan,
+    Shard,
+    TokenPairs,
+    eval_batches,
+    filter_pairs,
+    tokenize,
+)
 from data.tokenizer import Tokenizer, Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments.config import Experiment
 from experiments.console import bar, note
 from model import ConfigError, TransformerConfig
+from train.together import of_first
 
 
 def open_split(experiment: Experiment, split: str) -> Source:
@@ -41,7 +52,25 @@ def make_translator(experiment: Experiment, model, params, vocabulary, mesh=None
 
 
 def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Vocabulary:
-    """The run's own vocabulary if it has one, else a ready-made one, else one learned."""
+    """The run's own vocabulary if it has one, else a ready-made one, else one learned.
+
+    Of several processes the first finds it for all.
+    """
+    found: list[Vocabulary] = []
+
+    def find() -> bytes:
+        found.append(_find_vocabulary(experiment, workdir, pairs))
+        sides = {side.digest(): side.to_bytes() for side in found[0]}  # one, where it is joint
+        return json.dumps([b64encode(model).decode() for model in sides.values()]).encode()
+
+    told = of_first(find)
+    if not found:
+        models = [Tokenizer(b64decode(model)) for model in json.loads(told)]
+        found.append(Vocabulary(models[0], models[-1]))
+    return found[0]
+
+
+def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Vocabulary:
     data = experiment.data
     if (workdir / "config.json").exists():
         return Vocabulary.load(workdir)
@@ -92,11 +121,16 @@ class Text:
     plan: BatchPlan  # of the training split
     digest: str  # of the training split's ids
 
-    def eval_batches(self, split: str, experiment: Experiment, rows: int):
+    def eval_batches(self, split: str, experiment: Experiment, rows: int, shard: Shard = WHOLE):
         """The batches of a split's pairs, but for the longer than `data.max_length`."""
         kept, _ = filter_pairs(self.pairs[split], experiment.data.max_length, np.inf)
-        tokens = experiment.data.tokens_per_batch
-        return eval_batches(self.pairs[split], kept, tokens_per_batch=tokens, multiple_of=rows)
+        return eval_batches(
+            self.pairs[split],
+            kept,
+            tokens_per_batch=experiment.data.tokens_per_batch,
+            multiple_of=rows,
+            shard=shard,
+        )
 
 
 def read_text(experiment: Experiment, splits: dict[str, Source], vocabulary) -> Text:

@@ -1,12 +1,17 @@
-"""One experiment, whole: vocabulary, training, validation, and the test of the best checkpoint."""
+"""One experiment, whole: vocabulary, training, validation, and the test of the best checkpoint.
+
+Of several processes the first writes all but checkpoints, which all write.
+"""
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
 
 from data.corpus import SPLITS
 from decode.bleu import score
+from experiments import shares
 from experiments import workdir as folders
 from experiments.config import Experiment
 from experiments.console import bar, note
@@ -21,14 +26,15 @@ from experiments.preparation import (
     resolve,
     sides,
 )
-from model import Transformer
+from model import ConfigError, Transformer
 from model.sharding import batch_shards, make_mesh
 from train.checkpoint import Checkpoints
-from train.loop import total_metrics
 from train.metrics import MetricsWriter, read_metrics
 from train.optimizer import make_optimizer, make_schedule
 from train.state import abstract_state
 from train.step import compile_eval_step
+from train.together import everywhere, first_alone, gathered, is_first
+from train.watchdog import Watchdog
 
 
 def train(experiment: Experiment, workdir: Path) -> dict:
@@ -39,46 +45,79 @@ def train(experiment: Experiment, workdir: Path) -> dict:
     begun = time.monotonic()
     t = prepare(experiment, workdir)
     c = t.experiment
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (
-        folders.lock(workdir),
-        Checkpoints(workdir / "checkpoints", c.train.keep, c.train.keep_best) as checkpoints,
-    ):
-        if not (workdir / "config.json").exists():
-            t.vocabulary.save(workdir)
-        folders.write_config(workdir, c)
+    with ExitStack() as stack:
+        first_alone(lambda: _take_folder(t, stack))
+        watchdog = Watchdog(workdir, c.train.lost_seconds, c.train.stalled_seconds)
+        stack.enter_context(watchdog)
+        checkpoints = Checkpoints(workdir / "checkpoints", c.train.keep, c.train.keep_best)
+        stack.enter_context(checkpoints)
         params = sum(leaf.size for leaf in jax.tree.leaves(t.abstract_state().params))
-        note(f"{params:,} parameters on a mesh of {dict(t.mesh.shape)}")
-        summary = follow(t, checkpoints, begun)
+        note(f"{params:,} parameters on a mesh of {dict(t.mesh.shape)}{_processes()}")
+        summary = follow(t, checkpoints, begun, watchdog)
         if summary.stopped_by == "SIGTERM":
             return {"step": summary.step, "params": params, "stopped_by": summary.stopped_by}
         tested_from = time.monotonic()
-        tested = _test(c, workdir, checkpoints, t.text)
+        tested = _test(c, workdir, checkpoints, t.text, watchdog)
+        if not is_first():
+            return {}
         with MetricsWriter(workdir, summary.step) as writer:
             told = _summary(workdir, writer, tested, summary.step, params)
         return told | {"seconds": round(summary.seconds + time.monotonic() - tested_from, 1)}
 
 
+def _take_folder(t: Training, stack: ExitStack) -> None:
+    """Makes the run's folder its own, until `stack` ends, with what there is to know of the run."""
+    t.workdir.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(folders.lock(t.workdir))
+    if not (t.workdir / "config.json").exists():
+        t.vocabulary.save(t.workdir)
+    folders.write_config(t.workdir, t.experiment)
+
+
+def _processes() -> str:
+    return f" in {jax.process_count()} processes" * (jax.process_count() > 1)
+
+
 def prepare(experiment: Experiment, workdir: Path) -> Training:
     """What the experiment trains with, or goes on training with in `workdir`; writes nothing.
 
-    Raises ConfigError, DataError for settings and input that cannot be.
+    Raises ConfigError, DataError for settings and input that cannot be, in all processes.
     """
-    check_sizes(experiment)
-    folders.check_folder(workdir)
-    mesh = make_mesh(*(getattr(experiment.mesh, axis) for axis in ("data", "fsdp", "tensor")))
-    old = folders.read_config(workdir) if (workdir / "config.json").exists() else None
-    schedule_and_optimizer(experiment)
 
-    splits = {split: open_split(experiment, split) for split in SPLITS}
+    def look():
+        check_sizes(experiment)
+        folders.check_folder(workdir)
+        mesh = make_mesh(*(getattr(experiment.mesh, axis) for axis in ("data", "fsdp", "tensor")))
+        old = folders.read_config(workdir) if (workdir / "config.json").exists() else None
+        schedule_and_optimizer(experiment)
+        return mesh, old, {split: open_split(experiment, split) for split in SPLITS}
+
+    mesh, old, splits = everywhere(look)
     vocabulary = find_vocabulary(experiment, workdir, splits["train"])
-    c = resolve(experiment, vocabulary, old)
-    folders.check_same_run(workdir, c)
-    model = Transformer(c.model)
-    schedule, tx = schedule_and_optimizer(c)
-    abstract_state(model, tx, mesh)  # raises where the mesh does not divide the sizes
-    text = read_text(c, splits, vocabulary)
-    return Training(c, workdir, vocabulary, text, model, tx, schedule, mesh)
+
+    def plan() -> Training:
+        c = resolve(experiment, vocabulary, old)
+        folders.check_same_run(workdir, c)
+        model = Transformer(c.model)
+        schedule, tx = schedule_and_optimizer(c)
+        abstract_state(model, tx, mesh)  # raises where the mesh does not divide the sizes
+        text = read_text(c, splits, vocabulary)
+        return Training(c, workdir, vocabulary, text, model, tx, schedule, mesh)
+
+    t = everywhere(plan)
+    _check_alike(t)
+    return t
+
+
+def _check_alike(t: Training) -> None:
+    """Raise ConfigError where processes were not started alike, or do not read the same text."""
+    own = {"the config": repr(t.experiment), "the text": t.text.digest, "--workdir": str(t.workdir)}
+    own |= {"the number of devices": jax.local_device_count()}
+    first, *others = gathered(own)
+    for number, other in enumerate(others, 1):
+        for name, value in first.items():
+            if other[name] != value:
+                raise ConfigError(f"{name} is not the same in process {number} as in process 0")
 
 
 def schedule_and_optimizer(experiment: Experiment):
@@ -102,17 +141,25 @@ def schedule_and_optimizer(experiment: Experiment):
     )
 
 
-def _test(c: Experiment, workdir: Path, checkpoints: Checkpoints, text: Text) -> dict:
+def _test(
+    c: Experiment, workdir: Path, checkpoints: Checkpoints, text: Text, watchdog: Watchdog
+) -> dict:
     """Loss, BLEU and chrF of the best checkpoint on the test split, and which one that was."""
-    best = folders.load(workdir, "best" if checkpoints.best_step() is not None else "last")
+    (step, *_) = gathered(checkpoints.best_step())
+    best = folders.load(workdir, "last" if step is None else str(step))
     sources, references = sides(text.splits["test"])
     translator = make_translator(c, best.model, best.params, best.vocabulary, best.mesh)
     with bar("testing", len(sources)) as progress:
-        found = translator.translate(sources, progress)
+
+        def hear(count: int) -> None:
+            progress(count)
+            watchdog.moved()
+
+        found = shares.translate(translator, sources, hear)
     scores = score(found, references, c.data.target_language)
     evaluate = compile_eval_step(best.model, best.mesh)
-    batches = text.eval_batches("test", c, batch_shards(best.mesh))
-    total = total_metrics(evaluate, best.params, batches)
+    batches = watchdog.each(text.eval_batches("test", c, batch_shards(best.mesh)))
+    total = shares.total(evaluate, best.params, batches, best.mesh)
     return {"loss": total.to_dict()["loss"], **scores, "checkpoint": best.step}
 
 

@@ -4,6 +4,10 @@
 
 Any value of the config can be changed: --config.optimizer.warmup_steps=8000. The same command
 again goes on where the run was. The last line on stdout is JSON; all else is on stderr.
+
+Several processes train together where each is told --coordinator=HOST:PORT --processes=N
+--process=I, or --cluster, and all else alike; experiments/pod/ has a command for each kind of
+cluster. The first of them speaks for all.
 """
 
 from pathlib import Path
@@ -11,9 +15,10 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli
+from experiments import cli, processes
 from experiments.config import to_experiment
 from experiments.console import print_json
+from train.together import is_first
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of experiments/configs.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
@@ -24,6 +29,7 @@ DRY_RUN = flags.DEFINE_bool(
     "of a device for them, for the optimizer and for activations, batch shapes, tokens a step.",
 )
 flags.mark_flags_as_required(["config", "workdir"])
+flags.adopt_module_key_flags(processes)  # so that --help tells them too
 
 
 def main() -> None:
@@ -32,9 +38,13 @@ def main() -> None:
     from experiments.run import prepare, train  # JAX starts here, after the flags are right
 
     experiment, workdir = to_experiment(CONFIG.value), Path(WORKDIR.value)
-    print_json(
-        describe(prepare(experiment, workdir)) if DRY_RUN.value else train(experiment, workdir)
-    )
+    with processes.joined(experiment.train.lost_seconds):
+        if DRY_RUN.value:
+            result = describe(prepare(experiment, workdir))
+        else:
+            result = train(experiment, workdir)
+        if is_first():
+            print_json(result)
 
 
 if __name__ == "__main__":

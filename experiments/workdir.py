@@ -6,6 +6,7 @@ checkpoints/       Orbax
 metrics.jsonl      one event a line
 tensorboard/       the same for TensorBoard
 lock               held by the run that trains here, which lock.owner names
+hosts/             a sign of life of each process, of a run of several
 """
 
 import json
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import jax
 from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 
@@ -31,7 +33,8 @@ from train.state import abstract_params
 # What may change when a run goes on; everything else makes it another run.
 _FREE = {
     "train": {"num_steps", "max_minutes", "log_every", "eval_every", "checkpoint_every", "keep"}
-    | {"keep_best", "bleu_sentences", "max_skipped", "rewinds", "spike", "grace_seconds"},
+    | {"keep_best", "bleu_sentences", "max_skipped", "rewinds", "spike", "grace_seconds"}
+    | {"lost_seconds", "stalled_seconds"},
     "data": {"path"},  # the same text may have moved; its digest is compared
     "search": {"beam_size", "alpha", "extra_length"},
     "mesh": {"data", "fsdp", "tensor"},
@@ -157,11 +160,12 @@ class Trained:
 def load(workdir: Path, checkpoint: str = "best") -> Trained:
     """The model of `checkpoint` (train/choice.py), on this process's devices.
 
+    Of several processes all load it, each for itself.
     Raises ConfigError, DataError or CheckpointError for a part that is missing or broken.
     """
     experiment = read_config(workdir)
     vocabulary = Vocabulary.load(workdir)
-    mesh = make_mesh()
+    mesh = make_mesh(devices=jax.local_devices())
     model = Transformer(experiment.model)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         steps = checkpoints.choice(checkpoint).steps

@@ -1,0 +1,150 @@
+"""The flags by which a process joins others in one training, and how it joins and leaves."""
+
+import atexit
+import ctypes
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import jax
+from absl import flags
+
+from model import ConfigError
+
+COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of process 0, where the processes of one training meet; with --processes and "
+    "--process.",
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train together.")
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is: 0, 1, ..")
+CLUSTER = flags.DEFINE_bool(
+    "cluster",
+    False,
+    "Find the other processes by what TPU pods, Slurm, Kubernetes or MPI tell of themselves.",
+)
+JOIN_SECONDS = flags.DEFINE_float(
+    "join_seconds", 300.0, "How long to wait for the others at the start.", lower_bound=0
+)
+
+
+@contextmanager
+def joined(lost_seconds: float) -> Iterator[None]:
+    """Within it this process is one of those that the flags name; without flags it stays alone.
+
+    To be entered before JAX starts its devices. `lost_seconds` are the watchdog's, which is to
+    speak before JAX does. Raises ConfigError.
+    """
+    where = _where()
+    if where is None:
+        yield
+        return
+    _keep_stdout()
+    on_abort(lambda: _end("JAX ended this process, as it says above"), lost_seconds + 10)
+    _join(where, lost_seconds)
+    try:
+        yield
+    except BaseException:
+        atexit.register(_leave)  # runs before JAX's own, which would wait for the others
+        raise
+    jax.distributed.shutdown()
+
+
+def _where() -> dict | None:
+    """What JAX is to be told of the cluster; None: there is none."""
+    given = {flag.name: flag.value for flag in (COORDINATOR, PROCESSES, PROCESS)}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return {} if CLUSTER.value else None
+    if CLUSTER.value:
+        raise ConfigError("--cluster finds --coordinator, --processes and --process by itself")
+    if missing:
+        raise ConfigError(
+            "--coordinator, --processes and --process are given together: "
+            f"there is no --{missing[0]}"
+        )
+    if not re.fullmatch(r"\S+:\d{1,5}", COORDINATOR.value):
+        raise ConfigError(f"--coordinator={COORDINATOR.value} is not HOST:PORT")
+    if PROCESSES.value < 1:
+        raise ConfigError(f"--processes={PROCESSES.value} must be at least 1")
+    if not 0 <= PROCESS.value < PROCESSES.value:
+        raise ConfigError(
+            f"--process={PROCESS.value} must be from 0 to {PROCESSES.value - 1}: "
+            f"there are --processes={PROCESSES.value}"
+        )
+    return dict(
+        coordinator_address=COORDINATOR.value,
+        num_processes=PROCESSES.value,
+        process_id=PROCESS.value,
+        cluster_detection_method="deactivate",
+    )
+
+
+def _join(where: dict, lost_seconds: float) -> None:
+    who = f"--coordinator={COORDINATOR.value}" if where else "--cluster"
+    # When JAX waits too long it aborts with a dump; this comes before.
+    late = threading.Timer(
+        JOIN_SECONDS.value,
+        lambda: _end(
+            f"{who}: not all processes met within --join_seconds={JOIN_SECONDS.value:g}: is the "
+            "address right, and does every other process run with the same --processes?"
+        ),
+    )
+    late.daemon = True
+    late.start()
+    # SIGTERM is ours: JAX's service would swallow it, unheard by experiments/interruption.py.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            **where,
+            initialization_timeout=int(JOIN_SECONDS.value) + 60,
+            heartbeat_timeout_seconds=int(max(100, 2 * lost_seconds + 30)),
+        )
+    except (ValueError, RuntimeError, OSError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if "should be defined" in reason or "must be defined" in reason:
+            reason = "no TPU pod, Slurm, Kubernetes or MPI is known here"
+        late.cancel()
+        raise ConfigError(f"{who}: cannot join: {reason}") from None
+    late.cancel()
+
+
+def on_abort(tell: Callable[[], None], seconds: float) -> None:
+    """JAX aborts a process whose coordinator is gone: let it wait `seconds`, then call `tell`.
+
+    Meanwhile the watchdog names who is missing, and ends the process well.
+    """
+
+    def handle(_signal: int) -> None:
+        time.sleep(seconds)
+        tell()
+
+    # Python's own handlers run in the main thread, which waits for a peer. The C library's run in
+    # the thread that aborts, and must be kept.
+    on_abort.kept = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
+    ctypes.CDLL(None).signal(signal.SIGABRT, on_abort.kept)
+
+
+def _keep_stdout() -> None:
+    """Python's stdout alone: C++ libraries (Gloo) tell there what is not for programs."""
+    sys.stdout.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _end(message: str) -> None:
+    print(f"heed: error: {message}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _leave() -> None:
+    sys.stdout.flush()
+    if jax.process_index() == 0:
+        time.sleep(3)  # JAX ends the others with a dump once it is gone: they say their word first
+    os._exit(1)
