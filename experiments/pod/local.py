@@ -1,0 +1,115 @@
+"""One training in several processes on this machine, each with simulated CPU devices of its own.
+
+    python -m experiments.pod.local --processes=2 --devices_per_process=2 -- \\
+        --config=... --workdir=...
+
+What follows -- are the flags of experiments.train. Every line on stderr begins with its process's
+number; stdout is that of process 0. SIGTERM and SIGINT are passed on to all. The exit status is
+the worst of theirs.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+from experiments.console import note
+from model import ConfigError
+
+PROCESSES = flags.DEFINE_integer("processes", 2, "How many processes to start.", lower_bound=1)
+DEVICES = flags.DEFINE_integer(
+    "devices_per_process", 1, "Simulated CPU devices of each.", lower_bound=1
+)
+END_SECONDS = flags.DEFINE_float(
+    "end_seconds",
+    300.0,
+    "Once a process has ended, how long the others may take to end: then they are killed.",
+    lower_bound=0,
+)
+ROOT = Path(__file__).parent.parent.parent
+
+
+def main(args: list[str]) -> None:
+    """Start the processes with these flags of experiments.train, and wait for all."""
+    if not args:
+        raise ConfigError("nothing to run: the flags of experiments.train follow --")
+    port = free_port()
+    started = [start(process, port, args) for process in range(PROCESSES.value)]
+
+    def pass_on(number, _frame) -> None:
+        for process in started:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    for number in signal.SIGTERM, signal.SIGINT:
+        signal.signal(number, pass_on)
+    readers = [
+        threading.Thread(target=prefix, args=(i, process.stderr), daemon=True)
+        for i, process in enumerate(started)
+    ]
+    for reader in readers:
+        reader.start()
+    statuses = wait(started)
+    for reader in readers:
+        reader.join(timeout=10)
+    # A signal's number is negative here, and 128 more than it to a shell.
+    sys.exit(max(128 - status if status < 0 else status for status in statuses))
+
+
+def free_port() -> int:
+    """A port that nobody on this machine listens at."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def start(process: int, port: int, args: list[str]) -> subprocess.Popen:
+    """One process of the training, begun."""
+    where = (
+        f"--coordinator=127.0.0.1:{port}",
+        f"--processes={PROCESSES.value}",
+        f"--process={process}",
+    )
+    xla = os.environ.get("XLA_FLAGS", "")
+    devices = f"{xla} --xla_force_host_platform_device_count={DEVICES.value}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.train", *where, *args],
+        stdout=None if process == 0 else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | dict(XLA_FLAGS=devices, JAX_PLATFORMS="cpu"),
+        start_new_session=True,  # a terminal's Ctrl-C reaches them through us, once
+    )
+
+
+def prefix(process: int, lines) -> None:
+    """Tells a process's lines with its number before each."""
+    for line in lines:
+        sys.stderr.write(f"[{process}] {line.decode(errors='replace')}")
+        sys.stderr.flush()
+
+
+def wait(started: list[subprocess.Popen]) -> list[int]:
+    """The exit status of each, once all have ended, of themselves or killed after the time."""
+    until = None
+    while any(process.poll() is None for process in started):
+        if until is None and any(process.poll() is not None for process in started):
+            until = time.monotonic() + END_SECONDS.value
+        if until is not None and time.monotonic() > until:
+            for i, process in enumerate(started):
+                if process.poll() is None:
+                    note(f"heed: error: process {i} did not end in time: killed")
+                    process.kill()
+        time.sleep(0.05)
+    return [process.returncode for process in started]
+
+
+if __name__ == "__main__":
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    cli.run(lambda: main(sys.argv[end + 1 :]), sys.argv[:end])
