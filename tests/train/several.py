@@ -1,0 +1,174 @@
+"""A process of several, as tests start it: `python -m tests.train.several` and its arguments."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from experiments.pod.local import free_port
+from model.sharding import assemble, make_mesh, on_own_devices, own_parts
+from train.checkpoint import Checkpoints
+from train.state import TrainState
+from train.together import Agreement, ElsewhereError, everywhere, first_alone, gathered, of_first
+from train.watchdog import Watchdog
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def start(task, folder, count, devices):
+    """`count` processes that do `task`."""
+    xla = f"--xla_force_host_platform_device_count={devices}"
+    port, pipe = free_port(), subprocess.PIPE
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.train.several", task, str(folder), f"{port}", f"{count}"]
+            + [str(index)],
+            stdout=pipe, stderr=pipe, text=True, cwd=ROOT,
+            env=os.environ | dict(XLA_FLAGS=xla, PYTHONPATH=str(ROOT), JAX_PLATFORMS="cpu"),
+        )
+        for index in range(count)
+    ]  # fmt: skip
+
+
+def end(processes, timeout=120):
+    """Each one's status, stdout and stderr."""
+    try:
+        told = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, out, err) for p, (out, err) in zip(processes, told, strict=True)]
+
+
+def state_on(mesh, seed=1):
+    """The same bits on every mesh."""
+    lay = lambda *spec: NamedSharding(mesh, P(*spec))  # noqa: E731
+    layout = TrainState(
+        lay(), {"w": lay("fsdp", "tensor"), "bias": lay()}, {"m": lay(None, "fsdp")}, lay()
+    )
+
+    def make():
+        one, two = (jax.random.uniform(jax.random.key(seed + i), (8, 64)) for i in range(2))
+        return TrainState(jnp.int32(7), {"w": one, "bias": one[0]}, {"m": two}, jax.random.key(3))
+
+    return jax.jit(make, out_shardings=layout)()
+
+
+def shapes(state):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def same_bits(left, right) -> bool:
+    """Whether each device holds the same of both."""
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    raw = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x  # noqa: E731
+    return all(
+        (a.data == b.data).all()
+        for x, y in pairs
+        for a, b in zip(raw(x).addressable_shards, raw(y).addressable_shards, strict=True)
+    )
+
+
+def agree(folder):
+    """All that processes tell each other, and what they save and restore together."""
+    index, count = jax.process_index(), jax.process_count()
+    assert gathered({"i": index, "text": "ü" * 300 * index}) == [
+        {"i": i, "text": "ü" * 300 * i} for i in range(count)
+    ]
+    assert of_first(lambda: b"x" * 1000 if index == 0 else 1 / 0) == b"x" * 1000
+    assert everywhere(lambda: index) == index
+    for who in 0, count - 1:
+        try:
+            everywhere(lambda who=who: 1 / 0 if index == who else None)
+            raise AssertionError("nobody heard")
+        except ZeroDivisionError:
+            assert index == who
+        except ElsewhereError as error:
+            assert index != who and str(error) == f"process {who}: division by zero"
+    first_alone(lambda: (folder / "first").write_text(str(index)))
+    assert (folder / "first").read_text() == "0"
+
+    now, late = Agreement(("a", "b")), Agreement(("a", "b"), lag=2)
+    assert now({"b"} if index == 1 else set()) == {"b"}
+    assert now({"a"} if index == 0 else {"b"}) == {"a", "b"}
+    mine = [set(), {"a"} if index == 1 else set(), set(), set(), {"b"}]
+    assert [late(words) for words in mine] == [set(), set(), set(), {"a"}, set()]
+
+    mesh = make_mesh(1, 2, 2)
+    rows = jnp.arange(12, dtype=jnp.int32).reshape(6, 2)
+    own = [rows[part * 3 : part * 3 + 3] for part in own_parts(mesh)]
+    batch = assemble({"x": jnp.concatenate(own)}, mesh)["x"]
+    assert batch.shape == (6, 2) and int(jnp.sum(batch * batch)) == int((rows * rows).sum())
+    state = state_on(mesh)
+    whole, here = on_own_devices(state.params, mesh)
+    assert here.size == jax.local_device_count()
+    assert same_bits(whole, state_on(here).params | {"w": whole["w"]})
+    assert whole["w"].shape == (8, 64) and whole["w"].is_fully_addressable
+
+    with Checkpoints(folder / "theirs") as checkpoints:  # of one process, on eight devices
+        assert same_bits(checkpoints.restore("last", shapes(state)), state)
+    with Checkpoints(folder / "ours") as checkpoints:
+        checkpoints.save(1, state_on(mesh, seed=5), {"by": "all"})
+        checkpoints.save(2, state, {"by": "all"}, {"bleu": 1.0})
+    if index == 0:
+        (large,) = sorted((folder / "ours/2/params").rglob("d/*"))[:1]
+        large.write_bytes(large.read_bytes()[:-9])
+    with Checkpoints(folder / "ours") as checkpoints:
+        found, meta, damaged = checkpoints.restore_newest(shapes(state))
+        assert same_bits(found, state_on(mesh, seed=5)) and meta == {"by": "all"}
+        assert len(damaged) == 1 and "step 2 is damaged" in damaged[0], damaged
+
+
+def train(folder):
+    """Steps without an end, each of which waits for all, until something ends them."""
+    with Watchdog(folder, lost_seconds=2, stalled_seconds=0) as watchdog:
+        for step in range(10**6):
+            watchdog.at(step)
+            gathered(step)
+
+
+def hang(folder):
+    """The last process's main thread hangs, while it lives."""
+    with Watchdog(folder, lost_seconds=60, stalled_seconds=2) as watchdog:
+        for step in range(10):
+            if step == 5 and jax.process_index() == jax.process_count() - 1:
+                time.sleep(1000)
+            watchdog.at(step)
+            gathered(step)
+
+
+def fail(folder):
+    """The last process alone has an error."""
+    with Watchdog(folder, lost_seconds=60, stalled_seconds=0) as watchdog:
+        for step in range(10):
+            if step == 5 and jax.process_index() == jax.process_count() - 1:
+                watchdog.at(step)
+                raise ValueError("nothing but this")
+            gathered(step)
+
+
+def _main():
+    task, folder, port, count, index = sys.argv[1:]
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index))
+    try:
+        globals()[task](Path(folder))
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)  # JAX would wait for the others
+    jax.distributed.shutdown()
+
+
+if __name__ == "__main__":
+    signal.alarm(100)
+    _main()

@@ -1,0 +1,81 @@
+"""Several processes know the same, save together, and do not wait for one that is gone."""
+
+import json
+import os
+import signal
+import time
+
+import jax
+import pytest
+
+from model.sharding import make_mesh
+from tests.train.several import end, same_bits, shapes, start, state_on
+from train.checkpoint import Checkpoints
+from train.together import Agreement, everywhere, gathered, of_first
+
+
+def test_one_process_agrees_with_itself_at_once():
+    assert gathered(3) == [3] and of_first(lambda: b"x") == b"x" and everywhere(lambda: 5) == 5
+    assert Agreement(("a",), lag=2)({"a"}) == {"a"}
+    with pytest.raises(ZeroDivisionError):
+        everywhere(lambda: 1 / 0)
+
+
+def test_four_processes_know_the_same_and_save_for_any_number(tmp_path):
+    """What one saved they restore, and what they saved one restores, bit for bit."""
+    state = state_on(make_mesh(2, 2, 2))
+    with Checkpoints(tmp_path / "theirs") as checkpoints:
+        checkpoints.save(7, state, {"by": "one"})
+    for code, _, err in end(start("agree", tmp_path, 4, 1)):
+        assert code == 0, err
+    expected = state_on(make_mesh(2, 2, 2), seed=5)
+    alone = make_mesh(devices=jax.devices()[:1])
+    with Checkpoints(tmp_path / "ours") as checkpoints:
+        assert same_bits(checkpoints.restore(1, shapes(expected)), expected)
+        assert same_bits(checkpoints.restore(1, shapes(state_on(alone))), state_on(alone, seed=5))
+
+
+def until_step(folder, step, count):
+    for _ in range(1200):
+        try:
+            told = [json.loads((folder / f"hosts/{i}.json").read_text()) for i in range(count)]
+            if all(each["step"] >= step for each in told):
+                return
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.05)
+    pytest.fail("they did not begin within a minute")
+
+
+def error(told):
+    """The line by which a process ended."""
+    code, _, err = told
+    (line,) = (line for line in err.splitlines() if line.startswith("heed: error: "))
+    assert code == 1 and "Traceback" not in err, err
+    return line
+
+
+def test_a_process_that_is_held_up_is_named_and_the_others_end(tmp_path):
+    processes = start("train", tmp_path, 3, 1)
+    until_step(tmp_path, 10, 3)
+    processes[2].send_signal(signal.SIGSTOP)
+    begun = time.monotonic()
+    for told in end(processes[:2], timeout=30):
+        line = error(told)
+        assert f"no sign of life for 2 s from process 2 ({os.uname().nodename}), last step" in line
+        assert "last steps: 0: " in line and "2: " in line
+    assert time.monotonic() - begun < 15
+    processes[2].kill()
+    processes[2].communicate()
+
+
+@pytest.mark.parametrize("task", ["hang", "fail"])
+def test_one_that_hangs_or_fails_alone_ends_all(tmp_path, task):
+    first, last = end(start(task, tmp_path, 2, 1))
+    if task == "hang":
+        assert "nothing moved for" in error(first) and error(first) == error(last)
+        assert "furthest behind is process 1" in error(first)
+        assert "last step 4; last steps: 0: 5, 1: 4;" in error(first)
+    else:
+        assert "process 1 (" in error(first) and "nothing but this" in error(first)
+        assert last[0] == 1 and "ValueError: nothing but this" in last[2]
