@@ -10,7 +10,6 @@ the worst of theirs.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.console import note
+from experiments.pod.ports import free_port
 from model import ConfigError
 
 PROCESSES = flags.DEFINE_integer("processes", 2, "How many processes to start.", lower_bound=1)
@@ -61,13 +61,6 @@ def main(args: list[str]) -> None:
         reader.join(timeout=10)
     # A signal's number is negative here, and 128 more than it to a shell.
     sys.exit(max(128 - status if status < 0 else status for status in statuses))
-
-
-def free_port() -> int:
-    """A port that nobody on this machine listens at."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def start(process: int, port: int, args: list[str]) -> subprocess.Popen:

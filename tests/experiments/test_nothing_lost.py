@@ -8,14 +8,11 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 
 from experiments import course, workdir
-from experiments.run import schedule_and_optimizer, train
-from model import Transformer
-from model.sharding import make_mesh
+from experiments.run import train
 from tests.experiments.commands import (
     ROOT,
     environment,
@@ -24,10 +21,9 @@ from tests.experiments.commands import (
     small_experiment,
     train_args,
 )
-from train.checkpoint import Checkpoints
+from tests.experiments.saved import saved
 from train.loss import Metrics
 from train.metrics import read_metrics
-from train.state import abstract_state
 
 TIMED = {"seconds", "tokens_per_second"}
 
@@ -35,16 +31,6 @@ TIMED = {"seconds", "tokens_per_second"}
 def told(folder):
     """The events without what the clock says."""
     return [{k: v for k, v in e.items() if k not in TIMED} for e in read_metrics(folder)]
-
-
-def saved(folder):
-    """Every array of the last checkpoint."""
-    c = workdir.read_config(folder)
-    _, tx = schedule_and_optimizer(c)
-    abstract = abstract_state(Transformer(c.model), tx, make_mesh())
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        state = checkpoints.restore("last", abstract)
-    return [np.asarray(x) for x in jax.tree.leaves(state._replace(rng=()))]
 
 
 def same(left, right):

@@ -5,15 +5,16 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from absl import flags
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.pod.local import free_port
+from experiments.pod.ports import free_port
+from experiments.processes import joined
 from model.sharding import assemble, make_mesh, on_own_devices, own_parts
 from train.checkpoint import Checkpoints
 from train.state import TrainState
@@ -159,14 +160,10 @@ def fail(folder):
 
 def _main():
     task, folder, port, count, index = sys.argv[1:]
-    jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index))
-    try:
+    where = f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={index}"
+    flags.FLAGS([task, *where])
+    with joined(lost_seconds=2):
         globals()[task](Path(folder))
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)  # JAX would wait for the others
-    jax.distributed.shutdown()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,129 @@
+"""Several processes train what one does, and end together."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from experiments import processes, workdir
+from model import ConfigError
+from tests.experiments.commands import ROOT, environment, heed, refused, train_args
+from tests.experiments.saved import saved
+from train.metrics import read_metrics
+
+FOUR = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+# One batch shape, and few steps: in several processes each compiles for itself.
+STEPS = """data.num_buckets=1 train.num_steps=12 train.eval_every=12 train.checkpoint_every=4
+    train.log_every=1 search.beam_size=1""".split()
+
+
+def launched(count, devices, *args):
+    """The command that starts several, begun."""
+    flags = f"--processes={count}", f"--devices_per_process={devices}", "--end_seconds=60", "--"
+    command = [sys.executable, "-m", "experiments.pod.local", *flags, *args]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, env=environment(), cwd=ROOT, text=True
+    )
+
+
+def until_step(folder, step, it):
+    for _ in range(1800):
+        if it.poll() is not None:
+            break
+        if (folder / "metrics.jsonl").exists():
+            if any(event["step"] >= step for event in read_metrics(folder)):
+                return
+        time.sleep(0.05)
+    it.terminate()
+    pytest.fail(f"it did not come to step {step}: {it.communicate(timeout=60)}")
+
+
+def signalled(it, process, number):
+    """Sends a signal to one of the processes."""
+    children = subprocess.run(["ps", "-ww", "-o", "pid=,args=", "--ppid", str(it.pid)],
+                              capture_output=True, text=True, check=True).stdout  # fmt: skip
+    (pid,) = [int(line.split()[0]) for line in children.splitlines()
+              if f"--process={process} " in line]  # fmt: skip
+    os.kill(pid, number)
+
+
+def same_run(left, right):
+    """The same events with the same keys, and the same parameters but for the order of sums."""
+    events = [read_metrics(folder) for folder in (left, right)]
+    for one, other in zip(*events, strict=True):
+        assert one.keys() == other.keys()
+        for name in one.keys() - {"seconds", "tokens_per_second"}:
+            same = one[name] == other[name]
+            assert same or one[name] == pytest.approx(other[name], rel=1e-5), (one, name)
+    for x, y in zip(saved(left), saved(right), strict=True):
+        np.testing.assert_allclose(x, y, atol=2e-5, rtol=1e-4)
+
+
+def test_several_processes_train_what_one_does(text, tmp_path):
+    """Four begin, of which one is told to end; two go on to the end: as one does on four devices.
+
+    One test, since what it compares with, and compiles, is the same.
+    """
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    code, out, err = heed("train", *train_args(text, whole, *STEPS), env=FOUR)
+    assert code == 0, err
+    expected, args = json.loads(out), train_args(text, folder, *STEPS)
+
+    it = launched(4, 1, *args)
+    until_step(folder, 3, it)
+    signalled(it, 3, signal.SIGTERM)
+    out, err = it.communicate(timeout=60)
+    assert it.returncode == 0 and "in 4 processes" in err, err
+    last = json.loads(out)
+    assert last["stopped_by"] == "SIGTERM" and 3 <= last["step"] <= 12
+    told = [json.loads((folder / f"hosts/{i}.json").read_text()) for i in range(4)]
+    assert {each["step"] for each in told} == {last["step"]}
+    assert (folder / "checkpoints" / str(last["step"])).exists()
+
+    it = launched(2, 2, *args)
+    out, err = it.communicate(timeout=200)
+    assert it.returncode == 0 and f"going on from step {last['step']}" in err, err
+    assert all(line.startswith("[0] ") for line in err.splitlines())
+    found = json.loads(out)
+    assert found["test"] == expected["test"] and found["params"] == expected["params"]
+    same_run(folder, whole)
+
+    with workdir.lock(folder):
+        it = launched(2, 1, *args)
+        out, err = it.communicate(timeout=60)
+    assert it.returncode == 1 and out == "" and "Traceback" not in err
+    for line in "[0] heed: error: --workdir=", "[1] heed: error: process 0: --workdir=":
+        (found,) = (each for each in err.splitlines() if each.startswith(line))
+        assert "is in use: " in found
+
+
+WRONG = [
+    (dict(processes=2), "are given together: there is no --coordinator"),
+    (dict(coordinator="a:1", processes=2), "there is no --process"),
+    (dict(coordinator="a:1", processes=2, process=2), "--process=2 must be from 0 to 1"),
+    (dict(coordinator="a:1", processes=0, process=0), "--processes=0 must be at least 1"),
+    (dict(coordinator="a", processes=2, process=1), "--coordinator=a is not HOST:PORT"),
+    (dict(cluster=True, process=1), "--cluster finds --coordinator"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), WRONG, ids=str)
+def test_flags_that_do_not_make_a_cluster_are_refused(given, message):
+    with flagsaver.flagsaver(**given), pytest.raises(ConfigError, match=message):
+        with processes.joined(60):
+            pytest.fail("joined")
+
+
+def test_who_cannot_join_ends_in_one_line(text, tmp_path):
+    args = train_args(text, tmp_path / "no")
+    alone = "--coordinator=127.0.0.1:9", "--processes=2", "--process=1", "--join_seconds=1"
+    assert "not all processes met within --join_seconds=1" in refused("train", *args, *alone)
+    assert "no TPU pod, Slurm, Kubernetes or MPI" in refused("train", *args, "--cluster")
+    assert not (tmp_path / "no").exists()
