@@ -127,7 +127,7 @@ class BatchPlan:
     """
 
     def __init__(self, pairs: TokenPairs, kept: np.ndarray, seed: int, **bucket_options):
-        self.kept, self.seed, self._order = kept, seed, 0
+        self.kept, self.seed, self._order, self._ahead = kept, seed, 0, 0
         source, target = (side.lengths[kept] + 1 for side in pairs)
         self.buckets, self._which = make_buckets(source, target, **bucket_options)
         counts = np.bincount(self._which, minlength=len(self.buckets))
@@ -148,6 +148,12 @@ class BatchPlan:
         other._epoch = lru_cache(maxsize=2)(other._make_epoch)
         return other
 
+    def ahead(self, batches: int) -> "BatchPlan":
+        """The same plan so many batches further on (or back, where negative) at every step."""
+        other = copy.copy(self)
+        other._ahead = batches
+        return other
+
     def _make_epoch(self, epoch: int) -> list[tuple[Bucket, np.ndarray]]:
         rng = np.random.default_rng([self.seed, epoch, *[self._order] * (self._order > 0)])
         order = rng.permutation(len(self.kept))
@@ -163,7 +169,7 @@ class BatchPlan:
         return 1 << 40  # steps never run out
 
     def __getitem__(self, step: int) -> tuple[Bucket, np.ndarray]:
-        epoch, index = divmod(int(step), self.batches_per_epoch)
+        epoch, index = divmod(int(step) + self._ahead, self.batches_per_epoch)
         return self._epoch(epoch)[index]
 
     def __str__(self):

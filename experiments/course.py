@@ -86,7 +86,8 @@ def follow(t: Training, checkpoints: Checkpoints, begun: float, watchdog: Watchd
         while True:
             step = int(state.step)
             rewinds = meta.get("rewinds", 0)
-            plan = t.text.plan.reordered(rewinds)
+            ahead = ahead_of(t.text.plan, step, meta)
+            plan = t.text.plan.reordered(rewinds).ahead(ahead)
             agree = Agreement(("SIGTERM", "max_minutes"), IN_FLIGHT)
             try:
                 with MetricsWriter(t.workdir, step) if is_first() else nullcontext() as writer:
@@ -97,7 +98,7 @@ def follow(t: Training, checkpoints: Checkpoints, begun: float, watchdog: Watchd
                         step_fn,
                         _batches(t, plan, step),
                         num_steps=c.train.num_steps,
-                        hooks=_hooks(t, checkpoints, rewinds, interrupted, watchdog),
+                        hooks=_hooks(t, checkpoints, rewinds, ahead, interrupted, watchdog),
                         schedule=t.schedule,
                         writer=writer,
                         log_every=c.train.log_every,
@@ -123,6 +124,22 @@ def follow(t: Training, checkpoints: Checkpoints, begun: float, watchdog: Watchd
     traced = len(step_fn.traced)
     note(f"stopped by {summary.stopped_by}; {traced} compilations of the train step")
     return summary
+
+
+def ahead_of(plan: BatchPlan, step: int, meta: dict) -> int:
+    """How far the plan is ahead of the steps, in a run that has changed its batches.
+
+    Where they are others than those of the checkpoint with this `meta`, the run goes on at the
+    same share of the same epoch. The rest of that epoch is in the order of the new batches, and so
+    may have again some of its pairs, and others not; each later epoch has every pair once. Steps,
+    and with them the learning rate, go on as they were.
+    """
+    ahead, epoch = meta.get("ahead", 0), meta.get("epoch", plan.batches_per_epoch)
+    if epoch == plan.batches_per_epoch:
+        return ahead
+    there = round((step + ahead) * plan.batches_per_epoch / epoch)
+    note(f"batches have changed: {epoch} an epoch until now; going on after {there} of the new")
+    return there - step
 
 
 def _any(reasons: set[str]) -> str:
@@ -170,7 +187,12 @@ def _first(t: Training) -> TrainState:
 
 
 def _hooks(
-    t: Training, checkpoints: Checkpoints, rewinds: int, interrupted, watchdog: Watchdog
+    t: Training,
+    checkpoints: Checkpoints,
+    rewinds: int,
+    ahead: int,
+    interrupted,
+    watchdog: Watchdog,
 ) -> list[Hook]:
     """Validation loss, then BLEU of real beam search, then a checkpoint that knows both."""
     c = t.experiment
@@ -203,6 +225,7 @@ def _hooks(
         return (assemble(batch, t.mesh) for batch in watchdog.each(made))
 
     meta = {"vocabulary": t.vocabulary.digest(), "text": t.text.digest, "rewinds": rewinds}
+    meta |= {"ahead": ahead, "epoch": t.text.plan.batches_per_epoch}
     return [
         validation_hook(compile_eval_step(t.model, t.mesh), batches, c.train.eval_every),
         Hook("bleu", c.train.eval_every, bleu),

@@ -37,13 +37,13 @@ from train.together import everywhere, first_alone, gathered, is_first
 from train.watchdog import Watchdog
 
 
-def train(experiment: Experiment, workdir: Path) -> dict:
+def train(experiment: Experiment, workdir: Path, allow_batch_change: bool = False) -> dict:
     """Train (or go on training) in `workdir`; returns what the last line of the command says.
 
     All settings and all input are read and checked before anything is written, settings first.
     """
     begun = time.monotonic()
-    t = prepare(experiment, workdir)
+    t = prepare(experiment, workdir, allow_batch_change)
     c = t.experiment
     with ExitStack() as stack:
         first_alone(lambda: _take_folder(t, stack))
@@ -78,7 +78,7 @@ def _processes() -> str:
     return f" in {jax.process_count()} processes" * (jax.process_count() > 1)
 
 
-def prepare(experiment: Experiment, workdir: Path) -> Training:
+def prepare(experiment: Experiment, workdir: Path, allow_batch_change: bool = False) -> Training:
     """What the experiment trains with, or goes on training with in `workdir`; writes nothing.
 
     Raises ConfigError, DataError for settings and input that cannot be, in all processes.
@@ -97,7 +97,7 @@ def prepare(experiment: Experiment, workdir: Path) -> Training:
 
     def plan() -> Training:
         c = resolve(experiment, vocabulary, old)
-        folders.check_same_run(workdir, c)
+        folders.check_same_run(workdir, c, allow_batch_change)
         model = Transformer(c.model)
         schedule, tx = schedule_and_optimizer(c)
         abstract_state(model, tx, mesh)  # raises where the mesh does not divide the sizes

@@ -28,6 +28,12 @@ DRY_RUN = flags.DEFINE_bool(
     "Train nothing, write nothing: print what it would need, as a line of JSON: parameters, bytes "
     "of a device for them, for the optimizer and for activations, batch shapes, tokens a step.",
 )
+ALLOW_BATCH_CHANGE = flags.DEFINE_bool(
+    "allow_batch_change",
+    False,
+    "Let a run go on with another data.tokens_per_batch, data.num_buckets or optimizer.accumulate "
+    "than it has had: at the same share of its epoch, in the order of the new batches.",
+)
 flags.mark_flags_as_required(["config", "workdir"])
 flags.adopt_module_key_flags(processes)  # so that --help tells them too
 
@@ -40,9 +46,9 @@ def main() -> None:
     experiment, workdir = to_experiment(CONFIG.value), Path(WORKDIR.value)
     with processes.joined(experiment.train.lost_seconds):
         if DRY_RUN.value:
-            result = describe(prepare(experiment, workdir))
+            result = describe(prepare(experiment, workdir, ALLOW_BATCH_CHANGE.value))
         else:
-            result = train(experiment, workdir)
+            result = train(experiment, workdir, ALLOW_BATCH_CHANGE.value)
         if is_first():
             print_json(result)
 

@@ -39,6 +39,8 @@ _FREE = {
     "search": {"beam_size", "alpha", "extra_length"},
     "mesh": {"data", "fsdp", "tensor"},
 }
+# What makes a batch: it may change too, where that is asked for (experiments/course.py says how).
+_BATCH = {"data": {"tokens_per_batch", "num_buckets"}, "optimizer": {"accumulate"}}
 
 
 def read_config(workdir: Path) -> Experiment:
@@ -89,10 +91,11 @@ def check_folder(workdir: Path) -> None:
         raise ConfigError(f"--workdir={workdir}: {there} is not a folder that can be written to")
 
 
-def check_same_run(workdir: Path, experiment: Experiment) -> None:
+def check_same_run(workdir: Path, experiment: Experiment, allow_batch_change: bool = False) -> None:
     """Raise ConfigError, naming the first difference, if the workdir is another experiment's.
 
-    A run that never saved a checkpoint has nothing to lose: its settings may change.
+    A run that never saved a checkpoint has nothing to lose: its settings may change. The size of
+    batches may with `allow_batch_change`.
     """
     saved = any((workdir / "checkpoints").glob("[0-9]*"))
     if not saved or not (workdir / "config.json").exists():
@@ -105,10 +108,13 @@ def check_same_run(workdir: Path, experiment: Experiment) -> None:
     old, new = asdict(read_config(workdir)), asdict(experiment)
     for group, values in new.items():
         for name, value in values.items():
-            if name not in _FREE.get(group, ()) and old[group][name] != value:
+            batch = name in _BATCH.get(group, ())
+            free = name in _FREE.get(group, ()) or (batch and allow_batch_change)
+            if not free and old[group][name] != value:
+                change = ", or go on with other batches by --allow_batch_change" * batch
                 raise ConfigError(
                     f"--workdir={workdir} holds another run: its {group}.{name} is "
-                    f"{old[group][name]!r}, not {value!r}; choose another folder"
+                    f"{old[group][name]!r}, not {value!r}; choose another folder{change}"
                 )
 
 

@@ -230,6 +230,14 @@ def test_order_follows_seed_and_epoch():
     assert len(sets) == 3  # not only the batches' order but who is in them
 
 
+def test_a_plan_ahead_is_the_same_batches_at_earlier_steps():
+    plan = some_plan(some_pairs())
+    for ahead in 7, -7:
+        for step in range(10, 40):
+            for mine, its in zip(plan.ahead(ahead)[step], plan[step + ahead], strict=True):
+                np.testing.assert_array_equal(mine, its)
+
+
 def test_hosts_share_the_rows_of_every_batch():
     pairs = some_pairs()
     plan = some_plan(pairs)

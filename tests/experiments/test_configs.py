@@ -103,7 +103,11 @@ def test_a_workdir_belongs_to_one_experiment(tmp_path):
     other = replace(experiment, model=replace(experiment.model, d_ff=64))
     check_same_run(tmp_path, other)  # nothing is saved yet, so nothing is lost
     (tmp_path / "checkpoints" / "5").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="its model.d_ff is 2048, not 64"):
-        check_same_run(tmp_path, other)
+    with pytest.raises(ConfigError, match="its model.d_ff is 2048, not 64; choose another folder$"):
+        check_same_run(tmp_path, other, allow_batch_change=True)
+    smaller = replace(experiment, optimizer=replace(experiment.optimizer, accumulate=2))
+    with pytest.raises(ConfigError, match="accumulate is 1, not 2; .* by --allow_batch_change"):
+        check_same_run(tmp_path, smaller)
+    check_same_run(tmp_path, smaller, allow_batch_change=True)
     with pytest.raises(ConfigError, match="holds no run"):
         read_config(tmp_path / "nothing")

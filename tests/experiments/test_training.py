@@ -4,9 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 from data.tokenizer import Tokenizer
+from experiments import course
 from tests.experiments.commands import ROOT, heed, refused, small_experiment, train_args
+from train.checkpoint import Checkpoints
 from train.metrics import read_metrics
 
 
@@ -113,6 +116,25 @@ def test_a_run_goes_on_exactly_where_it_stopped(run, text, tmp_path):
 
     assert losses(tmp_path / "half") == losses(workdir)
     assert json.loads(resumed.splitlines()[-1])["test"] == json.loads(out.splitlines()[-1])["test"]
+
+
+def test_a_run_goes_on_with_other_batches_only_if_told(run, text, tmp_path):
+    """At the same share of its epoch, and there it stays when it is begun again."""
+    workdir = tmp_path / "run"
+    shutil.copytree(run[0], workdir)
+    args = train_args(text, workdir, "data.tokens_per_batch=800", "train.num_steps=33")
+    line = refused("train", *args)
+    assert "its data.tokens_per_batch is 400, not 800" in line and "--allow_batch_change" in line
+    code, _, err = heed("train", *args, "--allow_batch_change")
+    assert code == 0, err
+    new = int(re.search(r"(\d+) batches an epoch in", err)[1])
+    assert new < 6  # of which 30 steps were 5 epochs
+    assert f"batches have changed: 6 an epoch until now; going on after {5 * new} of the" in err
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        meta = checkpoints.meta("last")
+    assert (meta["ahead"], meta["epoch"]) == (5 * new - 30, new)
+    plan = SimpleNamespace(batches_per_epoch=new)
+    assert course.ahead_of(plan, 33, meta) == meta["ahead"] and course.ahead_of(plan, 0, {}) == 0
 
 
 def test_a_run_does_not_go_on_with_other_text(run, text, tmp_path):
