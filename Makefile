@@ -17,6 +17,7 @@ test: .venv/installed
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/shellcheck .ci/run experiments/pod/*.sh
 
 faults: .venv/installed
 	$(BIN)/python -m benchmarks.faults

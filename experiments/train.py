@@ -10,6 +10,7 @@ Several processes train together where each is told --coordinator=HOST:PORT --pr
 cluster. The first of them speaks for all.
 """
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -34,6 +35,14 @@ ALLOW_BATCH_CHANGE = flags.DEFINE_bool(
     "Let a run go on with another data.tokens_per_batch, data.num_buckets or optimizer.accumulate "
     "than it has had: at the same share of its epoch, in the order of the new batches.",
 )
+SIGTERM_STATUS = flags.DEFINE_integer(
+    "sigterm_status",
+    0,
+    "The exit status after a SIGTERM, once all is saved: another than 0 where a cluster begins "
+    "again only what failed.",
+    lower_bound=0,
+    upper_bound=255,
+)
 flags.mark_flags_as_required(["config", "workdir"])
 flags.adopt_module_key_flags(processes)  # so that --help tells them too
 
@@ -51,6 +60,8 @@ def main() -> None:
             result = train(experiment, workdir, ALLOW_BATCH_CHANGE.value)
         if is_first():
             print_json(result)
+    if result.get("stopped_by") == "SIGTERM":
+        sys.exit(SIGTERM_STATUS.value)
 
 
 if __name__ == "__main__":

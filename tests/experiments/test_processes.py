@@ -127,3 +127,17 @@ def test_who_cannot_join_ends_in_one_line(text, tmp_path):
     assert "not all processes met within --join_seconds=1" in refused("train", *args, *alone)
     assert "no TPU pod, Slurm, Kubernetes or MPI" in refused("train", *args, "--cluster")
     assert not (tmp_path / "no").exists()
+
+
+def test_a_cluster_that_begins_again_only_what_failed_gets_the_status_it_wants(tmp_path):
+    program = """if True:
+        import sys
+        from experiments import cli, run, train
+        run.train = lambda *_: {"step": 1, "stopped_by": "SIGTERM"}
+        cli.run(train.main, ["train", *sys.argv[1:]])
+    """
+    args = "--config=experiments/configs/demo.py", f"--workdir={tmp_path}"
+    for more, status in ([], 0), (["--sigterm_status=143"], 143):
+        command = [sys.executable, "-c", program, *args, *more]
+        done = subprocess.run(command, capture_output=True, env=environment(), cwd=ROOT)
+        assert done.returncode == status and json.loads(done.stdout)["step"] == 1, done.stderr
