@@ -106,7 +106,7 @@ def follow(t: Training, checkpoints: Checkpoints, begun: float, watchdog: Watchd
                         health=Health(c.train.max_skipped, c.train.spike),
                         pairs_of=lambda step, plan=plan: plan[step - 1][1],
                         interrupted=lambda step: watchdog.at(step) or interrupted(step),
-                        agreed=lambda reason, agree=agree: _any(agree({reason} - {""})),
+                        agreed=lambda reason, agree=agree: _soonest(agree({reason} - {""})),
                         before=meta | {"seconds": age + time.monotonic() - begun},
                     )
                 break
@@ -142,8 +142,9 @@ def ahead_of(plan: BatchPlan, step: int, meta: dict) -> int:
     return there - step
 
 
-def _any(reasons: set[str]) -> str:
-    return max(reasons, default="")
+def _soonest(reasons: set[str]) -> str:
+    """SIGTERM, if that is one of them: it has least time."""
+    return min(reasons, default="")
 
 
 def _batches(t: Training, plan: BatchPlan, step: int) -> Iterator[Batch]:

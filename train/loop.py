@@ -130,7 +130,7 @@ def _over(account: Account, batch: Batch | None, num_steps: int, interrupted, ag
         return "num_steps"
     if batch is None:
         return "batches"
-    return agreed("max_minutes" if account.late else asked)
+    return agreed(asked or "max_minutes" * account.late)
 
 
 class _Looks:
