@@ -13,10 +13,13 @@ from absl import flags
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from decode.options import NothingFoundError
 from experiments.pod.ports import free_port
 from experiments.processes import joined
+from experiments.shares import translate
 from model.sharding import assemble, make_mesh, on_own_devices, own_parts
 from train.checkpoint import Checkpoints
+from train.loop import Interrupted
 from train.state import TrainState
 from train.together import Agreement, ElsewhereError, everywhere, first_alone, gathered, of_first
 from train.watchdog import Watchdog
@@ -105,6 +108,7 @@ def agree(folder):
     mine = [set(), {"a"} if index == 1 else set(), set(), set(), {"b"}]
     assert [late(words) for words in mine] == [set(), set(), set(), {"a"}, set()]
 
+    _translate()
     mesh = make_mesh(1, 2, 2)
     rows = jnp.arange(12, dtype=jnp.int32).reshape(6, 2)
     own = [rows[part * 3 : part * 3 + 3] for part in own_parts(mesh)]
@@ -128,6 +132,41 @@ def agree(folder):
         found, meta, damaged = checkpoints.restore_newest(shapes(state))
         assert same_bits(found, state_on(mesh, seed=5)) and meta == {"by": "all"}
         assert len(damaged) == 1 and "step 2 is damaged" in damaged[0], damaged
+
+
+class Upper:
+    """A translator that needs more batches, the higher its process's number."""
+
+    finds = True
+
+    def translate(self, sentences, hear):
+        for _ in range(1 + jax.process_index()):
+            hear(1)
+        if not self.finds:
+            raise NothingFoundError("nothing")
+        return [sentence.upper() for sentence in sentences]
+
+
+def _translate():
+    """Sentences are shared out, and what befalls one share befalls all."""
+    index, heard = jax.process_index(), []
+    for count in 3, 9:  # fewer than processes, and more
+        words = [f"w{i}" for i in range(count)]
+        assert translate(Upper(), words, heard.append) == [word.upper() for word in words]
+    # Of three sentences the fourth process has none.
+    assert heard == [jax.process_count()] * (1 + index) * (1 if index == 3 else 2)
+    translator = Upper()
+    translator.finds = index != 1
+    try:
+        translate(translator, ["a"] * 8, heard.append)
+        raise AssertionError("nobody heard that nothing was found")
+    except NothingFoundError:
+        pass
+    try:
+        translate(Upper(), ["a"] * 8, heard.append, lambda: "SIGTERM" if index == 2 else "")
+        raise AssertionError("nobody was interrupted")
+    except Interrupted as interruption:
+        assert str(interruption) == "SIGTERM"
 
 
 def train(folder):
