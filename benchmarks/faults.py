@@ -17,10 +17,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from absl import app, flags
+
+from benchmarks.damage import DAMAGE, events, mounted, restored, same_state
+from benchmarks.workers import Workers
 
 KILLS = flags.DEFINE_integer("kills", 10, "How many random moments to kill the run at.", 1)
 ROOT = Path(__file__).parent.parent
@@ -31,7 +33,6 @@ SETTINGS = """
     train.num_steps=200 train.eval_every=100 train.checkpoint_every=20 train.log_every=7
     train.bleu_sentences=4 search.extra_length=5
 """.split()
-TIMED = {"seconds", "tokens_per_second"}
 
 
 def main(_) -> None:
@@ -72,15 +73,21 @@ class Cases:
         yield self.other_devices()
         yield self.diverged()
         yield self.locked()
+        yield from Workers(self).all()
 
-    def start(self, folder: Path, *more: str, devices: int = 1) -> subprocess.Popen:
-        """The command, begun."""
+    def start(
+        self, folder: Path, *more: str, devices: int = 1, workers: int = 1
+    ) -> subprocess.Popen:
+        """The command, begun, in one process or by the launcher of several."""
         config = "--config=experiments/configs/text.py"
         values = [f"--config.{s}" for s in (*SETTINGS, f"data.path={self.text}", *more)]
         xla = f"--xla_force_host_platform_device_count={devices}"
+        command = ["experiments.train"]
+        if workers > 1:
+            command = ["experiments.pod.local", f"--processes={workers}", "--end_seconds=30", "--"]
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            [sys.executable, "-m", "experiments.train", config, f"--workdir={folder}", *values],
+            [sys.executable, "-m", *command, config, f"--workdir={folder}", *values],
             stdout=pipe, stderr=pipe, cwd=ROOT, text=True,
             env=os.environ | dict(XLA_FLAGS=xla, JAX_PLATFORMS="cpu"),
         )  # fmt: skip
@@ -139,9 +146,9 @@ class Cases:
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(source, folder)
             damage(folder / file)
-            step, told = _restored(folder, self.whole)
+            step, told = restored(folder, self.whole)
             happened = f"step {step} restored{': ' + told[-1] if told else ''}"
-            good = _same_state(folder, step, source, self.whole)
+            good = same_state(folder, step, source, self.whole)
             lost = "nothing" if good and (told or step == int(newest.name)) else "its contents"
             yield f"{file} {name}", happened.replace(str(folder), "checkpoints"), lost
 
@@ -150,7 +157,7 @@ class Cases:
         case = {"ro": "a folder that becomes read-only"}.get(option, "a full disk")
         mount = self.folder / option.replace("=", "")
         try:
-            with _mounted(mount, option) as remount:
+            with mounted(mount, option) as remount:
                 folder = mount / "run"
                 process = self.start(folder, *(["train.num_steps=40"] if option == "ro" else []))
                 if option == "ro":
@@ -209,26 +216,13 @@ class Cases:
         code, _, err = self.end(self.start(folder))
         return self.difference(folder) if code == 0 else f"the run: {err}"
 
-    def difference(self, folder: Path) -> str:
+    def difference(self, folder: Path, whole: Path | None = None) -> str:
         """What is not as in the run that nothing befell: metrics, parameters, optimizer."""
-        if _events(folder) != _events(self.whole):
+        whole = whole or self.whole
+        if events(folder) != events(whole):
             return "metrics"
-        mine, its = folder / "checkpoints", self.whole / "checkpoints"
-        return "nothing" if _same_state(mine, 200, its, self.whole) else "parameters or optimizer"
-
-
-def _cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    if content:
-        content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-DAMAGE = {"cut in half": _cut, "with one bit flipped": _flip, "removed": os.remove}
+        mine, its = folder / "checkpoints", whole / "checkpoints"
+        return "nothing" if same_state(mine, 200, its, whole) else "parameters or optimizer"
 
 
 def _write_text(folder: Path) -> None:
@@ -241,64 +235,6 @@ def _write_text(folder: Path) -> None:
         german = "".join(" ".join(words[word] for word in row) + "\n" for row in rows)
         (folder / f"{split}.en").write_text(english)
         (folder / f"{split}.de").write_text(german)
-
-
-def _events(folder: Path) -> list[dict]:
-    from train.metrics import read_metrics
-
-    return [{k: v for k, v in e.items() if k not in TIMED} for e in read_metrics(folder)]
-
-
-def _abstract(run: Path):
-    """The state that `run` trains, on one device."""
-    from experiments.run import schedule_and_optimizer
-    from experiments.workdir import read_config
-    from model import Transformer
-    from model.sharding import make_mesh
-    from train.state import abstract_state
-
-    c = read_config(run)
-    return abstract_state(Transformer(c.model), schedule_and_optimizer(c)[1], make_mesh())
-
-
-def _restored(checkpoints: Path, run: Path) -> tuple[int, list[str]]:
-    """The step that a run would go on from, and what it would tell of newer ones."""
-    from train.checkpoint import Checkpoints
-
-    with Checkpoints(checkpoints) as there:
-        state, _, told = there.restore_newest(_abstract(run))
-        return int(state.step), told
-
-
-def _same_state(left: Path, step: int, right: Path, run: Path) -> bool:
-    """Whether two folders' checkpoints of a step are bitwise the same."""
-    import jax
-    import numpy as np
-
-    from train.checkpoint import Checkpoints
-
-    states = []
-    for folder in left, right:
-        with Checkpoints(folder) as there:
-            state = there.restore(step, _abstract(run))
-        states.append(jax.tree.leaves(state._replace(rng=jax.random.key_data(state.rng))))
-    return all(np.array_equal(x, y) for x, y in zip(*states, strict=True))
-
-
-@contextmanager
-def _mounted(folder: Path, option: str) -> Iterator[Callable[[str], None]]:
-    """A small disk of its own at `folder`; raises OSError where there can be none."""
-    folder.mkdir()
-    size = option if option.startswith("size") else "size=50m"
-    mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        raise OSError("no disk of its own could be mounted, which needs root")
-    try:
-        yield lambda how: subprocess.run(
-            ["mount", "-o", f"remount,{how}", str(folder)], check=True, capture_output=True
-        )
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
 
 
 if __name__ == "__main__":

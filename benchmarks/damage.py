@@ -1,0 +1,83 @@
+"""What can happen to a checkpoint's files, and what of two runs is the same."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TIMED = {"seconds", "tokens_per_second"}
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    if content:
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {"cut in half": _cut, "with one bit flipped": _flip, "removed": os.remove}
+
+
+def events(folder: Path) -> list[dict]:
+    """What a run tells of itself, but for the time it took."""
+    from train.metrics import read_metrics
+
+    return [{k: v for k, v in e.items() if k not in TIMED} for e in read_metrics(folder)]
+
+
+def _abstract(run: Path):
+    """The state that `run` trains, on one device."""
+    from experiments.run import schedule_and_optimizer
+    from experiments.workdir import read_config
+    from model import Transformer
+    from model.sharding import make_mesh
+    from train.state import abstract_state
+
+    c = read_config(run)
+    return abstract_state(Transformer(c.model), schedule_and_optimizer(c)[1], make_mesh())
+
+
+def restored(checkpoints: Path, run: Path) -> tuple[int, list[str]]:
+    """The step that a run would go on from, and what it would tell of newer ones."""
+    from train.checkpoint import Checkpoints
+
+    with Checkpoints(checkpoints) as there:
+        state, _, told = there.restore_newest(_abstract(run))
+        return int(state.step), told
+
+
+def same_state(left: Path, step: int, right: Path, run: Path) -> bool:
+    """Whether two folders' checkpoints of a step are bitwise the same."""
+    import jax
+    import numpy as np
+
+    from train.checkpoint import Checkpoints
+
+    states = []
+    for folder in left, right:
+        with Checkpoints(folder) as there:
+            state = there.restore(step, _abstract(run))
+        states.append(jax.tree.leaves(state._replace(rng=jax.random.key_data(state.rng))))
+    return all(np.array_equal(x, y) for x, y in zip(*states, strict=True))
+
+
+@contextmanager
+def mounted(folder: Path, option: str) -> Iterator[Callable[[str], None]]:
+    """A small disk of its own at `folder`; raises OSError where there can be none."""
+    folder.mkdir()
+    size = option if option.startswith("size") else "size=50m"
+    mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        raise OSError("no disk of its own could be mounted, which needs root")
+    try:
+        yield lambda how: subprocess.run(
+            ["mount", "-o", f"remount,{how}", str(folder)], check=True, capture_output=True
+        )
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
