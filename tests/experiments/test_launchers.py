@@ -96,6 +96,8 @@ def test_shell_is_sound():
     rooms = ("experiments", "benchmarks", "data", "decode", "model", "train", "tests")
     scripts = [script for room in rooms for script in (ROOT / room).rglob("*.sh")]
     scripts.append(ROOT / ".ci" / "run")
-    assert shellcheck and len(scripts) > 3
+    assert len(scripts) > 3
+    if not shellcheck:
+        pytest.skip("shellcheck comes with the extra [dev]; .ci/run runs it as well")
     done = subprocess.run([shellcheck, *scripts], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

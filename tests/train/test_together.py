@@ -59,16 +59,18 @@ def error(told):
 def test_a_process_that_is_gone_is_named_and_the_others_end(tmp_path, number, gone):
     """Also where it is the first, on whom JAX's own service depends."""
     processes = start("train", tmp_path, 2, 1)
-    until_step(tmp_path, 10, 2)
-    processes[gone].send_signal(number)
-    begun = time.monotonic()
-    (told,) = end([processes[1 - gone]], timeout=40)
-    assert time.monotonic() - begun < 20
+    try:
+        until_step(tmp_path, 10, 2)
+        processes[gone].send_signal(number)
+        begun = time.monotonic()
+        (told,) = end([processes[1 - gone]], timeout=40)
+        assert time.monotonic() - begun < 20
+    finally:
+        processes[gone].kill()
+        end(processes)
     name = f"process {gone} ({os.uname().nodename}), last step "
     assert f"heed: error: no sign of life for 2 s from {name}" in error(told)
     assert "; last steps: 0: " in error(told) and ", 1: " in error(told)
-    processes[gone].kill()
-    processes[gone].communicate()
 
 
 @pytest.mark.parametrize("task", ["hang", "fail"])
