@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import flags
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -17,7 +18,7 @@ from decode.options import NothingFoundError
 from experiments.pod.ports import free_port
 from experiments.processes import joined
 from experiments.shares import translate
-from model.sharding import assemble, make_mesh, on_own_devices, own_parts
+from model.sharding import assemble, batch_shards, make_mesh, on_own_devices, own_parts
 from train.checkpoint import Checkpoints
 from train.loop import Interrupted
 from train.state import TrainState
@@ -109,11 +110,13 @@ def agree(folder):
     assert [late(words) for words in mine] == [set(), set(), set(), {"a"}, set()]
 
     _translate()
-    mesh = make_mesh(1, 2, 2)
-    rows = jnp.arange(12, dtype=jnp.int32).reshape(6, 2)
-    own = [rows[part * 3 : part * 3 + 3] for part in own_parts(mesh)]
-    batch = assemble({"x": jnp.concatenate(own)}, mesh)["x"]
-    assert batch.shape == (6, 2) and int(jnp.sum(batch * batch)) == int((rows * rows).sum())
+    mesh = make_mesh(2, 2, 2)
+    for each in mesh, make_mesh():  # where a process holds one part of a batch, and two
+        rows = np.arange(48, dtype=np.int32).reshape(24, 2)
+        own = [np.split(rows, batch_shards(each))[part] for part in own_parts(each)]
+        batch = assemble({"x": np.concatenate(own)}, each)["x"]
+        assert batch.shape == rows.shape
+        assert all((part.data == rows[part.index]).all() for part in batch.addressable_shards)
     state = state_on(mesh)
     whole, here = on_own_devices(state.params, mesh)
     assert here.size == jax.local_device_count()

@@ -26,7 +26,7 @@ def test_four_processes_know_the_same_and_save_for_any_number(tmp_path):
     state = state_on(make_mesh(2, 2, 2))
     with Checkpoints(tmp_path / "theirs") as checkpoints:
         checkpoints.save(7, state, {"by": "one"})
-    for code, _, err in end(start("agree", tmp_path, 4, 1)):
+    for code, _, err in end(start("agree", tmp_path, 4, 2)):
         assert code == 0, err
     expected = state_on(make_mesh(2, 2, 2), seed=5)
     alone = make_mesh(devices=jax.devices()[:1])
