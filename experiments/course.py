@@ -27,11 +27,11 @@ from model.sharding import assemble, batch_shards, on_own_devices, own_parts
 from train.account import IN_FLIGHT
 from train.checkpoint import Checkpoints
 from train.health import DivergedError, Health
-from train.loop import Hook, Summary, checkpoint_hook, fit, validation_hook
+from train.loop import Hook, Interrupted, Summary, checkpoint_hook, fit, validation_hook
 from train.metrics import MetricsWriter
 from train.state import TrainState, abstract_state, create_state
 from train.step import compile_eval_step, compile_train_step
-from train.together import Agreement, is_first
+from train.together import Agreement, gathered, is_first
 from train.watchdog import Watchdog
 
 
@@ -157,7 +157,7 @@ def _batches(t: Training, plan: BatchPlan, step: int) -> Iterator[Batch]:
 
 def _last(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
     """The state to begin or to go on with, and what its checkpoint was saved with."""
-    if not checkpoints.steps():
+    if not _of_first(checkpoints.steps()):
         return _first(t), {}
     state, meta, damaged = checkpoints.restore_newest(t.abstract_state())
     for line in damaged:
@@ -173,13 +173,18 @@ def _before(
 ) -> tuple[TrainState, dict]:
     """The newest state from before step `since` that was not yet `tried`; those after it go."""
     checkpoints.wait()
-    there = [step for step in checkpoints.steps() if step < since and step not in tried]
+    there = [step for step in _of_first(checkpoints.steps()) if step < since and step not in tried]
     step = max(there, default=0)
     tried.add(step)
     checkpoints.drop_after(step)
     if not there:
         return _first(t), {}
     return checkpoints.restore(step, t.abstract_state()), checkpoints.meta(step)
+
+
+def _of_first(value):
+    """The first process's value: of a shared folder each may see something else for a while."""
+    return gathered(value)[0]
 
 
 def _first(t: Training) -> TrainState:
@@ -223,7 +228,11 @@ def _hooks(
     def batches():
         parts = batch_shards(t.mesh)
         made = t.text.eval_batches("valid", c, parts, Shard(own_parts(t.mesh), parts))
-        return (assemble(batch, t.mesh) for batch in watchdog.each(made))
+        agree = Agreement(("SIGTERM",), IN_FLIGHT)
+        for batch in watchdog.each(made):
+            if reasons := agree({interrupted(0)} - {""}):
+                raise Interrupted(reasons.pop())
+            yield assemble(batch, t.mesh)
 
     meta = {"vocabulary": t.vocabulary.digest(), "text": t.text.digest, "rewinds": rewinds}
     meta |= {"ahead": ahead, "epoch": t.text.plan.batches_per_epoch}

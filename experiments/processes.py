@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -49,6 +50,7 @@ def joined(lost_seconds: float) -> Iterator[None]:
     on_abort(lambda: _end("JAX ended this process, as it says above"), lost_seconds + 10)
     _join(where, lost_seconds)
     try:
+        _check_devices()
         yield
     except BaseException:
         atexit.register(_leave)  # runs before JAX's own, which would wait for the others
@@ -69,7 +71,8 @@ def _where() -> dict | None:
             "--coordinator, --processes and --process are given together: "
             f"there is no --{missing[0]}"
         )
-    if not re.fullmatch(r"\S+:\d{1,5}", COORDINATOR.value):
+    host_port = re.fullmatch(r"\S+:(\d{1,5})", COORDINATOR.value)
+    if not host_port or not 0 < int(host_port[1]) < 1 << 16:
         raise ConfigError(f"--coordinator={COORDINATOR.value} is not HOST:PORT")
     if PROCESSES.value < 1:
         raise ConfigError(f"--processes={PROCESSES.value} must be at least 1")
@@ -107,12 +110,19 @@ def _join(where: dict, lost_seconds: float) -> None:
             heartbeat_timeout_seconds=int(max(100, 2 * lost_seconds + 30)),
         )
     except (ValueError, RuntimeError, OSError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().partition("\n")[0]
         if "should be defined" in reason or "must be defined" in reason:
             reason = "no TPU pod, Slurm, Kubernetes or MPI is known here"
         late.cancel()
         raise ConfigError(f"{who}: cannot join: {reason}") from None
     late.cancel()
+
+
+def _check_devices() -> None:
+    counts = Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"process {process}: {counts[process]}" for process in sorted(counts))
+        raise ConfigError(f"the number of devices is not the same everywhere: {told}")
 
 
 def on_abort(tell: Callable[[], None], seconds: float) -> None:

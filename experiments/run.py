@@ -112,7 +112,8 @@ def prepare(experiment: Experiment, workdir: Path, allow_batch_change: bool = Fa
 def _check_alike(t: Training) -> None:
     """Raise ConfigError where processes were not started alike, or do not read the same text."""
     own = {"the config": repr(t.experiment), "the text": t.text.digest, "--workdir": str(t.workdir)}
-    own |= {"the number of devices": jax.local_device_count()}
+    for split in ("valid", "test"):
+        own[f"the {split} text"] = t.text.pairs[split].digest()
     first, *others = gathered(own)
     for number, other in enumerate(others, 1):
         for name, value in first.items():

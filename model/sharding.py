@@ -18,6 +18,7 @@ state, `tensor` splits heads, hidden units and vocabulary. One device is a mesh 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import flax.linen as nn
 import jax
@@ -162,13 +163,18 @@ def on_own_devices(tree, mesh: Mesh):
     if jax.process_count() == 1:
         return tree, mesh
     here = make_mesh(devices=jax.local_devices())
-    tree = jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
+    tree = _gather(mesh)(tree)
 
     def own(x):
         parts = [shard.data for shard in x.addressable_shards]
         return jax.make_array_from_single_device_arrays(x.shape, replicated(here), parts)
 
     return jax.tree.map(own, tree), here
+
+
+@cache
+def _gather(mesh: Mesh):
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from train.choice import CheckpointError, Choice, Which, choose
-from train.digests import check_digests, write_digests
+from train.digests import Signing, check_digests
 from train.orbax_errors import disk_is_full, first_line, quieten
 from train.state import TrainState
 from train.together import everywhere, first_alone, gathered, is_first
@@ -48,7 +48,7 @@ class Checkpoints:
         self.best_by = best_by
         self._keep, self._keep_best = keep, keep_best
         self._orbax = None  # Orbax's writer, from the first save on
-        self._unsigned: int | None = None  # the step last saved, until its checksums are noted
+        self._signing: Signing | None = None  # of the step last saved
         quieten()
 
     def save(
@@ -68,7 +68,8 @@ class Checkpoints:
             self._orbax.save_checkpointables_async(
                 step, parts, metrics=metrics if scored else None, force=True, overwrite=True
             )
-            self._unsigned = step
+            if is_first():
+                self._signing = Signing(self.folder / str(step))
 
     def restore(self, which: Which, abstract_state: TrainState) -> TrainState:
         """The state as saved, bit for bit, laid out as `train.state.abstract_state` says.
@@ -157,9 +158,9 @@ class Checkpoints:
                 self._sign()
 
     def _sign(self) -> None:
-        step, self._unsigned = self._unsigned, None
-        if step is not None and is_first() and (self.folder / str(step)).is_dir():
-            write_digests(self.folder / str(step))
+        signing, self._signing = self._signing, None
+        if signing is not None:
+            signing.finish()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -224,9 +225,13 @@ class Checkpoints:
         with self._one_line(told, DamagedError):
             path = self.folder / str(step)
             first_alone(lambda: check_digests(path, [*abstract, "metrics"]))
-            stored = ocp.checkpointables_metadata(path).metadata
-            for name in abstract.keys() - {"meta"}:
-                _check(f"{self.folder}, step {step}", name, stored, abstract[name])
+
+            def check() -> None:
+                stored = ocp.checkpointables_metadata(path).metadata
+                for name in abstract.keys() - {"meta"}:
+                    _check(f"{self.folder}, step {step}", name, stored, abstract[name])
+
+            everywhere(check)
             wanted = jax.tree.map(_somewhere, abstract)
             return everywhere(lambda: ocp.load_checkpointables(path, wanted))
 
@@ -263,7 +268,8 @@ class Checkpoints:
     def _abandon(self) -> None:
         """Lets go of Orbax after an error, which it would repeat; the next call starts afresh."""
         orbax, self._orbax = self._orbax, None
-        self._unsigned = None
+        with suppress(Exception):
+            self._sign()
         with suppress(Exception):
             if jax.process_count() == 1:  # it would wait for the others, who know of no error
                 orbax.close()

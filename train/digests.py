@@ -1,6 +1,7 @@
 """A checkpoint's checksums, by which damage that its format does not notice is found."""
 
 import json
+import threading
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,35 @@ from pathlib import Path
 from data.files import replace_file
 
 _NAME = "digests.json"
+
+
+class Signing:
+    """Notes a checkpoint's checksums in the background, as soon as it has its name.
+
+    From then on a run may go on from it, whatever becomes of the one that wrote it.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder, self._over, self._error = folder, threading.Event(), None
+        self._replaced = folder.exists()  # then its name says nothing until the save is over
+        self._thread = threading.Thread(target=self._sign, daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Returns once they are noted, of a save that is over; raises OSError."""
+        self._over.set()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _sign(self) -> None:
+        while not self._over.wait(0.05) and (self._replaced or not self._folder.is_dir()):
+            pass
+        try:
+            if self._folder.is_dir():
+                write_digests(self._folder)
+        except OSError as error:
+            self._error = error
 
 
 def write_digests(folder: Path) -> None:

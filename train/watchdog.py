@@ -75,13 +75,15 @@ class Watchdog:
         if jax.process_count() == 1:
             return
         if error is None:
-            self._beat()
+            with suppress(OSError):
+                self._beat()
             gathered(None)  # nobody stops watching before all are done
         else:
             if isinstance(error, JaxRuntimeError) or any(w in str(error).lower() for w in _PEER):
                 self.wait()
             self._ended = " ".join(str(error).split())[:500] or kind.__name__
-            self._beat()
+            with suppress(OSError):  # the others will miss this one
+                self._beat()
         self._over.set()
         self._thread.join()
 
@@ -107,8 +109,7 @@ class Watchdog:
             told = dict(run=self._run, process=jax.process_index(), host=socket.gethostname())
             told |= dict(step=self._step, moves=self._moves, beat=self._beats, ended=self._ended)
             told |= dict(time=time.time())  # for people
-            with suppress(OSError):  # whoever cannot tell that it lives will be missed
-                replace_file(self._path(jax.process_index()), json.dumps(told).encode())
+            replace_file(self._path(jax.process_index()), json.dumps(told).encode())
 
     def _path(self, process: int) -> Path:
         return self._folder / f"{process}.json"
@@ -127,16 +128,22 @@ class Watchdog:
         moved, moves = time.monotonic(), None
         last = time.monotonic()
         while not self._over.wait(self._every):
-            self._beat()
+            try:
+                self._beat()
+                held_up = False
+            except OSError:  # a disk that is full, say: the others may live as well
+                held_up = True
             now = time.monotonic()
-            if now - last > self._lost / 2:  # held up itself, it judges nobody
+            if held_up or now - last > self._lost / 2:  # held up itself, it judges nobody
                 since = dict.fromkeys(watched, now)
             last = now
             for process in watched:
                 told = self._read(process)
+                if told and told["run"] != self._run:
+                    continue  # an earlier run's, or that of one begun since, is no sign of life
                 if told != seen.get(process):
                     seen[process], since[process] = told, now
-                if told and told["run"] == self._run and told["ended"]:
+                if told and told["ended"]:
                     self._end(told["ended"] if own else f"{_name(told)}: {told['ended']}")
             gone = [process for process in watched if now - since[process] > self._lost]
             if gone:
@@ -176,7 +183,8 @@ class Watchdog:
     def _end(self, why: str) -> None:
         print(f"heed: error: {why}", file=sys.stderr, flush=True)
         self._ended = why
-        self._beat()
+        with suppress(OSError):
+            self._beat()
         if is_first():  # the others, whom JAX would end with a dump, hear of it first
             time.sleep(3 * self._every)
         os._exit(1)

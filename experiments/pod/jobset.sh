@@ -6,11 +6,14 @@
 #
 # What follows -- are the flags of experiments.train. The image has the checkout, installed, in
 # /heed; the volume claim, which all pods can write to, is mounted on /runs. What is applied is
-# jobset.yaml beside this script, filled in; --dry_run prints it. Where a pod fails or is evicted,
-# all begin again and go on from the last checkpoint.
+# jobset.yaml beside this script, filled in; --dry_run prints it. --select=KEY=VALUE, once or more,
+# asks for nodes with that label, as TPUs need. Where a pod fails or is evicted, all begin again and
+# go on from the last checkpoint. A set that has finished goes on by the same command after
+# kubectl delete jobset NAME. A pod has 60 s to save: a larger --config.train.grace_seconds than 50
+# wants a larger terminationGracePeriodSeconds there.
 set -euo pipefail
 
-name=heed image='' processes='' limit='' claim='' dry_run=''
+name=heed image='' processes='' limit='' claim='' dry_run='' labels=' {}'
 while [[ $# -gt 0 && $1 != -- ]]; do
   case $1 in
     --name=*) name=${1#*=} ;;
@@ -18,6 +21,11 @@ while [[ $# -gt 0 && $1 != -- ]]; do
     --processes=*) processes=${1#*=} ;;
     --limit=*=*) limit=${1#*=} ;;
     --claim=*) claim=${1#*=} ;;
+    --select=*=*)
+      label=${1#*=}
+      [[ $labels == ' {}' ]] && labels=''
+      labels+=$'\n'"                \"${label%=*}\": \"${label##*=}\""
+      ;;
     --dry_run) dry_run=1 ;;
     *)
       echo "$0: unknown option $1" >&2
@@ -32,6 +40,10 @@ if [[ -z $image || -z $processes || -z $limit || -z $claim || $# -lt 2 ]]; then
   exit 2
 fi
 shift
+if ! [[ $processes =~ ^[1-9][0-9]*$ && ${limit##*=} =~ ^[1-9][0-9]*$ ]]; then
+  echo "$0: --processes=$processes and the number in --limit=$limit must be 1 or more" >&2
+  exit 2
+fi
 
 flags=''
 for flag in "$@"; do
@@ -48,6 +60,7 @@ filled=${filled//@RESOURCE@/"${limit%=*}"}
 filled=${filled//@COUNT@/"${limit##*=}"}
 filled=${filled//@CLAIM@/"$claim"}
 filled=${filled//$'\n'                    - \"@FLAGS@\"/"$flags"}
+filled=${filled// \{\} # @LABELS@/"$labels"}
 
 if [[ -n $dry_run ]]; then
   printf '%s\n' "$filled"

@@ -7,8 +7,8 @@
 # What precedes -- are options of sbatch, what follows are the flags of experiments.train. Where
 # there are GPUs, each task has one. Run it in the checkout, on a disk that all nodes share, as
 # --workdir is. PYTHON is the Python to use, by default .venv/bin/python. A minute before the job's
-# time is up the run saves and ends: the same command goes on. A job that is preempted saves, too,
-# and goes back into the queue. Inside of an allocation (salloc) it trains there.
+# time is up, and when it is preempted, the run saves and the job goes back into the queue. Inside
+# of an allocation (salloc) it trains there, and what precedes -- are options of srun.
 set -euo pipefail
 
 options=()
@@ -25,5 +25,16 @@ shift
 if [[ -z ${SLURM_JOB_ID:-} ]]; then
   exec sbatch --requeue --signal=TERM@60 "${options[@]}" "$0" -- "$@"
 fi
+trap : TERM # Slurm tells this shell as well: it waits for the run to save
 # The processes end by themselves where one is missing, and say which: srun is not to be faster.
-exec srun --label --kill-on-bad-exit=0 "${PYTHON:-.venv/bin/python}" -m experiments.train --cluster "$@"
+srun --label --kill-on-bad-exit=0 "${options[@]}" "${PYTHON:-.venv/bin/python}" \
+  -m experiments.train --cluster --sigterm_status=143 "$@" &
+while true; do
+  status=0
+  wait $! || status=$?
+  kill -0 $! 2>/dev/null || break # else it was the signal that ended the wait
+done
+if [[ $status -eq 143 && ${SLURM_JOB_NAME:-interactive} != interactive ]]; then
+  scontrol requeue "$SLURM_JOB_ID" # a job that ends with 143 is not begun again by itself
+fi
+exit "$status"

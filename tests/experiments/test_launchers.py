@@ -18,22 +18,23 @@ FLAGS = ["--config=a.py", "--workdir=/runs/my run", '--config.data.path=$(HOME)/
 @pytest.fixture
 def cluster(tmp_path):
     """Commands that only note how they were called, and what they read."""
-    for name in "gcloud", "sbatch", "srun", "kubectl":
+    for name in "gcloud", "sbatch", "srun", "scontrol", "kubectl":
         path = tmp_path / name
         path.write_text(
             f"#!{sys.executable}\n"
-            "import json, sys\n"
+            "import json, os, sys\n"
             "read = sys.stdin.read() if '-' in sys.argv else ''\n"
             f"json.dump([{name!r}, sys.argv[1:], read], open({str(tmp_path / 'called')!r}, 'w'))\n"
+            f"sys.exit(int(os.environ.get({name.upper()!r}, 0)))\n"
         )
         path.chmod(0o755)
 
-    def run(script, *args, **env):
+    def run(script, *args, status=0, **env):
         path = f"{tmp_path}:{os.environ['PATH']}"
         done = subprocess.run(
             [POD / script, *args], env=os.environ | dict(PATH=path) | env, capture_output=True
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == status, done.stderr
         return json.loads((tmp_path / "called").read_text())
 
     return run
@@ -56,13 +57,24 @@ def test_slurm(cluster):
     assert name == "sbatch" and args[:2] == ["--requeue", "--signal=TERM@60"]
     assert args[2:4] == [*size] and args[4:] == [str(POD / "slurm.sh"), "--", *FLAGS]
     # Then sbatch runs the script again, in the job.
-    name, args, _ = cluster("slurm.sh", *args[5:], SLURM_JOB_ID="7", PYTHON="py")
+    job = dict(SLURM_JOB_ID="7", SLURM_JOB_NAME="slurm.sh", PYTHON="py")
+    name, args, _ = cluster("slurm.sh", *args[5:], **job)
     assert name == "srun" and args[:2] == ["--label", "--kill-on-bad-exit=0"]
-    assert args[2:] == ["py", "-m", "experiments.train", "--cluster", *FLAGS]
+    ran = ["py", "-m", "experiments.train", "--cluster", "--sigterm_status=143", *FLAGS]
+    assert args[2:] == ran
+    # A run that was told to end goes back into the queue, one that failed does not.
+    told = cluster("slurm.sh", "--", *FLAGS, **job, SRUN="143", status=143)
+    assert told[:2] == ["scontrol", ["requeue", "7"]]
+    assert cluster("slurm.sh", "--", *FLAGS, **job, SRUN="1", status=1)[0] == "srun"
+    # In an allocation of one's own options are srun's, and nothing is queued.
+    job["SLURM_JOB_NAME"] = "interactive"
+    name, args, _ = cluster("slurm.sh", "--nodes=1", "--", *FLAGS, **job, SRUN="143", status=143)
+    assert name == "srun" and args[2:] == ["--nodes=1", *ran]
 
 
 def test_a_kubernetes_jobset(cluster):
     given = "--name=big", "--image=reg:5/heed&1", "--processes=4", "--limit=google.com/tpu=8"
+    given += ("--select=gke/topology=2x4", "--select=pool=a")
     name, args, read = cluster("jobset.sh", *given, "--claim=disk", "--", *FLAGS)
     assert (name, args) == ("kubectl", ["apply", "-f", "-"]) and "@" not in read
     told = yaml.safe_load(read)
@@ -71,10 +83,16 @@ def test_a_kubernetes_jobset(cluster):
     job = workers["template"]["spec"]
     assert job["completions"] == job["parallelism"] == 4 and job["completionMode"] == "Indexed"
     pod = job["template"]["spec"]
+    assert pod["nodeSelector"] == {"gke/topology": "2x4", "pool": "a"}
     (container,) = pod["containers"]
     assert container["image"] == "reg:5/heed&1"
     assert container["resources"]["limits"] == {"google.com/tpu": 8}
     assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "disk"
+    _, _, read = cluster("jobset.sh", *given[:-2], "--claim=disk", "--", *FLAGS)
+    (workers,) = yaml.safe_load(read)["spec"]["replicatedJobs"]
+    assert workers["template"]["spec"]["template"]["spec"]["nodeSelector"] == {}
+    with pytest.raises(AssertionError, match="must be 1 or more"):
+        cluster("jobset.sh", *given, "--processes=four", "--claim=disk", "--", *FLAGS)
     command = container["command"]
     where = command.index("--coordinator=big-workers-0-0.big:8476")
     assert command[where + 1 : where + 3] == ["--processes=4", "--process=$(PROCESS)"]

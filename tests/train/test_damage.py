@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import threading
+import time
 
 import pytest
 from orbax.checkpoint import v1 as ocp
@@ -213,3 +214,15 @@ def test_unreadable_metrics_are_told_and_set_aside_by_who_writes(folder, bits, s
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.steps() == [3 - step, 3] and checkpoints.best_step() == 3
     assert (folder / f"{step}.damaged").is_dir()
+
+
+def test_checksums_are_noted_as_soon_as_a_save_is_over(folder):
+    """Not when the next one begins: a run may be killed before that."""
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, make_state(), META)
+        for _ in range(600):
+            if (folder / "1" / "digests.json").exists():
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("no checksums within 30 s")

@@ -8,10 +8,12 @@ import time
 import jax
 import pytest
 
+from data.files import replace_file
 from model.sharding import make_mesh
 from tests.train.several import end, same_bits, shapes, start, state_on
 from train.checkpoint import Checkpoints
 from train.together import Agreement, everywhere, gathered, of_first
+from train.watchdog import Watchdog
 
 
 def test_one_process_agrees_with_itself_at_once():
@@ -83,3 +85,45 @@ def test_one_that_hangs_or_fails_alone_ends_all(tmp_path, task):
     else:
         assert "process 1 (" in error(first) and "nothing but this" in error(first)
         assert last[0] == 1 and "ValueError: nothing but this" in last[2]
+
+
+@pytest.fixture
+def second(tmp_path, monkeypatch):
+    """The watchdog of the second of two processes, at work, and what it ended by."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    watchdog, ended = Watchdog(tmp_path, lost_seconds=0.4, stalled_seconds=0), []
+    watchdog._run = "mine"
+    monkeypatch.setattr(watchdog, "_end", lambda why: [ended.append(why), watchdog._over.set()])
+    (tmp_path / "hosts").mkdir()
+    watchdog._thread.start()
+    yield tmp_path / "hosts", ended
+    watchdog._over.set()
+    watchdog._thread.join()
+
+
+def beats(folder, ended, run, seconds):
+    until, beat = time.monotonic() + seconds, 0
+    while time.monotonic() < until and not ended:
+        told = dict(run=run, process=0, host="h", step=1, moves=1, beat=beat, ended=None)
+        replace_file(folder / "0.json", json.dumps(told).encode())
+        beat += 1
+        time.sleep(0.05)
+
+
+def test_a_run_that_began_since_is_no_sign_of_life(second):
+    folder, ended = second
+    beats(folder, ended, "mine", 1.0)
+    assert not ended
+    beats(folder, ended, "another", 5.0)
+    assert len(ended) == 1 and "no sign of life for 0.4 s from process 0" in ended[0]
+
+
+def test_whoever_cannot_write_judges_nobody(second):
+    folder, ended = second
+    folder.rename(folder.with_name("gone"))
+    time.sleep(1.2)
+    assert not ended
+    folder.with_name("gone").rename(folder)
+    beats(folder, ended, "another", 5.0)
+    assert ended
