@@ -101,7 +101,7 @@ def run_in_two(
     order = jnp.argsort(~going)[:few]  # stable: those that go on first, in the batch's order
     search = make(_choose(rows, order, len(going)))
     state = _until(search, _choose(state, order, len(going)), ops.stages[-1], 0)
-    return jax.tree.map(lambda all, some: all.at[order].set(some), found, search.found(state))
+    return jax.tree.map(lambda every, some: every.at[order].set(some), found, search.found(state))
 
 
 def _until(search: Search, state, end: int, few: int):

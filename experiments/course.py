@@ -1,73 +1,27 @@
 """The course of a training: from its last checkpoint to its end, and back where it diverges."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 import jax
-import optax
-from jax.sharding import Mesh
 
 from data.batch import Batch
 from data.pipeline import BatchPlan, Shard, train_batches
-from data.tokenizer import Vocabulary
-from decode.bleu import score
-from decode.options import NothingFoundError
-from experiments import shares
 from experiments import workdir as folders
-from experiments.config import Experiment
-from experiments.console import bar, note
+from experiments.console import note
 from experiments.interruption import on_sigterm
-from experiments.preparation import Text, make_translator, sides
-from model import Transformer
-from model.sharding import assemble, batch_shards, on_own_devices, own_parts
+from experiments.looks import Looks
+from experiments.training import Training
+from model.sharding import assemble, batch_shards, own_parts
 from train.account import IN_FLIGHT
 from train.checkpoint import Checkpoints
 from train.health import DivergedError, Health
-from train.loop import Hook, Interrupted, Summary, checkpoint_hook, fit, validation_hook
+from train.loop import Summary, fit
 from train.metrics import MetricsWriter
-from train.state import TrainState, abstract_state, create_state
-from train.step import compile_eval_step, compile_train_step
+from train.state import TrainState, create_state
 from train.together import Agreement, gathered, is_first
 from train.watchdog import Watchdog
-
-
-class Training(NamedTuple):
-    """What a run trains with, all of it checked."""
-
-    experiment: Experiment
-    workdir: Path
-    vocabulary: Vocabulary
-    text: Text
-    model: Transformer
-    tx: optax.GradientTransformation
-    schedule: Callable[[int], float]
-    mesh: Mesh
-
-    @property
-    def rows_multiple(self) -> int:
-        """What mesh and accumulation want the number of a batch's rows to be a multiple of."""
-        return batch_shards(self.mesh) * self.experiment.optimizer.accumulate
-
-    def abstract_state(self) -> TrainState:
-        """What is trained, as shapes and places."""
-        ema = self.experiment.train.ema > 0
-        return abstract_state(self.model, self.tx, self.mesh, ema=ema)
-
-    def compile_step(self):
-        """The train step that these settings mean."""
-        c = self.experiment
-        return compile_train_step(
-            self.model,
-            self.tx,
-            self.mesh,
-            smoothing=c.train.label_smoothing,
-            accumulate=c.optimizer.accumulate,
-            ema_decay=c.train.ema,
-        )
 
 
 def follow(t: Training, checkpoints: Checkpoints, begun: float, watchdog: Watchdog) -> Summary:
@@ -83,11 +37,13 @@ def follow(t: Training, checkpoints: Checkpoints, begun: float, watchdog: Watchd
     step_fn = t.compile_step()
     tried: set[int] = set()
     with on_sigterm(c.train.grace_seconds) as interrupted:
+        looks = Looks(t, checkpoints, interrupted, watchdog)
         while True:
             step = int(state.step)
             rewinds = meta.get("rewinds", 0)
             ahead = ahead_of(t.text.plan, step, meta)
             plan = t.text.plan.reordered(rewinds).ahead(ahead)
+            place = dict(rewinds=rewinds, ahead=ahead, epoch=plan.batches_per_epoch)
             agree = Agreement(("SIGTERM", "max_minutes"), IN_FLIGHT)
             try:
                 with MetricsWriter(t.workdir, step) if is_first() else nullcontext() as writer:
@@ -98,7 +54,7 @@ def follow(t: Training, checkpoints: Checkpoints, begun: float, watchdog: Watchd
                         step_fn,
                         _batches(t, plan, step),
                         num_steps=c.train.num_steps,
-                        hooks=_hooks(t, checkpoints, rewinds, ahead, interrupted, watchdog),
+                        hooks=looks.hooks(**place),
                         schedule=t.schedule,
                         writer=writer,
                         log_every=c.train.log_every,
@@ -190,54 +146,3 @@ def _of_first(value):
 def _first(t: Training) -> TrainState:
     c = t.experiment.train
     return create_state(t.model, t.tx, jax.random.key(c.seed), t.mesh, ema=c.ema > 0)
-
-
-def _hooks(
-    t: Training,
-    checkpoints: Checkpoints,
-    rewinds: int,
-    ahead: int,
-    interrupted,
-    watchdog: Watchdog,
-) -> list[Hook]:
-    """Validation loss, then BLEU of real beam search, then a checkpoint that knows both."""
-    c = t.experiment
-    sources, references = sides(t.text.splits["valid"], c.train.bleu_sentences)
-    translator = None
-
-    def bleu(step, state, _report) -> dict:
-        nonlocal translator
-        weights, mesh = on_own_devices(state.weights, t.mesh)
-        if translator is None:
-            translator = make_translator(c, t.model, weights, t.vocabulary, mesh)
-        with bar("validating", len(sources)) as progress:
-
-            def hear(count):
-                progress(count)
-                watchdog.moved()
-
-            searching, stop = translator.with_params(weights), partial(interrupted, step)
-            try:
-                found = shares.translate(searching, sources, hear, stop)
-            except NothingFoundError:  # whether the run has diverged is its health's to say
-                note("these weights translate nothing")
-                return {}
-        measured = score(found, references, c.data.target_language)["bleu"]
-        return {"bleu": measured, "bleu_sentences": len(sources)}
-
-    def batches():
-        parts = batch_shards(t.mesh)
-        made = t.text.eval_batches("valid", c, parts, Shard(own_parts(t.mesh), parts))
-        agree = Agreement(("SIGTERM",), IN_FLIGHT)
-        for batch in watchdog.each(made):
-            if reasons := agree({interrupted(0)} - {""}):
-                raise Interrupted(reasons.pop())
-            yield assemble(batch, t.mesh)
-
-    meta = {"vocabulary": t.vocabulary.digest(), "text": t.text.digest, "rewinds": rewinds}
-    meta |= {"ahead": ahead, "epoch": t.text.plan.batches_per_epoch}
-    return [
-        validation_hook(compile_eval_step(t.model, t.mesh), batches, c.train.eval_every),
-        Hook("bleu", c.train.eval_every, bleu),
-        checkpoint_hook(checkpoints, meta, (c.train.eval_every, c.train.checkpoint_every)),
-    ]

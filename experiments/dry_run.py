@@ -5,7 +5,7 @@ import numpy as np
 
 from data.batch import Batch
 from data.buckets import Bucket
-from experiments.course import Training
+from experiments.training import Training
 from model.sharding import batch_sharding
 
 

@@ -15,7 +15,7 @@ from experiments import shares
 from experiments import workdir as folders
 from experiments.config import Experiment
 from experiments.console import bar, note
-from experiments.course import Training, follow
+from experiments.course import follow
 from experiments.preparation import (
     Text,
     check_sizes,
@@ -26,6 +26,7 @@ from experiments.preparation import (
     resolve,
     sides,
 )
+from experiments.training import Training
 from model import ConfigError, Transformer
 from model.sharding import batch_shards, make_mesh
 from train.checkpoint import Checkpoints

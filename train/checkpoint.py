@@ -7,7 +7,6 @@ after its last byte, so what is listed is whole, whatever interrupted its neighb
 """
 
 import gc
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from train import stored
 from train.choice import CheckpointError, Choice, Which, choose
 from train.digests import Signing, check_digests
 from train.orbax_errors import disk_is_full, first_line, quieten
@@ -59,7 +59,7 @@ class Checkpoints:
         Waits for an earlier save still under way, and raises what went wrong with that one.
         """
         self.wait()
-        parts = _parts(state) | {"meta": meta}
+        parts = stored.parts(state) | {"meta": meta}
         scored = metrics is not None and self.best_by in metrics
         with self._one_line(f"cannot save step {step}"):
             if self._orbax is None:  # only who writes here may sweep up
@@ -76,7 +76,7 @@ class Checkpoints:
 
         The mesh need not be the one it was saved from.
         """
-        loaded = self._load(which, _parts(abstract_state))
+        loaded = self._load(which, stored.parts(abstract_state))
         rest = loaded.pop("rest")
         return abstract_state._replace(**rest, **loaded)
 
@@ -115,7 +115,7 @@ class Checkpoints:
     def metrics(self, which: Which) -> dict[str, float] | None:
         """What the checkpoint was saved with as `metrics`, if those include `best_by`."""
         step = self._one(which)
-        return _metrics(self.folder / str(step))
+        return stored.metrics(self.folder / str(step))
 
     def steps(self) -> list[int]:
         """The steps there are, ascending."""
@@ -179,7 +179,9 @@ class Checkpoints:
     def _unlisted(self) -> list[Path]:
         """Checkpoints whose metrics cannot be read: Orbax would list nothing for them."""
         folders = [self.folder / str(step) for step in self.steps()]
-        return [each for each in folders if (each / "metrics").is_dir() and not _metrics(each)]
+        return [
+            each for each in folders if (each / "metrics").is_dir() and not stored.metrics(each)
+        ]
 
     def _open(self) -> ocp.training.Checkpointer:
         policies = ocp.training.preservation_policies
@@ -211,7 +213,7 @@ class Checkpoints:
 
     def _ranked(self) -> list[int]:
         """The steps with a score, best first, the latest among equals."""
-        found = ((_metrics(self.folder / str(step)), step) for step in self.steps())
+        found = ((stored.metrics(self.folder / str(step)), step) for step in self.steps())
         scored = [(metrics[self.best_by], step) for metrics, step in found if metrics]
         return [step for _, step in sorted(scored, reverse=True)]
 
@@ -227,12 +229,12 @@ class Checkpoints:
             first_alone(lambda: check_digests(path, [*abstract, "metrics"]))
 
             def check() -> None:
-                stored = ocp.checkpointables_metadata(path).metadata
+                found = ocp.checkpointables_metadata(path).metadata
                 for name in abstract.keys() - {"meta"}:
-                    _check(f"{self.folder}, step {step}", name, stored, abstract[name])
+                    stored.check(f"{self.folder}, step {step}", name, found, abstract[name])
 
             everywhere(check)
-            wanted = jax.tree.map(_somewhere, abstract)
+            wanted = jax.tree.map(stored.somewhere, abstract)
             return everywhere(lambda: ocp.load_checkpointables(path, wanted))
 
     @contextmanager
@@ -274,48 +276,3 @@ class Checkpoints:
             if jax.process_count() == 1:  # it would wait for the others, who know of no error
                 orbax.close()
         gc.collect()  # while what `quieten` did still holds
-
-
-def _parts(state: TrainState) -> dict[str, Any]:
-    """What is stored apart, so that decoding can read it without the rest."""
-    fields = state._asdict()
-    params, ema = fields.pop("params"), fields.pop("ema")
-    rest = {name: value for name, value in fields.items() if value is not None}
-    return {"params": params, "rest": rest} | ({} if ema is None else {"ema": ema})
-
-
-def _metrics(folder: Path) -> dict[str, float] | None:
-    """What a checkpoint was scored with, if it was, and it can be read."""
-    try:
-        return json.loads((folder / "metrics" / "metrics").read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-def _somewhere(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    if leaf.sharding is not None:
-        return leaf
-    home = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=home)
-
-
-def _check(where: str, part: str, stored: dict[str, Any], wanted: Any) -> None:
-    """Raises CheckpointError where a part differs in shape, else ValueError where it is torn."""
-    if part not in stored:
-        raise CheckpointError(f"{where} holds no {part}: it is of a run with other settings")
-    if stored[part] is None:
-        raise ValueError(f"{part} is torn")
-    there, here = _sizes(stored[part]), _sizes(wanted)
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
-            raise CheckpointError(
-                f"{where} is of another model or optimizer: {part}/{name} is "
-                f"{there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
-            )
-
-
-def _sizes(tree) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree.leaves_with_path(tree)
-    sizes = {jax.tree_util.keystr(path, simple=True, separator="/"): x.shape for path, x in leaves}
-    sizes.pop("rng", None)  # a key there, its words here
-    return sizes

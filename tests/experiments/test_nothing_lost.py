@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from experiments import course, workdir
+from experiments import course, training, workdir
 from experiments.run import train
 from tests.experiments.commands import (
     ROOT,
@@ -127,7 +127,7 @@ def test_two_runs_in_one_folder_are_refused(run, text):
 
 
 def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, monkeypatch):
-    calls, real = [], course.compile_train_step
+    calls, real = [], training.compile_train_step
     plans, batches = [], course.train_batches
 
     def recorded(pairs, plan, step, **options):
@@ -148,7 +148,7 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
         call.traced = step.traced
         return call
 
-    monkeypatch.setattr(course, "compile_train_step", diverging)
+    monkeypatch.setattr(training, "compile_train_step", diverging)
     result = train(small_experiment(text, max_skipped=5, rewinds=1), tmp_path / "run")
     assert result["step"] == 30 and calls.count(15) == 2
     events = told(tmp_path / "run")

@@ -38,11 +38,11 @@ def test_training_leaves_what_the_readme_says(run):
 
 def test_the_best_checkpoint_is_tested(text, tmp_path, monkeypatch):
     """Its BLEU falls from validation to validation, so that the first is the best."""
-    from experiments import course, run
+    from experiments import looks, run
 
     bleus = iter([50.0, 40.0, 30.0])
     words = dict(chrf=1.0, signature="s", chrf_signature="c")
-    for module in run, course:
+    for module in run, looks:
         monkeypatch.setattr(module, "score", lambda *_: dict(bleu=next(bleus), **words))
     result = run.train(small_experiment(text), tmp_path / "run")
     assert result["step"] == 30 and result["valid"]["bleu"] == 50.0

@@ -1,0 +1,56 @@
+"""What a checkpoint stores, part by part, and whether that is what is wanted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from train.choice import CheckpointError
+from train.state import TrainState
+
+
+def parts(state: TrainState) -> dict[str, Any]:
+    """What is stored apart, so that decoding can read it without the rest."""
+    fields = state._asdict()
+    params, ema = fields.pop("params"), fields.pop("ema")
+    rest = {name: value for name, value in fields.items() if value is not None}
+    return {"params": params, "rest": rest} | ({} if ema is None else {"ema": ema})
+
+
+def metrics(folder: Path) -> dict[str, float] | None:
+    """What a checkpoint was scored with, if it was, and it can be read."""
+    try:
+        return json.loads((folder / "metrics" / "metrics").read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def somewhere(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """The same leaf on some device, if it has no place yet."""
+    if leaf.sharding is not None:
+        return leaf
+    home = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=home)
+
+
+def check(where: str, part: str, stored: dict[str, Any], wanted: Any) -> None:
+    """Raises CheckpointError where a part differs in shape, else ValueError where it is torn."""
+    if part not in stored:
+        raise CheckpointError(f"{where} holds no {part}: it is of a run with other settings")
+    if stored[part] is None:
+        raise ValueError(f"{part} is torn")
+    there, here = _sizes(stored[part]), _sizes(wanted)
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise CheckpointError(
+                f"{where} is of another model or optimizer: {part}/{name} is "
+                f"{there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
+            )
+
+
+def _sizes(tree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree.leaves_with_path(tree)
+    sizes = {jax.tree_util.keystr(path, simple=True, separator="/"): x.shape for path, x in leaves}
+    sizes.pop("rng", None)  # a key there, its words here
+    return sizes
