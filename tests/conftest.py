@@ -24,7 +24,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which pytest leaves unparsed
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def optimised():
     """Programs as users have them: for what the order of a sum might change."""
     jax.config.update("jax_disable_most_optimizations", False)

@@ -56,7 +56,7 @@ def test_every_method_scores_as_teacher_forcing_whatever_the_batch(vocabulary, o
     text, params = sentences(4), parameters(CONFIG, scale=1.5)
     whole = translator(params, vocabulary, **options)
     found = whole.hypotheses(text)
-    same(found, [translator(params, vocabulary, **options).hypotheses([s])[0] for s in text])
+    same(found, [whole.hypotheses([s])[0] for s in text])
     assert {len(each) for each in found} == {options.get("n_best", 1)}
     forced, penalties = jax.jit(partial(force, Transformer(CONFIG))), []
     for ids, each in zip(vocabulary.source.encode(text), found, strict=True):

@@ -20,23 +20,20 @@ from model import Transformer
 from model.sharding import make_mesh
 from tests.decode.small import CONFIG, WORDS, best, parameters, same, sentences, translator
 
-pytestmark = pytest.mark.usefixtures("optimised")
 
-
+@pytest.mark.usefixtures("optimised")
 def test_the_batch_does_not_matter(params, vocabulary):
-    text = sentences(12)
-    together = translator(params, vocabulary).hypotheses(text)
+    text, some = sentences(12), translator(params, vocabulary)
+    together = some.hypotheses(text)
     assert len({h.tokens for h in best(together)}) > 3  # or the test could not fail
-    same(
-        together,
-        [translator(params, vocabulary).hypotheses([s])[0] for s in text[:3]] + together[3:],
-    )
+    same(together, [some.hypotheses([s])[0] for s in text[:3]] + together[3:])
     same(together, translator(params, vocabulary, tokens_per_batch=64).hypotheses(text))
     order = np.random.default_rng(1).permutation(12)
-    mixed = translator(params, vocabulary).hypotheses([text[i] for i in order] + sentences(5, 9))
+    mixed = some.hypotheses([text[i] for i in order] + sentences(5, 9))
     same([together[i] for i in order], mixed[:12])
 
 
+@pytest.mark.usefixtures("optimised")
 def test_eight_devices_translate_as_one(params, vocabulary):
     text = sentences(10)
     one = translator(params, vocabulary).hypotheses(text)
@@ -81,6 +78,7 @@ def translators(params, vocabulary):
     return make
 
 
+@pytest.mark.usefixtures("optimised")
 @given(
     seed=st.integers(0, 99),
     count=st.sampled_from([3, 9]),
@@ -106,10 +104,12 @@ def test_nothing_around_a_sentence_changes_what_it_becomes(
     same(found[-1:], translators(search, 1, 2048).hypotheses(text[-1:], **mine(text[-1:])))
 
 
+@pytest.mark.usefixtures("optimised")
 def test_training_in_bfloat16_ties_no_sentence_to_its_batch(params, vocabulary):
     text, config = sentences(6), replace(CONFIG, dtype="bfloat16")
-    together = translator(params, vocabulary, config).hypotheses(text)
-    same(together, [translator(params, vocabulary, config).hypotheses([s])[0] for s in text])
+    some = translator(params, vocabulary, config)
+    together = some.hypotheses(text)
+    same(together, [some.hypotheses([s])[0] for s in text])
 
 
 def test_a_few_sentences_make_a_small_batch(params, vocabulary):
