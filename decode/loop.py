@@ -53,6 +53,8 @@ class CacheOps(NamedTuple):
     extend: Callable[[object, int], object]
     stages: tuple[int, ...]
     one_at_first: bool = False  # whether the cache holds one beam until the first step is over
+    # What lets a step write anywhere in a cache with all its room, not only in what came last.
+    joined: Callable[[object], object] = lambda cache: cache
 
 
 def whole(max_length: int) -> CacheOps:
@@ -100,7 +102,8 @@ def run_in_two(
         return found
     order = jnp.argsort(~going)[:few]  # stable: those that go on first, in the batch's order
     search = make(_choose(rows, order, len(going)))
-    state = _until(search, _choose(state, order, len(going)), ops.stages[-1], 0)
+    state = _choose(state, order, len(going))
+    state = _until(search, state._replace(cache=ops.joined(state.cache)), ops.stages[-1], 0)
     return jax.tree.map(lambda every, some: every.at[order].set(some), found, search.found(state))
 
 

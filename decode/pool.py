@@ -51,6 +51,16 @@ def extend(pool: Pool, config: TransformerConfig, length: int, slots: int) -> Po
     return Pool(tuple((*blocks, block()) for blocks in pool.layers), ancestry)
 
 
+def joined(pool: Pool) -> Pool:
+    """The same pool with all its room in one block, so that every position of it can be written."""
+
+    def one(blocks: tuple[Block, ...]) -> tuple[Block]:
+        keys, values = zip(*blocks, strict=True)
+        return (Block(jnp.concatenate(keys, axis=3), jnp.concatenate(values, axis=2)),)
+
+    return pool._replace(layers=tuple(map(one, pool.layers)))
+
+
 def reorder(pool: Pool, parents: Array) -> Pool:
     """The pool in which beam z goes on from where beam `parents` [R,Z] was, of as many or fewer."""
     return pool._replace(ancestry=take(pool.ancestry, parents))

@@ -164,7 +164,10 @@ def search(
             watch=watch and partial(watch, asked.owners),
         )
 
-    ops = CacheOps(reorder, extend, stages(max_length), one_at_first=slots > 1)
+    def joined(caches):
+        return tuple((pool.joined(past), covered) for past, covered in caches)
+
+    ops = CacheOps(reorder, extend, stages(max_length), slots > 1, joined)
     few = batch // _TAIL if batch >= 2 * _TAIL else 0
     return run_in_two(of, (asked, sources), tuple(caches), ops, few)
 
