@@ -78,9 +78,14 @@ class Workers:
         launcher = self.start(folder)
         while launcher.poll() is None and not (folder / "checkpoints/40").exists():
             time.sleep(0.01)
-        command = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(launcher.pid)]
-        children = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        for line in children.splitlines():
-            if "--process=1 " in line:
-                os.kill(int(line.split()[0]), number)
+        if launcher.poll() is None:
+            send(launcher, 1, number)
         return launcher
+
+
+def send(launcher: subprocess.Popen, process: int, number: signal.Signals) -> None:
+    """Sends a signal to one of the processes that experiments.pod.local started."""
+    command = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(launcher.pid)]
+    children = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (pid,) = (line.split()[0] for line in children.splitlines() if f"--process={process} " in line)
+    os.kill(int(pid), number)

@@ -95,9 +95,8 @@ def beam(
         none = _nothing(batch, width, max_length)
         return _State(
             index=jnp.int32(0),
-            live=none._replace(
-                scores=none.scores.at[:, 0].set(0.0)
-            ),  # all start alike: one is enough
+            # All start alike: one is enough.
+            live=none._replace(scores=none.scores.at[:, 0].set(0.0)),
             pool=_nothing(batch, stopping.pool(width), max_length),
             stopped=jnp.zeros(batch, bool),
             cache=cache,

@@ -1,9 +1,11 @@
 """What commands say: progress and notes for people on stderr, JSON for programs on stdout."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import Progress as Bar
@@ -15,6 +17,12 @@ def note(text: str) -> None:
     """A line for people; of several processes the first tells it."""
     if is_first():
         print(text, file=sys.stderr, flush=True)
+
+
+def end_at_once(message: str) -> NoReturn:
+    """End the process with `message` in one line on stderr, whatever its main thread waits for."""
+    print(f"heed: error: {message}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 @contextmanager

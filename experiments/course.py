@@ -20,7 +20,7 @@ from train.health import DivergedError, Health
 from train.loop import Summary, fit
 from train.metrics import MetricsWriter
 from train.state import TrainState, create_state
-from train.together import Agreement, gathered, is_first
+from train.together import Agreement, firsts, is_first
 from train.watchdog import Watchdog
 
 
@@ -113,7 +113,7 @@ def _batches(t: Training, plan: BatchPlan, step: int) -> Iterator[Batch]:
 
 def _last(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
     """The state to begin or to go on with, and what its checkpoint was saved with."""
-    if not _of_first(checkpoints.steps()):
+    if not firsts(checkpoints.steps()):
         return _first(t), {}
     state, meta, damaged = checkpoints.restore_newest(t.abstract_state())
     for line in damaged:
@@ -129,18 +129,13 @@ def _before(
 ) -> tuple[TrainState, dict]:
     """The newest state from before step `since` that was not yet `tried`; those after it go."""
     checkpoints.wait()
-    there = [step for step in _of_first(checkpoints.steps()) if step < since and step not in tried]
+    there = [step for step in firsts(checkpoints.steps()) if step < since and step not in tried]
     step = max(there, default=0)
     tried.add(step)
     checkpoints.drop_after(step)
     if not there:
         return _first(t), {}
     return checkpoints.restore(step, t.abstract_state()), checkpoints.meta(step)
-
-
-def _of_first(value):
-    """The first process's value: of a shared folder each may see something else for a while."""
-    return gathered(value)[0]
 
 
 def _first(t: Training) -> TrainState:

@@ -1,11 +1,11 @@
 """SIGTERM, by which clusters announce that a machine is to be given up."""
 
-import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from experiments.console import end_at_once
 
 
 @contextmanager
@@ -39,10 +39,7 @@ def on_sigterm(grace_seconds: float) -> Iterator[Callable[[int], str]]:
 
 
 def _give_up(grace_seconds: float) -> None:
-    print(
-        f"heed: error: SIGTERM: the run could not be saved within {grace_seconds:g} seconds: "
-        "raise --config.train.grace_seconds; the same command goes on from the checkpoint before",
-        file=sys.stderr,
-        flush=True,
+    end_at_once(
+        f"SIGTERM: the run could not be saved within {grace_seconds:g} seconds: "
+        "raise --config.train.grace_seconds; the same command goes on from the checkpoint before"
     )
-    os._exit(1)

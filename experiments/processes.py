@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import jax
 from absl import flags
 
+from experiments.console import end_at_once
 from model import ConfigError
 
 COORDINATOR = flags.DEFINE_string(
@@ -47,7 +48,7 @@ def joined(lost_seconds: float) -> Iterator[None]:
         yield
         return
     _keep_stdout()
-    on_abort(lambda: _end("JAX ended this process, as it says above"), lost_seconds + 10)
+    on_abort(lambda: end_at_once("JAX ended this process, as it says above"), lost_seconds + 10)
     _join(where, lost_seconds)
     try:
         _check_devices()
@@ -94,7 +95,7 @@ def _join(where: dict, lost_seconds: float) -> None:
     # When JAX waits too long it aborts with a dump; this comes before.
     late = threading.Timer(
         JOIN_SECONDS.value,
-        lambda: _end(
+        lambda: end_at_once(
             f"{who}: not all processes met within --join_seconds={JOIN_SECONDS.value:g}: is the "
             "address right, and does every other process run with the same --processes?"
         ),
@@ -146,11 +147,6 @@ def _keep_stdout() -> None:
     sys.stdout.flush()
     sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def _end(message: str) -> None:
-    print(f"heed: error: {message}", file=sys.stderr, flush=True)
-    os._exit(1)
 
 
 def _leave() -> None:

@@ -23,7 +23,7 @@ from train.choice import CheckpointError, Choice, Which, choose
 from train.digests import Signing, check_digests
 from train.orbax_errors import disk_is_full, first_line, quieten
 from train.state import TrainState
-from train.together import everywhere, first_alone, gathered, is_first
+from train.together import everywhere, first_alone, firsts, is_first
 
 _UNFINISHED = "*.orbax-checkpoint-tmp"
 
@@ -89,8 +89,7 @@ class Checkpoints:
             f"{each} has unreadable metrics; the next save sets it aside as {each.name}.damaged"
             for each in self._unlisted()
         ]
-        (there, *_) = gathered(self.steps())
-        for step in reversed(there):
+        for step in reversed(firsts(self.steps())):
             try:
                 return self.restore(step, abstract_state), self.meta(step), damaged
             except DamagedError as error:

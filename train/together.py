@@ -7,7 +7,7 @@ it costs nothing and changes nothing.
 import json
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -37,6 +37,11 @@ def gathered(value: Any) -> list:
     return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
 
+def firsts(value: Any) -> Any:
+    """The first process's value: of a shared folder each may see something else for a while."""
+    return gathered(value)[0]
+
+
 def of_first(action: Callable[[], bytes]) -> bytes:
     """What the first process's `action` returns, which only that one does.
 
@@ -45,7 +50,7 @@ def of_first(action: Callable[[], bytes]) -> bytes:
     content = everywhere(action if is_first() else bytes)
     if jax.process_count() == 1:
         return content
-    (size, *_) = gathered(len(content))
+    size = firsts(len(content))
     tell = multihost_utils.broadcast_one_to_all
     return tell(_padded(content if is_first() else b"", size))[:size].tobytes()
 
@@ -89,13 +94,11 @@ class Agreement:
         self._under_way: deque[jax.Array] = deque()
         self._first = True
         self._mesh = Mesh(np.array(jax.devices()), ("all",), axis_types=(AxisType.Auto,))
-        whole = NamedSharding(self._mesh, PartitionSpec())
-        self._any = jax.jit(partial(jnp.max, axis=0), out_shardings=whole)
 
     def __call__(self, mine: Collection[str]) -> set[str]:
         if jax.process_count() == 1:
             return set(mine)
-        self._under_way.append(self._any(self._said(mine)))
+        self._under_way.append(_any(self._mesh)(self._said(mine)))
         if len(self._under_way) <= self._lag and not self._first:
             return set()
         self._first = False
@@ -108,6 +111,11 @@ class Agreement:
         shape = (self._mesh.size, len(self._words))
         rows = NamedSharding(self._mesh, PartitionSpec("all"))
         return jax.make_array_from_callback(shape, rows, lambda _: own)
+
+
+@cache  # an agreement is made for every look, and would compile it anew
+def _any(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(partial(jnp.max, axis=0), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _padded(content: bytes, size: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Several processes train what one does, and end together."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
+from benchmarks.workers import send
 from experiments import processes, workdir
 from model import ConfigError
 from tests.experiments.commands import ROOT, environment, heed, refused, train_args
@@ -47,15 +47,6 @@ def until_step(folder, step, it):
     pytest.fail(f"it did not come to step {step}: {it.communicate(timeout=60)}")
 
 
-def signalled(it, process, number):
-    """Sends a signal to one of the processes."""
-    children = subprocess.run(["ps", "-ww", "-o", "pid=,args=", "--ppid", str(it.pid)],
-                              capture_output=True, text=True, check=True).stdout  # fmt: skip
-    (pid,) = [int(line.split()[0]) for line in children.splitlines()
-              if f"--process={process} " in line]  # fmt: skip
-    os.kill(pid, number)
-
-
 def same_run(left, right):
     """The same events with the same keys, and the same parameters but for the order of sums."""
     events = [read_metrics(folder) for folder in (left, right)]
@@ -83,7 +74,7 @@ def test_several_processes_train_what_one_does(text, tmp_path):
 
     it = launched(4, 1, *args, "--config.mesh.data=2", "--config.mesh.tensor=2")
     until_step(folder, 3, it)
-    signalled(it, 3, signal.SIGTERM)
+    send(it, 3, signal.SIGTERM)
     out, err = it.communicate(timeout=60)
     assert it.returncode == 0 and "in 4 processes" in err, err
     last = json.loads(out)

@@ -182,21 +182,25 @@ def train(folder):
 
 def hang(folder):
     """The last process's main thread hangs, while it lives."""
-    with Watchdog(folder, lost_seconds=60, stalled_seconds=2) as watchdog:
-        for step in range(10):
-            if step == 5 and jax.process_index() == jax.process_count() - 1:
-                time.sleep(1000)
-            watchdog.at(step)
-            gathered(step)
+    _befallen(folder, lambda: time.sleep(1000), stalled_seconds=2)
 
 
 def fail(folder):
     """The last process alone has an error."""
-    with Watchdog(folder, lost_seconds=60, stalled_seconds=0) as watchdog:
+
+    def wrong():
+        raise ValueError("nothing but this")
+
+    _befallen(folder, wrong, stalled_seconds=0)
+
+
+def _befallen(folder, what, stalled_seconds):
+    """Ten steps, before the sixth of which something befalls the last process."""
+    with Watchdog(folder, lost_seconds=60, stalled_seconds=stalled_seconds) as watchdog:
         for step in range(10):
             if step == 5 and jax.process_index() == jax.process_count() - 1:
-                watchdog.at(step)
-                raise ValueError("nothing but this")
+                what()
+            watchdog.at(step)
             gathered(step)
 
 
