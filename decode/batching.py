@@ -20,15 +20,15 @@ def batches(
     """Numbers of the sentences of one batch, longest first, and its shape (rows, source length).
 
     `lengths` count tokens without EOS, which the source length has room for: one of `sizes`, or
-    `longest`. Rows fill `tokens_per_batch` and divide among `devices`; each source length has one
-    number of rows, and so one shape.
+    `longest`. Each device's rows fill `tokens_per_batch`; each source length has one number of
+    rows, and so one shape.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     seen = set()
     while order:
         source = next(size for size in sizes() if size > lengths[order[0]])  # holds EOS as well
         source = min(source, longest or source)
-        rows = max(1, tokens_per_batch // source)
+        rows = max(1, tokens_per_batch // source) * devices
         while source not in seen and rows // 2 >= len(order):  # a typed sentence is a row alone
             rows //= 2
         seen.add(source)

@@ -25,7 +25,7 @@ MAX_INPUT = flags.DEFINE_string(
 TOKENS_PER_BATCH = flags.DEFINE_integer(
     "tokens_per_batch",
     None,
-    "Source positions that are searched for together; default: what the device is fastest with. "
+    "Source positions that a device searches for together; default: what it is fastest with. "
     "Less needs less memory; no result depends on it.",
     lower_bound=1,
 )
@@ -113,7 +113,7 @@ def _other(name: str, trained) -> tuple:
     end = max((at for at in ends if Path(name[:at]).is_dir()), default=len(name))
     folder, checkpoint = name[:end], name[end + 1 :] or CHECKPOINT.value.split(",")[0]
     try:
-        other = workdir.load(Path(folder), checkpoint)
+        other = workdir.load(Path(folder), checkpoint, trained.mesh)
     except (ConfigError, DataError, CheckpointError) as error:
         raise InputError(f"--ensemble={name}: {error}") from error
     if other.vocabulary.digest() != trained.vocabulary.digest():
