@@ -15,6 +15,7 @@ from jax import Array
 
 from decode import pool
 from decode.pool import Block, Pool
+from decode.split import look_up, whole
 from decode.weights import Int8, Layer, Norm, Weights
 from model import TransformerConfig
 from model.embedding import rotate, sinusoids
@@ -26,9 +27,10 @@ Product = Callable[[Array, Array], Array]  # [B,H,Q,I], [B,H,I,O] -> [B,H,Q,O]
 def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> Array:
     """src [B,S] ids, mask [B,S] (True: a token) -> memory float32 [B,S,D]."""
     places = jnp.arange(src.shape[1], dtype=jnp.int32)
-    x = (weights.target_table if weights.source_table is None else weights.source_table)[src]
-    x = _placed(c, x, weights.source_positions, places)
+    table = weights.target_table if weights.source_table is None else weights.source_table
+    x = _placed(c, look_up(table, src), weights.source_positions, places)
     for layer in weights.encoder:
+        layer, x = whole(layer, x)
 
         def attend(x, layer=layer):
             q, k, v = _split(c, layer.qkv(x))
@@ -38,15 +40,17 @@ def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> A
 
         x = _framed(c, x, layer.norm, attend)
         x = _framed(c, x, layer.feed_forward_norm, lambda x, layer=layer: _forward(c, layer, x))
-    return x if weights.encoder_norm is None else _normed(c, x, weights.encoder_norm)
+    norm, x = whole(weights.encoder_norm, x)
+    return x if norm is None else _normed(c, x, norm)
 
 
 def cross_kv(c: TransformerConfig, weights: Weights, memory: Array) -> tuple[Block, ...]:
     """memory [B,S,D] -> each decoder layer's keys [B,H,K,S] and values [B,H,S,V] of it."""
     kept = []
     for layer in weights.decoder:
-        k, v = _split(c, layer.cross_kv(memory), queries=False)
-        k, v = (x.astype(layer.cross_kv.weight.dtype) for x in (k, v))
+        linear, memory = whole(layer.cross_kv, memory)
+        k, v = _split(c, linear(memory), queries=False)
+        k, v = (x.astype(linear.weight.dtype) for x in (k, v))
         kept.append(Block(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
     return tuple(kept)
 
@@ -67,13 +71,13 @@ def step(
     [B,W,S], the mean over layers and heads.
     """
     place = jnp.reshape(index, (1,))
-    y = weights.target_table[tokens]
-    y = _placed(c, y, weights.target_positions, place)
+    y = _placed(c, look_up(weights.target_table, tokens), weights.target_positions, place)
     past, masks, at = pool.arrive(past, index)
     rows = past.ancestry.shape[:2]
     product = _few_queries(weights, c.num_heads // c.kv_heads * tokens.shape[1])
     layers, received = [], []
     for layer, kept, blocks in zip(weights.decoder, cross, past.layers, strict=True):
+        layer, y = whole(layer, y)
 
         def attend_self(y, layer=layer, blocks=blocks):
             q, k, v = _split(c, layer.qkv(y.reshape(*rows, -1)))
@@ -90,8 +94,9 @@ def step(
         y = _framed(c, y, layer.norm, attend_self)
         y = _framed(c, y, layer.cross_norm, attend_cross)
         y = _framed(c, y, layer.feed_forward_norm, lambda y, layer=layer: _forward(c, layer, y))
-    if weights.decoder_norm is not None:
-        y = _normed(c, y, weights.decoder_norm)
+    norm, y = whole(weights.decoder_norm, y)
+    if norm is not None:
+        y = _normed(c, y, norm)
     past = past._replace(layers=tuple(layers))
     return y, past, sum(received) / len(received)
 
@@ -166,6 +171,7 @@ def _placed(c: TransformerConfig, x: Array, table: Array | None, places: Array) 
     if c.positions == "rotary":
         return x
     if c.positions == "learned":
+        table, x = whole(table, x)
         return x + jnp.take(table, places, axis=0, mode="clip")[None]
     return x + sinusoids(places, c.d_model, halves="halves" in c.positions)[None]
 

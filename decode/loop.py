@@ -76,40 +76,56 @@ class Search(NamedTuple):
     found: Callable[[object], Hypotheses]  # state -> what was found
 
 
-def run(search: Search, cache: object, ops: CacheOps, few: int = 0):
+Count = Callable[[Array], Array]  # [] -> []
+
+
+def own(count: Array) -> Array:
+    """How many sentences go on, where a device goes by its own."""
+    return count
+
+
+def run(search: Search, cache: object, ops: CacheOps, few: int = 0, most: Count = own):
     """The state of a `search` begun with `cache` once no more than `few` sentences go on."""
     state = search.begin(cache)
     for end in ops.stages:
         state = state._replace(cache=ops.extend(state.cache, end))
         if ops.one_at_first and end == ops.stages[0]:
             state = search.grow(state)  # not in the loop, whose state keeps its shape
-        state = _until(search, state, end, few)
+        state = _until(search, state, end, few, most)
     return state
 
 
 def run_in_two(
-    make: Callable[[object], Search], rows: object, cache: object, ops: CacheOps, few: int
+    make: Callable[[object], Search],
+    rows: object,
+    cache: object,
+    ops: CacheOps,
+    few: int,
+    most: Count = own,
 ) -> Hypotheses:
     """A search of `rows`, arrays that begin with B; the last `few` sentences go on by themselves.
 
     `make(rows)` is the search of these or of fewer. Sentences end at different lengths, and all of
     a batch are computed until its last one ends: most of that is saved by moving once, late.
+    Where devices must go on together, `most` makes of each one's number of sentences that go on
+    the largest of all.
     """
     search = make(rows)
-    state = run(search, cache, ops, few)
+    state = run(search, cache, ops, few, most)
     found, going = search.found(state), search.going(state)
     if not few:
         return found
     order = jnp.argsort(~going)[:few]  # stable: those that go on first, in the batch's order
     search = make(_choose(rows, order, len(going)))
     state = _choose(state, order, len(going))
-    state = _until(search, state._replace(cache=ops.joined(state.cache)), ops.stages[-1], 0)
+    state = state._replace(cache=ops.joined(state.cache))
+    state = _until(search, state, ops.stages[-1], 0, most)
     return jax.tree.map(lambda every, some: every.at[order].set(some), found, search.found(state))
 
 
-def _until(search: Search, state, end: int, few: int):
+def _until(search: Search, state, end: int, few: int, most: Count):
     def on(state) -> Array:
-        return (state.index < end) & (search.going(state).sum(dtype=jnp.int32) > few)
+        return (state.index < end) & (most(search.going(state).sum(dtype=jnp.int32)) > few)
 
     return jax.lax.while_loop(on, search.grow, state)
 

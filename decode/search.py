@@ -13,11 +13,12 @@ from decode import choose, forward, pool, scoring, stopping, transforms
 from decode.batching import sizes
 from decode.beam import beam
 from decode.diverse import diverse_beam
-from decode.loop import CacheOps, Hypotheses, Next, Search, StepFn, run_in_two, take
+from decode.loop import CacheOps, Count, Hypotheses, Next, Search, StepFn, own, run_in_two, take
 from decode.options import SearchOptions
 from decode.pieces import Request
 from decode.required import Phrases, allocate, required
 from decode.sample import drawn, likeliest, samples
+from decode.split import whole
 from decode.weights import Weights
 from model import Transformer, TransformerConfig
 
@@ -70,7 +71,8 @@ def fast_step(
         covered = covered + received if coverage else None
         # With products of its own, what is read apart does not keep the logits from being changed
         # in place: every copy of them costs a fiftieth of a step.
-        logits, first = weights.logits(y), weights.first_logits(y)
+        (logits, first), y = whole((weights.logits, weights.first_logits), y)
+        logits, first = logits(y), first(y)
         found = _following(logits, first, config.target_vocab, index + 1 < min_length)
         if beams < width:
             found, covered = jax.tree.map(
@@ -112,11 +114,13 @@ def search(
     options: SearchOptions,
     max_length: int,
     watch: Callable[[Array, Array, Array, Array], None] | None = None,
+    most: Count = own,
 ) -> Hypotheses:
     """What is `asked` for B sentences -> Hypotheses [B,W,...]; pure, to be jitted.
 
     Several models are an ensemble. `max_length` (static) is the room of the cache: no limit may
-    exceed it. `watch` is that of decode/loop.py, but hears the sentences' owners [B,2] first.
+    exceed it. `watch` is that of decode/loop.py, but hears the sentences' owners [B,2] first. Where
+    weights are split (decode/split.py), `most` is that of decode/loop.py.
     """
     o, (batch, length) = options, asked.src.shape
     mask = asked.src != PAD
@@ -169,7 +173,7 @@ def search(
 
     ops = CacheOps(reorder, extend, stages(max_length), slots > 1, joined)
     few = batch // _TAIL if batch >= 2 * _TAIL else 0
-    return run_in_two(of, (asked, sources), tuple(caches), ops, few)
+    return run_in_two(of, (asked, sources), tuple(caches), ops, few, most)
 
 
 def _following(logits: Array, first: Array, vocab: int, early: Array) -> Next:

@@ -8,20 +8,20 @@ from functools import partial
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data.batch import EOS
 from data.tokenizer import Vocabulary
-from decode import compile
+from decode import compile, split
 from decode.batching import batches
-from decode.loop import Hypotheses
+from decode.loop import Hypotheses, own
 from decode.mbr import expected_utilities
 from decode.options import InputError, NothingFoundError, SearchOptions
 from decode.pieces import InputPolicy, Piece, Request, Room, cut, request, room
 from decode.search import search
-from decode.weights import PRECISIONS, pack
+from decode.weights import PRECISIONS
 from model import Transformer
-from model.sharding import batch_sharding, batch_shards, make_mesh, replicated
+from model.sharding import AXES, make_mesh, placed, replicated
 
 # In small batches little is computed for outputs that have ended; large ones keep an accelerator
 # busy. Measured on CPUs (experiments/LOG.md).
@@ -53,10 +53,11 @@ class Translator:
     """A model, its parameters and its vocabulary as a function from sentences to sentences.
 
     Sentences of like length are searched together in batches of few fixed shapes: source lengths
-    are those of decode/batching.py, rows fill `tokens_per_batch` source positions, by default what
-    the device is fastest with. What a sentence becomes does not depend on its batch. `max_input` is
-    what happens to an input of more tokens than that: "split:256" translates it in pieces, cut at
-    sentence ends or else between words, and "refuse:256" raises InputError with the line's number.
+    are those of decode/batching.py, each device's rows fill `tokens_per_batch` source positions, by
+    default what it is fastest with. What a sentence becomes does not depend on its batch.
+    `max_input` is what happens to an input of more tokens than that: "split:256" translates it in
+    pieces, cut at sentence ends or else between words, and "refuse:256" raises InputError with the
+    line's number.
     `others` are further models with their parameters, of the same vocabulary, that make an ensemble
     with the first. `precision` is that of the matrices: float32 whatever the model was trained in,
     or else bfloat16 or int8, which are faster and a little less exact (decode/weights.py).
@@ -67,8 +68,9 @@ class Translator:
     sample, and False; it is called from within the search. When a piece is done it hears the text
     that was chosen, and True. Tokens of one sentence come in order, those of several as they may.
 
-    Every device of the mesh searches for its own rows, with all weights and without a word to the
-    others.
+    Every device of the mesh searches for rows of its own, without a word to the others; but those
+    along its fsdp and tensor axes share one set of weights, and so every step (decode/split.py).
+    Where the mesh spans processes, all of them call the same with the same sentences.
     """
 
     def __init__(
@@ -112,10 +114,8 @@ class Translator:
         self.language = language
         self._watch = watch
         configs = tuple(m.config for m, _ in models)
-        self._packs = [
-            jax.jit(partial(pack, c, precision=precision), out_shardings=replicated(self.mesh))
-            for c in configs
-        ]
+        lay_out = partial(split.lay_out, mesh=self.mesh, precision=precision)
+        self._packs = [jax.jit(partial(lay_out, c)) for c in configs]
         self.weights = tuple(make(p) for make, (_, p) in zip(self._packs, models, strict=True))
         self._search = compile.jit(
             partial(
@@ -126,7 +126,10 @@ class Translator:
                 watch=self._watched if watch else None,
             ),
             precision,
+            split=split.parts(self.mesh) > 1,
             static_argnames="max_length",
+            # What other processes' devices found can be read once it is on this one's as well.
+            out_shardings=replicated(self.mesh) if jax.process_count() > 1 else None,
         )
         self.shapes: set[tuple[int, ...]] = set()  # (rows, source, *Room): a compilation each
 
@@ -134,6 +137,12 @@ class Translator:
         """The same translator for other parameters of the same shapes; compiles nothing anew."""
         other = copy.copy(self)
         other.weights = (self._packs[0](params), *self.weights[1:])
+        return other
+
+    def emptied(self) -> "Translator":
+        """What is left without the first model's weights: all that was compiled, and no memory."""
+        other = copy.copy(self)
+        other.weights = (None, *self.weights[1:])
         return other
 
     def translate(
@@ -179,7 +188,7 @@ class Translator:
         for rows, (count, length) in batches(
             [len(piece.ids) for piece in pieces],
             self.tokens_per_batch,
-            batch_shards(self.mesh),
+            self.mesh.size,
             self.max_output,
         ):
             self.shapes.add((count, length, *needs))
@@ -202,7 +211,7 @@ class Translator:
     ) -> Iterator[list[Hypothesis]]:
         asked = request(pieces, rows, length, room)
         longest = self.options.limit(length, self.max_output)
-        asked = jax.device_put(asked, batch_sharding(self.mesh))
+        asked = placed(asked, NamedSharding(self.mesh, _ROWS))
         found = jax.device_get(self._search(self.weights, asked, max_length=longest))
         if self._watch:
             jax.effects_barrier()  # what it was told from within comes before what was chosen
@@ -252,6 +261,9 @@ class Translator:
         ]
 
 
+_ROWS = PartitionSpec(AXES)  # a row is searched for by one device
+
+
 def _sharded_search(configs, weights, asked: Request, *, mesh, options, watch, max_length):
     shard = partial(
         search,
@@ -259,13 +271,13 @@ def _sharded_search(configs, weights, asked: Request, *, mesh, options, watch, m
         options=options,
         max_length=max_length,
         watch=watch and partial(jax.debug.callback, watch),
+        most=split.most if split.parts(mesh) > 1 else own,
     )
-    rows = batch_sharding(mesh).spec
     return jax.shard_map(
         shard,
         mesh=mesh,
-        in_specs=(PartitionSpec(), rows),
-        out_specs=rows,
+        in_specs=(split.specs(weights), _ROWS),
+        out_specs=_ROWS,
         check_vma=False,  # each device's loop ends when its own rows are done
     )(weights, asked)
 

@@ -5,6 +5,7 @@ import numpy as np
 
 from data.batch import Batch
 from data.buckets import Bucket
+from decode.split import abstract_weights
 from experiments.training import Training
 from model.sharding import batch_sharding
 
@@ -13,7 +14,8 @@ def describe(t: Training) -> dict:
     """What `--dry_run` prints; allocates nothing on the devices.
 
     `activations` is the temporary memory of the compiled step, gradients included, of the batch
-    shape that needs most. Bytes are those of one device.
+    shape that needs most; `search` is what BLEU lays out of the parameters while there are none.
+    Bytes are those of one device.
     """
     state, step = t.abstract_state(), t.compile_step()
     plan = t.text.plan
@@ -24,11 +26,13 @@ def describe(t: Training) -> dict:
         "optimizer": _bytes(state.opt_state),
         "average": _bytes(state.ema),
         "activations": max(_temporary(t, step, state, shape) for shape in extremes),
+        "search": _bytes(abstract_weights(t.model.config, state.weights, t.mesh)),
     }
+    needed = sum(memory.values()) - min(memory["activations"], memory["search"])
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "mesh": dict(t.mesh.shape),
-        "bytes_per_device": memory | {"all": sum(memory.values())},
+        "bytes_per_device": memory | {"all": needed},
         "batches": [shape._asdict() for shape in shapes],
         "compilations": len(shapes),
         "tokens_per_step": round(plan.tokens / plan.batches_per_epoch, 1),

@@ -11,12 +11,26 @@ CHECKPOINT = flags.DEFINE_string(
     "best (by BLEU), last, a step's number, average:5 (the last), average:best:5, "
     "average:1000+2000, or ema; params:last is without the moving average of a run that keeps one.",
 )
+FSDP = flags.DEFINE_integer(
+    "fsdp",
+    1,
+    "Over how many devices the weights are split, where one cannot hold them.",
+    lower_bound=1,
+)
 flags.mark_flag_as_required("workdir")
 
 
 def load(checkpoint: str = ""):
     """What the flags name: a workdir's `Trained` model; or another checkpoint of it."""
-    from experiments import memory, workdir  # JAX starts here, once the flags are right
+    import jax  # starts here, once the flags are right
+
+    from experiments import memory, workdir
+    from model import ConfigError
+    from model.sharding import make_mesh
 
     memory.keep_freed()
-    return workdir.load(Path(WORKDIR.value), checkpoint or CHECKPOINT.value)
+    try:
+        mesh = make_mesh(fsdp=FSDP.value, devices=jax.local_devices())
+    except ConfigError as error:
+        raise ConfigError(f"--fsdp={FSDP.value}: {error}") from error
+    return workdir.load(Path(WORKDIR.value), checkpoint or CHECKPOINT.value, mesh)

@@ -2,14 +2,16 @@
 
 import json
 from base64 import b64decode, b64encode
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from jax.sharding import Mesh
 
+from data.batch import Batch
 from data.corpus import SPLITS, Source, open_source
 from data.pipeline import (
-    WHOLE,
     BatchPlan,
     Shard,
     TokenPairs,
@@ -23,6 +25,7 @@ from decode.translate import Translator
 from experiments.config import Experiment
 from experiments.console import bar, note
 from model import ConfigError, TransformerConfig
+from model.sharding import assemble, batch_shards, own_parts
 from train.together import of_first
 
 
@@ -121,16 +124,18 @@ class Text:
     plan: BatchPlan  # of the training split
     digest: str  # of the training split's ids
 
-    def eval_batches(self, split: str, experiment: Experiment, rows: int, shard: Shard = WHOLE):
-        """The batches of a split's pairs, but for the longer than `data.max_length`."""
+    def eval_batches(self, split: str, experiment: Experiment, mesh: Mesh) -> Iterator[Batch]:
+        """The batches of a split's pairs on the mesh, but for the longer than `data.max_length`."""
         kept, _ = filter_pairs(self.pairs[split], experiment.data.max_length, np.inf)
-        return eval_batches(
+        rows = batch_shards(mesh)
+        made = eval_batches(
             self.pairs[split],
             kept,
             tokens_per_batch=experiment.data.tokens_per_batch,
             multiple_of=rows,
-            shard=shard,
+            shard=Shard(own_parts(mesh), rows),
         )
+        return (assemble(batch, mesh) for batch in made)
 
 
 def read_text(experiment: Experiment, splits: dict[str, Source], vocabulary) -> Text:

@@ -11,13 +11,11 @@ import jax
 
 from data.corpus import SPLITS
 from decode.bleu import score
-from experiments import shares
 from experiments import workdir as folders
 from experiments.config import Experiment
 from experiments.console import bar, note
 from experiments.course import follow
 from experiments.preparation import (
-    Text,
     check_sizes,
     find_vocabulary,
     make_translator,
@@ -28,8 +26,9 @@ from experiments.preparation import (
 )
 from experiments.training import Training
 from model import ConfigError, Transformer
-from model.sharding import batch_shards, make_mesh
+from model.sharding import make_mesh
 from train.checkpoint import Checkpoints
+from train.loop import total_metrics
 from train.metrics import MetricsWriter, read_metrics
 from train.optimizer import make_optimizer, make_schedule
 from train.state import abstract_state
@@ -58,7 +57,7 @@ def train(experiment: Experiment, workdir: Path, allow_batch_change: bool = Fals
         if summary.stopped_by == "SIGTERM":
             return {"step": summary.step, "params": params, "stopped_by": summary.stopped_by}
         tested_from = time.monotonic()
-        tested = _test(c, workdir, checkpoints, t.text, watchdog)
+        tested = _test(t, checkpoints, watchdog)
         if not is_first():
             return {}
         with MetricsWriter(workdir, summary.step) as writer:
@@ -145,13 +144,11 @@ def schedule_and_optimizer(experiment: Experiment):
     )
 
 
-def _test(
-    c: Experiment, workdir: Path, checkpoints: Checkpoints, text: Text, watchdog: Watchdog
-) -> dict:
+def _test(t: Training, checkpoints: Checkpoints, watchdog: Watchdog) -> dict:
     """Loss, BLEU and chrF of the best checkpoint on the test split, and which one that was."""
-    step = firsts(checkpoints.best_step())
-    best = folders.load(workdir, "last" if step is None else str(step))
-    sources, references = sides(text.splits["test"])
+    c, step = t.experiment, firsts(checkpoints.best_step())
+    best = folders.load(t.workdir, "last" if step is None else str(step), t.mesh)
+    sources, references = sides(t.text.splits["test"])
     translator = make_translator(c, best.model, best.params, best.vocabulary, best.mesh)
     with bar("testing", len(sources)) as progress:
 
@@ -159,11 +156,11 @@ def _test(
             progress(count)
             watchdog.moved()
 
-        found = shares.translate(translator, sources, hear)
+        found = translator.translate(sources, hear)
     scores = score(found, references, c.data.target_language)
     evaluate = compile_eval_step(best.model, best.mesh)
-    batches = watchdog.each(text.eval_batches("test", c, batch_shards(best.mesh)))
-    total = shares.total(evaluate, best.params, batches, best.mesh)
+    batches = watchdog.each(t.text.eval_batches("test", c, best.mesh))
+    total = total_metrics(evaluate, best.params, batches)
     return {"loss": total.to_dict()["loss"], **scores, "checkpoint": best.step}
 
 

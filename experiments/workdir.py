@@ -163,15 +163,15 @@ class Trained:
         return self.steps[0] if len(self.steps) == 1 else list(self.steps)
 
 
-def load(workdir: Path, checkpoint: str = "best") -> Trained:
-    """The model of `checkpoint` (train/choice.py), on this process's devices.
+def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> Trained:
+    """The model of `checkpoint` (train/choice.py), on `mesh`, or whole on this process's devices.
 
-    Of several processes all load it, each for itself.
+    Where the mesh spans processes, all of them load it together.
     Raises ConfigError, DataError or CheckpointError for a part that is missing or broken.
     """
     experiment = read_config(workdir)
     vocabulary = Vocabulary.load(workdir)
-    mesh = make_mesh(devices=jax.local_devices())
+    mesh = mesh or make_mesh(devices=jax.local_devices())
     model = Transformer(experiment.model)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         steps = checkpoints.choice(checkpoint).steps

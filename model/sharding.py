@@ -18,7 +18,6 @@ state, `tensor` splits heads, hidden units and vocabulary. One device is a mesh 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import flax.linen as nn
 import jax
@@ -154,27 +153,12 @@ def assemble(batch, mesh: Mesh):
     return jax.tree.map(whole, batch)
 
 
-def on_own_devices(tree, mesh: Mesh):
-    """Arrays on the mesh, however they lie -> the same, whole, on each of this process's devices.
-
-    Returns them with the mesh of those devices. With one process it is the mesh itself, and the
-    arrays stay as they lie.
-    """
+def placed(tree, sharding: NamedSharding):
+    """Arrays that every process has whole -> the same on the mesh."""
     if jax.process_count() == 1:
-        return tree, mesh
-    here = make_mesh(devices=jax.local_devices())
-    tree = _gather(mesh)(tree)
-
-    def own(x):
-        parts = [shard.data for shard in x.addressable_shards]
-        return jax.make_array_from_single_device_arrays(x.shape, replicated(here), parts)
-
-    return jax.tree.map(own, tree), here
-
-
-@cache
-def _gather(mesh: Mesh):
-    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
+        return jax.device_put(tree, sharding)
+    part = lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__)  # noqa: E731
+    return jax.tree.map(part, tree)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

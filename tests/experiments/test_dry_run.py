@@ -9,6 +9,7 @@ import pytest
 
 from experiments.config import MeshConfig
 from experiments.dry_run import describe
+from experiments.preparation import make_translator
 from experiments.run import prepare
 from tests.experiments.commands import heed, small_experiment, train_args
 from train.state import create_state
@@ -28,7 +29,12 @@ def test_bytes_are_those_that_a_device_holds(text, tmp_path, mesh):
     assert memory["parameters"] == memory["average"] == here(state.params)
     assert memory["optimizer"] == here(state.opt_state)
     assert memory["activations"] > memory["parameters"]  # the gradients are among them
-    assert memory["all"] == sum(value for name, value in memory.items() if name != "all")
+    translator = make_translator(experiment, t.model, state.ema, t.vocabulary, t.mesh)
+    assert memory["search"] == here(translator.weights)
+    once = max(memory["activations"], memory["search"])
+    assert memory["all"] == once + sum(
+        memory[name] for name in ("parameters", "average", "optimizer")
+    )
     assert told["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert told["mesh"] == dict(zip(("data", "fsdp", "tensor"), mesh, strict=True))
     assert all(batch["rows"] % (mesh[0] * mesh[1]) == 0 for batch in told["batches"])

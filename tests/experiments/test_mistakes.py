@@ -101,6 +101,7 @@ def test_mistakes_with_a_trained_run_end_in_one_line(run, tmp_path):
         "--attention": "--attention has no meaning with --format=text",
         "--ban= ": "--ban: ' ' cannot be spelled",
         "--ensemble=nowhere": "--ensemble=nowhere: ",
+        "--fsdp=2": "--fsdp=2: mesh.data=-1, mesh.fsdp=2, mesh.tensor=1 does not fit 1 devices",
         f"--ensemble={workdir}:17": "--ensemble=",
     }
     for flag, message in bad.items():

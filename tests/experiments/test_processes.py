@@ -63,7 +63,8 @@ def same_run(left, right):
 def test_several_processes_train_what_one_does(text, tmp_path):
     """Four begin, of which one is told to end; two go on to the end: as one does on four devices.
 
-    Heads are split over the four, parameters over the two.
+    Heads are split over two of the four, parameters over all devices of the two: no process has
+    them whole, also to validate and to test.
 
     One test, since what it compares with, and compiles, is the same.
     """
@@ -83,10 +84,10 @@ def test_several_processes_train_what_one_does(text, tmp_path):
     assert {each["step"] for each in told} == {last["step"]}
     assert (folder / "checkpoints" / str(last["step"])).exists()
 
-    it = launched(2, 2, *args, "--config.mesh.data=2", "--config.mesh.fsdp=2")
+    it = launched(2, 2, *args, "--config.mesh.fsdp=4")
     out, err = it.communicate(timeout=200)
     assert it.returncode == 0 and f"going on from step {last['step']}" in err, err
-    assert all(line.startswith("[0] ") for line in err.splitlines())
+    assert all(line.startswith("[0] ") for line in err.splitlines()), err
     found = json.loads(out)
     assert found["test"] == expected["test"] and found["params"] == expected["params"]
     same_run(folder, whole)

@@ -85,6 +85,20 @@ def test_options_reach_the_search(run, tmp_path):
     assert abs(first(alone) - first(mixed)) > 1e-4  # the other model had its say
 
 
+def test_a_model_may_be_split_over_devices(run):
+    workdir, *_ = run
+    args, lines = (f"--workdir={workdir}", "--format=jsonl"), "red cat\ntwo dog one\ngreen dog\n"
+    code, alone, err = heed("translate", *args, stdin=lines)
+    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    shared = heed("translate", *args, "--fsdp=2", stdin=lines, env=four)
+    assert code == shared[0] == 0, err + shared[2]
+    for one, other in zip(alone.splitlines(), shared[1].splitlines(), strict=True):
+        one, other = json.loads(one), json.loads(other)
+        for name in "text", "tokens", "alignment":
+            assert one[name] == other[name]
+        np.testing.assert_allclose(one["token_scores"], other["token_scores"], atol=1e-4)
+
+
 def test_scores_of_what_was_translated_are_its_own(run, text, tmp_path):
     workdir, *_ = run
     source = "red cat\ntwo dog one\ngreen dog\n"

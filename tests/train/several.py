@@ -14,13 +14,10 @@ from absl import flags
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from decode.options import NothingFoundError
 from experiments.pod.ports import free_port
 from experiments.processes import joined
-from experiments.shares import translate
-from model.sharding import assemble, batch_shards, make_mesh, on_own_devices, own_parts
+from model.sharding import assemble, batch_shards, make_mesh, own_parts, placed
 from train.checkpoint import Checkpoints
-from train.loop import Interrupted
 from train.state import TrainState
 from train.together import Agreement, ElsewhereError, everywhere, first_alone, gathered, of_first
 from train.watchdog import Watchdog
@@ -109,19 +106,16 @@ def agree(folder):
     mine = [set(), {"a"} if index == 1 else set(), set(), set(), {"b"}]
     assert [late(words) for words in mine] == [set(), set(), set(), {"a"}, set()]
 
-    _translate()
     mesh = make_mesh(2, 2, 2)
     for each in mesh, make_mesh():  # where a process holds one part of a batch, and two
         rows = np.arange(48, dtype=np.int32).reshape(24, 2)
         own = [np.split(rows, batch_shards(each))[part] for part in own_parts(each)]
-        batch = assemble({"x": np.concatenate(own)}, each)["x"]
-        assert batch.shape == rows.shape
-        assert all((part.data == rows[part.index]).all() for part in batch.addressable_shards)
+        lay = NamedSharding(each, P(each.axis_names))
+        for batch in assemble({"x": np.concatenate(own)}, each), placed({"x": rows}, lay):
+            assert batch["x"].shape == rows.shape
+            for part in batch["x"].addressable_shards:
+                assert (part.data == rows[part.index]).all()
     state = state_on(mesh)
-    whole, here = on_own_devices(state.params, mesh)
-    assert here.size == jax.local_device_count()
-    assert same_bits(whole, state_on(here).params | {"w": whole["w"]})
-    assert whole["w"].shape == (8, 64) and whole["w"].is_fully_addressable
 
     with Checkpoints(folder / "theirs") as checkpoints:  # of one process, on eight devices
         assert same_bits(checkpoints.restore("last", shapes(state)), state)
@@ -135,41 +129,6 @@ def agree(folder):
         found, meta, damaged = checkpoints.restore_newest(shapes(state))
         assert same_bits(found, state_on(mesh, seed=5)) and meta == {"by": "all"}
         assert len(damaged) == 1 and "step 2 is damaged" in damaged[0], damaged
-
-
-class Upper:
-    """A translator that needs more batches, the higher its process's number."""
-
-    finds = True
-
-    def translate(self, sentences, hear):
-        for _ in range(1 + jax.process_index()):
-            hear(1)
-        if not self.finds:
-            raise NothingFoundError("nothing")
-        return [sentence.upper() for sentence in sentences]
-
-
-def _translate():
-    """Sentences are shared out, and what befalls one share befalls all."""
-    index, heard = jax.process_index(), []
-    for count in 3, 9:  # fewer than processes, and more
-        words = [f"w{i}" for i in range(count)]
-        assert translate(Upper(), words, heard.append) == [word.upper() for word in words]
-    # Of three sentences the fourth process has none.
-    assert heard == [jax.process_count()] * (1 + index) * (1 if index == 3 else 2)
-    translator = Upper()
-    translator.finds = index != 1
-    try:
-        translate(translator, ["a"] * 8, heard.append)
-        raise AssertionError("nobody heard that nothing was found")
-    except NothingFoundError:
-        pass
-    try:
-        translate(Upper(), ["a"] * 8, heard.append, lambda: "SIGTERM" if index == 2 else "")
-        raise AssertionError("nobody was interrupted")
-    except Interrupted as interruption:
-        assert str(interruption) == "SIGTERM"
 
 
 def train(folder):
