@@ -94,10 +94,10 @@ def fit(
     batches = iter(batches)
     batch = next(batches, None)
     looks = _Looks(account, hooks)
-    if (before or {}).get("unlooked"):
-        looks.take(state, looks.due())
-    stopped_by = _over(account, batch, num_steps, None, agreed)
     try:
+        unlooked = (before or {}).get("unlooked", ())
+        stopped_by = looks.take(state, [hook for hook in hooks if hook.name in unlooked])
+        stopped_by = stopped_by or _over(account, batch, num_steps, None, agreed)
         while not stopped_by:
             state, metrics = step_fn(state, batch)
             account.took(metrics)
@@ -111,13 +111,7 @@ def fit(
             account.show()
             if logs:
                 account.log()
-            if due and (ended or not stopped_by):
-                try:
-                    looks.take(state, due)
-                except Interrupted as interruption:
-                    stopped_by, ended = str(interruption), False
-            if stopped_by and not ended:
-                looks.take(state, [hook for hook in hooks if hook.urgent], unlooked=bool(due))
+            stopped_by = looks.take(state, due, "" if ended else stopped_by) or stopped_by
     finally:
         account.progress.close()
     return state, Summary(account.step, account.seconds, stopped_by, looks.report, looks.seconds)
@@ -144,20 +138,43 @@ class _Looks:
     def due(self) -> list[Hook]:
         return [hook for hook in self._hooks if hook.due(self._account.step)]
 
-    def take(self, state: TrainState, hooks: Sequence[Hook], **more) -> None:
+    def take(self, state: TrainState, due: Sequence[Hook], reason: str = "") -> str:
+        """Runs these hooks, or where there is a `reason` to end the run now, the urgent ones.
+
+        Returns the reason, which may have come meanwhile. What was due is saved, to be made up for.
+        """
+        if not reason:
+            try:
+                self._run(state, due)
+                return ""
+            except Interrupted as interruption:
+                reason = str(interruption)
+        urgent = [hook for hook in self._hooks if hook.urgent]
+        self._run(state, urgent, unlooked=[hook.name for hook in due])
+        return reason
+
+    def _run(self, state: TrainState, hooks: Sequence[Hook], **more) -> None:
         """Runs these, which find `more` in the account; tells what they measured."""
-        report: dict = {}
+        measured: dict = {}
+        untold = False
         for hook in hooks:
+            if hook.urgent and untold:  # who goes on from a checkpoint does not look again
+                self._tell(measured)
+                untold = False
             start = time.monotonic()
-            report["account"] = self._account.saved | more
-            report |= hook.run(self._account.step, state, report) or {}
+            report = measured | {"account": self._account.saved | more}
+            found = hook.run(self._account.step, state, report) or {}
+            measured |= found
+            untold |= bool(found)
             spent = time.monotonic() - start
             self._account.looked(spent)
             self.seconds[hook.name] = self.seconds.get(hook.name, 0.0) + spent
-        report.pop("account", None)
-        if report:
-            self.report = report
-            self._account.measured(report, self.seconds)
+        if untold:
+            self._tell(measured)
+
+    def _tell(self, measured: dict) -> None:
+        self.report = dict(measured)
+        self._account.measured(self.report, self.seconds)
 
 
 def validation_hook(

@@ -140,18 +140,3 @@ def test_an_interval_that_was_broken_off_is_told_as_if_it_had_not_been(tmp_path,
         for folder in (tmp_path / "broken", tmp_path / "whole")
     )
     assert broken == whole and [e["step"] for e in whole] == [4, 8, 9]
-
-
-def test_only_what_is_urgent_runs_when_a_run_is_interrupted():
-    calls = []
-    hooks = [
-        Hook("look", 2, lambda step, *_: calls.append(("look", step))),
-        Hook("save", 2, lambda step, *_: calls.append(("save", step)), urgent=True),
-    ]
-    _, summary = counted(
-        9,
-        hooks=hooks,
-        interrupted=lambda step: "SIGTERM" if step == 4 else "",
-    )
-    assert calls == [("look", 2), ("save", 2), ("save", 4)]
-    assert (summary.step, summary.stopped_by) == (4, "SIGTERM")
