@@ -7,6 +7,7 @@ after its last byte, so what is listed is whole, whatever interrupted its neighb
 """
 
 import gc
+import itertools
 import shutil
 import time
 from collections.abc import Iterator
@@ -85,16 +86,23 @@ class Checkpoints:
 
         Raises CheckpointError where none is whole.
         """
+        unlisted = [str(each) for each in self._unlisted()]
+        steps, unlisted = firsts([self.steps(), unlisted])
         damaged = [
-            f"{each} has unreadable metrics; the next save sets it aside as {each.name}.damaged"
-            for each in self._unlisted()
+            f"{each} has unreadable metrics; the next save sets it aside" for each in unlisted
         ]
-        for step in reversed(firsts(self.steps())):
+        for step in reversed(steps):
+            if str(self.folder / str(step)) in unlisted:
+                continue
             try:
                 return self.restore(step, abstract_state), self.meta(step), damaged
             except DamagedError as error:
                 damaged.append(str(error))
-        raise CheckpointError(damaged[0] if damaged else f"{self.folder}: no checkpoints")
+        raise CheckpointError(
+            f"{self.folder}: no checkpoint is whole: {'; '.join(damaged)}"
+            if damaged
+            else f"{self.folder}: no checkpoints"
+        )
 
     def restore_params(self, which: Which, abstract_params: Any) -> Any:
         """Weights for decoding: a checkpoint's, or the mean of several (train/choice.py)."""
@@ -113,8 +121,7 @@ class Checkpoints:
 
     def metrics(self, which: Which) -> dict[str, float] | None:
         """What the checkpoint was saved with as `metrics`, if those include `best_by`."""
-        step = self._one(which)
-        return stored.metrics(self.folder / str(step))
+        return self._measured(self._one(which))
 
     def steps(self) -> list[int]:
         """The steps there are, ascending."""
@@ -173,14 +180,17 @@ class Checkpoints:
 
     def _set_aside(self) -> None:
         for damaged in self._unlisted():
-            damaged.rename(damaged.with_name(f"{damaged.name}.damaged"))
+            names = (f"{damaged.name}.damaged{f'.{n}' * (n > 1)}" for n in itertools.count(1))
+            damaged.rename(next(p for p in map(damaged.with_name, names) if not p.exists()))
 
     def _unlisted(self) -> list[Path]:
         """Checkpoints whose metrics cannot be read: Orbax would list nothing for them."""
-        folders = [self.folder / str(step) for step in self.steps()]
-        return [
-            each for each in folders if (each / "metrics").is_dir() and not stored.metrics(each)
-        ]
+        unread = [step for step in self.steps() if self._measured(step) is None]
+        folders = [self.folder / str(step) for step in unread]
+        return [each for each in folders if (each / "metrics").is_dir()]
+
+    def _measured(self, step: int) -> dict[str, float] | None:
+        return stored.metrics(self.folder / str(step), self.best_by)
 
     def _open(self) -> ocp.training.Checkpointer:
         policies = ocp.training.preservation_policies
@@ -212,17 +222,15 @@ class Checkpoints:
 
     def _ranked(self) -> list[int]:
         """The steps with a score, best first, the latest among equals."""
-        found = ((stored.metrics(self.folder / str(step)), step) for step in self.steps())
+        found = ((self._measured(step), step) for step in self.steps())
         scored = [(metrics[self.best_by], step) for metrics, step in found if metrics]
         return [step for _, step in sorted(scored, reverse=True)]
-
-    def _there(self) -> str:
-        return ", ".join(map(str, self.steps()))
 
     def _load(self, which: Which, abstract: dict[str, Any]) -> dict[str, Any]:
         self.wait()
         step = self._one(which)
-        told = f"step {step} is damaged, choose another of {self._there()}"
+        others = ", ".join(str(other) for other in self.steps() if other != step)
+        told = f"step {step} is damaged" + f" (there are also {others})" * bool(others)
         with self._one_line(told, DamagedError):
             path = self.folder / str(step)
             first_alone(lambda: check_digests(path, [*abstract, "metrics"]))

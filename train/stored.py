@@ -18,11 +18,12 @@ def parts(state: TrainState) -> dict[str, Any]:
     return {"params": params, "rest": rest} | ({} if ema is None else {"ema": ema})
 
 
-def metrics(folder: Path) -> dict[str, float] | None:
-    """What a checkpoint was scored with, if it was, and it can be read."""
+def metrics(folder: Path, score: str) -> dict[str, float] | None:
+    """What a checkpoint was measured by, if that can be read and has a number for `score`."""
     try:
-        return json.loads((folder / "metrics" / "metrics").read_bytes())
-    except (OSError, ValueError):
+        found = json.loads((folder / "metrics" / "metrics").read_bytes())
+        return found if isinstance(found[score], int | float) else None
+    except (OSError, ValueError, LookupError, TypeError):
         return None
 
 

@@ -14,10 +14,10 @@ META = {"vocabulary": "abc", "seconds": 12.5}
 
 
 def make_state(value=1.0, mesh=(2, 2, 2), ema=True, width=8, sgd=False):
-    mesh = make_mesh(*mesh)
+    mesh = make_mesh(*mesh, devices=jax.devices()[: np.prod(mesh)])
     layout = {"w": NamedSharding(mesh, P("fsdp", "tensor")), "bias": NamedSharding(mesh, P())}
     params = {
-        "w": value * jax.random.normal(jax.random.key(1), (4, width)),
+        "w": value * jax.random.normal(jax.random.key(1), (8, width)),
         "bias": jnp.float32([0, np.pi]),
     }
     place = lambda tree: jax.tree.map(jax.device_put, tree, layout)  # noqa: E731

@@ -22,8 +22,17 @@ def test_a_state_comes_back_bit_for_bit(folder, bits, ema):
     assert jax.random.key_impl(back.rng) == jax.random.key_impl(state.rng)
 
 
-def test_a_state_comes_back_on_another_mesh(folder, bits):
-    state, other = make_state(mesh=(2, 2, 2)), make_state(0.0, mesh=(4, 1, 2))
+@pytest.mark.parametrize(
+    ("saved", "restored"),
+    [
+        ((2, 2, 2), (4, 1, 2)),
+        ((1, 8, 1), (1, 1, 1)),
+        ((1, 1, 1), (1, 1, 4)),
+    ],
+    ids=str,
+)
+def test_a_state_comes_back_on_another_mesh(folder, bits, saved, restored):
+    state, other = make_state(mesh=saved), make_state(0.0, mesh=restored)
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(7, state, META)
         back = checkpoints.restore(7, shapes(other))

@@ -12,6 +12,7 @@ import time
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+from benchmarks.damage import cut, flip
 from tests.train.states import META, make_state, same, shapes
 from train.checkpoint import CheckpointError, Checkpoints
 
@@ -26,7 +27,7 @@ def one_line(error, capfd):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (dict(width=16), "w is (4, 8) there and (4, 16) here"),
+        (dict(width=16), "w is (8, 8) there and (8, 16) here"),
         (dict(sgd=True), "opt_state/0/count is () there and absent here"),
         (dict(ema=True), "holds no ema"),
     ],
@@ -58,7 +59,7 @@ def test_a_damaged_checkpoint_is_refused_and_its_neighbour_is_whole(
     with Checkpoints(folder) as checkpoints:
         with pytest.raises(CheckpointError) as error:
             checkpoints.restore(2, shapes(state))
-        assert "step 2 is damaged, choose another of 1, 2" in one_line(error, capfd)
+        assert "step 2 is damaged (there are also 1): " in one_line(error, capfd)
         same(bits(checkpoints.restore(1, shapes(state))), bits(state))
 
 
@@ -163,16 +164,6 @@ def test_a_late_writer_leaves_nothing_unfinished(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 def test_whatever_file_of_the_newest_is_damaged_the_one_before_is_used(folder, bits, capfd):
     """Each file in one way; benchmarks/faults.py has every file in every way."""
     old, new = make_state(1.0), make_state(2.0)
@@ -210,10 +201,45 @@ def test_unreadable_metrics_are_told_and_set_aside_by_who_writes(folder, bits, s
         found, _, damaged = checkpoints.restore_newest(shapes(states[1]))
         same(bits(found), bits(states[2 if step == 1 else 1]))
         assert f"{step} has unreadable metrics; the next save sets it aside" in damaged[0]
+        assert len(damaged) == 1
         checkpoints.save(3, states[3], META, {"bleu": 2.0})
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.steps() == [3 - step, 3] and checkpoints.best_step() == 3
     assert (folder / f"{step}.damaged").is_dir()
+    cut(folder / "3" / "metrics" / "metrics")
+    (folder / "3.damaged").mkdir()  # it was saved, damaged and set aside before
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(4, states[3], META, {"bleu": 2.0})
+    assert (folder / "3.damaged.2").is_dir() and not (folder / "3").exists()
+
+
+def test_no_bit_of_its_metrics_keeps_other_checkpoints_from_being_used(folder, bits):
+    old, new = make_state(1.0), make_state(2.0)
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, old, META, {"bleu": 1.0})
+        checkpoints.save(2, new, META, {"bleu": 2.0})
+    file = folder / "2" / "metrics" / "metrics"
+    content = file.read_bytes()
+    assert len(content) > 10
+    for at in range(len(content)):
+        file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with Checkpoints(folder) as checkpoints:
+            found, _, damaged = checkpoints.restore_newest(shapes(old))
+            assert len(damaged) == 1 and checkpoints.best_step() in (1, 2)
+        same(bits(found), bits(old))
+
+
+def test_where_nothing_is_whole_all_is_told(folder):
+    state = make_state()
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, state, META)
+        checkpoints.save(2, state, META, {"bleu": 2.0})
+    cut(next((folder / "1" / "params").rglob("manifest.ocdbt")))
+    cut(folder / "2" / "metrics" / "metrics")
+    with Checkpoints(folder) as checkpoints, pytest.raises(CheckpointError) as error:
+        checkpoints.restore_newest(shapes(state))
+    words = r"no checkpoint is whole: .*2 has unreadable metrics.*step 1 is damaged"
+    assert re.search(words, str(error.value)) and "\n" not in str(error.value)
 
 
 def test_checksums_are_noted_as_soon_as_a_save_is_over(folder):
