@@ -1,7 +1,7 @@
 """The course of a training: from its last checkpoint to its end, and back where it diverges."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import jax
@@ -10,73 +10,77 @@ from data.batch import Batch
 from data.pipeline import BatchPlan, Shard, train_batches
 from experiments import workdir as folders
 from experiments.console import note
-from experiments.interruption import on_sigterm
 from experiments.looks import Looks
 from experiments.training import Training
 from model.sharding import assemble, batch_shards, own_parts
 from train.account import IN_FLIGHT
-from train.checkpoint import Checkpoints
+from train.checkpoint import Checkpoints, DamagedError
 from train.health import DivergedError, Health
 from train.loop import Summary, fit
-from train.metrics import MetricsWriter
+from train.metrics import MetricsWriter, read_metrics
 from train.state import TrainState, create_state
 from train.together import Agreement, firsts, is_first
 from train.watchdog import Watchdog
 
 
-def follow(t: Training, checkpoints: Checkpoints, begun: float, watchdog: Watchdog) -> Summary:
+def follow(
+    t: Training,
+    checkpoints: Checkpoints,
+    begun: float,
+    watchdog: Watchdog,
+    interrupted: Callable[[int], str],
+) -> Summary:
     """Train from the last checkpoint on; `begun` is this process's start on the monotonic clock.
 
     A divergence goes back to a checkpoint from before it, and on in another order of the data, up
-    to `train.rewinds` times in a run. Raises DivergedError beyond that. Several processes do all of
-    it together, step by step.
+    to `train.rewinds` times in a run. Raises DivergedError beyond that. `interrupted(step)` names
+    what ends it sooner. Several processes do all of it together, step by step.
     """
     c = t.experiment
     state, meta = _last(t, checkpoints)
     age = meta.get("seconds", 0.0)
     step_fn = t.compile_step()
     tried: set[int] = set()
-    with on_sigterm(c.train.grace_seconds) as interrupted:
-        looks = Looks(t, checkpoints, interrupted, watchdog)
-        while True:
-            step = int(state.step)
-            rewinds = meta.get("rewinds", 0)
-            ahead = ahead_of(t.text.plan, step, meta)
-            plan = t.text.plan.reordered(rewinds).ahead(ahead)
-            place = dict(rewinds=rewinds, ahead=ahead, epoch=plan.batches_per_epoch)
-            agree = Agreement(("SIGTERM", "max_minutes"), IN_FLIGHT)
-            try:
-                with MetricsWriter(t.workdir, step) if is_first() else nullcontext() as writer:
-                    if writer and rewinds and step in tried:
-                        writer.write(step, "rewind", {"rewinds": rewinds})
-                    _, summary = fit(
-                        state,
-                        step_fn,
-                        _batches(t, plan, step),
-                        num_steps=c.train.num_steps,
-                        hooks=looks.hooks(**place),
-                        schedule=t.schedule,
-                        writer=writer,
-                        log_every=c.train.log_every,
-                        max_minutes=c.train.max_minutes,
-                        health=Health(c.train.max_skipped, c.train.spike),
-                        pairs_of=lambda step, plan=plan: plan[step - 1][1],
-                        interrupted=lambda step: watchdog.at(step) or interrupted(step),
-                        agreed=lambda reason, agree=agree: _soonest(agree({reason} - {""})),
-                        before=meta | {"seconds": age + time.monotonic() - begun},
-                    )
-                break
-            except DivergedError as error:
-                if rewinds == c.train.rewinds:
-                    checkpoints.wait()
-                    raise
-                state, meta = _before(t, checkpoints, error.since, tried)
-                meta = meta | {"rewinds": rewinds + 1}
-                note(
-                    f"{error}; back to step {int(state.step)}, in another order of the data "
-                    f"({rewinds + 1} of {c.train.rewinds} times)"
+    looks = Looks(t, checkpoints, interrupted, watchdog)
+    while True:
+        step = int(state.step)
+        rewinds = meta.get("rewinds", 0)
+        ahead = ahead_of(t.text.plan, step, meta)
+        plan = t.text.plan.reordered(rewinds).ahead(ahead)
+        place = dict(rewinds=rewinds, ahead=ahead, epoch=plan.batches_per_epoch)
+        agree = Agreement(("SIGTERM", "max_minutes"), IN_FLIGHT)
+        try:
+            with MetricsWriter(t.workdir, step) if is_first() else nullcontext() as writer:
+                if writer and rewinds and step in tried:
+                    _tell_rewind(t, writer, step, rewinds)
+                _, summary = fit(
+                    state,
+                    step_fn,
+                    _batches(t, plan, step),
+                    num_steps=c.train.num_steps,
+                    hooks=looks.hooks(**place),
+                    schedule=t.schedule,
+                    writer=writer,
+                    log_every=c.train.log_every,
+                    max_minutes=c.train.max_minutes,
+                    health=Health(c.train.max_skipped, c.train.spike),
+                    pairs_of=lambda step, plan=plan: plan[step - 1][1],
+                    interrupted=lambda step: watchdog.at(step) or interrupted(step),
+                    agreed=lambda reason, agree=agree: _soonest(agree({reason} - {""})),
+                    before=meta | {"seconds": age + time.monotonic() - begun},
                 )
-        checkpoints.wait()
+            break
+        except DivergedError as error:
+            if rewinds >= c.train.rewinds:
+                checkpoints.wait()
+                raise
+            state, meta = _before(t, checkpoints, error.since, tried)
+            meta = meta | {"rewinds": rewinds + 1}
+            note(
+                f"{error}; back to step {int(state.step)}, in another order of the data "
+                f"({rewinds + 1} of {c.train.rewinds} times)"
+            )
+    checkpoints.wait()
     traced = len(step_fn.traced)
     note(f"stopped by {summary.stopped_by}; {traced} compilations of the train step")
     return summary
@@ -127,15 +131,36 @@ def _last(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
 def _before(
     t: Training, checkpoints: Checkpoints, since: int, tried: set[int]
 ) -> tuple[TrainState, dict]:
-    """The newest state from before step `since` that was not yet `tried`; those after it go."""
+    """The newest whole state from before step `since` that was not yet `tried`; later ones go.
+
+    Where all were tried it is the oldest again, in one more order of the data, and where there is
+    none the run's beginning. Raises CheckpointError where none is whole.
+    """
     checkpoints.wait()
-    there = [step for step in firsts(checkpoints.steps()) if step < since and step not in tried]
-    step = max(there, default=0)
+    there = [step for step in firsts(checkpoints.steps()) if step < since]
+    untried = [step for step in reversed(there) if step not in tried]
+    step, state, meta = 0, None, {}
+    for step in untried or there[:1]:
+        try:
+            state, meta = checkpoints.restore(step, t.abstract_state()), checkpoints.meta(step)
+            break
+        except DamagedError as error:
+            damaged = error
+            note(f"warning: {error}")
+    else:
+        if there:
+            raise damaged
+        state = _first(t)
     tried.add(step)
     checkpoints.drop_after(step)
-    if not there:
-        return _first(t), {}
-    return checkpoints.restore(step, t.abstract_state()), checkpoints.meta(step)
+    return state, meta
+
+
+def _tell_rewind(t: Training, writer: MetricsWriter, step: int, rewinds: int) -> None:
+    """Once: whoever was killed before the next checkpoint goes back once more."""
+    events = [event for event in read_metrics(t.workdir) if event["split"] == "rewind"]
+    if not any((e["step"], e["rewinds"]) == (step, rewinds) for e in events):
+        writer.write(step, "rewind", {"rewinds": rewinds})
 
 
 def _first(t: Training) -> TrainState:

@@ -6,13 +6,13 @@ from data.batch import Batch
 from decode.bleu import score
 from decode.options import NothingFoundError
 from experiments.console import bar, note
+from experiments.interruption import stopper
 from experiments.preparation import make_translator, sides
 from experiments.training import Training
 from train.account import IN_FLIGHT
 from train.checkpoint import Checkpoints
-from train.loop import Hook, Interrupted, checkpoint_hook, validation_hook
+from train.loop import Hook, checkpoint_hook, validation_hook
 from train.step import compile_eval_step
-from train.together import Agreement
 from train.watchdog import Watchdog
 
 
@@ -39,10 +39,10 @@ class Looks:
         ]
 
     def _batches(self) -> Iterator[Batch]:
-        agree = Agreement(("SIGTERM",), IN_FLIGHT)
+        stop = stopper(self._interrupted, IN_FLIGHT)
         batches = self._t.text.eval_batches("valid", self._t.experiment, self._t.mesh)
         for batch in self._watchdog.each(batches):
-            self._stop(agree, 0)
+            stop(0)
             yield batch
 
     def _bleu(self, step: int, state, _report: dict) -> dict:
@@ -52,13 +52,13 @@ class Looks:
         else:
             searching = self._translator.with_params(state.weights)
         self._translator = searching.emptied()  # no weights are kept while there is training
-        agree = Agreement(("SIGTERM",))
+        stop = stopper(self._interrupted)
         with bar("validating", len(self._sources)) as progress:
 
             def hear(count: int) -> None:
                 progress(count)
                 self._watchdog.moved()
-                self._stop(agree, step)
+                stop(step)
 
             try:
                 found = searching.translate(self._sources, hear)
@@ -67,8 +67,3 @@ class Looks:
                 return {}
         measured = score(found, self._references, c.data.target_language)["bleu"]
         return {"bleu": measured, "bleu_sentences": len(self._sources)}
-
-    def _stop(self, agree: Agreement, step: int) -> None:
-        """Raises Interrupted in all processes where one is told to stop."""
-        if reasons := agree({self._interrupted(step)} - {""}):
-            raise Interrupted(reasons.pop())

@@ -4,6 +4,7 @@ Of several processes the first writes all but checkpoints, which all write.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from experiments import workdir as folders
 from experiments.config import Experiment
 from experiments.console import bar, note
 from experiments.course import follow
+from experiments.interruption import on_sigterm, sigterm_ends, stopper
 from experiments.preparation import (
     check_sizes,
     find_vocabulary,
@@ -28,7 +30,7 @@ from experiments.training import Training
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
 from train.checkpoint import Checkpoints
-from train.loop import total_metrics
+from train.loop import Interrupted, total_metrics
 from train.metrics import MetricsWriter, read_metrics
 from train.optimizer import make_optimizer, make_schedule
 from train.state import abstract_state
@@ -43,8 +45,15 @@ def train(experiment: Experiment, workdir: Path, allow_batch_change: bool = Fals
     All settings and all input are read and checked before anything is written, settings first.
     """
     begun = time.monotonic()
-    t = prepare(experiment, workdir, allow_batch_change)
-    c = t.experiment
+    try:
+        with sigterm_ends():
+            return _train(prepare(experiment, workdir, allow_batch_change), begun)
+    except Interrupted as interruption:  # outside of its training: there was nothing to save
+        return {"step": None, "params": None, "stopped_by": str(interruption)}
+
+
+def _train(t: Training, begun: float) -> dict:
+    c, workdir = t.experiment, t.workdir
     with ExitStack() as stack:
         first_alone(lambda: _take_folder(t, stack))
         watchdog = Watchdog(workdir, c.train.lost_seconds, c.train.stalled_seconds)
@@ -53,11 +62,14 @@ def train(experiment: Experiment, workdir: Path, allow_batch_change: bool = Fals
         stack.enter_context(checkpoints)
         params = sum(leaf.size for leaf in jax.tree.leaves(t.abstract_state().params))
         note(f"{params:,} parameters on a mesh of {dict(t.mesh.shape)}{_processes()}")
-        summary = follow(t, checkpoints, begun, watchdog)
-        if summary.stopped_by == "SIGTERM":
-            return {"step": summary.step, "params": params, "stopped_by": summary.stopped_by}
+        interrupted = stack.enter_context(on_sigterm(c.train.grace_seconds))
+        summary = follow(t, checkpoints, begun, watchdog, interrupted)
         tested_from = time.monotonic()
-        tested = _test(t, checkpoints, watchdog)
+        try:
+            tested = _test(t, checkpoints, watchdog, stopper(interrupted))
+        except Interrupted as interruption:
+            reason = str(interruption)
+            return {"step": summary.step, "params": params, "stopped_by": reason}
         if not is_first():
             return {}
         with MetricsWriter(workdir, summary.step) as writer:
@@ -144,8 +156,11 @@ def schedule_and_optimizer(experiment: Experiment):
     )
 
 
-def _test(t: Training, checkpoints: Checkpoints, watchdog: Watchdog) -> dict:
+def _test(
+    t: Training, checkpoints: Checkpoints, watchdog: Watchdog, stop: Callable[[int], None]
+) -> dict:
     """Loss, BLEU and chrF of the best checkpoint on the test split, and which one that was."""
+    stop(0)  # also where it was training that was interrupted
     c, step = t.experiment, firsts(checkpoints.best_step())
     best = folders.load(t.workdir, "last" if step is None else str(step), t.mesh)
     sources, references = sides(t.text.splits["test"])
@@ -155,6 +170,7 @@ def _test(t: Training, checkpoints: Checkpoints, watchdog: Watchdog) -> dict:
         def hear(count: int) -> None:
             progress(count)
             watchdog.moved()
+            stop(0)
 
         found = translator.translate(sources, hear)
     scores = score(found, references, c.data.target_language)

@@ -71,21 +71,29 @@ class Watchdog:
             self._thread.start()
         return self
 
-    def __exit__(self, kind, error, _) -> None:
+    def __exit__(self, _kind, error, _trace) -> None:
         if jax.process_count() == 1:
             return
-        if error is None:
+        try:
+            if error is not None:
+                self._failed(error)
+                return
             with suppress(OSError):
                 self._beat()
             gathered(None)  # nobody stops watching before all are done
-        else:
-            if isinstance(error, JaxRuntimeError) or any(w in str(error).lower() for w in _PEER):
-                self.wait()
-            self._ended = " ".join(str(error).split())[:500] or kind.__name__
-            with suppress(OSError):  # the others will miss this one
-                self._beat()
-        self._over.set()
-        self._thread.join()
+        except Exception as lost:
+            self._failed(lost)
+            raise
+        finally:
+            self._over.set()
+            self._thread.join()
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, JaxRuntimeError) or any(w in str(error).lower() for w in _PEER):
+            self.wait()
+        self._ended = " ".join(str(error).split())[:500] or type(error).__name__
+        with suppress(OSError):  # the others will miss this one
+            self._beat()
 
     def wait(self) -> None:
         """Returns only if within `lost_seconds` nobody turned out to be missing."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from tests.experiments.commands import (
     train_args,
 )
 from tests.experiments.saved import saved
+from train.checkpoint import DamagedError
+from train.health import DivergedError
 from train.loss import Metrics
-from train.metrics import read_metrics
+from train.metrics import MetricsWriter, read_metrics
 
 TIMED = {"seconds", "tokens_per_second"}
 
@@ -97,6 +100,36 @@ def test_sigterm_saves_and_ends_well_and_the_run_goes_on_bit_for_bit(run, text, 
     same(folder, whole)
 
 
+AT = """if True:
+    import os, signal, sys
+    from experiments import cli, run, train
+    name = sys.argv.pop(1)
+    real = getattr(run, name)
+
+    def terminated(*args, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **options)
+
+    setattr(run, name, terminated)
+    cli.run(train.main, ["train", *sys.argv[1:]])
+"""
+
+
+def test_sigterm_where_there_is_nothing_to_save_ends_at_once_and_well(run, text, tmp_path):
+    """While a run is prepared, and while its best checkpoint is tested."""
+    whole, *_ = run
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    for name, step, where in ("prepare", None, tmp_path / "no"), ("make_translator", 30, folder):
+        command = [sys.executable, "-c", AT, name, *train_args(text, where)]
+        done = subprocess.run(command, capture_output=True, env=environment(), cwd=ROOT)
+        assert done.returncode == 0, done.stderr.decode()
+        last = json.loads(done.stdout)
+        assert (last["step"], last["stopped_by"]) == (step, "SIGTERM")
+    assert not (tmp_path / "no").exists()
+    same(folder, whole)
+
+
 def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(run, text, tmp_path):
     whole, *_ = run
     folder = tmp_path / "run"
@@ -127,7 +160,7 @@ def test_two_runs_in_one_folder_are_refused(run, text):
 
 
 def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, monkeypatch):
-    calls, real = [], training.compile_train_step
+    calls, always, real = [], [], training.compile_train_step
     plans, batches = [], course.train_batches
 
     def recorded(pairs, plan, step, **options):
@@ -141,7 +174,7 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
 
         def call(state, batch):
             calls.append(int(state.step))
-            if not 17 < len(calls) <= 22:
+            if not always and not 17 < len(calls) <= 22:
                 return step(state, batch)
             return state._replace(step=state.step + 1), Metrics.zero()._replace(skipped=1.0)
 
@@ -160,3 +193,63 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
     pairs = [[plan[step][1].tolist() for step in epoch] for plan in (plan, other)]
     assert pairs[0] != pairs[1]  # in another order, but an epoch of the same pairs
     assert [sorted(itertools.chain.from_iterable(each)) for each in pairs] == [[*range(120)]] * 2
+
+    always.append(True)  # and with fewer rewinds allowed than there were already
+    with pytest.raises(DivergedError):
+        train(small_experiment(text, max_skipped=5, num_steps=40), tmp_path / "run")
+
+
+class There:
+    """Checkpoints of these steps, in the place of those on disk."""
+
+    def __init__(self, steps, damaged=()):
+        self.there, self.damaged = list(steps), damaged
+
+    def wait(self):
+        pass
+
+    def steps(self):
+        return self.there
+
+    def restore(self, step, _abstract):
+        if step in self.damaged:
+            raise DamagedError(f"step {step} is damaged")
+        return f"state {step}"
+
+    def meta(self, step):
+        return {"step": step}
+
+    def drop_after(self, step):
+        self.there = [each for each in self.there if each <= step]
+
+
+@pytest.mark.parametrize(
+    ("steps", "damaged", "tried", "found", "left"),
+    [
+        ([5, 10, 15], [], set(), 10, [5, 10]),
+        ([5, 10, 15], [10], set(), 5, [5]),
+        ([5, 10, 15], [], {10}, 5, [5]),
+        ([5, 10, 15], [], {5, 10}, 5, [5]),  # in one more order, rather than from the beginning
+        ([15], [], set(), 0, []),
+        ([10, 15], [10], set(), None, [10, 15]),
+    ],
+)
+def test_a_rewind_keeps_what_it_goes_back_to(monkeypatch, steps, damaged, tried, found, left):
+    monkeypatch.setattr(course, "_first", lambda t: "state 0")
+    t, there = SimpleNamespace(abstract_state=lambda: None), There(steps, damaged)
+    if found is None:
+        with pytest.raises(DamagedError):
+            course._before(t, there, 12, tried)
+    else:
+        state, meta = course._before(t, there, 12, tried)
+        assert (state, meta) == (f"state {found}", {"step": found} if found else {})
+        assert found in tried
+    assert there.steps() == left
+
+
+def test_a_rewind_is_told_once(tmp_path):
+    t = SimpleNamespace(workdir=tmp_path)
+    for number in 1, 1, 2:  # killed between the first and the next checkpoint
+        with MetricsWriter(tmp_path, 15) as writer:
+            course._tell_rewind(t, writer, 15, number)
+    assert [e["rewinds"] for e in read_metrics(tmp_path)] == [1, 2]
