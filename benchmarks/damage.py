@@ -1,27 +1,30 @@
 """What can happen to a checkpoint's files, and what of two runs is the same."""
 
+import math
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 TIMED = {"seconds", "tokens_per_second"}
 
 
-def _cut(path: Path) -> None:
+def cut(path: Path) -> None:
+    """Leave the first half of a file."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def _flip(path: Path) -> None:
+def flip(path: Path) -> None:
+    """Change one bit amid a file."""
     content = bytearray(path.read_bytes())
     if content:
         content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-DAMAGE = {"cut in half": _cut, "with one bit flipped": _flip, "removed": os.remove}
+DAMAGE = {"cut in half": cut, "with one bit flipped": flip, "removed": os.remove}
 
 
 def events(folder: Path) -> list[dict]:
@@ -31,8 +34,10 @@ def events(folder: Path) -> list[dict]:
     return [{k: v for k, v in e.items() if k not in TIMED} for e in read_metrics(folder)]
 
 
-def _abstract(run: Path):
-    """The state that `run` trains, on one device."""
+def _abstract(run: Path, mesh: Sequence[int] = (1, 1, 1)):
+    """The state that `run` trains, on the first devices, as many as the mesh has."""
+    import jax
+
     from experiments.run import schedule_and_optimizer
     from experiments.workdir import read_config
     from model import Transformer
@@ -40,7 +45,9 @@ def _abstract(run: Path):
     from train.state import abstract_state
 
     c = read_config(run)
-    return abstract_state(Transformer(c.model), schedule_and_optimizer(c)[1], make_mesh())
+    devices = jax.devices()[: math.prod(mesh)]
+    mesh = make_mesh(*mesh, devices=devices)
+    return abstract_state(Transformer(c.model), schedule_and_optimizer(c)[1], mesh)
 
 
 def restored(checkpoints: Path, run: Path) -> tuple[int, list[str]]:
@@ -52,19 +59,27 @@ def restored(checkpoints: Path, run: Path) -> tuple[int, list[str]]:
         return int(state.step), told
 
 
-def same_state(left: Path, step: int, right: Path, run: Path) -> bool:
-    """Whether two folders' checkpoints of a step are bitwise the same."""
+def arrays(checkpoints: Path, step: int, run: Path, mesh: Sequence[int] = (1, 1, 1)) -> list:
+    """All of a checkpoint's arrays, restored on a mesh of these sizes."""
     import jax
     import numpy as np
 
     from train.checkpoint import Checkpoints
 
-    states = []
-    for folder in left, right:
-        with Checkpoints(folder) as there:
-            state = there.restore(step, _abstract(run))
-        states.append(jax.tree.leaves(state._replace(rng=jax.random.key_data(state.rng))))
-    return all(np.array_equal(x, y) for x, y in zip(*states, strict=True))
+    with Checkpoints(checkpoints) as there:
+        state = there.restore(step, _abstract(run, mesh))
+    state = state._replace(rng=jax.random.key_data(state.rng))
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def same(left: list, right: list) -> bool:
+    """Whether two lists of arrays are bitwise the same."""
+    return all(x.tobytes() == y.tobytes() for x, y in zip(left, right, strict=True))
+
+
+def same_state(left: Path, step: int, right: Path, run: Path) -> bool:
+    """Whether two folders' checkpoints of a step are bitwise the same."""
+    return same(*(arrays(folder, step, run) for folder in (left, right)))
 
 
 @contextmanager

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.damage import DAMAGE, events, mounted, restored, same_state
+from benchmarks.damage import DAMAGE, arrays, events, mounted, restored, same, same_state
 from benchmarks.workers import Workers
+from train.checkpoint import CheckpointError
 
 KILLS = flags.DEFINE_integer("kills", 10, "How many random moments to kill the run at.", 1)
 ROOT = Path(__file__).parent.parent
@@ -37,6 +38,7 @@ SETTINGS = """
 
 def main(_) -> None:
     """Run all cases."""
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"  # to restore on
     with tempfile.TemporaryDirectory() as folder:
         cases = Cases(Path(folder))
         failed = 0
@@ -110,18 +112,17 @@ class Cases:
 
     def killed_while_saving(self) -> tuple[str, str, str]:
         """SIGKILL while a checkpoint has its temporary name."""
-        folder = self.folder / "saving"
-        process = self.start(folder)
-        while process.poll() is None and not any((folder / "checkpoints").glob("*tmp*")):
-            time.sleep(0.0005)
-        process.kill()
-        process.communicate()
-        torn = [path.name for path in (folder / "checkpoints").glob("*tmp*")]
-        return (
-            "SIGKILL while a checkpoint is written",
-            f"left unfinished: {', '.join(torn) or 'nothing'}; begun again",
-            self.again(folder),
-        )
+        case, folder = "SIGKILL while a checkpoint is written", self.folder / "saving"
+        for _ in range(5):
+            shutil.rmtree(folder, ignore_errors=True)
+            process = self.start(folder)
+            while process.poll() is None and not any((folder / "checkpoints").glob("*tmp*")):
+                time.sleep(0.0005)
+            process.kill()
+            process.communicate()
+            if torn := [path.name for path in (folder / "checkpoints").glob("*tmp*")]:
+                return case, f"left unfinished: {', '.join(torn)}; begun again", self.again(folder)
+        return case, "", "not tried: five times no save was under way when the signal came"
 
     def terminated(self) -> tuple[str, str, str]:
         """SIGTERM amid training."""
@@ -130,11 +131,10 @@ class Cases:
         while process.poll() is None and not (folder / "checkpoints/40").exists():
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        code, out, _ = self.end(process)
-        step = json.loads(out).get("step")
-        ended = f"exit {code}, saved at step {step}"
-        lost = self.again(folder)
-        return "SIGTERM", ended, lost if code == 0 else f"exit status {code}"
+        code, out, err = self.end(process)
+        if code:
+            return "SIGTERM", f"exit {code}: {err}", f"exit status {code}"
+        return "SIGTERM", f"exit 0, saved at step {json.loads(out)['step']}", self.again(folder)
 
     def damaged(self, name: str, damage: Callable[[Path], None]) -> Iterator[tuple[str, str, str]]:
         """Each file of the newest checkpoint in turn, as a restoring run sees it."""
@@ -165,25 +165,32 @@ class Cases:
                     remount("ro")
                     process = self.start(folder)
                 code, _, err = self.end(process)
-                left = self.reached(folder)
+                there = self.steps(folder)
+                for step in there:  # raises where one is not whole
+                    arrays(folder / "checkpoints", step, folder)
+        except CheckpointError as error:
+            return case, f"exit {code}: {err}", f"a checkpoint: {error}"
         except OSError as error:
             return case, "", f"not tried: {error}"
         told = err.startswith("heed: error:") and code == 1
-        happened = f"exit {code}: {err}; then {left}".replace(str(self.folder), "")
+        happened = f"exit {code}: {err}; whole checkpoints: {there}".replace(str(self.folder), "")
         return case, happened, "nothing" if told else "a clear line"
 
     def other_devices(self) -> tuple[str, str, str]:
-        """A checkpoint of eight devices under fsdp on one device, and on four under tensor."""
-        folder = self.folder / "eight"
-        code, _, err = self.end(self.start(folder, "train.num_steps=40", "mesh.fsdp=8", devices=8))
-        happened, lost = [f"exit {code}"], "nothing" if code == 0 else err
-        for devices, mesh in (1, "mesh.fsdp=1"), (4, "mesh.tensor=4"):
-            copy = self.folder / f"on{devices}"
-            shutil.copytree(folder, copy)
-            code, _, err = self.end(self.start(copy, "train.num_steps=60", mesh, devices=devices))
-            happened.append(f"on {devices} with {mesh}: exit {code}, {self.reached(copy)}")
-            lost = lost if code == 0 else err
-        return "from 8 devices with fsdp to 1, and to 4 with tensor", "; ".join(happened), lost
+        """A checkpoint of eight devices under fsdp on one, and one of one on four under tensor."""
+        happened, lost = [], "nothing"
+        eight, one = ("mesh.fsdp=8", 8, (1, 8, 1)), ("mesh.fsdp=1", 1, (1, 1, 1))
+        for begun, then in (eight, one), (one, ("mesh.tensor=4", 4, (1, 1, 4))):
+            folder = self.folder / f"from{begun[1]}"
+            for (mesh, devices, _), steps in zip((begun, then), (40, 60), strict=True):
+                command = self.start(folder, f"train.num_steps={steps}", mesh, devices=devices)
+                code, _, err = self.end(command)
+                happened.append(f"on {devices} with {mesh}: exit {code}, {self.reached(folder)}")
+                lost = lost if code == 0 else err
+            if lost == "nothing":
+                found = (arrays(folder / "checkpoints", 40, folder, m) for *_, m in (begun, then))
+                lost = lost if same(*found) else "its bits"
+        return "from 8 devices with fsdp to 1, from 1 to 4 with tensor", "; ".join(happened), lost
 
     def diverged(self) -> tuple[str, str, str]:
         """A learning rate that no model survives."""
@@ -205,10 +212,14 @@ class Cases:
         same = self.difference(folder)
         return "a second run in the folder", happened, same if code == 1 else "the lock"
 
+    def steps(self, folder: Path) -> list[int]:
+        """Those that there are checkpoints of, ascending."""
+        there = (path.name for path in (folder / "checkpoints").glob("[0-9]*"))
+        return sorted(int(name) for name in there if name.isdecimal())
+
     def reached(self, folder: Path) -> str:
         """How far it came."""
-        steps = sorted(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*")
-                       if path.name.isdecimal())  # fmt: skip
+        steps = self.steps(folder)
         return f"its checkpoint of step {steps[-1]}" if steps else "no checkpoint"
 
     def again(self, folder: Path) -> str:
