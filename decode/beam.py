@@ -85,7 +85,7 @@ def beam(
     always sums of those of `step` itself, `normalise`d by length, plus `bonus(cache)` [B,W] (a
     coverage penalty, say). `reorder` is that of the cache's CacheOps, `top_k` finds the highest
     scores and their places in rows [B,W,V], and `choose` replaces how the candidates are picked.
-    `watch` sees the best live hypothesis after every step.
+    `watch` sees the live hypothesis of the highest score after every step.
     """
     (batch,), width = start.shape, beam_size
     # Twice W: even if W of the candidates end, W are left to live on.
@@ -144,7 +144,8 @@ def beam(
         parents = take(beams, kept)
         dead = jnp.isneginf(live.scores).all(1)
         if watch is not None:
-            watch(live.tokens[:, 0], s.index + 1, ~s.stopped)
+            likeliest = live.scores.argmax(1, keepdims=True)
+            watch(take(live.tokens, likeliest)[:, 0], s.index + 1, ~s.stopped)
         over = stopping.over(pool.scores, live.scores.max(1), s.index + 1, limits, normalise, width)
         return _State(
             index=s.index + 1,

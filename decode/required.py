@@ -67,12 +67,15 @@ def allocate(phrases: Phrases, width: int, top_k=jax.lax.top_k) -> Choose:
     def choose(scores, log_probs, tokens, index):
         batch, beams, vocab = log_probs.shape
         _, best = top_k(log_probs, min(2 * width, vocab))
-        options = jnp.concatenate([best.astype(jnp.int32), phrases.each(beams)], axis=2)  # [B,W,C]
+        own = phrases.each(beams)
+        options = jnp.concatenate([best.astype(jnp.int32), own], axis=2)  # [B,W,C]
         count = options.shape[2]
-        earlier = jnp.tri(count, k=-1, dtype=bool)[None, None]
-        again = ((options[..., None] == options[..., None, :]) & earlier).any(-1)
+        # The best differ from each other: a candidate that came before is a phrase's.
+        earlier = jnp.tri(own.shape[2], count, count - own.shape[2] - 1, dtype=bool)
+        again = ((own[..., None] == options[..., None, :]) & earlier[None, None]).any(-1)
+        idle = jnp.concatenate([jnp.zeros(best.shape, bool), again | (own == NOTHING)], axis=2)
         worth = scores[..., None] + jnp.take_along_axis(log_probs, options, axis=2, mode="clip")
-        worth = jnp.where(again | (options == NOTHING), -jnp.inf, worth).reshape(batch, -1)
+        worth = jnp.where(idle, -jnp.inf, worth).reshape(batch, -1)
         lacking = _lacking(phrases, *_written(phrases, tokens, index), options)
         turns = _turns(worth, lacking.reshape(batch, -1))
         _, chosen = jax.lax.top_k(-turns, min(2 * width, beams * count))
@@ -88,11 +91,13 @@ def _turns(worth: Array, lacking: Array) -> Array:
     In each round those go first that lack the least. What is worth nothing comes last.
     """
     order = jnp.argsort(-worth, axis=1)  # stable: the earlier among equals
-    worth, bank = take(worth, order), take(lacking, order)
-    earlier = jnp.tri(bank.shape[1], k=-1, dtype=bool)[None]
-    before = (bank[:, :, None] == bank[:, None]) & earlier
-    turns = before.sum(2, dtype=jnp.int32) * (lacking.max() + 1) + bank
-    turns = jnp.where(jnp.isneginf(worth), jnp.iinfo(jnp.int32).max, turns)
+    # Once more, by banks: in a bank they stay in this order, and count from its first.
+    order = take(order, jnp.argsort(take(lacking, order), axis=1))
+    bank, place = take(lacking, order), jnp.arange(worth.shape[1], dtype=jnp.int32)[None]
+    begins = jnp.diff(bank, axis=1, prepend=bank[:, :1] - 1) != 0
+    rounds = place - jax.lax.cummax(jnp.where(begins, place, 0), axis=1)
+    turns = rounds * (lacking.max() + 1) + bank
+    turns = jnp.where(jnp.isneginf(take(worth, order)), jnp.iinfo(jnp.int32).max, turns)
     return jnp.put_along_axis(jnp.zeros_like(turns), order, turns, axis=1, inplace=False)
 
 

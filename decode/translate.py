@@ -64,9 +64,10 @@ class Translator:
     `language` is the outputs' code, by which minimum Bayes risk with BLEU counts words.
 
     `watch` hears what each sentence has become so far after every token: its number, that of its
-    piece (0, but for a long sentence that was cut), the text of the likeliest beam or the first
-    sample, and False; it is called from within the search. When a piece is done it hears the text
-    that was chosen, and True. Tokens of one sentence come in order, those of several as they may.
+    piece (0, but for a long sentence that was cut), the text of the likeliest beam (of the first
+    group) or of the first sample, and False; it is called from within the search. When a piece is
+    done it hears the text that was chosen, and True. Tokens of one sentence come in order, those of
+    several as they may.
 
     Every device of the mesh searches for rows of its own, without a word to the others; but those
     along its fsdp and tensor axes share one set of weights, and so every step (decode/split.py).

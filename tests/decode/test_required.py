@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decode import transforms
-from decode.beam import beam_search
+from decode.beam import beam, beam_search
+from decode.loop import whole
 from decode.required import Phrases, allocate, required
 from decode.scoring import gnmt
 from decode.stopping import first, never
@@ -22,11 +23,13 @@ HASTY, PATIENT = first(), never()
 
 @functools.partial(jax.jit, static_argnames=("width", "banned", "stopping"))
 def search(wanted, limits, *, width, banned, stopping):
-    return beam_search(
-        STEP,
-        jnp.zeros((3, width), jnp.int32),
-        jnp.ones(3, jnp.int32),
-        limits,
+    cache, start = jnp.zeros((3, width), jnp.int32), jnp.ones(3, jnp.int32)
+    how = options(wanted, limits, width, banned=banned, stopping=stopping)
+    return beam_search(STEP, cache, start, limits, **how)
+
+
+def options(wanted, limits, width, banned=(), stopping=HASTY):
+    return dict(
         eos=EOS,
         beam_size=width,
         max_length=LENGTH,
@@ -37,17 +40,19 @@ def search(wanted, limits, *, width, banned, stopping):
     )
 
 
-def find(phrases, limits, width, banned=(), stopping=HASTY):
-    """`phrases`: each sentence's own lists of ids."""
+def phrases_of(phrases):
+    """Each sentence's own lists of ids."""
     tokens = np.full((3, 2, 3), 3, np.int32)  # what fills up is an id as well
     sizes = np.zeros((3, 2), np.int32)
     for b, each in enumerate(phrases):
         for p, phrase in enumerate(each):
             tokens[b, p, : len(phrase)], sizes[b, p] = phrase, len(phrase)
-    wanted = Phrases(jnp.asarray(tokens), jnp.asarray(sizes))
-    found = search(
-        wanted, jnp.array(limits, jnp.int32), width=width, banned=banned, stopping=stopping
-    )
+    return Phrases(jnp.asarray(tokens), jnp.asarray(sizes))
+
+
+def find(phrases, limits, width, banned=(), stopping=HASTY):
+    wanted, limits = phrases_of(phrases), jnp.array(limits, jnp.int32)
+    found = search(wanted, limits, width=width, banned=banned, stopping=stopping)
     return jax.tree.map(np.asarray, found)
 
 
@@ -126,6 +131,21 @@ def test_slots_are_dealt_as_loops_deal_them_and_every_phrase_is_there(phrases, w
         np.testing.assert_allclose([s for s, _ in ours], [s for s, _ in expected], rtol=1e-5)
 
 
+def test_who_watches_sees_the_likeliest_whatever_bank_it_is_in():
+    seen, others = [], 0
+    wanted, limits = phrases_of([[(1, 2)], [(3, 3)], []]), jnp.array([5, 5, 5], jnp.int32)
+    watch = lambda tokens, length, on: seen.append(np.asarray(tokens))  # noqa: E731
+    how = dict(reorder=whole(LENGTH).reorder, watch=watch) | options(wanted, limits, 4)
+    found = beam(STEP, jnp.ones(3, jnp.int32), limits, **how)
+    state = found.begin(jnp.zeros((3, 4), jnp.int32))
+    for _ in range(LENGTH - 1):
+        state = found.grow(state)
+        best = np.asarray(state.live.scores).argmax(1)
+        others += best.any()
+        np.testing.assert_array_equal(seen[-1], np.asarray(state.live.tokens)[np.arange(3), best])
+    assert others  # or the test could not fail
+
+
 def test_a_sentence_that_requires_nothing_is_searched_for_as_ever():
     found = find([[(1, 2)], [], []], [5, 5, 4], 2, stopping=PATIENT)
     plain = run(STEP, 3, 2, 0.6, [5, 5, 4], LENGTH, stopping=PATIENT)
@@ -140,3 +160,17 @@ def test_what_is_required_comes_before_what_is_steered_once_room_is_short():
         ours = outputs(found, b)
         assert ours and all(holds(tokens, phrases[b]) for _, tokens in ours)
     assert not any(2 in tokens for _, tokens in outputs(found, 1))
+
+
+def test_candidates_of_wide_beams_are_not_compared_one_by_one():
+    """Their memory grows as they do, with the square of the width."""
+
+    def memory(width):
+        wanted = Phrases(jnp.ones((8, 2, 4), jnp.int32), jnp.full((8, 2), 4, jnp.int32))
+        scores, log_probs = jnp.zeros((8, width)), jnp.zeros((8, width, 200))
+        tokens = jnp.zeros((8, width, 16), jnp.int32)
+        choose = jax.jit(allocate(wanted, width))
+        program = choose.lower(scores, log_probs, tokens, jnp.int32(3)).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert memory(64) < 30 * memory(16)
