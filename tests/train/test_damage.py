@@ -1,6 +1,7 @@
 """What could not be written or read is told in one line, and its neighbours are whole."""
 
 import errno
+import gc
 import itertools
 import json
 import os
@@ -15,6 +16,14 @@ from orbax.checkpoint import v1 as ocp
 from benchmarks.damage import cut, flip
 from tests.train.states import META, make_state, same, shapes
 from train.checkpoint import CheckpointError, Checkpoints
+
+
+@pytest.fixture(autouse=True)
+def nothing_old_is_collected():
+    """Every failure collects garbage, which in a suite of many compiled programs takes seconds."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def one_line(error, capfd):
