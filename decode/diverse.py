@@ -51,6 +51,8 @@ def diverse_beam(
 
     A group's continuation by a token loses `diversity` for every use of that token among the best
     W / G continuations of each earlier group. This moves the choice only: scores are without it.
+    Each group stops by itself, and its pool with it; but its live beams grow on, and count, until
+    the last group has stopped. A group that no continuation is left for counts no more.
     The W / G best of every group are returned together, best first; what several groups found is
     there once. One group is `beam`.
     """
@@ -85,7 +87,8 @@ def diverse_beam(
             )
             chosen.append(found)
             rows = jnp.arange(batch)[:, None]
-            taken = taken.at[rows, 0, found[2][:, :each]].add(1.0)
+            worth, _, tokens = (part[:, :each] for part in found)
+            taken = taken.at[rows, 0, tokens].add(jnp.where(jnp.isneginf(worth), 0.0, 1.0))
         return jax.tree.map(lambda *parts: jnp.stack(parts, 1).reshape(batch * groups, -1), *chosen)
 
     search = beam(
@@ -107,6 +110,8 @@ def diverse_beam(
     def best(state) -> Hypotheses:
         found = joined(search.found(state))
         same = (found.tokens[:, :, None] == found.tokens[:, None]).all(-1)
+        # What is not there is all zeros, and so may EOS alone be.
+        same &= found.lengths[:, :, None] == found.lengths[:, None]
         again = (same & jnp.tri(beam_size, k=-1, dtype=bool)[None]).any(-1)
         return best_of(found._replace(scores=jnp.where(again, -jnp.inf, found.scores)), beam_size)
 

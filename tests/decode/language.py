@@ -15,12 +15,18 @@ from decode.stopping import first
 EOS = 0
 
 
-def language(seed: int, batch: int, vocab: int, length: int, sharpness: float = 1.0):
-    """log_prob(sentence, prefix) -> [V]: a random distribution for every prefix."""
+def language(
+    seed: int, batch: int, vocab: int, length: int, sharpness: float = 1.0, lean: float = 0.0
+):
+    """log_prob(sentence, prefix) -> [V]: a random distribution for every prefix.
+
+    It leans to EOS by `lean`.
+    """
 
     def log_prob(sentence: int, prefix: tuple[int, ...]) -> np.ndarray:
         rng = np.random.default_rng([seed, sentence, len(prefix), *(t + 1 for t in prefix)])
         logits = rng.normal(size=vocab) * sharpness
+        logits[EOS] += lean
         return (logits - np.log(np.exp(logits).sum())).astype(np.float32)
 
     # The same as a table over prefixes read as numbers in base V + 1, for the jitted step.
@@ -53,6 +59,18 @@ def wu(alpha):
 
 def mean(alpha):
     return lambda total, n: total / n**alpha
+
+
+def every_choice(log_prob, live, end=False):
+    """All (sum, tokens) that are a token longer than those of `live`, best first."""
+    return sorted(
+        (
+            (total + log_prob(prefix)[t], (*prefix, t))
+            for total, prefix in live
+            for t in range(1 if end else len(log_prob(prefix)))
+        ),
+        key=lambda c: -c[0],
+    )
 
 
 def every_output(log_prob, sentence, vocab, limit, worth):
@@ -104,19 +122,24 @@ def run(step, batch, width, alpha, limits, length, search=beam_search, **options
     return jax.tree.map(np.asarray, found)
 
 
-def plain_beam(offered, limit, width, worth, needed=None):
-    """A beam in lists: the W best of its pool, (score, tokens) best first.
+def enough(count):
+    """The rule by which a plain beam is over once `count` have ended; None: at its limit only."""
+    return lambda pool, live, n: count is not None and len(pool) >= count
 
-    It stops when `needed` have ended, without that at the limit. `offered(live, n)` gives the
+
+def plain_beam(offered, limit, width, worth, over):
+    """A beam in lists: the W best of its pool, (score, tokens) best first, and when it was over.
+
+    That is after n tokens, when `over(pool, live, n)`, or at the limit. Nothing enters the pool
+    from then on; the live ones grow on, for what looks at them. `offered(live, n)` gives the
     candidates for n tokens, (sum, tokens), the first choice first.
     """
-    live, pool = [(0.0, ())], []
+    live, pool, end = [(0.0, ())], [], None
     for n in range(1, limit + 1):
         candidates = offered(live, n)
-        pool += [
-            (worth(total, n), tokens) for total, tokens in candidates[:width] if tokens[-1] == EOS
-        ]
         live = [c for c in candidates[: 2 * width] if c[1][-1] != EOS][:width]
-        if needed and len(pool) >= needed:
-            break
-    return sorted(pool, key=lambda c: -c[0])[:width]
+        if end is None:
+            pool += [(worth(total, n), t) for total, t in candidates[:width] if t[-1] == EOS]
+            pool.sort(key=lambda c: -c[0])
+            end = n if n == limit or over(pool, live, n) else None
+    return pool[:width], end

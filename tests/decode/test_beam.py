@@ -1,6 +1,7 @@
 """Beam and greedy search against enumeration of every output, on tiny made-up languages."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,22 @@ import numpy as np
 import pytest
 
 from decode.beam import beam_search, best_continuations
-from decode.diverse import diverse_beam_search
 from decode.loop import Next
 from decode.sample import sample
 from decode.scoring import average, gnmt, length_penalty
 from decode.stopping import bounded, first, never
-from tests.decode.language import EOS, every_output, language, mean, no_shorter, plain_beam, run, wu
+from tests.decode.language import (
+    EOS,
+    enough,
+    every_choice,
+    every_output,
+    language,
+    mean,
+    no_shorter,
+    plain_beam,
+    run,
+    wu,
+)
 
 PENALTIES = {
     "none": (gnmt(0.0), wu(0.0)),
@@ -103,15 +114,9 @@ def test_equals_a_plain_python_beam(width, penalty, rule):
     for b in range(batch):
 
         def offered(live, n, b=b):
-            candidates = [
-                (total + log_prob(b, prefix)[t], (*prefix, t))
-                for total, prefix in live
-                for t in range(vocab)
-                if n < limits[b] or t == EOS
-            ]
-            return sorted(candidates, key=lambda c: -c[0])
+            return every_choice(partial(log_prob, b), live, n == limits[b])
 
-        pool = plain_beam(offered, limits[b], width, worth, needed[width - 2])
+        pool, _ = plain_beam(offered, limits[b], width, worth, enough(needed[width - 2]))
         assert len(pool) == np.isfinite(found.scores[b]).sum()
         for i, (total, tokens) in enumerate(pool):
             assert tuple(found.tokens[b, i, : found.lengths[b, i]]) == tokens
@@ -228,42 +233,3 @@ def test_no_width_beats_exhaustive_search(width):
                     prefix = (*prefix, token)
                 ours = found.token_scores[b, w, : len(tokens)]
                 np.testing.assert_allclose(ours, total, rtol=1e-5)
-
-
-def test_diverse_groups_are_beams_and_avoid_each_other():
-    batch, vocab, length = 4, 4, 4
-    _, step = language(2, batch, vocab, length)
-    limits = [4] * batch
-
-    def diverse(groups, diversity, width=4):
-        return run(
-            step,
-            batch,
-            width,
-            0.6,
-            limits,
-            length,
-            search=diverse_beam_search,
-            beam_size=width,
-            groups=groups,
-            diversity=diversity,
-            normalise=gnmt(0.6),
-            stopping=first(),
-        )
-
-    plain = run(step, batch, 4, 0.6, limits, length)
-    for left, right in zip(plain, diverse(1, 0.5), strict=True):
-        np.testing.assert_array_equal(left, right)
-    # Without a price all groups are the same beam of half the width; with one they are not.
-    half = run(step, batch, 2, 0.6, limits, length)
-    same, apart = diverse(2, 0.0), diverse(2, 10.0)
-    np.testing.assert_allclose(same.scores[:, :2], half.scores, rtol=1e-6)
-
-    def there(found):
-        """How many outputs there are, of which none is there twice."""
-        for tokens, scores in zip(found.tokens, found.scores, strict=True):
-            real = [tuple(row) for row in tokens[np.isfinite(scores)]]
-            assert len(set(real)) == len(real)
-        return np.isfinite(found.scores).sum()
-
-    assert there(apart) > there(same) == batch * 2

@@ -14,7 +14,7 @@ from decode.loop import whole
 from decode.required import Phrases, allocate, required
 from decode.scoring import gnmt
 from decode.stopping import first, never
-from tests.decode.language import EOS, every_output, language, plain_beam, run, wu
+from tests.decode.language import EOS, enough, every_output, language, plain_beam, run, wu
 
 VOCAB, LENGTH = 4, 5
 LOG_PROB, STEP = language(11, 3, VOCAB, LENGTH)
@@ -107,7 +107,7 @@ def dealt(b, phrases, limit, width):
                     candidates.append((total + row[t], (*prefix, t)))
         return banked(candidates)
 
-    return plain_beam(offered, limit, width, wu(0.6), needed=width)
+    return plain_beam(offered, limit, width, wu(0.6), enough(width))[0]
 
 
 TOKEN = st.integers(1, VOCAB - 1)
