@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decode.beam import beam_search, best_continuations
+from decode import loop
+from decode.beam import beam, beam_search, best_continuations
 from decode.loop import Next
 from decode.sample import sample
 from decode.scoring import average, gnmt, length_penalty
@@ -88,10 +89,10 @@ def test_width_one_is_greedy(alpha):
     batch, vocab, length = 8, 4, 4
     log_prob, step = language(7, batch, vocab, length, sharpness=2.0)
     limits = [1, 2, 3, 4, 4, 4, 4, 4]
-    beam = run(step, batch, 1, alpha, limits, length)
+    narrow = run(step, batch, 1, alpha, limits, length)
     plain = run(step, batch, 1, alpha, limits, length, search=sample)
-    np.testing.assert_array_equal(beam.tokens, plain.tokens)
-    np.testing.assert_allclose(beam.scores, plain.scores, rtol=1e-6)
+    np.testing.assert_array_equal(narrow.tokens, plain.tokens)
+    np.testing.assert_allclose(narrow.scores, plain.scores, rtol=1e-6)
     for b in range(batch):  # and greedy is the plain loop
         prefix = ()
         while not prefix or prefix[-1] != EOS:
@@ -177,7 +178,8 @@ def test_length_penalty_is_wu_et_al_2016():
         assert length_penalty(n, 0.0) == 1
 
 
-@pytest.mark.parametrize("normalise", [gnmt(0.6), gnmt(0.0), average(), average(0.5)])
+# Where length costs (alpha below 0) a live one is best ended at once, else at its limit.
+@pytest.mark.parametrize("normalise", [gnmt(0.6), gnmt(0.0), gnmt(-1.0), average(), average(0.5)])
 @pytest.mark.parametrize("seed", range(3))
 def test_bounded_finds_what_never_finds_and_sooner_is_no_better(seed, normalise):
     batch, vocab, length, width = 4, 4, 4, 2
@@ -195,6 +197,37 @@ def test_bounded_finds_what_never_finds_and_sooner_is_no_better(seed, normalise)
         scores.append(found.scores[:, 0])
     for patient, hasty in itertools.pairwise(scores):
         assert (patient >= hasty - 1e-6).all()
+
+
+@pytest.mark.parametrize("alpha", [-1.0, 0.0, 0.6])
+def test_bounded_stops_as_soon_as_no_live_one_can_enter(alpha):
+    batch, vocab, length, width = 6, 4, 5, 2
+    log_prob, step = language(3, batch, vocab, length, lean=1.0)
+    limits, ops, worth, ends = [5, 5, 5, 5, 4, 4], loop.whole(length), wu(alpha), set()
+
+    @jax.jit
+    def steps(limits):
+        options = dict(eos=EOS, beam_size=width, max_length=length, reorder=ops.reorder)
+        options |= dict(normalise=gnmt(alpha), stopping=bounded())
+        search = beam(step, jnp.full(batch, 1, jnp.int32), limits, **options)
+        return loop.run(search, jnp.zeros((batch, width), jnp.int32), ops).index
+
+    for b, limit in enumerate(limits):
+
+        def offered(live, n, b=b, limit=limit):
+            return every_choice(partial(log_prob, b), live, n == limit)
+
+        def over(pool, live, n, limit=limit):
+            best = max(total for total, _ in live)
+            ends = worth(best, n + 1), worth(best, limit)
+            return len(pool) >= width and pool[width - 1][0] >= max(ends)
+
+        _, end = plain_beam(offered, limit, width, worth, over)
+        alone = np.ones(batch, np.int32)  # all others end at once
+        alone[b] = limit
+        assert steps(alone) == end
+        ends.add(end - limit)
+    assert len(ends) > 1 and min(ends) < -1
 
 
 @pytest.mark.parametrize(
