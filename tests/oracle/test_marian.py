@@ -24,12 +24,14 @@ from tests.decode.small import asked
 
 D, H, F, V = 32, 4, 48, 40
 LIMIT = 40
-LEAN = 8.0
 
 
-@pytest.fixture(scope="module", params=["silu", "relu"])
-def pair(request):
-    """Our model and parameters, and theirs."""
+def both(activation, scale, noise, late=0.0):
+    """Our model, its random parameters, and theirs; outputs end more likely the longer they are.
+
+    EOS leans by `late` to what slowly grows in the positions: without it, random models end at
+    once or never.
+    """
     config = TransformerConfig(
         vocab_size=V,
         encoder_layers=2,
@@ -38,18 +40,27 @@ def pair(request):
         d_ff=F,
         num_heads=H,
         positions="sinusoidal_halves",
-        activation=request.param,
+        activation=activation,
         attention_bias=True,
         norm_epsilon=1e-5,
     )
     model, ids = Transformer(config), jnp.ones((1, 2), jnp.int32)
     params = nn.unbox(model.init(jax.random.key(0), ids, ids))["params"]
-    noise = lambda p: 1.5 * p + 0.2 * jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
-    params = jax.tree.map(noise, params)
-    # The last bias leans to EOS, or random models hardly ever end.
-    last, eos = params["decoder_2"]["feed_forward_frame"]["norm"], params["embedding"]["table"][EOS]
-    last["bias"] += LEAN * eos / jnp.square(eos).sum()
+    normal = lambda p: jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
+    params = jax.tree.map(lambda p: scale * p + noise * normal(p), params)
+    embedding = params["embedding"]
+    embedding["table"] = embedding["table"].at[EOS, 3:7].add(late)
     return model, params, marian(config, params, 64)
+
+
+@pytest.fixture(scope="module", params=["silu", "relu"])
+def pair(request):
+    return both(request.param, 1.5, 0.2)
+
+
+@pytest.fixture(scope="module", params=["silu", "relu"])
+def ending(request):
+    return both(request.param, 0.5, 0.05, late=1.0)
 
 
 def sources(count, seed=0):
@@ -75,11 +86,15 @@ def test_logits_are_equal(pair):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("beams", "alpha"), [(1, 1.0), (4, 0.6), (4, 1.0), (6, 1.0)])
-def test_translations_are_equal(pair, beams, alpha):
-    model, params, theirs = pair
+@pytest.mark.parametrize(
+    ("beams", "alpha"), [(1, 1.0), (4, 0.6), (4, 1.0), (6, 1.0), ("greedy", 1.0)]
+)
+def test_translations_are_equal(ending, beams, alpha):
+    """The n best of every sentence, and their scores."""
+    model, params, theirs = ending
     src = sources(60, seed=2)
-    options = SearchOptions(beam_size=beams, penalty="average", alpha=alpha, n_best=beams)
+    how, beams = (dict(method="greedy"), 1) if beams == "greedy" else (dict(beam_size=beams), beams)
+    options = SearchOptions(penalty="average", alpha=alpha, n_best=beams, **how)
     found = jax.jit(
         lambda src: search(
             [model.config],
@@ -94,19 +109,25 @@ def test_translations_are_equal(pair, beams, alpha):
             torch.from_numpy(src).long(),
             attention_mask=torch.from_numpy(src != PAD).long(),
             num_beams=beams,
+            num_return_sequences=beams,
             length_penalty=alpha,
             early_stopping=beams > 1,
             max_new_tokens=LIMIT,
             suppress_tokens=[PAD, BOS, UNK],
             do_sample=False,
-        ).numpy()[:, 1:]
-    ended = 0
-    for row, length, other in zip(found.tokens[:, 0], found.lengths[:, 0], output, strict=True):
-        if length < LIMIT:  # at the limit Marian cuts, and we end
-            ended += 1
-            assert row[:length].tolist() == other[:length].tolist()
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+    sequences = output.sequences[:, 1:].reshape(60, beams, -1).tolist()
+    ended = np.flatnonzero((found.lengths < LIMIT).all(1))  # there Marian cuts, and we end
+    for b in ended:
+        for row, length, other in zip(found.tokens[b], found.lengths[b], sequences[b], strict=True):
+            assert row[:length].tolist() == other[:length]
             assert set(other[length:]) <= {PAD, EOS}
-    assert ended >= 20
+    if beams > 1:  # or it gives no score
+        scores = output.sequences_scores.reshape(60, beams)[ended]
+        np.testing.assert_allclose(found.scores[ended], scores, rtol=1e-5)
+    assert len(ended) >= 58 and len(set(found.lengths[ended, 0].tolist())) >= 4
 
 
 @pytest.mark.filterwarnings("ignore")
