@@ -9,6 +9,7 @@ line for peers says how many times as fast Heed was, round by round (median).
     python -m benchmarks.decode --workload=W1 --precision=float32 --peers=ctranslate2 --cores=1
 """
 
+import importlib.util
 import json
 import os
 import statistics
@@ -19,14 +20,13 @@ import time
 from absl import app, flags
 
 WORKLOAD = flags.DEFINE_enum("workload", "W1", ("W1", "W2", "W3", "W4"), "What to translate.")
-PRECISION = flags.DEFINE_enum(
-    "precision", "float32", ("float32", "bfloat16", "int8"), "Of Heed's weights."
-)
-_PEERS = ("ctranslate2", "transformers")
+_PRECISIONS = ("float32", "bfloat16", "int8")
+PRECISION = flags.DEFINE_enum("precision", "float32", _PRECISIONS, "Of Heed's weights.")
+_PEERS = {"ctranslate2": ("ctranslate2",), "transformers": ("transformers", "torch")}  # packages
 PEERS = flags.DEFINE_list("peers", [], f"{', '.join(_PEERS)}; with [bench] installed.")
-flags.register_validator(PEERS, lambda names: set(names) <= {*_PEERS}, f"known are {_PEERS}")
+flags.register_validator(PEERS, lambda names: set(names) <= {*_PEERS}, f"known are {[*_PEERS]}")
 PEER_PRECISION = flags.DEFINE_enum(
-    "peer_precision", None, ("float32", "bfloat16", "int8"), "Of the peers'; default: as Heed's."
+    "peer_precision", None, _PRECISIONS, "Of the peers'; default: as Heed's."
 )
 CORES = flags.DEFINE_integer(
     "cores", 1, "How many cores each system may use.", 1, len(os.sched_getaffinity(0))
@@ -47,6 +47,8 @@ def main(argv):
         return _be(SYSTEM.value)
     systems = {"heed": PRECISION.value}
     systems |= {peer: PEER_PRECISION.value or PRECISION.value for peer in PEERS.value}
+    for peer in PEERS.value:
+        _check(peer, systems[peer])
     running, ready = {}, {}
     for name, precision in systems.items():
         running[name] = _start(name, precision)
@@ -79,6 +81,24 @@ def main(argv):
         print(json.dumps(line), flush=True)
 
 
+def _check(peer: str, precision: str) -> None:
+    """Ends with a line where this machine cannot run the peer at that precision."""
+    missing = [name for name in _PEERS[peer] if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(f"--peers={peer} needs {' and '.join(missing)}: pip install -e .[bench]")
+    known = {"float32", "bfloat16"}
+    if peer == "ctranslate2":
+        import ctranslate2
+
+        known = ctranslate2.get_supported_compute_types("cpu")  # not every one on every processor
+    known = [name for name in _PRECISIONS if name in known]
+    if precision not in known:
+        sys.exit(
+            f"--peers={peer} cannot do {precision} here, but {' and '.join(known)}: "
+            "set --peer_precision, or leave it out"
+        )
+
+
 def _start(name: str, precision: str) -> subprocess.Popen:
     own = [f"--{flag.name}={flag.value}" for flag in (WORKLOAD, CORES, TOKENS)]
     command = [sys.executable, "-m", "benchmarks.decode", f"--system={name}", *own]
@@ -89,15 +109,13 @@ def _start(name: str, precision: str) -> subprocess.Popen:
 def _answer(name: str, process: subprocess.Popen) -> dict:
     line = process.stdout.readline()
     if not line:
-        hint = "" if name == "heed" else ": peers need pip install -e .[bench]"
-        sys.exit(f"{name} ended without a result{hint}")
+        sys.exit(f"{name} ended without a result")
     return json.loads(line)
 
 
 def _be(name: str) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: CORES.value])
     os.environ["OMP_NUM_THREADS"] = str(CORES.value)
-    import importlib
     import resource
 
     from benchmarks import workloads

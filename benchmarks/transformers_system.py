@@ -16,8 +16,6 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
 
     A batch's outputs have one length here: that of its longest, so mixed lengths are sorted first.
     """
-    if precision not in ("float32", "bfloat16"):
-        raise SystemExit(f"transformers has no precision {precision} here: float32 or bfloat16")
     torch.set_num_threads(cores)
     translator = marian(config, parameters(config)).to(getattr(torch, precision))
     jobs = []

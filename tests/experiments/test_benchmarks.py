@@ -1,9 +1,12 @@
 """The benchmark's own machinery, on a model small enough for a test."""
 
+import re
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from absl.testing import flagsaver
 
 from benchmarks import heed_system
 from benchmarks.workloads import base, workload
@@ -47,13 +50,49 @@ def test_heed_runs_a_workload_to_its_exact_lengths(monkeypatch):
         assert list(limits) == lengths.tolist()
 
 
-def test_what_is_not_installed_is_named(monkeypatch, capsys):
-    from absl.testing import flagsaver
-
+@pytest.fixture(scope="module")
+def decode():
     from benchmarks import decode
 
     if not decode.flags.FLAGS.is_parsed():
         decode.flags.FLAGS([sys.argv[0]])
+    return decode
+
+
+def test_peers_that_are_not_known_are_named(decode):
     told = pytest.raises(decode.flags.IllegalFlagValueError, match="marian.*ctranslate2")
     with told, flagsaver.flagsaver(peers=["marian"]):
         pytest.fail("was taken")
+
+
+@pytest.mark.parametrize(
+    ("installed", "flags", "line"),
+    [
+        (
+            True,
+            dict(peers=["transformers"], precision="int8"),
+            "--peers=transformers cannot do int8 here, but float32 and bfloat16: set --peer_pr",
+        ),
+        (
+            True,
+            dict(peers=["ctranslate2", "transformers"], peer_precision="bfloat16"),
+            "--peers=ctranslate2 cannot do bfloat16 here, but float32 and int8: set --peer_prec",
+        ),
+        (
+            False,
+            dict(peers=["transformers"], precision="int8"),
+            "--peers=transformers needs transformers and torch: pip install -e .[bench]",
+        ),
+    ],
+)
+def test_a_peer_that_cannot_run_is_refused_before_any_starts(
+    decode, monkeypatch, installed, flags, line
+):
+    found = lambda name: object() if installed else None  # noqa: E731
+    monkeypatch.setattr(decode.importlib.util, "find_spec", found)
+    peer = SimpleNamespace(get_supported_compute_types=lambda device: {"int8", "float32", "int16"})
+    monkeypatch.setitem(sys.modules, "ctranslate2", peer)
+    monkeypatch.setattr(decode, "_start", lambda *args: pytest.fail("was started"))
+    told = pytest.raises(SystemExit, match=re.escape(line))
+    with told, flagsaver.flagsaver(**flags):
+        decode.main([])
