@@ -84,21 +84,27 @@ class InputPolicy:
     """What becomes of inputs of more than `size` tokens: they are `split`, or else refused."""
 
     def __init__(self, text: str, most: int | None = None):
-        """Reads "split:TOKENS" or "refuse:TOKENS", `most` tokens at most; raises InputError."""
+        """Reads "split:TOKENS" or "refuse:TOKENS"; raises InputError.
+
+        `most` is what the model has positions for beside the end, where these are bounded.
+        """
         policy, _, size = text.partition(":")
-        size = size or "256"
         if policy not in ("split", "refuse") or not size.isdecimal() or int(size) == 0:
             raise InputError(f"--max_input={text} is not split:TOKENS or refuse:TOKENS")
-        self.split, self.size = policy == "split", min(int(size), most or 1 << 30)
+        self.split, self.size = policy == "split", min(int(size), most or int(size))
+        self.full = self.size == most  # no larger one would help
 
     def parts(self, line: int, text: str, ids: list[int], tokenizer: Tokenizer):
         """(the gap before it, a text to search for) ..; raises InputError where it is refused."""
         if len(ids) <= self.size:
             return [("", text)]
         if not self.split:
+            most = f"--max_input=refuse:{self.size} allows"
+            if self.full:
+                most = f"the {self.size} that the model has positions for beside the end"
             raise InputError(
-                f"line {line} has {len(ids)} tokens, more than --max_input=refuse:{self.size} "
-                f"allows: shorten it, or use --max_input=split:{self.size}"
+                f"line {line} has {len(ids)} tokens, more than {most}: shorten it, or use "
+                f"--max_input=split:{self.size}"
             )
         try:
             return list(split_text(text, lambda part: len(_encode(part, tokenizer)) <= self.size))
@@ -130,10 +136,12 @@ def cut(
             continue
         parts = policy.parts(line, sentence, ids, vocabulary.source)
         if phrases and len(parts) > 1:
+            advice = f"raise --max_input=split:{policy.size}"
+            if policy.full:
+                advice = f"shorten it (the model has positions for {policy.size} and the end)"
             raise InputError(
                 f"line {line} would be translated in {len(parts)} pieces, and which of them wants "
-                f"its required phrases is not known: raise --max_input=split:{policy.size}, or "
-                "split it by hand"
+                f"its required phrases is not known: {advice}, or split it by hand"
             )
         for part, (gap, text) in enumerate(parts):
             ids = ids if text is sentence else _encode(text, vocabulary.source)
@@ -164,17 +172,17 @@ def _phrases(
             "required phrases (--require, --require_file) are for --method=beam with --groups=1: "
             "no other search finds its way to them"
         )
-    phrases = []
-    for text in dict.fromkeys(texts):
+    phrases = {}  # by their ids: several texts may be spelled alike
+    for text in texts:
         ids = spelled(f"line {line}: the required phrase", text, tokenizer)
         _allow(f"line {line}: {text!r} is required", ids, tokenizer, options)
-        phrases.append(ids)
-    return phrases
+        phrases[tuple(ids)] = ids
+    return [*phrases.values()]
 
 
 def _prefix(line: int, text: str, tokenizer: Tokenizer, options: SearchOptions) -> list[int]:
     # A space belongs to the word after it: alone at the end, no word could follow it.
-    text = text.rstrip()
+    text = text.strip()
     ids = spelled(f"line {line}: the prefix", text, tokenizer) if text else []
     _allow(f"line {line}: {text!r} is the prefix", ids, tokenizer, options)
     return ids
@@ -200,8 +208,11 @@ def _holds(ids: list[int], phrase: Sequence[int]) -> bool:
 
 
 def spelled(what: str, text: str, tokenizer: Tokenizer) -> list[int]:
-    """The ids that spell `text`, as after a space; raises InputError, naming it, if none do."""
-    ids = _encode(text, tokenizer) if text.strip() else []
+    """The ids that spell `text`, as after a space, without the blanks around it.
+
+    Raises InputError, naming it, if none do.
+    """
+    ids = _encode(text.strip(), tokenizer) if text.strip() else []
     if UNK in ids or not ids:
         raise InputError(
             f"{what} {text!r} cannot be spelled by the vocabulary: leave it out, or write it in "

@@ -32,9 +32,10 @@ def main() -> None:
     translator = decoding.make_translator(trained)
     src = [*vocabulary.source.encode([TEXT.value])[0], EOS]
     if len(src) - 1 > translator.policy.size:
+        advice = "" if translator.policy.full else ", or raise --max_input"
         raise InputError(
             f"--text has {len(src) - 1} tokens, more than the {translator.policy.size} that are "
-            "translated at once: shorten it, or raise --max_input"
+            f"translated at once: shorten it{advice}"
         )
     ((best, *_),) = translator.hypotheses([TEXT.value])
     tgt_in = [BOS, *best.tokens[:-1]]

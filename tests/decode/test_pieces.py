@@ -22,14 +22,16 @@ class Poor(Tokenizer):
         return [[UNK] if "x" in text else super(Poor, self).encode([text])[0] for text in sentences]
 
 
-def pieces(vocabulary, sentences, prefixes=None, required=None, policy="split:256", **options):
+def pieces(
+    vocabulary, sentences, prefixes=None, required=None, policy="split:256", most=None, **options
+):
     return list(
         cut(
             sentences,
             prefixes or [""] * len(sentences),
             required or [[]] * len(sentences),
             vocabulary=vocabulary,
-            policy=InputPolicy(policy),
+            policy=InputPolicy(policy, most),
             options=SearchOptions(**options),
             longest=None,
         )
@@ -39,7 +41,7 @@ def pieces(vocabulary, sentences, prefixes=None, required=None, policy="split:25
 def test_a_request_holds_every_piece_and_what_is_asked_of_it(vocabulary):
     sentences = ["a book", "", "it rains", "the teacher reads a book " * 12]
     encode = lambda text: vocabulary.target.encode([text])[0]  # noqa: E731
-    required = [["green"], [], ["monday", "a book", "monday"], []]
+    required = [["green"], [], ["monday", "a book", "monday", " a book", "a book "], []]
     there = pieces(vocabulary, sentences, ["", "", "the", "on"], required, "split:16")
     assert [piece.owner for piece in there[:3]] == [0, 2, 3] and len(there) > 4
     assert [piece.prefix for piece in there[:4]] == [[], encode("the"), encode("on"), []]
@@ -78,6 +80,7 @@ def test_a_ban_of_punctuation_is_of_it_after_words_too():
     tokenizer = Tokenizer.learn(["a cat, a dog, and a bird."] * 9, 290)
     spell = lambda text: spellings("--ban:", text, tokenizer)  # noqa: E731
     (word,) = spell("cat")
+    assert spell(" cat ") == [word]
     assert word == tokenizer.encode(["cat"])[0]
     alone, after = spell(",")
     assert alone == tokenizer.encode([","])[0]
@@ -101,8 +104,17 @@ def test_equal_sentences_get_equal_seeds_whatever_blanks_surround_them(vocabular
         (dict(required=[[" ", "a"], []]), "the required phrase ' ' cannot be spelled"),
         (dict(min_length=60), "line 1: --min_length=60 is more than its limit, 5[0-9]: lower"),
         (dict(policy="split:00"), "--max_input=split:00 is not"),
+        (dict(policy="split"), "--max_input=split is not split:TOKENS or refuse:TOKENS"),
+        (dict(policy="refuse:"), "--max_input=refuse: is not"),
         (dict(prefixes=["", "x"]), "line 2: the prefix 'x' cannot be spelled"),
-        (dict(required=[[], ["a"]], policy="split:9"), "line 2 would be translated in"),
+        (
+            dict(required=[[], ["a"]], policy="split:9", most=30),
+            "line 2 would be translated in .* is not known: raise --max_input=split:9, or split",
+        ),
+        (
+            dict(required=[[], ["a"]], most=9),
+            r"is not known: shorten it \(the model has positions for 9 and the end\), or split",
+        ),
         (
             dict(required=[[], ["a"]], method="greedy"),
             r"required phrases \(--require, --require_file\) are for --method=beam",
@@ -125,6 +137,10 @@ def test_equal_sentences_get_equal_seeds_whatever_blanks_surround_them(vocabular
             "line 1: 'a book a book' is required, but it repeats",
         ),
         (dict(policy="refuse:1"), r"line 1 has \d tokens, more than --max_input=refuse:1"),
+        (
+            dict(policy="refuse:20", most=9),
+            r"line 2 has \d+ tokens, more than the 9 that the model has positions for",
+        ),
         (dict(policy="split:1"), "line 1: --max_input is too small for the single character"),
         (dict(policy="split:no"), "--max_input=split:no is not"),
     ],
