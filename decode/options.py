@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+from data.batch import EOS
+
 METHODS = ("beam", "greedy", "sample", "mbr")
 PENALTIES = ("gnmt", "average", "none")
 STOPPING = ("first", "bounded", "never")
@@ -129,6 +131,20 @@ class SearchOptions:
             raise InputError(f"--patience is for --stopping=first, not {self.stopping}")
         if self.penalty == "none" and "alpha" in given and self.alpha:
             raise InputError(f"--alpha={self.alpha} has no meaning with --penalty=none")
+
+    def check_vocabulary(self, size: int) -> None:
+        """Raises InputError where a vocabulary of that `size` has not what is wanted."""
+        for name, least in ("beam_size", 1), ("top_k", 0):
+            if getattr(self, name) > size:
+                raise InputError(
+                    f"--{name}={getattr(self, name)} must be from {least} to the vocabulary's "
+                    f"size, {size}"
+                )
+        for ids in self.banned:
+            if not all(0 <= token < size for token in ids):
+                raise InputError(f"--ban: ids {list(ids)} must be from 0 to {size - 1}")
+            if tuple(ids) == (EOS,):
+                raise InputError(f"--ban: id {EOS} alone is every output's end: leave it out")
 
     @property
     def width(self) -> int:

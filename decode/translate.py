@@ -92,11 +92,7 @@ class Translator:
         if precision not in PRECISIONS:
             raise InputError(f"--precision={precision} is not one of: {', '.join(PRECISIONS)}")
         self.options = options = options or SearchOptions()
-        if options.beam_size > model.config.target_vocab:
-            raise InputError(
-                f"--beam_size={options.beam_size} must be from 1 to the vocabulary's size, "
-                f"{model.config.target_vocab}"
-            )
+        options.check_vocabulary(model.config.target_vocab)
         models = [(model, params), *others]
         sizes = sorted({(m.config.vocab_size, m.config.target_vocab) for m, _ in models})
         if len(sizes) > 1:

@@ -237,6 +237,10 @@ def test_what_stands_for_no_text_cannot_be_chosen(params):
         ({"method": "bem"}, "not one of: beam, greedy, sample, mbr"),
         ({"beam_size": 0}, "--beam_size=0"),
         ({"beam_size": 301}, "--beam_size=301"),
+        ({"top_k": 301, "method": "sample"}, "--top_k=301 must be from 0 to .* size, 300"),
+        ({"banned": ((5, 6), (5, 300))}, r"--ban: ids \[5, 300\] must be from 0 to 299"),
+        ({"banned": ((-1,),)}, r"--ban: ids \[-1\] must be from 0 to 299"),
+        ({"banned": ((5, EOS), (EOS,))}, f"--ban: id {EOS} alone is every output's end"),
         ({"max_input": "cut:3"}, "--max_input=cut:3"),
     ],
 )
