@@ -51,8 +51,10 @@ BAN = flags.DEFINE_multi_string(
 N_BEST = flags.DEFINE_integer(
     "n_best", None, "Hypotheses a sentence, for --format=jsonl; default: 1."
 )
+METHOD = flags.DEFINE_enum("method", None, METHODS, "How to search; default: beam.")
+SAMPLES = flags.DEFINE_integer("samples", None, "How many to draw with --method=sample or mbr.")
 SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's or the default
-    flags.DEFINE_enum("method", None, METHODS, "How to search; default: beam."),
+    METHOD,
     flags.DEFINE_integer("beam_size", None, "Beam width; default: the run's, 4."),
     flags.DEFINE_enum(
         "penalty",
@@ -76,7 +78,7 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
     flags.DEFINE_float(
         "diversity", None, "What a token costs that an earlier group took; default: 0.5."
     ),  # fmt: skip
-    flags.DEFINE_integer("samples", None, "How many to draw with --method=sample or mbr."),
+    SAMPLES,
     flags.DEFINE_float("temperature", None, "Of sampling: under 1 sharper, over 1 flatter."),
     flags.DEFINE_integer("top_k", None, "Sample from the K likeliest tokens only; 0: from all."),
     flags.DEFINE_float("top_p", None, "Sample from the likeliest tokens of this total only."),

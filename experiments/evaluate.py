@@ -30,6 +30,12 @@ def main() -> None:
         raise ConfigError("give either --split=test, or both --source=FILE and --reference=FILE")
     if (decoding.N_BEST.value or 1) > 1:
         raise ConfigError("--n_best has no meaning here: only the best translation is scored")
+    samples = decoding.SAMPLES.value or 1
+    if decoding.METHOD.value == "sample" and samples > 1:
+        raise ConfigError(
+            f"--samples={samples} has no meaning here with --method=sample: only one translation "
+            "is scored: use --method=mbr, or --samples=1"
+        )
     names = loading.CHECKPOINT.value.split(",")
     trained = loading.load(names[0])
     experiment = trained.experiment

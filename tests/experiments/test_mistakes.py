@@ -107,6 +107,8 @@ def test_mistakes_with_a_trained_run_end_in_one_line(run, tmp_path):
     for flag, message in bad.items():
         assert message in refused("translate", here, flag, stdin="a\n")
     assert "--n_best has no meaning here" in refused("evaluate", here, "--split=test", "--n_best=2")
+    five = "--split=test", "--method=sample", "--samples=5"
+    assert "use --method=mbr, or --samples=1" in refused("evaluate", here, *five)
     assert "--max_input=split:²" in refused("translate", here, "--max_input=split:²", stdin="a\n")
     assert "no checkpoint '²'; choose best" in refused(
         "translate", here, "--checkpoint=²", stdin="a\n"
