@@ -5,9 +5,12 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 
+from decode.options import SearchOptions
+from experiments import decoding
 from tests.experiments.commands import ROOT, heed, refused
 
 
@@ -53,6 +56,12 @@ def test_lines_out_are_lines_in(run, tmp_path):
     assert greedy == narrow
 
 
+def test_every_option_of_a_search_has_a_flag():
+    flags = {flag.name: flag.default for flag in decoding.SEARCH}
+    assert set(flags) == {field.name for field in fields(SearchOptions)} - {"banned"}
+    assert set(flags.values()) == {None}
+
+
 def test_options_reach_the_search(run, tmp_path):
     """Each changes what is printed; together they are taken as well."""
     workdir, *_ = run
@@ -63,18 +72,21 @@ def test_options_reach_the_search(run, tmp_path):
         assert code == 0, err
         return out, err
 
-    drawn = "--method=sample", "--temperature=3"
+    drawn = "--method=sample", "--temperature=3", "--top_k=50", "--top_p=0.99", "--max_length=5"
     seeds = [translated(*drawn, f"--seed={seed}")[0] for seed in (1, 2, 1)]
     assert seeds[0] == seeds[2] != seeds[1]
     free, _ = translated("--format=jsonl")
     assert "Hund" in free
     args = "--ban=Hund", "--ban=rot", f"--ensemble={workdir}:15", "--precision=int8", "--stream"
     args += "--format=jsonl", "--n_best=2", "--penalty=none"
+    args += "--groups=2", "--stopping=never", "--no_repeat_ngrams=1", "--max_ratio=1"
     mixed, err = translated(*args)
     found = [json.loads(line) for line in mixed.splitlines()]
     assert all("Hund" not in f["text"] and "rot" not in f["text"] for f in found)
     for f in found:  # a float's shortest form, and no division by a length
         np.testing.assert_allclose(f["score"], sum(f["token_scores"]), atol=1e-4)
+        for tokens in (each["tokens"] for each in f["n_best"]):
+            assert len(set(tokens)) == len(tokens) <= len(f["source"])
     told = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
     assert {t["line"] for t in told} == {1, 2, 3} and {t["piece"] for t in told} == {0}
     assert {t["line"]: t["text"] for t in told if t["done"]} == {
