@@ -17,11 +17,11 @@ from decode.loop import (
     Search,
     StepFn,
     Watch,
+    all_room,
     choices,
     gains,
     run,
     take,
-    whole,
 )
 from decode.scoring import Normalise
 from decode.stopping import Stopping
@@ -51,7 +51,7 @@ def beam_search(
     **options,
 ) -> Hypotheses:
     """The best outputs under `step`: `beam`, run to the end from `cache`."""
-    ops = ops or whole(max_length)
+    ops = ops or all_room(max_length)
     search = beam(step, start, limits, max_length=max_length, reorder=ops.reorder, **options)
     return search.found(run(search, cache, ops))
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from decode.beam import beam, best_continuations, best_of
-from decode.loop import CacheOps, Hypotheses, Search, StepFn, Watch, run, whole
+from decode.loop import CacheOps, Hypotheses, Search, StepFn, Watch, all_room, run
 from decode.transforms import Transform
 
 
@@ -26,7 +26,7 @@ def diverse_beam_search(
     **options,
 ) -> Hypotheses:
     """The best outputs of several groups: `diverse_beam`, run to the end from `cache`."""
-    ops = ops or whole(max_length)
+    ops = ops or all_room(max_length)
     options |= dict(max_length=max_length, reorder=ops.reorder)
     search = diverse_beam(step, start, limits, **options)
     return search.found(run(search, cache, ops))
@@ -58,14 +58,14 @@ def diverse_beam(
     """
     (batch,), each = start.shape, beam_size // groups
 
-    def joined(tree):  # [B*G,W/G,...] -> [B,W,...]
+    def together(tree):  # [B*G,W/G,...] -> [B,W,...]
         return jax.tree.map(lambda x: x.reshape(batch, beam_size, *x.shape[2:]), tree)
 
     def apart(tree):
         return jax.tree.map(lambda x: x.reshape(batch * groups, each, *x.shape[2:]), tree)
 
     def grouped_step(tokens, cache, index):
-        found, cache = step(joined(tokens), cache, index)
+        found, cache = step(together(tokens), cache, index)
         return apart(found), cache
 
     def grouped_reorder(cache, parents):
@@ -74,7 +74,7 @@ def diverse_beam(
         return reorder(cache, parents.reshape(batch, beam_size))
 
     def grouped_transform(log_probs, tokens, index):
-        return apart(transform(joined(log_probs), joined(tokens), index))
+        return apart(transform(together(log_probs), together(tokens), index))
 
     def choose(scores, log_probs, tokens, index):
         scores = scores.reshape(batch, groups, each)
@@ -108,7 +108,7 @@ def diverse_beam(
         return search.going(state).reshape(batch, groups).any(1)
 
     def best(state) -> Hypotheses:
-        found = joined(search.found(state))
+        found = together(search.found(state))
         same = (found.tokens[:, :, None] == found.tokens[:, None]).all(-1)
         # What is not there is all zeros, and so may EOS alone be.
         same &= found.lengths[:, :, None] == found.lengths[:, None]

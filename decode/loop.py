@@ -33,7 +33,7 @@ Watch = Callable[[Array, Array, Array], None]
 
 
 class Hypotheses(NamedTuple):
-    """Finished outputs of each sentence, best first."""
+    """Finished outputs of each sentence, best first; samples as they were drawn."""
 
     tokens: Array  # [B,W,L] int32, ending in EOS, zeros after it
     scores: Array  # [B,W] float32: normalised log-probability; -inf where there is none
@@ -57,7 +57,7 @@ class CacheOps(NamedTuple):
     joined: Callable[[object], object] = lambda cache: cache
 
 
-def whole(max_length: int) -> CacheOps:
+def all_room(max_length: int) -> CacheOps:
     """A cache that has all its room from the start, in arrays that begin with [B,W]."""
     reorder = lambda cache, rows: jax.tree.map(lambda leaf: take(leaf, rows), cache)  # noqa: E731
     return CacheOps(reorder, lambda cache, length: cache, (max_length,))
@@ -79,12 +79,12 @@ class Search(NamedTuple):
 Count = Callable[[Array], Array]  # [] -> []
 
 
-def own(count: Array) -> Array:
+def alone(count: Array) -> Array:
     """How many sentences go on, where a device goes by its own."""
     return count
 
 
-def run(search: Search, cache: object, ops: CacheOps, few: int = 0, most: Count = own):
+def run(search: Search, cache: object, ops: CacheOps, few: int = 0, most: Count = alone):
     """The state of a `search` begun with `cache` once no more than `few` sentences go on."""
     state = search.begin(cache)
     for end in ops.stages:
@@ -101,7 +101,7 @@ def run_in_two(
     cache: object,
     ops: CacheOps,
     few: int,
-    most: Count = own,
+    most: Count = alone,
 ) -> Hypotheses:
     """A search of `rows`, arrays that begin with B; the last `few` sentences go on by themselves.
 
@@ -137,8 +137,8 @@ def _choose(tree, order: Array, batch: int):
         if not leaf.ndim:
             return leaf
         each = leaf.shape[0] // batch
-        own = leaf.reshape(batch, each, *leaf.shape[1:])[order]
-        return own.reshape(len(order) * each, *leaf.shape[1:])
+        chosen = leaf.reshape(batch, each, *leaf.shape[1:])[order]
+        return chosen.reshape(len(order) * each, *leaf.shape[1:])
 
     return jax.tree.map(some, tree)
 

@@ -15,7 +15,7 @@ from jax import Array
 
 from decode.beam import Choose
 from decode.loop import take
-from decode.transforms import Transform
+from decode.transforms import Transform, beams_of
 
 NOTHING = -1  # stands where no token does
 
@@ -48,8 +48,7 @@ def required(phrases: Phrases, limits: Array, eos: int, then: Transform) -> Tran
         room = jnp.maximum(limits - index - 2, 0)[:, None]  # behind the next token, but for EOS
         own = phrases.each(tokens.shape[1])
         helps = (_lacking(phrases, done, latest, own) <= room[..., None]) & (own != NOTHING)
-        rows = jnp.arange(own.shape[0])[:, None, None], jnp.arange(own.shape[1])[None, :, None]
-        helps = jnp.zeros(log_probs.shape, bool).at[*rows, own].max(helps)
+        helps = jnp.zeros(log_probs.shape, bool).at[*beams_of(own), own].max(helps)
         forced = jnp.where(helps, log_probs, -jnp.inf)
         steered = jnp.where((whole > room)[..., None], forced, then(log_probs, tokens, index))
         return steered.at[..., eos].set(jnp.where(whole > 0, -jnp.inf, steered[..., eos]))

@@ -14,10 +14,10 @@ from decode.loop import (
     Search,
     StepFn,
     Watch,
+    all_room,
     choices,
     gains,
     run,
-    whole,
 )
 from decode.scoring import Normalise
 from decode.transforms import Transform
@@ -48,7 +48,7 @@ def sample(
 ) -> Hypotheses:
     """Outputs drawn from `step`: `samples`, run to the end from `cache`."""
     search = samples(step, start, limits, max_length=max_length, **options)
-    return search.found(run(search, cache, ops or whole(max_length)))
+    return search.found(run(search, cache, ops or all_room(max_length)))
 
 
 def samples(
@@ -66,8 +66,8 @@ def samples(
 ) -> Search:
     """The search for W = `width` independent outputs of each of B sentences, in their order.
 
-    `pick` chooses every token from the transformed log-probabilities. Other arguments and the
-    result as in `beam_search`.
+    `pick` chooses every token from the transformed log-probabilities. Other arguments are those of
+    `decode.beam.beam`, and so is the result, but that outputs stay in the order of their streams.
     """
     (batch,) = start.shape
     own = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), (batch, width))
@@ -101,11 +101,11 @@ def samples(
             cache=cache,
         )
 
-    def drawn(s: _State) -> Hypotheses:
+    def found(s: _State) -> Hypotheses:
         scores = normalise(s.token_scores.sum(-1), s.lengths)
         return Hypotheses(s.tokens, scores, s.lengths, s.token_scores)
 
-    return Search(begin, grow, lambda s: ~s.ended.all(1), drawn)
+    return Search(begin, grow, lambda s: ~s.ended.all(1), found)
 
 
 def likeliest(log_probs: Array, index: Array) -> Array:

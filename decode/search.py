@@ -13,7 +13,7 @@ from decode import choose, forward, pool, scoring, stopping, transforms
 from decode.batching import sizes
 from decode.beam import beam
 from decode.diverse import diverse_beam
-from decode.loop import CacheOps, Count, Hypotheses, Next, Search, StepFn, own, run_in_two, take
+from decode.loop import CacheOps, Count, Hypotheses, Next, Search, StepFn, alone, run_in_two, take
 from decode.options import SearchOptions
 from decode.pieces import Request
 from decode.required import Phrases, allocate, required
@@ -114,7 +114,7 @@ def search(
     options: SearchOptions,
     max_length: int,
     watch: Callable[[Array, Array, Array, Array], None] | None = None,
-    most: Count = own,
+    most: Count = alone,
 ) -> Hypotheses:
     """What is `asked` for B sentences -> Hypotheses [B,W,...]; pure, to be jitted.
 
@@ -198,12 +198,12 @@ def _normalise(o: SearchOptions) -> scoring.Normalise:
     return (scoring.average if o.penalty == "average" else scoring.gnmt)(alpha)
 
 
-def _sizes(tokens: Array) -> Array:
+def _lengths(tokens: Array) -> Array:
     return jnp.sum(tokens != PAD, axis=-1, dtype=jnp.int32)
 
 
 def _phrases(asked: Request) -> Phrases:
-    return Phrases(asked.phrases, _sizes(asked.phrases))
+    return Phrases(asked.phrases, _lengths(asked.phrases))
 
 
 def _transform(o: SearchOptions, asked: Request) -> transforms.Transform | None:
@@ -223,7 +223,7 @@ def _transform(o: SearchOptions, asked: Request) -> transforms.Transform | None:
     if phrases.sizes.shape[1]:
         steered = required(phrases, asked.limits, EOS, steered)
     if prefix.shape[1]:
-        return t.forced_prefix(prefix, _sizes(prefix), steered)
+        return t.forced_prefix(prefix, _lengths(prefix), steered)
     return steered if wanted or phrases.sizes.shape[1] else None
 
 

@@ -65,8 +65,7 @@ def no_repeat_ngrams(size: int) -> Transform:
     """No `size` tokens in a row occur twice in an output (Paulus et al. 2018)."""
 
     def apply(log_probs, tokens, index):
-        batch, width, length = tokens.shape
-        context = size - 1
+        context, length = size - 1, tokens.shape[2]
         if context >= length:
             return log_probs
         latest = jax.lax.dynamic_slice_in_dim(
@@ -77,8 +76,7 @@ def no_repeat_ngrams(size: int) -> Transform:
         # A window counts if it and the token after it lie within what has been written.
         seen = (windows == latest[:, :, None]).all(-1) & (starts + context < index)[None, None]
         after = tokens[..., context:]
-        rows = jnp.arange(batch)[:, None, None], jnp.arange(width)[None, :, None]
-        hits = jnp.zeros(log_probs.shape, bool).at[*rows, after].max(seen)
+        hits = jnp.zeros(log_probs.shape, bool).at[*beams_of(tokens), after].max(seen)
         return jnp.where(hits, -jnp.inf, log_probs)
 
     return apply
@@ -88,12 +86,10 @@ def repetition_penalty(penalty: float) -> Transform:
     """Log-probabilities of tokens already there times `penalty` (Keskar et al. 2019; 1: none)."""
 
     def apply(log_probs, tokens, index):
-        batch, width, length = tokens.shape
         written = jnp.broadcast_to(
-            (jnp.arange(length, dtype=jnp.int32) < index)[None, None], tokens.shape
+            (jnp.arange(tokens.shape[2], dtype=jnp.int32) < index)[None, None], tokens.shape
         )
-        rows = jnp.arange(batch)[:, None, None], jnp.arange(width)[None, :, None]
-        seen = jnp.zeros(log_probs.shape, bool).at[*rows, tokens].max(written)
+        seen = jnp.zeros(log_probs.shape, bool).at[*beams_of(tokens), tokens].max(written)
         return jnp.where(seen, log_probs * penalty, log_probs)
 
     return apply
@@ -148,3 +144,9 @@ def _only(log_probs: Array, places: Array, kept: Array) -> Array:
 
 def _ids(log_probs: Array) -> Array:
     return jnp.arange(log_probs.shape[-1], dtype=jnp.int32)[None, None]
+
+
+def beams_of(x: Array) -> tuple[Array, Array]:
+    """Indices [B,1,1] and [1,W,1]: with places [B,W,R] they reach into each beam of x [B,W,...]."""
+    batch, width = x.shape[:2]
+    return jnp.arange(batch)[:, None, None], jnp.arange(width)[None, :, None]

@@ -14,7 +14,7 @@ from data.batch import EOS
 from data.tokenizer import Vocabulary
 from decode import compile, split
 from decode.batching import batches
-from decode.loop import Hypotheses, own
+from decode.loop import Hypotheses, alone
 from decode.mbr import expected_utilities
 from decode.options import InputError, NothingFoundError, SearchOptions
 from decode.pieces import InputPolicy, Piece, Request, Room, cut, request, room
@@ -268,7 +268,7 @@ def _sharded_search(configs, weights, asked: Request, *, mesh, options, watch, m
         options=options,
         max_length=max_length,
         watch=watch and partial(jax.debug.callback, watch),
-        most=split.most if split.parts(mesh) > 1 else own,
+        most=split.most if split.parts(mesh) > 1 else alone,
     )
     return jax.shard_map(
         shard,

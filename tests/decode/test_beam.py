@@ -203,7 +203,7 @@ def test_bounded_finds_what_never_finds_and_sooner_is_no_better(seed, normalise)
 def test_bounded_stops_as_soon_as_no_live_one_can_enter(alpha):
     batch, vocab, length, width = 6, 4, 5, 2
     log_prob, step = language(3, batch, vocab, length, lean=1.0)
-    limits, ops, worth, ends = [5, 5, 5, 5, 4, 4], loop.whole(length), wu(alpha), set()
+    limits, ops, worth, ends = [5, 5, 5, 5, 4, 4], loop.all_room(length), wu(alpha), set()
 
     @jax.jit
     def steps(limits):

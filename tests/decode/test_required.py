@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from decode import transforms
 from decode.beam import beam, beam_search
-from decode.loop import whole
+from decode.loop import all_room
 from decode.required import Phrases, allocate, required
 from decode.scoring import gnmt
 from decode.stopping import first, never
@@ -135,7 +135,7 @@ def test_who_watches_sees_the_likeliest_whatever_bank_it_is_in():
     seen, others = [], 0
     wanted, limits = phrases_of([[(1, 2)], [(3, 3)], []]), jnp.array([5, 5, 5], jnp.int32)
     watch = lambda tokens, length, on: seen.append(np.asarray(tokens))  # noqa: E731
-    how = dict(reorder=whole(LENGTH).reorder, watch=watch) | options(wanted, limits, 4)
+    how = dict(reorder=all_room(LENGTH).reorder, watch=watch) | options(wanted, limits, 4)
     found = beam(STEP, jnp.ones(3, jnp.int32), limits, **how)
     state = found.begin(jnp.zeros((3, 4), jnp.int32))
     for _ in range(LENGTH - 1):
