@@ -66,12 +66,14 @@ SEARCHES = {
 
 
 @pytest.fixture(scope="module")
-def translators(params, vocabulary):
+def translators(vocabulary):
+    params = parameters(CONFIG, scale=2.0)  # larger ones make much of a rounding
+
     @cache
     def make(search, devices):
         options = SEARCHES[search] | dict(max_length=20)  # two stages of the cache
         if search == "ensemble":
-            options |= dict(others=[(Transformer(OTHER), parameters(OTHER))])
+            options |= dict(others=[(Transformer(OTHER), parameters(OTHER, scale=2.0))])
         mesh = make_mesh(devices=jax.devices()[:devices])
         return translator(params, vocabulary, mesh=mesh, tokens_per_batch=512, **options)
 
