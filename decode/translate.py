@@ -132,14 +132,15 @@ class Translator:
 
     def with_params(self, params) -> "Translator":
         """The same translator for other parameters of the same shapes; compiles nothing anew."""
-        other = copy.copy(self)
-        other.weights = (self._packs[0](params), *self.weights[1:])
-        return other
+        return self._with_first(self._packs[0](params))
 
     def emptied(self) -> "Translator":
         """What is left without the first model's weights: all that was compiled, and no memory."""
+        return self._with_first(None)
+
+    def _with_first(self, weights) -> "Translator":
         other = copy.copy(self)
-        other.weights = (None, *self.weights[1:])
+        other.weights = (weights, *self.weights[1:])
         return other
 
     def translate(
