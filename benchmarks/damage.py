@@ -59,7 +59,7 @@ def restored(checkpoints: Path, run: Path) -> tuple[int, list[str]]:
         return int(state.step), told
 
 
-def arrays(checkpoints: Path, step: int, run: Path, mesh: Sequence[int] = (1, 1, 1)) -> list:
+def arrays(checkpoints: Path, step: int | str, run: Path, mesh: Sequence[int] = (1, 1, 1)) -> list:
     """All of a checkpoint's arrays, restored on a mesh of these sizes."""
     import jax
     import numpy as np

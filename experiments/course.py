@@ -1,7 +1,7 @@
 """The course of a training: from its last checkpoint to its end, and back where it diverges."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 
 import jax
@@ -14,7 +14,7 @@ from experiments.looks import Looks
 from experiments.training import Training
 from model.sharding import assemble, batch_shards, own_parts
 from train.account import IN_FLIGHT
-from train.checkpoint import Checkpoints, DamagedError
+from train.checkpoint import Checkpoints
 from train.health import DivergedError, Health
 from train.loop import Summary, fit
 from train.metrics import MetricsWriter, read_metrics
@@ -119,9 +119,7 @@ def _last(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
     """The state to begin or to go on with, and what its checkpoint was saved with."""
     if not firsts(checkpoints.steps()):
         return _first(t), {}
-    state, meta, damaged = checkpoints.restore_newest(t.abstract_state())
-    for line in damaged:
-        note(f"warning: {line}")
+    state, meta = _newest(t, checkpoints)
     folders.check_vocabulary(t.workdir, t.vocabulary, meta)
     folders.check_text(t.workdir, t.text.digest, meta)
     note(f"going on from step {int(state.step)}")
@@ -134,25 +132,25 @@ def _before(
     """The newest whole state from before step `since` that was not yet `tried`; later ones go.
 
     Where all were tried it is the oldest again, in one more order of the data, and where there is
-    none the run's beginning. Raises CheckpointError where none is whole.
+    none the run's beginning. Raises DamagedError where none is whole.
     """
     checkpoints.wait()
     there = [step for step in firsts(checkpoints.steps()) if step < since]
-    untried = [step for step in reversed(there) if step not in tried]
-    step, state, meta = 0, None, {}
-    for step in untried or there[:1]:
-        try:
-            state, meta = checkpoints.restore(step, t.abstract_state()), checkpoints.meta(step)
-            break
-        except DamagedError as error:
-            damaged = error
-            note(f"warning: {error}")
-    else:
-        if there:
-            raise damaged
-        state = _first(t)
+    untried = [step for step in there if step not in tried]
+    state, meta = _newest(t, checkpoints, untried or there[:1]) if there else (_first(t), {})
+    step = int(state.step)
     tried.add(step)
     checkpoints.drop_after(step)
+    return state, meta
+
+
+def _newest(
+    t: Training, checkpoints: Checkpoints, among: Sequence[int] | None = None
+) -> tuple[TrainState, dict]:
+    """The newest whole state, and what it was saved with; tells what is wrong with newer ones."""
+    state, meta, damaged = checkpoints.restore_newest(t.abstract_state(), among)
+    for line in damaged:
+        note(f"warning: {line}")
     return state, meta
 
 

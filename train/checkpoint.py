@@ -10,7 +10,7 @@ import gc
 import itertools
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -81,28 +81,29 @@ class Checkpoints:
         rest = loaded.pop("rest")
         return abstract_state._replace(**rest, **loaded)
 
-    def restore_newest(self, abstract_state: TrainState) -> tuple[TrainState, dict, list[str]]:
+    def restore_newest(
+        self, abstract_state: TrainState, among: Sequence[int] | None = None
+    ) -> tuple[TrainState, dict, list[str]]:
         """The newest whole state, its `meta`, and what is wrong with any newer one, a line each.
 
-        Raises CheckpointError where none is whole.
+        Of `among` these steps, if they are given. Raises DamagedError where none is whole, and
+        CheckpointError where there is none.
         """
         unlisted = [str(each) for each in self._unlisted()]
         steps, unlisted = firsts([self.steps(), unlisted])
         damaged = [
             f"{each} has unreadable metrics; the next save sets it aside" for each in unlisted
         ]
-        for step in reversed(steps):
+        for step in sorted(steps if among is None else among, reverse=True):
             if str(self.folder / str(step)) in unlisted:
                 continue
             try:
                 return self.restore(step, abstract_state), self.meta(step), damaged
             except DamagedError as error:
                 damaged.append(str(error))
-        raise CheckpointError(
-            f"{self.folder}: no checkpoint is whole: {'; '.join(damaged)}"
-            if damaged
-            else f"{self.folder}: no checkpoints"
-        )
+        if not damaged:
+            raise CheckpointError(f"{self.folder}: no checkpoints")
+        raise DamagedError(f"{self.folder}: no checkpoint is whole: {'; '.join(damaged)}")
 
     def restore_params(self, which: Which, abstract_params: Any) -> Any:
         """Weights for decoding: a checkpoint's, or the mean of several (train/choice.py)."""

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.damage import arrays, events
 from experiments import course, training, workdir
 from experiments.run import train
 from tests.experiments.commands import (
@@ -22,24 +23,17 @@ from tests.experiments.commands import (
     small_experiment,
     train_args,
 )
-from tests.experiments.saved import saved
 from train.checkpoint import DamagedError
 from train.health import DivergedError
 from train.loss import Metrics
 from train.metrics import MetricsWriter, read_metrics
 
-TIMED = {"seconds", "tokens_per_second"}
-
-
-def told(folder):
-    """The events without what the clock says."""
-    return [{k: v for k, v in e.items() if k not in TIMED} for e in read_metrics(folder)]
-
 
 def same(left, right):
-    assert told(left) == told(right)
-    assert len(saved(left)) > 50
-    for x, y in zip(saved(left), saved(right), strict=True):
+    assert events(left) == events(right)
+    last = [arrays(folder / "checkpoints", "last", folder) for folder in (left, right)]
+    assert len(last[0]) > 50
+    for x, y in zip(*last, strict=True):
         np.testing.assert_array_equal(x, y)
 
 
@@ -184,9 +178,9 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
     monkeypatch.setattr(training, "compile_train_step", diverging)
     result = train(small_experiment(text, max_skipped=5, rewinds=1), tmp_path / "run")
     assert result["step"] == 30 and calls.count(15) == 2
-    events = told(tmp_path / "run")
-    assert {"step": 15, "split": "rewind", "rewinds": 1} in events
-    assert [e["step"] for e in events if e["split"] == "train"] == [5, 10, 15, 20, 25, 30]
+    told = events(tmp_path / "run")
+    assert {"step": 15, "split": "rewind", "rewinds": 1} in told
+    assert [e["step"] for e in told if e["split"] == "train"] == [5, 10, 15, 20, 25, 30]
     (start, plan), (again, other) = plans
     assert (start, again) == (0, 15)
     epoch = range(2 * plan.batches_per_epoch, 3 * plan.batches_per_epoch)
@@ -211,13 +205,10 @@ class There:
     def steps(self):
         return self.there
 
-    def restore(self, step, _abstract):
-        if step in self.damaged:
-            raise DamagedError(f"step {step} is damaged")
-        return f"state {step}"
-
-    def meta(self, step):
-        return {"step": step}
+    def restore_newest(self, _abstract, among):
+        for step in sorted(set(among) - set(self.damaged), reverse=True):
+            return SimpleNamespace(step=step), {"step": step}, []
+        raise DamagedError(f"{among} are damaged")
 
     def drop_after(self, step):
         self.there = [each for each in self.there if each <= step]
@@ -235,14 +226,14 @@ class There:
     ],
 )
 def test_a_rewind_keeps_what_it_goes_back_to(monkeypatch, steps, damaged, tried, found, left):
-    monkeypatch.setattr(course, "_first", lambda t: "state 0")
+    monkeypatch.setattr(course, "_first", lambda t: SimpleNamespace(step=0))
     t, there = SimpleNamespace(abstract_state=lambda: None), There(steps, damaged)
     if found is None:
         with pytest.raises(DamagedError):
             course._before(t, there, 12, tried)
     else:
         state, meta = course._before(t, there, 12, tried)
-        assert (state, meta) == (f"state {found}", {"step": found} if found else {})
+        assert (state.step, meta) == (found, {"step": found} if found else {})
         assert found in tried
     assert there.steps() == left
 
