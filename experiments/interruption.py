@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from experiments.console import end_at_once
-from train.loop import Interrupted
-from train.together import Agreement
+from train.together import Agreement, Interrupted
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -138,11 +138,21 @@ class Text:
         return (assemble(batch, mesh) for batch in made)
 
 
-def read_text(experiment: Experiment, splits: dict[str, Source], vocabulary) -> Text:
+def read_text(
+    experiment: Experiment,
+    splits: dict[str, Source],
+    vocabulary: Vocabulary,
+    moved: Callable[[], None],
+) -> Text:
     """Tokenise, filter and plan, the same on every mesh. Tells what it left."""
     data = experiment.data
     with bar("tokenising", sum(map(len, splits.values()))) as progress:
-        pairs = {split: tokenize(splits[split], vocabulary, progress) for split in SPLITS}
+
+        def hear(count: int) -> None:
+            progress(count)
+            moved()
+
+        pairs = {split: tokenize(splits[split], vocabulary, hear) for split in SPLITS}
     kept, report = filter_pairs(pairs["train"], data.max_length, data.max_ratio)
     note(str(report))
     for split in SPLITS[1:]:

@@ -30,39 +30,43 @@ from experiments.training import Training
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
 from train.checkpoint import Checkpoints
-from train.loop import Interrupted, total_metrics
+from train.loop import total_metrics
 from train.metrics import MetricsWriter, read_metrics
 from train.optimizer import make_optimizer, make_schedule
 from train.state import abstract_state
 from train.step import compile_eval_step
-from train.together import everywhere, first_alone, firsts, gathered, is_first
+from train.together import Interrupted, everywhere, first_alone, firsts, gathered, is_first
 from train.watchdog import Watchdog
 
 
 def train(experiment: Experiment, workdir: Path, allow_batch_change: bool = False) -> dict:
     """Train (or go on training) in `workdir`; returns what the last line of the command says.
 
-    All settings and all input are read and checked before anything is written, settings first.
+    All settings and all input are read and checked before anything of the run is written, settings
+    first. Its folder is taken before that, so that its processes can watch each other while they
+    read; where they do not come to write, it is left as it was.
     """
     begun = time.monotonic()
+    c = experiment.train
     try:
-        with sigterm_ends():
-            return _train(prepare(experiment, workdir, allow_batch_change), begun)
+        with sigterm_ends(), ExitStack() as stack:
+            first_alone(lambda: stack.enter_context(folders.held(workdir)))
+            watchdog = stack.enter_context(Watchdog(workdir, c.lost_seconds, c.stalled_seconds))
+            t = prepare(experiment, workdir, allow_batch_change, watchdog.moved)
+            return _train(t, begun, watchdog)
     except Interrupted as interruption:  # outside of its training: there was nothing to save
         return {"step": None, "params": None, "stopped_by": str(interruption)}
 
 
-def _train(t: Training, begun: float) -> dict:
+def _train(t: Training, begun: float, watchdog: Watchdog) -> dict:
     c, workdir = t.experiment, t.workdir
-    with ExitStack() as stack:
-        first_alone(lambda: _take_folder(t, stack))
-        watchdog = Watchdog(workdir, c.train.lost_seconds, c.train.stalled_seconds)
-        stack.enter_context(watchdog)
-        checkpoints = Checkpoints(workdir / "checkpoints", c.train.keep, c.train.keep_best)
-        stack.enter_context(checkpoints)
+    first_alone(lambda: _write_settings(t))
+    with (
+        Checkpoints(workdir / "checkpoints", c.train.keep, c.train.keep_best) as checkpoints,
+        on_sigterm(c.train.grace_seconds) as interrupted,
+    ):
         params = sum(leaf.size for leaf in jax.tree.leaves(t.abstract_state().params))
         note(f"{params:,} parameters on a mesh of {dict(t.mesh.shape)}{_processes()}")
-        interrupted = stack.enter_context(on_sigterm(c.train.grace_seconds))
         summary = follow(t, checkpoints, begun, watchdog, interrupted)
         tested_from = time.monotonic()
         try:
@@ -77,10 +81,8 @@ def _train(t: Training, begun: float) -> dict:
         return told | {"seconds": round(summary.seconds + time.monotonic() - tested_from, 1)}
 
 
-def _take_folder(t: Training, stack: ExitStack) -> None:
-    """Makes the run's folder its own, until `stack` ends, with what there is to know of the run."""
-    t.workdir.mkdir(parents=True, exist_ok=True)
-    stack.enter_context(folders.lock(t.workdir))
+def _write_settings(t: Training) -> None:
+    """What there is to know of the run; config.json, which makes the folder a run's, comes last."""
     if not (t.workdir / "config.json").exists():
         t.vocabulary.save(t.workdir)
     folders.write_config(t.workdir, t.experiment)
@@ -90,10 +92,16 @@ def _processes() -> str:
     return f" in {jax.process_count()} processes" * (jax.process_count() > 1)
 
 
-def prepare(experiment: Experiment, workdir: Path, allow_batch_change: bool = False) -> Training:
+def prepare(
+    experiment: Experiment,
+    workdir: Path,
+    allow_batch_change: bool = False,
+    moved: Callable[[], None] = lambda: None,
+) -> Training:
     """What the experiment trains with, or goes on training with in `workdir`; writes nothing.
 
-    Raises ConfigError, DataError for settings and input that cannot be, in all processes.
+    `moved` hears of each piece of text that was read. Raises ConfigError, DataError for settings
+    and input that cannot be, in all processes.
     """
 
     def look():
@@ -113,7 +121,7 @@ def prepare(experiment: Experiment, workdir: Path, allow_batch_change: bool = Fa
         model = Transformer(c.model)
         schedule, tx = schedule_and_optimizer(c)
         abstract_state(model, tx, mesh)  # raises where the mesh does not divide the sizes
-        text = read_text(c, splits, vocabulary)
+        text = read_text(c, splits, vocabulary, moved)
         return Training(c, workdir, vocabulary, text, model, tx, schedule, mesh)
 
     t = everywhere(plan)

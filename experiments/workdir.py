@@ -14,7 +14,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,6 +62,28 @@ def write_config(workdir: Path, experiment: Experiment) -> None:
         commit = _commit()
     text = json.dumps({"experiment": asdict(experiment), "commit": commit}, indent=2)
     replace_file(workdir / "config.json", f"{text}\n".encode())
+
+
+@contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """Within it `workdir` is there and locked; where it ends as no run's, it is as it was before.
+
+    Raises ConfigError where it cannot be written to, or is in use.
+    """
+    check_folder(workdir)
+    made = [path for path in (workdir, *workdir.absolute().parents) if not path.exists()]
+    workdir.mkdir(parents=True, exist_ok=True)
+    with lock(workdir):
+        try:
+            yield
+        finally:
+            if not (workdir / "config.json").exists():
+                hosts = workdir / "hosts"
+                for file in (workdir / "lock", workdir / "lock.owner", *hosts.glob("*.json")):
+                    file.unlink(missing_ok=True)
+                for folder in (hosts, *made):
+                    with suppress(OSError):  # where there is something of others in it
+                        folder.rmdir()
 
 
 @contextmanager

@@ -15,21 +15,19 @@ from train.loss import Metrics
 from train.metrics import MetricsWriter
 from train.progress import Progress
 from train.state import TrainState
+from train.together import Interrupted
 
 _ENDS = ("num_steps", "max_minutes", "batches")
-
-
-class Interrupted(Exception):
-    """A hook raises it, with the reason, to break off its look because the run must end now."""
 
 
 class Hook(NamedTuple):
     """Something to do every so many steps, and once more with the last state of a run.
 
     `run(step, state, report)` reads the state but must not keep it: the next update takes its
-    memory. It returns what it measured, or None. `report` holds what the hooks before it measured
-    at this step, and `account`, what a resumed run must know: a checkpoint hook comes last and
-    finds its BLEU.
+    memory. It returns what it measured, or None; it raises Interrupted, with the reason, to break
+    off its look because the run must end now. `report` holds what the hooks before it measured at
+    this step, and `account`, what a resumed run must know: a checkpoint hook comes last and finds
+    its BLEU.
     """
 
     name: str

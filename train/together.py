@@ -21,6 +21,10 @@ class ElsewhereError(RuntimeError):
     """What went wrong in another process, in one line that names it."""
 
 
+class Interrupted(Exception):
+    """What a process does must end now, for this reason, which is no error: SIGTERM, say."""
+
+
 def is_first() -> bool:
     """Whether this process speaks for all: to people, to programs, to the disk."""
     # Asked without starting JAX's devices: some ask before they may be started.
@@ -58,8 +62,8 @@ def of_first(action: Callable[[], bytes]) -> bytes:
 def everywhere(action: Callable[[], Any]) -> Any:
     """What this process's `action` returns, once all have done theirs.
 
-    Where one raises, all raise: it its own error, the others ElsewhereError. The action speaks to
-    no other process.
+    Where one raises, all raise: it its own error, the others ElsewhereError, or Interrupted where
+    that is what it raised. The action speaks to no other process.
     """
     if jax.process_count() == 1:
         return action()
@@ -68,12 +72,13 @@ def everywhere(action: Callable[[], Any]) -> Any:
         result = action()
     except Exception as raised:
         error = raised
-    told = gathered(None if error is None else " ".join(str(error).split()))
+    line = None if error is None else " ".join(str(error).split())
+    told = gathered((line, isinstance(error, Interrupted)))
     if error is not None:
         raise error
-    for number, line in enumerate(told):
+    for number, (line, interrupted) in enumerate(told):
         if line is not None:
-            raise ElsewhereError(f"process {number}: {line}")
+            raise Interrupted(line) if interrupted else ElsewhereError(f"process {number}: {line}")
     return result
 
 

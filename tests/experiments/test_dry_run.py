@@ -7,6 +7,7 @@ from dataclasses import replace
 import jax
 import pytest
 
+from experiments import dry_run
 from experiments.config import MeshConfig
 from experiments.dry_run import describe
 from experiments.preparation import make_translator
@@ -16,7 +17,7 @@ from train.state import create_state
 
 
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 4, 2)])
-def test_bytes_are_those_that_a_device_holds(text, tmp_path, mesh):
+def test_bytes_are_those_that_a_device_holds(text, tmp_path, mesh, monkeypatch):
     experiment = replace(small_experiment(text, ema=0.9), mesh=MeshConfig(*mesh))
     t = prepare(experiment, tmp_path / "no")
     told = describe(t)
@@ -35,6 +36,8 @@ def test_bytes_are_those_that_a_device_holds(text, tmp_path, mesh):
     assert memory["all"] == once + sum(
         memory[name] for name in ("parameters", "average", "optimizer")
     )
+    monkeypatch.setattr(dry_run, "_temporary", lambda *_: 1)  # where a search takes more
+    assert describe(t)["bytes_per_device"]["all"] == memory["all"] - once + memory["search"]
     assert told["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert told["mesh"] == dict(zip(("data", "fsdp", "tensor"), mesh, strict=True))
     assert all(batch["rows"] % (mesh[0] * mesh[1]) == 0 for batch in told["batches"])

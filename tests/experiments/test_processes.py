@@ -1,6 +1,7 @@
 """Several processes train what one does, and end together."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from absl.testing import flagsaver
 from benchmarks.damage import arrays
 from benchmarks.workers import send
 from experiments import processes, workdir
+from experiments.pod.ports import free_port
 from model import ConfigError
 from tests.experiments.commands import ROOT, environment, heed, refused, train_args
 from train.metrics import read_metrics
@@ -100,6 +102,91 @@ def test_several_processes_train_what_one_does(text, tmp_path):
     for line in "[0] heed: error: --workdir=", "[1] heed: error: process 0: --workdir=":
         (found,) = (each for each in err.splitlines() if each.startswith(line))
         assert "is in use: " in found
+
+
+DIVERGING = """if True:
+    import sys
+    from experiments import cli, train, training
+    from train.loss import Metrics
+    real, calls = training.compile_train_step, []
+
+    def diverging(*args, **options):
+        step = real(*args, **options)
+
+        def call(state, batch):
+            calls.append(int(state.step))
+            if not 7 <= len(calls) <= 9:
+                return step(state, batch)
+            return state._replace(step=state.step + 1), Metrics.zero()._replace(skipped=1.0)
+
+        call.traced = step.traced
+        return call
+
+    training.compile_train_step = diverging
+    cli.run(train.main, ["train", *sys.argv[1:]])
+"""
+
+
+def both(program, *args):
+    """Two processes of one training, each of which runs the program."""
+    together = f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"
+    pipe = subprocess.PIPE
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *args, *together, f"--process={process}"],
+            stdout=pipe, stderr=pipe, env=environment(), cwd=ROOT, text=True,
+        )
+        for process in range(2)
+    ]  # fmt: skip
+
+
+def test_all_go_back_together_where_a_run_diverges(text, tmp_path):
+    """To the same checkpoint; later ones go."""
+    args = train_args(text, tmp_path, *STEPS, "train.max_skipped=3", "train.rewinds=1")
+    told = [each.communicate(timeout=200) for each in both(DIVERGING, *args)]
+    assert "back to step 4, in another order of the data (1 of 1 times)" in told[0][1], told
+    assert json.loads(told[0][0])["step"] == 12 and told[1][0] == ""
+    found = read_metrics(tmp_path)
+    assert [e["step"] for e in found if e["split"] == "train"] == [*range(1, 13)]
+    assert [e["step"] for e in found if e["split"] == "rewind"] == [4]
+
+
+READING = """if True:
+    import os, signal, sys, time
+    from experiments import cli, preparation, train
+    number, real = int(sys.argv.pop(1)), preparation.tokenize
+
+    def befallen(*args):
+        if "--process=1" in sys.argv:
+            time.sleep(1)  # until both watch
+            os.kill(os.getpid(), number)
+        return real(*args)
+
+    preparation.tokenize = befallen
+    cli.run(train.main, ["train", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+def test_one_that_is_gone_while_it_reads_text_is_named(text, tmp_path, number):
+    """Nothing was written by then, and nothing stays; SIGTERM to one ends all, and well."""
+    folder = tmp_path / "deep/run"
+    args = train_args(text, folder, "train.lost_seconds=2.0")
+    two = first, _ = both(READING, str(int(number)), *args)
+    try:
+        out, err = first.communicate(timeout=100)
+        if number == signal.SIGTERM:
+            assert [process.wait(timeout=60) for process in two] == [0, 0], err
+            assert json.loads(out) == {"step": None, "params": None, "stopped_by": "SIGTERM"}
+            assert not folder.parent.exists()
+        else:
+            assert first.returncode == 1 and "Traceback" not in err, err
+            assert f"error: no sign of life for 2 s from process 1 ({os.uname().nodename})" in err
+            assert not (folder / "config.json").exists()
+    finally:
+        for process in two:
+            process.kill()
+            process.communicate()
 
 
 WRONG = [
