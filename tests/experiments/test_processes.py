@@ -104,29 +104,6 @@ def test_several_processes_train_what_one_does(text, tmp_path):
         assert "is in use: " in found
 
 
-DIVERGING = """if True:
-    import sys
-    from experiments import cli, train, training
-    from train.loss import Metrics
-    real, calls = training.compile_train_step, []
-
-    def diverging(*args, **options):
-        step = real(*args, **options)
-
-        def call(state, batch):
-            calls.append(int(state.step))
-            if not 7 <= len(calls) <= 9:
-                return step(state, batch)
-            return state._replace(step=state.step + 1), Metrics.zero()._replace(skipped=1.0)
-
-        call.traced = step.traced
-        return call
-
-    training.compile_train_step = diverging
-    cli.run(train.main, ["train", *sys.argv[1:]])
-"""
-
-
 def both(program, *args):
     """Two processes of one training, each of which runs the program."""
     together = f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"
@@ -138,17 +115,6 @@ def both(program, *args):
         )
         for process in range(2)
     ]  # fmt: skip
-
-
-def test_all_go_back_together_where_a_run_diverges(text, tmp_path):
-    """To the same checkpoint; later ones go."""
-    args = train_args(text, tmp_path, *STEPS, "train.max_skipped=3", "train.rewinds=1")
-    told = [each.communicate(timeout=200) for each in both(DIVERGING, *args)]
-    assert "back to step 4, in another order of the data (1 of 1 times)" in told[0][1], told
-    assert json.loads(told[0][0])["step"] == 12 and told[1][0] == ""
-    found = read_metrics(tmp_path)
-    assert [e["step"] for e in found if e["split"] == "train"] == [*range(1, 13)]
-    assert [e["step"] for e in found if e["split"] == "rewind"] == [4]
 
 
 READING = """if True:

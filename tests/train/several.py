@@ -129,6 +129,14 @@ def agree(folder):
         found, meta, damaged = checkpoints.restore_newest(shapes(state))
         assert same_bits(found, state_on(mesh, seed=5)) and meta == {"by": "all"}
         assert len(damaged) == 1 and "step 2 is damaged" in damaged[0], damaged
+        checkpoints.save(3, state, {"by": "all"})
+        checkpoints.drop_after(1)  # as where a run goes back
+        assert checkpoints.steps() == [1]
+        checkpoints.save(2, found, {"by": "all, again"})
+    with Checkpoints(folder / "ours") as checkpoints:
+        found, meta, damaged = checkpoints.restore_newest(shapes(state), [1, 2])
+        assert same_bits(found, state_on(mesh, seed=5)) and meta == {"by": "all, again"}
+        assert not damaged
 
 
 def train(folder):
