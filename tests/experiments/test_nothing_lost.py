@@ -188,9 +188,10 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
     assert pairs[0] != pairs[1]  # in another order, but an epoch of the same pairs
     assert [sorted(itertools.chain.from_iterable(each)) for each in pairs] == [[*range(120)]] * 2
 
-    always.append(True)  # and with fewer rewinds allowed than there were already
+    always.append(True)  # and not once more than it may
     with pytest.raises(DivergedError):
-        train(small_experiment(text, max_skipped=5, num_steps=40), tmp_path / "run")
+        train(small_experiment(text, max_skipped=5, rewinds=1, num_steps=40), tmp_path / "run")
+    assert [e["rewinds"] for e in events(tmp_path / "run") if e["split"] == "rewind"] == [1]
 
 
 class There:
