@@ -70,8 +70,8 @@ class Cases:
         yield self.terminated()
         for name, damage in DAMAGE.items():
             yield from self.damaged(name, damage)
-        for limit in ("size=1m", "ro"):
-            yield self.no_room(limit)
+        for limit, workers in ("size=1m", 1), ("ro", 1), ("size=1m", 2):
+            yield self.no_room(limit, workers)
         yield self.other_devices()
         yield self.diverged()
         yield self.locked()
@@ -152,14 +152,16 @@ class Cases:
             lost = "nothing" if good and (told or step == int(newest.name)) else "its contents"
             yield f"{file} {name}", happened.replace(str(folder), "checkpoints"), lost
 
-    def no_room(self, option: str) -> tuple[str, str, str]:
+    def no_room(self, option: str, workers: int) -> tuple[str, str, str]:
         """A disk that is full, or cannot be written."""
         case = {"ro": "a folder that becomes read-only"}.get(option, "a full disk")
-        mount = self.folder / option.replace("=", "")
+        case += f" under {workers} processes" * (workers > 1)
+        mount = self.folder / f"{option.replace('=', '')}-{workers}"
         try:
             with mounted(mount, option) as remount:
                 folder = mount / "run"
-                process = self.start(folder, *(["train.num_steps=40"] if option == "ro" else []))
+                few = ["train.num_steps=40"] * (option == "ro")
+                process = self.start(folder, *few, workers=workers)
                 if option == "ro":
                     self.end(process)
                     remount("ro")
@@ -172,7 +174,7 @@ class Cases:
             return case, f"exit {code}: {err}", f"a checkpoint: {error}"
         except OSError as error:
             return case, "", f"not tried: {error}"
-        told = err.startswith("heed: error:") and code == 1
+        told = "heed: error: " in err and code == 1
         happened = f"exit {code}: {err}; whole checkpoints: {there}".replace(str(self.folder), "")
         return case, happened, "nothing" if told else "a clear line"
 
