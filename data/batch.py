@@ -10,17 +10,34 @@ SPECIALS = (PAD, BOS, EOS, UNK)
 
 
 class Batch(NamedTuple):
-    """Source and target ids, each row ending in EOS and filled up with PAD; rows may be empty."""
+    """Source and target ids, each sentence ending in EOS; rows are filled up with PAD, or empty.
+
+    Where rows hold several pairs, `src_segments` and `tgt_segments` say which of its row's pairs
+    each id is of: 1, 2, .., and 0 for PAD.
+    """
 
     src: np.ndarray  # [B,S] int32
     tgt: np.ndarray  # [B,T] int32, what is to be predicted: no BOS
+    src_segments: np.ndarray | None = None  # [B,S] int32
+    tgt_segments: np.ndarray | None = None  # [B,T] int32
+
+    @property
+    def segments(self):
+        """Those of both sides; None where a row is one pair."""
+        return None if self.src_segments is None else (self.src_segments, self.tgt_segments)
 
 
-def shift_right(tgt):
-    """What the decoder reads to predict `tgt` [B,T]: BOS, then all but the last token."""
-    padded = tgt[:, :-1]
+def shift_right(tgt, segments=None):
+    """What the decoder reads to predict `tgt` [B,T]: BOS, then all but the last token.
+
+    With `segments` [B,T] each of a row's sentences begins with its own BOS.
+    """
     xp = np if isinstance(tgt, np.ndarray) else _jnp()
-    return xp.pad(padded, ((0, 0), (1, 0)), constant_values=BOS)
+    before = lambda x, first: xp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=first)  # noqa: E731
+    shifted = before(tgt, BOS)
+    if segments is None:
+        return shifted
+    return xp.where(segments != before(segments, 0), xp.asarray(BOS, tgt.dtype), shifted)
 
 
 def _jnp():

@@ -51,23 +51,32 @@ def make_buckets(
     for i in range(len(ends)):
         inside = which == i
         sides = int(source[inside].max()), int(target[inside].max())
-        most = tokens_per_batch // max(sides)
-        multiple = multiple_of if most < _MANY else math.lcm(multiple_of, 8)
-        rows = most // multiple * multiple
-        if overflow:
-            rows = max(rows, multiple)
-        if rows < 1:
-            raise DataError(
-                f"data.tokens_per_batch={tokens_per_batch} does not hold {multiple_of} rows of "
-                f"{max(sides)} tokens: raise it to {multiple_of * max(sides)}, "
-                "or lower data.max_length"
-            )
-        # The same number of batches, each as full as the others, rather than a last one of a few.
         pairs = int(inside.sum())
-        rows = -(-pairs // -(-pairs // rows))
-        rows = -(-rows // multiple) * multiple
+        rows = rows_of(pairs, max(sides), tokens_per_batch, multiple_of, overflow)
         buckets.append(Bucket(rows, *sides))
     return buckets, which
+
+
+def rows_of(
+    count: int, length: int, tokens_per_batch: int, multiple_of: int, overflow: bool = False
+) -> int:
+    """How many rows of `length` positions make a batch, where there are `count` in all.
+
+    As `make_buckets` has it.
+    """
+    most = tokens_per_batch // length
+    multiple = multiple_of if most < _MANY else math.lcm(multiple_of, 8)
+    rows = most // multiple * multiple
+    if overflow:
+        rows = max(rows, multiple)
+    if rows < 1:
+        raise DataError(
+            f"data.tokens_per_batch={tokens_per_batch} does not hold {multiple_of} rows of "
+            f"{length} tokens: raise it to {multiple_of * length}, or lower data.max_length"
+        )
+    # The same number of batches, each as full as the others, rather than a last one of a few.
+    rows = -(-count // -(-count // rows))
+    return -(-rows // multiple) * multiple
 
 
 def _best_cuts(number: np.ndarray, count: int) -> np.ndarray:

@@ -4,20 +4,19 @@ The batch of any step is a function of the step's number, so a run that resumes 
 at once and sees what it would have seen.
 """
 
-import copy
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import grain
 import numpy as np
 
 from data.batch import EOS, PAD, Batch
-from data.buckets import Bucket, make_buckets
+from data.buckets import make_buckets
 from data.corpus import DataError, Source
+from data.plan import BatchPlan, Planned
 from data.tokenizer import Vocabulary
 
 
@@ -30,13 +29,18 @@ class Ragged:
         self.ids = np.array(list(itertools.chain.from_iterable(rows)), np.int32)
 
     @classmethod
+    def of(cls, offsets: np.ndarray, ids: np.ndarray) -> "Ragged":
+        """The rows whose ids lie one behind the other in `ids`."""
+        rows = cls([])
+        rows.offsets, rows.ids = offsets, ids
+        return rows
+
+    @classmethod
     def join(cls, parts: list["Ragged"]) -> "Ragged":
         """The rows of all parts, in order."""
-        whole = cls([])
-        whole.ids = np.concatenate([whole.ids, *(part.ids for part in parts)])
-        lengths = [part.lengths for part in parts]
-        whole.offsets = np.concatenate([[0], np.cumsum(np.concatenate([[], *lengths]), dtype=int)])
-        return whole
+        lengths = np.concatenate([[], *(part.lengths for part in parts)])
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=int)])
+        return cls.of(offsets, np.concatenate([cls([]).ids, *(part.ids for part in parts)]))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -55,6 +59,11 @@ class TokenPairs(NamedTuple):
 
     source: Ragged
     target: Ragged
+
+    @property
+    def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both sides' lengths [N], EOS included."""
+        return self.source.lengths + 1, self.target.lengths + 1
 
     def digest(self) -> str:
         """A hexadecimal digest by which two tokenised texts can be told apart."""
@@ -119,67 +128,6 @@ def filter_pairs(
     return kept, report
 
 
-class BatchPlan:
-    """Which pairs make the batch of which step: `plan[step]` -> (bucket, numbers of pairs).
-
-    Every epoch has the same number of batches and every kept pair once, in an order that depends
-    on seed and epoch alone. A bucket's last batch may have fewer pairs than rows.
-    """
-
-    def __init__(self, pairs: TokenPairs, kept: np.ndarray, seed: int, **bucket_options):
-        self.kept, self.seed, self._order, self._ahead = kept, seed, 0, 0
-        source, target = (side.lengths[kept] + 1 for side in pairs)
-        self.buckets, self._which = make_buckets(source, target, **bucket_options)
-        counts = np.bincount(self._which, minlength=len(self.buckets))
-        each = [-(-int(n) // bucket.rows) for n, bucket in zip(counts, self.buckets, strict=True)]
-        self.batches_per_epoch = sum(each)
-        positions = sum(
-            n * bucket.rows * (bucket.source + bucket.target)
-            for n, bucket in zip(each, self.buckets, strict=True)
-        )
-        self.tokens = int(source.sum() + target.sum())  # in an epoch
-        self.padding = 1 - self.tokens / positions
-        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
-
-    def reordered(self, order: int) -> "BatchPlan":
-        """The same pairs in batches of the same shapes, in another order for every `order`."""
-        other = copy.copy(self)
-        other._order = order  # 0 is the order that a plan begins with
-        other._epoch = lru_cache(maxsize=2)(other._make_epoch)
-        return other
-
-    def ahead(self, batches: int) -> "BatchPlan":
-        """The same plan so many batches further on (or back, where negative) at every step."""
-        other = copy.copy(self)
-        other._ahead = batches
-        return other
-
-    def _make_epoch(self, epoch: int) -> list[tuple[Bucket, np.ndarray]]:
-        rng = np.random.default_rng([self.seed, epoch, *[self._order] * (self._order > 0)])
-        order = rng.permutation(len(self.kept))
-        batches = []
-        for i, bucket in enumerate(self.buckets):
-            rows = self.kept[order[self._which[order] == i]]
-            batches += [
-                (bucket, rows[j : j + bucket.rows]) for j in range(0, len(rows), bucket.rows)
-            ]
-        return [batches[i] for i in rng.permutation(len(batches))]
-
-    def __len__(self) -> int:
-        return 1 << 40  # steps never run out
-
-    def __getitem__(self, step: int) -> tuple[Bucket, np.ndarray]:
-        epoch, index = divmod(int(step) + self._ahead, self.batches_per_epoch)
-        return self._epoch(epoch)[index]
-
-    def __str__(self):
-        shapes = ", ".join(f"{b.rows}x({b.source}, {b.target})" for b in self.buckets)
-        return (
-            f"{self.batches_per_epoch} batches an epoch in {len(self.buckets)} shapes "
-            f"(rows x (source, target)): {shapes}; padding {self.padding:.1%}"
-        )
-
-
 class Shard(NamedTuple):
     """What a host holds of every batch: of so many equal parts of its rows, those of these numbers.
 
@@ -195,8 +143,7 @@ WHOLE = Shard()
 
 def collate(
     pairs: TokenPairs,
-    bucket: Bucket,
-    rows: np.ndarray,
+    planned: Planned,
     multiple_of: int = 1,
     shard: Shard = WHOLE,
 ) -> Batch:
@@ -205,20 +152,37 @@ def collate(
     Rows of PAD make their number a multiple of `multiple_of`, which the shard's count divides. Only
     the shard's rows are made, part after part.
     """
+    bucket = planned.bucket
     each = bucket.with_rows(multiple_of).rows // shard.count
-    own = [row for part in shard.parts for row in range(part * each, (part + 1) * each)]
+    own = np.full(each * shard.count, -1)  # where a row lies in this shard
+    for at, part in enumerate(shard.parts):
+        own[part * each : (part + 1) * each] = np.arange(at * each, (at + 1) * each)
+    rows = own[planned.rows]
+    here, rows = planned.pairs[rows >= 0], rows[rows >= 0]
+    shape = each * len(shard.parts)
+    sides = zip(pairs, (bucket.source, bucket.target), strict=True)
+    src, tgt = (_side(ids, here, rows, (shape, length)) for ids, length in sides)
+    return Batch(src[0], tgt[0], src[1], tgt[1]) if planned.packed else Batch(src[0], tgt[0])
 
-    def side(ids: Ragged, length: int) -> np.ndarray:
-        out = np.full((len(own), length), PAD, np.int32)
-        for i, row in enumerate(own):
-            if row >= len(rows):
-                continue
-            sentence = ids[rows[row]]
-            out[i, : len(sentence)] = sentence
-            out[i, len(sentence)] = EOS
-        return out
 
-    return Batch(side(pairs.source, bucket.source), side(pairs.target, bucket.target))
+def _side(ids: Ragged, pairs: np.ndarray, rows: np.ndarray, shape) -> tuple[np.ndarray, ...]:
+    """One side's ids and the number of each one's pair in its row, from 1, [rows, length] each.
+
+    `rows` has pairs of one row together.
+    """
+    out, segments = np.full(shape, PAD, np.int32), np.zeros(shape, np.int32)
+    row, at, segment = -1, 0, 0
+    for pair, its_row in zip(pairs.tolist(), rows.tolist(), strict=True):
+        if its_row != row:
+            row, at, segment = its_row, 0, 0
+        sentence = ids[pair]
+        end = at + len(sentence)
+        segment += 1
+        out[row, at:end] = sentence
+        out[row, end] = EOS
+        segments[row, at : end + 1] = segment
+        at = end + 1
+    return out, segments
 
 
 def train_batches(
@@ -243,7 +207,7 @@ def train_batches(
         )
     steps = grain.MapDataset.source(plan)[start_step:]
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-    make = steps.map(lambda item: collate(pairs, *item, multiple_of, shard))
+    make = steps.map(lambda planned: collate(pairs, planned, multiple_of, shard))
     return iter(make.to_iter_dataset(options))
 
 
@@ -261,7 +225,7 @@ def eval_batches(
     Of each the shard's rows. A pair longer than `tokens_per_batch` has few rows beside it, rather
     than being refused.
     """
-    source, target = (side.lengths[kept] + 1 for side in pairs)
+    source, target = (side[kept] for side in pairs.lengths)
     buckets, which = make_buckets(
         source,
         target,
@@ -273,4 +237,5 @@ def eval_batches(
     for i, bucket in enumerate(buckets):
         rows = kept[which == i]
         for start in range(0, len(rows), bucket.rows):
-            yield collate(pairs, bucket, rows[start : start + bucket.rows], shard=shard)
+            some = rows[start : start + bucket.rows]
+            yield collate(pairs, Planned(bucket, some, np.arange(len(some))), shard=shard)

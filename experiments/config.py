@@ -34,7 +34,8 @@ class DataConfig:
     tokens_per_batch: int = 25_000  # positions a side
     max_length: int = 256  # tokens a side, with EOS; longer pairs are dropped, and counted
     max_ratio: float = 3.0  # of the sides' lengths
-    num_buckets: int = 8  # batch shapes, and so compilations of the train step
+    packing: bool = True  # several pairs in a row of a batch, of which all have one shape; else
+    num_buckets: int = 8  # shapes of batches of like pairs, and so compilations of the train step
     seed: int = 0  # the demo's: another seed, other sentences in train, valid and test
 
     def __post_init__(self):
@@ -87,6 +88,8 @@ class TrainConfig:
     keep_best: int = 1  # and those of the highest BLEU
     bleu_sentences: int = 0  # of the validation set; 0: all
     label_smoothing: float = 0.1
+    chunked_loss: bool = True  # logits a few positions at a time: less memory; not where the
+    # mesh splits the vocabulary
     ema: float = 0.0  # decay of the parameters' moving average; 0: none
     seed: int = 0
     max_skipped: int = 20  # updates in a row without a finite gradient: the run has diverged

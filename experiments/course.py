@@ -7,7 +7,8 @@ from contextlib import nullcontext
 import jax
 
 from data.batch import Batch
-from data.pipeline import BatchPlan, Shard, train_batches
+from data.pipeline import Shard, train_batches
+from data.plan import BatchPlan
 from experiments import workdir as folders
 from experiments.console import note
 from experiments.looks import Looks
@@ -64,7 +65,7 @@ def follow(
                     log_every=c.train.log_every,
                     max_minutes=c.train.max_minutes,
                     health=Health(c.train.max_skipped, c.train.spike),
-                    pairs_of=lambda step, plan=plan: plan[step - 1][1],
+                    pairs_of=lambda step, plan=plan: plan[step - 1].pairs,
                     interrupted=lambda step: watchdog.at(step) or interrupted(step),
                     agreed=lambda reason, agree=agree: _soonest(agree({reason} - {""})),
                     before=meta | {"seconds": age + time.monotonic() - begun},

@@ -25,7 +25,7 @@ def describe(t: Training) -> dict:
         "parameters": _bytes(state.params),
         "optimizer": _bytes(state.opt_state),
         "average": _bytes(state.ema),
-        "activations": max(_temporary(t, step, state, shape) for shape in extremes),
+        "activations": max(_temporary(t, step, state, shape, plan[0].packed) for shape in extremes),
         "search": _bytes(abstract_weights(t.model.config, state.weights, t.mesh)),
     }
     needed = sum(memory.values()) - min(memory["activations"], memory["search"])
@@ -41,13 +41,13 @@ def describe(t: Training) -> dict:
     }
 
 
-def _temporary(t: Training, step, state, shape: Bucket) -> int:
+def _temporary(t: Training, step, state, shape: Bucket, packed: bool) -> int:
     """The compiled step's temporary memory on one device for batches of this shape."""
     rows = batch_sharding(t.mesh)
     batch = Batch(
         *(
             jax.ShapeDtypeStruct((shape.rows, length), np.int32, sharding=rows)
-            for length in (shape.source, shape.target)
+            for length in (shape.source, shape.target) * (1 + packed)
         )
     )
     return step.compiled(state, batch).memory_analysis().temp_size_in_bytes

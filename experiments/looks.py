@@ -25,7 +25,7 @@ class Looks:
         self._sources, self._references = sides(
             t.text.splits["valid"], t.experiment.train.bleu_sentences
         )
-        self._evaluate = compile_eval_step(t.model, t.mesh)
+        self._evaluate = compile_eval_step(t.model, t.mesh, chunked=t.experiment.train.chunked_loss)
         self._translator = None  # made with the first weights there are
 
     def hooks(self, **meta) -> list[Hook]:

@@ -12,13 +12,13 @@ from jax.sharding import Mesh
 from data.batch import Batch
 from data.corpus import SPLITS, Source, open_source
 from data.pipeline import (
-    BatchPlan,
     Shard,
     TokenPairs,
     eval_batches,
     filter_pairs,
     tokenize,
 )
+from data.plan import BatchPlan
 from data.tokenizer import Tokenizer, Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
@@ -162,6 +162,7 @@ def read_text(
         pairs["train"],
         kept,
         experiment.train.seed,
+        packed=data.packing,
         count=data.num_buckets,
         tokens_per_batch=data.tokens_per_batch,
         multiple_of=experiment.optimizer.accumulate,

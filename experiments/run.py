@@ -182,7 +182,7 @@ def _test(
 
         found = translator.translate(sources, hear)
     scores = score(found, references, c.data.target_language)
-    evaluate = compile_eval_step(best.model, best.mesh)
+    evaluate = compile_eval_step(best.model, best.mesh, chunked=c.train.chunked_loss)
     batches = watchdog.each(t.text.eval_batches("test", c, best.mesh))
     total = total_metrics(evaluate, best.params, batches)
     return {"loss": total.to_dict()["loss"], **scores, "checkpoint": best.step}

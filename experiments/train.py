@@ -32,8 +32,9 @@ DRY_RUN = flags.DEFINE_bool(
 ALLOW_BATCH_CHANGE = flags.DEFINE_bool(
     "allow_batch_change",
     False,
-    "Let a run go on with another data.tokens_per_batch, data.num_buckets or optimizer.accumulate "
-    "than it has had: at the same share of its epoch, in the order of the new batches.",
+    "Let a run go on with another data.tokens_per_batch, data.packing, data.num_buckets or "
+    "optimizer.accumulate than it has had: at the same share of its epoch, in the order of the new "
+    "batches.",
 )
 SIGTERM_STATUS = flags.DEFINE_integer(
     "sigterm_status",

@@ -48,4 +48,5 @@ class Training(NamedTuple):
             smoothing=c.train.label_smoothing,
             accumulate=c.optimizer.accumulate,
             ema_decay=c.train.ema,
+            chunked=c.train.chunked_loss,
         )

@@ -34,13 +34,13 @@ from train.state import abstract_params
 _FREE = {
     "train": {"num_steps", "max_minutes", "log_every", "eval_every", "checkpoint_every", "keep"}
     | {"keep_best", "bleu_sentences", "max_skipped", "rewinds", "spike", "grace_seconds"}
-    | {"lost_seconds", "stalled_seconds"},
+    | {"lost_seconds", "stalled_seconds", "chunked_loss"},
     "data": {"path"},  # the same text may have moved; its digest is compared
     "search": {"beam_size", "alpha", "extra_length"},
     "mesh": {"data", "fsdp", "tensor"},
 }
 # What makes a batch: it may change too, where that is asked for (experiments/course.py says how).
-_BATCH = {"data": {"tokens_per_batch", "num_buckets"}, "optimizer": {"accumulate"}}
+_BATCH = {"data": {"tokens_per_batch", "packing", "num_buckets"}, "optimizer": {"accumulate"}}
 
 
 def read_config(workdir: Path) -> Experiment:

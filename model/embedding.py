@@ -51,12 +51,12 @@ class Positions(nn.Module):
 
     @nn.compact
     def __call__(self, positions: Array) -> Array | None:
-        """positions [T] int32 -> [T, D] in the activation dtype, or None."""
+        """positions [...,T] int32 -> [...,T,D] in the activation dtype, or None."""
         c = self.config
         if c.positions == "rotary":
             return None
         if c.positions == "learned":
-            if positions.shape[0] > c.max_length:
+            if positions.ndim == 1 and positions.shape[0] > c.max_length:
                 raise ConfigError(
                     f"{positions.shape[0]} positions, but the learned table has "
                     f"model.max_length={c.max_length}"
@@ -69,30 +69,34 @@ class Positions(nn.Module):
 
 
 def sinusoids(positions: Array, width: int, halves: bool = False) -> Array:
-    """sin and cos of the position at wavelengths from 2 pi to 10000 * 2 pi -> float32 [T, D].
+    """sin and cos of positions [...,T] at wavelengths from 2 pi to 10000 * 2 pi: float32 [...,T,D].
 
     Interleaved as the paper writes it (sin at 2i, cos at 2i + 1), or `halves`: all the sines,
     then all the cosines, as tensor2tensor, fairseq and Marian have it (there with slightly other
     wavelengths in tensor2tensor and fairseq; Marian's are these).
     """
     rates = np.exp(np.arange(0, width, 2) * (-math.log(10_000.0) / width)).astype(np.float32)
-    angles = positions.astype(jnp.float32)[:, None] * jnp.asarray(rates)[None, :]
+    rates = jnp.expand_dims(jnp.asarray(rates), tuple(range(positions.ndim)))
+    angles = positions.astype(jnp.float32)[..., None] * rates
     sin, cos = jnp.sin(angles), jnp.cos(angles)
     if halves:
         return jnp.concatenate([sin, cos], axis=-1)
-    return jnp.stack([sin, cos], axis=-1).reshape(positions.shape[0], width)
+    return jnp.stack([sin, cos], axis=-1).reshape(*positions.shape, width)
 
 
 def rotate(x: Array, positions: Array) -> Array:
-    """Rotary positions (Su et al. 2021): x [...,T,K] turned by angles that grow with position.
+    """Rotary positions (Su et al. 2021): x [...,H,T,K] turned by angles that grow with position.
+
+    Positions are [T], or [B,T] where x is [B,H,T,K].
 
     The i-th and the (K/2 + i)-th entry are one pair, turned by position / 10000^(2i/K); products
     of queries and keys then depend on the distance of their positions only.
     """
     half = sinusoids(positions, x.shape[-1], halves=True)
-    sin, cos = (
-        jnp.expand_dims(part, tuple(range(x.ndim - 2))) for part in jnp.split(half, 2, axis=-1)
-    )
+    if positions.ndim > 1:
+        half = half[:, None]  # for all heads
+    half = jnp.expand_dims(half, tuple(range(x.ndim - half.ndim)))
+    sin, cos = jnp.split(half, 2, axis=-1)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x.dtype)

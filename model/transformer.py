@@ -16,11 +16,12 @@ from model.config import ConfigError, TransformerConfig
 from model.dropout import Dropout
 from model.embedding import Embedding, Positions
 from model.layers import DecoderLayer, EncoderLayer, Norm
-from model.masks import causal_mask, padding_mask
+from model.masks import causal_mask, padding_mask, segment_mask, within_segments
 from model.sharding import constrain
 
 PAD = 0  # the id that fills short rows; a source position that holds it is attended to by none
 Cache = tuple[KV, ...]
+Segments = tuple[Array, Array]  # the source's [B,S] and the target's [B,T]
 
 
 class Transformer(nn.Module):
@@ -51,17 +52,40 @@ class Transformer(nn.Module):
             self.encoder_norm, self.decoder_norm = Norm(c), Norm(c)
         self.drop = Dropout(c.dropout)
 
-    def __call__(self, src: Array, tgt_in: Array, *, train: bool = False) -> Array:
-        """Teacher-forced: src [B,S], tgt_in [B,T] (BOS first) -> logits float32 [B,T,V]."""
-        cross = self.cross_kv(self.encode(src, train=train))
-        return self.decode(tgt_in, cross, src != PAD, train=train)[0]
+    def __call__(
+        self, src: Array, tgt_in: Array, segments: Segments | None = None, *, train: bool = False
+    ) -> Array:
+        """Teacher-forced: src [B,S], tgt_in [B,T] (BOS first) -> logits float32 [B,T,V].
 
-    def encode(self, src: Array, *, train: bool = False) -> Array:
-        """src [B,S] -> memory [B,S,D]."""
+        Where rows hold several sentences, `segments` [B,S] and [B,T] number them from 1, PAD is 0:
+        each is read as if it were alone.
+        """
+        hidden, target = self._teacher_forced(src, tgt_in, segments, train)
+        return self._logits(hidden, target)
+
+    def features(
+        self, src: Array, tgt_in: Array, segments: Segments | None = None, *, train: bool = False
+    ) -> tuple[Array, Array]:
+        """What a call makes logits of: hidden states [B,T,D] and the output's table [V,D]."""
+        hidden, target = self._teacher_forced(src, tgt_in, segments, train)
+        return hidden, self.output.T if self.config.tying == "none" else target.table
+
+    def _teacher_forced(self, src, tgt_in, segments, train) -> tuple[Array, Embedding]:
+        memory = self.encode(src, None if segments is None else segments[0], train=train)
+        cross = self.cross_kv(memory)
+        hidden, _, target = self._decode(tgt_in, cross, src != PAD, segments=segments, train=train)
+        return hidden, target
+
+    def encode(self, src: Array, segments: Array | None = None, *, train: bool = False) -> Array:
+        """src [B,S], and `segments` [B,S] as in a call -> memory [B,S,D]."""
         embedding = self.embedding if self.config.tying == "all" else self.source_embedding
-        positions = jnp.arange(src.shape[-1], dtype=jnp.int32)
+        if segments is None:
+            positions = jnp.arange(src.shape[-1], dtype=jnp.int32)
+            mask = padding_mask(src != PAD)
+        else:
+            positions, mask = within_segments(segments), segment_mask(segments, segments)
         x = self._embed(src, embedding, self.source_positions, positions, train)
-        mask, turn = padding_mask(src != PAD), self._rotary(positions)
+        turn = self._rotary(positions)
         if self.config.scan_layers:
             x, _ = self.encoder(x, mask, turn, train)
         else:
@@ -82,20 +106,32 @@ class Transformer(nn.Module):
         src_mask: Array,
         cache: Cache | None = None,
         index: Array | int = 0,
-        *,
-        train: bool = False,
     ) -> tuple[Array, Cache | None]:
         """The next token's logits after each of `tokens` [B,(W,)T] -> float32 [B,(W,)T,V], cache.
 
         Without a cache, `tokens` is the whole target so far. With one, it is what follows the
         `index` tokens already in the cache: all of a prefix (prefill) or a single token (step).
         """
+        hidden, new, target = self._decode(tokens, cross, src_mask, cache, index)
+        return self._logits(hidden, target), new
+
+    def _decode(
+        self, tokens, cross, src_mask, cache=None, index=0, *, segments=None, train=False
+    ) -> tuple[Array, Cache | None, Embedding]:
+        """The same up to the logits: hidden states [B,(W,)T,D], cache, the table of the target."""
         c = self.config
-        positions = jnp.asarray(index, jnp.int32) + jnp.arange(tokens.shape[-1], dtype=jnp.int32)
+        keys = tokens.shape[-1] if cache is None else cache[0].k.shape[-2]
+        causal = causal_mask(tokens.shape[-1], keys, index)
+        if segments is None:
+            positions = jnp.arange(tokens.shape[-1], dtype=jnp.int32)
+            positions += jnp.asarray(index, jnp.int32)
+            masks = causal, padding_mask(src_mask)
+        else:
+            source, own = segments
+            positions = within_segments(own)
+            masks = causal[None] & segment_mask(own, own), segment_mask(own, source)
         target = self.embedding if c.tying == "all" else self.target_embedding
         y = self._embed(tokens, target, self.target_positions, positions, train)
-        keys = tokens.shape[-1] if cache is None else cache[0].k.shape[-2]
-        masks = (causal_mask(tokens.shape[-1], keys, index), padding_mask(src_mask))
         turn = self._rotary(positions)
         if c.scan_layers:
             past = None if cache is None else _restack(cache)
@@ -110,13 +146,13 @@ class Transformer(nn.Module):
             new = None if cache is None else tuple(new)
         if c.norm == "pre":
             y = self.decoder_norm(y)
-        return self._logits(y, target), new
+        return y, new, target
 
     def _embed(self, tokens, embedding, table, positions, train) -> Array:
         x = embedding(tokens)
         added = table(positions)
         if added is not None:
-            x += jnp.expand_dims(added, tuple(range(x.ndim - 2)))
+            x += jnp.expand_dims(added, tuple(range(x.ndim - added.ndim)))
         return self.drop(constrain(x, "batch", "length", None), train=train)
 
     def _rotary(self, positions: Array) -> Array | None:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from data.batch import PAD, Batch, shift_right
 from model.sharding import batch_sharding, replicated, use_mesh
 from train.loss import Metrics, cross_entropy
+from train.projection import projection_on
 from train.scaling import adjusted
 from train.state import TrainState, state_shardings
 
@@ -26,6 +27,7 @@ def train_step(
     smoothing: float,
     accumulate: int = 1,
     ema_decay: float = 0.0,
+    project: Callable[..., Metrics] | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update by the gradient of the mean loss over the batch's real target tokens.
 
@@ -34,12 +36,13 @@ def train_step(
 
     The batch's rows go through the model in `accumulate` parts, one after the other: less memory,
     and (dropout's draws aside) the same gradient. Raises ValueError where rows do not divide so.
+    `project` makes the losses out of hidden states (train/projection.py); None: out of all logits.
     """
     rng = jax.random.fold_in(state.rng, state.step)
     # Of the mean over a part's places: of a sum over tokens float16 would hold less.
     places = batch.tgt.size // accumulate
     scale = None if state.loss_scale is None else state.loss_scale.scale / places
-    gradient = jax.grad(_summed_loss, has_aux=True)
+    gradient = jax.grad(partial(_summed_loss, project=project), has_aux=True)
     if accumulate == 1:
         grads, metrics = gradient(state.params, batch, rng, model, smoothing, scale)
     else:
@@ -80,10 +83,17 @@ def train_step(
     return state, _account(metrics, finite, norm)
 
 
-def eval_step(params, batch: Batch, *, model: nn.Module, smoothing: float = 0.0) -> Metrics:
+def eval_step(
+    params,
+    batch: Batch,
+    *,
+    model: nn.Module,
+    smoothing: float = 0.0,
+    project: Callable[..., Metrics] | None = None,
+) -> Metrics:
     """The batch's loss as it is, without dropout."""
-    logits = model.apply({"params": params}, batch.src, shift_right(batch.tgt), train=False)
-    return _count(batch, cross_entropy(logits, batch.tgt, smoothing))
+    apply = partial(model.apply, {"params": params}, train=False)
+    return _losses(apply, batch, smoothing, project)
 
 
 def compile_train_step(
@@ -94,11 +104,13 @@ def compile_train_step(
     smoothing: float,
     accumulate: int = 1,
     ema_decay: float = 0.0,
+    chunked: bool = True,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """`train_step` as one jit for all batch shapes, laid out on the mesh; the state is donated.
 
     A batch may be of NumPy arrays; its rows are split over the mesh's data and fsdp axes, so their
     number is a multiple of those. The state is that of `create_state(..., ema=ema_decay > 0)`.
+    Logits are `chunked` unless the mesh splits the vocabulary.
     The function's attribute `traced` lists the batch shapes that it was compiled for.
     """
     shardings = state_shardings(model, tx, mesh, ema=ema_decay > 0)
@@ -114,6 +126,7 @@ def compile_train_step(
             smoothing=smoothing,
             accumulate=accumulate,
             ema_decay=ema_decay,
+            project=projection_on(mesh) if chunked else None,
         )
 
     jitted = jax.jit(
@@ -128,23 +141,32 @@ def compile_train_step(
 
 
 def compile_eval_step(
-    model: nn.Module, mesh: Mesh, *, smoothing: float = 0.0
+    model: nn.Module, mesh: Mesh, *, smoothing: float = 0.0, chunked: bool = True
 ) -> Callable[..., Metrics]:
     """`eval_step` as one jit: parameters stay as they lie, a batch is split over the mesh."""
+    project = projection_on(mesh) if chunked else None
     step = jax.jit(
-        partial(eval_step, model=model, smoothing=smoothing),
+        partial(eval_step, model=model, smoothing=smoothing, project=project),
         in_shardings=(None, batch_sharding(mesh)),
         out_shardings=replicated(mesh),
     )
     return _on_mesh(mesh, step)
 
 
-def _summed_loss(params, batch, rng, model, smoothing, scale) -> tuple[Array, Metrics]:
-    rngs = {"dropout": rng}
-    tgt_in = shift_right(batch.tgt)
-    logits = model.apply({"params": params}, batch.src, tgt_in, train=True, rngs=rngs)
-    metrics = _count(batch, cross_entropy(logits, batch.tgt, smoothing))
+def _summed_loss(
+    params, batch, rng, model, smoothing, scale, project=None
+) -> tuple[Array, Metrics]:
+    apply = partial(model.apply, {"params": params}, train=True, rngs={"dropout": rng})
+    metrics = _losses(apply, batch, smoothing, project)
     return metrics.loss_sum if scale is None else metrics.loss_sum * scale, metrics
+
+
+def _losses(apply: Callable, batch: Batch, smoothing: float, project) -> Metrics:
+    inputs = batch.src, shift_right(batch.tgt, batch.tgt_segments), batch.segments
+    if project is None:
+        return _count(batch, cross_entropy(apply(*inputs), batch.tgt, smoothing))
+    features = apply(*inputs, method="features")
+    return _count(batch, project(*features, batch.tgt, smoothing))
 
 
 def _account(metrics: Metrics, finite: Array, norm: Array) -> Metrics:

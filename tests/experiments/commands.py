@@ -12,7 +12,7 @@ WORDS = {"red": "rot", "green": "grün", "one": "eins", "two": "zwei", "cat": "K
 SMALL = """
     model.encoder_layers=1 model.decoder_layers=1 model.d_model=32 model.d_ff=64 model.num_heads=2
     model.dropout=0.0 data.source=text data.vocab_size=290 data.tokens_per_batch=400
-    data.num_buckets=2 optimizer.schedule=constant optimizer.learning_rate=0.01
+    data.packing=False data.num_buckets=2 optimizer.schedule=constant optimizer.learning_rate=0.01
     optimizer.warmup_steps=5 train.num_steps=30 train.eval_every=15 train.checkpoint_every=15
     train.log_every=5 search.extra_length=5
 """.split()
@@ -59,6 +59,7 @@ def small_experiment(data, **train):
     for name, value in (v.removeprefix("--config.").split("=") for v in values):
         group, name = name.split(".")
         kind = type(tree[group][name])
-        tree[group][name] = kind(float(value)) if kind in (int, float) else value
+        parse = {bool: "True".__eq__, int: lambda v: int(float(v)), float: float}
+        tree[group][name] = parse.get(kind, kind)(value)
     tree.train.update(train)
     return to_experiment(tree)

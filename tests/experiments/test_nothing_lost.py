@@ -184,7 +184,7 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
     (start, plan), (again, other) = plans
     assert (start, again) == (0, 15)
     epoch = range(2 * plan.batches_per_epoch, 3 * plan.batches_per_epoch)
-    pairs = [[plan[step][1].tolist() for step in epoch] for plan in (plan, other)]
+    pairs = [[plan[step].pairs.tolist() for step in epoch] for plan in (plan, other)]
     assert pairs[0] != pairs[1]  # in another order, but an epoch of the same pairs
     assert [sorted(itertools.chain.from_iterable(each)) for each in pairs] == [[*range(120)]] * 2
 

@@ -23,7 +23,7 @@ from train.metrics import read_metrics
 
 FOUR = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
 # One batch shape, and few steps: in several processes each compiles for itself.
-STEPS = """data.num_buckets=1 train.num_steps=12 train.eval_every=12 train.checkpoint_every=4
+STEPS = """data.packing=True train.num_steps=12 train.eval_every=12 train.checkpoint_every=4
     train.log_every=1 search.beam_size=1""".split()
 
 

@@ -86,7 +86,7 @@ class Noise:
     def __init__(self, scale):
         self.scale = scale
 
-    def apply(self, variables, src, tgt_in, train, rngs):
+    def apply(self, variables, src, tgt_in, segments, train, rngs):
         noise = jax.random.normal(rngs["dropout"], (*tgt_in.shape, 8))
         return variables["params"]["bias"] + self.scale * noise
 
@@ -133,7 +133,7 @@ def test_the_gradient_is_the_mean_over_tokens(noisy, accumulate):
 
 def test_padding_changes_neither_loss_nor_update(tiny, batch_of, bits):
     task, batch = tiny(ONE, dropout=0.0), batch_of(0)
-    wide = Batch(*(np.pad(x, ((0, 4), (0, 5)), constant_values=PAD) for x in batch))
+    wide = Batch(*(np.pad(x, ((0, 4), (0, 5)), constant_values=PAD) for x in batch[:2]))
     (a, told_a), (b, told_b) = (bits(task.step(task.fresh(), x)) for x in (batch, wide))
     close(a.params, b.params, atol=1e-4)
     close(told_a._replace(slots=0), told_b._replace(slots=0), rtol=1e-4)
@@ -145,7 +145,7 @@ def test_padding_changes_neither_loss_nor_update(tiny, batch_of, bits):
 
 def test_empty_rows_change_nothing_dropout_included(tiny, batch_of, bits):
     task, batch = tiny(ONE), batch_of(0)
-    more = Batch(*(np.pad(x, ((0, 16), (0, 0)), constant_values=PAD) for x in batch))
+    more = Batch(*(np.pad(x, ((0, 16), (0, 0)), constant_values=PAD) for x in batch[:2]))
     (a, told_a), (b, told_b) = (bits(task.step(task.fresh(), x)) for x in (batch, more))
     close(told_a._replace(slots=0), told_b._replace(slots=0), rtol=1e-5)
     close(a.ema, b.ema, atol=1e-4)
@@ -202,7 +202,7 @@ def test_evaluation_is_alike_on_every_mesh(tiny, batch_of, bits):
 
 def test_evaluation_is_without_dropout():
     class Still:
-        def apply(self, variables, src, tgt_in, train):  # takes no keys
+        def apply(self, variables, src, tgt_in, segments, train):  # takes no keys
             assert train is False
             return jnp.zeros((*tgt_in.shape, 8)) + variables["params"]
 

@@ -1,0 +1,73 @@
+"""Several pairs in a row, one behind the other, so that hardly a place is empty.
+
+Which lengths share a row is settled once, over the numbers of pairs of each length; which pairs of
+those lengths do, anew in every epoch. So epochs have equally many rows.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Rows(NamedTuple):
+    """Slots for pairs, [n] each: `row`, ascending, and `place` among the pairs sorted by length."""
+
+    row: np.ndarray
+    place: np.ndarray
+    count: int  # of rows
+
+
+def room(source: np.ndarray, target: np.ndarray, pairs: int = 1) -> tuple[int, int]:
+    """Lengths (source, target) of a row, of which both sides fill up alike.
+
+    The longest pair fits, and so do so many `pairs` of mean length.
+    """
+    ratio = target.sum() / source.sum()
+    length = max(source.max(), int(pairs * source.mean()))
+    target_length = max(target.max(), round(length * ratio))
+    return max(int(length), round(target_length / ratio)), int(target_length)
+
+
+def pack(source: np.ndarray, target: np.ndarray, size: tuple[int, int]) -> Rows:
+    """Rows of `size` (source, target) positions for pairs of these lengths [n].
+
+    Row by row, and as many rows alike as there are pairs for: first the longest pair that is left,
+    then ever the one that fills most and leaves both sides equally full. Greedy, and a fiftieth
+    from full (experiments/LOG.md).
+    """
+    kinds, number = np.unique(np.stack([source, target], 1), axis=0, return_counts=True)
+    size = np.array(size)
+    left = np.lexsort((kinds.sum(1), kinds.max(1)))[::-1]  # the kinds that pairs are left of
+    groups, number = [], number.copy()
+    while len(left):
+        lengths, there = kinds[left], number[left]
+        used, room, held, kind = np.zeros(len(left), int), size, [], 0
+        while True:
+            used[kind] += 1
+            held.append(int(left[kind]))
+            room = room - lengths[kind]
+            fitting = np.flatnonzero((lengths <= room).all(1) & (used < there))
+            if not len(fitting):
+                break
+            rest = (room - lengths[fitting]) / size
+            uneven = np.abs(rest[:, 0] - rest[:, 1]) * size.mean()
+            kind = fitting[(lengths[fitting].sum(1) - uneven).argmax()]
+        some = used > 0
+        rows = int((there[some] // used[some]).min())
+        groups.append((held, rows))
+        number[left[some]] -= rows * used[some]
+        left = left[number[left] > 0]
+    return _slots(groups)
+
+
+def _slots(groups: list[tuple[list[int], int]]) -> Rows:
+    row, kind, count = [], [], 0
+    for held, rows in groups:
+        row.append(np.repeat(np.arange(count, count + rows), len(held)))
+        kind.append(np.tile(held, rows))
+        count += rows
+    row, kind = np.concatenate(row), np.concatenate(kind)
+    # The slots of a kind take its places among the sorted pairs in turn.
+    place = np.empty(len(kind), np.int64)
+    place[np.argsort(kind, kind="stable")] = np.arange(len(kind))
+    return Rows(row, place, count)

@@ -1,0 +1,58 @@
+"""Several pairs in a row are learned from as if each were alone."""
+
+from dataclasses import replace
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data.pipeline import Ragged, TokenPairs, collate
+from data.plan import BatchPlan
+from model import Transformer, TransformerConfig
+from train.step import _summed_loss, eval_step
+
+CONFIG = TransformerConfig(
+    vocab_size=50, encoder_layers=2, decoder_layers=2, d_model=16, d_ff=32, num_heads=2, dropout=0.0
+)
+KINDS = {
+    "sinusoidal": {},
+    "learned": dict(positions="learned", max_length=24, norm="pre"),
+    "rotary": dict(positions="rotary", num_kv_heads=1),
+    "scanned": dict(scan_layers=True, remat="dots"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_and_gradient_of_packed_rows_are_those_of_rows_apart(kind):
+    model = Transformer(replace(CONFIG, **KINDS[kind]))
+    random = np.random.default_rng(0)
+    lengths = random.integers(1, 20, (2, 24))
+    sides = ([random.integers(4, 50, n).tolist() for n in side] for side in lengths)
+    pairs = TokenPairs(*map(Ragged, sides))
+    options = dict(kept=np.arange(24), seed=0, tokens_per_batch=10_000)
+    packed = collate(pairs, BatchPlan(pairs, packed=True, **options)[0])
+    apart = collate(pairs, BatchPlan(pairs, count=1, **options)[0])
+    assert len(packed.src) < 16 and len(apart.src) == 24
+    params = model.init(jax.random.key(0), apart.src[:1], apart.tgt[:1])["params"]
+    params = nn.unbox(params)
+
+    @partial(jax.grad, has_aux=True)
+    def gradient(params, batch):
+        return _summed_loss(params, batch, jax.random.key(0), model, 0.1, None)
+
+    (found, metrics), (expected, alone) = (
+        jax.jit(gradient)(params, jax.tree.map(jnp.asarray, batch)) for batch in (packed, apart)
+    )
+    assert float(metrics.tokens) == float(alone.tokens) == lengths[1].sum() + 24
+    assert float(metrics.source_tokens) == float(alone.source_tokens)
+    np.testing.assert_allclose(metrics.loss_sum, alone.loss_sum, rtol=1e-5)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    assert largest > 0.1
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5 * largest), found, expected
+    )
+    sums = [eval_step(params, jax.tree.map(jnp.asarray, b), model=model) for b in (packed, apart)]
+    np.testing.assert_allclose(sums[0].nll_sum, sums[1].nll_sum, rtol=1e-5)

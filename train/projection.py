@@ -1,0 +1,124 @@
+"""The projection to the vocabulary and its loss, a few positions at a time.
+
+Logits [B,T,V] in float32 are a training's largest array, written and read several times. Here a
+chunk's logits are made, and all that is wanted of them, the loss's gradient too, while they are in
+reach: what is left of them is gradients of the size of the hidden states and of the table.
+Axes: B batch, T length, D d_model, V vocabulary, C positions of a chunk.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
+
+from data.batch import PAD
+from train.loss import Metrics, token_losses
+
+_TOKENS = 512  # of a chunk, about: products are fast from there on, and caches hold its logits
+
+
+def projected_cross_entropy(
+    hidden: Array, table: Array, targets: Array, smoothing: float = 0.0
+) -> Metrics:
+    """Sums as `train.loss.cross_entropy` has them of the logits `hidden` times `table`.
+
+    hidden [B,T,D], table [V,D], targets [B,T]. Only `loss_sum` has a gradient.
+    """
+    weights = (targets != PAD).astype(jnp.float32)
+    sums = _sums(hidden, table, targets, weights, smoothing)
+    return Metrics(*sums, jnp.sum(weights))
+
+
+def projection_on(mesh: Mesh) -> Callable[..., Metrics] | None:
+    """`projected_cross_entropy` of what lies on the mesh; None where it splits the vocabulary.
+
+    Each device goes through the chunks of its own rows, and the table's gradients are added up over
+    all once, in the end: left to the compiler they would be after each chunk.
+    """
+    if mesh.shape["tensor"] > 1:
+        return None
+    if mesh.size == 1:
+        return projected_cross_entropy
+    axes = "data", "fsdp"
+    rows, whole = PartitionSpec(axes), PartitionSpec()
+
+    def projected(hidden, table, targets, smoothing=0.0):
+        def of_own_rows(hidden, table, targets):
+            sums = projected_cross_entropy(hidden, table, targets, smoothing)
+            return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], sums)
+
+        each = jax.shard_map(
+            of_own_rows,
+            mesh=mesh,
+            in_specs=(rows, whole, rows),
+            out_specs=rows,
+            axis_names=set(axes),
+            check_vma=False,  # it knows nothing of derivatives of our own
+        )(hidden, table, targets)
+        return jax.tree.map(jnp.sum, each)
+
+    return projected
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _sums(hidden, table, targets, weights, smoothing):
+    def some(chunk):
+        hidden, targets, weights = chunk
+        losses = token_losses(_logits(hidden, table), targets, smoothing)
+        return tuple(jnp.sum(weights * each) for each in losses)
+
+    each = lax.map(some, _chunks(hidden, targets, weights))
+    return tuple(jnp.sum(sums) for sums in each)
+
+
+def _with_gradient(hidden, table, targets, weights, smoothing):
+    def some(of_table, chunk):
+        hidden, targets, weights = chunk
+        logits = _logits(hidden, table)
+        losses, back = jax.vjp(lambda logits: token_losses(logits, targets, smoothing), logits)
+        nothing = jnp.zeros_like(weights)
+        (of_logits,) = back((weights, nothing, nothing))
+        of_logits = of_logits.astype(hidden.dtype)
+        both = dict(preferred_element_type=jnp.float32)
+        of_hidden = jnp.einsum("bcv,vd->bcd", of_logits, table.astype(hidden.dtype), **both)
+        of_table += jnp.einsum("bcv,bcd->vd", of_logits, hidden, **both)
+        sums = tuple(jnp.sum(weights * each) for each in losses)
+        return of_table, (sums, of_hidden.astype(hidden.dtype))
+
+    nothing = jnp.zeros(table.shape, jnp.float32)
+    of_table, (sums, of_hidden) = lax.scan(some, nothing, _chunks(hidden, targets, weights))
+    batch, length, width = hidden.shape
+    of_hidden = jnp.moveaxis(of_hidden, 0, 1).reshape(batch, -1, width)[:, :length]
+    return tuple(jnp.sum(each) for each in sums), (of_hidden, of_table.astype(table.dtype))
+
+
+def _gradient(_smoothing, kept, gradients):
+    of_hidden, of_table = kept
+    scale = gradients[0]
+    return of_hidden * scale.astype(of_hidden.dtype), of_table * scale, None, None
+
+
+_sums.defvjp(_with_gradient, _gradient)
+
+
+def _logits(hidden: Array, table: Array) -> Array:
+    table = table.astype(hidden.dtype)
+    return jnp.einsum("bcd,vd->bcv", hidden, table, preferred_element_type=jnp.float32)
+
+
+def _chunks(hidden: Array, targets: Array, weights: Array) -> tuple[Array, ...]:
+    """Each [B,T,...] -> [chunks,B,C,...], filled up with what weighs nothing."""
+    batch, length, _ = hidden.shape
+    size = min(max(1, _TOKENS // batch), length)
+    count = -(-length // size)
+    # Chunks of the same size, as full as they can be.
+    size = -(-length // count)
+
+    def split(x):
+        x = jnp.pad(x, ((0, 0), (0, count * size - length), *((0, 0),) * (x.ndim - 2)))
+        return jnp.moveaxis(x.reshape(batch, count, size, *x.shape[2:]), 1, 0)
+
+    return tuple(map(split, (hidden, targets, weights)))
