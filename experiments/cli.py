@@ -15,7 +15,7 @@ from jax.errors import JaxRuntimeError
 
 from data.corpus import DataError
 from decode.translate import InputError
-from experiments.compiled import keep_compiled
+from experiments.caches import keep_compiled
 from experiments.config import nearest
 from model import ConfigError
 from train.checkpoint import CheckpointError

@@ -16,12 +16,13 @@ from data.pipeline import (
     TokenPairs,
     eval_batches,
     filter_pairs,
-    tokenize,
 )
 from data.plan import BatchPlan
+from data.token_cache import tokenize_once
 from data.tokenizer import Tokenizer, Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
+from experiments.caches import cache_folder
 from experiments.config import Experiment
 from experiments.console import bar, note
 from model import ConfigError, TransformerConfig
@@ -152,7 +153,8 @@ def read_text(
             progress(count)
             moved()
 
-        pairs = {split: tokenize(splits[split], vocabulary, hear) for split in SPLITS}
+        folder = cache_folder("tokens") if data.cache else None
+        pairs = {split: tokenize_once(splits[split], vocabulary, folder, hear) for split in SPLITS}
     kept, report = filter_pairs(pairs["train"], data.max_length, data.max_ratio)
     note(str(report))
     for split in SPLITS[1:]:

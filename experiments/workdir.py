@@ -35,7 +35,7 @@ _FREE = {
     "train": {"num_steps", "max_minutes", "log_every", "eval_every", "checkpoint_every", "keep"}
     | {"keep_best", "bleu_sentences", "max_skipped", "rewinds", "spike", "grace_seconds"}
     | {"lost_seconds", "stalled_seconds", "chunked_loss"},
-    "data": {"path"},  # the same text may have moved; its digest is compared
+    "data": {"path", "cache"},  # the same text may have moved; its digest is compared
     "search": {"beam_size", "alpha", "extra_length"},
     "mesh": {"data", "fsdp", "tensor"},
 }

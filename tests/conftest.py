@@ -5,7 +5,9 @@ from pathlib import Path
 
 # The suite compiles the same small programs over and over, in both workers and every command:
 # `--cache-clear` has it compile them all again.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache/d/jax")
+_CACHE = Path(__file__).parents[1] / ".pytest_cache/d"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE / "jax")
+os.environ["XDG_CACHE_HOME"] = str(_CACHE)
 os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(1 << 30)  # also makes it safe to share
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

@@ -1,4 +1,4 @@
-"""Compiled programs stay on disk, so that the next start need not compile them again."""
+"""What is costly to make stays on disk for later starts: compiled programs, tokenised text."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,11 @@ from pathlib import Path
 import jax
 
 _MOST_BYTES = 2 << 30
+
+
+def cache_folder(name: str) -> Path:
+    """The user's folder for what Heed keeps under this name."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "heed" / name
 
 
 def keep_compiled() -> None:
@@ -16,8 +21,7 @@ def keep_compiled() -> None:
     """
     if jax.config.jax_compilation_cache_dir:
         return
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(caches) / "heed" / "compiled"
+    folder = cache_folder("compiled")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
