@@ -63,6 +63,7 @@ class OptimizerConfig:
     epsilon: float = 1e-9
     weight_decay: float = 0.0
     clip_norm: float = 0.0  # 0: no clipping
+    mu_dtype: str = "float32"  # of the gradient's mean; bfloat16: a quarter of Adam's memory less
     accumulate: int = 1  # parts that a batch goes through the model in
 
     def __post_init__(self):

@@ -161,6 +161,7 @@ def schedule_and_optimizer(experiment: Experiment):
         epsilon=o.epsilon,
         weight_decay=o.weight_decay,
         clip_norm=o.clip_norm,
+        mu_dtype=o.mu_dtype,
     )
 
 

@@ -75,13 +75,17 @@ def make_optimizer(
     epsilon: float = 1e-9,
     weight_decay: float = 0.0,
     clip_norm: float = 0.0,
+    mu_dtype: str = "float32",
 ) -> optax.GradientTransformation:
     """Adam with the paper's constants, or AdamW (Loshchilov and Hutter 2019).
 
     `weight_decay` is AdamW's, and leaves biases and norm scales alone; `clip_norm` bounds the
-    global norm of the gradient first, 0 leaves it as it is. Raises ConfigError for an unknown name.
+    global norm of the gradient first, 0 leaves it as it is. The gradient's mean is kept in
+    `mu_dtype`; its mean square, which a step may change by less than bfloat16 can tell, always in
+    float32. Raises ConfigError for an unknown name.
     """
     _check_name("name", name, OPTIMIZERS)
+    _check_name("mu_dtype", mu_dtype, ("float32", "bfloat16"))
     if weight_decay and name == "adam":
         raise ConfigError(
             f"optimizer.weight_decay={weight_decay} needs optimizer.name=adamw; adam has none"
@@ -89,7 +93,7 @@ def make_optimizer(
     if clip_norm < 0:
         raise ConfigError(f"optimizer.clip_norm={clip_norm} must be at least 0 (0: no clipping)")
     steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    steps.append(optax.scale_by_adam(b1, b2, epsilon))
+    steps.append(optax.scale_by_adam(b1, b2, epsilon, mu_dtype=mu_dtype))
     if weight_decay:
         steps.append(optax.add_decayed_weights(weight_decay, mask=_decays))
     steps.append(optax.scale_by_learning_rate(schedule))

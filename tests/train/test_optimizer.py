@@ -45,8 +45,14 @@ def test_the_paper_peaks_at_seven_ten_thousandths():
     assert max(rates) == pytest.approx(6.99e-4, rel=1e-3)
 
 
-def adam(params, grads, rates, decay=0.0, decayed=(), clip=0.0, b1=0.9, b2=0.98, epsilon=1e-9):
-    """Kingma and Ba's Algorithm 1 in float64; `decay` as in AdamW, `clip` the gradient's norm."""
+def adam(
+    params, grads, rates, decay=0.0, decayed=(), clip=0.0, b1=0.9, b2=0.98, epsilon=1e-9, kept=None
+):
+    """Kingma and Ba's Algorithm 1 in float64; `decay` as in AdamW, `clip` the gradient's norm.
+
+    What a step knows of the earlier ones' mean is of the type `kept`.
+    """
+    rounded = lambda x: x if kept is None else np.asarray(x).astype(kept).astype(np.float64)  # noqa: E731
     params = {k: v.astype(np.float64) for k, v in params.items()}
     m = dict.fromkeys(params, 0.0)
     v = dict.fromkeys(params, 0.0)
@@ -55,10 +61,11 @@ def adam(params, grads, rates, decay=0.0, decayed=(), clip=0.0, b1=0.9, b2=0.98,
         scale = min(1, clip / norm) if clip else 1
         for k in params:
             g = scale * grad[k]
-            m[k] = b1 * m[k] + (1 - b1) * g
+            m[k] = rounded(rounded(b1) * m[k]) + (1 - b1) * g  # b1 too is of that type, in optax
             v[k] = b2 * v[k] + (1 - b2) * g**2
             step = (m[k] / (1 - b1**t)) / (np.sqrt(v[k] / (1 - b2**t)) + epsilon)
             params[k] = params[k] - rate * (step + (decay * params[k] if k in decayed else 0))
+            m[k] = rounded(m[k])
     return params
 
 
@@ -70,6 +77,7 @@ def adam(params, grads, rates, decay=0.0, decayed=(), clip=0.0, b1=0.9, b2=0.98,
         dict(name="adam", b1=0.8, b2=0.95, epsilon=1e-3),
         dict(name="adamw", weight_decay=0.1),
         dict(name="adamw", weight_decay=0.1, clip_norm=0.5),
+        dict(name="adam", mu_dtype="bfloat16"),
     ],
     ids=str,
 )
@@ -93,8 +101,11 @@ def test_updates_are_adams(options):
         decay=options.get("weight_decay", 0.0),
         decayed=("kernel",),
         clip=options.get("clip_norm", 0.0),
+        kept=options.get("mu_dtype"),
         **own,
     )
+    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(state)}
+    assert kinds == {"float32", "int32", options.get("mu_dtype", "float32")}
     for name in shapes:
         np.testing.assert_allclose(ours[name], expected[name], rtol=2e-5, atol=1e-6)
 
@@ -112,6 +123,7 @@ def test_updates_are_adams(options):
         ),
         (lambda: make_optimizer("adanw", 1.0), "did you mean 'adamw'"),
         (lambda: make_optimizer("zzz", 1.0), "one of: adam, adamw"),
+        (lambda: make_optimizer("adam", 1.0, mu_dtype="float16"), "float32, bfloat16"),
         (lambda: make_optimizer("adam", 1.0, weight_decay=0.1), "adamw"),
         (lambda: make_optimizer("adam", 1.0, clip_norm=-1.0), "clip_norm=-1.0"),
     ],
