@@ -9,15 +9,13 @@ line for peers says how many times as fast Heed was, round by round (median).
     python -m benchmarks.decode --workload=W1 --precision=float32 --peers=ctranslate2 --cores=1
 """
 
-import importlib.util
 import json
 import os
-import statistics
-import subprocess
 import sys
-import time
 
 from absl import app, flags
+
+from benchmarks import turns
 
 WORKLOAD = flags.DEFINE_enum("workload", "W1", ("W1", "W2", "W3", "W4"), "What to translate.")
 _PRECISIONS = ("float32", "bfloat16", "int8")
@@ -49,43 +47,29 @@ def main(argv):
     systems |= {peer: PEER_PRECISION.value or PRECISION.value for peer in PEERS.value}
     for peer in PEERS.value:
         _check(peer, systems[peer])
-    running, ready = {}, {}
-    for name, precision in systems.items():
-        running[name] = _start(name, precision)
-        ready[name] = _answer(name, running[name])
-    rounds = {name: [] for name in running}
-    for _ in range(ROUNDS.value):
-        for name, process in running.items():
-            process.stdin.write("go\n")
-            process.stdin.flush()
-            rounds[name].append(_answer(name, process))
-    for name, process in running.items():
-        process.stdin.close()
-        process.wait()
-        speeds = [found["tokens_per_s"] for found in rounds[name]]
+    own = [f"--{flag.name}={flag.value}" for flag in (WORKLOAD, CORES, TOKENS)]
+    starts = {name: [*own, f"--precision={precision}"] for name, precision in systems.items()}
+    found = turns.measured("benchmarks.decode", starts, ROUNDS.value)
+    for name, (ready, rounds) in found.items():
         line = dict(
             system=name,
             precision=systems[name],
             workload=WORKLOAD.value,
             cores=CORES.value,
-            tokens_per_s=round(statistics.median(speeds), 1),
-            peak_mb=rounds[name][-1]["peak_mb"],
-            **ready[name],
+            tokens_per_s=turns.speed(rounds),
+            peak_mb=rounds[-1]["peak_mb"],
+            **ready,
         )
         if name == "heed":
             line["gflops"] = round(line.pop("gflop_a_token") * line["tokens_per_s"], 1)
         else:
-            heed = [found["tokens_per_s"] for found in rounds["heed"]]
-            ratios = [ours / theirs for ours, theirs in zip(heed, speeds, strict=True)]
-            line["heed_is_times"] = round(statistics.median(ratios), 3)
+            line["heed_is_times"] = turns.times(found["heed"][1], rounds)
         print(json.dumps(line), flush=True)
 
 
 def _check(peer: str, precision: str) -> None:
     """Ends with a line where this machine cannot run the peer at that precision."""
-    missing = [name for name in _PEERS[peer] if importlib.util.find_spec(name) is None]
-    if missing:
-        sys.exit(f"--peers={peer} needs {' and '.join(missing)}: pip install -e .[bench]")
+    turns.check_installed(peer, _PEERS[peer])
     known = {"float32", "bfloat16"}
     if peer == "ctranslate2":
         import ctranslate2
@@ -99,24 +83,9 @@ def _check(peer: str, precision: str) -> None:
         )
 
 
-def _start(name: str, precision: str) -> subprocess.Popen:
-    own = [f"--{flag.name}={flag.value}" for flag in (WORKLOAD, CORES, TOKENS)]
-    command = [sys.executable, "-m", "benchmarks.decode", f"--system={name}", *own]
-    command.append(f"--precision={precision}")
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def _answer(name: str, process: subprocess.Popen) -> dict:
-    line = process.stdout.readline()
-    if not line:
-        sys.exit(f"{name} ended without a result")
-    return json.loads(line)
-
-
 def _be(name: str) -> None:
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: CORES.value])
-    os.environ["OMP_NUM_THREADS"] = str(CORES.value)
-    import resource
+    turns.pin(CORES.value)
+    import importlib
 
     from benchmarks import workloads
     from experiments import memory
@@ -125,16 +94,13 @@ def _be(name: str) -> None:
     module = importlib.import_module(f"benchmarks.{name}_system")
     config = workloads.base()
     work = workloads.workload(WORKLOAD.value, config)
-    run, facts = module.make(config, work, PRECISION.value, CORES.value, TOKENS.value)
-    start = time.perf_counter()
-    run()
-    print(json.dumps({"compile_s": round(time.perf_counter() - start, 1)} | facts), flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        run()
-        speed = work.tokens / (time.perf_counter() - start)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(json.dumps({"tokens_per_s": speed, "peak_mb": peak}), flush=True)
+    search, facts = module.make(config, work, PRECISION.value, CORES.value, TOKENS.value)
+
+    def run() -> int:
+        search()
+        return work.tokens
+
+    turns.be(run, facts)
 
 
 if __name__ == "__main__":

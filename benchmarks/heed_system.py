@@ -56,7 +56,7 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
 
     shapes = {(asked.src.shape, room) for asked, room in jobs}
     facts = dict(compilations=len(shapes), gflop_a_token=_gflop(config, work) / work.tokens)
-    return run, facts | {"machine_gflops": round(_machine(precision), 1)}
+    return run, facts | {"machine_gflops": round(machine_gflops(precision), 1)}
 
 
 def _jobs(work: Workload, tokens: int):
@@ -85,7 +85,7 @@ def _gflop(c: TransformerConfig, work: Workload) -> float:
     return 2e-9 * (work.tokens * work.beam_size * step + read * source)
 
 
-def _machine(precision: str) -> float:
+def machine_gflops(precision: str) -> float:
     """GFLOP/s of one large matrix product in this precision, as the compiler does it best."""
     dtype = "float32" if precision == "float32" else "bfloat16"
     x, y = jnp.ones((1024, 2048), dtype), jnp.ones((2048, 2048), dtype)

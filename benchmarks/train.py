@@ -1,0 +1,100 @@
+"""Training speed of Heed and its peers, in turn, on the same sizes and the same pairs.
+
+One JSON line a system: {system, precision, workload, cores, tokens_per_s (real tokens of source
+and target, the median of the rounds), padding, peak_mb, compile_s (the first round, compilation
+included), gflops, mfu (of the machine's own matrix product, measured in the same run), ..}; a
+peer's line says how many times as fast Heed was.
+
+    python -m benchmarks.train --workload=T1 --peers=transformers,pytorch --cores=1
+    python -m benchmarks.train --workload=T3 --data=DIR
+
+Heed's line also tells what its pipeline delivers alone (input_is_times: how many times what the
+steps take). T3 is the whole command on real text, base model: its startup_s, and loop_cost, by
+which part a step takes longer in its loop than bare (benchmarks/train_loop.py).
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from benchmarks import turns
+
+WORKLOAD = flags.DEFINE_enum("workload", "T1", ("T1", "T2", "T3"), "What to train on.")
+PRECISION = flags.DEFINE_enum("precision", "float32", ("float32", "bfloat16"), "Of the products.")
+PACKING = flags.DEFINE_bool("packing", True, "Whether Heed packs several pairs into a row.")
+CHUNKED = flags.DEFINE_bool("chunked_loss", True, "Whether Heed's logits are made in chunks.")
+_PEERS = {"transformers": ("transformers", "torch"), "pytorch": ("torch",)}  # packages
+PEERS = flags.DEFINE_list("peers", [], f"{', '.join(_PEERS)}; with [bench] installed.")
+flags.register_validator(PEERS, lambda names: set(names) <= {*_PEERS}, f"known are {[*_PEERS]}")
+CORES = flags.DEFINE_integer(
+    "cores", 1, "How many cores each system may use.", 1, len(os.sched_getaffinity(0))
+)
+DATA = flags.DEFINE_string("data", "", "For T3: a folder with train.en and train.de, say.")
+LANGUAGES = flags.DEFINE_list("languages", ["en", "de"], "For T3: source and target.")
+STEPS = flags.DEFINE_integer("steps", 300, "Of T3.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer("rounds", 3, "Measured rounds of each system.", lower_bound=1)
+SYSTEM = flags.DEFINE_enum(
+    "system", None, ("heed", *_PEERS), "For the benchmark's own use: be this system."
+)
+
+
+def main(_) -> None:
+    """Runs the systems, or is one."""
+    if SYSTEM.value:
+        return _be(SYSTEM.value)
+    if WORKLOAD.value == "T3":
+        return _loop()
+    for peer in PEERS.value:
+        turns.check_installed(peer, _PEERS[peer])
+    own = [f"--{flag.name}={flag.value}" for flag in (WORKLOAD, PRECISION, CORES, PACKING, CHUNKED)]
+    systems = dict.fromkeys(["heed", *PEERS.value], own)
+    found = turns.measured("benchmarks.train", systems, ROUNDS.value)
+    peak = found["heed"][0]["machine_gflops"]
+    for name, (ready, rounds) in found.items():
+        line = dict(
+            system=name,
+            precision=PRECISION.value,
+            workload=WORKLOAD.value,
+            cores=CORES.value,
+            tokens_per_s=turns.speed(rounds),
+            peak_mb=rounds[-1]["peak_mb"],
+            **ready,
+        )
+        line["gflops"] = round(line.pop("gflop_a_token") * line["tokens_per_s"], 1)
+        line["mfu"] = round(line["gflops"] / peak, 3)
+        if name != "heed":
+            line["heed_is_times"] = turns.times(found["heed"][1], rounds)
+        print(json.dumps(line), flush=True)
+
+
+def _loop() -> None:
+    """T3, of Heed alone: the peers have no such command."""
+    for language in LANGUAGES.value:
+        if not Path(DATA.value, f"train.{language}").is_file():
+            sys.exit(
+                f"--workload=T3 needs --data=DIR with train.{language}: {DATA.value!r} has none"
+            )
+    turns.pin(CORES.value)
+    from benchmarks import train_loop
+
+    told = train_loop.measured(DATA.value, tuple(LANGUAGES.value), STEPS.value, PRECISION.value)
+    own = dict(precision=PRECISION.value, workload="T3", cores=CORES.value)
+    print(json.dumps({"system": "heed", **own, **told}), flush=True)
+
+
+def _be(name: str) -> None:
+    turns.pin(CORES.value)
+    import importlib
+
+    from benchmarks import training
+
+    module = importlib.import_module(f"benchmarks.train_{name}")
+    own = (PACKING.value, CHUNKED.value) if name == "heed" else (CORES.value,)
+    turns.be(*module.make(training.workload(WORKLOAD.value), PRECISION.value, *own))
+
+
+if __name__ == "__main__":
+    app.run(main)

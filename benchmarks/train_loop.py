@@ -1,0 +1,137 @@
+"""T3 of benchmarks/train.py: what the whole command makes of the train step.
+
+The command trains the base model on real text for some steps; its start is told beside. What its
+loop costs is measured in one process: some steps by the loop and as many by the bare step, on the
+same batches, in turn.
+"""
+
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from data.pipeline import train_batches
+from data.text import read_lines
+from experiments.config import Experiment, to_experiment
+from experiments.configs import text
+from experiments.run import prepare
+from train.health import Health
+from train.loop import fit
+from train.metrics import MetricsWriter, read_metrics
+from train.state import create_state
+
+_TOKENS = 512  # of a batch, a side: so that 300 steps of a base model end on a few cores
+_BLOCK = 15  # steps that are taken together
+_HELD_OUT = 8  # pairs: what the command validates and tests by is not what is measured
+
+
+def measured(data: str, languages: tuple[str, str], steps: int, precision: str) -> dict:
+    """The line of T3 but for what all workloads have, from `data`/train.{language}."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = _text(Path(data), languages, Path(folder))
+        values = _values(path, languages, steps, precision)
+        told = _command(values, Path(folder) / "run")
+        costs = list(_costs(_experiment(values), Path(folder) / "no", steps))
+    return told | dict(steps=steps, loop_cost=round(statistics.median(costs), 4))
+
+
+def _text(data: Path, languages: tuple[str, str], folder: Path) -> str:
+    """data.path: all of the training text, and a few lines of it to validate and to test by."""
+    files = [data / f"train.{language}" for language in languages]
+    held_out = [folder / f"held_out.{language}" for language in languages]
+    for file, some in zip(files, held_out, strict=True):
+        some.write_text("".join(f"{line}\n" for line in read_lines(file)[:_HELD_OUT]))
+    few = ",".join(map(str, held_out))
+    return f"train={','.join(map(str, files))};valid={few};test={few}"
+
+
+def _values(path: str, languages: tuple[str, str], steps: int, precision: str) -> dict:
+    return {
+        "data.path": path,
+        "data.source_language": languages[0],
+        "data.target_language": languages[1],
+        "data.vocab_size": 32_000,
+        "data.tokens_per_batch": _TOKENS,
+        "data.max_length": 128,
+        "model.dtype": precision,
+        "train.num_steps": steps,
+        "train.eval_every": steps + 1,
+        "train.checkpoint_every": steps + 1,
+        "search.beam_size": 1,
+    }
+
+
+def _experiment(values: dict) -> Experiment:
+    config = text.get_config()
+    for name, value in values.items():
+        group, name = name.split(".")
+        config[group][name] = value
+    return to_experiment(config)
+
+
+def _command(values: dict, workdir: Path) -> dict:
+    """Runs experiments.train; its speed, and the seconds before it began to train."""
+    flags = [f"--config.{name}={value}" for name, value in values.items()]
+    command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}"]
+    begun = time.time()
+    out = subprocess.run(
+        [*command, "--config=experiments/configs/text.py", *flags],
+        stdout=subprocess.PIPE, env=os.environ | {"JAX_PLATFORMS": "cpu"}, text=True, check=True,
+    ).stdout  # fmt: skip
+    seconds = time.time() - begun
+    events = [event for event in read_metrics(workdir) if event["split"] == "train"]
+    last = json.loads(out)
+    return dict(
+        tokens_per_s=round(statistics.median(e["tokens_per_second"] for e in events), 1),
+        padding=round(statistics.mean(e["padding"] for e in events), 4),
+        startup_s=round(seconds - last["seconds"], 1),
+    )
+
+
+def _costs(experiment: Experiment, workdir: Path, steps: int) -> Iterator[float]:
+    """How much longer blocks of steps take in the loop than bare, less 1."""
+    t = prepare(experiment, workdir)
+    state = create_state(t.model, t.tx, jax.random.key(0), t.mesh)
+    step, plan = t.compile_step(), t.text.plan
+
+    def batches(first: int):
+        made = train_batches(t.text.pairs["train"], plan, first, multiple_of=t.rows_multiple)
+        return itertools.islice(made, _BLOCK)
+
+    def bare(state):
+        for batch in batches(int(state.step)):
+            state, metrics = step(state, batch)
+        return jax.block_until_ready((state, metrics))[0]
+
+    def looped(state):
+        first = int(state.step)
+        state, _ = fit(
+            state,
+            step,
+            batches(first),
+            num_steps=first + _BLOCK,
+            schedule=t.schedule,
+            writer=writer,
+            log_every=experiment.train.log_every,
+            health=Health(experiment.train.max_skipped, experiment.train.spike),
+            pairs_of=lambda step: plan[step - 1].pairs,
+        )
+        return jax.block_until_ready(state)
+
+    state = bare(state)
+    with MetricsWriter(workdir) as writer:
+        for _ in range(max(1, steps // (2 * _BLOCK))):
+            spent = []
+            for way in bare, looped:
+                begun = time.perf_counter()
+                state = way(state)
+                spent.append(time.perf_counter() - begun)
+            yield spent[1] / spent[0] - 1

@@ -1,0 +1,65 @@
+"""The training workloads: pairs of random words, of given lengths, and what they cost.
+
+T1: 32 pairs of 64 and 64 tokens, base model. T2: lengths as text has them, a small model.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmarks.workloads import FIRST_WORD, base
+from data.pipeline import Ragged, TokenPairs
+from model.config import TransformerConfig
+
+SMOOTHING, LEARNING_RATE = 0.1, 1e-4
+STEP_TOKENS = 4000  # target tokens that a step of T2 is to have, about
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Pairs of ids without EOS, the model that learns from them, and how many steps a round has."""
+
+    pairs: TokenPairs
+    config: TransformerConfig
+    steps: int
+
+
+def workload(name: str) -> Workload:
+    """T1 or T2; the same for every system."""
+    random = np.random.default_rng(0)
+    if name == "T1":
+        config, steps = replace(base(), dropout=0.1), 3
+        source = target = np.full(32, 64)
+    else:
+        config = TransformerConfig(
+            vocab_size=8000, encoder_layers=3, decoder_layers=3, d_model=256, d_ff=1024, num_heads=4
+        )
+        steps, count = 6, 20_000
+        # A target is about as long as its source: the logarithm of the ratio has deviation 0.2.
+        source = np.exp(np.log(18) + 0.6 * random.standard_normal(count))
+        target = source * np.exp(0.2 * random.standard_normal(count))
+        source, target = (np.clip(np.round(side), 2, 64).astype(int) for side in (source, target))
+
+    def words(lengths):
+        rows = [random.integers(FIRST_WORD, config.vocab_size, n - 1).tolist() for n in lengths]
+        return Ragged(rows)
+
+    return Workload(TokenPairs(words(source), words(target)), config, steps)
+
+
+def flops(c: TransformerConfig, source: np.ndarray, target: np.ndarray) -> float:
+    """Of one update by pairs of these lengths: two a multiplication, and three times forward.
+
+    Counted are matrix products: projections, feed-forward, the vocabulary, and attention's two, in
+    the decoder's own over the half that a causal mask leaves. Padding counts nothing.
+    """
+    width, mix = c.d_model, c.num_heads * (c.key_width + c.value_width)  # of a pair of tokens
+    project, forward = 2 * width * mix, 2 * width * c.d_ff  # of a token
+    encoder = c.encoder_layers * ((project + forward) * source + mix * source**2)
+    # Cross-attention's queries and output are the target's, its keys and values the source's.
+    decoder = c.decoder_layers * (
+        (project * 1.5 + forward) * target
+        + project / 2 * source
+        + mix * (target**2 / 2 + source * target)
+    )
+    return 6.0 * float((encoder + decoder + width * c.target_vocab * target).sum())

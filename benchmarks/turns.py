@@ -1,0 +1,85 @@
+"""Systems measured in turn: each a process of its own, on the same cores, round after round.
+
+What else the machine does then falls on all alike. A system is this same command with
+`--system=NAME`: it prints a line of JSON once it is ready, and for every line that it reads one of
+what it has just measured.
+"""
+
+import importlib.util
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+
+def check_installed(peer: str, packages: Sequence[str]) -> None:
+    """Ends with a line where one of the peer's packages is missing."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(f"--peers={peer} needs {' and '.join(missing)}: pip install -e .[bench]")
+
+
+def measured(
+    module: str, systems: dict[str, Sequence[str]], rounds: int
+) -> dict[str, tuple[dict, list[dict]]]:
+    """Of each system what it said when ready, and in each of the rounds.
+
+    `systems` are the flags of each of them by name.
+    """
+    running, ready = {}, {}
+    for name, own in systems.items():
+        command = [sys.executable, "-m", module, f"--system={name}", *own]
+        pipe = subprocess.PIPE
+        running[name] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        ready[name] = _answer(name, running[name])
+    told = {name: [] for name in running}
+    for _ in range(rounds):
+        for name, process in running.items():
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            told[name].append(_answer(name, process))
+    for process in running.values():
+        process.stdin.close()
+        process.wait()
+    return {name: (ready[name], told[name]) for name in running}
+
+
+def speed(rounds: Sequence[dict]) -> float:
+    """The median."""
+    return round(statistics.median(found["tokens_per_s"] for found in rounds), 1)
+
+
+def times(ours: Sequence[dict], theirs: Sequence[dict]) -> float:
+    """How many times as fast ours was, round by round: the median."""
+    both = zip(ours, theirs, strict=True)
+    return round(statistics.median(x["tokens_per_s"] / y["tokens_per_s"] for x, y in both), 3)
+
+
+def pin(cores: int) -> None:
+    """Has this process and what it starts use the first `cores` cores."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    os.environ["OMP_NUM_THREADS"] = str(cores)
+
+
+def be(run: Callable[[], int], facts: dict) -> None:
+    """Is a system: `run` does a round's work and returns how many tokens that were."""
+    start = time.perf_counter()
+    run()
+    print(json.dumps({"compile_s": round(time.perf_counter() - start, 1)} | facts), flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        tokens = run()
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        print(json.dumps({"tokens_per_s": tokens / seconds, "peak_mb": peak}), flush=True)
+
+
+def _answer(name: str, process: subprocess.Popen) -> dict:
+    line = process.stdout.readline()
+    if not line:
+        sys.exit(f"{name} ended without a result")
+    return json.loads(line)
