@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
 from data.corpus import SPLITS
 from decode.bleu import score
+from decode.translate import Hypothesis
 from experiments import workdir as folders
 from experiments.config import Experiment
 from experiments.console import bar, note
 from experiments.course import follow
+from experiments.environment import record_start
 from experiments.interruption import on_sigterm, sigterm_ends, stopper
 from experiments.preparation import (
     check_sizes,
@@ -27,6 +30,7 @@ from experiments.preparation import (
     sides,
 )
 from experiments.training import Training
+from experiments.translations import write_translations
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
 from train.checkpoint import Checkpoints
@@ -76,8 +80,10 @@ def _train(t: Training, begun: float, watchdog: Watchdog) -> dict:
             return {"step": summary.step, "params": params, "stopped_by": reason}
         if not is_first():
             return {}
+        step = tested.scores["checkpoint"]
+        write_translations(workdir, step, *sides(t.text.splits["test"]), tested.translations)
         with MetricsWriter(workdir, summary.step) as writer:
-            told = _summary(workdir, writer, tested, summary.step, params)
+            told = _summary(workdir, writer, tested.scores, summary.step, params)
         return told | {"seconds": round(summary.seconds + time.monotonic() - tested_from, 1)}
 
 
@@ -86,6 +92,7 @@ def _write_settings(t: Training) -> None:
     if not (t.workdir / "config.json").exists():
         t.vocabulary.save(t.workdir)
     folders.write_config(t.workdir, t.experiment)
+    record_start(t.workdir, t.mesh)
 
 
 def _processes() -> str:
@@ -165,10 +172,15 @@ def schedule_and_optimizer(experiment: Experiment):
     )
 
 
+class _Tested(NamedTuple):
+    scores: dict  # loss, BLEU, chrF, and of which checkpoint
+    translations: list[Hypothesis]
+
+
 def _test(
     t: Training, checkpoints: Checkpoints, watchdog: Watchdog, stop: Callable[[int], None]
-) -> dict:
-    """Loss, BLEU and chrF of the best checkpoint on the test split, and which one that was."""
+) -> _Tested:
+    """What the best checkpoint makes of the test split."""
     stop(0)  # also where it was training that was interrupted
     c, step = t.experiment, firsts(checkpoints.best_step())
     best = folders.load(t.workdir, "last" if step is None else str(step), t.mesh)
@@ -181,12 +193,13 @@ def _test(
             watchdog.moved()
             stop(0)
 
-        found = translator.translate(sources, hear)
-    scores = score(found, references, c.data.target_language)
+        found = [best for best, *_ in translator.hypotheses(sources, hear)]
+    scores = score([best.text for best in found], references, c.data.target_language)
     evaluate = compile_eval_step(best.model, best.mesh, chunked=c.train.chunked_loss)
     batches = watchdog.each(t.text.eval_batches("test", c, best.mesh))
     total = total_metrics(evaluate, best.params, batches)
-    return {"loss": total.to_dict()["loss"], **scores, "checkpoint": best.step}
+    told = {"loss": total.to_dict()["loss"], **scores, "checkpoint": best.step}
+    return _Tested(told, found)
 
 
 def _summary(workdir: Path, writer: MetricsWriter, tested: dict, step: int, params: int) -> dict:

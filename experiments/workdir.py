@@ -5,6 +5,8 @@ tokenizer.model    or tokenizer.source.model and tokenizer.target.model
 checkpoints/       Orbax
 metrics.jsonl      one event a line
 tensorboard/       the same for TensorBoard
+environment.jsonl  one line a start: machine, versions, commit
+translations.jsonl what the test translated, one sentence a line
 lock               held by the run that trains here, which lock.owner names
 hosts/             a sign of life of each process, of a run of several
 """
@@ -59,7 +61,7 @@ def write_config(workdir: Path, experiment: Experiment) -> None:
     try:
         commit = json.loads((workdir / "config.json").read_text())["commit"]
     except (OSError, ValueError, KeyError):
-        commit = _commit()
+        commit = commit_of_the_code()
     text = json.dumps({"experiment": asdict(experiment), "commit": commit}, indent=2)
     replace_file(workdir / "config.json", f"{text}\n".encode())
 
@@ -158,7 +160,8 @@ def check_text(workdir: Path, digest: str, meta: dict) -> None:
         )
 
 
-def _commit() -> str | None:
+def commit_of_the_code() -> str | None:
+    """The commit that is checked out, "-dirty" where files differ from it; None without git."""
     describe = "describe --always --exclude=* --abbrev=40 --dirty".split()
     command = ["git", "-C", str(Path(__file__).parent), *describe]
     try:

@@ -1,0 +1,41 @@
+"""Where and with what a run trained: a line of environment.jsonl for each of its starts."""
+
+import json
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from data.files import replace_file
+from experiments.workdir import commit_of_the_code
+
+FILE = "environment.jsonl"
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
+
+
+def record_start(workdir: Path, mesh: Mesh) -> None:
+    """Add what this process runs on to those that trained in `workdir` before."""
+    file = workdir / FILE
+    before = file.read_bytes() if file.exists() else b""
+    if before and not before.endswith(b"\n"):
+        before += b"\n"
+    replace_file(file, before + json.dumps(describe(mesh)).encode() + b"\n")
+
+
+def describe(mesh: Mesh) -> dict:
+    """Date (UTC), commit, versions, platform, and the kind and number of devices of the mesh."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit_of_the_code(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "backend": jax.default_backend(),
+        "device": mesh.devices.flat[0].device_kind,
+        "devices": mesh.size,
+        "processes": jax.process_count(),
+        "mesh": dict(mesh.shape),
+    }

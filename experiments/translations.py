@@ -1,0 +1,45 @@
+"""What the test translated, kept beside its scores: a line of translations.jsonl a sentence."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from data.files import replace_file
+from decode.translate import Hypothesis
+from experiments.console import bar
+from experiments.preparation import make_translator, open_split, sides
+from experiments.workdir import load
+
+FILE = "translations.jsonl"
+
+
+def write_translations(
+    workdir: Path,
+    checkpoint: int | list[int],
+    sources: Sequence[str],
+    references: Sequence[str],
+    found: Sequence[Hypothesis],
+) -> None:
+    """Write each sentence of the test split with its best translation, whole or not at all."""
+
+    def lines() -> Iterator[str]:
+        for source, reference, best in zip(sources, references, found, strict=True):
+            row = dict(source=source, reference=reference, hypothesis=best.text, score=best.score)
+            yield json.dumps({"checkpoint": checkpoint} | row, ensure_ascii=False) + "\n"
+
+    replace_file(workdir / FILE, "".join(lines()).encode())
+
+
+def make_translations(workdir: Path) -> None:
+    """Translate the test split by the best checkpoint, for a run that has not kept it.
+
+    Raises ConfigError, DataError or CheckpointError for what is missing.
+    """
+    best = load(workdir)
+    sources, references = sides(open_split(best.experiment, "test"))
+    translator = make_translator(
+        best.experiment, best.model, best.params, best.vocabulary, best.mesh
+    )
+    with bar(f"translating for {workdir}", len(sources)) as progress:
+        found = [first for first, *_ in translator.hypotheses(sources, progress)]
+    write_translations(workdir, best.step, sources, references, found)
