@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -27,12 +28,24 @@ MISTAKES = (ConfigError, DataError, CheckpointError, InputError, DivergedError)
 MISTAKES += (ElsewhereError, NotSharedError)
 
 
-def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
+def run(main: Callable[..., None], argv: list[str] | None = None, takes_more: bool = False) -> None:
     """Parse the flags, call `main`, and end with 1 and one line on stderr for a user's mistake.
 
-    The flags are the command line's, or `argv`, the command's name first.
+    The flags are the command line's, or `argv`, the command's name first. With `takes_more`, words
+    that are no flags are given to `main`, as a list; without, they are a mistake.
     """
-    app.run(lambda _: _guarded(main), argv=argv, flags_parser=_parse)
+
+    def parse(argv: list[str]) -> list[str]:
+        flags.FLAGS.set_gnu_getopt(takes_more)  # flags may then stand behind such words
+        rest = _parse(argv)
+        if len(rest) > 1 and not takes_more:
+            fail(f"{rest[1]!r} is not a flag: values follow '=', as in --workdir=DIR")
+        return rest
+
+    def guarded(rest: list[str]) -> None:
+        _guarded(partial(main, rest[1:]) if takes_more else main)
+
+    app.run(guarded, argv=argv, flags_parser=parse)
 
 
 def fail(message: object) -> None:
@@ -89,8 +102,6 @@ def _parse(argv: list[str]) -> list[str]:
         fail(error)
     except (SyntaxError, NameError) as error:
         fail(f"{getattr(error, 'filename', None) or 'the config file'}: {error}")
-    if len(rest) > 1:
-        fail(f"{rest[1]!r} is not a flag: values follow '=', as in --workdir=DIR")
     return rest
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 
-from data.corpus import SPLITS
+from data.corpus import SPLITS, DataError
 from decode.bleu import score
 from decode.translate import Hypothesis
 from experiments import workdir as folders
@@ -29,6 +29,8 @@ from experiments.preparation import (
     resolve,
     sides,
 )
+from experiments.reporting.page import REPORT, write_report
+from experiments.reporting.record import read_run
 from experiments.training import Training
 from experiments.translations import write_translations
 from model import ConfigError, Transformer
@@ -84,6 +86,7 @@ def _train(t: Training, begun: float, watchdog: Watchdog) -> dict:
         write_translations(workdir, step, *sides(t.text.splits["test"]), tested.translations)
         with MetricsWriter(workdir, summary.step) as writer:
             told = _summary(workdir, writer, tested.scores, summary.step, params)
+        _report(workdir)
         return told | {"seconds": round(summary.seconds + time.monotonic() - tested_from, 1)}
 
 
@@ -200,6 +203,14 @@ def _test(
     total = total_metrics(evaluate, best.params, batches)
     told = {"loss": total.to_dict()["loss"], **scores, "checkpoint": best.step}
     return _Tested(told, found)
+
+
+def _report(workdir: Path) -> None:
+    """The run's page; that it cannot be written takes nothing from the run."""
+    try:
+        write_report([read_run(workdir)], workdir / REPORT)
+    except (OSError, DataError) as error:
+        note(f"warning: there is no {REPORT}: {error}")
 
 
 def _summary(workdir: Path, writer: MetricsWriter, tested: dict, step: int, params: int) -> dict:

@@ -7,6 +7,7 @@ metrics.jsonl      one event a line
 tensorboard/       the same for TensorBoard
 environment.jsonl  one line a start: machine, versions, commit
 translations.jsonl what the test translated, one sentence a line
+report.html        all of it for people
 lock               held by the run that trains here, which lock.owner names
 hosts/             a sign of life of each process, of a run of several
 """

@@ -1,0 +1,1 @@
+"""A run's report: one page of HTML that needs nothing but itself."""

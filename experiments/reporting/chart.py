@@ -1,0 +1,136 @@
+"""Charts as geometry, which the page draws as SVG: axes with ticks, lines, and points to hover."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+WIDTH, HEIGHT = 460, 270
+LEFT, RIGHT, TOP, BOTTOM = 60, 14, 14, 42
+COLORS = 8  # that the page has
+_MOST_POINTS, _MOST_HOVERED = 500, 60
+
+
+class Series(NamedTuple):
+    """One line of a chart; `run` numbers its colour, `kind` its stroke."""
+
+    name: str
+    kind: str
+    run: int
+    points: list[tuple[float, float]]
+
+    @property
+    def color(self) -> int:
+        """The number of its colour."""
+        return self.run % COLORS
+
+
+class Tick(NamedTuple):
+    """A place on an axis, in units of the drawing, and what is written there."""
+
+    at: float
+    text: str
+
+
+class Line(NamedTuple):
+    """A series in units of the drawing; `hovered` has (x, y, what it tells) of some points."""
+
+    series: Series
+    path: str
+    hovered: list[tuple[float, float, str]]
+
+
+class Chart(NamedTuple):
+    """All that the page needs to draw one; a chart without lines has nothing to show."""
+
+    title: str
+    across: str
+    unit: str
+    caption: str
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    lines: list[Line]
+
+
+def draw(
+    title: str,
+    across: str,
+    unit: str,
+    series: Sequence[Series],
+    caption: str = "",
+    from_zero: bool = False,
+) -> Chart:
+    """The chart of these series. `across` names the horizontal axis, `unit` the vertical one.
+
+    The vertical axis begins at zero with `from_zero`, else near the least value.
+    """
+    points = [point for each in series for point in each.points]
+    if not points:
+        return Chart(title, across, unit, caption, [], [], [])
+    xs, ys = zip(*points, strict=True)
+    x_marks, y_marks = ticks(0, max(xs)), ticks(0 if from_zero else min(ys), max(ys), 5)
+    # Lines end at the last update, values between the outermost marks.
+    x_low, x_high = min(0, *xs), max(xs) or 1
+    y_low, y_high = min(y_marks[0], *ys), max(y_marks[-1], *ys)
+
+    def across_to(x: float) -> float:
+        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+
+    def up_to(y: float) -> float:
+        return HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+
+    lines = []
+    for each in series:
+        kept = thinned(each.points, _MOST_POINTS)
+        path = " ".join(f"{across_to(x):.1f},{up_to(y):.1f}" for x, y in kept)
+        apart = -(-len(each.points) // _MOST_HOVERED)
+        hovered = [
+            (round(across_to(x), 1), round(up_to(y), 1), f"{number(x)}: {number(y)}")
+            for x, y in each.points[::-apart][::-1]
+        ]
+        lines.append(Line(each, path, hovered))
+    return Chart(
+        title,
+        across,
+        unit,
+        caption,
+        [Tick(round(across_to(x), 1), number(x)) for x in x_marks if x <= x_high],
+        [Tick(round(up_to(y), 1), number(y)) for y in y_marks],
+        lines,
+    )
+
+
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """At most `most` + 1 round numbers (1, 2 or 5 times a power of ten apart) that enclose both."""
+    if high <= low:
+        margin = abs(low) * 0.1 or 1.0
+        low, high = low - margin, high + margin
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    for step in (power, 2 * power, 5 * power, 10 * power, 20 * power):
+        first, last = math.floor(low / step), math.ceil(high / step)
+        if last - first <= most:
+            break
+    digits = max(0, 1 - math.floor(math.log10(step)))
+    return [round(n * step, digits) for n in range(first, last + 1)]
+
+
+def thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """About `most` of the points: the lowest and the highest of each stretch, so peaks remain."""
+    if len(points) <= most:
+        return points
+    stretch = -(-2 * len(points) // most)
+    kept = []
+    for start in range(0, len(points), stretch):
+        part = points[start : start + stretch]
+        kept += sorted({min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])})
+    return kept
+
+
+def number(value: float) -> str:
+    """A number as people read it: 12,500, 3.274, 1.2e-05."""
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3:
+        return f"{value:.3g}"
+    if float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -1,0 +1,40 @@
+"""The settings of runs beside each other, and where they differ."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import NamedTuple
+
+from experiments.config import Experiment
+
+
+class Setting(NamedTuple):
+    """One value of the configuration: its default, and what each run has."""
+
+    name: str
+    default: object
+    values: list
+
+    @property
+    def changed(self) -> bool:
+        """Whether any run has another value than the default."""
+        return any(value != self.default for value in self.values)
+
+    @property
+    def differs(self) -> bool:
+        """Whether the runs have different values."""
+        return any(value != self.values[0] for value in self.values)
+
+
+def settings(experiments: Sequence[Experiment]) -> list[Setting]:
+    """Every value of the configurations, by its name: "optimizer.warmup_steps"."""
+    default = _flat(Experiment())
+    each = [_flat(experiment) for experiment in experiments]
+    return [Setting(name, value, [one[name] for one in each]) for name, value in default.items()]
+
+
+def _flat(experiment: Experiment) -> dict:
+    return {
+        f"{group}.{name}": value
+        for group, values in asdict(experiment).items()
+        for name, value in values.items()
+    }
