@@ -31,10 +31,21 @@ class Source(Protocol):
 
 
 class Pairs:
-    """Sentence pairs held in memory."""
+    """Sentence pairs held in memory.
 
-    def __init__(self, source: Sequence[str], target: Sequence[str]):
+    `files` are the files of the two sides, where they come from files, and `first` is the number of
+    the line that the first pair has there.
+    """
+
+    def __init__(
+        self,
+        source: Sequence[str],
+        target: Sequence[str],
+        files: tuple[str, str] | None = None,
+        first: int = 1,
+    ):
         self.source, self.target = source, target
+        self.files, self.first = files, first
 
     def __len__(self) -> int:
         return len(self.source)

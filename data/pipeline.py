@@ -106,21 +106,38 @@ class FilterReport:
         return f"{self.kept} pairs kept; dropped: {dropped}"
 
 
-def filter_pairs(
-    pairs: TokenPairs, max_length: int, max_ratio: float
-) -> tuple[np.ndarray, FilterReport]:
-    """Numbers of the pairs to train on: none empty, none longer than `max_length` tokens with EOS.
+class Faults(NamedTuple):
+    """Which pairs are not trained on, and why: a mask [N] for each reason, at most one a pair's."""
 
-    Nor one whose sides' lengths differ by more than the factor `max_ratio`, where the longer has
-    over 10 tokens. Raises DataError if none is left.
+    empty: np.ndarray
+    too_long: np.ndarray
+    ratio: np.ndarray
+
+
+def find_faults(pairs: TokenPairs, max_length: int, max_ratio: float) -> Faults:
+    """Pairs with an empty side, of more than `max_length` tokens with EOS, or of unlike lengths.
+
+    These are lengths that differ by more than the factor `max_ratio`, where the longer has over 10
+    tokens.
     """
     source, target = pairs.source.lengths, pairs.target.lengths
     longest, shortest = np.maximum(source, target), np.minimum(source, target)
     empty = shortest == 0
     too_long = ~empty & (longest + 1 > max_length)
     ratio = ~empty & ~too_long & (longest > max_ratio * shortest) & (longest > 10)
-    kept = np.flatnonzero(~(empty | too_long | ratio))
-    report = FilterReport(len(kept), int(empty.sum()), int(too_long.sum()), int(ratio.sum()))
+    return Faults(empty, too_long, ratio)
+
+
+def filter_pairs(
+    pairs: TokenPairs, max_length: int, max_ratio: float
+) -> tuple[np.ndarray, FilterReport]:
+    """Numbers of the pairs to train on, without those that `find_faults` finds.
+
+    Raises DataError if none is left.
+    """
+    faults = find_faults(pairs, max_length, max_ratio)
+    kept = np.flatnonzero(~np.any(faults, axis=0))
+    report = FilterReport(len(kept), *(int(fault.sum()) for fault in faults))
     if not len(kept):
         raise DataError(
             f"no pair is left: {report}; see --config.data.max_length, --config.data.max_ratio"

@@ -88,7 +88,7 @@ def read_parallel(source: Path, target: Path) -> Pairs:
             f"{source} has {len(sides[0])} lines, but {target} has {len(sides[1])}: "
             "line n of one must be the translation of line n of the other"
         )
-    return Pairs(*sides)
+    return Pairs(*sides, (str(source), str(target)))
 
 
 def read_tsv(path: str, split: str, languages: tuple[str, str]) -> Pairs:
@@ -106,7 +106,8 @@ def read_tsv(path: str, split: str, languages: tuple[str, str]) -> Pairs:
             raise DataError(
                 f"{file}, line {number}: {len(row)} columns instead of {width} (a tab between)"
             )
-    return Pairs(*([row[column] for row in rows] for column in columns))
+    sides = ([row[column] for row in rows] for column in columns)
+    return Pairs(*sides, (str(file), str(file)), first)
 
 
 def read_jsonl(path: str, split: str, languages: tuple[str, str]) -> Pairs:
@@ -132,4 +133,4 @@ def read_jsonl(path: str, split: str, languages: tuple[str, str]) -> Pairs:
             if _SURROGATE.search(row[language]):  # from an escape; no UTF-8 file can hold one
                 raise DataError(f"{file}, line {number}: half a surrogate pair in {language!r}")
             side.append(row[language].replace("\n", " "))
-    return Pairs(*sides)
+    return Pairs(*sides, (str(file), str(file)))

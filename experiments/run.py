@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
-from data.corpus import SPLITS, DataError
+from data.corpus import SPLITS, DataError, Source
+from data.tokenizer import Vocabulary
 from decode.bleu import score
 from decode.translate import Hypothesis
 from experiments import workdir as folders
@@ -114,29 +116,47 @@ def prepare(
     and input that cannot be, in all processes.
     """
 
-    def look():
-        check_sizes(experiment)
-        folders.check_folder(workdir)
-        mesh = make_mesh(*(getattr(experiment.mesh, axis) for axis in ("data", "fsdp", "tensor")))
-        old = folders.read_config(workdir) if (workdir / "config.json").exists() else None
-        schedule_and_optimizer(experiment)
-        return mesh, old, {split: open_split(experiment, split) for split in SPLITS}
-
-    mesh, old, splits = everywhere(look)
-    vocabulary = find_vocabulary(experiment, workdir, splits["train"])
-
-    def plan() -> Training:
-        c = resolve(experiment, vocabulary, old)
-        folders.check_same_run(workdir, c, allow_batch_change)
-        model = Transformer(c.model)
-        schedule, tx = schedule_and_optimizer(c)
-        abstract_state(model, tx, mesh)  # raises where the mesh does not divide the sizes
-        text = read_text(c, splits, vocabulary, moved)
-        return Training(c, workdir, vocabulary, text, model, tx, schedule, mesh)
-
-    t = everywhere(plan)
+    opened = everywhere(lambda: open_text(experiment, workdir))
+    vocabulary = find_vocabulary(experiment, workdir, opened.splits["train"])
+    t = everywhere(lambda: plan(experiment, workdir, opened, vocabulary, allow_batch_change, moved))
     _check_alike(t)
     return t
+
+
+class Opened(NamedTuple):
+    """What there is before a vocabulary: a mesh, the folder's earlier settings, the sentences."""
+
+    mesh: Mesh
+    old: Experiment | None
+    splits: dict[str, Source]
+
+
+def open_text(experiment: Experiment, workdir: Path) -> Opened:
+    """Check the settings and the folder, and open the text. Raises ConfigError, DataError."""
+    check_sizes(experiment)
+    folders.check_folder(workdir)
+    mesh = make_mesh(*(getattr(experiment.mesh, axis) for axis in ("data", "fsdp", "tensor")))
+    old = folders.read_config(workdir) if (workdir / "config.json").exists() else None
+    schedule_and_optimizer(experiment)
+    return Opened(mesh, old, {split: open_split(experiment, split) for split in SPLITS})
+
+
+def plan(
+    experiment: Experiment,
+    workdir: Path,
+    opened: Opened,
+    vocabulary: Vocabulary,
+    allow_batch_change: bool = False,
+    moved: Callable[[], None] = lambda: None,
+) -> Training:
+    """Tokenise the text and plan its batches. Raises ConfigError, DataError."""
+    c = resolve(experiment, vocabulary, opened.old)
+    folders.check_same_run(workdir, c, allow_batch_change)
+    model = Transformer(c.model)
+    schedule, tx = schedule_and_optimizer(c)
+    abstract_state(model, tx, opened.mesh)  # raises where the mesh does not divide the sizes
+    text = read_text(c, opened.splits, vocabulary, moved)
+    return Training(c, workdir, vocabulary, text, model, tx, schedule, opened.mesh)
 
 
 def _check_alike(t: Training) -> None:

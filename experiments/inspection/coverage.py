@@ -1,0 +1,128 @@
+"""What the vocabulary can spell: characters without a piece, pieces hardly seen, the longest."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from data.batch import UNK
+from data.corpus import SPLITS, Source
+from data.pipeline import TokenPairs
+from data.tokenizer import Tokenizer, Vocabulary
+from experiments.inspection.section import SIDES, Section, Warned
+
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+_LONGEST, _TOLD = 15, 12
+
+
+def find_unknown(splits: dict[str, Source], vocabulary: Vocabulary) -> Section:
+    """Characters of valid and test without a piece: spelled as bytes, or unknown altogether.
+
+    A model learns little of the first and nothing of the second.
+    """
+    values, lines, warnings = {}, [], []
+    for number, (name, tokenizer) in enumerate(zip(SIDES, vocabulary, strict=True)):
+        spelling = _Spelling(tokenizer)
+        for split in SPLITS[1:]:
+            pairs, counts = splits[split], Counter()
+            for i in range(len(pairs)):
+                line = pairs[i][number]
+                if missing := sorted(set(line) & spelling.missing(line)):
+                    counts.update(c for c in line if c in missing)
+                    text = "no piece for " + ", ".join(map(_named, missing))
+                    warnings.append(Warned("unknown", split, number, i, text))
+            values.setdefault(split, {})[name] = dict(counts)
+            told = ", ".join(f"{_named(c)} ({n:,})" for c, n in counts.most_common(_TOLD))
+            tail = f": {told}" * bool(told)
+            lines.append(f"{split} {name}: {len(counts):,} characters without a piece{tail}")
+    return Section("unknown characters", values, lines, warnings)
+
+
+class _Spelling:
+    """Which characters a tokenizer has no piece for, asked once each."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._known: dict[str, bool] = {}
+
+    def missing(self, line: str) -> set[str]:
+        """Those of a line's characters."""
+        new = sorted(set(line) - self._known.keys())
+        for character, ids in zip(new, self._tokenizer.encode(new), strict=True):
+            pieces = self._tokenizer.pieces(ids)
+            spelled = UNK in ids or any(map(_BYTE.fullmatch, pieces))
+            self._known[character] = not spelled
+        return {character for character in set(line) if not self._known[character]}
+
+
+def _named(character: str) -> str:
+    shown = f" {character}" if character.isprintable() else ""
+    return f"U+{ord(character):04X}{shown} {unicodedata.name(character, 'without a name')}"
+
+
+def count_pieces(pairs: TokenPairs, vocabulary: Vocabulary, seldom: int) -> Section:
+    """How often the training text has each piece: those seen less than `seldom` times, the longest.
+
+    Pieces seen seldom have embeddings that hardly learn: many of them ask for a smaller vocabulary.
+    """
+    values, lines = {}, []
+    for name, tokenizer, seen in _seen(pairs, vocabulary):
+        pieces = tokenizer.pieces(range(tokenizer.vocab_size))
+        real = [i for i in range(UNK + 1, len(pieces)) if not _BYTE.fullmatch(pieces[i])]
+        counts = np.array([int(seen[i]) for i in real])
+        rare = int((counts < seldom).sum())
+        longest = sorted(real, key=lambda i: (-len(pieces[i]), pieces[i]))[:_LONGEST]
+        values[name] = {
+            "size": tokenizer.vocab_size,
+            "pieces": len(real),
+            "seldom": seldom,
+            "seen_less": rare,
+            "never": int((counts == 0).sum()),
+            "bytes": int(sum(seen[i] for i in range(len(pieces)) if _BYTE.fullmatch(pieces[i]))),
+            "unknown": int(seen[UNK]),
+            "longest": {pieces[i]: int(seen[i]) for i in longest},
+        }
+        told = values[name]
+        lines.append(
+            f"{name}: {told['size']:,} ids, {len(real):,} of them pieces; {rare:,} pieces are seen "
+            f"less than {seldom:,} times in training, {told['never']:,} never"
+        )
+        lines.append(
+            f"{name}: {told['bytes']:,} tokens are bytes of characters without a piece, "
+            f"{told['unknown']:,} are unknown"
+        )
+        long = ", ".join(f"{piece} ({count:,})" for piece, count in told["longest"].items())
+        lines.append(f"{name}: the longest pieces, and how often: {long}")
+    return Section("pieces", values, lines)
+
+
+def _seen(pairs: TokenPairs, vocabulary: Vocabulary) -> Iterator[tuple[str, Tokenizer, np.ndarray]]:
+    """Each vocabulary with the number of times [V] that its ids are in the text."""
+    both = [
+        np.bincount(side.ids, minlength=tokenizer.vocab_size)
+        for side, tokenizer in zip(pairs, vocabulary, strict=True)
+    ]
+    if vocabulary.joint:
+        yield "vocabulary", vocabulary.source, both[0] + both[1]
+    else:
+        yield from zip(SIDES, vocabulary, both, strict=True)
+
+
+def show_samples(pairs: Source, vocabulary: Vocabulary, count: int = 5) -> Section:
+    """Evenly spaced training pairs as text and as pieces."""
+    count = min(count, len(pairs))
+    values, lines = [], []
+    for number in range(count):
+        index = (2 * number + 1) * len(pairs) // (2 * count)
+        pair = pairs[index]
+        cut = [
+            tokenizer.pieces(tokenizer.encode([line])[0])
+            for tokenizer, line in zip(vocabulary, pair, strict=True)
+        ]
+        values.append({"pair": index + 1, **pair._asdict(), "pieces": cut})
+        for name, line, pieces in zip(SIDES, pair, cut, strict=True):
+            label = f"pair {index + 1:,}" if name == SIDES[0] else ""
+            lines += [f"{label:>14}  {name}  {line}", f"{'':>22}  {' '.join(pieces)}"]
+    return Section("samples", {"pairs": values}, lines)

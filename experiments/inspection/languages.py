@@ -1,0 +1,68 @@
+"""Which language a line reads as, by py3langid, whose model of 140 languages comes with it."""
+
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from itertools import islice
+from multiprocessing import get_context
+
+LETTERS = 20  # fewer say too little
+_SURE, _UNLIKELY = 0.5, 0.05
+_CHUNK = 2000  # lines
+_FEW = 10 * _CHUNK  # lines, for which no processes are worth starting
+
+
+def known(code: str) -> str:
+    """The model's name for a language's code ("pt" for "pt_BR"), or "" where it has none."""
+    base = code.replace("_", "-").split("-")[0].lower()
+    return base if base in _identifier().labels else ""
+
+
+def read_as(lines: Iterable[str], expected: str, count: int) -> Iterator[tuple[str, bool]]:
+    """What each line reads as, and whether that is surely not `expected`; "" where it is unclear.
+
+    Unclear is below one half of probability, and sure is where `expected` has below a twentieth.
+    There are `count` lines; of many, parts are looked at by as many processes as there are cores.
+    """
+    lines = iter(lines)
+    chunks = iter(lambda: list(islice(lines, _CHUNK)), [])
+    judge = partial(_judge, expected=expected)
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if count <= _FEW or workers == 1:
+        for chunk in chunks:
+            yield from judge(chunk)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        waiting = deque(pool.submit(judge, chunk) for chunk in islice(chunks, 2 * workers))
+        while waiting:
+            yield from waiting.popleft().result()
+            waiting.extend(pool.submit(judge, chunk) for chunk in islice(chunks, 1))
+
+
+def usual(lines: Iterable[str]) -> str:
+    """The language that most of the lines read as, or "" where none does."""
+    counts = Counter(language for language, _ in _judge(list(lines), ""))
+    del counts[""]
+    return max(counts, key=counts.__getitem__, default="")
+
+
+def _judge(lines: list[str], expected: str) -> list[tuple[str, bool]]:
+    identifier, found = _identifier(), []
+    for line in lines:
+        language, sure = identifier.classify(line)
+        wrong = False
+        if sure < _SURE or language == "zxx":  # the model's name for what is no language
+            language = ""
+        elif expected and language != expected:
+            wrong = dict(identifier.rank(line)).get(expected, 0.0) < _UNLIKELY
+        found.append((language, wrong))
+    return found
+
+
+@cache
+def _identifier():
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

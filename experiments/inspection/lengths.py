@@ -1,0 +1,112 @@
+"""How long lines are, in tokens of the vocabulary; which pairs are of unlike lengths, or left."""
+
+import numpy as np
+
+from data.pipeline import TokenPairs, find_faults
+from experiments.config import DataConfig
+from experiments.inspection.section import SIDES, Section, Warned, numbers, share
+
+_ROWS, _BAR = 12, 40
+_LEAST = 10  # tokens of the longer side, as in the filter: shorter ones differ by chance
+_FACTOR, _SPREADS = 2.0, 5.0
+
+
+def draw_lengths(pairs: dict[str, TokenPairs], data: DataConfig) -> Section:
+    """A histogram of the training lines' lengths in tokens, EOS included, and their quantiles."""
+    values, lines = {}, []
+    for split, both in pairs.items():
+        values[split] = {}
+        for name, side in zip(SIDES, both, strict=True):
+            lengths = side.lengths + 1
+            marks = np.percentile(lengths, [50, 90, 99, 100]).round().astype(int).tolist()
+            told = dict(zip(("median", "p90", "p99", "longest"), marks, strict=True))
+            values[split][name] = told | {"tokens": int(lengths.sum())}
+            lines.append(
+                f"{split} {name}: {int(lengths.sum()):,} tokens; half the lines have up to "
+                f"{marks[0]}, 90% {marks[1]}, 99% {marks[2]}, the longest {marks[3]}"
+            )
+    train = [side.lengths + 1 for side in pairs["train"]]
+    edges = _edges(int(np.percentile(np.concatenate(train), 99)))
+    counts = [np.histogram(side, [*edges, np.inf])[0] for side in train]
+    values["histogram"] = [
+        {"from": int(edge)} | {n: int(c[i]) for n, c in zip(SIDES, counts, strict=True)}
+        for i, edge in enumerate(edges)
+    ]
+    most = max(int(c.max()) for c in counts)
+    names = [f"{a:,} to {b - 1:,}" for a, b in zip(edges, edges[1:], strict=False)]
+    for row, name in enumerate([*names, f"{edges[-1]:,} and more"]):
+        for side, count in zip(SIDES, counts, strict=True):
+            bar = "#" * -(-_BAR * int(count[row]) // most)
+            label = name if side == SIDES[0] else ""
+            lines.append(f"{label:>14}  {side}  {int(count[row]):>9,}  {bar}".rstrip())
+    lines.append(f"lengths in tokens, EOS included; data.max_length is {data.max_length}")
+    return Section("lengths", values, lines)
+
+
+def _edges(most: int) -> np.ndarray:
+    """The least length of each row; the last row has the longest hundredth as well."""
+    widths = [w * 10**p for p in range(6) for w in (1, 2, 5)]
+    width = next(w for w in widths if -(-most // w) <= _ROWS)
+    return np.arange(0, most, width) + 1
+
+
+def find_outliers(pairs: dict[str, TokenPairs]) -> Section:
+    """Pairs whose lengths' ratio is far from the training text's usual one.
+
+    Far is over a factor of 2, and over 5 standard deviations as the median deviation has them,
+    among pairs whose longer side has over 10 tokens.
+    """
+    ratios = {split: _ratios(both) for split, both in pairs.items()}
+    usual = ratios["train"][np.isfinite(ratios["train"])]
+    middle = float(np.median(usual)) if len(usual) else 0.0
+    spread = 1.4826 * float(np.median(np.abs(usual - middle))) if len(usual) else 0.0
+    limit = max(np.log(_FACTOR), _SPREADS * spread)
+    values = {"usual": round(np.exp(middle), 3), "factor": round(float(np.exp(limit)), 3)}
+    lines = [
+        f"a target has {np.exp(middle):.2f} times its source's tokens, as a rule; "
+        f"outliers are over {np.exp(limit):.1f} times more or less than that"
+    ]
+    warnings = []
+    for split, each in ratios.items():
+        far = np.isfinite(each) & (np.abs(np.nan_to_num(each) - middle) > limit)
+        values[split] = int(far.sum())
+        lines.append(f"{split}: {share(int(far.sum()), len(each))} outliers")
+        warnings += [
+            Warned("ratio", split, 1, i, f"{_tokens(pairs[split], i)}") for i in numbers(far)
+        ]
+    return Section("ratio outliers", values, lines, warnings)
+
+
+def _ratios(pairs: TokenPairs) -> np.ndarray:
+    """The logarithm of target over source length, NaN where it says little."""
+    source, target = pairs.source.lengths, pairs.target.lengths
+    judged = (np.minimum(source, target) > 0) & (np.maximum(source, target) > _LEAST)
+    found = np.full(len(source), np.nan)
+    found[judged] = np.log(target[judged] / source[judged])
+    return found
+
+
+def _tokens(pairs: TokenPairs, i: int) -> str:
+    source, target = (int(side.lengths[i]) for side in pairs)
+    return f"{target} tokens for the source's {source}"
+
+
+def find_dropped(pairs: TokenPairs, data: DataConfig) -> Section:
+    """What training leaves out of the training text, by the same rules."""
+    faults = find_faults(pairs, data.max_length, data.max_ratio)
+    reasons = {
+        "empty": "a blank side",
+        "too_long": f"over data.max_length={data.max_length} tokens with EOS",
+        "ratio": f"lengths over data.max_ratio={data.max_ratio:g} times each other's",
+    }
+    total = len(pairs.source)
+    counts = {name: int(mask.sum()) for name, mask in faults._asdict().items()}
+    values = {"kept": total - sum(counts.values()), "dropped": counts}
+    lines = [f"{share(values['kept'], total)} of {total:,} training pairs are kept"]
+    lines += [f"dropped: {share(counts[name], total)}, {reasons[name]}" for name in reasons]
+    warnings = [
+        Warned("dropped", "train", 0, i, f"dropped: {reasons[name]}: {_tokens(pairs, i)}")
+        for name, mask in faults._asdict().items()
+        for i in numbers(mask)
+    ]
+    return Section("filters", values, lines, warnings)

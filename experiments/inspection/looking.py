@@ -1,0 +1,92 @@
+"""The whole inspection, told section by section as it is found."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.corpus import Source
+from experiments.config import Experiment
+from experiments.console import bar
+from experiments.dry_run import describe
+from experiments.inspection import coverage, lengths, repeats, writing
+from experiments.inspection.section import SIDES, Section
+from experiments.inspection.survey import Survey, survey
+from experiments.inspection.telling import teller
+from experiments.preparation import find_vocabulary
+from experiments.run import open_text, plan
+
+
+def look(
+    experiment: Experiment,
+    workdir: Path,
+    form: str = "text",
+    show: int | None = None,
+    seldom: int = 20,
+) -> int:
+    """Inspect an experiment's text and print what is found; returns the number of warnings.
+
+    `workdir` is a run's folder, or one that is not there. `form` and `show` as in `teller`. Raises
+    ConfigError and DataError where training would, after what could be told before.
+    """
+    opened = open_text(experiment, workdir)
+    tell = teller(form, show, opened.splits)
+    found = sum(map(tell, _text(experiment, opened.splits)))
+    vocabulary = find_vocabulary(experiment, workdir, opened.splits["train"])
+    t = plan(experiment, workdir, opened, vocabulary, allow_batch_change=True)
+    pairs, data = t.text.pairs, t.experiment.data
+    found += tell(lengths.draw_lengths(pairs, data))
+    found += tell(lengths.find_outliers(pairs))
+    found += tell(lengths.find_dropped(pairs["train"], data))
+    found += tell(coverage.find_unknown(opened.splits, vocabulary))
+    found += tell(coverage.count_pieces(pairs["train"], vocabulary, seldom))
+    found += tell(coverage.show_samples(opened.splits["train"], vocabulary))
+    tell(_needs(describe(t)))
+    tell(Section("in all", {"warnings": found}, [f"{found:,} warnings"]))
+    return found
+
+
+def _text(experiment: Experiment, splits: dict[str, Source]) -> Iterator[Section]:
+    """What needs no vocabulary."""
+    total = sum(map(len, splits.values()))
+    with bar("reading", total) as progress:
+        surveys = {split: survey(pairs, progress) for split, pairs in splits.items()}
+    yield _counts(surveys)
+    yield writing.find_broken(surveys)
+    yield repeats.find_duplicates(splits, surveys)
+    yield repeats.find_copies(surveys)
+    yield repeats.find_overlap(splits, surveys)
+    yield writing.find_scripts(surveys)
+    codes = experiment.data.source_language, experiment.data.target_language
+    with bar("telling languages apart", 2 * total) as progress:
+        told = writing.find_languages(splits, surveys, codes, progress)
+    yield told
+
+
+def _counts(surveys: dict[str, Survey]) -> Section:
+    values, lines = {}, []
+    for split, each in surveys.items():
+        sides = {
+            name: {"words": side.words, "characters": side.characters}
+            for name, side in zip(SIDES, (each.source, each.target), strict=True)
+        }
+        values[split] = {"pairs": len(each), **sides}
+        told = "; ".join(
+            f"{name} {side['words']:,} words, {side['characters']:,} characters"
+            for name, side in sides.items()
+        )
+        lines.append(f"{split}: {len(each):,} pairs; {told}")
+    return Section("counts", values, lines)
+
+
+def _needs(told: dict) -> Section:
+    """What `train --dry_run` tells."""
+    memory = ", ".join(f"{k} {n / 2**20:,.1f}" for k, n in told["bytes_per_device"].items())
+    shapes = ", ".join(f"{b['rows']}x({b['source']}, {b['target']})" for b in told["batches"])
+    mesh = ", ".join(f"{axis} {size}" for axis, size in told["mesh"].items())
+    lines = [
+        f"{told['parameters']:,} parameters on a mesh of {mesh}",
+        f"MiB of a device: {memory}",
+        f"batches, rows x (source, target): {shapes}; {told['compilations']} compilations",
+        f"{told['tokens_per_step']:,.0f} tokens a step, {told['steps_per_epoch']:,} steps an epoch",
+        f"{told['padding']:.1%} padding",
+    ]
+    return Section("what training would need", told, lines)

@@ -1,0 +1,35 @@
+"""Which script a line is written in, by the names that Unicode gives its letters."""
+
+import unicodedata
+from functools import cache
+
+_NO_LETTERS = bytes(byte for byte in range(128) if not chr(byte).isalpha())
+_NO_SCRIPTS = {"MODIFIER", "FEMININE", "MASCULINE", "MICRO", "MATHEMATICAL", "SUPERSCRIPT"}
+_WIDTHS = {"FULLWIDTH", "HALFWIDTH"}
+
+
+def script(line: str) -> tuple[str, int]:
+    """The script of most of a line's letters ("LATIN", "CYRILLIC", "CJK"), and how many it has.
+
+    A line without letters has the script "".
+    """
+    latin = len(line.encode("ascii", "ignore").translate(None, _NO_LETTERS))
+    if line.isascii():
+        return "LATIN" * (latin > 0), latin
+    counts = {"LATIN": latin}
+    for character in line:
+        if character > "\x7f" and (name := _script(character)):
+            counts[name] = counts.get(name, 0) + 1
+    most = max(counts, key=counts.__getitem__)
+    return (most, sum(counts.values())) if counts[most] else ("", 0)
+
+
+@cache
+def _script(character: str) -> str:
+    """A letter's script, or nothing."""
+    if not unicodedata.category(character).startswith("L"):
+        return ""
+    words = unicodedata.name(character, "").replace("-", " ").split()
+    if words and words[0] in _WIDTHS:
+        words = words[1:]
+    return "" if not words or words[0] in _NO_SCRIPTS else words[0]

@@ -1,0 +1,57 @@
+"""What an inspection finds: sections of figures, and warnings that name file and line."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from data.corpus import Pairs, Source
+
+SIDES = ("source", "target")
+
+
+class Warned(NamedTuple):
+    """Something about one line of one side of a split."""
+
+    kind: str
+    split: str
+    side: int  # 0 the source's, 1 the target's
+    index: int  # of the pair, from 0 on
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Figures for programs (`values`), the same for people (`lines`), and warnings."""
+
+    name: str
+    values: dict
+    lines: Sequence[str]
+    warnings: Sequence[Warned] = field(default=())
+
+
+def place(splits: dict[str, Source], split: str, side: int, index: int) -> tuple[str, int]:
+    """The file and the number of the line there; a source without files counts its pairs from 1."""
+    pairs = splits[split]
+    if isinstance(pairs, Pairs) and pairs.files:
+        return pairs.files[side], pairs.first + index
+    return f"{split} {SIDES[side]}", index + 1
+
+
+def where(splits: dict[str, Source], split: str, side: int, index: int) -> str:
+    """The same in words."""
+    file, line = place(splits, split, side, index)
+    return f"{file}, line {line}"
+
+
+def numbers(mask: np.ndarray) -> Iterable[int]:
+    """The indices at which a mask is set."""
+    return map(int, np.flatnonzero(mask))
+
+
+def share(part: int, whole: int) -> str:
+    """12 (0.4%)."""
+    if not part:
+        return "0"
+    return f"{part:,} ({part / whole:.1%})" if part >= whole / 1000 else f"{part:,} (below 0.1%)"

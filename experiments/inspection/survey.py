@@ -1,0 +1,99 @@
+"""One reading of a split: what later looks need of each line, in a few bytes a line."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from data.corpus import Source
+from experiments.inspection.scripts import script
+
+
+class Side(NamedTuple):
+    """Of each line [N]: a hash of its text, its letters, and what is wrong with it.
+
+    `scripts` numbers the names in `names`. `characters` and `words` are those of all lines.
+    """
+
+    hashes: np.ndarray
+    letters: np.ndarray
+    scripts: np.ndarray
+    names: list[str]
+    blank: np.ndarray
+    broken: np.ndarray
+    characters: int
+    words: int
+
+
+class Survey(NamedTuple):
+    """Both sides of a split, and of each pair [N] whether its target is its source."""
+
+    source: Side
+    target: Side
+    copies: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.copies)
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """Hashes of whole pairs, [N] uint64."""
+        odd = np.uint64(0x9E3779B97F4A7C15)
+        return self.source.hashes * odd + self.target.hashes
+
+
+def survey(pairs: Source, progress: Callable[[int], None] | None = None) -> Survey:
+    """Read all pairs once; `progress` hears how many more were read."""
+    sides = _Reader(len(pairs)), _Reader(len(pairs))
+    copies = np.zeros(len(pairs), bool)
+    for index in range(len(pairs)):
+        source, target = pairs[index]
+        sides[0].read(index, source)
+        sides[1].read(index, target)
+        copies[index] = source == target or source.strip() == target.strip()
+        if progress and index % 4096 == 4095:
+            progress(4096)
+    if progress:
+        progress(len(pairs) % 4096)
+    read = [side.done() for side in sides]
+    return Survey(*read, copies & ~read[0].blank)
+
+
+class _Reader:
+    """A `Side` that is being read."""
+
+    def __init__(self, count: int):
+        self.hashes = np.empty(count, np.uint64)
+        self.letters, self.scripts = np.empty(count, np.int32), np.empty(count, np.int16)
+        self.blank, self.broken = np.zeros(count, bool), np.zeros(count, bool)
+        self.names: dict[str, int] = {"": 0}
+        self.characters = self.words = 0
+
+    def read(self, index: int, line: str) -> None:
+        self.hashes[index] = hash(line) & 0xFFFFFFFFFFFFFFFF
+        name, self.letters[index] = script(line)
+        self.scripts[index] = self.names.setdefault(name, len(self.names))
+        words = len(line.split())
+        self.characters += len(line)
+        self.words += words
+        if not words:
+            self.blank[index] = True
+        elif "\ufffd" in line or not (line.isprintable() or _harmless(line)):
+            self.broken[index] = True
+
+    def done(self) -> Side:
+        return Side(
+            self.hashes,
+            self.letters,
+            self.scripts,
+            list(self.names),
+            self.blank,
+            self.broken,
+            self.characters,
+            self.words,
+        )
+
+
+def _harmless(line: str) -> bool:
+    """Whether it has no control characters but tabs; spaces and joiners of all kinds are fine."""
+    return not any((c < " " and c != "\t") or "\x7f" <= c <= "\x9f" for c in line)

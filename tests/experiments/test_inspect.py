@@ -1,0 +1,312 @@
+"""Faults that were planted in small files are found at their lines, and nothing else is."""
+
+import json
+import re
+from dataclasses import replace
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from data import demo
+from data.corpus import SPLITS, DataError, Pairs, open_source
+from data.pipeline import Ragged, TokenPairs
+from data.tokenizer import Vocabulary
+from experiments.inspection import languages, lengths, looking, repeats, writing
+from experiments.inspection.coverage import count_pieces, find_unknown
+from experiments.inspection.scripts import script
+from experiments.inspection.section import place
+from experiments.inspection.survey import survey
+from tests.experiments.commands import heed, refused, small_experiment, train_args
+
+COUNTS = {"train": 400, "valid": 30, "test": 30}
+RARE = set("'CÄVZ0123456789-")
+FRENCH = "Le professeur lit un livre dans la bibliothèque."
+RUSSIAN = "Студент читает книгу дома."
+
+
+def demo_pairs():
+    """Without characters so rare that a vocabulary leaves them to bytes."""
+    splits = {}
+    for split, count in COUNTS.items():
+        pairs = map(list, demo.Demo(split))
+        splits[split] = list(islice((p for p in pairs if not RARE & set("".join(p))), count))
+    return splits
+
+
+def write(folder, splits, kind="text"):
+    folder.mkdir(exist_ok=True)
+    for split, pairs in splits.items():
+        if kind == "text":
+            for side, language in enumerate(("en", "de")):
+                text = "".join(pair[side] + "\n" for pair in pairs)
+                (folder / f"{split}.{language}").write_text(text)
+        elif kind == "tsv":
+            rows = "".join(f"{target}\t{source}\n" for source, target in pairs)
+            (folder / f"{split}.tsv").write_text(f"de\ten\n{rows}")
+        else:
+            rows = (json.dumps({"en": source, "de": target}) + "\n" for source, target in pairs)
+            (folder / f"{split}.jsonl").write_text("".join(rows))
+    return folder
+
+
+def experiment_of(folder, kind="text", **data):
+    experiment = small_experiment(folder)
+    sizes = dict(vocab_size=800, tokens_per_batch=2000, max_length=80)
+    return replace(experiment, data=replace(experiment.data, source=kind, **(sizes | data)))
+
+
+@pytest.fixture
+def no_needs(monkeypatch):
+    """A dry run compiles; it is asked once, by the command."""
+    told = dict(parameters=1, mesh={}, bytes_per_device={}, batches=[], compilations=0)
+    told |= dict(tokens_per_step=1.0, steps_per_epoch=1, padding=0.0)
+    monkeypatch.setattr(looking, "describe", lambda t: told)
+
+
+def warned(capsys):
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return [row for row in told if "warning" in row], {
+        row["section"]: row for row in told if "section" in row
+    }
+
+
+def planted():
+    splits = demo_pairs()
+    train, valid, test = (splits[split] for split in SPLITS)
+    train[4] = list(train[2])  # line 5 repeats line 3
+    train[9][1] = train[9][0]
+    train[14][1] = "  "
+    train[19][0] = train[19][0].replace("e", "\ufffd", 1)
+    train[24] = [RUSSIAN, "Der kluge Student liest zu Hause ein Buch über Musik und Kunst."]
+    train[29] = ["The teacher reads a book in the library of the city.", FRENCH]
+    train[34] = ["The old teacher reads the long book in the big house every day.", "Ja."]
+    train[39] = [" ".join([each] * 9) for each in train[39]]
+    test[1] = list(train[49])
+    valid[2] = [train[50][0], valid[2][1]]
+    valid[4] = [valid[4][0], train[51][1]]
+    test[6][1] += " ☃"
+    return splits
+
+
+PLANTED = {
+    ("duplicate", "train.en", 5, "the same pair as line 3"),
+    ("copy", "train.de", 10, "the target is its source"),
+    ("language", "train.de", 10, "reads as en, not de"),
+    ("blank", "train.de", 15, "blank"),
+    ("dropped", "train.en", 15, "dropped: a blank side"),
+    ("broken", "train.en", 20, "has control characters or U+FFFD"),
+    ("script", "train.en", 25, "mostly CYRILLIC"),
+    ("language", "train.en", 25, "reads as ru, not en"),
+    ("language", "train.de", 30, "reads as fr, not de"),
+    ("ratio", "train.de", 35, ""),
+    ("dropped", "train.en", 35, "dropped: lengths over data.max_ratio=3 times each other's"),
+    ("dropped", "train.en", 40, "dropped: over data.max_length=80 tokens with EOS"),
+    ("pair in train", "test.en", 2, "the pair is also DIR/train.en, line 50"),
+    ("source in train", "valid.en", 3, "the source is also DIR/train.en, line 51"),
+    ("target in train", "valid.de", 5, "the target is also DIR/train.de, line 52"),
+    ("unknown", "test.de", 7, "no piece for U+2603 ☃ SNOWMAN"),
+}
+
+
+@pytest.mark.parametrize("kind", ["text", "tsv", "jsonl"])
+def test_planted_faults_are_found_at_their_lines_and_nothing_else(kind, tmp_path, capsys, no_needs):
+    folder = write(tmp_path / "text", planted(), kind)
+    count = looking.look(experiment_of(folder, kind), tmp_path / "no", "jsonl")
+    assert not (tmp_path / "no").exists()
+    found, sections = warned(capsys)
+    assert count == len(found) == sections["in all"]["warnings"]
+    shift = {"text": 0, "tsv": 1, "jsonl": 0}[kind]
+    places = {(row["warning"], row["file"], row["line"] - shift): row["text"] for row in found}
+
+    def file(name):
+        return str(folder / (name if kind == "text" else name.split(".")[0] + f".{kind}"))
+
+    assert set(places) == {(what, file(name), line) for what, name, line, _ in PLANTED}
+    for what, name, line, text in PLANTED:
+        if kind == "text":
+            text = text.replace("DIR", str(folder))
+            assert places[what, file(name), line].startswith(text)
+    assert sections["counts"]["train"]["pairs"] == COUNTS["train"]
+    assert sections["filters"] == {
+        "section": "filters",
+        "kept": COUNTS["train"] - 3,
+        "dropped": {"empty": 1, "too_long": 1, "ratio": 1},
+    }
+
+
+@pytest.mark.parametrize("kind", ["text", "demo"])
+def test_clean_text_has_no_warnings(kind, tmp_path, capsys, no_needs, monkeypatch):
+    monkeypatch.setattr(demo.source, "SIZES", COUNTS)
+    folder = write(tmp_path / "text", demo_pairs())
+    looking.look(experiment_of(folder, kind), tmp_path / "no", "jsonl")
+    found, sections = warned(capsys)
+    if kind == "demo":  # has rare characters, and no files
+        found = [row for row in found if row["warning"] != "unknown"]
+    assert found == []
+    pairs = open_source(kind, "train", path=str(folder))
+    for number, side in enumerate(("source", "target")):
+        lines = [pairs[i][number] for i in range(len(pairs))]
+        assert sections["counts"]["train"][side] == {
+            "words": sum(len(line.split()) for line in lines),
+            "characters": sum(map(len, lines)),
+        }
+        assert sections["languages"]["train"][side]["expected"] == ("en", "de")[number]
+        told = sections["lengths"]["histogram"]
+        assert sum(row[side] for row in told) == len(lines)
+
+
+def test_the_command_tells_people_and_what_training_would_need(run, text):
+    config, _, *settings = train_args(text, "")
+    code, out, err = heed("inspect", config, *settings, "--show=2")
+    assert code == 0 and "Traceback" not in err, err
+    for line in (
+        "Counts", "  train: 120 pairs; source ", "Lengths", "Filters", "Pieces", "Samples",
+        "What training would need", " compilations", "steps an epoch",
+        f"  warning: {text}/train.en, line ", ": the same pair as line ", "--show=0 tells all",
+        "  120 (100.0%) of 120 training pairs are kept",
+    ):  # fmt: skip
+        assert line in out, line
+    (parameters,) = re.findall(r"[\d,]+ parameters on a mesh", run[2])
+    assert f"  {parameters} of data 1, fsdp 1, tensor 1" in out
+
+
+def test_mistakes_end_in_one_line_after_what_could_be_told(text, tmp_path, capsys):
+    assert "data.source=text needs" in refused("inspect", "--config=experiments/configs/text.py")
+    with pytest.raises(DataError, match="more than the training text supports"):
+        looking.look(experiment_of(text, vocab_size=5000), tmp_path / "no")
+    assert "120 pairs" in capsys.readouterr().out
+
+
+def test_a_runs_own_vocabulary_is_used(run, text, capsys, no_needs):
+    experiment = small_experiment(text)
+    model = replace(experiment.model, norm="pre")
+    optimizer = replace(experiment.optimizer, clip_norm=1.0)
+    experiment = replace(experiment, model=model, optimizer=optimizer)
+    looking.look(experiment, run[0], "jsonl")
+    _, sections = warned(capsys)
+    assert sections["pieces"]["vocabulary"]["size"] == 290
+    assert "learning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "letters"),
+    [
+        ("The 3 cats", "LATIN", 7),
+        ("12, 34!", "", 0),
+        ("Größe µ²", "LATIN", 5),
+        ("Привет, OK", "CYRILLIC", 8),
+        ("日本語のテキスト", "CJK", 8),
+        ("ｆｕｌｌ", "LATIN", 4),
+        ("", "", 0),
+    ],
+)
+def test_a_lines_script_is_that_of_most_of_its_letters(line, name, letters):
+    expected = {"日本語のテキスト": "KATAKANA"}.get(line, name)
+    assert script(line) == (expected, letters)
+
+
+def test_a_side_may_have_several_scripts_and_other_languages_than_its_code(capsys):
+    sides = ["Студент читает книгу."] * 60 + ["Der Student liest das Buch sehr gern."] * 40
+    pairs = {split: Pairs(sides, sides) for split in SPLITS}
+    surveys = {split: survey(each) for split, each in pairs.items()}
+    scripts = writing.find_scripts(surveys)
+    assert scripts.warnings == [] and scripts.values["train"]["source"]["scripts"] == [
+        "CYRILLIC", "LATIN",
+    ]  # fmt: skip
+    heard = []
+    told = writing.find_languages(pairs, surveys, ("xx", "de"), heard.append)
+    assert sum(heard) == 2 * 3 * 100
+    assert told.values["train"]["source"]["expected"] == "de"  # the only one of 20 letters
+    assert told.warnings == []
+
+
+def test_many_lines_are_judged_by_several_processes_as_by_one(monkeypatch):
+    lines = [pair[number] for pair in demo_pairs()["train"][:25] for number in (0, 1)] + [FRENCH]
+    alone = list(languages.read_as(lines, "de", len(lines)))
+    monkeypatch.setattr(languages, "_FEW", 0)
+    monkeypatch.setattr(languages, "_CHUNK", 7)
+    monkeypatch.setattr(languages.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert list(languages.read_as(lines, "de", len(lines))) == alone
+    assert alone[-1] == ("fr", True) and 15 < sum(wrong for _, wrong in alone) < 30
+
+
+def test_repeats_are_those_of_a_slow_count():
+    rng, kinds = np.random.default_rng(0), (("s", 60), ("t", 3))
+    splits = {
+        split: Pairs(*([f"{name}{n}" for n in rng.integers(0, k, 80)] for name, k in kinds))
+        for split in SPLITS
+    }
+    surveys = {split: survey(pairs) for split, pairs in splits.items()}
+    duplicates = repeats.find_duplicates(splits, surveys)
+    overlap = repeats.find_overlap(splits, surveys)
+    for split, pairs in splits.items():
+        rows = [pairs[i] for i in range(80)]
+        slow = {i: rows.index(row) for i, row in enumerate(rows) if row in rows[:i]}
+        told = {w.index: w.text for w in duplicates.warnings if w.split == split}
+        assert told == {i: f"the same pair as line {j + 1}" for i, j in slow.items()}
+        targets = {s: {t for r, t in rows if r == s} for s, _ in rows}
+        several = sum(len(each) > 1 for each in targets.values())
+        assert duplicates.values[split]["sources_with_several_targets"] == several
+    train, test = ([splits[name][i] for i in range(80)] for name in ("train", "test"))
+    told = [w for w in overlap.warnings if w.split == "test"]
+    whole = {w.index for w in told if w.kind == "pair in train"}
+    assert whole == {i for i, pair in enumerate(test) if pair in train}
+    sources = {w.index: w.text for w in told if w.kind == "source in train"}
+    known = [source for source, _ in train]
+    assert sources == {
+        i: f"the source is also train source, line {known.index(pair.source) + 1}"
+        for i, pair in enumerate(test)
+        if pair not in train and pair.source in known
+    }
+
+
+def test_outliers_are_far_from_the_usual_ratio_whatever_that_is():
+    rng = np.random.default_rng(0)
+    lengths_of = rng.integers(11, 40, 500)
+    sides = [lengths_of, 3 * lengths_of + rng.integers(-2, 3, 500)]
+    sides[1][7] = lengths_of[7]  # as long as its source, where three times is usual
+    sides[1][8] = 12 * lengths_of[8]
+    sides[0][9], sides[1][9] = 2, 10  # too short to say
+    pairs = TokenPairs(*(Ragged([[9] * n for n in side]) for side in sides))
+    section = lengths.find_outliers({"train": pairs})
+    assert [w.index for w in section.warnings] == [7, 8]
+    assert section.values["usual"] == pytest.approx(3, abs=0.1) and section.values["train"] == 2
+
+
+def test_pieces_are_counted_and_characters_that_have_none_are_named():
+    words = ["red cat", "green dog", "two cats"] * 40
+    train = Pairs(words, [word.upper() for word in words])
+    vocabulary = Vocabulary.learn(train, 290, joint=False)
+    other = Pairs(["red é cat", "two ☃ é"], ["TWO", "Q"])
+    section = find_unknown({"train": train, "valid": other, "test": other}, vocabulary)
+    assert section.values["valid"]["source"] == {"é": 2, "☃": 1}
+    assert section.values["test"]["target"] == {"Q": 1}
+    assert len(section.warnings) == 6
+    sides = zip(vocabulary, (train.source, train.target), strict=True)
+    ids = [Ragged(side.encode(list(lines))) for side, lines in sides]
+    told = count_pieces(TokenPairs(*ids), vocabulary, seldom=41).values
+    pieces = [
+        piece for row in vocabulary.source.encode(list(train.source))
+        for piece in vocabulary.source.pieces(row)
+    ]  # fmt: skip
+    every = set(vocabulary.source.pieces(range(4, vocabulary.source.vocab_size)))
+    every = {piece for piece in every if not piece.startswith("<0x")}
+    assert told["source"]["pieces"] == len(every) and told["source"]["bytes"] == 0
+    assert told["source"]["seen_less"] == sum(pieces.count(piece) < 41 for piece in every)
+    assert told["source"]["never"] == len(every - set(pieces))
+    longest = max(map(len, every))
+    assert {len(piece) for piece in list(told["source"]["longest"])[:1]} == {longest}
+
+
+def test_places_are_those_of_files_or_of_pairs():
+    named = Pairs(["a"], ["b"], ("x.tsv", "x.tsv"), first=2)
+    assert place({"test": named}, "test", 1, 0) == ("x.tsv", 2)
+    assert place({"test": SimpleNamespace()}, "test", 1, 4) == ("test target", 5)
+
+
+def test_help_reads_well():
+    _, out, err = heed("inspect", "--help")
+    assert "python -m experiments.inspect --config=" in out + err
+    assert "--show" in out + err and "Traceback" not in err
