@@ -18,8 +18,9 @@ from decode.pool import Block, Pool
 from decode.split import look_up, whole
 from decode.weights import Int8, Layer, Norm, Weights
 from model import TransformerConfig
+from model.activations import ACTIVATIONS
 from model.embedding import rotate, sinusoids
-from model.layers import ACTIVATIONS, GATES, normalised
+from model.layers import normalised
 
 Product = Callable[[Array, Array], Array]  # [B,H,Q,I], [B,H,I,O] -> [B,H,Q,O]
 
@@ -187,7 +188,7 @@ def _normed(c: TransformerConfig, x: Array, norm: Norm) -> Array:
 
 
 def _forward(c: TransformerConfig, layer: Layer, x: Array) -> Array:
-    hidden = ACTIVATIONS[GATES.get(c.activation, c.activation)](layer.hidden(x))
+    hidden = ACTIVATIONS[c.activation].function(layer.hidden(x))
     if layer.gate is not None:
         hidden *= layer.gate(x)
     return layer.feed_forward_out(hidden)

@@ -11,17 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from model.activations import ACTIVATIONS
 from model.attention import KV, MultiHeadAttention
 from model.config import TransformerConfig
 from model.dropout import Dropout
 from model.sharding import constrain
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": jax.nn.relu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "silu": jax.nn.silu,
-}
-GATES = {"reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
 
 
 class Norm(nn.Module):
@@ -66,9 +60,9 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         c = self.config
-        gate = GATES.get(c.activation)
-        hidden = ACTIVATIONS[gate or c.activation](self._dense("hidden", c.d_ff)(x))
-        if gate:
+        activation = ACTIVATIONS[c.activation]
+        hidden = activation.function(self._dense("hidden", c.d_ff)(x))
+        if activation.gated:
             hidden *= self._dense("gate", c.d_ff)(x)
         hidden = constrain(hidden, "batch", "length", "mlp")
         hidden = Dropout(c.ff_dropout)(hidden, train=train)

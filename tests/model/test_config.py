@@ -62,6 +62,10 @@ def test_base_and_big():
     ("changes", "message"),
     [
         ({"norm": "past"}, "model.norm='past' is not one of: post, pre"),
+        (
+            {"activation": "relu3"},
+            "model.activation='relu3' is not one of: relu, gelu, silu, reglu",
+        ),
         ({"num_heads": 7}, "model.d_model=512 is not a multiple of model.num_heads=7"),
         ({"num_kv_heads": 3}, "model.num_kv_heads=3 must divide"),
         ({"dropout": 1.0}, r"model.dropout=1.0 must be in \[0, 1\)"),
