@@ -157,15 +157,14 @@ def search(
             covered = sum(covered for _, covered in caches) / len(caches)
             return scoring.coverage_penalty(covered, mask, o.coverage)
 
-        return _method(o, asked, bonus if o.coverage else None, reorder)(
+        return searching(
+            o,
+            asked,
             ensemble(steps),
-            jnp.full(asked.limits.shape, BOS, jnp.int32),
-            asked.limits,
-            eos=EOS,
             max_length=max_length,
-            normalise=_normalise(o),
-            transform=_transform(o, asked),
-            watch=watch and partial(watch, asked.owners),
+            reorder=reorder,
+            bonus=bonus if o.coverage else None,
+            watch=watch,
         )
 
     def joined(caches):
@@ -174,6 +173,32 @@ def search(
     ops = CacheOps(reorder, extend, stages(max_length), slots > 1, joined)
     few = batch // _TAIL if batch >= 2 * _TAIL else 0
     return run_in_two(of, (asked, sources), tuple(caches), ops, few, most)
+
+
+def searching(
+    options: SearchOptions,
+    asked: Request,
+    step: StepFn,
+    *,
+    max_length: int,
+    reorder: Callable[[object, Array], object],
+    bonus: Callable[[object], Array] | None = None,
+    watch: Callable[[Array, Array, Array, Array], None] | None = None,
+) -> Search:
+    """The search for what is `asked` with any step function; arguments as in decode/beam.py.
+
+    `watch` is that of `search`.
+    """
+    return _method(options, asked, bonus, reorder)(
+        step,
+        jnp.full(asked.limits.shape, BOS, jnp.int32),
+        asked.limits,
+        eos=EOS,
+        max_length=max_length,
+        normalise=_normalise(options),
+        transform=_transform(options, asked),
+        watch=watch and partial(watch, asked.owners),
+    )
 
 
 def _following(logits: Array, first: Array, vocab: int, early: Array) -> Next:
