@@ -1,0 +1,63 @@
+"""What the paper describes in formulas, drawn from the code that computes it."""
+
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from model.embedding import sinusoids
+from train.loss import token_losses
+
+
+def positional_encodings(length: int, width: int, halves: bool = False) -> Figure:
+    """The sinusoids (3.5) of `length` positions in `width` dimensions, and their likeness.
+
+    On the left each row is one position's encoding; on the right are the cosines between all
+    pairs of positions, which depend on their distance alone.
+    """
+    encoded = np.asarray(sinusoids(jnp.arange(length, dtype=jnp.int32), width, halves))
+    likeness = encoded @ encoded.T / (width / 2)  # every encoding has the norm sqrt(width / 2)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, values, label in (left, encoded, "dimension"), (right, likeness, "position"):
+        image = axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+        axes.set(xlabel=label, ylabel="position")
+    left.set_title(f"sinusoids, {'in halves' if halves else 'interleaved'}")
+    right.set_title("cosine of two positions' encodings")
+    figure.colorbar(image, ax=[left, right])
+    return figure
+
+
+def learning_rates(schedules: Mapping[str, Callable], steps: int) -> Figure:
+    """The learning rate at each of the first `steps` updates, a line for each named schedule."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    at = np.unique(np.linspace(0, steps - 1, 500).astype(int))
+    for name, schedule in schedules.items():
+        axes.plot(at + 1, np.asarray(schedule(jnp.asarray(at, jnp.int32))), label=name)
+    axes.set(xlabel="update", ylabel="learning rate", xlim=(0, steps))
+    axes.legend()
+    return figure
+
+
+def label_smoothing(vocab_size: int, amounts: tuple[float, ...] = (0.0, 0.1, 0.2)) -> Figure:
+    """The loss (5.4) of a target by how sure the model is of it, a line for each amount.
+
+    The other `vocab_size` - 1 tokens share what is left alike. Smoothed, the loss is least where
+    the model is as sure as the smoothed target is.
+    """
+    sure = np.linspace(0.5, 0.999, 300)
+    rest = (1 - sure) / (vocab_size - 1)
+    logits = np.log(np.concatenate([sure[:, None], rest[:, None].repeat(vocab_size - 1, 1)], 1))
+    targets = jnp.zeros((1, len(sure)), jnp.int32)
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for amount in amounts:
+        losses, *_ = token_losses(jnp.asarray(logits[None], jnp.float32), targets, amount)
+        (line,) = axes.plot(sure, losses[0], label=f"smoothing {amount:g}")
+        least = int(np.argmin(losses[0]))
+        axes.plot(sure[least], losses[0, least], "o", color=line.get_color())
+    axes.set(xlabel="probability of the target", ylabel="loss in nats", ylim=(0, None))
+    axes.legend()
+    return figure

@@ -1,0 +1,44 @@
+"""A run's curves, and what its heads attend to."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def curves(events: Sequence[dict]) -> Figure:
+    """Loss and BLEU by step, from the events of `train.metrics.read_metrics`."""
+    figure = Figure(figsize=(10, 3.5), layout="constrained")
+    losses, bleus = figure.subplots(1, 2)
+    for axes, split, name in (
+        (losses, "train", "loss"),
+        (losses, "valid", "loss"),
+        (bleus, "valid", "bleu"),
+    ):
+        points = [(e["step"], e[name]) for e in events if e["split"] == split and name in e]
+        # A number that was not finite is null in the file, and nan leaves a gap.
+        steps, values = np.array(points, float).reshape(-1, 2).T
+        axes.plot(steps, values, ".-", label=f"{split} {name}")
+        axes.set_xlabel("step")
+        axes.legend()
+    losses.set_ylabel("nats a token")
+    bleus.set_ylim(0, 100)
+    return figure
+
+
+def heads(
+    weights: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = ""
+) -> Figure:
+    """One layer's attention, weights [heads, rows, columns]: a map a head, darker where more."""
+    count = len(weights)
+    across = 0.6 + 0.22 * len(columns)
+    height = 1.1 + 0.22 * len(rows)
+    figure = Figure(figsize=(1 + count * across, height), layout="constrained")
+    figure.suptitle(title)
+    for head, cell in enumerate(figure.subplots(1, count, squeeze=False)[0]):
+        cell.imshow(weights[head], cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        cell.set_title(f"head {head + 1}", fontsize=8)
+        cell.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
+        cell.set_yticks(range(len(rows)), rows if head == 0 else [""] * len(rows), fontsize=8)
+        cell.tick_params(length=0)
+    return figure

@@ -1,0 +1,79 @@
+"""Pictures show what they are told: read back off the figures."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from decode.tree import Node
+from experiments.drawing import beams, paper, runs
+from model.embedding import sinusoids
+from train.optimizer import make_schedule
+
+TREE = [
+    Node(0, 1, 0, 0.0, None, True),
+    Node(0, 5, 1, -1.0, None, True),
+    Node(0, 6, 1, -2.0, None, False),
+    Node(1, 7, 2, -1.5, -1.25, True),
+    Node(1, 8, 2, -1.7, None, False),
+    Node(2, 8, 2, -2.5, None, False),
+]
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_positions_are_the_models_and_likeness_is_of_distance(halves):
+    left, right, _ = paper.positional_encodings(9, 16, halves).axes
+    expected = sinusoids(jnp.arange(9, dtype=jnp.int32), 16, halves)
+    np.testing.assert_allclose(left.images[0].get_array(), expected)
+    likeness = np.asarray(right.images[0].get_array())
+    for distance in range(9):
+        np.testing.assert_allclose(likeness.diagonal(distance), likeness[0, distance], atol=1e-5)
+
+
+def test_a_schedule_is_drawn_from_its_first_update_on():
+    schedule = make_schedule("paper", learning_rate=1.0, warmup_steps=20, d_model=16)
+    (axes,) = paper.learning_rates({"paper": schedule}, 100).axes
+    steps, rates = axes.lines[0].get_data()
+    assert steps[0] == 1 and steps[-1] == 100 and steps[np.argmax(rates)] == 20
+    assert rates[-1] == pytest.approx(16**-0.5 * 100**-0.5)
+
+
+def test_a_smoothed_loss_is_least_at_the_smoothed_target():
+    (axes,) = paper.label_smoothing(50, (0.0, 0.2)).axes
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    found = [line.get_xdata()[0] for line in dots]
+    np.testing.assert_allclose(found, [0.999, 0.8 + 0.2 / 50], atol=2e-3)
+
+
+def test_curves_are_the_events_with_gaps_where_nothing_was_finite():
+    events = [
+        {"step": 1, "split": "train", "loss": 3.0},
+        {"step": 2, "split": "train", "loss": None},
+        {"step": 2, "split": "valid", "loss": 2.5, "bleu": 7.0},
+        {"step": 2, "split": "spike", "loss": 9.0},
+    ]
+    losses, bleus = runs.curves(events).axes
+    train, valid = losses.lines
+    np.testing.assert_array_equal(train.get_ydata(), [3.0, np.nan])
+    assert valid.get_xdata() == [2] and bleus.lines[0].get_ydata() == [7.0]
+
+
+def test_each_head_has_its_map_and_words_on_its_axes():
+    weights = np.random.default_rng(0).random((2, 3, 4))
+    figure = runs.heads(weights, ["a", "b", "c"], ["w", "x", "y", "z"], "cross")
+    assert figure.get_suptitle() == "cross" and len(figure.axes) == 2
+    for head, axes in enumerate(figure.axes):
+        np.testing.assert_array_equal(axes.images[0].get_array(), weights[head])
+    names = figure.axes[0].get_xticklabels(), figure.axes[0].get_yticklabels()
+    assert [[t.get_text() for t in side] for side in names] == [[*"wxyz"], [*"abc"]]
+
+
+def test_a_tree_joins_children_to_parents_and_tells_scores():
+    (axes,) = beams.tree(TREE, ["<s>", "Der", "Ein", "</s>", "Hund", "Hund"]).axes
+    texts = {(t.get_position()[0], t.get_text()): t.get_position()[1] for t in axes.texts}
+    assert set(texts) == {(0, "<s>"), (1, "Der"), (1, "Ein"), (2, "</s>  -1.25"), (2, "Hund")}
+    places = [t.get_position() for t in axes.texts]
+    assert len(set(places)) == len(TREE)  # nothing lies on anything
+    for node, line, place in zip(TREE[1:], axes.lines, places[1:], strict=True):
+        parent = places[node.parent]
+        assert [*zip(*line.get_data(), strict=True)] == [parent, place]
+    assert [t.get_weight() == "bold" for t in axes.texts] == [node.best for node in TREE]
