@@ -56,6 +56,21 @@ class Pairs:
         return Pair(self.source[index], self.target[index])
 
 
+class Some:
+    """So many pairs of a source, evenly spaced; all of one that has no more."""
+
+    def __init__(self, pairs: Source, count: int):
+        self._pairs, self._count = pairs, min(count, len(pairs))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Pair:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._pairs[index * len(self._pairs) // self._count]
+
+
 def open_source(
     kind: str,
     split: str,

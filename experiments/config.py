@@ -37,11 +37,12 @@ class DataConfig:
     packing: bool = True  # several pairs in a row of a batch, of which all have one shape; else
     num_buckets: int = 8  # shapes of batches of like pairs, and so compilations of the train step
     cache: bool = True  # keep tokenised text in ~/.cache/heed, for later runs on the same text
+    max_pairs: int = 0  # of each split, evenly spaced; 0: all
     seed: int = 0  # the demo's: another seed, other sentences in train, valid and test
 
     def __post_init__(self):
         _at_least(self, "data", vocab_size=5, tokens_per_batch=1, max_length=2, num_buckets=1)
-        _at_least(self, "data", max_ratio=1)
+        _at_least(self, "data", max_ratio=1, max_pairs=0)
         if self.tokenizer_model and self.joint == ("," in self.tokenizer_model):
             raise ConfigError(
                 f"config.data.tokenizer_model={self.tokenizer_model} does not go with "

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data.batch import Batch
-from data.corpus import SPLITS, Source, open_source
+from data.corpus import SPLITS, Some, Source, open_source
 from data.pipeline import (
     Shard,
     TokenPairs,
@@ -33,7 +33,7 @@ from train.together import of_first
 def open_split(experiment: Experiment, split: str) -> Source:
     """The experiment's pairs of one split."""
     data = experiment.data
-    return open_source(
+    pairs = open_source(
         data.source,
         split,
         path=data.path,
@@ -41,6 +41,7 @@ def open_split(experiment: Experiment, split: str) -> Source:
         target_language=data.target_language,
         seed=data.seed,
     )
+    return Some(pairs, data.max_pairs) if data.max_pairs else pairs
 
 
 def sides(pairs: Source, count: int = 0) -> tuple[list[str], list[str]]:

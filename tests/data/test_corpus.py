@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.corpus import DataError, open_source
+from data.corpus import DataError, Pairs, Some, open_source
 from data.text import read_lines
 
 PAIRS = [
@@ -70,6 +70,15 @@ def test_lines_end_at_line_feeds_only(tmp_path_factory, lines, end, finished):
     path = tmp_path_factory.mktemp("lines") / "a"
     path.write_bytes((end.join(lines) + (end if finished else "")).encode())
     assert read_lines(path) == lines
+
+
+def test_some_pairs_are_evenly_spaced():
+    pairs = Pairs([*"abcdefghij"], [*"ABCDEFGHIJ"])
+    some = Some(pairs, 4)
+    assert [pair.source for pair in some] == [*"acfh"] and len(some) == 4
+    assert [*Some(pairs, 99)] == [*pairs] and len(Some(Pairs([], []), 3)) == 0
+    with pytest.raises(IndexError):
+        some[4]
 
 
 @pytest.mark.parametrize("kind", ["text", "jsonl"])

@@ -1,0 +1,21 @@
+"""The demo in seconds: a few hundred pairs, a few steps, to see that everything runs.
+
+    python -m experiments.train --config=experiments/configs/tiny.py --workdir=runs/tiny
+
+Hardware: one CPU core. Time: 15 seconds. It learns next to nothing: notebooks and how-to pages run
+with it in the tests.
+"""
+
+from experiments.configs import demo
+
+
+def get_config():
+    """One layer of 32 units and one batch shape; outputs are kept short."""
+    config = demo.get_config()
+    config.model.update(encoder_layers=1, decoder_layers=1, d_model=32, d_ff=64, num_heads=2)
+    config.data.update(vocab_size=600, max_pairs=64, tokens_per_batch=800, num_buckets=1)
+    config.optimizer.update(warmup_steps=5)
+    config.train.update(num_steps=30, log_every=5, eval_every=15, checkpoint_every=15)
+    config.train.update(bleu_sentences=16)
+    config.search.update(beam_size=2, extra_length=0)
+    return config
