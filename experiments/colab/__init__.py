@@ -1,0 +1,1 @@
+"""Notebooks: they import, they never define."""

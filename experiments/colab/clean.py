@@ -1,0 +1,47 @@
+"""Bring the notebooks into the form that they are committed in.
+
+    python -m experiments.colab.clean
+
+Without outputs, counts and what an editor adds, their cells numbered: a change shows as what it is.
+"""
+
+import sys
+from pathlib import Path
+
+import nbformat
+
+from data.files import replace_file
+
+FOLDER = Path(__file__).parent
+REPOSITORY = "heed/heed"  # on GitHub; the README names the same
+BADGE = (
+    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    f"(https://colab.research.google.com/github/{REPOSITORY}/blob/main/experiments/colab/"
+)
+
+
+def clean(text: str) -> str:
+    """A notebook's JSON -> the same cells in the committed form."""
+    notebook = nbformat.reads(text, as_version=4)
+    for number, cell in enumerate(notebook.cells):
+        cell.id, cell.metadata = f"cell-{number:02d}", {}
+        cell.source = cell.source.strip()
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    notebook.nbformat_minor = 5
+    return nbformat.writes(notebook) + "\n"
+
+
+def main() -> None:
+    """Rewrite the notebooks that are not clean, and name them."""
+    for file in sorted(FOLDER.glob("*.ipynb")):
+        text = file.read_text()
+        if clean(text) != text:
+            replace_file(file, clean(text).encode())
+            print(file.name, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Every notebook runs top to bottom, in its fast mode, and is committed clean."""
+
+import re
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from experiments.colab.clean import BADGE, FOLDER, REPOSITORY, clean
+from tests.experiments.commands import ROOT, environment
+
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+# How many pictures each shows; 2 trains what 1 and 4 look into.
+PICTURES = {"2": 4, "1": 7, "4": 1, "3": 1, "5": 0}
+
+
+def executed(number, folder):
+    """The notebook after a run in a kernel of its own, begun in `folder`."""
+    (file,) = (file for file in NOTEBOOKS if file.name.startswith(f"{number}_"))
+    notebook = nbformat.read(file, as_version=4)
+    client = NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}
+    )
+    client.execute(env=environment() | {"HEED_FAST": "1", "MPLBACKEND": "agg"})
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    pictures = sum("image/png" in output.get("data", {}) for output in outputs)
+    assert pictures == PICTURES[number]
+    return "".join(output.get("text", "") for output in outputs)
+
+
+@pytest.mark.parametrize("numbers", ["214", "3", "5"])
+def test_notebooks_run(numbers, tmp_path):
+    told = {number: executed(number, tmp_path) for number in numbers}
+    if numbers == "214":
+        assert "step 30  loss" in told["2"] and "loss" not in told["1"] + told["4"]
+        assert re.search(r"temperature 2: \d of 6 differ", told["4"])
+    if numbers == "3":
+        assert "step 30  loss" in told["3"]
+        assert (tmp_path / "runs" / "mine" / "config.json").exists()
+    if numbers == "5":
+        split = re.search(r"'fsdp': 8, .* bytes (.*) loss", told["5"])[1]
+        assert "all-gather" in split
+        whole, part = (
+            int(n.replace(",", "")) for n in re.findall(r"([\d,]+) bytes", told["5"])[:2]
+        )
+        assert 7 * part < whole < 8 * part  # the hidden layer's biases are whole
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.name)
+def test_notebooks_are_clean_and_open_from_a_badge(file):
+    text = file.read_text()
+    assert clean(text) == text, "run python -m experiments.colab.clean"
+    first = nbformat.reads(text, as_version=4).cells[0]
+    assert f"{BADGE}{file.name})" in first.source
+
+
+def test_cleaning_removes_what_a_run_leaves():
+    text = NOTEBOOKS[0].read_text()
+    notebook = nbformat.reads(text, as_version=4)
+    notebook.cells[1].update(execution_count=3, metadata={"collapsed": True}, id="a-b")
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="hot")]
+    notebook.metadata["widgets"] = {}
+    assert clean(nbformat.writes(notebook)) == text
+
+
+def test_the_repository_is_one_everywhere():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *NOTEBOOKS]
+    named = {name for page in pages for name in _repositories(page.read_text())}
+    assert named == {REPOSITORY}
+
+
+def _repositories(text):
+    return re.findall(
+        r"(?:git\+https://github\.com|/github)/([\w.-]+/[\w.-]+?)(?=[/\"')\s\\])", text
+    )
