@@ -1,0 +1,134 @@
+"""Every command in README and docs/ runs as it stands there.
+
+But for what is declared here: a training's size, a stand-in for a cluster's command, a free port.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments.pod.ports import free_port
+from tests.experiments.commands import ROOT, SMALL, environment
+
+ROOMS = ("model", "data", "train", "decode", "experiments", "benchmarks")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WITH_COMMANDS = [page for page in PAGES if "```bash" in page.read_text()]
+# What stands on a page, and what is run for it.
+INSTEAD = {"configs/demo.py": "configs/tiny.py", "=localhost:8476": "=localhost:{port}"}
+# What every training on a page that goes on with `mytext` is given as well.
+FEWER = [*SMALL, "train.num_steps=32", "train.eval_every=32"]
+FORKS = ROOT / "tests" / "docs" / "forks.py"
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    path = tmp_path_factory.mktemp("forks") / "socket"
+    with subprocess.Popen([sys.executable, FORKS, "serve", path], env=environment()) as server:
+        for _ in range(1200):
+            if path.exists() or server.poll() is not None:
+                break
+            time.sleep(0.1)
+        yield path
+        server.kill()
+
+
+@pytest.fixture
+def place(forks, run, text, tmp_path):
+    """A folder with the rooms, a trained run and text, where `python` forks."""
+    for room in ROOMS:
+        (tmp_path / room).symlink_to(ROOT / room)
+    shutil.copytree(run[0], tmp_path / "runs" / "mine")
+    (tmp_path / "mytext").symlink_to(text)
+    (tmp_path / "source.txt").write_text("red cat\ntwo dog one\n")
+    (tmp_path / "reference.txt").write_text("rot Katze\nzwei Hund eins\n")
+    (tmp_path / "output.txt").write_text("rot Katze\nzwei Hund zwei\n")
+    (tmp_path / "bin").mkdir()
+    stand_in(tmp_path, "python", f'exec {sys.executable} -S -E {FORKS} run {forks} "$@"')
+    for name in "gcloud", "sbatch", "kubectl":
+        stand_in(tmp_path, name, f"test -t 0 || cat > /dev/null; echo {name} >> called")
+    return tmp_path
+
+
+def stand_in(folder, name, script):
+    path = folder / "bin" / name
+    path.write_text(f"#!/bin/bash\n{script}\n")
+    path.chmod(0o755)
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.M | re.S)
+
+
+def with_fewer_steps(block):
+    """A training on `mytext` gets FEWER flags; others are the demo's, which INSTEAD makes tiny."""
+    if "experiments.train" in block and "configs/text.py" in block:
+        flags = " ".join(f"--config.{flag}" for flag in FEWER)
+        return block.replace("experiments.train", f"experiments.train {flags}")
+    return block
+
+
+def typed(block, folder):
+    """What bash makes of a block, in `folder`: its stdout."""
+    for old, new in INSTEAD.items():
+        block = block.replace(old, new.format(port=free_port()))
+    env = environment() | {
+        "PATH": f"{folder}/bin:{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", with_fewer_steps(block)],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def prepared(page, folder):
+    """What a page asks to be written by hand before its commands are typed."""
+    if page.stem == "variants":
+        (line,) = (block for block in blocks(page, "python") if block.startswith("ACTIVATIONS["))
+        (folder / "model").unlink()
+        shutil.copytree(ROOT / "model", folder / "model")
+        with (folder / "model" / "activations.py").open("a") as file:
+            file.write(line)
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.stem)
+def test_commands_run(page, place):
+    prepared(page, place)
+    told = "".join(typed(block, place) for block in blocks(page, "bash"))
+    if page.stem == "variants":
+        config = (place / "runs" / "relu2" / "config.json").read_text()
+        assert '"activation": "relu2"' in config
+        with pytest.raises(AssertionError, match="model.activation='relu3' is not one of: .*relu2"):
+            typed(blocks(page, "bash")[0].replace("=relu2", "=relu3"), place)
+    if page.stem == "pods":
+        assert (place / "called").read_text().split() == ["gcloud", "sbatch", "kubectl"]
+        assert told.count('"parameters"') == 1
+    if page.stem == "own_text":
+        assert (place / "target.txt").read_text().count("\n") == 2 and told.count('"bleu"') > 2
+    if page.stem == "paper":
+        assert [line.split('"')[3] for line in told.splitlines()] == ["13a", "intl", "atat"]
+
+
+def test_a_command_that_fails_is_seen(place):
+    with pytest.raises(AssertionError, match="heed: error: --workdir=runs/none holds no run"):
+        typed("python -m experiments.translate --workdir=runs/none < source.txt", place)
+
+
+def test_no_command_hides_in_another_kind_of_block():
+    for page in PAGES:
+        for language in ("", "console", "sh", "shell"):
+            for block in blocks(page, language):
+                assert "python -m experiments" not in block, page
