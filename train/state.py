@@ -25,7 +25,7 @@ class TrainState(NamedTuple):
 
     step: Array  # int32 scalar: updates done
     params: Any
-    opt_state: optax.OptState
+    opt_state: Any  # as the optimizer made it
     rng: Array  # a typed key, never changed: update k draws from fold_in(rng, k)
     ema: Any = None  # the parameters' exponential moving average, or None: not kept
     loss_scale: LossScale | None = None  # of training in float16

@@ -19,6 +19,8 @@ def serve(path):
     """Answer connections until killed."""
     for name in IMPORTS:
         __import__(name)
+    from orbax.checkpoint import v1  # noqa: F401, an attribute, which cannot be imported by name
+
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen()
@@ -33,7 +35,7 @@ def serve(path):
 
 
 IMPORTS = """
-    jax flax.linen optax orbax.checkpoint.v1 grain sentencepiece sacrebleu sacremoses ml_collections
+    jax flax.linen optax orbax.checkpoint grain sentencepiece sacrebleu sacremoses ml_collections
     tensorboardX rich.progress absl.app ml_collections.config_flags filelock
 """.split()
 

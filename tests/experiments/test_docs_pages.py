@@ -6,8 +6,8 @@ import re
 import pytest
 
 from model import TABLE3
-from tests.docs.test_commands import PAGES
 from tests.experiments.commands import ROOT
+from tests.experiments.test_docs_commands import PAGES
 from tests.model.test_config import SIZES, formula
 
 PAPER = ROOT / "docs" / "paper.md"

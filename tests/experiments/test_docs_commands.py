@@ -4,7 +4,6 @@ But for what is declared here: a training's size, a stand-in for a cluster's com
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,7 @@ WITH_COMMANDS = [page for page in PAGES if "```bash" in page.read_text()]
 INSTEAD = {"configs/demo.py": "configs/tiny.py", "=localhost:8476": "=localhost:{port}"}
 # What every training on a page that goes on with `mytext` is given as well.
 FEWER = [*SMALL, "train.num_steps=32", "train.eval_every=32"]
-FORKS = ROOT / "tests" / "docs" / "forks.py"
+FORKS = ROOT / "tests" / "experiments" / "forks.py"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,15 @@ def stand_in(folder, name, script):
 
 
 def blocks(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.M | re.S)
+    """The texts of a page's fenced blocks of that language."""
+    found, inside = [], None
+    for line in page.read_text().splitlines():
+        if line.startswith("```"):
+            inside = line.removeprefix("```") if inside is None else None
+            found += [""] if inside == language else []
+        elif inside == language:
+            found[-1] += f"{line}\n"
+    return found
 
 
 def with_fewer_steps(block):
