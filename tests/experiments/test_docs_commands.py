@@ -4,6 +4,7 @@ But for what is declared here: a training's size, a stand-in for a cluster's com
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def with_fewer_steps(block):
     """A training on `mytext` gets FEWER flags; others are the demo's, which INSTEAD makes tiny."""
     if "experiments.train" in block and "configs/text.py" in block:
         flags = " ".join(f"--config.{flag}" for flag in FEWER)
-        return block.replace("experiments.train", f"experiments.train {flags}")
+        return re.sub(r"experiments\.train(?:\\\n|.)*", lambda whole: f"{whole[0]} {flags}", block)
     return block
 
 
