@@ -20,8 +20,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_COMMANDS = [page for page in PAGES if "```bash" in page.read_text()]
 # What stands on a page, and what is run for it.
 INSTEAD = {"configs/demo.py": "configs/tiny.py", "=localhost:8476": "=localhost:{port}"}
-# What every training on a page that goes on with `mytext` is given as well.
+# What trainings are given as well: those on `mytext` go on with the small run.
 FEWER = [*SMALL, "train.num_steps=32", "train.eval_every=32"]
+TINY = ["train.num_steps=12", "train.eval_every=12", "search.beam_size=1"]
 FORKS = ROOT / "tests" / "experiments" / "forks.py"
 
 
@@ -73,11 +74,12 @@ def blocks(page, language):
 
 
 def with_fewer_steps(block):
-    """A training on `mytext` gets FEWER flags; others are the demo's, which INSTEAD makes tiny."""
-    if "experiments.train" in block and "configs/text.py" in block:
-        flags = " ".join(f"--config.{flag}" for flag in FEWER)
-        return re.sub(r"experiments\.train(?:\\\n|.)*", lambda whole: f"{whole[0]} {flags}", block)
-    return block
+    """The block, its trainings small; several processes only look at what they would train."""
+    values = FEWER if "configs/text.py" in block else TINY
+    flags = " ".join(f"--config.{value}" for value in values)
+    flags += " --dry_run" * ("experiments.pod.local" in block)
+    command = r"experiments\.(?:train|pod\.local)(?:\\\n|.)*"
+    return re.sub(command, lambda whole: f"{whole[0]} {flags}", block)
 
 
 def typed(block, folder):
@@ -96,7 +98,7 @@ def typed(block, folder):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -123,7 +125,7 @@ def test_commands_run(page, place):
             typed(blocks(page, "bash")[0].replace("=relu2", "=relu3"), place)
     if page.stem == "pods":
         assert (place / "called").read_text().split() == ["gcloud", "sbatch", "kubectl"]
-        assert told.count('"parameters"') == 1
+        assert told.count('"bytes_per_device"') == 2
     if page.stem == "own_text":
         assert (place / "target.txt").read_text().count("\n") == 2 and told.count('"bleu"') > 2
     if page.stem == "paper":
