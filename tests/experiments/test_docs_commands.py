@@ -78,7 +78,7 @@ def with_fewer_steps(block):
     values = FEWER if "configs/text.py" in block else TINY
     flags = " ".join(f"--config.{value}" for value in values)
     flags += " --dry_run" * ("experiments.pod.local" in block)
-    command = r"experiments\.(?:train|pod\.local)(?:\\\n|.)*"
+    command = r"experiments\.(?:train|inspect|pod\.local)(?:\\\n|.)*"
     return re.sub(command, lambda whole: f"{whole[0]} {flags}", block)
 
 
