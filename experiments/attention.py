@@ -1,8 +1,12 @@
 """Draw what every head attends to while a sentence is translated.
 
-python -m experiments.attention --workdir=DIR --text="I am a student." --output=DIR
+    python -m experiments.attention --workdir=DIR --text="I am a student." --output=DIR
+
+Writes encoder, decoder and cross, each as .png and .svg, and attention.html: one page, opened from
+disk, on which a word shows what it attends to in the layer and head that are chosen.
 """
 
+import base64
 from pathlib import Path
 
 from absl import flags
@@ -11,7 +15,9 @@ from experiments import cli, decoding, loading
 
 flags.adopt_module_key_flags(decoding)  # so that --help tells them too
 TEXT = flags.DEFINE_string("text", None, "The sentence to translate.")
-OUTPUT = flags.DEFINE_string("output", None, "The folder for encoder, decoder and cross .png.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "The folder for encoder, decoder and cross, .png and .svg, and attention.html."
+)
 flags.mark_flags_as_required(["text", "output"])
 
 
@@ -22,8 +28,11 @@ def main() -> None:
 
     from data.batch import BOS, EOS
     from data.corpus import DataError
+    from data.files import replace_file
     from decode.attention import attention_maps
     from decode.translate import InputError
+    from experiments.console import bar
+    from experiments.drawing import draw
 
     trained = loading.load()
     vocabulary = trained.vocabulary
@@ -50,28 +59,38 @@ def main() -> None:
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
     axes = {"encoder": (sources, sources), "decoder": (read, read), "cross": (written, sources)}
-    for kind, (rows, columns) in axes.items():
-        draw(maps[kind], rows, columns, output / f"{kind}.png")
+    replace_file(output / "attention.html", interactive(TEXT.value, best.text, maps, axes).encode())
+    with bar("drawing", len(axes)) as progress:
+        for kind, (rows, columns) in axes.items():
+            draw(maps[kind], rows, columns, output / kind)
+            progress(1)
     print(best.text)
 
 
-def draw(weights, rows: list[str], columns: list[str], file: Path) -> None:
-    """A picture of [layers, heads, rows, columns] weights: one small map a head, named axes."""
-    from matplotlib.figure import Figure
+def interactive(
+    source: str, target: str, maps: dict, axes: dict[str, tuple[list[str], list[str]]]
+) -> str:
+    """The page of these maps [layers, heads, rows, columns], by kind, and their axes' pieces.
 
-    layers, heads = weights.shape[:2]
-    size = 0.7 + 0.19 * max(len(rows), len(columns))
-    figure = Figure(figsize=(heads * size, layers * size), layout="constrained")
-    grid = figure.subplots(layers, heads, squeeze=False)
-    for layer in range(layers):
-        for head in range(heads):
-            cell = grid[layer][head]
-            cell.imshow(weights[layer, head], cmap="Blues", vmin=0, vmax=1, aspect="auto")
-            cell.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=8)
-            cell.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6)
-            cell.set_yticks(range(len(rows)), rows if head == 0 else [""] * len(rows), fontsize=6)
-            cell.tick_params(length=0)
-    figure.savefig(file, dpi=150)
+    A weight is one byte of it, so known to within a fifth of a percent.
+    """
+    import numpy as np
+
+    from experiments.pages import filled
+
+    kinds = {
+        kind: {
+            "rows": rows,
+            "columns": columns,
+            "layers": maps[kind].shape[0],
+            "heads": maps[kind].shape[1],
+            "weights": base64.b64encode(
+                np.rint(np.asarray(maps[kind], float) * 255).astype(np.uint8).tobytes()
+            ).decode(),
+        }
+        for kind, (rows, columns) in axes.items()
+    }
+    return filled("attention", {"source": source, "target": target, "kinds": kinds})
 
 
 if __name__ == "__main__":

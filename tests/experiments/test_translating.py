@@ -1,15 +1,19 @@
 """What the commands make of a trained run: translations, scores, pictures."""
 
+import base64
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from dataclasses import fields
+from xml.etree import ElementTree
 
 import numpy as np
 
 from decode.options import SearchOptions
+from experiments.drawing import draw
 from tests.experiments.commands import ROOT, environment, heed, refused
 
 
@@ -185,7 +189,35 @@ def test_checkpoints_are_scored_side_by_side(run):
 def test_attention_is_drawn(run, tmp_path):
     workdir, *_ = run
     args = f"--workdir={workdir}", "--text=two red dog", f"--output={tmp_path}/maps"
-    code, _, err = heed("attention", *args)
+    code, out, err = heed("attention", *args)
     assert code == 0, err
-    for kind in "encoder", "decoder", "cross":
-        assert (tmp_path / "maps" / f"{kind}.png").read_bytes()[:4] == b"\x89PNG"
+    kinds = "encoder", "decoder", "cross"
+    page = (tmp_path / "maps/attention.html").read_text("utf-8")
+    shown = json.loads(
+        re.search(r'<script type="application/json" id="data">(.*)</script>', page)[1]
+    )
+    assert shown["target"] == out.rstrip("\n") and list(shown["kinds"]) == [*kinds]
+    for kind in kinds:
+        assert (tmp_path / f"maps/{kind}.png").read_bytes()[:4] == b"\x89PNG"
+        drawn = ElementTree.parse(tmp_path / f"maps/{kind}.svg")
+        told = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+        own = shown["kinds"][kind]
+        # Columns under each of two heads, rows beside the first.
+        for piece in {*own["rows"], *own["columns"]}:
+            expected = own["rows"].count(piece) + 2 * own["columns"].count(piece)
+            assert told.count(piece) == expected, (kind, piece)
+        weights = np.frombuffer(base64.b64decode(own["weights"]), np.uint8)
+        weights = weights.reshape(own["layers"], own["heads"], len(own["rows"]), -1)
+        np.testing.assert_allclose(weights.sum(-1), 255, atol=len(own["columns"]))
+
+
+def test_a_picture_shows_any_piece_as_it_is(tmp_path):
+    pieces = ["$x$", "<a>&", "_^{"]
+    weights = np.eye(3)[None, None]
+    draw(weights, pieces, pieces, tmp_path / "one")
+    draw(weights, pieces, pieces, tmp_path / "two")
+    for kind in "png", "svg":
+        assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
+    drawn = ElementTree.parse(tmp_path / "one.svg")
+    told = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert told == [*pieces, *pieces, "layer 1, head 1"]
