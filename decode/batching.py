@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from itertools import count, takewhile
 
 from decode.options import InputError
 
@@ -14,18 +14,56 @@ def sizes() -> Iterator[int]:
         yield 1 << power
 
 
+def ladder(
+    most: int, tokens_per_batch: int, devices: int = 1, longest: int | None = None
+) -> list[tuple[int, int]]:
+    """Shapes (rows, source length) for inputs of up to `most` tokens that come few at a time.
+
+    So few that all can be compiled ahead: a length has rows for one input, for eight times as many
+    as the size below, and for a full batch. `longest` as in `batches`.
+    """
+    needed = -(-(most + 1) // 16) * 16  # holds EOS as well
+    sources = [*takewhile(lambda size: size < needed, (32 << power for power in count())), needed]
+    shapes = []
+    for source in dict.fromkeys(min(source, longest or source) for source in sources):
+        full = max(1, tokens_per_batch // source)
+        some = takewhile(lambda rows, full=full: 2 * rows < full, (8**power for power in count()))
+        shapes += [(rows * devices, source) for rows in (*some, full)]
+    return shapes
+
+
+def rung(ladder: Sequence[tuple[int, int]], count: int, length: int) -> tuple[int, int] | None:
+    """The smallest shape that holds `count` inputs of less than `length` tokens, or most of them.
+
+    None where they are longer than any shape has room for.
+    """
+    source = min((source for _, source in ladder if source >= length), default=None)
+    if source is None:
+        return None
+    rows = [rows for rows, own in ladder if own == source]
+    return min((size for size in rows if size >= count), default=max(rows)), source
+
+
 def batches(
-    lengths: Sequence[int], tokens_per_batch: int, devices: int = 1, longest: int | None = None
+    lengths: Sequence[int],
+    tokens_per_batch: int,
+    devices: int = 1,
+    longest: int | None = None,
+    shapes: Sequence[tuple[int, int]] = (),
 ) -> Iterator[tuple[list[int], tuple[int, int]]]:
     """Numbers of the sentences of one batch, longest first, and its shape (rows, source length).
 
     `lengths` count tokens without EOS, which the source length has room for: one of `sizes`, or
     `longest`. Each device's rows fill `tokens_per_batch`; each source length has one number of
-    rows, and so one shape.
+    rows, and so one shape. Where one of `shapes` holds them, it is one of these instead.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     seen = set()
     while order:
+        if shape := rung(shapes, len(order), lengths[order[0]] + 1):
+            yield order[: shape[0]], shape
+            order = order[shape[0] :]
+            continue
         source = next(size for size in sizes() if size > lengths[order[0]])  # holds EOS as well
         source = min(source, longest or source)
         rows = max(1, tokens_per_batch // source) * devices

@@ -12,6 +12,7 @@ from jax import Array
 
 from data.batch import EOS, PAD, pad_rows, shift_right
 from data.tokenizer import Vocabulary
+from decode.batching import rung
 from decode.options import InputError
 from model import Transformer, TransformerConfig
 from model.transformer import unroll_layers
@@ -62,21 +63,29 @@ def force_pairs(
     progress: Callable[[int], None] | None = None,
     tokens_per_batch: int = 4096,
     attention: bool = True,
+    ladder: Sequence[tuple[int, int]] = (),
 ) -> Iterator[tuple[int, Forced]]:
     """Each pair's number and what `force` finds of it, [T] and [T,S]; not in the pairs' order.
 
     A pair is a source's and a target's ids, both with EOS, that the model has positions for. Those
-    of like length go through the model together, in few shapes, in float32.
+    of like length go through the model together, in few shapes, in float32; where one of `ladder`'s
+    (rows, length) holds them, in these (decode/batching.py). `prepare_forcing` compiles one ahead.
     """
     config, params = unroll_layers(replace(model.config, dtype="float32"), params)
     forced, longest = _forcing(config, attention), config.longest
-    rooms = [max(16, *(1 << (len(side) - 1).bit_length() for side in pair)) for pair in pairs]
-    rooms = [min(room, longest or room) for room in rooms]
+    rooms = []
+    for pair in pairs:
+        most = max(map(len, pair))
+        held = rung(ladder, 1, most)
+        room = held[1] if held else max(16, 1 << (most - 1).bit_length())
+        rooms.append(min(room, longest or room))
     for room in sorted(set(rooms)):
         members = [i for i, own in enumerate(rooms) if own == room]
-        rows = max(1, min(tokens_per_batch // room, 1 << (len(members) - 1).bit_length()))
-        for start in range(0, len(members), rows):
-            some = members[start : start + rows]
+        while members:
+            rows = max(1, min(tokens_per_batch // room, 1 << (len(members) - 1).bit_length()))
+            if held := rung(ladder, len(members), room):
+                rows, _ = held
+            some, members = members[:rows], members[rows:]
             src, tgt = (pad_rows([pairs[i][side] for i in some], rows, room) for side in (0, 1))
             found = jax.device_get(forced(params, jnp.asarray(src), jnp.asarray(tgt)))
             for row, i in enumerate(some):
@@ -85,6 +94,13 @@ def force_pairs(
                 yield i, Forced(found.token_scores[row, :target], maps)
             if progress:
                 progress(len(some))
+
+
+def prepare_forcing(model: Transformer, params, rows: int, length: int) -> None:
+    """Compile what `force_pairs` runs in this shape of its `ladder`."""
+    pair = [EOS] * length, [EOS]
+    for _ in force_pairs(model, params, [pair] * rows, ladder=[(rows, length)]):
+        pass
 
 
 def score_pairs(

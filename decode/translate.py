@@ -63,6 +63,9 @@ class Translator:
     or else bfloat16 or int8, which are faster and a little less exact (decode/weights.py).
     `language` is the outputs' code, by which minimum Bayes risk with BLEU counts words.
 
+    `ladder` has the shapes (rows, source length) to search in, where one of them holds a batch:
+    `prepare` compiles them ahead (decode/batching.py).
+
     `watch` hears what each sentence has become so far after every token: its number, that of its
     piece (0, but for a long sentence that was cut), the text of the likeliest beam (of the first
     group) or of the first sample, and False; it is called from within the search. When a piece is
@@ -87,12 +90,12 @@ class Translator:
         tokens_per_batch: int | None = None,
         max_input: str = "split:256",
         language: str = "",
+        ladder: Sequence[tuple[int, int]] = (),
         watch: Callable[[int, int, str, bool], None] | None = None,
     ):
         if precision not in PRECISIONS:
             raise InputError(f"--precision={precision} is not one of: {', '.join(PRECISIONS)}")
-        self.options = options = options or SearchOptions()
-        options.check_vocabulary(model.config.target_vocab)
+        options = options or SearchOptions()
         models = [(model, params), *others]
         sizes = sorted({(m.config.vocab_size, m.config.target_vocab) for m, _ in models})
         if len(sizes) > 1:
@@ -109,26 +112,48 @@ class Translator:
         )
         self.mesh = mesh or make_mesh(devices=jax.devices()[:1])
         self.language = language
+        self.ladder = tuple(ladder)
         self._watch = watch
         configs = tuple(m.config for m, _ in models)
         lay_out = partial(split.lay_out, mesh=self.mesh, precision=precision)
         self._packs = [jax.jit(partial(lay_out, c)) for c in configs]
         self.weights = tuple(make(p) for make, (_, p) in zip(self._packs, models, strict=True))
+        self._models, self._precision = configs, precision
+        self._search_by(options)
+
+    def _search_by(self, options: SearchOptions) -> None:
+        options.check_vocabulary(self._models[0].target_vocab)
+        self.options = options
         self._search = compile.jit(
             partial(
                 _sharded_search,
-                configs,
+                self._models,
                 mesh=self.mesh,
                 options=options,
-                watch=self._watched if watch else None,
+                watch=self._watched if self._watch else None,
             ),
-            precision,
+            self._precision,
             split=split.parts(self.mesh) > 1,
             static_argnames="max_length",
             # What other processes' devices found can be read once it is on this one's as well.
             out_shardings=replicated(self.mesh) if jax.process_count() > 1 else None,
         )
         self.shapes: set[tuple[int, ...]] = set()  # (rows, source, *Room): a compilation each
+
+    def with_options(
+        self, options: SearchOptions, ladder: Sequence[tuple[int, int]] = ()
+    ) -> "Translator":
+        """Another search over the same weights, in the shapes of `ladder` where they do."""
+        other = copy.copy(self)
+        other.ladder = tuple(ladder)
+        other._search_by(options)
+        return other
+
+    def prepare(self, rows: int, source: int) -> None:
+        """Compile the search in this shape, by a batch that has no sentence in it."""
+        needs = room([])
+        list(self._run([], rows, source, needs))
+        self.shapes.add((rows, source, *needs))
 
     def with_params(self, params) -> "Translator":
         """The same translator for other parameters of the same shapes; compiles nothing anew."""
@@ -188,6 +213,7 @@ class Translator:
             self.tokens_per_batch,
             self.mesh.size,
             self.max_output,
+            self.ladder,
         ):
             self.shapes.add((count, length, *needs))
             batch = [pieces[row] for row in rows]

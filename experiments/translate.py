@@ -5,7 +5,6 @@
 Typed sentences are answered one by one.
 """
 
-import itertools
 import json
 import os
 import sys
@@ -134,47 +133,10 @@ def _written(found: Sequence[list[Hypothesis]], trained: "Trained") -> list[str]
     """Each sentence's hypotheses as the line of its --format."""
     if FORMAT.value == "text":
         return [best.text for best, *_ in found]
-    pieces = trained.vocabulary.target.pieces
-    aligned = iter(_aligned([hypothesis for each in found for hypothesis in each], trained))
-    lines = []
-    for each in found:
-        listed = [
-            {
-                "text": hypothesis.text,
-                "score": hypothesis.score,
-                "tokens": pieces(hypothesis.tokens),
-                "token_scores": hypothesis.token_scores,
-            }
-            | ({} if hypothesis.utility is None else {"utility": hypothesis.utility})
-            | next(aligned)
-            for hypothesis in each
-        ]
-        source = [i for ids, _ in each[0].parts for i in ids]
-        of = {"source": trained.vocabulary.source.pieces(source), "n_best": listed}
-        lines.append(json.dumps(listed[0] | of, ensure_ascii=False))
-    return lines
+    from experiments.answers import answers
 
-
-def _aligned(hypotheses: list[Hypothesis], trained: "Trained") -> list[dict]:
-    """Of each: its alignment, pairs of positions in source and output, and any --attention."""
-    from decode.force import alignment, force_pairs
-
-    pairs = [pair for hypothesis in hypotheses for pair in hypothesis.parts]
-    forced: dict = {}
-    for number, pair in force_pairs(trained.model, trained.params, pairs):
-        # A float32 cannot hold what is rounded.
-        rows = pair.attention.astype(float).round(4) if ATTENTION.value else None
-        forced[number] = alignment(pair.attention), rows
-    numbers, found = itertools.count(), []
-    for hypothesis in hypotheses:
-        at, links, rows = [0, 0], [], []
-        for pair in hypothesis.parts:
-            aligned, attention = forced[next(numbers)]
-            links += [[s + at[0], t + at[1]] for s, t in aligned]
-            rows += [] if attention is None else attention.tolist()  # of its own part of the source
-            at = [begun + len(ids) for begun, ids in zip(at, pair, strict=True)]
-        found.append({"alignment": links} | ({"attention": rows} if ATTENTION.value else {}))
-    return found
+    told = answers(found, trained, attention=ATTENTION.value)
+    return [json.dumps(each, ensure_ascii=False) for each in told]
 
 
 def _talk(

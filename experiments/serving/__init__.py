@@ -1,0 +1,1 @@
+"""A trained model behind HTTP: a page, a JSON API, one search for requests that come together."""
