@@ -10,7 +10,7 @@ demo: .venv/installed
 	  "The student is opening the old window now." | $(BIN)/python -m experiments.translate --workdir=runs/demo
 	$(BIN)/python -m experiments.attention --workdir=runs/demo --text="I am a student." \
 	  --output=runs/demo/attention
-	@echo "attention maps: runs/demo/attention/*.png" >&2
+	@echo "attention maps: runs/demo/attention/attention.html, *.png, *.svg" >&2
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2

@@ -86,7 +86,8 @@ class Service:
         status = "ending" if self.batcher.closed else status
         told = {
             "status": status,
-            "beam_sizes": self.searches.beams,
+            "beam_sizes": [*self.searches.beams],  # the default first
+            "n_best": next(iter(self.searches.beams.values())),
             "max_tokens": self.limits.tokens,
         }
         return JSONResponse(told, 200 if status == "ready" else 503)

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import uvicorn
+from playwright.sync_api import expect
 
 from experiments.serving.app import Service
 from tests.experiments.serving import LIMITS, small_searches
@@ -52,7 +53,7 @@ def test_what_is_typed_is_read(page):
     assert sources.nth(1).text_content() == "two dog <b>one</b>"
     with page.expect_response(lambda response: response.url.endswith("/translate")):
         page.locator("#input").fill("green cat")
-    page.wait_for_function("document.querySelectorAll('#output .target').length == 1")
+    expect(lines).to_have_count(1)
 
 
 def test_a_word_shows_what_it_is_aligned_with_both_ways(page):
@@ -99,7 +100,7 @@ def test_an_alternative_can_be_read_instead(page):
 
 def test_what_is_refused_is_told(page):
     page.locator("#input").fill("dog " * 400)
-    page.wait_for_function("document.querySelector('#status').textContent.includes('more than')")
+    expect(page.locator("#status")).to_contain_text("more than")
     (line,) = page.said  # the browser's own, of a status that is an error
     assert re.search("status of 422", line)
     page.said.clear()

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decode.batching import batches
+from decode.batching import batches, ladder, rung
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -29,3 +29,28 @@ def test_batches_hold_every_sentence_once_and_have_few_shapes(lengths, tokens, d
 def test_a_typed_sentence_is_a_row_alone():
     assert [shape for _, shape in batches([5], 1536)] == [(1, 16)]
     assert [shape for _, shape in batches([40] * 3, 1536)] == [(4, 48)]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    lengths=st.lists(st.integers(1, 300), max_size=200),
+    most=st.sampled_from([1, 31, 32, 256]),
+    tokens=st.sampled_from([1, 100, 1536, 8192]),
+    devices=st.sampled_from([1, 3]),
+    longest=st.sampled_from([None, 301]),
+)
+def test_what_fits_a_ladder_is_searched_for_in_its_shapes(lengths, most, tokens, devices, longest):
+    shapes = ladder(most, tokens, devices, longest)
+    assert len(shapes) == len(set(shapes)) <= 16
+    assert max(source for _, source in shapes) > most
+    found = list(batches(lengths, tokens, devices, longest, shapes))
+    assert sorted(row for rows, _ in found for row in rows) == list(range(len(lengths)))
+    for rows, shape in found:
+        own = [lengths[row] for row in rows]
+        assert 0 < len(rows) <= shape[0] and max(own) < shape[1]
+        if max(own) <= most:
+            assert shape in shapes
+        if shape in shapes:  # the smallest that would have done
+            assert not any(r >= len(rows) and s > max(own) and (r, s) < shape for r, s in shapes
+                           if s <= shape[1])  # fmt: skip
+    assert rung(shapes, 1, 10_000) is None

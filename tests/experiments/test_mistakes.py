@@ -135,7 +135,9 @@ def test_a_vocabulary_or_configuration_of_another_run_is_refused(run, text, tmp_
             assert "not the one its checkpoints" in refused("translate", f"--workdir={copy}")
 
 
-@pytest.mark.parametrize("command", ["train", "translate", "evaluate", "score", "attention"])
+@pytest.mark.parametrize(
+    "command", ["train", "translate", "evaluate", "score", "attention", "serve"]
+)
 def test_help_reads_well(command):
     code, out, err = heed(command, "--help")
     assert code in (0, 1) and f"python -m experiments.{command}" in out + err

@@ -1,0 +1,107 @@
+"""Clients of the server: one that asks, and many that ask at the same time."""
+
+import http.client
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+
+class Client:
+    """A server's address, and simple requests to it; each of them on a connection of its own."""
+
+    def __init__(self, url: str):
+        parts = urlsplit(url)
+        self.host, self.port = parts.hostname, parts.port
+
+    def connect(self, timeout: float = 120) -> http.client.HTTPConnection:
+        """A connection that waits so many seconds for an answer."""
+        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """The status and the body of the answer; raises OSError, http.client.HTTPException."""
+        connection = self.connect()
+        try:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def wait_until_ready(self, server: subprocess.Popen) -> None:
+        """Returns once the server is ready; raises RuntimeError where it ended."""
+        while self.ask("GET", "/health")[0] != 200:
+            if server.poll() is not None:
+                raise RuntimeError("the server ended before it was ready")
+            time.sleep(0.2)
+
+    def alive(self) -> bool:
+        """Whether the server translates."""
+        status, body = self.ask("POST", "/translate", b'{"text": "a"}')
+        return status == 200 and len(json.loads(body)["translations"]) == 1
+
+    def metric(self, name: str) -> float:
+        """One of the server's numbers."""
+        _, body = self.ask("GET", "/metrics")
+        (line,) = (x for x in body.decode().splitlines() if x.startswith(f"{name} "))
+        return float(line.split()[-1])
+
+
+class Load:
+    """Many clients that ask for `sentences` again and again, one at a time each.
+
+    `times` are seconds from request to answer, of what was answered.
+    """
+
+    def __init__(
+        self, client: Client, sentences: Sequence[str], expected: Sequence[str], alignment: bool
+    ):
+        self._client = client
+        self._bodies = [
+            json.dumps({"text": text, "alignment": alignment}).encode() for text in sentences
+        ]
+        self._expected = expected
+        self._next, self._lock = 0, threading.Lock()
+        self.asked = self.lost = self.different = 0
+        self.times: list[float] = []
+        self.seconds = 0.0
+
+    def run(self, clients: int, seconds: float) -> None:
+        """Has so many ask for so long; what was asked by then is waited for."""
+        start = time.monotonic()
+        threads = [
+            threading.Thread(target=self._ask, args=(start + seconds,)) for _ in range(clients)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.seconds = time.monotonic() - start
+
+    def _ask(self, until: float) -> None:
+        connection = self._client.connect()
+        while time.monotonic() < until:
+            with self._lock:
+                number, self._next = self._next, (self._next + 1) % len(self._bodies)
+                self.asked += 1
+            start = time.monotonic()
+            try:
+                connection.request("POST", "/translate", self._bodies[number])
+                answer = connection.getresponse()
+                body = answer.read()
+                found = (
+                    json.loads(body)["translations"][0]["text"] if answer.status == 200 else None
+                )
+            except (OSError, http.client.HTTPException):
+                found = None
+                connection.close()
+            took = time.monotonic() - start
+            with self._lock:
+                if found is None:
+                    self.lost += 1
+                else:
+                    self.times.append(took)
+                    self.different += found != self._expected[number]
+        connection.close()

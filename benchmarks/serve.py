@@ -1,0 +1,112 @@
+"""The server under load, beside offline translation of the same sentences in the same run.
+
+Starts `experiments.serve` on a free port of this machine, has `clients` ask one sentence each, one
+after the other, for `seconds`, and then does to it what clients should not do. Lines of JSON: one
+of the load {requests, lost, different, median_ms, p99_ms, sentences_per_s, offline_sentences_per_s
+(before and after), of_offline (throughput, as a ratio), mean_batch}, and one of each hostile case
+{case, happened, alive: whether the server translates afterwards}. "lost" counts requests without an
+answer of status 200, "different" those whose text is not the offline one. Exit status 1 if
+anything was lost, different or not alive.
+
+    python -m benchmarks.serve --workdir=DIR --clients=50 --seconds=60
+"""
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+from benchmarks.clients import Client, Load
+from benchmarks.hostile import CASES
+
+WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.", required=True)
+CLIENTS = flags.DEFINE_integer("clients", 50, "That ask at the same time.", 1)
+SECONDS = flags.DEFINE_float("seconds", 60.0, "For how long they do.", 0.0)
+SENTENCES = flags.DEFINE_integer("sentences", 1000, "How many of the run's test split.", 1)
+ALIGNMENT = flags.DEFINE_bool("alignment", False, "Ask for alignments; offline makes them as well.")
+
+
+def main(argv):
+    """Measures offline, under load, and offline again."""
+    del argv
+    offline, sentences = _offline(Path(WORKDIR.value), SENTENCES.value, ALIGNMENT.value)
+    expected, _ = offline()  # compiles
+    command = [sys.executable, "-m", "experiments.serve", f"--workdir={WORKDIR.value}", "--port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            client = Client(json.loads(server.stdout.readline())["url"])
+            start = time.monotonic()
+            client.wait_until_ready(server)
+            print(json.dumps({"ready_s": round(time.monotonic() - start, 1)}), flush=True)
+            speeds = [offline()[1]]
+            load = Load(client, sentences, expected, ALIGNMENT.value)
+            load.run(CLIENTS.value, SECONDS.value)
+            speeds.append(offline()[1])
+            print(json.dumps(_measured(load, speeds, client)), flush=True)
+            sound = not load.lost and not load.different
+            for name, case in CASES.items():
+                happened = case(client)
+                alive = client.alive() and server.poll() is None
+                sound = sound and alive
+                told = {"case": name, "happened": happened, "alive": alive}
+                print(json.dumps(told), flush=True)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            code = server.wait(60)
+    print(json.dumps({"case": "SIGTERM", "happened": f"exit {code}"}), flush=True)
+    sys.exit(0 if sound and code == 0 else 1)
+
+
+def _measured(load: Load, speeds: list[float], client: Client) -> dict:
+    times = sorted(load.times)
+    speed, offline = len(times) / load.seconds, statistics.mean(speeds)
+    return {
+        "clients": CLIENTS.value,
+        "seconds": round(load.seconds, 1),
+        "requests": load.asked,
+        "lost": load.lost,
+        "different": load.different,
+        "median_ms": round(1000 * statistics.median(times), 1),
+        "p99_ms": round(1000 * times[int(0.99 * (len(times) - 1))], 1),
+        "sentences_per_s": round(speed, 1),
+        "offline_sentences_per_s": [round(each, 1) for each in speeds],
+        "of_offline": round(speed / offline, 3),
+        "mean_batch": round(client.metric("heed_batch_texts_sum") / client.metric(
+            "heed_batch_texts_count"), 1),
+    }  # fmt: skip
+
+
+def _offline(workdir: Path, count: int, alignment: bool):
+    """A function that translates all sentences -> their texts, sentences a second; and these."""
+
+    from decode.translate import Translator
+    from experiments import memory
+    from experiments.answers import answers
+    from experiments.compiled import keep_compiled
+    from experiments.preparation import make_translator, open_split, sides
+    from experiments.workdir import load
+
+    keep_compiled()
+    memory.keep_freed()
+    trained = load(workdir, mesh=None)
+    sentences, _ = sides(open_split(trained.experiment, "test"), count)
+    translator: Translator = make_translator(
+        trained.experiment, trained.model, trained.params, trained.vocabulary, trained.mesh
+    )
+
+    def offline() -> tuple[list[str], float]:
+        start = time.perf_counter()
+        told = answers(translator.hypotheses(sentences), trained, alignment=alignment)
+        speed = len(sentences) / (time.perf_counter() - start)
+        return [each["text"] for each in told], speed
+
+    return offline, sentences
+
+
+if __name__ == "__main__":
+    app.run(main)

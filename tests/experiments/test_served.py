@@ -1,0 +1,80 @@
+"""The command that serves, as a process: load, what clients should not do, its end."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from benchmarks.clients import Client, Load
+from benchmarks.hostile import CASES
+from tests.experiments.commands import ROOT, environment, heed, refused
+
+FEW_SHAPES = "--max_input=split:15", "--tokens_per_batch=16", "--port=0"
+
+
+@pytest.fixture
+def server(run, tmp_path):
+    workdir, *_ = run
+    command = [sys.executable, "-m", "experiments.serve", f"--workdir={workdir}", *FEW_SHAPES]
+    pipe = subprocess.PIPE
+    with open(tmp_path / "err", "w") as err:
+        with subprocess.Popen(command, stdout=pipe, stderr=err, env=environment(), cwd=ROOT) as it:
+            it.client = Client(json.loads(it.stdout.readline())["url"])
+            it.client.wait_until_ready(it)
+            yield it
+            it.kill()
+    assert "Traceback" not in (tmp_path / "err").read_text()
+
+
+def test_the_server_outlives_its_clients_and_ends_when_told(server, run):
+    workdir, *_ = run
+    client, sentences = server.client, ["red cat", "two dog", "green dog one"]
+    code, offline, err = heed("translate", f"--workdir={workdir}", stdin="\n".join(sentences))
+    assert code == 0, err
+    expected = offline.splitlines()
+    load = Load(client, sentences, expected, alignment=True)
+    load.run(clients=5, seconds=0.5)
+    assert load.asked == len(load.times) >= 5 and load.lost == load.different == 0
+    wrong = Load(client, sentences, ["no"] * 3, alignment=False)
+    wrong.run(clients=1, seconds=0.01)
+    assert wrong.different == wrong.asked
+    happened = {}
+    for name, case in CASES.items():
+        happened[name] = case(client)
+        assert client.alive() and server.poll() is None, name
+    assert happened["oversized bodies"] == "3 times 413 Request Entity Too Large"
+    assert happened["malformed JSON"] == "10 times 400 Bad Request"
+    assert "4 times 422" in happened["10,000-word inputs"]
+    assert happened["idle connections"].endswith("answered")
+    assert "400" in happened["no HTTP"]
+    # What was asked before the end is answered: a search of its own for each line.
+    body = json.dumps({"text": ["red cat"] * 60}).encode()
+    with ThreadPoolExecutor() as pool:
+        last = pool.submit(client.ask, "POST", "/translate", body)
+        while client.metric("heed_queue_requests") == 0 and not last.done():
+            before = client.metric("heed_batch_requests_count")
+            time.sleep(0.002)
+            if before == client.metric("heed_batch_requests_count"):
+                break
+        server.send_signal(signal.SIGTERM)
+        status, answer = last.result()
+    assert status == 200
+    assert [t["text"] for t in json.loads(answer)["translations"]] == [expected[0]] * 60
+    assert server.wait(60) == 0
+    with pytest.raises(OSError):
+        client.ask("GET", "/health")
+
+
+def test_mistakes_in_serving_end_in_one_line(run, server):
+    workdir, *_ = run
+    here = f"--workdir={workdir}"
+    taken = f"--port={server.client.port}"
+    assert f"{taken}: Address already in use" in refused("serve", here, taken)
+    assert "--n_best has no meaning here" in refused("serve", here, "--n_best=2")
+    assert "--beams=2,x: must be whole numbers from 1" in refused("serve", here, "--beams=2,x")
+    greedy = "--method=greedy", "--beams=1"
+    assert "--beams is for --method=beam, not greedy" in refused("serve", here, "--port=0", *greedy)
