@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 
 from decode.options import InputError
 
@@ -19,15 +19,17 @@ def ladder(
 ) -> list[tuple[int, int]]:
     """Shapes (rows, source length) for inputs of up to `most` tokens that come few at a time.
 
-    So few that all can be compiled ahead: a length has rows for one input, for eight times as many
-    as the size below, and for a full batch. `longest` as in `batches`.
+    So few that all can be compiled ahead: a length has rows for one input, for 8, 32, 128 .., and
+    for a full batch. `longest` as in `batches`.
     """
     needed = -(-(most + 1) // 16) * 16  # holds EOS as well
-    sources = [*takewhile(lambda size: size < needed, (32 << power for power in count())), needed]
+    doubling = (32 << power for power in count())
+    sources = [*takewhile(lambda size: 5 * size < 4 * needed, doubling), needed]
     shapes = []
     for source in dict.fromkeys(min(source, longest or source) for source in sources):
         full = max(1, tokens_per_batch // source)
-        some = takewhile(lambda rows, full=full: 2 * rows < full, (8**power for power in count()))
+        several = chain([1], (8 * 4**power for power in count()))
+        some = takewhile(lambda rows, full=full: 4 * rows < 3 * full, several)
         shapes += [(rows * devices, source) for rows in (*some, full)]
     return shapes
 

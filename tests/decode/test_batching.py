@@ -41,7 +41,7 @@ def test_a_typed_sentence_is_a_row_alone():
 )
 def test_what_fits_a_ladder_is_searched_for_in_its_shapes(lengths, most, tokens, devices, longest):
     shapes = ladder(most, tokens, devices, longest)
-    assert len(shapes) == len(set(shapes)) <= 16
+    assert len(shapes) == len(set(shapes)) <= 20
     assert max(source for _, source in shapes) > most
     found = list(batches(lengths, tokens, devices, longest, shapes))
     assert sorted(row for rows, _ in found for row in rows) == list(range(len(lengths)))
@@ -54,3 +54,12 @@ def test_what_fits_a_ladder_is_searched_for_in_its_shapes(lengths, most, tokens,
             assert not any(r >= len(rows) and s > max(own) and (r, s) < shape for r, s in shapes
                            if s <= shape[1])  # fmt: skip
     assert rung(shapes, 1, 10_000) is None
+
+
+def test_a_ladder_is_short():
+    assert ladder(256, 1536) == [
+        *((rows, 32) for rows in (1, 8, 32, 48)),
+        *((rows, 64) for rows in (1, 8, 24)),
+        *((rows, 128) for rows in (1, 8, 12)),
+        *((rows, 272) for rows in (1, 5)),
+    ]
