@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 
@@ -50,35 +51,44 @@ class Client:
 
 
 class Load:
-    """Many clients that ask for `sentences` again and again, one at a time each.
+    """Many clients that ask for `sentences` again and again, `texts` at a time each.
 
     `times` are seconds from request to answer, of what was answered.
     """
 
     def __init__(
-        self, client: Client, sentences: Sequence[str], expected: Sequence[str], alignment: bool
+        self,
+        client: Client,
+        sentences: Sequence[str],
+        expected: Sequence[str],
+        alignment: bool,
+        texts: int = 1,
     ):
         self._client = client
+        starts = range(0, len(sentences), texts)
+        asked = [list(sentences[start : start + texts]) for start in starts]
         self._bodies = [
-            json.dumps({"text": text, "alignment": alignment}).encode() for text in sentences
+            json.dumps({"text": some, "alignment": alignment}).encode() for some in asked
         ]
-        self._expected = expected
+        self._expected = [list(expected[start : start + texts]) for start in starts]
         self._next, self._lock = 0, threading.Lock()
-        self.asked = self.lost = self.different = 0
+        self.asked = self.different = self.sentences = 0
         self.times: list[float] = []
         self.seconds = 0.0
 
     def run(self, clients: int, seconds: float) -> None:
         """Has so many ask for so long; what was asked by then is waited for."""
         start = time.monotonic()
-        threads = [
-            threading.Thread(target=self._ask, args=(start + seconds,)) for _ in range(clients)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(clients) as pool:
+            asking = [pool.submit(self._ask, start + seconds) for _ in range(clients)]
+        for one in asking:
+            one.result()  # a client's own mistake ends the measurement
         self.seconds = time.monotonic() - start
+
+    @property
+    def lost(self) -> int:
+        """How many requests had no answer of status 200."""
+        return self.asked - len(self.times)
 
     def _ask(self, until: float) -> None:
         connection = self._client.connect()
@@ -91,17 +101,14 @@ class Load:
                 connection.request("POST", "/translate", self._bodies[number])
                 answer = connection.getresponse()
                 body = answer.read()
-                found = (
-                    json.loads(body)["translations"][0]["text"] if answer.status == 200 else None
-                )
+                found = json.loads(body)["translations"] if answer.status == 200 else None
             except (OSError, http.client.HTTPException):
                 found = None
                 connection.close()
             took = time.monotonic() - start
             with self._lock:
-                if found is None:
-                    self.lost += 1
-                else:
+                if found is not None:
                     self.times.append(took)
-                    self.different += found != self._expected[number]
+                    self.sentences += len(found)
+                    self.different += [each["text"] for each in found] != self._expected[number]
         connection.close()

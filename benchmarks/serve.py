@@ -1,12 +1,12 @@
 """The server under load, beside offline translation of the same sentences in the same run.
 
-Starts `experiments.serve` on a free port of this machine, has `clients` ask one sentence each, one
-after the other, for `seconds`, and then does to it what clients should not do. Lines of JSON: one
-of the load {requests, lost, different, median_ms, p99_ms, sentences_per_s, offline_sentences_per_s
-(before and after), of_offline (throughput, as a ratio), mean_batch}, and one of each hostile case
-{case, happened, alive: whether the server translates afterwards}. "lost" counts requests without an
-answer of status 200, "different" those whose text is not the offline one. Exit status 1 if
-anything was lost, different or not alive.
+Starts `experiments.serve` on a free port of this machine, has `clients` ask for `texts` sentences
+each, request after request, for `seconds`, and then does to it what clients should not do. Lines of
+JSON: {ready_s: of the server's start}, one of the load {requests, lost, different, median_ms,
+p99_ms, sentences_per_s, offline_sentences_per_s (before and after), of_offline (throughput, as a
+ratio), mean_batch}, and one of each hostile case {case, happened, alive: whether the server
+translates afterwards}. "lost" counts requests without an answer of status 200, "different" those
+whose texts are not the offline ones. Exit status 1 if anything was lost, different or not alive.
 
     python -m benchmarks.serve --workdir=DIR --clients=50 --seconds=60
 """
@@ -27,6 +27,7 @@ from benchmarks.hostile import CASES
 WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.", required=True)
 CLIENTS = flags.DEFINE_integer("clients", 50, "That ask at the same time.", 1)
 SECONDS = flags.DEFINE_float("seconds", 60.0, "For how long they do.", 0.0)
+TEXTS = flags.DEFINE_integer("texts", 1, "Sentences of each request.", 1)
 SENTENCES = flags.DEFINE_integer("sentences", 1000, "How many of the run's test split.", 1)
 ALIGNMENT = flags.DEFINE_bool("alignment", False, "Ask for alignments; offline makes them as well.")
 
@@ -44,7 +45,7 @@ def main(argv):
             client.wait_until_ready(server)
             print(json.dumps({"ready_s": round(time.monotonic() - start, 1)}), flush=True)
             speeds = [offline()[1]]
-            load = Load(client, sentences, expected, ALIGNMENT.value)
+            load = Load(client, sentences, expected, ALIGNMENT.value, TEXTS.value)
             load.run(CLIENTS.value, SECONDS.value)
             speeds.append(offline()[1])
             print(json.dumps(_measured(load, speeds, client)), flush=True)
@@ -64,9 +65,10 @@ def main(argv):
 
 def _measured(load: Load, speeds: list[float], client: Client) -> dict:
     times = sorted(load.times)
-    speed, offline = len(times) / load.seconds, statistics.mean(speeds)
+    speed, offline = load.sentences / load.seconds, statistics.mean(speeds)
     return {
         "clients": CLIENTS.value,
+        "texts": TEXTS.value,
         "seconds": round(load.seconds, 1),
         "requests": load.asked,
         "lost": load.lost,

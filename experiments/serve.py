@@ -9,6 +9,7 @@ compiled. experiments/serving/app.py has the API. SIGTERM: what was asked is ans
 
 import signal
 import socket
+import sys
 
 from absl import flags
 
@@ -36,7 +37,10 @@ TIMEOUT = flags.DEFINE_float(
     "timeout", 30.0, "Seconds from a request to its answer; else status 504.", 0.001
 )
 WINDOW = flags.DEFINE_float(
-    "window", 0.005, "Seconds that a request waits for others to be searched for with it.", 0.0
+    "window",
+    0.04,
+    "Seconds that requests which come together wait for more; one alone does not wait.",
+    0.0,
 )
 
 
@@ -51,6 +55,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed: pip install -e '.[serve]'") from None
 
+    # Between two steps the search waits for Python's lock, which the answers' thread holds as long.
+    sys.setswitchinterval(0.0005)
     beams = _beams()
     if decoding.N_BEST.value:
         raise InputError("--n_best has no meaning here: a request says how many it wants")

@@ -32,8 +32,9 @@ class Batcher(Generic[Asked, Answer]):
     """A queue, and a thread that gives `run` what is in it, oldest first.
 
     `run(key, [asked, ..])` returns as many answers in the same order. It is given requests of one
-    key whose sizes add up to at most `most`, but at least one. Once there is a request, others are
-    waited for `window` seconds, unless they fill a batch. `begin` is called first, in the same
+    key whose sizes add up to at most `most`, but at least one. Where the last batch had several,
+    others are waited for up to `window` seconds, unless they fill one before; who asks alone never
+    waits. `begin` is called first, in the same
     thread: until it has returned, `ready` is not set. What it raises is kept in `failure`, and
     `failed` is called.
     """
@@ -52,7 +53,7 @@ class Batcher(Generic[Asked, Answer]):
         self._most, self._max_queue, self._window = most, max_queue, window
         self._jobs: deque[_Job[Asked]] = deque()
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed, self._several = False, False
         self.ready = threading.Event()
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="search", daemon=True)
@@ -117,12 +118,13 @@ class Batcher(Generic[Asked, Answer]):
                 self._changed.wait_for(lambda: self._waiting() or self._closed)
                 if not self._jobs:
                     return []
-                until = time.monotonic() + self._window
+                until = time.monotonic() + self._window * self._several
                 while not self._closed and sum(job.size for job in self._jobs) < self._most:
                     left = until - time.monotonic()
                     if left <= 0 or not self._changed.wait(left):
                         break
                 if batch := self._take():
+                    self._several = len(batch) > 1
                     return batch
 
     def _take(self) -> list[_Job[Asked]]:

@@ -36,12 +36,17 @@ def test_the_server_outlives_its_clients_and_ends_when_told(server, run):
     code, offline, err = heed("translate", f"--workdir={workdir}", stdin="\n".join(sentences))
     assert code == 0, err
     expected = offline.splitlines()
-    load = Load(client, sentences, expected, alignment=True)
-    load.run(clients=5, seconds=0.5)
-    assert load.asked == len(load.times) >= 5 and load.lost == load.different == 0
+    for texts in 1, 3:
+        load = Load(client, sentences, expected, alignment=True, texts=texts)
+        load.run(clients=5, seconds=0.5)
+        assert load.asked == len(load.times) >= 5 and load.lost == load.different == 0
+        assert load.sentences == texts * load.asked
     wrong = Load(client, sentences, ["no"] * 3, alignment=False)
     wrong.run(clients=1, seconds=0.01)
     assert wrong.different == wrong.asked
+    lost = Load(client, ["dog " * 10_000], ["no"], alignment=False)
+    lost.run(clients=1, seconds=0.01)
+    assert lost.lost == lost.asked >= 1
     happened = {}
     for name, case in CASES.items():
         happened[name] = case(client)
@@ -51,19 +56,17 @@ def test_the_server_outlives_its_clients_and_ends_when_told(server, run):
     assert "4 times 422" in happened["10,000-word inputs"]
     assert happened["idle connections"].endswith("answered")
     assert "400" in happened["no HTTP"]
-    # What was asked before the end is answered: a search of its own for each line.
-    body = json.dumps({"text": ["red cat"] * 60}).encode()
+    # What was asked before the end is answered, whether its search was begun or not.
+    body = json.dumps({"text": ["red cat"] * 60}).encode()  # a search of its own for each
     with ThreadPoolExecutor() as pool:
-        last = pool.submit(client.ask, "POST", "/translate", body)
-        while client.metric("heed_queue_requests") == 0 and not last.done():
-            before = client.metric("heed_batch_requests_count")
+        last = [pool.submit(client.ask, "POST", "/translate", body) for _ in range(2)]
+        while not client.metric("heed_queue_requests"):
+            assert not any(each.done() for each in last)
             time.sleep(0.002)
-            if before == client.metric("heed_batch_requests_count"):
-                break
         server.send_signal(signal.SIGTERM)
-        status, answer = last.result()
-    assert status == 200
-    assert [t["text"] for t in json.loads(answer)["translations"]] == [expected[0]] * 60
+        for status, answer in (each.result() for each in last):
+            found = [told["text"] for told in json.loads(answer)["translations"]]
+            assert status == 200 and found == [expected[0]] * 60
     assert server.wait(60) == 0
     with pytest.raises(OSError):
         client.ask("GET", "/health")

@@ -1,0 +1,82 @@
+"""The queue alone: what goes together, in which order, and who waits."""
+
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from experiments.serving.batcher import Batcher, ClosedError
+
+
+@contextmanager
+def working(run, **options):
+    batcher = Batcher(run, **dict(most=4, max_queue=100) | options)
+    batcher.start()
+    yield batcher
+    if not batcher.closed:
+        batcher.close()
+
+
+def test_what_waits_goes_in_order_by_key_and_size():
+    ran, may = [], threading.Event()
+
+    def run(key, asked):
+        assert may.wait(10)
+        ran.append((key, list(asked)))
+        return [2 * each for each in asked]
+
+    with working(run) as batcher:
+        first = batcher.submit(0, "a", 1)
+        while batcher.waiting():
+            time.sleep(0.001)
+        asked = [(1, "a", 2), (2, "b", 1), (3, "a", 1), (4, "a", 3), (5, "a", 1), (6, "b", 9)]
+        answers = [batcher.submit(*each) for each in asked]
+        gone = batcher.submit(7, "a", 1)
+        assert gone.cancel() and batcher.waiting() == len(asked)
+        may.set()
+        batcher.close()  # answers all that it took
+    assert [each.result(0) for each in (first, *answers)] == [0, 2, 4, 6, 8, 10, 12]
+    assert ran == [("a", [0]), ("a", [1, 3]), ("b", [2]), ("a", [4, 5]), ("b", [6])]
+    with pytest.raises(ClosedError):
+        batcher.submit(8, "a", 1)
+
+
+def test_only_who_came_with_others_waits_for_more():
+    ran, may = [], threading.Event()
+
+    def run(_, asked):
+        ran.append(len(asked))
+        assert may.wait(10)
+        return asked
+
+    with working(run, window=1.0, most=3) as batcher:
+        may.set()
+        start = time.monotonic()
+        for n in range(3):
+            batcher.submit(n, None, 1).result(10)
+        assert time.monotonic() - start < 0.9 and ran == [1, 1, 1]
+        may.clear()
+        alone = batcher.submit(3, None, 1)
+        while batcher.waiting():
+            time.sleep(0.001)
+        together = [batcher.submit(n, None, 1) for n in (4, 5)]
+        may.set()
+        assert [each.result(10) for each in (alone, *together)] == [3, 4, 5]
+        start = time.monotonic()
+        late = batcher.submit(6, None, 1)
+        time.sleep(0.05)
+        later = batcher.submit(7, None, 1)
+        assert [late.result(10), later.result(10)] == [6, 7]
+        assert ran == [1, 1, 1, 1, 2, 2] and time.monotonic() - start >= 0.9
+
+
+def test_what_begin_raises_is_kept_and_told():
+    told = threading.Event()
+
+    def begin():
+        raise RuntimeError("no memory")
+
+    with working(lambda _, asked: asked, begin=begin, failed=told.set) as batcher:
+        assert told.wait(10) and not batcher.ready.is_set()
+        assert str(batcher.failure) == "no memory"
