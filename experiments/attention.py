@@ -32,7 +32,7 @@ def main() -> None:
     from decode.attention import attention_maps
     from decode.translate import InputError
     from experiments.console import bar
-    from experiments.drawing import draw
+    from experiments.drawing.attention import draw
 
     trained = loading.load()
     vocabulary = trained.vocabulary

@@ -15,6 +15,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from data.batch import PAD
+from model.sharding import batch_shards
 from train.loss import Metrics, token_losses
 
 _TOKENS = 512  # of a chunk, about: products are fast from there on, and caches hold its logits
@@ -46,6 +47,9 @@ def projection_on(mesh: Mesh) -> Callable[..., Metrics] | None:
     rows, whole = PartitionSpec(axes), PartitionSpec()
 
     def projected(hidden, table, targets, smoothing=0.0):
+        if len(hidden) % batch_shards(mesh):  # parts of a batch that devices do not share evenly
+            return projected_cross_entropy(hidden, table, targets, smoothing)
+
         def of_own_rows(hidden, table, targets):
             sums = projected_cross_entropy(hidden, table, targets, smoothing)
             return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], sums)

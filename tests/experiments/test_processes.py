@@ -120,7 +120,7 @@ def both(program, *args):
 READING = """if True:
     import os, signal, sys, time
     from experiments import cli, preparation, train
-    number, real = int(sys.argv.pop(1)), preparation.tokenize
+    number, real = int(sys.argv.pop(1)), preparation.tokenize_once
 
     def befallen(*args):
         if "--process=1" in sys.argv:
@@ -128,7 +128,7 @@ READING = """if True:
             os.kill(os.getpid(), number)
         return real(*args)
 
-    preparation.tokenize = befallen
+    preparation.tokenize_once = befallen
     cli.run(train.main, ["train", *sys.argv[1:]])
 """
 

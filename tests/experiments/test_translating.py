@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from decode.options import SearchOptions
-from experiments.drawing import draw
+from experiments.drawing.attention import draw
 from tests.experiments.commands import ROOT, environment, heed, refused
 
 

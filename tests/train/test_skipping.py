@@ -44,7 +44,7 @@ def test_an_update_from_a_loss_that_is_no_number_changes_nothing(
 class Kink:
     """A model whose loss is finite where its gradient is not."""
 
-    def apply(self, variables, src, tgt_in, train, rngs):
+    def apply(self, variables, src, tgt_in, segments, train, rngs):
         params = variables["params"]
         return jnp.zeros((*tgt_in.shape, 8)) + params["bias"] + jnp.sqrt(params["zero"])
 
