@@ -34,9 +34,8 @@ class Batcher(Generic[Asked, Answer]):
     `run(key, [asked, ..])` returns as many answers in the same order. It is given requests of one
     key whose sizes add up to at most `most`, but at least one. Where the last batch had several,
     others are waited for up to `window` seconds, unless they fill one before; who asks alone never
-    waits. `begin` is called first, in the same
-    thread: until it has returned, `ready` is not set. What it raises is kept in `failure`, and
-    `failed` is called.
+    waits. `begin` is called first, in the same thread: until it has returned, `ready` is not set.
+    What it raises is kept in `failure`, and `failed` is called.
     """
 
     def __init__(
