@@ -14,6 +14,7 @@ hosts/             a sign of life of each process, of a run of several
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -75,16 +76,20 @@ def held(workdir: Path) -> Iterator[None]:
     """
     check_folder(workdir)
     made = [path for path in (workdir, *workdir.absolute().parents) if not path.exists()]
+    hosts, gone = workdir / "hosts", workdir / ".hosts.gone"
+    others = hosts.exists()
     workdir.mkdir(parents=True, exist_ok=True)
     with lock(workdir):
         try:
             yield
         finally:
             if not (workdir / "config.json").exists():
-                hosts = workdir / "hosts"
-                for file in (workdir / "lock", workdir / "lock.owner", *hosts.glob("*.json")):
+                for file in (workdir / "lock", workdir / "lock.owner"):
                     file.unlink(missing_ok=True)
-                for folder in (hosts, *made):
+                if hosts.exists() and not others:
+                    hosts.rename(gone)  # first, since other processes may still write there
+                    shutil.rmtree(gone, ignore_errors=True)
+                for folder in made:
                     with suppress(OSError):  # where there is something of others in it
                         folder.rmdir()
 

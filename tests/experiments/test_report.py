@@ -246,7 +246,8 @@ def test_a_summary_is_of_the_best_validation(trained):
 @given(st.floats(-1e9, 1e9), st.floats(0, 1e9), st.integers(2, 9))
 def test_ticks_are_round_and_enclose(low, width, most):
     found = ticks(low, low + width, most)
-    assert found[0] <= low + 1e-9 * abs(low) and found[-1] >= (low + width) * (1 - 1e-9) - 1e-12
+    high = low + width
+    assert found[0] <= low + 1e-9 * abs(low) and found[-1] >= high - 1e-9 * abs(high) - 1e-12
     assert 2 <= len(found) <= most + 1
     step = found[1] - found[0]
     assert all(abs(b - a - step) <= 1e-6 * step for a, b in zip(found, found[1:], strict=False))
