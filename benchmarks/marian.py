@@ -25,34 +25,37 @@ NAMES = {  # a layer's attentions and norms: theirs, and ours
 }
 
 
+def marian_config(c: TransformerConfig, **more) -> MarianConfig:
+    """Of the sizes of `c`, its table shared by embeddings and output, its ids ours."""
+    return MarianConfig(
+        vocab_size=c.vocab_size,
+        d_model=c.d_model,
+        encoder_layers=c.encoder_layers,
+        decoder_layers=c.decoder_layers,
+        encoder_ffn_dim=c.d_ff,
+        decoder_ffn_dim=c.d_ff,
+        encoder_attention_heads=c.num_heads,
+        decoder_attention_heads=c.num_heads,
+        activation_function=ACTIVATIONS[c.activation],
+        scale_embedding=True,
+        share_encoder_decoder_embeddings=True,
+        tie_word_embeddings=True,
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+        bos_token_id=BOS,
+        decoder_start_token_id=BOS,
+        forced_eos_token_id=None,
+        **more,
+    )
+
+
 def marian(c: TransformerConfig, params, length: int = 1024) -> MarianMTModel:
     """The post-norm model of `params`, its vocabulary tied three ways, for up to `length` tokens.
 
     Marian's attention has biases: where ours has none, they are zero.
     """
     assert c.norm == "post" and c.tying == "all" and c.positions.startswith("sinusoidal")
-    theirs = MarianMTModel(
-        MarianConfig(
-            vocab_size=c.vocab_size,
-            d_model=c.d_model,
-            encoder_layers=c.encoder_layers,
-            decoder_layers=c.decoder_layers,
-            encoder_ffn_dim=c.d_ff,
-            decoder_ffn_dim=c.d_ff,
-            encoder_attention_heads=c.num_heads,
-            decoder_attention_heads=c.num_heads,
-            activation_function=ACTIVATIONS[c.activation],
-            scale_embedding=True,
-            share_encoder_decoder_embeddings=True,
-            tie_word_embeddings=True,
-            pad_token_id=PAD,
-            eos_token_id=EOS,
-            bos_token_id=BOS,
-            decoder_start_token_id=BOS,
-            forced_eos_token_id=None,
-            max_position_embeddings=length,
-        )
-    ).eval()
+    theirs = MarianMTModel(marian_config(c, max_position_embeddings=length)).eval()
     table = _tensor(params["embedding"]["table"])
     sides = theirs.model.encoder, theirs.model.decoder
     for embedding in theirs.model.shared, *(side.embed_tokens for side in sides), theirs.lm_head:
