@@ -38,7 +38,7 @@ def _abstract(run: Path, mesh: Sequence[int] = (1, 1, 1)):
     """The state that `run` trains, on the first devices, as many as the mesh has."""
     import jax
 
-    from experiments.run import schedule_and_optimizer
+    from experiments.planning import schedule_and_optimizer
     from experiments.workdir import read_config
     from model import Transformer
     from model.sharding import make_mesh

@@ -22,7 +22,7 @@ from data.pipeline import train_batches
 from data.text import read_lines
 from experiments.config import Experiment, to_experiment
 from experiments.configs import text
-from experiments.run import prepare
+from experiments.planning import prepare
 from train.health import Health
 from train.loop import fit
 from train.metrics import MetricsWriter, read_metrics

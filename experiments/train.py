@@ -51,7 +51,8 @@ flags.adopt_module_key_flags(processes)  # so that --help tells them too
 def main() -> None:
     """Run the experiment of the flags."""
     from experiments.dry_run import describe
-    from experiments.run import prepare, train  # JAX starts here, after the flags are right
+    from experiments.planning import prepare
+    from experiments.run import train  # JAX starts here, after the flags are right
 
     experiment, workdir = to_experiment(CONFIG.value), Path(WORKDIR.value)
     with processes.joined(experiment.train.lost_seconds):

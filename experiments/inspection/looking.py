@@ -11,8 +11,8 @@ from experiments.inspection import coverage, lengths, repeats, writing
 from experiments.inspection.section import SIDES, Section
 from experiments.inspection.survey import Survey, survey
 from experiments.inspection.telling import teller
+from experiments.planning import open_text, plan
 from experiments.preparation import find_vocabulary
-from experiments.run import open_text, plan
 
 
 def look(

@@ -10,8 +10,8 @@ import pytest
 from experiments import dry_run
 from experiments.config import MeshConfig
 from experiments.dry_run import describe
+from experiments.planning import prepare
 from experiments.preparation import make_translator
-from experiments.run import prepare
 from tests.experiments.commands import heed, small_experiment, train_args
 from train.state import create_state
 

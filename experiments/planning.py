@@ -1,0 +1,116 @@
+"""What a run is to be, before anything of it is written: its text, its batches, its train step."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from data.corpus import SPLITS, Source
+from data.tokenizer import Vocabulary
+from experiments import workdir as folders
+from experiments.config import Experiment
+from experiments.preparation import (
+    check_sizes,
+    find_vocabulary,
+    open_split,
+    read_text,
+    resolve,
+)
+from experiments.training import Training
+from model import ConfigError, Transformer
+from model.sharding import make_mesh
+from train.optimizer import make_optimizer, make_schedule
+from train.state import abstract_state
+from train.together import everywhere, gathered
+
+
+def prepare(
+    experiment: Experiment,
+    workdir: Path,
+    allow_batch_change: bool = False,
+    moved: Callable[[], None] = lambda: None,
+) -> Training:
+    """What the experiment trains with, or goes on training with in `workdir`; writes nothing.
+
+    `moved` hears of each piece of text that was read. Raises ConfigError, DataError for settings
+    and input that cannot be, in all processes.
+    """
+    opened = everywhere(lambda: open_text(experiment, workdir))
+    vocabulary = find_vocabulary(experiment, workdir, opened.splits["train"])
+    t = everywhere(lambda: plan(experiment, workdir, opened, vocabulary, allow_batch_change, moved))
+    _check_alike(t)
+    return t
+
+
+class Opened(NamedTuple):
+    """What there is before a vocabulary: a mesh, the folder's earlier settings, the sentences."""
+
+    mesh: Mesh
+    old: Experiment | None
+    splits: dict[str, Source]
+
+
+def open_text(experiment: Experiment, workdir: Path) -> Opened:
+    """Check the settings and the folder, and open the text. Raises ConfigError, DataError."""
+    check_sizes(experiment)
+    folders.check_folder(workdir)
+    mesh = make_mesh(*(getattr(experiment.mesh, axis) for axis in ("data", "fsdp", "tensor")))
+    old = folders.read_config(workdir) if (workdir / "config.json").exists() else None
+    schedule_and_optimizer(experiment)
+    return Opened(mesh, old, {split: open_split(experiment, split) for split in SPLITS})
+
+
+def plan(
+    experiment: Experiment,
+    workdir: Path,
+    opened: Opened,
+    vocabulary: Vocabulary,
+    allow_batch_change: bool = False,
+    moved: Callable[[], None] = lambda: None,
+) -> Training:
+    """Tokenise the text and plan its batches. Raises ConfigError, DataError."""
+    c = resolve(experiment, vocabulary, opened.old)
+    folders.check_same_run(workdir, c, allow_batch_change)
+    model = Transformer(c.model)
+    schedule, tx = schedule_and_optimizer(c)
+    abstract_state(model, tx, opened.mesh)  # raises where the mesh does not divide the sizes
+    text = read_text(c, opened.splits, vocabulary, moved)
+    return Training(c, workdir, vocabulary, text, model, tx, schedule, opened.mesh)
+
+
+def _check_alike(t: Training) -> None:
+    """Raise ConfigError where processes were not started alike, or do not read the same text."""
+    if jax.process_count() == 1:
+        return
+    own = {"the config": repr(t.experiment), "the text": t.text.digest, "--workdir": str(t.workdir)}
+    for split in ("valid", "test"):
+        own[f"the {split} text"] = t.text.pairs[split].digest()
+    first, *others = gathered(own)
+    for number, other in enumerate(others, 1):
+        for name, value in first.items():
+            if other[name] != value:
+                raise ConfigError(f"{name} is not the same in process {number} as in process 0")
+
+
+def schedule_and_optimizer(experiment: Experiment):
+    """The learning rate's course and the optimizer that follows it; raises ConfigError."""
+    o = experiment.optimizer
+    schedule = make_schedule(
+        o.schedule,
+        learning_rate=o.learning_rate,
+        warmup_steps=o.warmup_steps,
+        d_model=experiment.model.d_model,
+        decay_steps=o.decay_steps or experiment.train.num_steps,
+    )
+    return schedule, make_optimizer(
+        o.name,
+        schedule,
+        b1=o.b1,
+        b2=o.b2,
+        epsilon=o.epsilon,
+        weight_decay=o.weight_decay,
+        clip_norm=o.clip_norm,
+        mu_dtype=o.mu_dtype,
+    )
