@@ -89,7 +89,7 @@ def _offline(workdir: Path, count: int, alignment: bool):
     from decode.translate import Translator
     from experiments import memory
     from experiments.answers import answers
-    from experiments.compiled import keep_compiled
+    from experiments.caches import keep_compiled
     from experiments.preparation import make_translator, open_split, sides
     from experiments.workdir import load
 

@@ -90,7 +90,9 @@ def _be(name: str) -> None:
     import importlib
 
     from benchmarks import training
+    from experiments import memory
 
+    memory.keep_freed()
     module = importlib.import_module(f"benchmarks.train_{name}")
     own = (PACKING.value, CHUNKED.value) if name == "heed" else (CORES.value,)
     turns.be(*module.make(training.workload(WORKLOAD.value), PRECISION.value, *own))

@@ -28,7 +28,8 @@ def load(checkpoint: str = ""):
     from model import ConfigError
     from model.sharding import make_mesh
 
-    memory.keep_freed()
+    if jax.default_backend() == "cpu":
+        memory.keep_freed()
     try:
         mesh = make_mesh(fsdp=FSDP.value, devices=jax.local_devices())
     except ConfigError as error:

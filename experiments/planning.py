@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from data.corpus import SPLITS, Source
 from data.tokenizer import Vocabulary
+from experiments import memory
 from experiments import workdir as folders
 from experiments.config import Experiment
 from experiments.preparation import (
@@ -37,6 +38,8 @@ def prepare(
     `moved` hears of each piece of text that was read. Raises ConfigError, DataError for settings
     and input that cannot be, in all processes.
     """
+    if jax.default_backend() == "cpu":
+        memory.keep_freed()
     opened = everywhere(lambda: open_text(experiment, workdir))
     vocabulary = find_vocabulary(experiment, workdir, opened.splits["train"])
     t = everywhere(lambda: plan(experiment, workdir, opened, vocabulary, allow_batch_change, moved))
