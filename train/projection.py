@@ -18,7 +18,7 @@ from data.batch import PAD
 from model.sharding import batch_shards
 from train.loss import Metrics, token_losses
 
-_TOKENS = 512  # of a chunk, about: products are fast from there on, and caches hold its logits
+_TOKENS = 1024  # of a chunk, about: products are fast from there on, and caches hold its logits
 
 
 def projected_cross_entropy(
@@ -88,15 +88,16 @@ def _with_gradient(hidden, table, targets, weights, smoothing):
         of_logits = of_logits.astype(hidden.dtype)
         both = dict(preferred_element_type=jnp.float32)
         of_hidden = jnp.einsum("bcv,vd->bcd", of_logits, table.astype(hidden.dtype), **both)
-        of_table += jnp.einsum("bcv,bcd->vd", of_logits, hidden, **both)
+        # As [D,V]: the logits' gradient is then read as it lies, not transposed first.
+        of_table += jnp.einsum("bcd,bcv->dv", hidden, of_logits, **both)
         sums = tuple(jnp.sum(weights * each) for each in losses)
         return of_table, (sums, of_hidden.astype(hidden.dtype))
 
-    nothing = jnp.zeros(table.shape, jnp.float32)
+    nothing = jnp.zeros(table.shape[::-1], jnp.float32)
     of_table, (sums, of_hidden) = lax.scan(some, nothing, _chunks(hidden, targets, weights))
     batch, length, width = hidden.shape
     of_hidden = jnp.moveaxis(of_hidden, 0, 1).reshape(batch, -1, width)[:, :length]
-    return tuple(jnp.sum(each) for each in sums), (of_hidden, of_table.astype(table.dtype))
+    return tuple(jnp.sum(each) for each in sums), (of_hidden, of_table.T.astype(table.dtype))
 
 
 def _gradient(_smoothing, kept, gradients):

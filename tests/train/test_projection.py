@@ -82,13 +82,13 @@ def test_a_model_tells_what_its_logits_are_made_of(tying):
 
 
 def test_logits_are_never_there_at_once():
-    hidden, table = jnp.zeros((8, 512, 16)), jnp.zeros((4000, 16))
-    targets = jnp.ones((8, 512), jnp.int32)
+    hidden, table = jnp.zeros((8, 1024, 16)), jnp.zeros((2000, 16))
+    targets = jnp.ones((8, 1024), jnp.int32)
 
     def memory(function):
         loss = lambda h, t: function(h, t, targets, 0.1).loss_sum  # noqa: E731
         program = jax.jit(jax.grad(loss, (0, 1))).lower(hidden, table).compile()
         return program.memory_analysis().temp_size_in_bytes
 
-    logits = 8 * 512 * 4000 * 4
+    logits = 8 * 1024 * 2000 * 4
     assert memory(projected_cross_entropy) < logits / 2 < logits < memory(at_once) + 1
