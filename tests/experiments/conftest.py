@@ -1,9 +1,29 @@
 """Some text of two made-up languages, and a tiny run that learned from it."""
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
+from absl import flags
 
 from tests.experiments.commands import WORDS, heed, train_args
+
+
+@pytest.fixture
+def benchmark_main():
+    """Imports a benchmark's main. Two have flags of one name, so they go when the test ends."""
+    imported = []
+
+    def load(name):
+        imported.append(importlib.import_module(f"benchmarks.{name}"))
+        return imported[-1]
+
+    yield load
+    for module in imported:
+        for flag in flags.FLAGS.get_flags_for_module(module.__name__):
+            delattr(flags.FLAGS, flag.name)
+        del sys.modules[module.__name__]
 
 
 @pytest.fixture(scope="session")

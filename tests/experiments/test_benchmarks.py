@@ -50,16 +50,8 @@ def test_heed_runs_a_workload_to_its_exact_lengths(monkeypatch):
         assert list(limits) == lengths.tolist()
 
 
-@pytest.fixture(scope="module")
-def decode():
-    from benchmarks import decode
-
-    if not decode.flags.FLAGS.is_parsed():
-        decode.flags.FLAGS([sys.argv[0]])
-    return decode
-
-
-def test_peers_that_are_not_known_are_named(decode):
+def test_peers_that_are_not_known_are_named(benchmark_main):
+    decode = benchmark_main("decode")
     told = pytest.raises(decode.flags.IllegalFlagValueError, match="marian.*ctranslate2")
     with told, flagsaver.flagsaver(peers=["marian"]):
         pytest.fail("was taken")
@@ -86,8 +78,9 @@ def test_peers_that_are_not_known_are_named(decode):
     ],
 )
 def test_a_peer_that_cannot_run_is_refused_before_any_starts(
-    decode, monkeypatch, installed, flags, line
+    benchmark_main, monkeypatch, installed, flags, line
 ):
+    decode = benchmark_main("decode")
     found = lambda name: object() if installed else None  # noqa: E731
     monkeypatch.setattr(decode.turns.importlib.util, "find_spec", found)
     peer = SimpleNamespace(get_supported_compute_types=lambda device: {"int8", "float32", "int16"})

@@ -83,11 +83,8 @@ def test_the_whole_command_is_measured(text, tmp_path):
     assert told["tokens_per_s"] > 0 and 0 <= told["padding"] < 1 and told["startup_s"] > 0
 
 
-def test_text_that_is_not_there_is_named(tmp_path):
-    from benchmarks import train
-
-    if not train.flags.FLAGS.is_parsed():
-        train.flags.FLAGS(["train"])
+def test_text_that_is_not_there_is_named(tmp_path, benchmark_main):
+    train = benchmark_main("train")
     with pytest.raises(SystemExit, match="needs --data=DIR with train.en"):
         with flagsaver.flagsaver(workload="T3", data=str(tmp_path)):
             train.main([])
