@@ -29,6 +29,12 @@ CHUNKED = flags.DEFINE_bool("chunked_loss", True, "Whether Heed's logits are mad
 _PEERS = {"transformers": ("transformers", "torch"), "pytorch": ("torch",)}  # packages
 PEERS = flags.DEFINE_list("peers", [], f"{', '.join(_PEERS)}; with [bench] installed.")
 flags.register_validator(PEERS, lambda names: set(names) <= {*_PEERS}, f"known are {[*_PEERS]}")
+PEERS_KEEP_MEMORY = flags.DEFINE_bool(
+    "peers_keep_memory",
+    False,
+    "Whether peers, too, have malloc keep what is freed (experiments/memory.py): faster, but not "
+    "what their users have.",
+)
 CORES = flags.DEFINE_integer(
     "cores", 1, "How many cores each system may use.", 1, len(os.sched_getaffinity(0))
 )
@@ -50,7 +56,8 @@ def main(_) -> None:
     for peer in PEERS.value:
         turns.check_installed(peer, _PEERS[peer])
     own = [f"--{flag.name}={flag.value}" for flag in (WORKLOAD, PRECISION, CORES, PACKING, CHUNKED)]
-    systems = dict.fromkeys(["heed", *PEERS.value], own)
+    kept = f"--peers_keep_memory={PEERS_KEEP_MEMORY.value}"
+    systems = dict.fromkeys(["heed", *PEERS.value], [*own, kept])
     found = turns.measured("benchmarks.train", systems, ROUNDS.value)
     peak = found["heed"][0]["machine_gflops"]
     for name, (ready, rounds) in found.items():
@@ -92,7 +99,8 @@ def _be(name: str) -> None:
     from benchmarks import training
     from experiments import memory
 
-    memory.keep_freed()
+    if name == "heed" or PEERS_KEEP_MEMORY.value:
+        memory.keep_freed()
     module = importlib.import_module(f"benchmarks.train_{name}")
     own = (PACKING.value, CHUNKED.value) if name == "heed" else (CORES.value,)
     turns.be(*module.make(training.workload(WORKLOAD.value), PRECISION.value, *own))
