@@ -27,6 +27,6 @@ def keep_mask(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
     """True with probability 1 - rate, independently for every entry of `shape`."""
     *rows, width = shape
     words = jax.random.bits(key, (*rows, -(-width // 2)), jnp.uint32)
-    halves = jax.lax.bitcast_convert_type(words, jnp.uint16)
-    bits = halves.reshape(*rows, -1)[..., :width]
-    return bits >= jnp.uint16(min(round(rate * 65536), 65535))
+    least = jnp.uint32(min(round(rate * 65536), 65535) << 16)
+    # A word's halves go far apart, not side by side: a compiler can then take many words at once.
+    return jnp.concatenate([words >= least, words << 16 >= least], axis=-1)[..., :width]
