@@ -26,10 +26,11 @@ def end_at_once(message: str) -> NoReturn:
 
 
 @contextmanager
-def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, told of what is done; silent where that is no terminal.
 
-    Of several processes the first shows its own.
+    Without a total it shows only that something is done. Of several processes the first shows its
+    own.
     """
     console = Console(stderr=True)
     silent = not (console.is_terminal and is_first())

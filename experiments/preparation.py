@@ -83,7 +83,8 @@ def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Vo
         ready = [Tokenizer.load(file) for file in data.tokenizer_model.split(",")]
         return Vocabulary(ready[0], ready[-1])
     note(f"learning a vocabulary of {data.vocab_size} from {len(pairs)} pairs")
-    return Vocabulary.learn(pairs, data.vocab_size, data.tokenizer, data.joint)
+    with bar("learning", None):
+        return Vocabulary.learn(pairs, data.vocab_size, data.tokenizer, data.joint)
 
 
 def resolve(experiment: Experiment, vocabulary: Vocabulary, old: Experiment | None) -> Experiment:

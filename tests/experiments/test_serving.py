@@ -1,5 +1,6 @@
 """The server in process: what it answers, with which status, and what goes together."""
 
+import asyncio
 import json
 import threading
 import time
@@ -209,6 +210,60 @@ def test_a_full_queue_and_a_late_answer_are_told(searches):
         until(lambda: held.together)
         assert there.post("/translate", json={"text": "two"}).status_code == 200
         assert held.together == [(2, [("red",)]), (2, [("two",)])]
+
+
+async def post(app, *coming):
+    """The status for a client that sends these messages of ASGI and then neither more nor leaves.
+
+    A function among them is waited for to be true.
+    """
+    coming, sent = list(coming), []
+
+    async def receive():
+        while coming:
+            if not callable(coming[0]):
+                return coming.pop(0)
+            while not coming[0]():
+                await asyncio.sleep(0.005)
+            coming.pop(0)
+        return await asyncio.Future()
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = dict(type="http", method="POST", path="/translate", headers=headers, query_string=b"")
+    await asyncio.wait_for(app(scope, receive, send), 60)
+    return sent[0]["status"]
+
+
+def part(body, more):
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+LEFT = {"type": "http.disconnect"}
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(searches):
+    app = Service(searches, replace(LIMITS, seconds=0.2)).app()
+    assert asyncio.run(post(app, part(b'{"text":', True))) == 408
+    assert asyncio.run(post(app, part(b'{"text":', True), LEFT)) == 499
+
+
+def test_nobody_searches_for_who_has_left(searches):
+    held = Held(searches)
+    service = Service(held, LIMITS)
+    app = service.app()
+    with TestClient(app) as there, ThreadPoolExecutor(1) as pool:
+        until(lambda: there.get("/health").status_code == 200)
+        first = pool.submit(there.post, "/translate", json={"text": "red"})
+        assert held.begun.wait(60)
+        queued = lambda: service.batcher.waiting() == 1  # noqa: E731
+        assert asyncio.run(post(app, part(b'{"text": "cat"}', False), queued, LEFT)) == 499
+        assert service.batcher.waiting() == 0
+        held.may.set()
+        assert first.result().status_code == 200
+    assert held.together == [(2, [("red",)])]
 
 
 def test_one_requests_mistake_is_its_own(searches):
