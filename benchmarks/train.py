@@ -8,9 +8,9 @@ peer's line says how many times as fast Heed was.
     python -m benchmarks.train --workload=T1 --peers=transformers,pytorch --cores=1
     python -m benchmarks.train --workload=T3 --data=DIR
 
-Heed's line also tells what its pipeline delivers alone (input_is_times: how many times what the
-steps take). T3 is the whole command on real text, base model: its startup_s, and loop_cost, by
-which part a step takes longer in its loop than bare (benchmarks/train_loop.py).
+Heed's line also tells what its pipeline delivers alone from ids (input_tokens_per_s). T3 is the
+whole command on real text, base model: its startup_s, loop_cost, by which part a step takes longer
+in its loop than bare, and text_tokens_per_s, at which files become batches (train_loop.py).
 """
 
 import json

@@ -2,7 +2,7 @@
 
 The command trains the base model on real text for some steps; its start is told beside. What its
 loop costs is measured in one process: some steps by the loop and as many by the bare step, on the
-same batches, in turn.
+same batches, in turn. So is how fast text files become batches, with nothing kept from before.
 """
 
 import itertools
@@ -14,15 +14,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 
+from data.corpus import SPLITS
 from data.pipeline import train_batches
 from data.text import read_lines
 from experiments.config import Experiment, to_experiment
 from experiments.configs import text
 from experiments.planning import prepare
+from experiments.preparation import open_split, read_text
+from experiments.training import Training
 from train.health import Health
 from train.loop import fit
 from train.metrics import MetricsWriter, read_metrics
@@ -39,7 +43,9 @@ def measured(data: str, languages: tuple[str, str], steps: int, precision: str) 
         path = _text(Path(data), languages, Path(folder))
         values = _values(path, languages, steps, precision)
         told = _command(values, Path(folder) / "run")
-        costs = list(_costs(_experiment(values), Path(folder) / "no", steps))
+        t = prepare(_experiment(values), Path(folder) / "no")
+        told["text_tokens_per_s"] = round(_delivered(t))
+        costs = list(_costs(t, steps))
     return told | dict(steps=steps, loop_cost=round(statistics.median(costs), 4))
 
 
@@ -96,9 +102,23 @@ def _command(values: dict, workdir: Path) -> dict:
     )
 
 
-def _costs(experiment: Experiment, workdir: Path, steps: int) -> Iterator[float]:
+def _delivered(t: Training, batches: int = 200) -> float:
+    """Real tokens a second from text files: read, tokenised, planned and made into batches."""
+    c = replace(t.experiment, data=replace(t.experiment.data, cache=False))
+    begun = time.perf_counter()
+    splits = {split: open_split(c, split) for split in SPLITS}
+    text = read_text(c, splits, t.vocabulary, lambda: None)
+    read = (time.perf_counter() - begun) / text.plan.tokens
+    begun = time.perf_counter()
+    for _ in itertools.islice(train_batches(text.pairs["train"], text.plan), batches):
+        pass
+    made = (time.perf_counter() - begun) / batches
+    return 1 / (read + made * text.plan.batches_per_epoch / text.plan.tokens)
+
+
+def _costs(t: Training, steps: int) -> Iterator[float]:
     """How much longer blocks of steps take in the loop than bare, less 1."""
-    t = prepare(experiment, workdir)
+    c = t.experiment.train
     state = create_state(t.model, t.tx, jax.random.key(0), t.mesh)
     step, plan = t.compile_step(), t.text.plan
 
@@ -120,14 +140,14 @@ def _costs(experiment: Experiment, workdir: Path, steps: int) -> Iterator[float]
             num_steps=first + _BLOCK,
             schedule=t.schedule,
             writer=writer,
-            log_every=experiment.train.log_every,
-            health=Health(experiment.train.max_skipped, experiment.train.spike),
+            log_every=c.log_every,
+            health=Health(c.max_skipped, c.spike),
             pairs_of=lambda step: plan[step - 1].pairs,
         )
         return jax.block_until_ready(state)
 
     state = bare(state)
-    with MetricsWriter(workdir) as writer:
+    with MetricsWriter(t.workdir) as writer:
         for _ in range(max(1, steps // (2 * _BLOCK))):
             spent = []
             for way in bare, looped:

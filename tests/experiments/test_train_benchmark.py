@@ -12,6 +12,7 @@ from jax.extend.core import jaxprs_in_params
 from benchmarks import train_heed, train_loop
 from benchmarks.training import Workload, flops, workload
 from data.pipeline import Ragged, TokenPairs
+from experiments.planning import prepare
 from model import Transformer, TransformerConfig
 from tests.experiments.commands import SMALL, small_experiment
 
@@ -69,7 +70,9 @@ def test_workloads_are_as_they_are_described():
 
 def test_the_loop_is_measured_in_turn_with_bare_steps(text, tmp_path):
     experiment = small_experiment(text, num_steps=2)
-    (cost,) = train_loop._costs(experiment, tmp_path / "no", 2)
+    t = prepare(experiment, tmp_path / "no")
+    (cost,) = train_loop._costs(t, 2)
+    assert train_loop._delivered(t, batches=2) > 0
     assert -1 < cost < 100
 
 
