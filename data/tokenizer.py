@@ -101,11 +101,20 @@ class Tokenizer:
             raise _learning_error(str(error), vocab_size) from None
         return cls(model.getvalue())
 
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "Tokenizer":
+    @staticmethod
+    def read(model: bytes) -> "Tokenizer":
+        """What `to_bytes` gave, of any kind of tokenizer; raises DataError where it is none."""
+        if not model.startswith(b"{"):
+            return Tokenizer(model)
+        from data.marian import MarianTokenizer  # it is one of ours
+
+        return MarianTokenizer(model)
+
+    @staticmethod
+    def load(path: str | os.PathLike) -> "Tokenizer":
         """Loads a model, ours or any other SentencePiece one; DataError where it is not there."""
         try:
-            return cls(Path(path).read_bytes())
+            return Tokenizer.read(Path(path).read_bytes())
         except OSError as error:
             raise DataError(f"{path}: cannot read the vocabulary ({error.strerror})") from None
         except DataError as error:
@@ -196,8 +205,12 @@ class Vocabulary(NamedTuple):
 
     @property
     def joint(self) -> bool:
-        """Whether both sides share their ids, as the paper's do."""
-        return self.source is self.target
+        """Whether both sides share their ids, as the paper's do; they may cut text otherwise."""
+        source, target = self
+        if source is target or source.vocab_size != target.vocab_size:
+            return source is target
+        ids = range(source.vocab_size)
+        return source.pieces(ids) == target.pieces(ids)
 
     @classmethod
     def learn(
@@ -240,7 +253,8 @@ class Vocabulary(NamedTuple):
         folder = Path(folder)
         joint = {"tokenizer.model": self.source}
         separate = {"tokenizer.source.model": self.source, "tokenizer.target.model": self.target}
-        new, old = (joint, separate) if self.joint else (separate, joint)
+        one = self.source is self.target
+        new, old = (joint, separate) if one else (separate, joint)
         for name, tokenizer in new.items():
             tokenizer.save(folder / name)
         for name in old:

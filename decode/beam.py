@@ -71,6 +71,7 @@ def beam(
     top_k: Callable[[Array, int], tuple[Array, Array]] = jax.lax.top_k,
     choose: Choose | None = None,
     bonus: Callable[[object], Array] | None = None,
+    free_end: bool = False,
     watch: Watch | None = None,
 ) -> Search:
     """The search for the best outputs under `step`, W = `beam_size` for each of B sentences.
@@ -85,6 +86,7 @@ def beam(
     always sums of those of `step` itself, `normalise`d by length, plus `bonus(cache)` [B,W] (a
     coverage penalty, say). `reorder` is that of the cache's CacheOps, `top_k` finds the highest
     scores and their places in rows [B,W,V], and `choose` replaces how the candidates are picked.
+    With `free_end` an end at the limit, which is no choice, adds nothing to a score.
     `watch` sees the live hypothesis of the highest score after every step.
     """
     (batch,), width = start.shape, beam_size
@@ -109,7 +111,8 @@ def beam(
         found, cache = step(jnp.where(s.index == 0, start[:, None], last), s.cache, s.index)
         steered, total = choices(found, s.live.tokens, s.index, transform)
         free = choose(s.live.scores - total, steered, s.live.tokens, s.index)
-        forced = _endings(s.live.scores + (found.end - found.total), eos, free[0].shape[1])
+        end = jnp.zeros_like(found.end) if free_end else found.end - found.total
+        forced = _endings(s.live.scores + end, eos, free[0].shape[1])
         at_limit = (s.index + 1 >= limits)[:, None]
         worth, beams, tokens = jax.tree.map(partial(jnp.where, at_limit), forced, free)
 
@@ -119,6 +122,8 @@ def beam(
             )
 
         gained = gains(found, beams, tokens, eos)
+        if free_end:
+            gained = jnp.where(at_limit, 0.0, gained)
         scores = jnp.where(jnp.isneginf(worth), worth, take(s.live.scores, beams) + gained)
         grown = Hypotheses(
             append(s.live.tokens, tokens),

@@ -7,9 +7,11 @@ from data.batch import EOS
 
 METHODS = ("beam", "greedy", "sample", "mbr")
 PENALTIES = ("gnmt", "average", "none")
-STOPPING = ("first", "bounded", "never")
-_ONLY_FOR = {
-    "beam": ("beam_size", "stopping", "patience", "groups", "diversity", "coverage"),
+STOPPING = ("first", "now", "bounded", "never")
+ONLY_FOR = {
+    "beam": (
+        *("beam_size", "stopping", "free_end", "patience", "groups", "diversity", "coverage"),
+    ),
     "sample": ("samples", "temperature", "top_k", "top_p", "min_p", "seed"),
     "mbr": ("utility",),
 }
@@ -50,7 +52,10 @@ class SearchOptions:
     penalty: str = "gnmt"  # ((5+n)/6)^alpha; average: n^alpha; none
     alpha: float = 0.6
     coverage: float = 0.0  # beta of the coverage penalty
-    stopping: str = "first"  # or bounded, never: see decode/stopping.py
+    stopping: str = "first"  # or now, bounded, never: see decode/stopping.py
+    free_end: bool = (
+        False  # an end at the length limit, where nothing else may follow, costs nothing
+    )
     patience: float = 1.0  # `first` waits for this many times beam_size finished hypotheses
     groups: int = 1  # of a diverse beam search
     diversity: float = 0.5  # what a token costs that an earlier group just took
@@ -69,6 +74,8 @@ class SearchOptions:
     no_repeat_ngrams: int = 0
     repetition_penalty: float = 1.0
     banned: tuple[tuple[int, ...], ...] = ()  # sequences of ids
+    allow_unknown: bool = False  # whether UNK may be chosen
+    renormalize: bool = False  # log-probabilities are among EOS and what stands for text
 
     def __post_init__(self):
         for name, known in {
@@ -108,6 +115,11 @@ class SearchOptions:
                 f"--samples={self.samples} draws more than --n_best={self.n_best} returns: "
                 "make them equal, or use --method=mbr for the best of them"
             )
+        if self.renormalize and (self.repetition_penalty != 1 or self.no_repeat_ngrams):
+            raise InputError(
+                "--renormalize is of what a vocabulary can say at all: it does not go with "
+                "--no_repeat_ngrams or --repetition_penalty"
+            )
         if self.method == "mbr" and self.samples == 1:
             raise InputError("--method=mbr compares samples, and --samples is 1: raise it")
 
@@ -117,7 +129,7 @@ class SearchOptions:
         What differs from its default is known to be given; of the rest only the caller knows.
         """
         given = set(given)
-        for method, names in _ONLY_FOR.items():
+        for method, names in ONLY_FOR.items():
             if self.method == method or (method, self.method) == ("sample", "mbr"):
                 continue
             for name in (name for name in names if name in given):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +28,28 @@ from model import Transformer, TransformerConfig
 _TAIL = 4
 
 
-def plain_step(model: Transformer, params, cross, src_mask: Array, min_length: int = 1) -> StepFn:
+class Rules(NamedTuple):
+    """What a step may choose, and what its log-probabilities are of; as in SearchOptions."""
+
+    min_length: int = 1  # EOS may not end an output before
+    allow_unknown: bool = False  # UNK may be chosen
+    renormalize: bool = False  # what may not be chosen does not count in their sum
+
+    @classmethod
+    def of(cls, options: SearchOptions) -> "Rules":
+        """Those of a search."""
+        return cls(options.min_length, options.allow_unknown, options.renormalize)
+
+
+RULES = Rules()
+
+
+def plain_step(model: Transformer, params, cross, src_mask: Array, rules: Rules = RULES) -> StepFn:
     """The model's next-token log-probabilities, given one source's `cross` keys and values.
 
     PAD, BOS and UNK, which stand for no text, cannot be chosen, nor EOS where it would end an
     output before `min_length`; the other tokens' log-probabilities stay what they are, so a
-    hypothesis's score is the one that teacher forcing gives to it.
+    hypothesis's score is the one that teacher forcing gives to it. `rules` change that (`Rules`).
     Its cache is `model.empty_cache`; this is what `fast_step` is measured by.
     """
 
@@ -42,7 +59,7 @@ def plain_step(model: Transformer, params, cross, src_mask: Array, min_length: i
         )
         logits = logits[..., 0, :]
         first = logits[..., : UNK + 1]
-        return _following(logits, first, model.config.target_vocab, index + 1 < min_length), cache
+        return _following(logits, first, model.config.target_vocab, index, rules), cache
 
     return step
 
@@ -53,7 +70,7 @@ def fast_step(
     cross,
     src_mask: Array,
     coverage: bool = False,
-    min_length: int = 1,
+    rules: Rules = RULES,
 ) -> StepFn:
     """The same step over decoding's own weights; what fills the last block is never chosen.
 
@@ -73,7 +90,7 @@ def fast_step(
         # in place: every copy of them costs a fiftieth of a step.
         (logits, first), y = whole((weights.logits, weights.first_logits), y)
         logits, first = logits(y), first(y)
-        found = _following(logits, first, config.target_vocab, index + 1 < min_length)
+        found = _following(logits, first, config.target_vocab, index, rules)
         if beams < width:
             found, covered = jax.tree.map(
                 lambda x: jnp.broadcast_to(x, (batch, width, *x.shape[2:])), (found, covered)
@@ -148,8 +165,9 @@ def search(
     def of(rows: tuple[Request, list]) -> Search:
         asked, sources = rows
         mask = asked.src != PAD
+        rules = Rules.of(o)
         steps = [
-            fast_step(config, w, cross, mask, bool(o.coverage), o.min_length)
+            fast_step(config, w, cross, mask, bool(o.coverage), rules)
             for config, w, cross in zip(configs, weights, sources, strict=True)
         ]
 
@@ -201,19 +219,21 @@ def searching(
     )
 
 
-def _following(logits: Array, first: Array, vocab: int, early: Array) -> Next:
-    """Logits [B,W,V or more], and [B,W,UNK+1] of the first ids -> Next.
+def _following(logits: Array, first: Array, vocab: int, index: Array, rules: Rules) -> Next:
+    """Logits [B,W,V or more], and [B,W,UNK+1] of the first ids -> Next, after `index` tokens.
 
-    What is no text, or only fills a block, is not chosen, nor EOS where it is too `early` [].
+    What is no text, or only fills a block, is not chosen, nor EOS where it is too early.
     """
     ids = jnp.arange(UNK + 1, dtype=jnp.int32)[None, None]
-    chosen = (ids == EOS) & ~early
+    chosen = (ids == EOS) & (index + 1 >= rules.min_length)
+    if rules.allow_unknown:
+        chosen |= ids == UNK
     # In rows as the product made them: of an array in three axes XLA changes a copy.
     text = logits.reshape(-1, logits.shape[-1])
     text = text.at[:, : UNK + 1].set(jnp.where(chosen, first, -jnp.inf).reshape(-1, UNK + 1))
     text = text.at[:, vocab:].set(-jnp.inf).reshape(logits.shape)
     highest = jnp.maximum(choose.highest(text), first.max(-1))[..., None]
-    hidden = jnp.where(chosen, 0.0, jnp.exp(first - highest)).sum(-1)
+    hidden = jnp.where(chosen | rules.renormalize, 0.0, jnp.exp(first - highest)).sum(-1)
     total = jnp.log(jnp.exp(text - highest).sum(-1) + hidden) + highest[..., 0]
     return Next(text, total, first[..., EOS])
 
@@ -258,9 +278,10 @@ def _method(o: SearchOptions, asked: Request, bonus, reorder) -> Callable[..., S
     if o.method in ("sample", "mbr"):
         keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(o.seed)))(asked.seeds)
         return partial(samples, pick=drawn(keys), width=o.samples)
-    rules = {"first": lambda: stopping.first(o.patience)}
-    rules |= {"bounded": stopping.bounded, "never": stopping.never}
-    options = dict(beam_size=o.beam_size, stopping=rules[o.stopping](), bonus=bonus)
+    known = {"first": lambda: stopping.first(o.patience), "now": stopping.now}
+    known |= {"bounded": stopping.bounded, "never": stopping.never}
+    options = dict(beam_size=o.beam_size, stopping=known[o.stopping](), bonus=bonus)
+    options |= dict(free_end=o.free_end)
     options |= dict(top_k=choose.top_k, reorder=reorder)
     if asked.phrases.shape[1]:
         options |= dict(choose=allocate(_phrases(asked), o.beam_size, choose.top_k))

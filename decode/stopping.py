@@ -40,6 +40,18 @@ def first(patience: float = 1.0) -> Stopping:
     return Stopping(lambda width: max(width, needed(width)), over)
 
 
+def now() -> Stopping:
+    """Over once no live hypothesis would enter the W best if it ended at its present length.
+
+    Hugging Face's default. No guarantee where length is rewarded: a longer end might still be best.
+    """
+
+    def over(scores, best_live, length, limits, normalise, width):
+        return scores[:, width - 1] >= normalise(best_live, length)
+
+    return Stopping(lambda width: width, over)
+
+
 def bounded() -> Stopping:
     """Over once no live hypothesis can still enter the W best.
 

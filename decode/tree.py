@@ -15,7 +15,7 @@ from data.tokenizer import Vocabulary
 from decode.loop import CacheOps, Search, all_room
 from decode.options import InputError, SearchOptions
 from decode.pieces import InputPolicy, cut, request, room
-from decode.search import plain_step, searching
+from decode.search import Rules, plain_step, searching
 from model import Transformer, empty_cache
 
 
@@ -60,7 +60,7 @@ def beam_tree(
     search = searching(
         options,
         asked,
-        plain_step(model, params, cross, mask, options.min_length),
+        plain_step(model, params, cross, mask, Rules.of(options)),
         max_length=piece.limit,
         reorder=ops.reorder,
     )

@@ -105,17 +105,22 @@ def pack(config: TransformerConfig, params, precision: str = "float32") -> Weigh
     target = params["embedding" if tied == "all" else "target_embedding"]["table"]
     output = params["output"] if tied == "none" else target.T
     places = [params.get(f"{side}_positions", {}).get("table") for side in ("source", "target")]
-    output = jnp.pad(output, ((0, 0), (0, -output.shape[1] % BLOCK)))
+    fill = (0, -output.shape[1] % BLOCK)
+    output, bias = jnp.pad(output, ((0, 0), fill)), params.get("output_bias")
+    bias = None if bias is None else jnp.pad(bias, fill)
     return Weights(
-        None if tied == "all" else params["source_embedding"]["table"] * config.d_model**0.5,
-        target * config.d_model**0.5,
+        None if tied == "all" else params["source_embedding"]["table"] * config.embedding_scale,
+        target * config.embedding_scale,
         *places,
         tuple(
             _layer(params[f"encoder_{i}"], _large(precision)) for i in range(config.encoder_layers)
         ),
         tuple(_layer(params[f"decoder_{i}"], precision) for i in range(config.decoder_layers)),
         *(_norm(params.get(f"{side}_norm")) for side in ("encoder", "decoder")),
-        *(Linear(_cast(columns, precision)) for columns in (output, output[:, : UNK + 1])),
+        *(
+            Linear(_cast(output[:, :most], precision), None if bias is None else bias[:most])
+            for most in (None, UNK + 1)
+        ),
     )
 
 

@@ -118,8 +118,16 @@ class SearchConfig:
     """Beam search in validation and test, and translate's defaults."""
 
     beam_size: int = 4
+    penalty: str = "gnmt"  # or average, none
     alpha: float = 0.6
+    stopping: str = "first"  # or now, bounded, never
+    free_end: bool = False  # an end at the length limit costs nothing
+    min_length: int = 1  # tokens with EOS
+    max_length: int = 0  # 0: no limit but the next
     extra_length: int = 50  # an output has at most the source's tokens plus this
+    no_repeat_ngrams: int = 0  # no so many tokens in a row occur twice; 0: they may
+    allow_unknown: bool = False  # outputs may have unknown words, which are left out of the text
+    renormalize: bool = False  # log-probabilities are among EOS and what stands for text
 
     def __post_init__(self):
         _at_least(self, "search", beam_size=1, extra_length=0)
@@ -144,6 +152,7 @@ class Experiment:
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    init_from: str = ""  # a run's folder: its vocabulary, model and best weights to begin with
 
     def __post_init__(self):
         if self.model.positions == "learned" and self.model.max_length < self.data.max_length:
@@ -163,6 +172,8 @@ def to_config_dict(experiment: Experiment) -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(asdict(experiment), convert_dict=True)
     for group in fields(experiment):
         section = getattr(experiment, group.name)
+        if not is_dataclass(section):
+            continue
         for name, hint in get_type_hints(type(section)).items():
             if getattr(section, name) is None:  # a flag needs to know what None stands in for
                 (kind,) = (a for a in get_args(hint) if a is not NoneType)

@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from data.batch import Batch
 from data.pipeline import Shard, train_batches
@@ -163,5 +165,12 @@ def _tell_rewind(t: Training, writer: MetricsWriter, step: int, rewinds: int) ->
 
 
 def _first(t: Training) -> TrainState:
-    c = t.experiment.train
-    return create_state(t.model, t.tx, jax.random.key(c.seed), t.mesh, ema=c.ema > 0)
+    c = t.experiment
+    state = create_state(t.model, t.tx, jax.random.key(c.train.seed), t.mesh, ema=c.train.ema > 0)
+    if not c.init_from:
+        return state
+    begin = folders.load(Path(c.init_from), mesh=t.mesh)
+    note(f"beginning with the weights of {c.init_from}")
+    # Their average begins as they do, but in memory of its own: a step gives its state away.
+    ema = None if state.ema is None else jax.tree.map(jnp.copy, begin.params)
+    return state._replace(params=begin.params, ema=ema)

@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 
 from data.corpus import DataError
-from decode.options import METHODS, PENALTIES, STOPPING, InputError, SearchOptions
+from decode.options import METHODS, ONLY_FOR, PENALTIES, STOPPING, InputError, SearchOptions
 from decode.pieces import spellings
 from decode.translate import Translator
 from decode.weights import PRECISIONS
@@ -60,7 +60,7 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
         "penalty",
         None,
         PENALTIES,
-        "What a score is divided by: gnmt, the default: "
+        "What a score is divided by; default: the run's; gnmt: "
         "((5+n)/6)^alpha, n tokens; average: n^alpha; none.",
     ),  # fmt: skip
     flags.DEFINE_float("alpha", None, "Length penalty's exponent; default: the run's, 0.6."),
@@ -69,10 +69,16 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
         "stopping",
         None,
         STOPPING,
-        "When a beam is done; default: first, as soon "
-        "as beam_size hypotheses ended; bounded: when none can become better; "
-        "never: at the length limit.",
+        "When a beam is done; default: the run's: first, as soon "
+        "as beam_size hypotheses ended; now: when none live would be better if it ended now; "
+        "bounded: when none can become better; never: at the length limit.",
     ),  # fmt: skip
+    flags.DEFINE_bool(
+        "free_end",
+        None,
+        "Whether an end at the length limit, where nothing else may follow, costs nothing; "
+        "default: the run's, no.",
+    ),
     flags.DEFINE_float("patience", None, "With --stopping=first, times beam_size; default: 1."),
     flags.DEFINE_integer("groups", None, "Of a diverse beam search; default: 1, a plain one."),
     flags.DEFINE_float(
@@ -90,13 +96,27 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
     flags.DEFINE_integer(
         "max_length",
         None,
-        "Most tokens of an output, its end included; default: 0, no such limit. Of the three "
-        "limits the lowest holds.",
+        "Most tokens of an output, its end included; default: the run's, 0: no such limit. Of the "
+        "three limits the lowest holds.",
     ),
     flags.DEFINE_float(
         "max_ratio", None, "Most tokens, as a ratio to the source's; default: 0, no such limit."
     ),
-    flags.DEFINE_integer("extra_length", None, "Most tokens more than the source; default: 50."),
+    flags.DEFINE_integer(
+        "extra_length", None, "Most tokens more than the source; default: the run's, 50."
+    ),
+    flags.DEFINE_bool(
+        "allow_unknown",
+        None,
+        "Whether outputs may have unknown words, which are left out of the text; default: the "
+        "run's, no.",
+    ),
+    flags.DEFINE_bool(
+        "renormalize",
+        None,
+        "Whether log-probabilities are among EOS and what stands for text alone; default: the "
+        "run's, no.",
+    ),
     flags.DEFINE_integer("no_repeat_ngrams", None, "No N tokens in a row occur twice; 0: may."),
     flags.DEFINE_float(
         "repetition_penalty",
@@ -134,7 +154,7 @@ def make_translator(trained, watch=None) -> Translator:
     given = {flag.name: flag.value for flag in SEARCH if flag.value is not None}
     ran = asdict(trained.experiment.search)
     if given.get("method", "beam") != "beam":
-        ran.pop("beam_size")
+        ran = {name: value for name, value in ran.items() if name not in ONLY_FOR["beam"]}
     if given.get("penalty") == "none":
         ran.pop("alpha")
     options = SearchOptions(**(ran | given))

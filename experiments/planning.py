@@ -18,6 +18,7 @@ from experiments.preparation import (
     open_split,
     read_text,
     resolve,
+    take_over,
 )
 from experiments.training import Training
 from model import ConfigError, Transformer
@@ -41,15 +42,16 @@ def prepare(
     if jax.default_backend() == "cpu":
         memory.keep_freed()
     opened = everywhere(lambda: open_text(experiment, workdir))
-    vocabulary = find_vocabulary(experiment, workdir, opened.splits["train"])
-    t = everywhere(lambda: plan(experiment, workdir, opened, vocabulary, allow_batch_change, moved))
+    vocabulary = find_vocabulary(opened.experiment, workdir, opened.splits["train"])
+    t = everywhere(lambda: plan(workdir, opened, vocabulary, allow_batch_change, moved))
     _check_alike(t)
     return t
 
 
 class Opened(NamedTuple):
-    """What there is before a vocabulary: a mesh, the folder's earlier settings, the sentences."""
+    """What there is before a vocabulary: settings, a mesh, the folder's earlier ones, sentences."""
 
+    experiment: Experiment
     mesh: Mesh
     old: Experiment | None
     splits: dict[str, Source]
@@ -58,15 +60,15 @@ class Opened(NamedTuple):
 def open_text(experiment: Experiment, workdir: Path) -> Opened:
     """Check the settings and the folder, and open the text. Raises ConfigError, DataError."""
     check_sizes(experiment)
+    experiment = take_over(experiment)
     folders.check_folder(workdir)
     mesh = make_mesh(*(getattr(experiment.mesh, axis) for axis in ("data", "fsdp", "tensor")))
     old = folders.read_config(workdir) if (workdir / "config.json").exists() else None
     schedule_and_optimizer(experiment)
-    return Opened(mesh, old, {split: open_split(experiment, split) for split in SPLITS})
+    return Opened(experiment, mesh, old, {split: open_split(experiment, split) for split in SPLITS})
 
 
 def plan(
-    experiment: Experiment,
     workdir: Path,
     opened: Opened,
     vocabulary: Vocabulary,
@@ -74,7 +76,7 @@ def plan(
     moved: Callable[[], None] = lambda: None,
 ) -> Training:
     """Tokenise the text and plan its batches. Raises ConfigError, DataError."""
-    c = resolve(experiment, vocabulary, opened.old)
+    c = resolve(opened.experiment, vocabulary, opened.old)
     folders.check_same_run(workdir, c, allow_batch_change)
     model = Transformer(c.model)
     schedule, tx = schedule_and_optimizer(c)

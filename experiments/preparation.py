@@ -23,8 +23,9 @@ from data.tokenizer import Tokenizer, Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments.caches import cache_folder
-from experiments.config import Experiment
+from experiments.config import Experiment, SearchConfig
 from experiments.console import bar, note
+from experiments.workdir import read_config
 from model import ConfigError, TransformerConfig
 from model.sharding import assemble, batch_shards, own_parts
 from train.together import of_first
@@ -70,7 +71,7 @@ def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Voc
 
     told = of_first(find)
     if not found:
-        models = [Tokenizer(b64decode(model)) for model in json.loads(told)]
+        models = [Tokenizer.read(b64decode(model)) for model in json.loads(told)]
         found.append(Vocabulary(models[0], models[-1]))
     return found[0]
 
@@ -79,6 +80,8 @@ def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Vo
     data = experiment.data
     if (workdir / "config.json").exists():
         return Vocabulary.load(workdir)
+    if experiment.init_from:
+        return Vocabulary.load(experiment.init_from)
     if data.tokenizer_model:
         ready = [Tokenizer.load(file) for file in data.tokenizer_model.split(",")]
         return Vocabulary(ready[0], ready[-1])
@@ -105,6 +108,28 @@ def resolve(experiment: Experiment, vocabulary: Vocabulary, old: Experiment | No
     if data.path and Path(data.path).exists():
         data = replace(data, path=str(Path(data.path).absolute()))
     return replace(experiment, model=model, optimizer=o, data=data)
+
+
+# Of the model that a run begins with, these are the run's own: they make no other model.
+_OWN = ("dropout", "attention_dropout", "ff_dropout", "dtype", "remat")
+
+
+def take_over(experiment: Experiment) -> Experiment:
+    """The experiment with the model of the run that it begins from, where it does.
+
+    And with that one's search settings, where it has none of its own.
+    """
+    if not experiment.init_from:
+        return experiment
+    theirs = read_config(Path(experiment.init_from))
+    own = {name: getattr(experiment.model, name) for name in _OWN}
+    plain = experiment.search == SearchConfig()
+    return replace(
+        experiment,
+        model=replace(theirs.model, **own),
+        search=theirs.search if plain else experiment.search,
+        init_from=str(Path(experiment.init_from).absolute()),
+    )
 
 
 def check_sizes(experiment: Experiment) -> None:

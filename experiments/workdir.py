@@ -19,8 +19,9 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import jax
 from filelock import FileLock, Timeout
@@ -28,7 +29,7 @@ from jax.sharding import Mesh
 
 from data.files import replace_file
 from data.tokenizer import Vocabulary
-from experiments.config import Experiment, to_experiment
+from experiments.config import Experiment, SearchConfig, to_experiment
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
 from train.checkpoint import Checkpoints
@@ -40,7 +41,7 @@ _FREE = {
     | {"keep_best", "bleu_sentences", "max_skipped", "rewinds", "spike", "grace_seconds"}
     | {"lost_seconds", "stalled_seconds", "chunked_loss"},
     "data": {"path", "cache"},  # the same text may have moved; its digest is compared
-    "search": {"beam_size", "alpha", "extra_length"},
+    "search": {field.name for field in fields(SearchConfig)},
     "mesh": {"data", "fsdp", "tensor"},
 }
 # What makes a batch: it may change too, where that is asked for (experiments/course.py says how).
@@ -135,17 +136,26 @@ def check_same_run(workdir: Path, experiment: Experiment, allow_batch_change: bo
                 "they are cannot be told; choose another folder"
             )
         return
-    old, new = asdict(read_config(workdir)), asdict(experiment)
-    for group, values in new.items():
-        for name, value in values.items():
-            batch = name in _BATCH.get(group, ())
-            free = name in _FREE.get(group, ()) or (batch and allow_batch_change)
-            if not free and old[group][name] != value:
-                change = ", or go on with other batches by --allow_batch_change" * batch
-                raise ConfigError(
-                    f"--workdir={workdir} holds another run: its {group}.{name} is "
-                    f"{old[group][name]!r}, not {value!r}; choose another folder{change}"
-                )
+    old, new = _settings(read_config(workdir)), _settings(experiment)
+    for key, value in new.items():
+        was, (group, _, name) = old[key], key.rpartition(".")
+        batch = name in _BATCH.get(group, ())
+        free = name in _FREE.get(group, ()) or (batch and allow_batch_change)
+        if not free and was != value:
+            change = ", or go on with other batches by --allow_batch_change" * batch
+            raise ConfigError(
+                f"--workdir={workdir} holds another run: its {key} is {was!r}, not "
+                f"{value!r}; choose another folder{change}"
+            )
+
+
+def _settings(experiment: Experiment) -> dict[str, Any]:
+    """Every setting by its name, as `model.d_ff`."""
+    found: dict[str, Any] = {}
+    for name, value in asdict(experiment).items():
+        group = value if isinstance(value, dict) else None
+        found |= {name: value} if group is None else {f"{name}.{k}": v for k, v in group.items()}
+    return found
 
 
 def check_vocabulary(workdir: Path, vocabulary: Vocabulary, meta: dict) -> None:

@@ -37,6 +37,8 @@ class TransformerConfig:
     attention_bias: bool = False
     ff_bias: bool = True
     tying: Literal["all", "decoder", "none"] = "all"  # source, target and output; last two; none
+    scale_embedding: bool = True  # embeddings times sqrt(D) on the way in (3.4)
+    output_bias: bool = False  # added to the logits
     dropout: float = 0.1  # on each sub-layer's output and on embedding plus position
     attention_dropout: float = 0.0  # on attention weights
     ff_dropout: float = 0.0  # on the feed-forward's hidden layer
@@ -95,6 +97,10 @@ class TransformerConfig:
     @property
     def target_vocab(self) -> int:
         return self.target_vocab_size or self.vocab_size
+
+    @property
+    def embedding_scale(self) -> float:
+        return self.d_model**0.5 if self.scale_embedding else 1.0
 
     @property
     def longest(self) -> int | None:

@@ -28,17 +28,16 @@ class Embedding(nn.Module):
         )
 
     def __call__(self, tokens: Array) -> Array:
-        """Embed and scale by sqrt(D): ids [...,T] -> [...,T,D]."""
+        """Embed and scale by sqrt(D), if so configured: ids [...,T] -> [...,T,D]."""
         # Under fsdp whole rows are gathered, as of any parameter, not parts of all activations.
         table = constrain(self.table.astype(self.config.dtype), "vocab", None)
         rows = jnp.take(table, tokens, axis=0)
-        return constrain(rows * math.sqrt(self.config.d_model), "batch", "length", None)
+        return constrain(rows * self.config.embedding_scale, "batch", "length", None)
 
     def logits(self, x: Array) -> Array:
         """x [...,T,D] -> float32 [...,T,V]."""
         table = self.table.astype(self.config.dtype)
-        y = jnp.einsum("...td,vd->...tv", x, table, preferred_element_type=jnp.float32)
-        return constrain(y, "batch", "length", "vocab")
+        return jnp.einsum("...td,vd->...tv", x, table, preferred_element_type=jnp.float32)
 
 
 class Positions(nn.Module):

@@ -43,6 +43,9 @@ class Transformer(nn.Module):
                 nn.with_logical_partitioning(init, ("embed", "vocab")),
                 (c.d_model, c.target_vocab),
             )
+        if c.output_bias:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",))
+            self.output_bias = self.param("output_bias", zeros, (c.target_vocab,))
         self.source_positions, self.target_positions = Positions(c), Positions(c)
         self.encoder = _stack(EncoderLayer, c, c.encoder_layers, inputs=(nn.broadcast,) * 3)
         self.decoder = _stack(
@@ -160,9 +163,12 @@ class Transformer(nn.Module):
 
     def _logits(self, y: Array, embedding: Embedding) -> Array:
         if self.config.tying != "none":
-            return embedding.logits(y)
-        kernel = self.output.astype(self.config.dtype)
-        logits = jnp.einsum("...td,dv->...tv", y, kernel, preferred_element_type=jnp.float32)
+            logits = embedding.logits(y)
+        else:
+            kernel = self.output.astype(self.config.dtype)
+            logits = jnp.einsum("...td,dv->...tv", y, kernel, preferred_element_type=jnp.float32)
+        if self.config.output_bias:
+            logits += jnp.expand_dims(self.output_bias, tuple(range(logits.ndim - 1)))
         return constrain(logits, "batch", "length", "vocab")
 
 

@@ -49,6 +49,8 @@ def choose(which: Which, steps: Sequence[int], ranked: Sequence[int]) -> Choice:
     if which == "last":
         return Choice((steps[-1],))
     if which == "best":
+        if not ranked and len(steps) == 1:
+            return Choice((steps[0],))  # the best there is
         if not ranked:
             raise CheckpointError(
                 f"no checkpoint has a score to be the best by; choose last or a step; {there}"

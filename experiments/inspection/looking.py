@@ -30,8 +30,8 @@ def look(
     opened = open_text(experiment, workdir)
     tell = teller(form, show, opened.splits)
     found = sum(map(tell, _text(experiment, opened.splits)))
-    vocabulary = find_vocabulary(experiment, workdir, opened.splits["train"])
-    t = plan(experiment, workdir, opened, vocabulary, allow_batch_change=True)
+    vocabulary = find_vocabulary(opened.experiment, workdir, opened.splits["train"])
+    t = plan(workdir, opened, vocabulary, allow_batch_change=True)
     pairs, data = t.text.pairs, t.experiment.data
     found += tell(lengths.draw_lengths(pairs, data))
     found += tell(lengths.find_outliers(pairs))

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.batch import EOS, PAD
+from data.batch import EOS, PAD, UNK
 from decode import choose, forward, pool
 from decode.loop import take
-from decode.search import fast_step, plain_step, stages
+from decode.search import RULES, Rules, fast_step, plain_step, stages
 from decode.weights import BLOCK, PRECISIONS, pack
 from model import Transformer, TransformerConfig, empty_cache
 
@@ -26,6 +26,8 @@ VARIANTS = {
     "halves": {"positions": "sinusoidal_halves", "activation": "gelu", "tying": "decoder"},
     "widths": {"d_k": 6, "d_v": 10, "num_kv_heads": 1, "attention_bias": True},
     "uneven": {"vocab_size": 256, "target_vocab_size": 131, "tying": "none", "activation": "geglu"},
+    "biased": {"output_bias": True, "scale_embedding": False},
+    "untied": {"output_bias": True, "scale_embedding": False, "tying": "none"},
     "scanned": {"scan_layers": True, "activation": "reglu"},
     "bfloat16": {"dtype": "bfloat16"},  # trained so; decoding is in float32 all the same
 }
@@ -39,11 +41,11 @@ def made(config):
     return jax.tree.map(noise, params)
 
 
-def walk(config, weights, src, steps=L, coverage=False, min_length=1):
+def walk(config, weights, src, steps=L, coverage=False, rules=RULES):
     """Log-probabilities [steps,B,W,V] as beams wander at random through the pool's stages."""
     mask = src != PAD
     cross = forward.cross_kv(config, weights, forward.encode(config, weights, src, mask))
-    step = jax.jit(fast_step(config, weights, cross, mask, coverage, min_length))
+    step = jax.jit(fast_step(config, weights, cross, mask, coverage, rules))
     cache = pool.empty_pool(config, B, W), jnp.zeros((B, W, src.shape[1])) if coverage else None
     return wander(
         step, cache, steps, lambda c, rows: (pool.reorder(c[0], rows), c[1]),
@@ -125,11 +127,24 @@ def test_coverage_is_the_cross_attention_that_was_received():
 def test_eos_is_hidden_before_the_minimum_length_and_nothing_else_changes():
     weights, src = pack(PLAIN, made(PLAIN)), sources()
     free, _ = walk(PLAIN, weights, src, steps=5)
-    held, _ = walk(PLAIN, weights, src, steps=5, min_length=3)
+    held, _ = walk(PLAIN, weights, src, steps=5, rules=Rules(min_length=3))
     hidden = np.isneginf(held[..., EOS])
     assert hidden[:2].all() and not hidden[2:].any()
     free[:2, ..., EOS] = -np.inf
     np.testing.assert_allclose(held, free, atol=1e-5)
+
+
+def test_what_may_be_chosen_and_of_what_log_probabilities_are():
+    """The unknown word where it is allowed; a sum of 1 where it is among what may be chosen."""
+    weights, src = pack(PLAIN, made(PLAIN)), sources()
+    free, _ = walk(PLAIN, weights, src, steps=3)
+    unknown, _ = walk(PLAIN, weights, src, steps=3, rules=Rules(allow_unknown=True))
+    assert np.isneginf(free[..., UNK]).all() and np.isfinite(unknown[..., UNK]).all()
+    np.testing.assert_allclose(np.delete(unknown, UNK, -1), np.delete(free, UNK, -1), atol=1e-5)
+    both, _ = walk(PLAIN, weights, src, steps=3, rules=Rules(3, True, True))
+    total = np.exp(both.astype(float)).sum(-1)
+    np.testing.assert_allclose(total, 1.0, rtol=1e-5)
+    assert np.isneginf(both[:2, ..., EOS]).all() and np.isfinite(both[2, ..., EOS]).all()
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -16,7 +16,7 @@ from decode.mbr import expected_utilities
 from decode.options import SearchOptions
 from decode.sample import drawn, likeliest, sample
 from decode.scoring import average, gnmt
-from decode.search import plain_step, search
+from decode.search import Rules, plain_step, search
 from decode.stopping import bounded, first, never
 from decode.weights import pack
 from model import Transformer, empty_cache
@@ -111,7 +111,7 @@ def plain(params, find, width, chain=(), config=CONFIG, **how):
     apply = partial(model.apply, {"params": params})
     cross = apply(apply(SRC, method="encode"), method="cross_kv")
     transform = T.chain(*chain) if chain else None
-    step = plain_step(model, params, cross, SRC != PAD, how.pop("min_length", 1))
+    step = plain_step(model, params, cross, SRC != PAD, Rules(how.pop("min_length", 1)))
     run = partial(find, step, transform=transform)
     how = dict(eos=EOS, max_length=12) | how
     how |= {"width": width} if find is sample else {"beam_size": width}

@@ -1,0 +1,134 @@
+"""The tokenizer of Marian's models as Hugging Face runs it: SentencePiece, then a table of words.
+
+A text is split at the special words that stand in it ("</s>"), SentencePiece cuts what lies
+between, and a table gives each piece its id; a piece that the table lacks is unknown. A part that
+begins with a language code (">>fr<<") has that as its first word. Nothing else is done to the text:
+Hugging Face's class knows how to normalise punctuation, but calls it nowhere.
+"""
+
+import json
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import sentencepiece
+
+from data.batch import BOS, EOS, UNK
+from data.corpus import DataError
+from data.tokenizer import Tokenizer
+
+_FORMAT = "heed marian 1"
+# What Hugging Face does to the spaces of a text where "clean_up_tokenization_spaces" is set.
+_CLEANED = (
+    *((" " + mark, mark) for mark in ".?!,"),
+    (" ' ", "'"),
+    *((" " + end, end) for end in ("n't", "'m", "'s", "'ve", "'re")),
+)
+
+
+class Words(NamedTuple):
+    """The table of one side, its ids Heed's: PAD, BOS, EOS, UNK, and then `words` in order."""
+
+    words: tuple[str, ...]
+    end: str = "</s>"
+    unknown: str = "<unk>"
+    padding: str = "<pad>"  # Marian's outputs begin with it: BOS
+    special: tuple[str, ...] = ()  # further ones that are words of a text, wherever they stand
+    clean_up: bool = False
+
+    def ids(self) -> dict[str, int]:
+        """Each word's id."""
+        table = {word: id for id, word in enumerate(self.words, UNK + 1)}
+        return table | {self.padding: BOS, self.end: EOS, self.unknown: UNK}
+
+
+class MarianTokenizer(Tokenizer):
+    """One side: a SentencePiece model to cut text by, one to join pieces by, and a table."""
+
+    def __init__(self, model: bytes):
+        """Reads what `make` wrote; raises DataError where it is something else."""
+        self._model = model
+        try:
+            found = json.loads(model)
+            if found.pop("format") != _FORMAT:
+                raise ValueError
+            cuts, joins = (b64decode(found.pop(name)) for name in ("cuts", "joins"))
+            lists = {name: tuple(found.pop(name)) for name in ("words", "special")}
+            self.table = Words(**lists, **found)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DataError("not a vocabulary") from None
+        self.models = cuts, joins or cuts
+        self._cuts, self._joins = map(_processor, self.models)
+        self._ids = self.table.ids()
+        special = {self.table.end, self.table.unknown, self.table.padding, *self.table.special}
+        # The longest first: where one begins another, the longer is meant.
+        longest_first = sorted(map(re.escape, special - {""}), key=len, reverse=True)
+        self._special = re.compile(f"({'|'.join(longest_first)})")
+        self._left_out = {self._ids[word] for word in special}
+        self._names = ["<pad>", "<s>", self.table.end, self.table.unknown, *self.table.words]
+
+    def __reduce__(self):
+        return MarianTokenizer, (self._model,)
+
+    @classmethod
+    def make(cls, cuts: bytes, joins: bytes, table: Words) -> "MarianTokenizer":
+        """From two serialized SentencePiece models and a table; DataError where one is no model."""
+        encoded = {"cuts": b64encode(cuts).decode()}
+        encoded["joins"] = b64encode(joins).decode() if joins != cuts else ""
+        content = {"format": _FORMAT} | table._asdict() | encoded
+        return cls(json.dumps(content, ensure_ascii=False).encode())
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids, PAD, BOS, EOS and UNK included."""
+        return len(self._names)
+
+    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, without BOS or EOS, but for those that it spells out."""
+        parts = [self._special.split(sentence) for sentence in sentences]
+        codes, texts = [], []
+        for text in (text for each in parts for text in each[::2]):
+            code, text = _language_code(text)
+            codes.append(code)
+            texts.append(text)
+        cut = iter(zip(codes, self._cuts.encode(texts, out_type=str), strict=True))
+        encoded = []
+        for each in parts:
+            words = []
+            for number, part in enumerate(each):
+                if number % 2:
+                    words.append(part)
+                    continue
+                code, pieces = next(cut)
+                words += [*code, *pieces] if part else []
+            encoded.append([self._ids.get(word, UNK) for word in words])
+        return encoded
+
+    def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
+        """Returns the text of each list of ids, special words left out; it is always one line."""
+        kept = [[self._names[i] for i in ids if i > UNK and i not in self._left_out]
+                for ids in sentences]  # fmt: skip
+        texts = [self._joins.decode_pieces(pieces) if pieces else "" for pieces in kept]
+        texts = [text.replace("\u2581", " ").strip().replace("\n", " ") for text in texts]
+        for old, new in _CLEANED if self.table.clean_up else ():
+            texts = [text.replace(old, new) for text in texts]
+        return texts
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Returns each id as its word, a space as U+2581."""
+        return [self._names[i] for i in ids]
+
+
+def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(model)
+    except RuntimeError:
+        raise DataError("not a SentencePiece model") from None
+    return processor
+
+
+def _language_code(text: str) -> tuple[list[str], str]:
+    end = text.find("<<") + 2
+    return ([text[:end]], text[end:]) if text.startswith(">>") and end > 1 else ([], text)

@@ -1,0 +1,38 @@
+"""Make a run of a model that another system trained.
+
+    python -m experiments.import_model --from=DIR --workdir=DIR
+
+DIR is a Hugging Face folder of a Marian model (OPUS-MT): config.json, generation_config.json,
+model.safetensors or pytorch_model.bin, source.spm, target.spm, vocab.json, tokenizer_config.json.
+The new --workdir is as if it had been trained here: translate, evaluate, score and attention take
+it, with the model's own search settings as their defaults, and train goes on from its weights with
+--config.init_from=DIR. Last is a line of JSON.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+from experiments.console import print_json
+
+FROM = flags.DEFINE_string("from", None, "The folder of the model.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run, which holds none yet.")
+SOURCE_LANGUAGE = flags.DEFINE_string("source_language", "", "Its code; default: the model's own.")
+TARGET_LANGUAGE = flags.DEFINE_string("target_language", "", "Its code; default: the model's own.")
+flags.mark_flags_as_required(["from", "workdir"])
+
+
+def main() -> None:
+    """Import what the flags name."""
+    from experiments.importing.huggingface import read_marian
+    from experiments.importing.writing import check_free, write_run
+
+    workdir = Path(WORKDIR.value)
+    check_free(workdir)
+    imported = read_marian(Path(FROM.value), SOURCE_LANGUAGE.value, TARGET_LANGUAGE.value)
+    print_json(write_run(workdir, imported))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,43 @@
+"""The JSON files of a Hugging Face folder, and what they say that is not known here."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data.corpus import DataError
+
+
+def read_json(file: Path, otherwise: dict | None = None) -> dict[str, Any]:
+    """An object from a file; `otherwise` where there is none; raises DataError."""
+    try:
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        if otherwise is not None:
+            return otherwise
+        raise DataError(f"{file} is missing") from None
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{file} is not a JSON object")
+    return found
+
+
+def refuse_others(file: Path, found: Mapping[str, Any], neutral: Mapping[str, tuple]) -> None:
+    """Raises DataError where a field has another value than those that change nothing here."""
+    for name, values in neutral.items():
+        if name in found and found[name] is not None and found[name] not in values:
+            known = " or ".join(json.dumps(value) for value in values)
+            raise DataError(
+                f"{file}: {name}={json.dumps(found[name])} is not supported"
+                + (f", only {known}" if known else ": leave it out")
+            )
+
+
+def number(file: Path, found: Mapping[str, Any], name: str, default: Any = None) -> Any:
+    """A field that is a number of what there is; raises DataError."""
+    value = found.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        told = f"is {json.dumps(value)}" if name in found else "is missing"
+        raise DataError(f"{file}: {name} {told}, but it must be a whole number")
+    return value

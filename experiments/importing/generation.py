@@ -1,0 +1,71 @@
+"""How a Hugging Face model is meant to be searched, as the settings of a search here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data.corpus import DataError
+from experiments.config import SearchConfig
+from experiments.importing.fields import number, refuse_others
+
+# Their name, and the values with which outputs are what they are here without it.
+_NEUTRAL: dict[str, tuple] = {
+    "do_sample": (False,),
+    "num_beam_groups": (1,),
+    "diversity_penalty": (0.0,),
+    "repetition_penalty": (1.0,),
+    "encoder_repetition_penalty": (1.0,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "guidance_scale": (1, 1.0),
+    **dict.fromkeys(
+        ("force_words_ids", "constraints", "forced_bos_token_id", "forced_decoder_ids"), ()
+    ),
+    **dict.fromkeys(("sequence_bias", "exponential_decay_length_penalty"), ()),
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "penalty_alpha"), ([],)),
+}
+_STOPPING = {False: "now", True: "first", "never": "bounded"}  # by their early_stopping
+
+
+def search_settings(
+    file: Path, found: Mapping[str, Any], *, pad: int, eos: int, unknown: int, positions: int
+) -> SearchConfig:
+    """The settings of a generation_config.json, or of a config.json that has them too.
+
+    Ids are those of the special words there. Raises DataError, naming the field, for what this
+    search does not do.
+    """
+    refuse_others(file, found, _NEUTRAL)
+    for name, id in ("pad_token_id", pad), ("eos_token_id", eos), ("forced_eos_token_id", eos):
+        if found.get(name, id) not in (id, [id], None):
+            raise DataError(f"{file}: {name}={found[name]} is not supported, only {id}")
+    if found.get("decoder_start_token_id", pad) not in (pad, None):
+        raise DataError(
+            f"{file}: decoder_start_token_id={found['decoder_start_token_id']} is not supported, "
+            f"only pad_token_id={pad}, as all of Marian's models have it"
+        )
+    early = found.get("early_stopping") or False
+    if not isinstance(early, bool | str) or early not in _STOPPING:
+        raise DataError(f"{file}: early_stopping={early!r} is not supported: false, true, never")
+    banned = found.get("bad_words_ids") or []
+    for word in banned:
+        if word not in ([pad], [unknown]):
+            raise DataError(
+                f"{file}: bad_words_ids has {word}, and only {[pad]} and {[unknown]}, the padding "
+                "and the unknown word, are supported: translate with --ban instead"
+            )
+    penalty = found.get("length_penalty")
+    limit = found.get("max_new_tokens") or (found.get("max_length") or positions) - 1
+    shortest = max(found.get("min_length") or 1, (found.get("min_new_tokens") or 0) + 1)
+    return SearchConfig(
+        beam_size=number(file, found, "num_beams", 1),
+        penalty="average",
+        alpha=1.0 if penalty is None else float(penalty),
+        stopping=_STOPPING[early],
+        free_end=found.get("forced_eos_token_id") is not None,
+        min_length=shortest,
+        max_length=limit,
+        extra_length=limit,  # an output's own source sets no limit
+        no_repeat_ngrams=found.get("no_repeat_ngram_size") or 0,
+        allow_unknown=[unknown] not in banned,
+        renormalize=bool(found.get("renormalize_logits")),
+    )

@@ -1,0 +1,71 @@
+"""Hugging Face Marian's names of a Transformer's parameters; embeddings apart, whose rows move.
+
+Their matrices are [out, in]; ours are [in, out], with the heads an axis of their own.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from model import TransformerConfig
+
+_ATTENTIONS = {
+    "encoder": {"self_attn": "attention"},
+    "decoder": {"self_attn": "self_attention", "encoder_attn": "cross_attention"},
+}
+_NORMS = {
+    "encoder": {
+        "self_attn_layer_norm": "attention_frame",
+        "final_layer_norm": "feed_forward_frame",
+    },
+    "decoder": {
+        "self_attn_layer_norm": "self_frame",
+        "encoder_attn_layer_norm": "cross_frame",
+        "final_layer_norm": "feed_forward_frame",
+    },
+}
+_PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
+
+
+class Named(NamedTuple):
+    """A tensor's name there, the path of its parameter here, and how many axes come in."""
+
+    theirs: str
+    ours: tuple[str, ...]
+    inputs: int  # 0: a vector
+
+    def size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of their tensor, where our parameter has this one."""
+        if not self.inputs:
+            return (math.prod(shape),)
+        return math.prod(shape[self.inputs :]), math.prod(shape[: self.inputs])
+
+    def there(self, x: np.ndarray) -> np.ndarray:
+        """Our parameter as their tensor."""
+        return np.ascontiguousarray(x.reshape(self.size(x.shape)[::-1]).T)
+
+    def here(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Their tensor as our parameter of this shape."""
+        return np.ascontiguousarray(x.T).reshape(shape)
+
+
+def names(c: TransformerConfig) -> Iterator[Named]:
+    """All parameters of encoder and decoder layers that have attention and feed-forward biases."""
+    for side in "encoder", "decoder":
+        for i in range(getattr(c, f"{side}_layers")):
+            layer, own = f"model.{side}.layers.{i}", f"{side}_{i}"
+            for theirs, ours in _ATTENTIONS[side].items():
+                for projection, name in _PROJECTIONS.items():
+                    inputs = 2 if name == "out" else 1
+                    tensor = f"{layer}.{theirs}.{projection}"
+                    yield Named(f"{tensor}.weight", (own, ours, name), inputs)
+                    yield Named(f"{tensor}.bias", (own, ours, f"{name}_bias"), 0)
+            for theirs, ours in _NORMS[side].items():
+                for theirs_too, name in ("weight", "scale"), ("bias", "bias"):
+                    yield Named(f"{layer}.{theirs}.{theirs_too}", (own, ours, "norm", name), 0)
+            for theirs, name in ("fc1", "hidden"), ("fc2", "out"):
+                path = own, "feed_forward", name
+                yield Named(f"{layer}.{theirs}.weight", (*path, "kernel"), 1)
+                yield Named(f"{layer}.{theirs}.bias", (*path, "bias"), 0)

@@ -1,0 +1,58 @@
+"""Random models of transformers' own, saved as it saves them."""
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, MarianConfig, MarianMTModel
+
+from tests.experiments.marian_folders import SMALL
+
+
+def save_model(
+    folder, size, target_size=None, *, scale=1.0, late=0.0, seed=0, generation=(), **changes
+):
+    """A random model of so many words, saved; outputs end more likely the longer they are.
+
+    As in test_marian.py EOS leans by `late` to what slowly grows in the positions.
+    """
+    torch.manual_seed(seed)
+    config = MarianConfig(
+        **SMALL | changes,
+        vocab_size=size,
+        decoder_vocab_size=target_size or size,
+        pad_token_id=size - 1 if target_size is None else min(size, target_size) - 1,
+        decoder_start_token_id=size - 1 if target_size is None else min(size, target_size) - 1,
+        eos_token_id=0,
+        bos_token_id=None,
+        forced_eos_token_id=0,
+    )
+    model = MarianMTModel(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "embed_positions" in name:
+                continue
+            parameter.mul_(scale).add_(torch.randn_like(parameter) * 0.1)
+        model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias) * 0.3)
+        for table in {model.model.decoder.embed_tokens, model.lm_head}:
+            table.weight[0, 3:7] += late
+    model.generation_config = GenerationConfig(
+        **dict(
+            num_beams=6,
+            max_length=25,
+            pad_token_id=config.pad_token_id,
+            eos_token_id=0,
+            decoder_start_token_id=config.pad_token_id,
+            forced_eos_token_id=0,
+            bad_words_ids=[[config.pad_token_id]],
+        )
+        | dict(generation)
+    )
+    model.save_pretrained(folder)
+    return model
+
+
+def random_ids(count, size, seed=0, longest=12):
+    """Source sentences of ids that are words, without their end."""
+    random = np.random.default_rng(seed)
+    return [
+        random.integers(2, size - 1, random.integers(1, longest)).tolist() for _ in range(count)
+    ]

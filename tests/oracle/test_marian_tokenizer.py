@@ -1,0 +1,100 @@
+"""Text becomes the ids that Hugging Face's MarianTokenizer makes of it, and comes back the same."""
+
+import random
+
+import pytest
+from transformers import MarianTokenizer
+
+from data.batch import BOS, EOS, UNK
+from experiments.importing import huggingface
+from tests.experiments.marian_folders import SMALL, learn, lines, save_vocabulary, table, words
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # theirs recommends a package that it never calls
+
+SCRIPTS = [  # first and last letters of runs of Unicode
+    (0x20, 0x7E), (0x20, 0x7E), (0xA0, 0x17F), (0x370, 0x3FF), (0x400, 0x4FF), (0x590, 0x6FF),
+    (0x900, 0x97F), (0xE00, 0xE7F), (0x1100, 0x11FF), (0x1E00, 0x1FFF), (0x2000, 0x206F),
+    (0x20A0, 0x2BFF), (0x3040, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xE000, 0xE010),
+    (0xFB00, 0xFFFD), (0x1F300, 0x1FAFF), (0x1D400, 0x1D7FF), (0x0, 0x1F), (0x7F, 0x9F),
+]  # fmt: skip
+MARKS = ["</s>", "<unk>", "<pad>", "<s>", ">>fr<<", ">>xx<<", ">>", "<<", "\u2581", "\u200d", "\n"]
+COUNT = 10_000
+
+
+def mixed_lines():
+    """Sentences of the demo, text of all scripts, and both broken up with what is special."""
+    rng, (english, german) = random.Random(0), lines(1500)
+    found = ["", " ", "\t", "</s>", ">>fr<<", ">>fr<< ", " >>fr<<a", ">>a b<<", "a</s><pad>b<unk>"]
+    found += ["word " * 3000, "x" * 5000, "“quoted” — ‘it’s’ 3,5 % « non »… 【中】"]
+    while len(found) < COUNT:
+        kind = rng.random()
+        if kind < 0.35:
+            line = rng.choice(english if rng.random() < 0.7 else german)
+        else:
+            runs = rng.choices(SCRIPTS, k=rng.randint(1, 3))
+            line = "".join(
+                chr(rng.randint(*rng.choice(runs))) if rng.random() < 0.8 else " "
+                for _ in range(rng.randint(0, 60))
+            )
+        if kind > 0.7 or kind < 0.1:
+            for _ in range(rng.randint(1, 3)):
+                at = rng.randint(0, len(line))
+                line = line[:at] + rng.choice(MARKS) + line[at:]
+        code = rng.choice([">>fr<<", ">>fr<< ", ">>xx<<"]) if kind > 0.9 else ""
+        found.append(code + line)
+    return found
+
+
+@pytest.fixture(scope="module", params=["joint", "separate", "special"])
+def both(request, tmp_path_factory):
+    """Their tokenizer, and the vocabulary that is imported from the same files."""
+    folder = tmp_path_factory.mktemp(request.param)
+    english, german = lines()
+    source = learn(english * 4 + mixed_lines()[:200], 1200, character_coverage=0.99)
+    target = learn(german, 200, "bpe", byte_fallback=request.param == "special")
+    settings, tables = {}, [table(words(source, target)), None]
+    if request.param == "separate":
+        # What is special has one id on both sides, as it has to.
+        marks = ["</s>", "<unk>", "<pad>"]
+        both = ([*marks, *words(model)] for model in (source, target))
+        tables = [{word: id for id, word in enumerate(side)} for side in both]
+    if request.param == "special":
+        settings = dict(
+            clean_up_tokenization_spaces=True,
+            additional_special_tokens=[">>fr<<", "\u2581the"],
+            added_tokens_decoder={"0": {"content": "</s>", "special": True, "lstrip": False}},
+        )
+    save_vocabulary(folder, source, target, *tables, **settings)
+    config = dict(
+        model_type="marian",
+        **SMALL,
+        vocab_size=len(tables[0]),
+        decoder_vocab_size=len(tables[1] or tables[0]),
+        share_encoder_decoder_embeddings=not tables[1],
+    )
+    model = huggingface.model_config(folder / "config.json", config)
+    vocabulary, orders = huggingface.read_vocabulary(folder, model, config)
+    return MarianTokenizer.from_pretrained(folder), vocabulary, orders
+
+
+def test_ten_thousand_lines_have_equal_ids(both):
+    theirs, vocabulary, orders = both
+    text = mixed_lines()
+    assert len(text) == COUNT
+    for side, tokenizer, order in zip(("text", "text_target"), vocabulary, orders, strict=True):
+        expected = theirs(**{side: text}).input_ids
+        found = [order[[*ids, EOS]].tolist() for ids in tokenizer.encode(text)]
+        compared = zip(text, found, expected, strict=True)
+        unlike = [line for line, ours, other in compared if ours != other]
+        assert not unlike, unlike[:3]
+    unknown = [UNK in ids for ids in vocabulary.source.encode(text)]
+    assert 0.1 < sum(unknown) / COUNT < 0.9
+
+
+def test_ids_become_equal_text(both):
+    theirs, vocabulary, orders = both
+    target, order, rng = vocabulary.target, orders[1], random.Random(1)
+    rows = target.encode(mixed_lines()[:2000])
+    rows += [[rng.randrange(BOS, target.vocab_size) for _ in range(20)] for _ in range(1000)]
+    expected = theirs.batch_decode([order[row].tolist() for row in rows], skip_special_tokens=True)
+    assert target.decode(rows) == [text.replace("\n", " ") for text in expected]
