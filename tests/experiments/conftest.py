@@ -8,6 +8,7 @@ import pytest
 from absl import flags
 
 from tests.experiments.commands import WORDS, heed, train_args
+from tests.experiments.marian_folders import save_folder
 
 
 @pytest.fixture
@@ -44,3 +45,11 @@ def run(text, tmp_path_factory):
     code, out, err = heed("train", *train_args(text, workdir))
     assert code == 0, err
     return workdir, out, err
+
+
+@pytest.fixture(scope="session")
+def marian(tmp_path_factory):
+    """A folder as Hugging Face has Marian's models: tiny, and of random weights."""
+    folder = tmp_path_factory.mktemp("marian")
+    save_folder(folder)
+    return folder

@@ -9,34 +9,26 @@ from data.tokenizer import Vocabulary
 from experiments.importing.huggingface import read_marian
 from experiments.workdir import load, read_config
 from tests.experiments.commands import heed, refused, train_args
-from tests.experiments.marian_folders import save_folder
 from train.choice import CheckpointError
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("marian")
-    save_folder(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def imported(folder, tmp_path_factory):
+def imported(marian, tmp_path_factory):
     """The run that the command makes of it, and what that says."""
     workdir = tmp_path_factory.mktemp("imported") / "run"
-    code, out, err = heed("import_model", f"--from={folder}", f"--workdir={workdir}")
+    code, out, err = heed("import_model", f"--from={marian}", f"--workdir={workdir}")
     assert code == 0, err
     return workdir, json.loads(out)
 
 
-def test_the_run_is_the_model_with_its_own_search(imported, folder):
+def test_the_run_is_the_model_with_its_own_search(imported, marian):
     workdir, told = imported
     experiment = read_config(workdir)
     search = experiment.search
     assert (search.beam_size, search.penalty, search.alpha) == (3, "average", 1.0)
     assert (search.stopping, search.max_length, search.allow_unknown) == ("now", 19, True)
     assert (experiment.data.source_language, experiment.data.target_language) == ("en", "de")
-    trained, there = load(workdir), read_marian(folder)
+    trained, there = load(workdir), read_marian(marian)
     assert told["params"] == sum(np.size(leaf) for leaf in leaves(there.params))
     for ours, theirs in zip(leaves(trained.params), leaves(there.params), strict=True):
         np.testing.assert_array_equal(ours, theirs)
