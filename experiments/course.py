@@ -121,7 +121,7 @@ def _batches(t: Training, plan: BatchPlan, step: int) -> Iterator[Batch]:
 def _last(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
     """The state to begin or to go on with, and what its checkpoint was saved with."""
     if not firsts(checkpoints.steps()):
-        return _first(t), {}
+        return first_state(t), {}
     state, meta = _newest(t, checkpoints)
     folders.check_vocabulary(t.workdir, t.vocabulary, meta)
     folders.check_text(t.workdir, t.text.digest, meta)
@@ -140,7 +140,7 @@ def _before(
     checkpoints.wait()
     there = [step for step in firsts(checkpoints.steps()) if step < since]
     untried = [step for step in there if step not in tried]
-    state, meta = _newest(t, checkpoints, untried or there[:1]) if there else (_first(t), {})
+    state, meta = _newest(t, checkpoints, untried or there[:1]) if there else (first_state(t), {})
     step = int(state.step)
     tried.add(step)
     checkpoints.drop_after(step)
@@ -164,7 +164,8 @@ def _tell_rewind(t: Training, writer: MetricsWriter, step: int, rewinds: int) ->
         writer.write(step, "rewind", {"rewinds": rewinds})
 
 
-def _first(t: Training) -> TrainState:
+def first_state(t: Training) -> TrainState:
+    """Where a training begins: fresh parameters, or those of the run that it begins with."""
     c = t.experiment
     state = create_state(t.model, t.tx, jax.random.key(c.train.seed), t.mesh, ema=c.train.ema > 0)
     if not c.init_from:

@@ -1,15 +1,26 @@
 """A Hugging Face folder becomes a run that all commands take; a mistake in it is one line."""
 
 import json
+from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data.batch import BOS
+from data.pipeline import collate
 from data.tokenizer import Vocabulary
+from decode.attention import attention_maps
+from decode.force import score_pairs
+from decode.options import SearchOptions
+from decode.translate import Translator
+from experiments.config import SearchConfig
+from experiments.course import first_state
 from experiments.importing.huggingface import read_marian
+from experiments.run import prepare
 from experiments.workdir import load, read_config
-from tests.experiments.commands import heed, refused, train_args
-from train.choice import CheckpointError
+from model import ConfigError
+from tests.experiments.commands import heed, small_experiment
 
 
 @pytest.fixture(scope="session")
@@ -42,40 +53,49 @@ def leaves(tree):
     ) else [tree]  # fmt: skip
 
 
-def test_all_commands_take_it(imported, tmp_path):
-    workdir, _ = imported
-    here = f"--workdir={workdir}"
-    text = ">>de<< The teacher reads the book.\n\nI am </s> a student, “here” 中.\n"
-    code, out, err = heed("translate", here, "--format=jsonl", stdin=text)
-    assert code == 0, err
-    first, empty, last = map(json.loads, out.splitlines())
-    assert first["source"][0] == ">>de<<" and empty["text"] == "" and "</s>" in last["source"][:-1]
-    (tmp_path / "a").write_text(text)
-    (tmp_path / "b").write_text("Der Lehrer.\nEin Buch.\nIch.\n")
-    pair = f"{tmp_path}/a", f"{tmp_path}/b"
-    code, out, err = heed("score", here, f"--source={pair[0]}", f"--target={pair[1]}")
-    assert code == 0 and len(out.splitlines()) == 3, err
-    code, out, err = heed("evaluate", here, f"--source={pair[0]}", f"--reference={pair[1]}")
-    assert code == 0 and json.loads(out)["checkpoint"] == 0, err
-    code, out, err = heed("attention", here, "--text=The book.", f"--output={tmp_path}/maps")
-    assert code == 0 and (tmp_path / "maps" / "cross.png").exists(), err
+def test_it_translates_scores_and_shows_attention(imported):
+    trained = load(imported[0])
+    text = [">>de<< The teacher reads the book.", "", "I am </s> a student, “here” 中."]
+    model = trained.model, trained.params, trained.vocabulary
+    options = SearchOptions(**vars(trained.experiment.search))
+    translator = Translator(*model, trained.mesh, options)
+    (first, *_), (empty, *_), (last, *_) = translator.hypotheses(text)
+    pieces = trained.vocabulary.source.pieces
+    assert pieces(first.parts[0][0])[0] == ">>de<<" and empty.text == ""
+    assert pieces(last.parts[0][0]).count("</s>") == 2
+    assert max(len(first.tokens), len(last.tokens)) <= options.max_length
+    scores = score_pairs(*model, text, ["Der Lehrer.", "Ein Buch.", "Ich."])
+    assert all(map(np.isfinite, np.concatenate(scores)))
+    rows = [jnp.asarray([[BOS, *first.tokens]], jnp.int32)] * 2
+    maps = attention_maps(trained.model, trained.params, *rows)
+    np.testing.assert_allclose(maps["cross"].sum(-1), 1.0, rtol=1e-5)
 
 
-def test_training_goes_on_from_its_weights(imported, text, tmp_path):
+def test_a_training_begins_with_exactly_these_weights_and_learns(imported, text, tmp_path):
+    """It has their model, whatever its config says, and their search, where it has none itself."""
     workdir, _ = imported
-    new = tmp_path / "new"
-    changes = f"init_from={workdir}", "model.norm=pre", "train.num_steps=15", "train.eval_every=5"
-    code, out, err = heed("train", *train_args(text, new, *changes))
-    assert code == 0, err
-    assert f"beginning with the weights of {workdir}" in err
-    begun, ended = read_config(workdir), read_config(new)
-    assert ended.model.norm == "post" and ended.model.d_ff == begun.model.d_ff
-    losses = [json.loads(line) for line in (new / "metrics.jsonl").read_text().splitlines()]
-    losses = [event["loss"] for event in losses if event["split"] == "valid"]
+    experiment = replace(small_experiment(text, ema=0.9), init_from=str(workdir))
+    t = prepare(replace(experiment, search=SearchConfig()), tmp_path / "new")
+    begun = read_config(workdir)
+    assert experiment.model.output_bias != begun.model.output_bias == t.model.config.output_bias
+    assert t.experiment.search == begun.search != experiment.search
+    assert t.model.config.dropout == experiment.model.dropout != begun.model.dropout
+    assert t.vocabulary.digest() == load(workdir).vocabulary.digest()
+    state, there = first_state(t), load(workdir).params
+    for found in state.params, state.ema:
+        for ours, theirs in zip(leaves(found), leaves(there), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    step, losses = t.compile_step(), []
+    pairs, place = t.text.pairs["train"], t.text.plan[0]
+    for _ in range(5):
+        state, metrics = step(state, collate(pairs, *place, t.rows_multiple))
+        losses.append(float(metrics.loss))
     assert losses[-1] < losses[0]
-    assert Vocabulary.load(new).digest() == Vocabulary.load(workdir).digest()
-    with pytest.raises(CheckpointError, match="no checkpoint"):
-        load(workdir, "15")
-    assert "holds another run" in refused("train", *train_args(text, workdir))
-    nowhere = train_args(text, tmp_path / "no", f"init_from={tmp_path}/nothing")
-    assert "nothing holds no run" in refused("train", *nowhere)
+
+
+def test_a_training_leaves_the_run_that_it_begins_with_alone(imported, text, tmp_path):
+    experiment = small_experiment(text)
+    with pytest.raises(ConfigError, match="holds another run"):
+        prepare(experiment, imported[0])
+    with pytest.raises(ConfigError, match="nothing holds no run"):
+        prepare(replace(experiment, init_from=f"{tmp_path}/nothing"), tmp_path / "no")

@@ -51,7 +51,7 @@ def both(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     english, german = lines()
     source = learn(english * 4 + mixed_lines()[:200], 1200, character_coverage=0.99)
-    target = learn(german, 200, "bpe", byte_fallback=request.param == "special")
+    target = learn(german, 400, "bpe", byte_fallback=request.param == "special")
     settings, tables = {}, [table(words(source, target)), None]
     if request.param == "separate":
         # What is special has one id on both sides, as it has to.
