@@ -115,11 +115,11 @@ def lock(workdir: Path) -> Iterator[None]:
         yield
 
 
-def check_folder(workdir: Path) -> None:
-    """Raise ConfigError if `workdir` cannot be a run's folder."""
+def check_folder(workdir: Path, flag: str = "workdir") -> None:
+    """Raise ConfigError if `workdir`, which the flag names, cannot be a folder to write to."""
     there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ConfigError(f"--workdir={workdir}: {there} is not a folder that can be written to")
+        raise ConfigError(f"--{flag}={workdir}: {there} is not a folder that can be written to")
 
 
 def check_same_run(workdir: Path, experiment: Experiment, allow_batch_change: bool = False) -> None:

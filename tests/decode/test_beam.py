@@ -13,7 +13,7 @@ from decode.beam import beam, beam_search, best_continuations
 from decode.loop import Next
 from decode.sample import sample
 from decode.scoring import average, gnmt, length_penalty
-from decode.stopping import bounded, first, never
+from decode.stopping import bounded, first, never, now
 from tests.decode.language import (
     EOS,
     enough,
@@ -266,3 +266,47 @@ def test_no_width_beats_exhaustive_search(width):
                     prefix = (*prefix, token)
                 ours = found.token_scores[b, w, : len(tokens)]
                 np.testing.assert_allclose(ours, total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [2, 3])
+@pytest.mark.parametrize("penalty", ["none", "average"])
+def test_now_goes_on_while_a_live_output_would_be_among_the_best_if_it_ended(width, penalty):
+    batch, vocab, length = 12, 4, 5
+    log_prob, step = language(13, batch, vocab, length, sharpness=4.0)
+    normalise, worth = PENALTIES[penalty]
+    found = run(
+        step, batch, width, 0, [length] * batch, length, normalise=normalise, stopping=now()
+    )
+    ends = []
+    for b in range(batch):
+
+        def over(pool, live, n):
+            best = max((worth(total, n) for total, _ in live), default=-np.inf)
+            return len(pool) >= width and pool[width - 1][0] >= best
+
+        def offered(live, n, b=b):
+            return every_choice(partial(log_prob, b), live, end=n == length)
+
+        pool, end = plain_beam(offered, length, width, worth, over)
+        ends.append(end)
+        for w, (score, tokens) in enumerate(pool):
+            assert tuple(found.tokens[b, w, : len(tokens)]) == tokens
+            np.testing.assert_allclose(found.scores[b, w], score, rtol=1e-5)
+    assert len(set(ends)) > 1
+
+
+def test_a_free_end_costs_nothing_at_the_limit_and_what_it_costs_before():
+    batch, vocab, length, width = 4, 3, 3, 3**3
+    log_prob, step = language(17, batch, vocab, length)
+    never_free = run(step, batch, width, 0.0, [length] * batch, length, stopping=never())
+    free = run(step, batch, width, 0.0, [length] * batch, length, stopping=never(), free_end=True)
+    for b in range(batch):
+        scores = [
+            {tuple(row[:n]): s for row, n, s in zip(*each, strict=True) if s > -np.inf}
+            for each in ((f.tokens[b], f.lengths[b], f.scores[b]) for f in (never_free, free))
+        ]
+        assert scores[0].keys() == scores[1].keys()
+        for tokens, score in scores[1].items():
+            end = log_prob(b, tokens[:-1])[EOS] if len(tokens) == length else 0.0
+            np.testing.assert_allclose(score, scores[0][tokens] - end, rtol=1e-4, atol=1e-5)
+        assert np.isclose(free.token_scores[b].sum(-1), free.scores[b]).sum() >= len(scores[1])

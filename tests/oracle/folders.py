@@ -32,6 +32,7 @@ def save_model(
                 continue
             parameter.mul_(scale).add_(torch.randn_like(parameter) * 0.1)
         model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias) * 0.3)
+        model.model.decoder.embed_tokens.weight[config.pad_token_id] = 0  # as Marian begins
         for table in {model.model.decoder.embed_tokens, model.lm_head}:
             table.weight[0, 3:7] += late
     model.generation_config = GenerationConfig(

@@ -29,6 +29,12 @@ def test_a_name_means_steps_and_weights(which, choice):
     assert choose(which, STEPS, RANKED) == choice
 
 
+def test_the_only_checkpoint_is_the_best_whatever_its_score():
+    assert choose("best", [0], []) == Choice((0,))
+    with pytest.raises(CheckpointError, match="no checkpoint has a score to be the best by"):
+        choose("best", [0, 10], [])
+
+
 @pytest.mark.parametrize(
     ("which", "message"),
     [

@@ -1,0 +1,48 @@
+"""Write a trained run's model for another system.
+
+    python -m experiments.export_model --workdir=DIR --to=huggingface --output=DIR
+
+huggingface   a folder that MarianMTModel and MarianTokenizer load, and import_model as well
+ctranslate2   a folder that ctranslate2.Translator loads; needs the extra [bench]
+safetensors   the parameters as they are, with a table of their names and axes
+
+Marian is post-norm with sinusoids: what it has no counterpart of is refused by name.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli, loading
+from experiments.console import note
+
+FORMATS = ("huggingface", "ctranslate2", "safetensors")
+flags.adopt_module_key_flags(loading)  # so that --help tells them too
+TO = flags.DEFINE_enum("to", None, FORMATS, "For which system.")
+OUTPUT = flags.DEFINE_string("output", None, "The folder to write, new or empty.")
+flags.mark_flags_as_required(["to", "output"])
+
+
+def main() -> None:
+    """Export what the flags name."""
+    from experiments.exporting.ctranslate2 import write_ctranslate2
+    from experiments.exporting.huggingface import write_marian
+    from experiments.exporting.tensors import write_tensors
+    from experiments.workdir import check_folder
+    from model import ConfigError
+
+    output = Path(OUTPUT.value)
+    check_folder(output, "output")
+    if output.exists() and any(output.iterdir()):
+        raise ConfigError(f"--output={output} is not empty: choose another folder")
+    trained = loading.load()
+    if TO.value == "huggingface":
+        write_marian(trained, output, note)
+    elif TO.value == "ctranslate2":
+        write_ctranslate2(trained, output, note)
+    else:
+        write_tensors(trained, output)
+
+
+if __name__ == "__main__":
+    cli.run(main)

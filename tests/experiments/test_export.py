@@ -1,0 +1,146 @@
+"""What is exported is the model; what another system has no counterpart of is refused by name."""
+
+import json
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from data.batch import BOS, EOS
+from data.tokenizer import Tokenizer, Vocabulary
+from experiments.config import Experiment, SearchConfig
+from experiments.exporting import huggingface, tensors
+from experiments.importing.huggingface import read_marian
+from experiments.workdir import Trained
+from model import ConfigError, Transformer
+from model.sharding import make_mesh
+from tests.decode.small import CONFIG as SMALLEST
+from tests.decode.small import parameters
+from tests.experiments.commands import heed, refused
+from tests.experiments.marian_folders import lines, save_folder
+from tests.experiments.test_import import leaves
+
+CONFIG = replace(SMALLEST, vocab_size=360)
+
+
+def run_of(config, vocabulary, params, **search):
+    experiment = Experiment(model=config, search=SearchConfig(**search))
+    return Trained(experiment, vocabulary, Transformer(config), params, make_mesh(), (0,))
+
+
+def as_run(imported):
+    config = imported.experiment.model
+    trained = run_of(config, imported.vocabulary, imported.params)
+    return replace(trained, experiment=imported.experiment)
+
+
+OPTIONS = {
+    "plain": {},
+    "searched": dict(
+        generation=dict(early_stopping="never", length_penalty=0.7, renormalize_logits=True,
+                        forced_eos_token_id=0, bad_words_ids=[[1]], min_length=2)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_import_export_and_import_again_is_bit_for_bit_the_same(name, tmp_path):
+    save_folder(tmp_path / "theirs", **OPTIONS[name])
+    first, notes = read_marian(tmp_path / "theirs"), []
+    huggingface.write_marian(as_run(first), tmp_path / "ours", notes.append)
+    again = read_marian(tmp_path / "ours")
+    assert again.experiment == first.experiment and not notes
+    assert again.vocabulary.digest() == first.vocabulary.digest()
+    for one, other in zip(leaves(first.params), leaves(again.params), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+NATIVE = {
+    "paper": {},
+    "halves": dict(positions="sinusoidal_halves", activation="silu", attention_bias=True),
+    "untied": dict(tying="none", target_vocab_size=340, output_bias=True, ff_bias=False),
+    "scanned": dict(scan_layers=True, tying="decoder", activation="gelu", scale_embedding=False),
+}
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_model_of_ours_has_the_same_logits_there(name, tmp_path):
+    """But for PAD's; theirs is read by the import, which the oracle holds equal to theirs."""
+    config = replace(CONFIG, norm_epsilon=1e-5, **NATIVE[name])
+    english, german = lines(200)
+    both = Tokenizer.learn(english + german, config.vocab_size)
+    sides = both, both if config.target_vocab == 360 else Tokenizer.learn(german, 340)
+    params, notes = parameters(config, 2.0), []
+    trained = run_of(config, Vocabulary(*sides), params, penalty="average", max_length=30)
+    huggingface.write_marian(trained, tmp_path / "there", notes.append)
+    there = read_marian(tmp_path / "there")
+    assert not notes and there.vocabulary.joint == (sides[0] is sides[1])
+    found = []
+    for model, weights, vocabulary in (
+        (trained.model, params, trained.vocabulary),
+        (Transformer(there.experiment.model), there.params, there.vocabulary),
+    ):
+        src, tgt = (side.encode([english[0]])[0] for side in vocabulary)
+        ids = jnp.asarray([[*src, EOS]], jnp.int32), jnp.asarray([[BOS, *tgt]], jnp.int32)
+        found.append((ids, model.apply({"params": weights}, *ids)))
+    (ids, logits), (same, others) = found
+    np.testing.assert_array_equal(ids[0], same[0])
+    np.testing.assert_array_equal(ids[1], same[1])
+    np.testing.assert_allclose(logits[..., BOS:], others[..., BOS:], atol=1e-3, rtol=0)
+
+
+UNLIKE = {
+    "norm=pre": dict(norm="pre"),
+    "norm_kind=rms": dict(norm_kind="rms"),
+    "positions=rotary": dict(positions="rotary"),
+    "activation=swiglu": dict(activation="swiglu"),
+    "num_kv_heads=1": dict(num_kv_heads=1),
+    "d_k=4": dict(d_k=4),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_what_marian_has_not_is_refused_by_name(name):
+    with pytest.raises(ConfigError, match=f"model.{name} has no counterpart in Hugging Face's"):
+        huggingface.check(replace(CONFIG, **UNLIKE[name]))
+
+
+def test_what_cannot_be_quite_the_same_is_told(tmp_path):
+    vocabulary = Vocabulary(*[Tokenizer.learn(lines(100)[0], 360)] * 2)
+    notes = []
+    huggingface.write_marian(
+        run_of(CONFIG, vocabulary, parameters(CONFIG)), tmp_path / "out", notes.append
+    )
+    told = " ".join(notes)
+    for what in "model.norm_epsilon=1e-06", "search.penalty=gnmt", "511 tokens":
+        assert what in told
+
+
+def test_a_file_of_tensors_has_every_parameter_and_what_its_axes_are(tmp_path):
+    vocabulary = Vocabulary(*[Tokenizer.learn(lines(100)[0], 360)] * 2)
+    trained = run_of(CONFIG, vocabulary, parameters(CONFIG))
+    tensors.write_tensors(trained, tmp_path / "out")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    table = json.loads((tmp_path / "out" / "names.json").read_text())
+    assert table.keys() == found.keys()
+    assert table["encoder_0.attention.query"]["axes"] == ["embed", "heads", "head_dim"]
+    for name, x in found.items():
+        leaf = trained.params
+        for key in name.split("."):
+            leaf = leaf[key]
+        np.testing.assert_array_equal(x, leaf)
+        assert table[name]["shape"] == list(x.shape)
+    assert Vocabulary.load(tmp_path / "out").digest() == vocabulary.digest()
+
+
+def test_the_command_writes_into_a_new_folder_only(run, tmp_path):
+    here, out = f"--workdir={run[0]}", f"--output={tmp_path}/out"
+    assert "model.norm=pre has no counterpart" in refused(
+        "export_model", here, "--to=huggingface", out
+    )
+    assert not (tmp_path / "out").exists()
+    code, _, err = heed("export_model", here, "--to=safetensors", out)
+    assert code == 0 and (tmp_path / "out" / "names.json").exists(), err
+    assert "is not empty" in refused("export_model", here, "--to=safetensors", out)
