@@ -25,5 +25,5 @@ def make(work: Workload, precision: str, cores: int):
     """A function that makes a round's updates, and facts for its line."""
     c = work.config
     rates = dict(dropout=c.dropout, attention_dropout=0.0, activation_dropout=0.0)
-    config = marian_config(c, **rates, max_position_embeddings=128)
+    config = marian_config(c, 128, **rates)
     return trained(_Logits(MarianMTModel(config)), work, precision, cores)

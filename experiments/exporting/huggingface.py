@@ -51,7 +51,9 @@ def write_marian(trained: Trained, folder: Path, note: Callable[[str], None]) ->
     forced = places[EOS] if trained.experiment.search.free_end else None
     generation = _generation(trained, special | dict(forced_eos_token_id=forced), places, note)
     files = {
-        "config.json": _config(c, special | dict(forced_eos_token_id=forced), generation),
+        "config.json": settings(
+            c, special | dict(forced_eos_token_id=forced), max(1024, generation["max_length"])
+        ),
         "generation_config.json": generation,
         "tokenizer_config.json": _tokenizer(trained, tables[0], apart),
     }
@@ -152,7 +154,8 @@ def _cuts(tokenizer: Tokenizer) -> bytes:
     return tokenizer.models[0] if isinstance(tokenizer, MarianTokenizer) else tokenizer.to_bytes()
 
 
-def _config(c: TransformerConfig, special: dict[str, Any], generation: dict[str, Any]) -> dict:
+def settings(c: TransformerConfig, special: dict[str, int | None], positions: int) -> dict:
+    """Their config.json of a model, which has no PAD of ours; `special` are their special ids."""
     sides = {
         f"{side}_{name}": value
         for side in ("encoder", "decoder")
@@ -172,7 +175,7 @@ def _config(c: TransformerConfig, special: dict[str, Any], generation: dict[str,
         "scale_embedding": c.scale_embedding,
         "share_encoder_decoder_embeddings": c.tying == "all",
         "tie_word_embeddings": c.tying != "none",
-        "max_position_embeddings": max(1024, generation["max_length"]),
+        "max_position_embeddings": positions,
         "dropout": c.dropout,
         "attention_dropout": c.attention_dropout,
         "activation_dropout": c.ff_dropout,

@@ -8,7 +8,16 @@ from tests.experiments.marian_folders import SMALL
 
 
 def save_model(
-    folder, size, target_size=None, *, scale=1.0, late=0.0, seed=0, generation=(), **changes
+    folder,
+    size,
+    target_size=None,
+    *,
+    pad=None,
+    scale=1.0,
+    late=0.0,
+    seed=0,
+    generation=(),
+    **changes,
 ):
     """A random model of so many words, saved; outputs end more likely the longer they are.
 
@@ -19,8 +28,8 @@ def save_model(
         **SMALL | changes,
         vocab_size=size,
         decoder_vocab_size=target_size or size,
-        pad_token_id=size - 1 if target_size is None else min(size, target_size) - 1,
-        decoder_start_token_id=size - 1 if target_size is None else min(size, target_size) - 1,
+        pad_token_id=size - 1 if pad is None else pad,
+        decoder_start_token_id=size - 1 if pad is None else pad,
         eos_token_id=0,
         bos_token_id=None,
         forced_eos_token_id=0,

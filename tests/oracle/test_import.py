@@ -122,3 +122,27 @@ def test_outputs_are_equal_token_for_token(model, name, seed, vocabulary, tmp_pa
         assert THERE[row[:length]].tolist() == other[:length].tolist()
         assert set(other[length:]) <= {SIZE - 1}
     assert len(set(lengths.tolist())) >= 3
+
+
+def test_vocabularies_of_two_sizes_have_equal_logits(tmp_path):
+    english, german = lines(100)
+    models, marks = (learn(english, 70, "bpe"), learn(german, 90, "bpe")), ("</s>", "<unk>")
+    tables = [
+        {word: id for id, word in enumerate([*marks, "<pad>", *words(model)])} for model in models
+    ]
+    save_vocabulary(tmp_path, *models, *tables)
+    sizes = [len(table) for table in tables]
+    theirs = folders.save_model(
+        tmp_path, *sizes, pad=2, share_encoder_decoder_embeddings=False, tie_word_embeddings=True
+    )
+    found = read_marian(tmp_path)
+    assert not found.vocabulary.joint and sizes[0] != sizes[1]
+    (src,), (tgt,) = (side.encode([german[0]]) for side in found.vocabulary)
+    ids = jnp.asarray([[*src, EOS]], jnp.int32), jnp.asarray([[BOS, *tgt]], jnp.int32)
+    logits = Transformer(found.experiment.model).apply({"params": found.params}, *ids)
+    there = np.array([-1, 2, 0, 1, *range(3, max(sizes))])
+    with torch.no_grad():
+        inputs = dict(zip(("input_ids", "decoder_input_ids"), ids, strict=True))
+        expected = theirs(**{k: torch.from_numpy(there[x]) for k, x in inputs.items()}).logits
+    expected = expected[..., there[1 : sizes[1] + 1]]
+    np.testing.assert_allclose(logits[..., BOS:], expected, atol=1e-4, rtol=0)
