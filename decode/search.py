@@ -132,12 +132,14 @@ def search(
     max_length: int,
     watch: Callable[[Array, Array, Array, Array], None] | None = None,
     most: Count = alone,
+    tail: bool = True,
 ) -> Hypotheses:
     """What is `asked` for B sentences -> Hypotheses [B,W,...]; pure, to be jitted.
 
     Several models are an ensemble. `max_length` (static) is the room of the cache: no limit may
     exceed it. `watch` is that of decode/loop.py, but hears the sentences' owners [B,2] first. Where
-    weights are split (decode/split.py), `most` is that of decode/loop.py.
+    weights are split (decode/split.py), `most` is that of decode/loop.py. Without `tail` all of a
+    batch go on until its last one ends, as where its size is not known (jax.export).
     """
     o, (batch, length) = options, asked.src.shape
     mask = asked.src != PAD
@@ -189,7 +191,7 @@ def search(
         return tuple((pool.joined(past), covered) for past, covered in caches)
 
     ops = CacheOps(reorder, extend, stages(max_length), slots > 1, joined)
-    few = batch // _TAIL if batch >= 2 * _TAIL else 0
+    few = batch // _TAIL if tail and batch >= 2 * _TAIL else 0
     return run_in_two(of, (asked, sources), tuple(caches), ops, few, most)
 
 

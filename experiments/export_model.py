@@ -5,6 +5,7 @@
 huggingface   a folder that MarianMTModel and MarianTokenizer load, and import_model as well
 ctranslate2   a folder that ctranslate2.Translator loads; needs the extra [bench]
 safetensors   the parameters as they are, with a table of their names and axes
+stablehlo     greedy and beam search as programs that need JAX alone (experiments/exporting/)
 
 Marian is post-norm with sinusoids: what it has no counterpart of is refused by name.
 """
@@ -16,7 +17,7 @@ from absl import flags
 from experiments import cli, loading
 from experiments.console import note
 
-FORMATS = ("huggingface", "ctranslate2", "safetensors")
+FORMATS = ("huggingface", "ctranslate2", "safetensors", "stablehlo")
 flags.adopt_module_key_flags(loading)  # so that --help tells them too
 TO = flags.DEFINE_enum("to", None, FORMATS, "For which system.")
 OUTPUT = flags.DEFINE_string("output", None, "The folder to write, new or empty.")
@@ -27,6 +28,7 @@ def main() -> None:
     """Export what the flags name."""
     from experiments.exporting.ctranslate2 import write_ctranslate2
     from experiments.exporting.huggingface import write_marian
+    from experiments.exporting.stablehlo import write_programs
     from experiments.exporting.tensors import write_tensors
     from experiments.workdir import check_folder
     from model import ConfigError
@@ -40,6 +42,8 @@ def main() -> None:
         write_marian(trained, output, note)
     elif TO.value == "ctranslate2":
         write_ctranslate2(trained, output, note)
+    elif TO.value == "stablehlo":
+        write_programs(trained, output)
     else:
         write_tensors(trained, output)
 

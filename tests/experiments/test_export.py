@@ -1,8 +1,11 @@
 """What is exported is the model; what another system has no counterpart of is refused by name."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,15 +13,18 @@ from safetensors.numpy import load_file
 
 from data.batch import BOS, EOS
 from data.tokenizer import Tokenizer, Vocabulary
+from decode.options import SearchOptions
+from decode.search import search
+from decode.weights import pack
 from experiments.config import Experiment, SearchConfig
-from experiments.exporting import huggingface, tensors
+from experiments.exporting import huggingface, stablehlo, tensors
 from experiments.importing.huggingface import read_marian
 from experiments.workdir import Trained
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
 from tests.decode.small import CONFIG as SMALLEST
-from tests.decode.small import parameters
-from tests.experiments.commands import heed, refused
+from tests.decode.small import asked, parameters
+from tests.experiments.commands import environment, heed, refused
 from tests.experiments.marian_folders import lines, save_folder
 from tests.experiments.test_import import leaves
 
@@ -84,7 +90,7 @@ def test_a_model_of_ours_has_the_same_logits_there(name, tmp_path):
     ):
         src, tgt = (side.encode([english[0]])[0] for side in vocabulary)
         ids = jnp.asarray([[*src, EOS]], jnp.int32), jnp.asarray([[BOS, *tgt]], jnp.int32)
-        found.append((ids, model.apply({"params": weights}, *ids)))
+        found.append((ids, jax.jit(model.apply)({"params": weights}, *ids)))
     (ids, logits), (same, others) = found
     np.testing.assert_array_equal(ids[0], same[0])
     np.testing.assert_array_equal(ids[1], same[1])
@@ -133,6 +139,49 @@ def test_a_file_of_tensors_has_every_parameter_and_what_its_axes_are(tmp_path):
         np.testing.assert_array_equal(x, leaf)
         assert table[name]["shape"] == list(x.shape)
     assert Vocabulary.load(tmp_path / "out").digest() == vocabulary.digest()
+
+
+ALONE = """
+import json, sys
+from pathlib import Path
+import jax, jax.export, numpy
+arrays = numpy.load("weights.npz")
+weights = [arrays[str(i)] for i in range(len(arrays))]
+for name, shapes in ("greedy", [(1, 9), (5, 7)]), ("beam", [(5, 7)]):
+    program = jax.export.deserialize(Path(f"{name}.stablehlo").read_bytes())
+    for rows, length in shapes:
+        src = numpy.load("src.npy")[:rows, :length]
+        found = program.call(weights, src, numpy.full(rows, 12, numpy.int32))
+        numpy.savez(f"{name}{rows}.npz", *found)
+assert not {"data", "model", "decode", "experiments", "flax"} & set(sys.modules)
+"""
+
+
+def test_the_whole_search_runs_where_there_is_jax_alone(tmp_path):
+    vocabulary = Vocabulary(*[Tokenizer.learn(lines(100)[0], 360)] * 2)
+    config = replace(CONFIG, decoder_layers=1)
+    trained = run_of(config, vocabulary, parameters(config), beam_size=3, max_length=12)
+    stablehlo.write_programs(trained, tmp_path)
+    src = np.random.default_rng(0).integers(4, 360, (5, 9)).astype(np.int32)
+    src[:, 6], src[:, 7:] = EOS, 0
+    src[2, 3], src[2, 4:] = EOS, 0
+    np.save(tmp_path / "src.npy", src)
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], cwd=tmp_path, env=environment() | {"PYTHONPATH": ""},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    weights = pack(config, trained.params)
+    for name, how in ("greedy", dict(method="greedy")), ("beam", dict(beam_size=3)):
+        options, limits = SearchOptions(max_length=12, **how), jnp.full(5, 12, jnp.int32)
+        how = dict(options=options, max_length=12)
+        run = jax.jit(lambda weights, asked, how=how: search([config], [weights], asked, **how))
+        expected = run(weights, asked(jnp.asarray(src), limits))
+        for rows in (1, 5) if name == "greedy" else (5,):
+            tokens, scores, lengths = np.load(tmp_path / f"{name}{rows}.npz").values()
+            np.testing.assert_array_equal(tokens, expected.tokens[:rows])
+            np.testing.assert_array_equal(lengths, expected.lengths[:rows])
+            np.testing.assert_allclose(scores, expected.scores[:rows], rtol=1e-4)
 
 
 def test_the_command_writes_into_a_new_folder_only(run, tmp_path):
