@@ -146,3 +146,11 @@ def test_vocabularies_of_two_sizes_have_equal_logits(tmp_path):
         expected = theirs(**{k: torch.from_numpy(there[x]) for k, x in inputs.items()}).logits
     expected = expected[..., there[1 : sizes[1] + 1]]
     np.testing.assert_allclose(logits[..., BOS:], expected, atol=1e-4, rtol=0)
+
+
+def test_a_pickle_of_tensors_is_what_safetensors_are(vocabulary, tmp_path):
+    theirs, imported = made(tmp_path, vocabulary)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
+    again = read_marian(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, again.params, imported.params)
