@@ -68,10 +68,11 @@ class Transformer(nn.Module):
 
     def features(
         self, src: Array, tgt_in: Array, segments: Segments | None = None, *, train: bool = False
-    ) -> tuple[Array, Array]:
-        """What a call makes logits of: hidden states [B,T,D] and the output's table [V,D]."""
+    ) -> tuple[Array, Array, Array | None]:
+        """Hidden states [B,T,D], and what makes them logits: a table [V,D], a bias [V] if any."""
         hidden, target = self._teacher_forced(src, tgt_in, segments, train)
-        return hidden, self.output.T if self.config.tying == "none" else target.table
+        table = self.output.T if self.config.tying == "none" else target.table
+        return hidden, table, self.output_bias if self.config.output_bias else None
 
     def _teacher_forced(self, src, tgt_in, segments, train) -> tuple[Array, Embedding]:
         memory = self.encode(src, None if segments is None else segments[0], train=train)

@@ -22,14 +22,14 @@ _TOKENS = 1024  # of a chunk, about: products are fast from there on, and caches
 
 
 def projected_cross_entropy(
-    hidden: Array, table: Array, targets: Array, smoothing: float = 0.0
+    hidden: Array, table: Array, bias: Array | None, targets: Array, smoothing: float = 0.0
 ) -> Metrics:
-    """Sums as `train.loss.cross_entropy` has them of the logits `hidden` times `table`.
+    """Sums as `train.loss.cross_entropy` has them of the logits `hidden` times `table` plus `bias`.
 
-    hidden [B,T,D], table [V,D], targets [B,T]. Only `loss_sum` has a gradient.
+    hidden [B,T,D], table [V,D], bias [V], targets [B,T]. Only `loss_sum` has a gradient.
     """
     weights = (targets != PAD).astype(jnp.float32)
-    sums = _sums(hidden, table, targets, weights, smoothing)
+    sums = _sums(hidden, (table, bias), targets, weights, smoothing)
     return Metrics(*sums, jnp.sum(weights))
 
 
@@ -46,72 +46,82 @@ def projection_on(mesh: Mesh) -> Callable[..., Metrics] | None:
     axes = "data", "fsdp"
     rows, whole = PartitionSpec(axes), PartitionSpec()
 
-    def projected(hidden, table, targets, smoothing=0.0):
+    def projected(hidden, table, bias, targets, smoothing=0.0):
         if len(hidden) % batch_shards(mesh):  # parts of a batch that devices do not share evenly
-            return projected_cross_entropy(hidden, table, targets, smoothing)
+            return projected_cross_entropy(hidden, table, bias, targets, smoothing)
 
-        def of_own_rows(hidden, table, targets):
-            sums = projected_cross_entropy(hidden, table, targets, smoothing)
+        def of_own_rows(hidden, table, bias, targets):
+            sums = projected_cross_entropy(hidden, table, bias, targets, smoothing)
             return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], sums)
 
         each = jax.shard_map(
             of_own_rows,
             mesh=mesh,
-            in_specs=(rows, whole, rows),
+            in_specs=(rows, whole, whole, rows),
             out_specs=rows,
             axis_names=set(axes),
             check_vma=False,  # it knows nothing of derivatives of our own
-        )(hidden, table, targets)
+        )(hidden, table, bias, targets)
         return jax.tree.map(jnp.sum, each)
 
     return projected
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _sums(hidden, table, targets, weights, smoothing):
+def _sums(hidden, output, targets, weights, smoothing):
     def some(chunk):
         hidden, targets, weights = chunk
-        losses = token_losses(_logits(hidden, table), targets, smoothing)
+        losses = token_losses(_logits(hidden, output), targets, smoothing)
         return tuple(jnp.sum(weights * each) for each in losses)
 
     each = lax.map(some, _chunks(hidden, targets, weights))
     return tuple(jnp.sum(sums) for sums in each)
 
 
-def _with_gradient(hidden, table, targets, weights, smoothing):
-    def some(of_table, chunk):
+def _with_gradient(hidden, output, targets, weights, smoothing):
+    table, bias = output
+
+    def some(gradients, chunk):
+        of_table, of_bias = gradients
         hidden, targets, weights = chunk
-        logits = _logits(hidden, table)
+        logits = _logits(hidden, output)
         losses, back = jax.vjp(lambda logits: token_losses(logits, targets, smoothing), logits)
         nothing = jnp.zeros_like(weights)
         (of_logits,) = back((weights, nothing, nothing))
+        if bias is not None:
+            of_bias += jnp.sum(of_logits, (0, 1))
         of_logits = of_logits.astype(hidden.dtype)
         both = dict(preferred_element_type=jnp.float32)
         of_hidden = jnp.einsum("bcv,vd->bcd", of_logits, table.astype(hidden.dtype), **both)
         # As [D,V]: the logits' gradient is then read as it lies, not transposed first.
         of_table += jnp.einsum("bcd,bcv->dv", hidden, of_logits, **both)
         sums = tuple(jnp.sum(weights * each) for each in losses)
-        return of_table, (sums, of_hidden.astype(hidden.dtype))
+        return (of_table, of_bias), (sums, of_hidden.astype(hidden.dtype))
 
-    nothing = jnp.zeros(table.shape[::-1], jnp.float32)
-    of_table, (sums, of_hidden) = lax.scan(some, nothing, _chunks(hidden, targets, weights))
+    nothing = jnp.zeros(table.shape[::-1], jnp.float32), None if bias is None else bias * 0.0
+    each = _chunks(hidden, targets, weights)
+    (of_table, of_bias), (sums, of_hidden) = lax.scan(some, nothing, each)
     batch, length, width = hidden.shape
     of_hidden = jnp.moveaxis(of_hidden, 0, 1).reshape(batch, -1, width)[:, :length]
-    return tuple(jnp.sum(each) for each in sums), (of_hidden, of_table.T.astype(table.dtype))
+    kept = of_hidden, (of_table.T.astype(table.dtype), of_bias)
+    return tuple(jnp.sum(each) for each in sums), kept
 
 
 def _gradient(_smoothing, kept, gradients):
-    of_hidden, of_table = kept
+    of_hidden, of_output = kept
     scale = gradients[0]
-    return of_hidden * scale.astype(of_hidden.dtype), of_table * scale, None, None
+    of_output = jax.tree.map(lambda gradient: gradient * scale, of_output)
+    return of_hidden * scale.astype(of_hidden.dtype), of_output, None, None
 
 
 _sums.defvjp(_with_gradient, _gradient)
 
 
-def _logits(hidden: Array, table: Array) -> Array:
+def _logits(hidden: Array, output: tuple[Array, Array | None]) -> Array:
+    table, bias = output
     table = table.astype(hidden.dtype)
-    return jnp.einsum("bcd,vd->bcv", hidden, table, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("bcd,vd->bcv", hidden, table, preferred_element_type=jnp.float32)
+    return logits if bias is None else logits + bias[None, None]
 
 
 def _chunks(hidden: Array, targets: Array, weights: Array) -> tuple[Array, ...]:

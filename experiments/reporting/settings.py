@@ -33,8 +33,8 @@ def settings(experiments: Sequence[Experiment]) -> list[Setting]:
 
 
 def _flat(experiment: Experiment) -> dict:
-    return {
-        f"{group}.{name}": value
-        for group, values in asdict(experiment).items()
-        for name, value in values.items()
+    values = asdict(experiment)
+    groups = {name: values.pop(name) for name in list(values) if isinstance(values[name], dict)}
+    return values | {
+        f"{group}.{name}": value for group, of in groups.items() for name, value in of.items()
     }

@@ -17,7 +17,7 @@ from decode.translate import Translator
 from experiments.config import SearchConfig
 from experiments.course import first_state
 from experiments.importing.huggingface import read_marian
-from experiments.run import prepare
+from experiments.planning import prepare
 from experiments.workdir import load, read_config
 from model import ConfigError
 from tests.experiments.commands import heed, small_experiment
@@ -86,9 +86,9 @@ def test_a_training_begins_with_exactly_these_weights_and_learns(imported, text,
         for ours, theirs in zip(leaves(found), leaves(there), strict=True):
             np.testing.assert_array_equal(ours, theirs)
     step, losses = t.compile_step(), []
-    pairs, place = t.text.pairs["train"], t.text.plan[0]
+    batch = collate(t.text.pairs["train"], t.text.plan[0], t.rows_multiple)
     for _ in range(5):
-        state, metrics = step(state, collate(pairs, *place, t.rows_multiple))
+        state, metrics = step(state, batch)
         losses.append(float(metrics.loss))
     assert losses[-1] < losses[0]
 
