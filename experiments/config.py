@@ -162,6 +162,17 @@ class Experiment:
             )
 
 
+def flat(experiment: Experiment) -> dict[str, Any]:
+    """Every setting by its name: "model.d_ff"."""
+    found: dict[str, Any] = {}
+    for name, value in asdict(experiment).items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{key}": each for key, each in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
 def default_config() -> config_dict.ConfigDict:
     """The defaults, to be changed by a config file's `get_config` and by flags."""
     return to_config_dict(Experiment())

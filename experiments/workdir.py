@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import jax
 from filelock import FileLock, Timeout
@@ -29,7 +28,7 @@ from jax.sharding import Mesh
 
 from data.files import replace_file
 from data.tokenizer import Vocabulary
-from experiments.config import Experiment, SearchConfig, to_experiment
+from experiments.config import Experiment, SearchConfig, flat, to_experiment
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
 from train.checkpoint import Checkpoints
@@ -136,7 +135,7 @@ def check_same_run(workdir: Path, experiment: Experiment, allow_batch_change: bo
                 "they are cannot be told; choose another folder"
             )
         return
-    old, new = _settings(read_config(workdir)), _settings(experiment)
+    old, new = flat(read_config(workdir)), flat(experiment)
     for key, value in new.items():
         was, (group, _, name) = old[key], key.rpartition(".")
         batch = name in _BATCH.get(group, ())
@@ -147,15 +146,6 @@ def check_same_run(workdir: Path, experiment: Experiment, allow_batch_change: bo
                 f"--workdir={workdir} holds another run: its {key} is {was!r}, not "
                 f"{value!r}; choose another folder{change}"
             )
-
-
-def _settings(experiment: Experiment) -> dict[str, Any]:
-    """Every setting by its name, as `model.d_ff`."""
-    found: dict[str, Any] = {}
-    for name, value in asdict(experiment).items():
-        group = value if isinstance(value, dict) else None
-        found |= {name: value} if group is None else {f"{name}.{k}": v for k, v in group.items()}
-    return found
 
 
 def check_vocabulary(workdir: Path, vocabulary: Vocabulary, meta: dict) -> None:

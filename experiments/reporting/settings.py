@@ -1,10 +1,9 @@
 """The settings of runs beside each other, and where they differ."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import NamedTuple
 
-from experiments.config import Experiment
+from experiments.config import Experiment, flat
 
 
 class Setting(NamedTuple):
@@ -27,14 +26,6 @@ class Setting(NamedTuple):
 
 def settings(experiments: Sequence[Experiment]) -> list[Setting]:
     """Every value of the configurations, by its name: "optimizer.warmup_steps"."""
-    default = _flat(Experiment())
-    each = [_flat(experiment) for experiment in experiments]
+    default = flat(Experiment())
+    each = [flat(experiment) for experiment in experiments]
     return [Setting(name, value, [one[name] for one in each]) for name, value in default.items()]
-
-
-def _flat(experiment: Experiment) -> dict:
-    values = asdict(experiment)
-    groups = {name: values.pop(name) for name in list(values) if isinstance(values[name], dict)}
-    return values | {
-        f"{group}.{name}": value for group, of in groups.items() for name, value in of.items()
-    }
