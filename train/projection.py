@@ -18,7 +18,7 @@ from data.batch import PAD
 from model.sharding import batch_shards
 from train.loss import Metrics, token_losses
 
-_TOKENS = 1024  # of a chunk, about: products are fast from there on, and caches hold its logits
+_TOKENS = 1024  # of a chunk, about: found best on a CPU (experiments/LOG.md)
 
 
 def projected_cross_entropy(
@@ -80,6 +80,8 @@ def _sums(hidden, output, targets, weights, smoothing):
 
 def _with_gradient(hidden, output, targets, weights, smoothing):
     table, bias = output
+    # The loss's scale, which keeps gradients within float16's range, comes after them (_gradient).
+    kind = jnp.float32 if hidden.dtype == jnp.float16 else hidden.dtype
 
     def some(gradients, chunk):
         of_table, of_bias = gradients
@@ -90,28 +92,29 @@ def _with_gradient(hidden, output, targets, weights, smoothing):
         (of_logits,) = back((weights, nothing, nothing))
         if bias is not None:
             of_bias += jnp.sum(of_logits, (0, 1))
-        of_logits = of_logits.astype(hidden.dtype)
+        of_logits, hidden = of_logits.astype(kind), hidden.astype(kind)
         both = dict(preferred_element_type=jnp.float32)
-        of_hidden = jnp.einsum("bcv,vd->bcd", of_logits, table.astype(hidden.dtype), **both)
+        of_hidden = jnp.einsum("bcv,vd->bcd", of_logits, table.astype(kind), **both)
         # As [D,V]: the logits' gradient is then read as it lies, not transposed first.
         of_table += jnp.einsum("bcd,bcv->dv", hidden, of_logits, **both)
         sums = tuple(jnp.sum(weights * each) for each in losses)
-        return (of_table, of_bias), (sums, of_hidden.astype(hidden.dtype))
+        return (of_table, of_bias), (sums, of_hidden.astype(kind))
 
     nothing = jnp.zeros(table.shape[::-1], jnp.float32), None if bias is None else bias * 0.0
     each = _chunks(hidden, targets, weights)
     (of_table, of_bias), (sums, of_hidden) = lax.scan(some, nothing, each)
     batch, length, width = hidden.shape
     of_hidden = jnp.moveaxis(of_hidden, 0, 1).reshape(batch, -1, width)[:, :length]
-    kept = of_hidden, (of_table.T.astype(table.dtype), of_bias)
+    kept = of_hidden, (of_table.T.astype(table.dtype), of_bias), jnp.zeros((), hidden.dtype)
     return tuple(jnp.sum(each) for each in sums), kept
 
 
 def _gradient(_smoothing, kept, gradients):
-    of_hidden, of_output = kept
+    of_hidden, of_output, like = kept
     scale = gradients[0]
     of_output = jax.tree.map(lambda gradient: gradient * scale, of_output)
-    return of_hidden * scale.astype(of_hidden.dtype), of_output, None, None
+    of_hidden *= scale.astype(of_hidden.dtype)
+    return of_hidden.astype(like.dtype), of_output, None, None
 
 
 _sums.defvjp(_with_gradient, _gradient)

@@ -34,7 +34,7 @@ def at_once(hidden, table, bias, targets, smoothing):
     length=st.integers(1, 9),
     tokens=st.sampled_from([1, 8, 100]),
     smoothing=st.sampled_from([0.0, 0.1]),
-    dtype=st.sampled_from(["float32", "bfloat16"]),
+    dtype=st.sampled_from(["float32", "bfloat16", "float16"]),
     biased=st.booleans(),
 )
 def test_loss_and_gradients_are_those_of_all_logits(rows, length, tokens, smoothing, dtype, biased):
@@ -59,7 +59,7 @@ def test_loss_and_gradients_are_those_of_all_logits(rows, length, tokens, smooth
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, ours, plain)
     jax.tree.map(close, alone, plain)
-    rounding = 1e-4 if dtype == "float32" else 0.1
+    rounding = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.01}[dtype]
     for mine, its in zip(*map(jax.tree.leaves, (gradients, expected)), strict=True):
         assert mine.dtype == its.dtype
         mine, its = (np.asarray(x, np.float32) for x in (mine, its))
@@ -88,6 +88,24 @@ def test_a_model_tells_what_its_logits_are_made_of(tying, biased):
         for project in (None, projected_cross_entropy)
     )
     np.testing.assert_allclose(one.nll_sum, many.nll_sum, rtol=1e-5)
+
+
+def test_small_gradients_outlive_float16():
+    """What scales the loss comes before they are rounded to it, as without chunks."""
+    random = np.random.default_rng(0)
+    hidden = jnp.ones((1, 4, D), "float16")
+    words = random.standard_normal((V, D)).astype(np.float32)
+    words -= words.mean(1, keepdims=True)  # logits of 0, and of 24 for the target
+    words[1] = 4.0
+    table, targets = jnp.asarray(words), jnp.ones((1, 4), jnp.int32)
+
+    def gradient(function):
+        loss = lambda h: 2.0**30 * function(h, table, None, targets).loss_sum  # noqa: E731
+        return np.asarray(jax.grad(loss)(hidden), np.float32)
+
+    expected, found = gradient(partial(at_once, smoothing=0.0)), gradient(projected_cross_entropy)
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
 
 
 def test_logits_are_never_there_at_once():
