@@ -40,6 +40,7 @@ def make(work: Workload, precision: str, packed: bool, chunked: bool):
     step = compile_train_step(model, tx, mesh, smoothing=SMOOTHING, chunked=chunked)
     state = create_state(model, tx, jax.random.key(0), mesh)
     batches = train_batches(work.pairs, plan)
+    begun = time.perf_counter()
     for bucket in plan.buckets:  # all shapes, before what is measured
         first = next(i for i in itertools.count() if plan[i].bucket == bucket)
         state, _ = step(state, next(iter(train_batches(work.pairs, plan, first))))
@@ -52,8 +53,11 @@ def make(work: Workload, precision: str, packed: bool, chunked: bool):
             counted.append(metrics)
         return int(sum(float(m.tokens + m.source_tokens) for m in jax.device_get(counted)))
 
+    jax.block_until_ready(state)
+    compiled = time.perf_counter() - begun
     real = int(source.sum() + target.sum())
     facts = dict(
+        compile_s=round(compiled, 1),
         input_tokens_per_s=round(_delivered(work, plan)),
         padding=round(plan.padding, 4),
         compilations=len(step.traced),

@@ -27,6 +27,11 @@ class Seq2Seq(nn.Module):
         sizes = dict(d_model=c.d_model, nhead=c.num_heads, dim_feedforward=c.d_ff)
         layers = dict(num_encoder_layers=c.encoder_layers, num_decoder_layers=c.decoder_layers)
         self.body = nn.Transformer(**sizes, **layers, dropout=c.dropout, batch_first=True)
+        for layer in (*self.body.encoder.layers, *self.body.decoder.layers):
+            layer.dropout.p = c.ff_dropout  # of the feed-forward's hidden units
+            for part in layer.children():
+                if isinstance(part, nn.MultiheadAttention):
+                    part.dropout = c.attention_dropout
 
     def forward(self, src, tgt):
         """src [B,S], tgt [B,T] -> logits [B,T,V]."""

@@ -18,6 +18,7 @@ from data.corpus import DataError
 from decode.translate import InputError
 from experiments.caches import keep_compiled
 from experiments.config import nearest
+from experiments.memory import keep_freed
 from model import ConfigError
 from train.checkpoint import CheckpointError
 from train.health import DivergedError
@@ -61,6 +62,7 @@ def _guarded(main: Callable[[], None]) -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     keep_compiled()
+    keep_freed()
     try:
         main()
     except MISTAKES as error:

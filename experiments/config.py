@@ -35,7 +35,7 @@ class DataConfig:
     max_length: int = 256  # tokens a side, with EOS; longer pairs are dropped, and counted
     max_ratio: float = 3.0  # of the sides' lengths
     packing: bool = True  # several pairs in a row of a batch, of which all have one shape; else
-    num_buckets: int = 8  # shapes of batches of like pairs, and so compilations of the train step
+    num_buckets: int = 6  # shapes of batches of like pairs, and so compilations of the train step
     cache: bool = True  # keep tokenised text in ~/.cache/heed, for later runs on the same text
     max_pairs: int = 0  # of each split, evenly spaced; 0: all
     seed: int = 0  # the demo's: another seed, other sentences in train, valid and test

@@ -15,6 +15,7 @@ from experiments import workdir as folders
 from experiments.console import note
 from experiments.looks import Looks
 from experiments.training import Training
+from model import ConfigError
 from model.sharding import assemble, batch_shards, own_parts
 from train.account import IN_FLIGHT
 from train.checkpoint import Checkpoints
@@ -170,8 +171,13 @@ def first_state(t: Training) -> TrainState:
     state = create_state(t.model, t.tx, jax.random.key(c.train.seed), t.mesh, ema=c.train.ema > 0)
     if not c.init_from:
         return state
-    begin = folders.load(Path(c.init_from), mesh=t.mesh)
-    note(f"beginning with the weights of {c.init_from}")
+    source = Path(c.init_from)
+    with Checkpoints(source / "checkpoints") as there:
+        step = firsts(there.choice("best").steps[-1])
+    begin = folders.load(source, str(step), t.mesh)
+    if begin.vocabulary.digest() != t.vocabulary.digest():
+        raise ConfigError(f"--config.init_from={source} has changed its vocabulary meanwhile")
+    note(f"beginning with the weights of {source}, step {step}")
     # Their average begins as they do, but in memory of its own: a step gives its state away.
     ema = None if state.ema is None else jax.tree.map(jnp.copy, begin.params)
     return state._replace(params=begin.params, ema=ema)

@@ -24,12 +24,10 @@ def load(checkpoint: str = ""):
     """What the flags name: a workdir's `Trained` model; or another checkpoint of it."""
     import jax  # starts here, once the flags are right
 
-    from experiments import memory, workdir
+    from experiments import workdir
     from model import ConfigError
     from model.sharding import make_mesh
 
-    if jax.default_backend() == "cpu":
-        memory.keep_freed()
     try:
         mesh = make_mesh(fsdp=FSDP.value, devices=jax.local_devices())
     except ConfigError as error:

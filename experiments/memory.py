@@ -11,7 +11,7 @@ def keep_freed() -> None:
 
     The buffers of a search or a train step are hundreds of megabytes, freed when it ends. Given
     back to the system, all their pages are made anew in the next: on a CPU that is a tenth of its
-    time. Where a GPU or TPU computes it is of no use.
+    time. To be called before JAX starts its devices, whose threads would take heaps of their own.
     """
     if sys.platform != "linux":
         return

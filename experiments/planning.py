@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 
 from data.corpus import SPLITS, Source
 from data.tokenizer import Vocabulary
-from experiments import memory
 from experiments import workdir as folders
 from experiments.config import Experiment
 from experiments.preparation import (
@@ -39,8 +38,6 @@ def prepare(
     `moved` hears of each piece of text that was read. Raises ConfigError, DataError for settings
     and input that cannot be, in all processes.
     """
-    if jax.default_backend() == "cpu":
-        memory.keep_freed()
     opened = everywhere(lambda: open_text(experiment, workdir))
     vocabulary = find_vocabulary(opened.experiment, workdir, opened.splits["train"])
     t = everywhere(lambda: plan(workdir, opened, vocabulary, allow_batch_change, moved))
@@ -60,10 +57,10 @@ class Opened(NamedTuple):
 def open_text(experiment: Experiment, workdir: Path) -> Opened:
     """Check the settings and the folder, and open the text. Raises ConfigError, DataError."""
     check_sizes(experiment)
-    experiment = take_over(experiment)
     folders.check_folder(workdir)
     mesh = make_mesh(*(getattr(experiment.mesh, axis) for axis in ("data", "fsdp", "tensor")))
     old = folders.read_config(workdir) if (workdir / "config.json").exists() else None
+    experiment = take_over(experiment, old if folders.saved(workdir) else None)
     schedule_and_optimizer(experiment)
     return Opened(experiment, mesh, old, {split: open_split(experiment, split) for split in SPLITS})
 

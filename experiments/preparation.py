@@ -25,7 +25,7 @@ from decode.translate import Translator
 from experiments.caches import cache_folder
 from experiments.config import Experiment, SearchConfig
 from experiments.console import bar, note
-from experiments.workdir import read_config
+from experiments.workdir import read_config, saved
 from model import ConfigError, TransformerConfig
 from model.sharding import assemble, batch_shards, own_parts
 from train.together import of_first
@@ -58,7 +58,7 @@ def make_translator(experiment: Experiment, model, params, vocabulary, mesh=None
 
 
 def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Vocabulary:
-    """The run's own vocabulary if it has one, else a ready-made one, else one learned.
+    """The run's own vocabulary once it saved a checkpoint; else a ready-made one, or one learned.
 
     Of several processes the first finds it for all.
     """
@@ -78,7 +78,7 @@ def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Voc
 
 def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Vocabulary:
     data = experiment.data
-    if (workdir / "config.json").exists():
+    if (workdir / "config.json").exists() and saved(workdir):
         return Vocabulary.load(workdir)
     if experiment.init_from:
         return Vocabulary.load(experiment.init_from)
@@ -114,21 +114,26 @@ def resolve(experiment: Experiment, vocabulary: Vocabulary, old: Experiment | No
 _OWN = ("dropout", "attention_dropout", "ff_dropout", "dtype", "remat")
 
 
-def take_over(experiment: Experiment) -> Experiment:
+def take_over(experiment: Experiment, begun: Experiment | None) -> Experiment:
     """The experiment with the model of the run that it begins from, where it does.
 
-    And with that one's search settings, where it has none of its own.
+    And with that one's search settings, where it has none of its own. Once it saved a checkpoint
+    these are those that it has `begun` with, and the other run is not needed any more. Raises
+    ConfigError.
     """
     if not experiment.init_from:
         return experiment
-    theirs = read_config(Path(experiment.init_from))
+    source = Path(experiment.init_from)
+    theirs = begun or read_config(source, "config.init_from")
+    if not begun and not saved(source):
+        raise ConfigError(f"--config.init_from={source} has no checkpoint to begin with")
     own = {name: getattr(experiment.model, name) for name in _OWN}
     plain = experiment.search == SearchConfig()
     return replace(
         experiment,
         model=replace(theirs.model, **own),
         search=theirs.search if plain else experiment.search,
-        init_from=str(Path(experiment.init_from).absolute()),
+        init_from=str(source.absolute()),
     )
 
 

@@ -81,7 +81,7 @@ def _train(t: Training, begun: float, watchdog: Watchdog) -> dict:
 
 def _write_settings(t: Training) -> None:
     """What there is to know of the run; config.json, which makes the folder a run's, comes last."""
-    if not (t.workdir / "config.json").exists():
+    if not folders.saved(t.workdir):
         t.vocabulary.save(t.workdir)
     folders.write_config(t.workdir, t.experiment)
     record_start(t.workdir, t.mesh)

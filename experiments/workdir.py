@@ -47,13 +47,20 @@ _FREE = {
 _BATCH = {"data": {"tokens_per_batch", "packing", "num_buckets"}, "optimizer": {"accumulate"}}
 
 
-def read_config(workdir: Path) -> Experiment:
-    """The experiment that a workdir holds. Raises ConfigError if it holds none."""
+def saved(workdir: Path) -> bool:
+    """Whether a run saved a checkpoint there: until then its settings may change."""
+    return any((workdir / "checkpoints").glob("[0-9]*"))
+
+
+def read_config(workdir: Path, flag: str = "workdir") -> Experiment:
+    """The experiment of a run's folder, which the flag names. Raises ConfigError if it has none."""
     file = workdir / "config.json"
     try:
-        return to_experiment(json.loads(file.read_text())["experiment"])
+        tree = json.loads(file.read_text())["experiment"]
+        tree["data"].setdefault("packing", False)  # runs from before there was any
+        return to_experiment(tree)
     except FileNotFoundError:
-        raise ConfigError(f"--workdir={workdir} holds no run: {file} is missing") from None
+        raise ConfigError(f"--{flag}={workdir} holds no run: {file} is missing") from None
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{file} is not the configuration of a run") from None
 
@@ -127,9 +134,8 @@ def check_same_run(workdir: Path, experiment: Experiment, allow_batch_change: bo
     A run that never saved a checkpoint has nothing to lose: its settings may change. The size of
     batches may with `allow_batch_change`.
     """
-    saved = any((workdir / "checkpoints").glob("[0-9]*"))
-    if not saved or not (workdir / "config.json").exists():
-        if saved:
+    if not saved(workdir) or not (workdir / "config.json").exists():
+        if saved(workdir):
             raise ConfigError(
                 f"--workdir={workdir} has checkpoints, but config.json is missing: of which run "
                 "they are cannot be told; choose another folder"

@@ -1,12 +1,14 @@
 """A Hugging Face folder becomes a run that all commands take; a mistake in it is one line."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.damage import arrays, same
 from data.batch import BOS
 from data.pipeline import collate
 from data.tokenizer import Vocabulary
@@ -18,7 +20,9 @@ from experiments.config import SearchConfig
 from experiments.course import first_state
 from experiments.importing.huggingface import read_marian
 from experiments.planning import prepare
-from experiments.workdir import load, read_config
+from experiments.preparation import open_split
+from experiments.run import train
+from experiments.workdir import load, read_config, write_config
 from model import ConfigError
 from tests.experiments.commands import heed, small_experiment
 
@@ -97,5 +101,25 @@ def test_a_training_leaves_the_run_that_it_begins_with_alone(imported, text, tmp
     experiment = small_experiment(text)
     with pytest.raises(ConfigError, match="holds another run"):
         prepare(experiment, imported[0])
-    with pytest.raises(ConfigError, match="nothing holds no run"):
+    with pytest.raises(ConfigError, match="--config.init_from=.*nothing holds no run"):
         prepare(replace(experiment, init_from=f"{tmp_path}/nothing"), tmp_path / "no")
+
+
+def test_a_training_needs_the_other_run_until_it_saved_only(imported, text, tmp_path):
+    """Then it goes on exactly, and until then all that it took from there may still change."""
+    begin = tmp_path / "begin"
+    shutil.copytree(imported[0], begin)
+    experiment = small_experiment(text, num_steps=8, eval_every=4, checkpoint_every=4)
+    experiment = replace(experiment, init_from=str(begin))
+    first = replace(experiment, init_from="")
+    (tmp_path / "parts").mkdir()
+    write_config(tmp_path / "parts", first)  # it ended before it saved, and its vocabulary is there
+    Vocabulary.learn(open_split(first, "train"), 290, "bpe", True).save(tmp_path / "parts")
+    train(experiment, tmp_path / "whole")
+    few = replace(experiment.train, num_steps=4)
+    train(replace(experiment, train=few), tmp_path / "parts")
+    shutil.rmtree(begin)
+    train(experiment, tmp_path / "parts")
+    runs = tmp_path / "whole", tmp_path / "parts"
+    assert same(*(arrays(run / "checkpoints", 8, run) for run in runs))
+    assert load(tmp_path / "parts").vocabulary.digest() == load(imported[0]).vocabulary.digest()
