@@ -55,9 +55,7 @@ class Cases:
         self.folder, self.text = folder, folder / "text"
         _write_text(self.text)
         self.whole = folder / "whole"
-        start = time.monotonic()
         code, _, err = self.end(self.start(self.whole))
-        self.seconds = time.monotonic() - start
         if code:
             raise RuntimeError(f"the run that nothing befell: {err}")
 
@@ -65,7 +63,7 @@ class Cases:
         """(what was done, what happened, what was lost) of every case."""
         chance = random.Random(0)
         for _ in range(kills):
-            yield self.killed(chance.uniform(0.1, 1.0))
+            yield self.killed(chance)
         yield self.killed_while_saving()
         yield self.terminated()
         for name, damage in DAMAGE.items():
@@ -99,16 +97,23 @@ class Cases:
         out, err = process.communicate(timeout=600)
         return process.returncode, out, (err.strip().splitlines() or [""])[-1]
 
-    def killed(self, share: float) -> tuple[str, str, str]:
-        """SIGKILL after this share of a run's time."""
-        folder = self.folder / "killed"
-        shutil.rmtree(folder, ignore_errors=True)
-        process = self.start(folder)
-        time.sleep(share * self.seconds)
-        process.kill()
-        process.communicate()
-        case = f"SIGKILL after {share * self.seconds:.1f} s of {self.seconds:.1f}"
-        return case, f"killed after {self.reached(folder)}, begun again", self.again(folder)
+    def killed(self, chance: random.Random) -> tuple[str, str, str]:
+        """SIGKILL soon after a run told of some step, while it trains."""
+        folder, told = self.folder / "killed", chance.randrange(7, 190)
+        for _ in range(5):
+            shutil.rmtree(folder, ignore_errors=True)
+            process, metrics = self.start(folder), folder / "metrics.jsonl"
+            while process.poll() is None and _step(metrics) < told:
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0.0, 0.05))
+            process.kill()
+            process.communicate()
+            if process.returncode == -signal.SIGKILL and 200 not in self.steps(folder):
+                happened = (
+                    f"killed after step {_step(metrics)}, {self.reached(folder)}; begun again"
+                )
+                return f"SIGKILL from step {told} on", happened, self.again(folder)
+        return f"SIGKILL from step {told} on", "", "not tried: five times the run was over before"
 
     def killed_while_saving(self) -> tuple[str, str, str]:
         """SIGKILL while a checkpoint has its temporary name."""
@@ -154,7 +159,7 @@ class Cases:
 
     def no_room(self, option: str, workers: int) -> tuple[str, str, str]:
         """A disk that is full, or cannot be written."""
-        case = {"ro": "a folder that becomes read-only"}.get(option, "a full disk")
+        case = {"ro": "a folder that is read-only when it goes on"}.get(option, "a full disk")
         case += f" under {workers} processes" * (workers > 1)
         mount = self.folder / f"{option.replace('=', '')}-{workers}"
         try:
@@ -199,7 +204,8 @@ class Cases:
         folder = self.folder / "diverged"
         more = "optimizer.learning_rate=1e30", "train.rewinds=1"
         code, _, err = self.end(self.start(folder, *more))
-        told = code == 1 and "training diverged" in err
+        rewinds = [event for event in events(folder) if event["split"] == "rewind"]
+        told = code == 1 and "training diverged" in err and len(rewinds) == 1
         return "a learning rate of 1e30", f"exit {code}: {err}", "nothing" if told else "a report"
 
     def locked(self) -> tuple[str, str, str]:
@@ -236,6 +242,12 @@ class Cases:
             return "metrics"
         mine, its = folder / "checkpoints", whole / "checkpoints"
         return "nothing" if same_state(mine, 200, its, whole) else "parameters or optimizer"
+
+
+def _step(metrics: Path) -> int:
+    """The last step that a run told of."""
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
 
 
 def _write_text(folder: Path) -> None:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.damage import arrays, same
+
 
 class Workers:
     """A run in two processes that nothing befell, and others beside it."""
@@ -60,12 +62,15 @@ class Workers:
         code, _, err = self.cases.end(self.start(folder, "train.num_steps=40", workers=4))
         if code:
             return "from 4 processes to 1, and to 2", f"exit {code}: {err}", "the run"
+        own = arrays(folder / "checkpoints", 40, folder)
         for workers in 1, 2:
             copy = self.cases.folder / f"by{workers}"
             shutil.copytree(folder, copy)
             code, _, err = self.cases.end(self.start(copy, "train.num_steps=60", workers=workers))
             happened.append(f"in {workers}: exit {code}, {self.cases.reached(copy)}")
             lost = lost if code == 0 else err
+            if lost == "nothing" and not same(own, arrays(copy / "checkpoints", 40, copy)):
+                lost = "its bits"
         return "from 4 processes to 1, and to 2", "; ".join(happened), lost
 
     def again(self, folder: Path) -> str:

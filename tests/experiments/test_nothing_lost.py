@@ -227,7 +227,7 @@ class There:
     ],
 )
 def test_a_rewind_keeps_what_it_goes_back_to(monkeypatch, steps, damaged, tried, found, left):
-    monkeypatch.setattr(course, "_first", lambda t: SimpleNamespace(step=0))
+    monkeypatch.setattr(course, "first_state", lambda t: SimpleNamespace(step=0))
     t, there = SimpleNamespace(abstract_state=lambda: None), There(steps, damaged)
     if found is None:
         with pytest.raises(DamagedError):
