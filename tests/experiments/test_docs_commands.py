@@ -39,12 +39,13 @@ def forks(tmp_path_factory):
 
 
 @pytest.fixture
-def place(forks, run, text, tmp_path):
+def place(forks, run, text, marian, tmp_path):
     """A folder with the rooms, a trained run and text, where `python` forks."""
     for room in ROOMS:
         (tmp_path / room).symlink_to(ROOT / room)
     shutil.copytree(run[0], tmp_path / "runs" / "mine")
     (tmp_path / "mytext").symlink_to(text)
+    (tmp_path / "opus-mt-en-de").symlink_to(marian)
     (tmp_path / "source.txt").write_text("red cat\ntwo dog one\n")
     (tmp_path / "reference.txt").write_text("rot Katze\nzwei Hund eins\n")
     (tmp_path / "output.txt").write_text("rot Katze\nzwei Hund zwei\n")
@@ -128,6 +129,8 @@ def test_commands_run(page, place):
         assert told.count('"bytes_per_device"') == 2
     if page.stem == "own_text":
         assert (place / "target.txt").read_text().count("\n") == 2 and told.count('"bleu"') > 2
+    if page.stem == "models":
+        assert (place / "exported" / "model.safetensors").exists()
     if page.stem == "paper":
         assert [line.split('"')[3] for line in told.splitlines()] == ["13a", "intl", "atat"]
 

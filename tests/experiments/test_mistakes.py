@@ -142,6 +142,6 @@ def test_a_vocabulary_or_configuration_of_another_run_is_refused(run, text, tmp_
 def test_help_reads_well(command):
     code, out, err = heed(command, "--help")
     assert code in (0, 1) and f"python -m experiments.{command}" in out + err
-    searches = command in ("translate", "evaluate", "attention")
+    searches = command in ("translate", "evaluate", "attention", "serve")
     assert "--workdir" in out + err and ("--max_input" in out + err) == searches
     assert "Traceback" not in err
