@@ -56,5 +56,8 @@ def test_a_device_holds_its_part_and_gathers_a_layer_at_a_time(vocabulary):
     ids = {4 * each for each in (1, 4, 16)}  # of one beam, at first, of four, of a source
     assert table not in gathered and gathered <= {*sizes} | ids, gathered
     assert {size for kind, size in found if kind == "all-reduce"} == {1}
+    # Of the source's rows that were looked up; a layer's keys of four beams are four times as many.
+    moved = max(size for kind, size in found if kind == "all-to-all")
+    assert moved <= 8 * 16 * config.d_model
     memory, layer = program.memory_analysis(), 2 * config.d_ff * config.d_model * 4
     assert memory.temp_size_in_bytes < 2 * layer < sum(sizes) * 4 / 2
