@@ -24,6 +24,7 @@ from absl import app, flags
 from benchmarks.damage import DAMAGE, arrays, events, mounted, restored, same, same_state
 from benchmarks.workers import Workers
 from train.checkpoint import CheckpointError
+from train.metrics import read_metrics
 
 KILLS = flags.DEFINE_integer("kills", 10, "How many random moments to kill the run at.", 1)
 ROOT = Path(__file__).parent.parent
@@ -102,16 +103,14 @@ class Cases:
         folder, told = self.folder / "killed", chance.randrange(7, 190)
         for _ in range(5):
             shutil.rmtree(folder, ignore_errors=True)
-            process, metrics = self.start(folder), folder / "metrics.jsonl"
-            while process.poll() is None and _step(metrics) < told:
+            process = self.start(folder)
+            while process.poll() is None and _step(folder) < told:
                 time.sleep(0.001)
             time.sleep(chance.uniform(0.0, 0.05))
             process.kill()
             process.communicate()
             if process.returncode == -signal.SIGKILL and 200 not in self.steps(folder):
-                happened = (
-                    f"killed after step {_step(metrics)}, {self.reached(folder)}; begun again"
-                )
+                happened = f"killed after step {_step(folder)}, {self.reached(folder)}; begun again"
                 return f"SIGKILL from step {told} on", happened, self.again(folder)
         return f"SIGKILL from step {told} on", "", "not tried: five times the run was over before"
 
@@ -244,10 +243,10 @@ class Cases:
         return "nothing" if same_state(mine, 200, its, whole) else "parameters or optimizer"
 
 
-def _step(metrics: Path) -> int:
+def _step(folder: Path) -> int:
     """The last step that a run told of."""
-    lines = metrics.read_text().splitlines() if metrics.exists() else []
-    return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+    told = read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
+    return max((event["step"] for event in told), default=0)
 
 
 def _write_text(folder: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 import experiments.configs
 from experiments.config import Experiment, default_config, to_config_dict, to_experiment
+from experiments.planning import schedule_and_optimizer
 from experiments.workdir import check_same_run, read_config, write_config
 from model import BASE, BIG, TABLE3, ConfigError, Transformer
-from train.optimizer import make_optimizer, make_schedule
 
 NAMES = sorted(p.stem for p in Path(experiments.configs.__path__[0]).glob("[!_]*.py"))
 
@@ -27,15 +27,7 @@ def test_config_files_are_experiments(name):
     card = import_module(f"experiments.configs.{name}").__doc__
     assert f"experiments/configs/{name}.py" in card
     experiment = build(name)
-    o = experiment.optimizer
-    schedule = make_schedule(
-        o.schedule,
-        learning_rate=o.learning_rate,
-        warmup_steps=o.warmup_steps,
-        d_model=experiment.model.d_model,
-        decay_steps=o.decay_steps or experiment.train.num_steps,
-    )
-    tx = make_optimizer(o.name, schedule, weight_decay=o.weight_decay, clip_norm=o.clip_norm)
+    _, tx = schedule_and_optimizer(experiment)
     ids = jnp.ones((1, 3), jnp.int32)
     model = Transformer(experiment.model)
     params = jax.eval_shape(model.init, jax.random.key(0), ids, ids)
