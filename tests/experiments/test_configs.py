@@ -101,5 +101,10 @@ def test_a_workdir_belongs_to_one_experiment(tmp_path):
     with pytest.raises(ConfigError, match="accumulate is 1, not 2; .* by --allow_batch_change"):
         check_same_run(tmp_path, smaller)
     check_same_run(tmp_path, smaller, allow_batch_change=True)
+    written = json.loads((tmp_path / "config.json").read_text())
+    del written["experiment"]["data"]["packing"]  # as before rows were packed
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    with pytest.raises(ConfigError, match="packing is False, not True; .* by --allow_batch_change"):
+        check_same_run(tmp_path, experiment)
     with pytest.raises(ConfigError, match="holds no run"):
         read_config(tmp_path / "nothing")
