@@ -6,7 +6,7 @@ single device ever holds what it should not.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -68,7 +68,8 @@ def abstract_state(
 
 def abstract_params(model: nn.Module, mesh: Mesh) -> Any:
     """The parameters alone, as ShapeDtypeStructs with shardings: all that decoding needs."""
-    return abstract_state(model, optax.identity(), mesh).params
+    boxes = _param_shapes(model)
+    return jax.tree.map(_place, nn.unbox(boxes), param_shardings(boxes, mesh))
 
 
 def _initialiser(model, tx, ema: bool) -> Callable[[Array], TrainState]:
@@ -76,19 +77,34 @@ def _initialiser(model, tx, ema: bool) -> Callable[[Array], TrainState]:
 
     def init(rng: Array) -> TrainState:
         params_key, rng = jax.random.split(rng)
-        token = jnp.zeros((1, 1), jnp.int32)
-        params = model.init(params_key, token, token)["params"]
-        # Optimizers map over boxes as over any tree, so their state comes out boxed as well.
-        opt_state = tx.init(params)
-        scale = first_scale() if model.config.dtype == "float16" else None
-        return TrainState(jnp.int32(0), params, opt_state, rng, params if ema else None, scale)
+        return _beginning(model, tx, ema, _params(model, params_key), rng)
 
     return init
 
 
-@lru_cache(maxsize=4)  # tracing a deep model's init takes a second, and start-up asks thrice
+def _params(model, rng: Array) -> Any:
+    token = jnp.zeros((1, 1), jnp.int32)
+    return model.init(rng, token, token)["params"]
+
+
+def _beginning(model, tx, ema: bool, params, rng: Array) -> TrainState:
+    # Optimizers map over boxes as over any tree, so their state comes out boxed as well.
+    opt_state = tx.init(params)
+    scale = first_scale() if model.config.dtype == "float16" else None
+    return TrainState(jnp.int32(0), params, opt_state, rng, params if ema else None, scale)
+
+
+# Tracing a deep model's init takes a second, and a start asks for its shapes many times.
+@lru_cache(maxsize=4)
+def _param_shapes(model) -> Any:
+    return jax.eval_shape(partial(_params, model), jax.random.key(0))
+
+
+@lru_cache(maxsize=4)
 def _shapes(model, tx, ema: bool) -> TrainState:
-    return jax.eval_shape(_initialiser(model, tx, ema), jax.random.key(0))
+    return jax.eval_shape(
+        partial(_beginning, model, tx, ema), _param_shapes(model), jax.random.key(0)
+    )
 
 
 def _place(leaf, sharding):

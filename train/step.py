@@ -1,7 +1,7 @@
 """One update, and one evaluation, as pure functions of arrays (paper, section 5)."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import flax.linen as nn
 import jax
@@ -140,6 +140,7 @@ def compile_train_step(
     return call
 
 
+@lru_cache(maxsize=4)  # a run validates and tests by one, which is traced once a shape
 def compile_eval_step(
     model: nn.Module, mesh: Mesh, *, smoothing: float = 0.0, chunked: bool = True
 ) -> Callable[..., Metrics]:

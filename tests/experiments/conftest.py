@@ -9,6 +9,7 @@ from absl import flags
 
 from tests.experiments.commands import WORDS, heed, train_args
 from tests.experiments.marian_folders import save_folder
+from tests.experiments.serving import small_searches
 
 
 @pytest.fixture
@@ -53,3 +54,11 @@ def marian(tmp_path_factory):
     folder = tmp_path_factory.mktemp("marian")
     save_folder(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def searches(run):
+    workdir, *_ = run
+    made = small_searches(workdir)
+    made.prepare()
+    return made

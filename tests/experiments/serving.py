@@ -1,10 +1,15 @@
 """A small run as a service, for tests in process."""
 
+import time
+from contextlib import contextmanager
+
 import jax
+from starlette.testclient import TestClient
 
 from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments import workdir
+from experiments.serving.app import Service
 from experiments.serving.limits import Limits
 from experiments.serving.searches import Searches
 from model.sharding import make_mesh
@@ -26,3 +31,21 @@ def small_searches(folder, beams=(2, 1)):
 
 
 LIMITS = Limits(body=5000, tokens=300, queue=3, seconds=60.0)
+
+
+@contextmanager
+def client(searches, limits=LIMITS, **options):
+    with TestClient(Service(searches, limits, **options).app()) as there:
+        yield there
+
+
+def until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def told(there, name):
+    (line,) = (x for x in there.get("/metrics").text.splitlines() if x.startswith(f"{name} "))
+    return float(line.split()[-1])
