@@ -3,21 +3,19 @@
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from data.batch import EOS
 from data.tokenizer import Vocabulary
 from decode import compile, split
 from decode.batching import batches
-from decode.loop import Hypotheses, alone
-from decode.mbr import expected_utilities
-from decode.options import InputError, NothingFoundError, SearchOptions
+from decode.loop import alone
+from decode.options import InputError, SearchOptions
 from decode.pieces import InputPolicy, Piece, Request, Room, cut, request, room
+from decode.ranking import Hypothesis, joined, ranked
 from decode.search import search
 from decode.weights import PRECISIONS
 from model import Transformer
@@ -26,27 +24,6 @@ from model.sharding import AXES, make_mesh, placed, replicated
 # In small batches little is computed for outputs that have ended; large ones keep an accelerator
 # busy. Measured on CPUs (experiments/LOG.md).
 TOKENS_PER_BATCH = {"cpu": 1536}
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One translation: text, normalised score, and its tokens' log-probabilities.
-
-    `parts` are the source's ids and the output's, each with EOS, of every piece that was searched
-    for alone: one, but for a long sentence that was cut. `utility` is what minimum Bayes risk ranks
-    by, the mean of chrF or BLEU with all samples, and none in other searches.
-    """
-
-    text: str
-    score: float
-    token_scores: tuple[float, ...]
-    parts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
-    utility: float | None = None
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        """The whole output's ids, each part's EOS among them."""
-        return tuple(token for _, output in self.parts for token in output)
 
 
 class Translator:
@@ -228,7 +205,7 @@ class Translator:
         parts: list[list[tuple[str, list[Hypothesis]]]] = [[] for _ in sentences]
         for row, piece in enumerate(pieces):
             parts[piece.owner].append((piece.gap, results[row]))
-        return [_joined(each) for each in parts]
+        return [joined(each) for each in parts]
 
     def _run(
         self, pieces: list[Piece], rows: int, length: int, room: Room
@@ -241,48 +218,13 @@ class Translator:
             jax.effects_barrier()  # what it was told from within comes before what was chosen
         for row, piece in enumerate(pieces):
             own = jax.tree.map(lambda leaf, row=row: leaf[row], found)
-            yield self._best(own, piece)
+            yield ranked(own, piece, self.vocabulary.target.decode, self.options, self.language)
 
     def _watched(self, owners: np.ndarray, tokens: np.ndarray, length: int, on: np.ndarray) -> None:
         rows = zip(owners[on].tolist(), tokens[on, :length].tolist(), strict=True)
         for (owner, part), row in rows:
             if owner >= 0:
                 self._watch(owner, part, self.vocabulary.target.decode([row])[0], False)
-
-    def _best(self, found: Hypotheses, piece: Piece) -> list[Hypothesis]:
-        """One piece's [W,...] arrays -> its `n_best` hypotheses."""
-        tokens, scores, lengths, token_scores = map(np.asarray, found)
-        there = [w for w in range(len(scores)) if np.isfinite(scores[w])]
-        if not there:
-            raise NothingFoundError(
-                f"line {piece.owner + 1}: no output has a finite score: either what is asked for "
-                "leaves none (--ban, --no_repeat_ngrams, --min_length), or the model's weights are "
-                "not sound"
-            )
-        texts = self.vocabulary.target.decode([tokens[w, : lengths[w]].tolist() for w in there])
-        mbr = self.options.method == "mbr"
-        ranks = scores[there]
-        if mbr:
-            ranks = expected_utilities(texts, self.options.utility, self.language)
-        order = np.argsort(-ranks, kind="stable")
-        if self.options.method == "sample":  # samples are worth the same: as they were drawn
-            order = range(len(there))
-        if mbr:  # each text once
-            first: dict[str, int] = {}
-            for i in order:
-                first.setdefault(texts[i], i)
-            order = [*first.values()]
-        return [
-            Hypothesis(
-                texts[i],
-                float(scores[w]),
-                tuple(token_scores[w, : lengths[w]].tolist()),
-                (((*piece.ids, EOS), tuple(tokens[w, : lengths[w]].tolist())),),
-                float(ranks[i]) if mbr else None,
-            )
-            for i in order[: self.options.n_best]
-            for w in [there[i]]
-        ]
 
 
 _ROWS = PartitionSpec(AXES)  # a row is searched for by one device
@@ -304,20 +246,3 @@ def _sharded_search(configs, weights, asked: Request, *, mesh, options, watch, m
         out_specs=_ROWS,
         check_vma=False,  # each device's loop ends when its own rows are done
     )(weights, asked)
-
-
-def _joined(parts: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:
-    """Hypotheses of a sentence's pieces, rank by rank; their scores add up."""
-    if not parts:
-        return [Hypothesis("", 0.0, ())]
-    gaps = [gap for gap, _ in parts]
-    return [
-        Hypothesis(
-            "".join(gap + part.text for gap, part in zip(gaps, rank, strict=True)),
-            sum(part.score for part in rank),
-            tuple(score for part in rank for score in part.token_scores),
-            tuple(pair for part in rank for pair in part.parts),
-            None if rank[0].utility is None else sum(part.utility for part in rank) / len(rank),
-        )
-        for rank in zip(*(found for _, found in parts), strict=False)
-    ]

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from decode.translate import Hypothesis
+from decode.ranking import Hypothesis
 
 if TYPE_CHECKING:
     from experiments.workdir import Trained

@@ -30,7 +30,7 @@ def main() -> None:
     from data.corpus import DataError
     from data.files import replace_file
     from decode.attention import attention_maps
-    from decode.translate import InputError
+    from decode.options import InputError
     from experiments.console import bar
     from experiments.drawing.attention import draw
 

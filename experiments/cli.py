@@ -15,7 +15,7 @@ from absl import app, flags, logging
 from jax.errors import JaxRuntimeError
 
 from data.corpus import DataError
-from decode.translate import InputError
+from decode.options import InputError
 from experiments.caches import keep_compiled
 from experiments.config import nearest
 from experiments.memory import keep_freed

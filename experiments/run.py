@@ -13,7 +13,7 @@ import jax
 
 from data.corpus import DataError
 from decode.bleu import score
-from decode.translate import Hypothesis
+from decode.ranking import Hypothesis
 from experiments import workdir as folders
 from experiments.config import Experiment
 from experiments.console import bar, note

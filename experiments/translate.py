@@ -17,7 +17,9 @@ from absl import flags
 from data.corpus import DataError
 from data.files import replace_file
 from data.text import read_bytes, split_lines
-from decode.translate import Hypothesis, InputError, Translator
+from decode.options import InputError
+from decode.ranking import Hypothesis
+from decode.translate import Translator
 from experiments import cli, decoding, loading
 from experiments.console import bar, note
 

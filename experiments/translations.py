@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data.files import replace_file
-from decode.translate import Hypothesis
+from decode.ranking import Hypothesis
 from experiments.console import bar
 from experiments.preparation import make_translator, open_split, sides
 from experiments.workdir import load
