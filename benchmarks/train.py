@@ -2,7 +2,7 @@
 
 One JSON line a system: {system, precision, workload, cores, tokens_per_s (real tokens of source
 and target, the median of the rounds), padding, peak_mb, compile_s (the first round, compilation
-included), gflops, mfu (of the machine's own matrix product, measured in the same run), ..}; a
+included), gflops, mfu (of the machine's own matrix product, measured in the same round), ..}; a
 peer's line says how many times as fast Heed was.
 
     python -m benchmarks.train --workload=T1 --peers=transformers,pytorch --cores=1
@@ -59,7 +59,7 @@ def main(_) -> None:
     kept = f"--peers_keep_memory={PEERS_KEEP_MEMORY.value}"
     systems = dict.fromkeys(["heed", *PEERS.value], [*own, kept])
     found = turns.measured("benchmarks.train", systems, ROUNDS.value)
-    peak = found["heed"][0]["machine_gflops"]
+    machine = found["heed"][1]
     for name, (ready, rounds) in found.items():
         line = dict(
             system=name,
@@ -70,8 +70,9 @@ def main(_) -> None:
             peak_mb=rounds[-1]["peak_mb"],
             **ready,
         )
-        line["gflops"] = round(line.pop("gflop_a_token") * line["tokens_per_s"], 1)
-        line["mfu"] = round(line["gflops"] / peak, 3)
+        each = line.pop("gflop_a_token")
+        line["gflops"] = round(each * line["tokens_per_s"], 1)
+        line["mfu"] = turns.share(rounds, each, machine)
         if name != "heed":
             line["heed_is_times"] = turns.times(found["heed"][1], rounds)
         print(json.dumps(line), flush=True)
@@ -79,6 +80,8 @@ def main(_) -> None:
 
 def _loop() -> None:
     """T3, of Heed alone: the peers have no such command."""
+    if PEERS.value:
+        sys.exit(f"--peers={','.join(PEERS.value)}: T3 is Heed's own command, without peers")
     for language in LANGUAGES.value:
         if not Path(DATA.value, f"train.{language}").is_file():
             sys.exit(
@@ -105,7 +108,10 @@ def _be(name: str) -> None:
         memory.keep_freed()
     module = importlib.import_module(f"benchmarks.train_{name}")
     own = (PACKING.value, CHUNKED.value) if name == "heed" else (CORES.value,)
-    turns.be(*module.make(training.workload(WORKLOAD.value), PRECISION.value, *own))
+    made = module.make(training.workload(WORKLOAD.value), PRECISION.value, *own)
+    if name != "heed":
+        return turns.be(*made)
+    turns.be(*made, lambda: {"machine_gflops": module.machine_gflops(PRECISION.value)})
 
 
 if __name__ == "__main__":

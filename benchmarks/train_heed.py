@@ -7,7 +7,6 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from benchmarks.heed_system import machine_gflops
 from benchmarks.training import LEARNING_RATE, SMOOTHING, STEP_TOKENS, Workload, flops
 from data.pipeline import train_batches
 from data.plan import BatchPlan
@@ -62,6 +61,5 @@ def make(work: Workload, precision: str, packed: bool, chunked: bool):
         padding=round(plan.padding, 4),
         compilations=len(step.traced),
         gflop_a_token=1e-9 * flops(work.config, source, target) / real,
-        machine_gflops=round(machine_gflops(precision), 1),
     )
     return run, facts

@@ -8,17 +8,21 @@ same batches, in turn. So is how fast text files become batches, with nothing ke
 import itertools
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 
+from benchmarks.heed_system import machine_gflops
+from benchmarks.training import flops
+from data.batch import Batch
 from data.corpus import SPLITS
 from data.pipeline import train_batches
 from data.text import read_lines
@@ -30,7 +34,7 @@ from experiments.training import Training
 from train.health import Health
 from train.loop import fit
 from train.metrics import MetricsWriter, read_metrics
-from train.state import create_state
+from train.state import TrainState, create_state
 
 _TOKENS = 512  # of a batch, a side: so that 300 steps of a base model end on a few cores
 _BLOCK = 15  # steps that are taken together
@@ -45,7 +49,12 @@ def measured(data: str, languages: tuple[str, str], steps: int, precision: str) 
         told = _command(values, Path(folder) / "run")
         t = prepare(_experiment(values), Path(folder) / "no")
         told["text_tokens_per_s"] = round(_delivered(t))
-        costs = list(_costs(t, steps))
+        begun = time.perf_counter()
+        step, state = _compiled(t)
+        told["compile_s"] = round(time.perf_counter() - begun, 1)
+        told["gflops"] = round(_gflop_a_token(t) * told["tokens_per_s"], 1)
+        told["mfu"] = round(told["gflops"] / machine_gflops(precision), 3)
+        costs = list(_costs(t, step, state, steps))
     return told | dict(steps=steps, loop_cost=round(statistics.median(costs), 4))
 
 
@@ -99,7 +108,13 @@ def _command(values: dict, workdir: Path) -> dict:
         tokens_per_s=round(statistics.median(e["tokens_per_second"] for e in events), 1),
         padding=round(statistics.mean(e["padding"] for e in events), 4),
         startup_s=round(seconds - last["seconds"], 1),
+        peak_mb=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
     )
+
+
+def _gflop_a_token(t: Training) -> float:
+    source, target = t.text.pairs["train"].lengths
+    return 1e-9 * flops(t.model.config, source, target) / float(source.sum() + target.sum())
 
 
 def _delivered(t: Training, batches: int = 200) -> float:
@@ -116,27 +131,44 @@ def _delivered(t: Training, batches: int = 200) -> float:
     return 1 / (read + made * text.plan.batches_per_epoch / text.plan.tokens)
 
 
-def _costs(t: Training, steps: int) -> Iterator[float]:
-    """How much longer blocks of steps take in the loop than bare, less 1."""
-    c = t.experiment.train
-    state = create_state(t.model, t.tx, jax.random.key(0), t.mesh)
-    step, plan = t.compile_step(), t.text.plan
+def _batches(t: Training, first: int, count: int) -> Iterator[Batch]:
+    plan = t.text.plan
+    made = train_batches(t.text.pairs["train"], plan, first, multiple_of=t.rows_multiple)
+    return itertools.islice(made, count)
 
-    def batches(first: int):
-        made = train_batches(t.text.pairs["train"], plan, first, multiple_of=t.rows_multiple)
-        return itertools.islice(made, _BLOCK)
+
+def _compiled(t: Training) -> tuple[Callable, TrainState]:
+    """The step, run once in all its shapes, and the state after that."""
+    state, step = create_state(t.model, t.tx, jax.random.key(0), t.mesh), t.compile_step()
+    for bucket in t.text.plan.buckets:
+        first = next(i for i in itertools.count() if t.text.plan[i].bucket == bucket)
+        (batch,) = _batches(t, first, 1)
+        state, _ = step(state, batch)
+    return step, jax.block_until_ready(state)
+
+
+def _costs(t: Training, step: Callable, state: TrainState, steps: int) -> Iterator[float]:
+    """How much longer blocks of steps take in the loop than bare, on batches made before, less 1.
+
+    Whichever of the two comes first, the other does in the next block.
+    """
+    c, plan = t.experiment.train, t.text.plan
 
     def bare(state):
-        for batch in batches(int(state.step)):
+        ready = list(_batches(t, int(state.step), _BLOCK))
+        begun = time.perf_counter()
+        for batch in ready:
             state, metrics = step(state, batch)
-        return jax.block_until_ready((state, metrics))[0]
+        jax.block_until_ready((state, metrics))
+        return state, time.perf_counter() - begun
 
     def looped(state):
+        begun = time.perf_counter()
         first = int(state.step)
         state, _ = fit(
             state,
             step,
-            batches(first),
+            _batches(t, first, _BLOCK),
             num_steps=first + _BLOCK,
             schedule=t.schedule,
             writer=writer,
@@ -144,14 +176,12 @@ def _costs(t: Training, steps: int) -> Iterator[float]:
             health=Health(c.max_skipped, c.spike),
             pairs_of=lambda step: plan[step - 1].pairs,
         )
-        return jax.block_until_ready(state)
+        jax.block_until_ready(state)
+        return state, time.perf_counter() - begun
 
-    state = bare(state)
     with MetricsWriter(t.workdir) as writer:
-        for _ in range(max(1, steps // (2 * _BLOCK))):
-            spent = []
-            for way in bare, looped:
-                begun = time.perf_counter()
-                state = way(state)
-                spent.append(time.perf_counter() - begun)
-            yield spent[1] / spent[0] - 1
+        for block in range(max(2, steps // (2 * _BLOCK))):
+            spent = {}
+            for way in (bare, looped) if block % 2 else (looped, bare):
+                state, spent[way] = way(state)
+            yield spent[looped] / spent[bare] - 1

@@ -51,15 +51,17 @@ def flops(c: TransformerConfig, source: np.ndarray, target: np.ndarray) -> float
     """Of one update by pairs of these lengths: two a multiplication, and three times forward.
 
     Counted are matrix products: projections, feed-forward, the vocabulary, and attention's two, in
-    the decoder's own over the half that a causal mask leaves. Padding counts nothing.
+    the decoder's own over the half that a causal mask leaves; an SSRU's two matrices in its place.
+    Padding counts nothing.
     """
     width, mix = c.d_model, c.num_heads * (c.key_width + c.value_width)  # of a pair of tokens
     project, forward = 2 * width * mix, 2 * width * c.d_ff  # of a token
     encoder = c.encoder_layers * ((project + forward) * source + mix * source**2)
     # Cross-attention's queries and output are the target's, its keys and values the source's.
+    own = project * target + mix * target**2 / 2
+    if c.decoder_mixer == "ssru":
+        own = 2 * width**2 * target
     decoder = c.decoder_layers * (
-        (project * 1.5 + forward) * target
-        + project / 2 * source
-        + mix * (target**2 / 2 + source * target)
+        own + (project / 2 + forward) * target + project / 2 * source + mix * source * target
     )
     return 6.0 * float((encoder + decoder + width * c.target_vocab * target).sum())

@@ -53,6 +53,13 @@ def speed(rounds: Sequence[dict]) -> float:
     return round(statistics.median(found["tokens_per_s"] for found in rounds), 1)
 
 
+def share(rounds: Sequence[dict], gflop_a_token: float, machine: Sequence[dict]) -> float:
+    """By how much of what the machine could do in the same round: the median."""
+    both = zip(rounds, machine, strict=True)
+    used = (gflop_a_token * x["tokens_per_s"] / y["machine_gflops"] for x, y in both)
+    return round(statistics.median(used), 3)
+
+
 def times(ours: Sequence[dict], theirs: Sequence[dict]) -> float:
     """How many times as fast ours was, round by round: the median."""
     both = zip(ours, theirs, strict=True)
@@ -65,8 +72,11 @@ def pin(cores: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(cores)
 
 
-def be(run: Callable[[], int], facts: dict) -> None:
-    """Is a system: `run` does a round's work and returns how many tokens that were."""
+def be(run: Callable[[], int], facts: dict, beside: Callable[[], dict] = dict) -> None:
+    """Is a system: `run` does a round's work and returns how many tokens that were.
+
+    `beside` measures what is told of a round as well, right after it.
+    """
     start = time.perf_counter()
     run()
     print(json.dumps({"compile_s": round(time.perf_counter() - start, 1)} | facts), flush=True)
@@ -75,7 +85,8 @@ def be(run: Callable[[], int], facts: dict) -> None:
         tokens = run()
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(json.dumps({"tokens_per_s": tokens / seconds, "peak_mb": peak}), flush=True)
+        found = {"tokens_per_s": tokens / seconds, "peak_mb": peak} | beside()
+        print(json.dumps(found), flush=True)
 
 
 def _answer(name: str, process: subprocess.Popen) -> dict:

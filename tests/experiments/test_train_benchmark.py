@@ -34,7 +34,10 @@ def products(jaxpr):
     return total
 
 
-@pytest.mark.parametrize("config", [TINY, replace(TINY, d_k=6)], ids=["", "d_k"])
+RECURRENT = replace(TINY, decoder_mixer="ssru")
+
+
+@pytest.mark.parametrize("config", [TINY, replace(TINY, d_k=6), RECURRENT], ids=["", "d_k", "ssru"])
 def test_counted_are_the_products_of_the_program(config):
     source, target = 5, 7
     model, src, tgt = (
@@ -46,7 +49,7 @@ def test_counted_are_the_products_of_the_program(config):
     program = jax.make_jaxpr(model.apply)(params, src, tgt)
     # The program mixes all of the decoder's own values, the formula half of them.
     mixed = config.num_heads * (config.key_width + config.value_width) * target**2
-    masked = mixed * config.decoder_layers
+    masked = mixed * config.decoder_layers * (config.decoder_mixer == "attention")
     counted = flops(config, np.array([source]), np.array([target])) / 3
     assert counted + masked == products(program.jaxpr)
 
@@ -71,9 +74,12 @@ def test_workloads_are_as_they_are_described():
 def test_the_loop_is_measured_in_turn_with_bare_steps(text, tmp_path):
     experiment = small_experiment(text, num_steps=2)
     t = prepare(experiment, tmp_path / "no")
-    (cost,) = train_loop._costs(t, 2)
+    step, state = train_loop._compiled(t)
+    assert len(step.traced) == len(t.text.plan.buckets) == int(state.step)
+    costs = [*train_loop._costs(t, step, state, 2)]
     assert train_loop._delivered(t, batches=2) > 0
-    assert -1 < cost < 100
+    assert len(costs) == 2 and all(-1 < cost < 100 for cost in costs)
+    assert train_loop._gflop_a_token(t) > 0
 
 
 def test_the_whole_command_is_measured(text, tmp_path):
@@ -84,10 +90,14 @@ def test_the_whole_command_is_measured(text, tmp_path):
     }
     told = train_loop._command(values, tmp_path / "run")
     assert told["tokens_per_s"] > 0 and 0 <= told["padding"] < 1 and told["startup_s"] > 0
+    assert told["peak_mb"] > 50
 
 
 def test_text_that_is_not_there_is_named(tmp_path, benchmark_main):
     train = benchmark_main("train")
     with pytest.raises(SystemExit, match="needs --data=DIR with train.en"):
         with flagsaver.flagsaver(workload="T3", data=str(tmp_path)):
+            train.main([])
+    with pytest.raises(SystemExit, match="--peers=pytorch: T3 is Heed's own command"):
+        with flagsaver.flagsaver(workload="T3", peers=["pytorch"]):
             train.main([])
