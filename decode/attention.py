@@ -8,7 +8,10 @@ from model.transformer import unroll_layers
 
 
 def attention_maps(model: Transformer, params, src: Array, tgt_in: Array) -> dict[str, np.ndarray]:
-    """src [1,S], tgt_in [1,T] -> encoder [N,H,S,S], decoder [N,H,T,T] and cross [N,H,T,S]."""
+    """src [1,S], tgt_in [1,T] -> encoder [N,H,S,S], decoder [N,H,T,T] and cross [N,H,T,S].
+
+    A decoder that recurs in the place of self-attention has no maps of its own.
+    """
     config, params = unroll_layers(model.config, params)
     _, sown = Transformer(config).apply({"params": params}, src, tgt_in, mutable=["intermediates"])
     layers = sown["intermediates"]
@@ -17,8 +20,8 @@ def attention_maps(model: Transformer, params, src: Array, tgt_in: Array) -> dic
         weights = (layers[f"{stack}_{i}"][kind]["weights"][0][0] for i in range(count))
         return np.stack([np.asarray(w) for w in weights])
 
-    return {
-        "encoder": maps("encoder", config.encoder_layers, "attention"),
-        "decoder": maps("decoder", config.decoder_layers, "self_attention"),
-        "cross": maps("decoder", config.decoder_layers, "cross_attention"),
-    }
+    kinds = {"encoder": ("encoder", config.encoder_layers, "attention")}
+    if config.decoder_mixer == "attention":
+        kinds["decoder"] = ("decoder", config.decoder_layers, "self_attention")
+    kinds["cross"] = ("decoder", config.decoder_layers, "cross_attention")
+    return {name: maps(*kind) for name, kind in kinds.items()}

@@ -19,7 +19,7 @@ from decode.split import look_up, whole
 from decode.weights import Int8, Layer, Norm, Weights
 from model import TransformerConfig
 from model.activations import ACTIVATIONS
-from model.embedding import rotate, sinusoids
+from model.embedding import encodings, rotate
 from model.layers import normalised
 
 Product = Callable[[Array, Array], Array]  # [B,H,Q,I], [B,H,I,O] -> [B,H,Q,O]
@@ -80,6 +80,12 @@ def step(
     for layer, kept, blocks in zip(weights.decoder, cross, past.layers, strict=True):
         layer, y = whole(layer, y)
 
+        def recur(y, layer=layer, cells=blocks):
+            candidate, forget = jnp.split(layer.cell(y.reshape(*rows, -1)), 2, axis=-1)
+            gate = jax.nn.sigmoid(forget)
+            layers.append(gate * cells + (1.0 - gate) * candidate)
+            return jax.nn.relu(layers[-1]).reshape(y.shape)
+
         def attend_self(y, layer=layer, blocks=blocks):
             q, k, v = _split(c, layer.qkv(y.reshape(*rows, -1)))
             q, k = (_turned(c, part, place) for part in (q, k))
@@ -92,7 +98,7 @@ def step(
             received.append(weights[0].mean(1))
             return layer.cross_out(mixed)
 
-        y = _framed(c, y, layer.norm, attend_self)
+        y = _framed(c, y, layer.norm, recur if past.recurrent else attend_self)
         y = _framed(c, y, layer.cross_norm, attend_cross)
         y = _framed(c, y, layer.feed_forward_norm, lambda y, layer=layer: _forward(c, layer, y))
     norm, y = whole(weights.decoder_norm, y)
@@ -174,7 +180,7 @@ def _placed(c: TransformerConfig, x: Array, table: Array | None, places: Array) 
     if c.positions == "learned":
         table, x = whole(table, x)
         return x + jnp.take(table, places, axis=0, mode="clip")[None]
-    return x + sinusoids(places, c.d_model, halves="halves" in c.positions)[None]
+    return x + encodings(c, places)[None]
 
 
 def _framed(c: TransformerConfig, x: Array, norm: Norm, sublayer) -> Array:

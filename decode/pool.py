@@ -1,4 +1,4 @@
-"""A cache that search only appends to: keys and values in slots, and each beam's way through them.
+"""What a search remembers: keys and values in slots, and each beam's way through them; or cells.
 
 A row's Z beams write what they see at a position into Z slots, beam z into slot z, and nothing is
 ever moved: when beams are reordered, so is only `ancestry`, which slot of every position a beam
@@ -7,6 +7,7 @@ products, in exchange for no copy at all and for one read of the cache by Z quer
 
 The pool grows by blocks of static length, a stage of the search each, so that early steps do not
 pay for late positions, and what is old is not copied.
+A recurrence remembers one vector a beam, its cell, and beams that are reordered take theirs along.
 Axes: R rows (sentences), Z slots (a sentence's beams), N positions of a block, H key heads, K, V.
 """
 
@@ -27,19 +28,31 @@ class Block(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """All layers' blocks, [layer][block], and ancestry [R,Z,L] int32 over their L positions."""
+    """All layers' blocks, [layer][block], and ancestry [R,Z,L] int32 over their L positions.
 
-    layers: tuple[tuple[Block, ...], ...]
+    Of recurrent layers each is its cells [R,Z,D], and L stays 0.
+    """
+
+    layers: tuple[tuple[Block, ...], ...] | tuple[Array, ...]
     ancestry: Array
+
+    @property
+    def recurrent(self) -> bool:
+        return not isinstance(self.layers[0], tuple)
 
 
 def empty_pool(config: TransformerConfig, rows: int, beams: int) -> Pool:
     """A pool without room: `extend` makes it."""
-    return Pool(((),) * config.decoder_layers, jnp.zeros((rows, beams, 0), jnp.int32))
+    nothing = ()
+    if config.decoder_mixer == "ssru":
+        nothing = jnp.zeros((rows, beams, config.d_model))
+    return Pool((nothing,) * config.decoder_layers, jnp.zeros((rows, beams, 0), jnp.int32))
 
 
 def extend(pool: Pool, config: TransformerConfig, length: int, slots: int) -> Pool:
     """The pool with one more block, so that it has room for `length` positions of `slots` each."""
+    if pool.recurrent:
+        return pool
     rows, _, there = pool.ancestry.shape
     room = (length - there) * slots
     heads = (rows, config.kv_heads)
@@ -58,12 +71,15 @@ def joined(pool: Pool) -> Pool:
         keys, values = zip(*blocks, strict=True)
         return (Block(jnp.concatenate(keys, axis=3), jnp.concatenate(values, axis=2)),)
 
-    return pool._replace(layers=tuple(map(one, pool.layers)))
+    return pool if pool.recurrent else pool._replace(layers=tuple(map(one, pool.layers)))
 
 
 def reorder(pool: Pool, parents: Array) -> Pool:
     """The pool in which beam z goes on from where beam `parents` [R,Z] was, of as many or fewer."""
-    return pool._replace(ancestry=take(pool.ancestry, parents))
+    layers = pool.layers
+    if pool.recurrent:
+        layers = tuple(take(cells, parents) for cells in layers)
+    return Pool(layers, take(pool.ancestry, parents))
 
 
 def arrive(pool: Pool, index: Array) -> tuple[Pool, tuple[Array, ...], Array]:
@@ -71,6 +87,8 @@ def arrive(pool: Pool, index: Array) -> tuple[Pool, tuple[Array, ...], Array]:
 
     The masks are bool [R,beams,N*Z]; after them, where `index` is in the last block.
     """
+    if pool.recurrent:
+        return pool, (), index
     rows, beams, length = pool.ancestry.shape
     sizes = [block.k.shape[-1] for block in pool.layers[0]]
     slots = sum(sizes) // length

@@ -65,8 +65,9 @@ class Norm(NamedTuple):
 class Layer(NamedTuple):
     """One layer of encoder or decoder; an encoder's has no cross-attention."""
 
-    qkv: Linear  # [D, H K + Hkv K + Hkv V], for self-attention
-    out: Linear
+    qkv: Linear | None  # [D, H K + Hkv K + Hkv V], for self-attention
+    out: Linear | None
+    cell: Linear | None  # [D, D + D], a recurrence's candidate and forget gate, in its place
     norm: Norm
     cross_query: Linear | None
     cross_kv: Linear | None  # [D, Hkv K + Hkv V]
@@ -141,9 +142,12 @@ def _layer(p, precision: str) -> Layer:
     forward = {
         name: linear((part["kernel"], part.get("bias"))) for name, part in p["feed_forward"].items()
     }
+    if own is None:
+        mixer = None, None, linear(*_cell(p["ssru"]))
+    else:
+        mixer = linear(_projection(own, "query"), *_keys_and_values(own)), linear(_out(own)), None
     return Layer(
-        linear(_projection(own, "query"), *_keys_and_values(own)),
-        linear(_out(own)),
+        *mixer,
         _norm(p.get("self_frame", p.get("attention_frame"))["norm"]),
         *(cross or (None,) * 3),
         _norm(frame),
@@ -152,6 +156,11 @@ def _layer(p, precision: str) -> Layer:
         forward["out"],
         _norm(p["feed_forward_frame"]["norm"]),
     )
+
+
+def _cell(p):
+    kernel = p["candidate"]["kernel"]
+    return (kernel, jnp.zeros(kernel.shape[1])), (p["forget"]["kernel"], p["forget"]["bias"])
 
 
 def _projection(attention, name: str):

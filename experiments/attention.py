@@ -59,6 +59,7 @@ def main() -> None:
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
     axes = {"encoder": (sources, sources), "decoder": (read, read), "cross": (written, sources)}
+    axes = {kind: axes[kind] for kind in maps}  # a recurrent decoder has none of its own
     replace_file(output / "attention.html", interactive(TEXT.value, best.text, maps, axes).encode())
     with bar("drawing", len(axes)) as progress:
         for kind, (rows, columns) in axes.items():

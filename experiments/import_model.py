@@ -4,6 +4,9 @@
 
 DIR is a Hugging Face folder of a Marian model (OPUS-MT): config.json, generation_config.json,
 model.safetensors or pytorch_model.bin, source.spm, target.spm, vocab.json, tokenizer_config.json.
+Or it is one of Marian itself: a .npz or a .bin (float32, or 8 and 16 bits of intgemm), its
+vocabulary, an .spm or a .yml with source.spm and target.spm, and the YAML file that names these.
+--from=package:NAME/PATH is a folder in an installed Python package.
 The new --workdir is as if it had been trained here: translate, evaluate, score and attention take
 it, with the model's own search settings as their defaults, and train goes on from its weights with
 --config.init_from=DIR. Last is a line of JSON.
@@ -16,7 +19,7 @@ from absl import flags
 from experiments import cli
 from experiments.console import print_json
 
-FROM = flags.DEFINE_string("from", None, "The folder of the model.")
+FROM = flags.DEFINE_string("from", None, "The folder of the model, or package:NAME/PATH.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run, which holds none yet.")
 SOURCE_LANGUAGE = flags.DEFINE_string("source_language", "", "Its code; default: the model's own.")
 TARGET_LANGUAGE = flags.DEFINE_string("target_language", "", "Its code; default: the model's own.")
@@ -26,11 +29,16 @@ flags.mark_flags_as_required(["from", "workdir"])
 def main() -> None:
     """Import what the flags name."""
     from experiments.importing.huggingface import read_marian
+    from experiments.importing.native import read_native
+    from experiments.importing.native_folder import is_native
+    from experiments.importing.places import folder_of
     from experiments.importing.writing import check_free, write_run
 
     workdir = Path(WORKDIR.value)
     check_free(workdir)
-    imported = read_marian(Path(FROM.value), SOURCE_LANGUAGE.value, TARGET_LANGUAGE.value)
+    folder = folder_of(FROM.value)
+    read = read_native if is_native(folder) else read_marian
+    imported = read(folder, SOURCE_LANGUAGE.value, TARGET_LANGUAGE.value)
     print_json(write_run(workdir, imported))
 
 

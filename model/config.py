@@ -31,11 +31,14 @@ class TransformerConfig:
     norm: Literal["post", "pre"] = "post"  # LayerNorm(x + f(x)), or x + f(LayerNorm(x))
     norm_kind: Literal["layer", "rms"] = "layer"
     norm_epsilon: float = 1e-6
-    positions: Literal["sinusoidal", "sinusoidal_halves", "learned", "rotary"] = "sinusoidal"
+    positions: Literal[
+        "sinusoidal", "sinusoidal_halves", "sinusoidal_tensor2tensor", "learned", "rotary"
+    ] = "sinusoidal"
     max_length: int = 1024  # rows of the learned position table; the other kinds have no limit
     activation: str = "relu"  # a row of model/activations.py
     attention_bias: bool = False
     ff_bias: bool = True
+    decoder_mixer: Literal["attention", "ssru"] = "attention"  # what a target token sees others by
     tying: Literal["all", "decoder", "none"] = "all"  # source, target and output; last two; none
     scale_embedding: bool = True  # embeddings times sqrt(D) on the way in (3.4)
     output_bias: bool = False  # added to the logits
@@ -76,6 +79,11 @@ class TransformerConfig:
             raise ConfigError(f"model.d_model={self.d_model} must be even for sinusoids")
         if self.key_width % 2 and self.positions == "rotary":
             raise ConfigError(f"model.d_k={self.key_width} must be even for rotary positions")
+        if self.positions == "rotary" and self.decoder_mixer != "attention":
+            raise ConfigError(
+                f"model.decoder_mixer={self.decoder_mixer} has no keys to rotate: set "
+                "model.positions to another kind than rotary"
+            )
         if self.tying == "all" and self.target_vocab != self.vocab_size:
             raise ConfigError(
                 f"model.tying=all needs one vocabulary, but source and target have "

@@ -64,17 +64,25 @@ class Positions(nn.Module):
             init = nn.with_logical_partitioning(init, ("length", "embed"))
             table = self.param("table", init, (c.max_length, c.d_model))
             return jnp.take(table, positions, axis=0, mode="clip").astype(c.dtype)
-        return sinusoids(positions, c.d_model, halves="halves" in c.positions).astype(c.dtype)
+        return encodings(c, positions).astype(c.dtype)
 
 
-def sinusoids(positions: Array, width: int, halves: bool = False) -> Array:
+def encodings(c: TransformerConfig, positions: Array) -> Array:
+    """The sinusoids of a model that has some: positions [...,T] -> float32 [...,T,D]."""
+    whole = c.positions == "sinusoidal_tensor2tensor"
+    return sinusoids(positions, c.d_model, c.positions != "sinusoidal", whole)
+
+
+def sinusoids(positions: Array, width: int, halves: bool = False, whole: bool = False) -> Array:
     """sin and cos of positions [...,T] at wavelengths from 2 pi to 10000 * 2 pi: float32 [...,T,D].
 
     Interleaved as the paper writes it (sin at 2i, cos at 2i + 1), or `halves`: all the sines,
-    then all the cosines, as tensor2tensor, fairseq and Marian have it (there with slightly other
-    wavelengths in tensor2tensor and fairseq; Marian's are these).
+    then all the cosines, as Hugging Face has it in Marian's models. By the paper's formula the
+    longest wavelength is a little less than 10000 * 2 pi; with the `whole` range it is that, as in
+    tensor2tensor, fairseq and Marian itself.
     """
-    rates = np.exp(np.arange(0, width, 2) * (-math.log(10_000.0) / width)).astype(np.float32)
+    steps = max(width - 2, 1) if whole else width
+    rates = np.exp(np.arange(0, width, 2) * (-math.log(10_000.0) / steps)).astype(np.float32)
     rates = jnp.expand_dims(jnp.asarray(rates), tuple(range(positions.ndim)))
     angles = positions.astype(jnp.float32)[..., None] * rates
     sin, cos = jnp.sin(angles), jnp.cos(angles)

@@ -15,6 +15,7 @@ from model.activations import ACTIVATIONS
 from model.attention import KV, MultiHeadAttention
 from model.config import TransformerConfig
 from model.dropout import Dropout
+from model.recurrence import SSRU, Cell
 from model.sharding import constrain
 
 
@@ -131,13 +132,17 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, attention to the encoder's output, then feed-forward."""
+    """Causal self-attention or a recurrence, attention to the encoder's output, feed-forward."""
 
     config: TransformerConfig
 
     def setup(self):
         c = self.config
-        self.self_attention, self.cross_attention = MultiHeadAttention(c), MultiHeadAttention(c)
+        if c.decoder_mixer == "ssru":
+            self.ssru = SSRU(c)
+        else:
+            self.self_attention = MultiHeadAttention(c)
+        self.cross_attention = MultiHeadAttention(c)
         self.feed_forward = FeedForward(c)
         self.self_frame, self.cross_frame, self.feed_forward_frame = (Residual(c) for _ in "123")
 
@@ -149,19 +154,26 @@ class DecoderLayer(nn.Module):
         self,
         y: Array,
         cross: KV,
-        past: KV | None,
+        past: KV | Cell | None,
         index: Array | int,
-        masks: tuple[Array, Array],
+        masks: tuple[Array | None, Array],
         positions: Array | None,
         train: bool,
-    ) -> tuple[Array, KV | None]:
-        """y [...,T,D] -> [...,T,D], and the cache with y's keys and values in it (None if none).
+    ) -> tuple[Array, KV | Cell | None]:
+        """y [...,T,D] -> [...,T,D], and the cache with y's own part in it (None if none).
 
         `masks` are the causal one [1,T,S or L] and the source padding's; training, prefill and a
-        cached step differ in T and in whether there is a `past`, in nothing else.
+        cached step differ in T and in whether there is a `past`, in nothing else. Of a recurrence
+        the first tells which positions begin a sentence [B,T], or None: only the first does.
         """
         causal, padding = masks
         cache = None
+
+        def recur(y):
+            nonlocal cache
+            y, cell = self.ssru(y, past, causal)
+            cache = None if past is None else cell
+            return y
 
         def attend(y):
             nonlocal cache
@@ -170,7 +182,8 @@ class DecoderLayer(nn.Module):
                 kv = cache = past.write(kv, index)
             return self.self_attention.attend(y, kv, causal, positions, train=train)
 
-        y = self.self_frame(y, attend, train=train)
+        mix = recur if self.config.decoder_mixer == "ssru" else attend
+        y = self.self_frame(y, mix, train=train)
         y = self.cross_frame(
             y, lambda y: self.cross_attention.attend(y, cross, padding, train=train), train=train
         )

@@ -17,10 +17,11 @@ from model.dropout import Dropout
 from model.embedding import Embedding, Positions
 from model.layers import DecoderLayer, EncoderLayer, Norm
 from model.masks import causal_mask, padding_mask, segment_mask, within_segments
+from model.recurrence import Cell
 from model.sharding import constrain
 
 PAD = 0  # the id that fills short rows; a source position that holds it is attended to by none
-Cache = tuple[KV, ...]
+Cache = tuple[KV, ...] | tuple[Cell, ...]  # what each decoder layer knows of earlier tokens
 Segments = tuple[Array, Array]  # the source's [B,S] and the target's [B,T]
 
 
@@ -97,7 +98,7 @@ class Transformer(nn.Module):
                 x, _ = layer(x, mask, turn, train)
         return self.encoder_norm(x) if self.config.norm == "pre" else x
 
-    def cross_kv(self, memory: Array) -> Cache:
+    def cross_kv(self, memory: Array) -> tuple[KV, ...]:
         """memory [B,S,D] -> each decoder layer's keys and values of it, [B,H,S,K]."""
         if self.config.scan_layers:
             return _unstack(self.decoder.cross_kv(memory)[1], self.config.decoder_layers)
@@ -106,7 +107,7 @@ class Transformer(nn.Module):
     def decode(
         self,
         tokens: Array,
-        cross: Cache,
+        cross: tuple[KV, ...],
         src_mask: Array,
         cache: Cache | None = None,
         index: Array | int = 0,
@@ -124,8 +125,11 @@ class Transformer(nn.Module):
     ) -> tuple[Array, Cache | None, Embedding]:
         """The same up to the logits: hidden states [B,(W,)T,D], cache, the table of the target."""
         c = self.config
-        keys = tokens.shape[-1] if cache is None else cache[0].k.shape[-2]
-        causal = causal_mask(tokens.shape[-1], keys, index)
+        attends = c.decoder_mixer == "attention"
+        causal = None
+        if attends:
+            keys = tokens.shape[-1] if cache is None else cache[0].k.shape[-2]
+            causal = causal_mask(tokens.shape[-1], keys, index)
         if segments is None:
             positions = jnp.arange(tokens.shape[-1], dtype=jnp.int32)
             positions += jnp.asarray(index, jnp.int32)
@@ -133,7 +137,8 @@ class Transformer(nn.Module):
         else:
             source, own = segments
             positions = within_segments(own)
-            masks = causal[None] & segment_mask(own, own), segment_mask(own, source)
+            within = causal[None] & segment_mask(own, own) if attends else positions == 0
+            masks = within, segment_mask(own, source)
         target = self.embedding if c.tying == "all" else self.target_embedding
         y = self._embed(tokens, target, self.target_positions, positions, train)
         turn = self._rotary(positions)
@@ -176,12 +181,17 @@ class Transformer(nn.Module):
 def empty_cache(config: TransformerConfig, batch: tuple[int, ...], length: int) -> Cache:
     """A cache with room for `length` tokens: one KV of zeros [*batch,H,L,K] a decoder layer.
 
-    Raises ConfigError where learned positions end before that.
+    Of a recurrence it is a Cell of zeros [*batch,D], whatever the length. Raises ConfigError where
+    learned positions end before that.
     """
     if config.longest and length > config.longest:
         raise ConfigError(
             f"a cache of {length} tokens, but the learned positions end at "
             f"model.max_length={config.max_length}"
+        )
+    if config.decoder_mixer == "ssru":
+        return tuple(
+            Cell(jnp.zeros((*batch, config.d_model))) for _ in range(config.decoder_layers)
         )
     heads = (*batch, config.kv_heads, length)
     zeros = partial(jnp.zeros, dtype=config.dtype)
@@ -235,9 +245,9 @@ def _stack(layer: type[nn.Module], config: TransformerConfig, count: int, inputs
     return nn.scan(layer, methods=methods)(config)
 
 
-def _restack(layers: Cache) -> KV:
+def _restack(layers: Cache) -> KV | Cell:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
 
-def _unstack(stacked: KV, count: int) -> Cache:
+def _unstack(stacked: KV | Cell, count: int) -> Cache:
     return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count))

@@ -80,6 +80,7 @@ def check(c: TransformerConfig) -> None:
         "norm_kind": (c.norm_kind, ("layer",)),
         "positions": (c.positions, ("sinusoidal", "sinusoidal_halves")),
         "activation": (c.activation, tuple(_ACTIVATIONS)),
+        "decoder_mixer": (c.decoder_mixer, ("attention",)),
         "num_kv_heads": (c.kv_heads, (c.num_heads,)),
         "d_k": (c.key_width, (c.d_model // c.num_heads,)),
         "d_v": (c.value_width, (c.d_model // c.num_heads,)),

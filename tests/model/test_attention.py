@@ -61,6 +61,11 @@ def test_sinusoids_are_the_papers():
             np.testing.assert_allclose(found[row, 2 * i], np.sin(angle), atol=1e-4)
             np.testing.assert_allclose(found[row, 2 * i + 1], np.cos(angle), atol=1e-4)
     np.testing.assert_array_equal(halves, np.concatenate([found[:, ::2], found[:, 1::2]], 1))
+    whole = np.asarray(sinusoids(jnp.asarray(positions, jnp.int32), 6, halves=True, whole=True))
+    angles = positions[:, None] * [1, 1e-2, 1e-4]  # to the whole of 10,000 times 2 pi
+    np.testing.assert_allclose(
+        whole, np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=1e-4
+    )
 
 
 def test_rotary_products_depend_on_distance_only():

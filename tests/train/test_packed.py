@@ -21,6 +21,7 @@ KINDS = {
     "sinusoidal": {},
     "learned": dict(positions="learned", max_length=24, norm="pre"),
     "rotary": dict(positions="rotary", num_kv_heads=1),
+    "recurrent": dict(decoder_mixer="ssru", positions="sinusoidal_tensor2tensor"),
     "scanned": dict(scan_layers=True, remat="dots"),
 }
 

@@ -1,0 +1,74 @@
+"""The vocabularies of Marian's own models: a SentencePiece model, or a table of its pieces.
+
+A table (YAML, word to id) goes with source.spm and target.spm beside it, as OPUS-MT has them. The
+ids of both move so that the special ones are Heed's: PAD and BOS, which Marian lacks, then its end
+and its unknown word, then all others in their order.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from data.corpus import DataError
+from data.marian import MarianTokenizer, Words
+from data.tokenizer import Vocabulary
+from experiments.importing.items import read_yaml
+
+_END, _UNKNOWN = "</s>", "<unk>"
+
+
+def read_vocabulary(source: Path, target: Path) -> tuple[Vocabulary, list[np.ndarray]]:
+    """Both sides, and of each one's ids from 2 on what their ids were (0 stands before them).
+
+    Raises DataError for a file that is missing, or that is no vocabulary.
+    """
+    sides, orders = [], []
+    for name, file in ("source", source), ("target", target):
+        if file.suffix == ".spm":
+            cuts = read_bytes(file)
+            words, plain = _pieces(file, cuts), True
+        else:
+            cuts = read_bytes(file.parent / f"{name}.spm")
+            words, plain = _table(file), False
+        try:
+            end, unknown = (words.index(mark) for mark in (_END, _UNKNOWN))
+        except ValueError:
+            raise DataError(f"{file} lacks {_END} or {_UNKNOWN}") from None
+        others = [id for id in range(len(words)) if id not in (end, unknown)]
+        orders.append(np.array([0, 0, end, unknown, *others]))
+        table = Words(tuple(words[id] for id in others), _END, _UNKNOWN, "", plain=plain)
+        try:
+            sides.append(MarianTokenizer.make(cuts, cuts, table))
+        except DataError as error:
+            raise DataError(f"{file}: {error}") from None
+    one = source == target and source.suffix == ".spm"
+    return Vocabulary(sides[0], sides[0] if one else sides[1]), orders
+
+
+def read_bytes(file: Path) -> bytes:
+    """A file's content; raises DataError."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot read it ({error.strerror})") from None
+
+
+def _pieces(file: Path, model: bytes) -> list[str]:
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(model)
+    except RuntimeError:
+        raise DataError(f"{file} is not a SentencePiece model") from None
+    words = [processor.id_to_piece(id) for id in range(processor.get_piece_size())]
+    for id, mark in (processor.eos_id(), _END), (processor.unk_id(), _UNKNOWN):
+        if id >= 0:
+            words[id] = mark  # whatever it is called
+    return words
+
+
+def _table(file: Path) -> list[str]:
+    ids = read_yaml(file)
+    if sorted(map(str, ids.values())) != sorted(map(str, range(len(ids)))):
+        raise DataError(f"{file}: it needs one word for each id from 0 to {len(ids) - 1}")
+    return [str(word) for word in sorted(ids, key=ids.__getitem__)]

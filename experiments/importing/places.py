@@ -1,0 +1,23 @@
+"""Where a model to import lies: in a folder, or in an installed package."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from data.corpus import DataError
+
+_PACKAGE = "package:"
+
+
+def folder_of(place: str) -> Path:
+    """The folder of a path, or of package:NAME/PATH, which imports nothing; raises DataError."""
+    if not place.startswith(_PACKAGE):
+        folder = Path(place)
+    else:
+        name, _, path = place.removeprefix(_PACKAGE).partition("/")
+        spec = find_spec(name) if name.isidentifier() else None
+        if spec is None or not spec.submodule_search_locations:
+            raise DataError(f"--from={place}: there is no package {name!r}: is it installed?")
+        folder = Path(spec.submodule_search_locations[0]) / path
+    if not folder.is_dir():
+        raise DataError(f"--from={place}: {folder} is not a folder")
+    return folder

@@ -1,0 +1,205 @@
+"""Folders of Marian's own, of random weights, and the model computed as plainly as can be."""
+
+import struct
+from math import prod
+
+import numpy as np
+import sentencepiece
+import yaml
+
+from experiments.importing.items import SETTINGS
+from experiments.importing.native import model_config
+from experiments.importing.native_names import names
+from experiments.importing.parts import shape_of, shapes
+from tests.experiments.marian_folders import learn, lines
+
+SIZE = 120  # words of a vocabulary
+PLAIN = {
+    "type": "transformer",
+    "dim-vocabs": [SIZE, SIZE],
+    "dim-emb": 16,
+    "enc-depth": 2,
+    "dec-depth": 2,
+    "transformer-heads": 2,
+    "transformer-dim-ffn": 24,
+    "transformer-ffn-activation": "relu",
+    "transformer-ffn-depth": 2,
+    "transformer-decoder-autoreg": "rnn",
+    "transformer-preprocess": "",
+    "transformer-postprocess": "dan",
+    "transformer-postprocess-emb": "d",
+    "dec-cell": "ssru",
+    "tied-embeddings-all": True,
+}
+DECODER = {
+    "relative-paths": True,
+    "models": ["model.ende.bin"],
+    "vocabs": ["vocab.spm", "vocab.spm"],
+    "beam-size": 1,
+    "normalize": 1.0,
+    "max-length-factor": 2.0,
+}
+
+
+def random_items(settings, seed=0, bias=True):
+    """Every array that a model of these settings has, large enough that outputs differ."""
+    rng = np.random.default_rng(seed)
+    c = model_config("model", settings, [SIZE + 2] * 2)
+    boxes = shapes(c)
+    items = {}
+    for named in names(c):
+        size = named.size(shape_of(boxes, named.ours))
+        # Heads that look at few words, and small biases, or all outputs are the same.
+        gain = 5.0 if named.theirs.endswith(("_Wq", "_Wk")) else 1.5
+        spread = gain * (2 / sum(size)) ** 0.5 if named.inputs else 0.05
+        items[named.theirs] = rng.normal(0, spread, size) + named.theirs.endswith("scale")
+    tables = {"all": ["Wemb"]}.get(c.tying, ["encoder_Wemb", "decoder_Wemb"])
+    items |= {name: rng.normal(0, 0.4, (SIZE, c.d_model)) for name in tables}
+    if c.tying == "none":
+        items["decoder_ff_logit_out_W"] = rng.normal(0, 0.5, (c.d_model, SIZE))
+    if bias:
+        items["decoder_ff_logit_out_b"] = rng.normal(0, 0.25, (1, SIZE))
+    return {name: x.astype(np.float32) for name, x in items.items()}
+
+
+def quantised(items):
+    """Every matrix with 8 bits: (values as they lie in the file, multiplier)."""
+    found = {}
+    for name, x in items.items():
+        if name[name.rfind("_") + 1 :].startswith("W") and min(x.shape) > 1:
+            scale = np.float32(127 / np.abs(x).max())
+            values = np.round(x * scale).astype(np.int8)
+            found[name] = values, scale
+    return found
+
+
+def save_npz(file, items, settings):
+    text = np.frombuffer(yaml.safe_dump(settings).encode() + b"\0", np.int8)
+    np.savez(file, **items, **{SETTINGS: text})
+
+
+def save_bin(file, items, settings, eight=()):
+    """As Marian writes it; matrices that are in `eight` in 8 bits."""
+    text = np.frombuffer(yaml.safe_dump(settings).encode() + b"\0", np.int8)
+    stored = []
+    for name, x in {**items, SETTINGS: text}.items():
+        kind, data = (0x101 if x.dtype == np.int8 else 0x404), x.tobytes()
+        if name in eight:
+            values, scale = eight[name]
+            data = (values if "Wemb" in name else values.T).tobytes() + scale.tobytes()
+            kind = 0x4101
+        stored.append((name.encode() + b"\0", kind, x.shape, data + bytes(-len(data) % 256)))
+    out = struct.pack("<QQ", 1, len(stored))
+    out += b"".join(struct.pack("<4Q", len(n), k, len(s), len(d)) for n, k, s, d in stored)
+    out += b"".join(n for n, *_ in stored)
+    out += b"".join(struct.pack(f"<{len(s)}i", *s) for _, _, s, _ in stored)
+    fill = -(len(out) + 8) % 256
+    file.write_bytes(out + struct.pack("<Q", fill) + bytes(fill) + b"".join(s[3] for s in stored))
+
+
+def save_folder(folder, settings=(), decoder=(), items=None):
+    """A whole folder with a .bin; returns its arrays."""
+    folder.mkdir(exist_ok=True)
+    settings = PLAIN | dict(settings)
+    items = items or random_items(settings)
+    save_bin(folder / "model.ende.bin", items, settings)
+    (folder / "vocab.spm").write_bytes(vocabulary())
+    (folder / "config.yml").write_text(yaml.safe_dump(DECODER | dict(decoder)))
+    return items
+
+
+def vocabulary(size=SIZE, seed=0) -> bytes:
+    """A SentencePiece model as Marian makes it, both languages together."""
+    ids = dict(eos_id=0, unk_id=1, bos_id=-1, pad_id=-1)
+    return learn([*lines(100)[seed], *lines(100)[1]], size, "bpe", **ids)
+
+
+class Plain:
+    """The model by its equations, a sentence at a time, from Marian's own arrays and ids."""
+
+    def __init__(self, items, settings):
+        self.w, self.s = items, settings
+        self.rnn = settings["transformer-decoder-autoreg"] == "rnn"
+
+    def encode(self, ids):
+        """ids with their end -> [S,D]."""
+        x = self._embed("encoder", ids)
+        for i in range(1, self.s["enc-depth"] + 1):
+            x = self._attend(f"encoder_l{i}_self", x, x)
+            x = self._forward(f"encoder_l{i}_ffn", x)
+        return x
+
+    def logits(self, memory, ids):
+        """Of the word after each of the words [], ids[:1], ids[:2] ..: [T+1,V]."""
+        y = self._embed("decoder", ids, first=True)
+        for i in range(1, self.s["dec-depth"] + 1):
+            if self.rnn:
+                y = self._recur(f"decoder_l{i}_rnn", y)
+            else:
+                rows = [self._attend(f"decoder_l{i}_self", y[t : t + 1], y[: t + 1])
+                        for t in range(len(y))]  # fmt: skip
+                y = np.concatenate(rows)
+            y = self._attend(f"decoder_l{i}_context", y, memory)
+            y = self._forward(f"decoder_l{i}_ffn", y)
+        output = self.w.get("decoder_ff_logit_out_W")
+        y = y @ (self._table("decoder").T if output is None else output)
+        return y + self.w.get("decoder_ff_logit_out_b", 0.0)
+
+    def greedy(self, ids, limit):
+        """The likeliest word after the other, never the unknown one, to the end."""
+        memory, found = self.encode(ids), []
+        while len(found) < limit and 0 not in found:
+            row = self.logits(memory, found)[-1]
+            row[1] = -np.inf
+            found.append(int(row.argmax()) if len(found) + 1 < limit else 0)
+        return found
+
+    def _table(self, side):
+        return self.w.get("Wemb", self.w.get(f"{side}_Wemb"))
+
+    def _embed(self, side, ids, first=False):
+        width = self.s["dim-emb"]
+        rows = self._table(side)[list(ids)].reshape(-1, width) * width**0.5
+        rows = np.concatenate([np.zeros((1, width)), rows]) if first else rows
+        half = width // 2
+        angles = np.arange(len(rows))[:, None] * 10000.0 ** (-np.arange(half) / (half - 1))
+        return rows + np.concatenate([np.sin(angles), np.cos(angles)], 1)
+
+    def _attend(self, name, x, y):
+        w = self.w
+        mixed, heads, sides = [], self.s["transformer-heads"], zip("qkv", (x, y, y), strict=True)
+        wide = [part @ w[f"{name}_W{n}"] + w[f"{name}_b{n}"] for n, part in sides]
+        for q, k, v in zip(*(np.split(each, heads, 1) for each in wide), strict=True):
+            weights = np.exp(q @ k.T / q.shape[1] ** 0.5)
+            mixed.append(weights / weights.sum(1, keepdims=True) @ v)
+        out = np.concatenate(mixed, 1) @ w[f"{name}_Wo"] + w[f"{name}_bo"]
+        return self._norm(f"{name}_Wo", x + out)
+
+    def _recur(self, name, x):
+        w, state, found = self.w, 0.0, []
+        for row in x:
+            keep = 1 / (1 + np.exp(-(row @ w[f"{name}_Wf"] + w[f"{name}_bf"][0])))
+            state = keep * state + (1 - keep) * (row @ w[f"{name}_W"])
+            found.append(np.maximum(state, 0))
+        return self._norm(f"{name}_ffn", x + np.stack(found))
+
+    def _forward(self, name, x):
+        w, swish = self.w, self.s["transformer-ffn-activation"] == "swish"
+        hidden = x @ w[f"{name}_W1"] + w[f"{name}_b1"]
+        hidden = hidden / (1 + np.exp(-hidden)) if swish else np.maximum(hidden, 0)
+        return self._norm(f"{name}_ffn", x + hidden @ w[f"{name}_W2"] + w[f"{name}_b2"])
+
+    def _norm(self, name, x):
+        x = x - x.mean(1, keepdims=True)
+        x = x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-6)
+        return x * self.w[f"{name}_ln_scale"] + self.w[f"{name}_ln_bias"]
+
+
+def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    found = sentencepiece.SentencePieceProcessor()
+    found.LoadFromSerializedProto(model)
+    return found
+
+
+def elements(items) -> int:
+    return sum(prod(x.shape) for x in items.values())
