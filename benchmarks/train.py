@@ -102,6 +102,7 @@ def _be(name: str) -> None:
     import importlib
 
     from benchmarks import training
+    from benchmarks.heed_system import machine_gflops
     from experiments import memory
 
     if name == "heed" or PEERS_KEEP_MEMORY.value:
@@ -111,7 +112,7 @@ def _be(name: str) -> None:
     made = module.make(training.workload(WORKLOAD.value), PRECISION.value, *own)
     if name != "heed":
         return turns.be(*made)
-    turns.be(*made, lambda: {"machine_gflops": module.machine_gflops(PRECISION.value)})
+    turns.be(*made, lambda: {"machine_gflops": machine_gflops(PRECISION.value)})
 
 
 if __name__ == "__main__":
