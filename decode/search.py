@@ -190,7 +190,10 @@ def search(
     def joined(caches):
         return tuple((pool.joined(past), covered) for past, covered in caches)
 
-    ops = CacheOps(reorder, extend, stages(max_length), slots > 1, joined)
+    # A recurrence remembers as much after any number of tokens.
+    grows = any(config.decoder_mixer == "attention" for config in configs)
+    ends = stages(max_length) if grows else (max_length,)
+    ops = CacheOps(reorder, extend, ends, slots > 1, joined)
     few = batch // _TAIL if tail and batch >= 2 * _TAIL else 0
     return run_in_two(of, (asked, sources), tuple(caches), ops, few, most)
 
@@ -257,6 +260,7 @@ def _transform(o: SearchOptions, asked: Request) -> transforms.Transform | None:
     """What the options ask for, in order: the sampler's filters see what the others left."""
     t, phrases, prefix = transforms, _phrases(asked), asked.prefix
     chosen = [
+        (asked.allowed is not None, lambda: t.only(asked.allowed)),
         (o.repetition_penalty != 1, lambda: t.repetition_penalty(o.repetition_penalty)),
         (o.banned, lambda: t.banned(o.banned)),
         (o.no_repeat_ngrams, lambda: t.no_repeat_ngrams(o.no_repeat_ngrams)),

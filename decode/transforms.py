@@ -41,6 +41,23 @@ def forced_prefix(prefix: Array, lengths: Array, then: Transform) -> Transform:
     return apply
 
 
+WORD = 32  # bits of a word of `only`
+
+
+def only(bits: Array) -> Transform:
+    """Nothing but what has its bit set: `bits` [B, V / 32, rounded up] uint32."""
+    places = jnp.arange(WORD, dtype=jnp.uint32)[None, None]
+    set_bits = (bits[..., None] >> places) & 1
+    mask = set_bits.astype(bool).reshape(bits.shape[0], -1)
+
+    def apply(log_probs, tokens, index):
+        room = max(0, log_probs.shape[-1] - mask.shape[1])  # what fills a block is never chosen
+        allowed = jnp.pad(mask, ((0, 0), (0, room)))[:, None, : log_probs.shape[-1]]
+        return jnp.where(allowed, log_probs, -jnp.inf)
+
+    return apply
+
+
 def banned(phrases: Sequence[Sequence[int]]) -> Transform:
     """None of these sequences of ids occurs; one of a single id bans that token."""
     sizes = sorted({len(phrase) for phrase in phrases})

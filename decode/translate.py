@@ -17,6 +17,7 @@ from decode.options import InputError, SearchOptions
 from decode.pieces import InputPolicy, Piece, Request, Room, cut, request, room
 from decode.ranking import Hypothesis, joined, ranked
 from decode.search import search
+from decode.shortlist import Shortlist
 from decode.weights import PRECISIONS
 from model import Transformer
 from model.sharding import AXES, make_mesh, placed, replicated
@@ -38,7 +39,8 @@ class Translator:
     `others` are further models with their parameters, of the same vocabulary, that make an ensemble
     with the first. `precision` is that of the matrices: float32 whatever the model was trained in,
     or else bfloat16 or int8, which are faster and a little less exact (decode/weights.py).
-    `language` is the outputs' code, by which minimum Bayes risk with BLEU counts words.
+    `language` is the outputs' code, by which minimum Bayes risk with BLEU counts words. Where there
+    is a `shortlist`, outputs have none but its words (decode/shortlist.py).
 
     `ladder` has the shapes (rows, source length) to search in, where one of them holds a batch:
     `prepare` compiles them ahead (decode/batching.py).
@@ -68,6 +70,7 @@ class Translator:
         max_input: str = "split:256",
         language: str = "",
         ladder: Sequence[tuple[int, int]] = (),
+        shortlist: Shortlist | None = None,
         watch: Callable[[int, int, str, bool], None] | None = None,
     ):
         if precision not in PRECISIONS:
@@ -90,7 +93,15 @@ class Translator:
         self.mesh = mesh or make_mesh(devices=jax.devices()[:1])
         self.language = language
         self.ladder = tuple(ladder)
-        self._watch = watch
+        self._shortlist, self._watch = shortlist, watch
+        if shortlist is not None:
+            found = len(shortlist.starts) - 1, shortlist.size
+            if found != (model.config.vocab_size, model.config.target_vocab):
+                raise InputError(
+                    f"a shortlist of {found[0]} source words and {found[1]} others does not go "
+                    f"with vocabularies of {model.config.vocab_size} and "
+                    f"{model.config.target_vocab}"
+                )
         configs = tuple(m.config for m, _ in models)
         lay_out = partial(split.lay_out, mesh=self.mesh, precision=precision)
         self._packs = [jax.jit(partial(lay_out, c)) for c in configs]
@@ -210,7 +221,7 @@ class Translator:
     def _run(
         self, pieces: list[Piece], rows: int, length: int, room: Room
     ) -> Iterator[list[Hypothesis]]:
-        asked = request(pieces, rows, length, room)
+        asked = request(pieces, rows, length, room, self._shortlist)
         longest = self.options.limit(length, self.max_output)
         asked = placed(asked, NamedSharding(self.mesh, _ROWS))
         found = jax.device_get(self._search(self.weights, asked, max_length=longest))

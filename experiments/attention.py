@@ -2,8 +2,9 @@
 
     python -m experiments.attention --workdir=DIR --text="I am a student." --output=DIR
 
-Writes encoder, decoder and cross, each as .png and .svg, and attention.html: one page, opened from
-disk, on which a word shows what it attends to in the layer and head that are chosen.
+Writes encoder, decoder and cross, each as .png and .svg (a recurrent decoder has none of its own),
+and attention.html: one page, opened from disk, on which a word shows what it attends to in the
+layer and head that are chosen.
 """
 
 import base64
@@ -22,7 +23,7 @@ flags.mark_flags_as_required(["text", "output"])
 
 
 def main() -> None:
-    """Translate the text and draw the three kinds of attention."""
+    """Translate the text and draw all kinds of attention that the model has."""
     import jax
     import jax.numpy as jnp
 

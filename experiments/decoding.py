@@ -6,6 +6,7 @@ from pathlib import Path
 from absl import flags
 
 from data.corpus import DataError
+from decode import shortlist
 from decode.options import METHODS, ONLY_FOR, PENALTIES, STOPPING, InputError, SearchOptions
 from decode.pieces import spellings
 from decode.translate import Translator
@@ -41,6 +42,12 @@ PRECISION = flags.DEFINE_enum(
     "float32",
     PRECISIONS,
     "Of the weights' matrices: bfloat16 or int8 are faster and a little less exact.",
+)
+SHORTLIST = flags.DEFINE_bool(
+    "shortlist",
+    True,
+    "Whether outputs are made of the words of the run's shortlist alone, where it has one, as runs "
+    "have that were imported with theirs.",
 )
 BAN = flags.DEFINE_multi_string(
     "ban",
@@ -173,6 +180,7 @@ def make_translator(trained, watch=None) -> Translator:
         others=others,
         precision=PRECISION.value,
         tokens_per_batch=TOKENS_PER_BATCH.value,
+        shortlist=shortlist.load(Path(WORKDIR.value)) if SHORTLIST.value else None,
         max_input=MAX_INPUT.value,
         language=trained.experiment.data.target_language,
         watch=watch,

@@ -26,6 +26,7 @@ flags.mark_flags_as_required(["to", "output"])
 
 def main() -> None:
     """Export what the flags name."""
+    from decode import shortlist
     from experiments.exporting.ctranslate2 import write_ctranslate2
     from experiments.exporting.huggingface import write_marian
     from experiments.exporting.stablehlo import write_programs
@@ -38,6 +39,8 @@ def main() -> None:
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"--output={output} is not empty: choose another folder")
     trained = loading.load()
+    if shortlist.load(Path(loading.WORKDIR.value)) is not None:
+        note("the run's shortlist is left out: what is written may say every word")
     if TO.value == "huggingface":
         write_marian(trained, output, note)
     elif TO.value == "ctranslate2":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
+from data.corpus import DataError
 from experiments import cli
 from experiments.console import print_json
 
@@ -37,6 +38,12 @@ def main() -> None:
     workdir = Path(WORKDIR.value)
     check_free(workdir)
     folder = folder_of(FROM.value)
+    if not (folder / "config.json").exists() and not is_native(folder):
+        packed = ": unpack its .gz files first" if any(folder.glob("*.gz")) else ""
+        raise DataError(
+            f"--from={FROM.value}: there is neither a config.json, as Hugging Face has it, nor a "
+            f".npz or .bin of Marian's{packed}"
+        )
     read = read_native if is_native(folder) else read_marian
     imported = read(folder, SOURCE_LANGUAGE.value, TARGET_LANGUAGE.value)
     print_json(write_run(workdir, imported))

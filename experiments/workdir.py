@@ -2,6 +2,7 @@
 
 config.json        the experiment, resolved, with the commit of the code
 tokenizer.model    or tokenizer.source.model and tokenizer.target.model
+shortlist.npz      words that outputs may have, of a run imported with such a list
 checkpoints/       Orbax
 metrics.jsonl      one event a line
 tensorboard/       the same for TensorBoard

@@ -23,6 +23,14 @@ def read_json(file: Path, otherwise: dict | None = None) -> dict[str, Any]:
     return found
 
 
+def read_bytes(file: Path) -> bytes:
+    """A file's content; raises DataError."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot read it ({error.strerror})") from None
+
+
 def refuse_others(file: Path, found: Mapping[str, Any], neutral: Mapping[str, tuple]) -> None:
     """Raises DataError where a field has another value than those that change nothing here."""
     for name, values in neutral.items():
@@ -39,6 +47,6 @@ def number(file: Path, found: Mapping[str, Any], name: str, default: Any = None)
     """A field that is a number of what there is; raises DataError."""
     value = found.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        told = f"is {json.dumps(value)}" if name in found else "is missing"
+        told = f"is {json.dumps(value, default=str)}" if name in found else "is missing"
         raise DataError(f"{file}: {name} {told}, but it must be a whole number")
     return value

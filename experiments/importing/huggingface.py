@@ -16,7 +16,7 @@ from data.marian import MarianTokenizer, Words
 from data.tokenizer import Vocabulary
 from experiments.config import DataConfig, Experiment
 from experiments.importing import parts
-from experiments.importing.fields import number, read_json, refuse_others
+from experiments.importing.fields import number, read_bytes, read_json, refuse_others
 from experiments.importing.generation import search_settings
 from experiments.importing.names import names
 from experiments.importing.parts import Imported
@@ -159,7 +159,7 @@ def read_vocabulary(
         )
     if (orders[0][1 : UNK + 1] != orders[1][1 : UNK + 1]).any():
         raise DataError(f"{tables[1]}: {', '.join(marks)} have other ids than in {tables[0]}")
-    source, target = (_bytes(folder / f"{side}.spm") for side in ("source", "target"))
+    source, target = (read_bytes(folder / f"{side}.spm") for side in ("source", "target"))
     # Theirs joins the pieces of outputs by the source's model where the table is one for both.
     pairs = (source, source), (target, target if separate else source)
     sides = []
@@ -203,13 +203,6 @@ def _ids(file: Path, size: int) -> dict[str, int]:
     return ids
 
 
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot read it ({error.strerror})") from None
-
-
 def _params(
     folder: Path, config: dict[str, Any], model: TransformerConfig, orders: list[np.ndarray]
 ) -> dict[str, Any]:
@@ -217,17 +210,7 @@ def _params(
     file, tensors = read_tensors(folder)
     boxes = parts.shapes(model)
 
-    def take(shape: tuple[int, ...], *candidates: str) -> np.ndarray:
-        for name in candidates:
-            if name in tensors:
-                if tensors[name].shape != shape:
-                    raise DataError(
-                        f"{file}: {name} is {list(tensors[name].shape)}, but by config.json it "
-                        f"would be {list(shape)}"
-                    )
-                return tensors[name]
-        raise DataError(f"{file} lacks {candidates[0]}, which config.json calls for")
-
+    take = parts.taker(file, tensors, "config.json")
     params: dict[str, Any] = {}
     for named in names(model):
         shape = parts.shape_of(boxes, named.ours)

@@ -7,7 +7,6 @@ lie transposed, but for embeddings, and the number that they were multiplied by 
 
 import io
 import struct
-import zipfile
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -28,36 +27,47 @@ def read_items(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of a model, float32, and its settings; raises DataError where it is not whole."""
     try:
         items = dict(_npz(file) if file.suffix == ".npz" else _binary(file))
-    except OSError as error:
+        text = items.pop(SETTINGS, None)
+        text = None if text is None else bytes(text.astype(np.int8)).rstrip(b"\0")
+        items = {name: np.asarray(x, np.float32) for name, x in items.items()}
+    except FileNotFoundError as error:
         raise DataError(f"{file}: cannot read it ({error.strerror})") from None
-    except (zipfile.BadZipFile, struct.error, ValueError, EOFError, KeyError) as error:
-        raise DataError(f"{file} is damaged or no model of Marian's: {error}") from None
-    if SETTINGS not in items:
+    except Exception as error:  # of many kinds, as of damaged archives
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file} is damaged or no model of Marian's: {reason}") from None
+    if text is None:
         raise DataError(f"{file} lacks {SETTINGS}: it is no whole model of Marian's")
-    text = bytes(items.pop(SETTINGS).astype(np.int8)).rstrip(b"\0")
-    return {name: np.asarray(x, np.float32) for name, x in items.items()}, read_yaml(file, text)
+    for name, x in items.items():
+        if not np.isfinite(x).all():
+            raise DataError(f"{file}: {name} has numbers that are not finite: it is damaged")
+    return items, read_yaml(file, text)
 
 
 def read_yaml(file: Path, text: bytes | None = None) -> dict[str, Any]:
     """A YAML file's table, or that of a `text` in it; raises DataError."""
-    try:
-        found = yaml.load(file.read_bytes() if text is None else text, Loader=_Loader)
+    return _table(file, text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def read_ids(file: Path) -> dict[str, str]:
+    """A table of words in YAML, where "no" and "007" are words as they stand; raises DataError."""
+    return _table(file, None, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+
+
+def _table(file: Path, text: bytes | None, loader) -> dict:
+    try:  # those in C are ten times as fast
+        found = yaml.load(file.read_bytes() if text is None else text, Loader=loader)
     except OSError as error:
         raise DataError(f"{file}: cannot read it ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # or a date that there is not
         raise DataError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise DataError(f"{file} is not a table of settings")
     return found
 
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: ten times as fast
-
-
 def _npz(file: Path) -> Iterator[tuple[str, np.ndarray]]:
     with file.open("rb") as content, np.load(content, allow_pickle=False) as arrays:
-        for name in arrays.files:
-            yield name, arrays[name]
+        yield from ((name, arrays[name]) for name in arrays.files)
 
 
 def _binary(file: Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,8 +1,8 @@
 """A model of Marian's own (.npz or .bin) becomes an experiment, a vocabulary, weights.
 
 Marian's outputs begin with a vector of zeros; as the embedding of BOS that is a row like others.
-Matrices in 8 or 16 bits become float32 again. What its engines multiply activations by, and its
-shortlists of likely words, are left out: here nothing is rounded and every word may be said.
+Matrices in 8 or 16 bits become float32 again; what engines multiply activations by, to round them
+as well, is left out. A shortlist of likely words goes into the run: it is a part of what is said.
 """
 
 import re
@@ -14,10 +14,12 @@ import numpy as np
 from data.batch import BOS
 from data.corpus import DataError
 from experiments.config import DataConfig, Experiment
+from experiments.console import note
 from experiments.importing import parts
 from experiments.importing.fields import number, refuse_others
 from experiments.importing.items import read_items
-from experiments.importing.native_folder import find, search_settings
+from experiments.importing.lexical import is_binary, read_shortlist
+from experiments.importing.native_folder import Folder, find, search_settings
 from experiments.importing.native_names import names
 from experiments.importing.native_vocabulary import read_vocabulary
 from experiments.importing.parts import Imported
@@ -41,12 +43,19 @@ _NEUTRAL: dict[str, tuple] = {  # their name, and the values that mean what is h
         (
             *("transformer-no-projection", "transformer-train-position-embeddings"),
             *("transformer-train-positions", "transformer-pool", "transformer-rnn-projection"),
-            *("transformer-no-bias", "transformer-no-affine", "layer-normalization", "ulr"),
+            *(
+                "right-left",
+                "transformer-no-bias",
+                "transformer-no-affine",
+                "layer-normalization",
+                "ulr",
+            ),
         ),
         (False,),
     ),
 }
 _LOGITS = "decoder_ff_logit_out"
+_OWN = BOS + 1  # ids of ours alone, before their own
 
 
 def read_native(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
@@ -60,8 +69,7 @@ def read_native(folder: Path, source_language: str = "", target_language: str = 
     model = model_config(found.model, settings, [len(order) for order in orders])
     if model.tying == "all" and not vocabulary.joint:
         raise DataError(f"{found.model}: one table of embeddings, but the vocabularies differ")
-    named = re.search(r"\.([a-z]{2})([a-z]{2})\.", found.model.name)
-    languages = named.groups() if named else ("source", "target")
+    languages = _languages(found)
     data = DataConfig(
         source="text",
         source_language=source_language or languages[0],
@@ -69,8 +77,24 @@ def read_native(folder: Path, source_language: str = "", target_language: str = 
         vocab_size=vocabulary.source.vocab_size,
         joint=vocabulary.joint,
     )
+    words = None
+    if found.shortlist and is_binary(found.shortlist):
+        words = read_shortlist(found.shortlist, orders, _OWN, vocabulary.joint)
+    elif found.shortlist:
+        note(f"warning: {found.shortlist} is no binary shortlist: it is left out")
     experiment = Experiment(model=model, data=data, search=search_settings(found))
-    return Imported(experiment, vocabulary, _params(found.model, items, model, orders))
+    biased = not settings.get("output-omit-bias")
+    params = _params(found.model, items, model, orders, biased)
+    return Imported(experiment, vocabulary, params, words)
+
+
+def _languages(found: Folder) -> tuple[str, str]:
+    """Those that both the model's name and another file's have, as "enpt" in model.enpt.bin."""
+    others = [file.name for file in (*found.vocabularies, found.shortlist) if file]
+    for tag in re.findall(r"(?<=\.)[a-z]{4}(?=\.)", found.model.name):
+        if any(f".{tag}." in name for name in others):
+            return tag[:2], tag[2:]
+    return "source", "target"
 
 
 def model_config(file: Path, settings: dict[str, Any], sizes: list[int]) -> TransformerConfig:
@@ -83,7 +107,10 @@ def model_config(file: Path, settings: dict[str, Any], sizes: list[int]) -> Tran
     if mixer == "ssru":
         cell = settings.get("dec-cell") or "gru"
         refuse_others(file, {"dec-cell": cell}, {"dec-cell": ("ssru",)})
-    for size, told in zip(sizes, settings.get("dim-vocabs") or (), strict=False):
+    told_sizes = settings.get("dim-vocabs") or []
+    if not isinstance(told_sizes, list):
+        raise DataError(f"{file}: dim-vocabs={told_sizes} must be a list of two sizes")
+    for size, told in zip(sizes, told_sizes, strict=False):
         if told not in (0, size - BOS - 1):
             raise DataError(
                 f"{file}: dim-vocabs says {told}, but its vocabulary has {size - BOS - 1} words: "
@@ -113,22 +140,22 @@ def model_config(file: Path, settings: dict[str, Any], sizes: list[int]) -> Tran
 
 
 def _params(
-    file: Path, items: dict[str, np.ndarray], model: TransformerConfig, orders: list[np.ndarray]
+    file: Path,
+    items: dict[str, np.ndarray],
+    model: TransformerConfig,
+    orders: list[np.ndarray],
+    biased: bool,
 ) -> dict[str, Any]:
     """The parameters of `model`; raises DataError where an array is missing or of another size."""
+    left = dict(items)
+    found = parts.taker(file, items, "its settings")
 
     def take(shape: tuple[int, ...], *candidates: str) -> np.ndarray:
         for name in candidates:
-            if name in items:
-                if items[name].shape != shape:
-                    raise DataError(
-                        f"{file}: {name} is {list(items[name].shape)}, but by its settings it "
-                        f"would be {list(shape)}"
-                    )
-                return items[name]
-        raise DataError(f"{file} lacks {candidates[0]}, which its settings call for")
+            left.pop(name, None)
+        return found(shape, *candidates)
 
-    own = BOS + 1  # ids of ours alone, before their own
+    own = _OWN
     boxes = parts.shapes(model)
     params: dict[str, Any] = {}
     for named in names(model):
@@ -146,8 +173,11 @@ def _params(
     if model.tying == "none":
         output = take(sizes[1][::-1], f"{_LOGITS}_W").T
         params["output"] = np.ascontiguousarray(parts.rows(output, orders[1], own).T)
-    bias = np.zeros((1, sizes[1][0]), np.float32)  # where it has none
-    if f"{_LOGITS}_b" in items:
+    bias = np.zeros((1, sizes[1][0]), np.float32)
+    if biased:
         bias = take(bias.shape, f"{_LOGITS}_b")
+    for name in left:
+        if name.startswith(("encoder", "decoder", "W")) and not name.endswith("_QuantMultA"):
+            raise DataError(f"{file}: its settings do not say what {name} is for")
     params["output_bias"] = parts.rows(bias[0], orders[1], own, parts.UNSAID)
     return params

@@ -13,7 +13,8 @@ import sentencepiece
 from data.corpus import DataError
 from data.marian import MarianTokenizer, Words
 from data.tokenizer import Vocabulary
-from experiments.importing.items import read_yaml
+from experiments.importing.fields import read_bytes
+from experiments.importing.items import read_ids
 
 _END, _UNKNOWN = "</s>", "<unk>"
 
@@ -46,14 +47,6 @@ def read_vocabulary(source: Path, target: Path) -> tuple[Vocabulary, list[np.nda
     return Vocabulary(sides[0], sides[0] if one else sides[1]), orders
 
 
-def read_bytes(file: Path) -> bytes:
-    """A file's content; raises DataError."""
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot read it ({error.strerror})") from None
-
-
 def _pieces(file: Path, model: bytes) -> list[str]:
     processor = sentencepiece.SentencePieceProcessor()
     try:
@@ -68,7 +61,8 @@ def _pieces(file: Path, model: bytes) -> list[str]:
 
 
 def _table(file: Path) -> list[str]:
-    ids = read_yaml(file)
-    if sorted(map(str, ids.values())) != sorted(map(str, range(len(ids)))):
+    ids = read_ids(file)
+    words = {id: word for word, id in ids.items() if isinstance(id, str)}
+    if len(words) != len(ids) or words.keys() != set(map(str, range(len(ids)))):
         raise DataError(f"{file}: it needs one word for each id from 0 to {len(ids) - 1}")
-    return [str(word) for word in sorted(ids, key=ids.__getitem__)]
+    return [words[str(id)] for id in range(len(words))]

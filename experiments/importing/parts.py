@@ -1,12 +1,16 @@
 """What the importers share: what a run begins with, and tables in the order of our ids."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data.corpus import DataError
 from data.tokenizer import Vocabulary
+from decode.shortlist import Shortlist
 from experiments.config import Experiment
 from model import Transformer, TransformerConfig
 
@@ -19,6 +23,7 @@ class Imported(NamedTuple):
     experiment: Experiment
     vocabulary: Vocabulary
     params: dict[str, Any]
+    shortlist: Shortlist | None = None  # of words that its outputs may have
 
 
 def shapes(model: TransformerConfig) -> Any:
@@ -32,6 +37,26 @@ def shape_of(boxes: Any, path: tuple[str, ...]) -> tuple[int, ...]:
     for key in path:
         boxes = boxes[key]
     return boxes.value.shape
+
+
+def taker(file: Path, arrays: dict[str, np.ndarray], told_by: str) -> Callable[..., np.ndarray]:
+    """A function (shape, name, other names ..) -> the first of these arrays that there is.
+
+    It raises DataError where there is none, or one of another shape than is `told_by` what.
+    """
+
+    def take(shape: tuple[int, ...], *candidates: str) -> np.ndarray:
+        for name in candidates:
+            if name in arrays:
+                if arrays[name].shape != shape:
+                    raise DataError(
+                        f"{file}: {name} is {list(arrays[name].shape)}, but by {told_by} it would "
+                        f"be {list(shape)}"
+                    )
+                return arrays[name]
+        raise DataError(f"{file} lacks {candidates[0]}, which {told_by} calls for")
+
+    return take
 
 
 def rows(theirs: np.ndarray, order: np.ndarray, own: int = 1, fill: float = 0.0) -> np.ndarray:

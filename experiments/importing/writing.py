@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from decode import shortlist
 from decode.options import SearchOptions
 from experiments import workdir as folders
 from experiments.importing.parts import Imported
@@ -27,12 +28,15 @@ def write_run(workdir: Path, imported: Imported) -> dict:
 
     Its one checkpoint is of step 0. Raises ConfigError, InputError, CheckpointError.
     """
-    experiment, vocabulary, params = imported
+    experiment, vocabulary, params, words = imported
     options = SearchOptions(**asdict(experiment.search))  # raises for what no search has
     options.check_vocabulary(experiment.model.target_vocab)
     workdir.mkdir(parents=True, exist_ok=True)
     with folders.lock(workdir):
         vocabulary.save(workdir)
+        (workdir / shortlist.NAME).unlink(missing_ok=True)  # of an import that was not finished
+        if words is not None:
+            words.save(workdir)
         state = TrainState(
             jnp.int32(0),
             jax.tree.map(jnp.asarray, params),
@@ -48,5 +52,6 @@ def write_run(workdir: Path, imported: Imported) -> dict:
         "params": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "source_vocabulary": model.vocab_size,
         "target_vocabulary": model.target_vocab,
+        "shortlist": words is not None,
         "search": asdict(experiment.search),
     }

@@ -155,6 +155,9 @@ def test_attention_maps_are_distributions_of_the_right_shapes(params):
     for weights in maps.values():
         np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
     assert not np.triu(maps["decoder"], 1).any()
+    config = replace(CONFIG, decoder_mixer="ssru")
+    recurrent = attention_maps(Transformer(config), parameters(config), src, tgt)
+    assert recurrent.keys() == {"encoder", "cross"}
 
 
 def test_bleu_and_chrf_carry_their_signatures():

@@ -1,7 +1,6 @@
 """Folders of Marian's own, of random weights, and the model computed as plainly as can be."""
 
 import struct
-from math import prod
 
 import numpy as np
 import sentencepiece
@@ -34,7 +33,7 @@ PLAIN = {
 DECODER = {
     "relative-paths": True,
     "models": ["model.ende.bin"],
-    "vocabs": ["vocab.spm", "vocab.spm"],
+    "vocabs": ["vocab.ende.spm", "vocab.ende.spm"],
     "beam-size": 1,
     "normalize": 1.0,
     "max-length-factor": 2.0,
@@ -103,9 +102,20 @@ def save_folder(folder, settings=(), decoder=(), items=None):
     settings = PLAIN | dict(settings)
     items = items or random_items(settings)
     save_bin(folder / "model.ende.bin", items, settings)
-    (folder / "vocab.spm").write_bytes(vocabulary())
+    (folder / "vocab.ende.spm").write_bytes(vocabulary())
     (folder / "config.yml").write_text(yaml.safe_dump(DECODER | dict(decoder)))
     return items
+
+
+def save_shortlist(file, frequent=10, seed=0):
+    """Some words of each source word; returns them, and how many frequent ones there are."""
+    random = np.random.default_rng(seed)
+    lists = [random.choice(SIZE, random.integers(0, 9), replace=False) for _ in range(SIZE)]
+    starts = np.cumsum([0, *map(len, lists)]).astype("<u8")
+    ids = np.concatenate(lists).astype("<u4")
+    header = struct.pack("<6Q", 0xF11A48D5013417F5, 0, frequent, 9, len(starts), len(ids))
+    file.write_bytes(header + starts.tobytes() + ids.tobytes())
+    return [list_.tolist() for list_ in lists], frequent
 
 
 def vocabulary(size=SIZE, seed=0) -> bytes:
@@ -145,12 +155,14 @@ class Plain:
         y = y @ (self._table("decoder").T if output is None else output)
         return y + self.w.get("decoder_ff_logit_out_b", 0.0)
 
-    def greedy(self, ids, limit):
-        """The likeliest word after the other, never the unknown one, to the end."""
+    def greedy(self, ids, limit, allowed=None):
+        """The likeliest word after the other, of `allowed` ones, never the unknown, to the end."""
         memory, found = self.encode(ids), []
         while len(found) < limit and 0 not in found:
             row = self.logits(memory, found)[-1]
             row[1] = -np.inf
+            if allowed is not None:
+                row[[id for id in range(len(row)) if id not in allowed]] = -np.inf
             found.append(int(row.argmax()) if len(found) + 1 < limit else 0)
         return found
 
@@ -199,7 +211,3 @@ def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
     found = sentencepiece.SentencePieceProcessor()
     found.LoadFromSerializedProto(model)
     return found
-
-
-def elements(items) -> int:
-    return sum(prod(x.shape) for x in items.values())

@@ -159,9 +159,10 @@ assert not {"data", "model", "decode", "experiments", "flax"} & set(sys.modules)
 """
 
 
-def test_the_whole_search_runs_where_there_is_jax_alone(tmp_path):
+@pytest.mark.parametrize("mixer", ["attention", "ssru"])
+def test_the_whole_search_runs_where_there_is_jax_alone(mixer, tmp_path):
     vocabulary = Vocabulary(*[Tokenizer.learn(lines(100)[0], 360)] * 2)
-    config = replace(CONFIG, decoder_layers=1)
+    config = replace(CONFIG, decoder_layers=1, decoder_mixer=mixer)
     trained = run_of(config, vocabulary, parameters(config), beam_size=3, max_length=12)
     stablehlo.write_programs(trained, tmp_path)
     src = np.random.default_rng(0).integers(4, 360, (5, 9)).astype(np.int32)

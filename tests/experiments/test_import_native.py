@@ -12,11 +12,13 @@ from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments.importing.items import read_items
 from experiments.importing.native import read_native
+from experiments.importing.native_vocabulary import read_vocabulary
 from experiments.workdir import load
 from model import Transformer
-from tests.experiments.commands import heed, small_experiment
+from tests.experiments.commands import heed
 from tests.experiments.marian_folders import lines
 from tests.experiments.native_folders import (
+    DECODER,
     PLAIN,
     SIZE,
     Plain,
@@ -26,6 +28,7 @@ from tests.experiments.native_folders import (
     save_bin,
     save_folder,
     save_npz,
+    save_shortlist,
     vocabulary,
 )
 
@@ -34,6 +37,7 @@ KINDS = {
     "attention": {"transformer-decoder-autoreg": "self-attention"},
     "untied": {
         "tied-embeddings-all": False,
+        "output-omit-bias": True,
         "transformer-ffn-activation": "swish",
         "enc-depth": 1,
         "dec-depth": 3,
@@ -76,6 +80,36 @@ def test_it_computes_and_says_what_the_equations_do(kind, tmp_path):
         assert best.text == cuts.decode(said[:-1])
 
 
+@pytest.mark.parametrize("joint", [True, False])
+def test_a_shortlist_limits_what_is_said(joint, tmp_path):
+    folder = tmp_path / "m"
+    words = "lex.50.50.ende.s2t.bin"
+    settings = PLAIN if joint else PLAIN | KINDS["decoder"]
+    items = save_folder(folder, settings, {"shortlist": [words, False]})
+    if not joint:
+        (folder / "other.spm").write_bytes(vocabulary(SIZE, 1))
+        told = DECODER | {"shortlist": [words], "vocabs": ["other.spm", "vocab.ende.spm"]}
+        (folder / "config.yml").write_text(yaml.safe_dump(told))
+    lists, frequent = save_shortlist(folder / words)
+    imported, plain = read_native(folder), Plain(items, settings)
+    assert imported.vocabulary.joint is joint
+    model = Transformer(imported.experiment.model)
+    options = SearchOptions(**vars(imported.experiment.search) | {"max_length": 20})
+    limited, free = (
+        Translator(model, imported.params, imported.vocabulary, options=options, shortlist=each)
+        for each in (imported.shortlist, None)
+    )
+    texts = lines(12)[0]
+    cuts, joins = (processor(vocabulary(SIZE, seed)) for seed in (not joint, 0))
+    for text, (best, *_) in zip(texts, limited.hypotheses(texts), strict=True):
+        source = [*cuts.encode(text), 0]
+        allowed = {*range(frequent), *(word for id in source for word in lists[id])}
+        allowed |= set(source) if joint else set()
+        said = plain.greedy(source, 20, allowed)
+        assert theirs(best.tokens) == said and best.text == joins.decode(said[:-1])
+    assert limited.translate(texts) != free.translate(texts)
+
+
 def test_files_of_all_kinds_hold_the_same(tmp_path):
     items = random_items(PLAIN)
     save_npz(tmp_path / "a.npz", items, PLAIN)
@@ -106,7 +140,7 @@ def test_a_table_of_words_goes_with_two_models_of_subwords(tmp_path):
     settings = PLAIN | {"dim-vocabs": [len(words)] * 2}
     save_folder(folder, PLAIN)
     (folder / "vocab.yml").write_text(yaml.safe_dump(words, allow_unicode=True))
-    (folder / "vocab.spm").unlink()
+    (folder / "vocab.ende.spm").unlink()
     for name, model in zip(("source", "target"), cuts, strict=True):
         (folder / f"{name}.spm").write_bytes(model)
     told = {"models": ["model.ende.bin"], "vocabs": ["vocab.yml", "vocab.yml"]}
@@ -126,6 +160,18 @@ def test_a_table_of_words_goes_with_two_models_of_subwords(tmp_path):
     assert imported.vocabulary.joint
 
 
+def test_words_of_a_table_are_as_they_stand(tmp_path):
+    """YAML would have some of them be something else."""
+    listed = ["</s>", "<unk>", *"no No on 007 1.50 12:30 << null ~ models vocabs".split()]
+    text = "".join(f"{word}: {id}\n" for id, word in enumerate(listed))
+    (tmp_path / "v.yml").write_text(text.replace(": 4\n", ': "4"\n'))
+    for side in "source", "target":
+        (tmp_path / f"{side}.spm").write_bytes(vocabulary(70))
+    read, orders = read_vocabulary(*[tmp_path / "v.yml"] * 2)
+    assert read.source.table.words == tuple(listed[2:])
+    assert orders[0].tolist() == [0, 0, *range(len(listed))]
+
+
 def test_text_is_text_to_a_model_that_cuts_it_itself(tmp_path):
     save_folder(tmp_path / "m")
     source = read_native(tmp_path / "m").vocabulary.source
@@ -135,18 +181,31 @@ def test_text_is_text_to_a_model_that_cuts_it_itself(tmp_path):
 
 
 def test_the_command_makes_a_run_that_others_take(tmp_path, text):
-    save_folder(tmp_path / "m", decoder={"beam-size": 2})
+    words = "lex.50.50.ende.s2t.bin"
+    save_folder(tmp_path / "m", decoder={"beam-size": 2, "shortlist": [words, False]})
+    save_shortlist(tmp_path / "m" / words)
     workdir = tmp_path / "run"
     code, out, err = heed("import_model", f"--from={tmp_path / 'm'}", f"--workdir={workdir}")
     assert code == 0, err
-    assert json.loads(out)["search"]["beam_size"] == 2
+    told = json.loads(out)
+    assert told["search"]["beam_size"] == 2 and told["shortlist"] is True
     trained = load(workdir)
     assert trained.model.config.decoder_mixer == "ssru"
     assert trained.experiment.data.target_language == "de"
-    code, out, err = heed("translate", f"--workdir={workdir}", stdin="one cat\n")
-    assert code == 0 and out.count("\n") == 1, err
-    for line in heed("score", f"--workdir={workdir}", f"--source={text}/test.en",
-                     f"--target={text}/test.de")[1].splitlines():  # fmt: skip
-        assert json.loads(line)
-    small = small_experiment(text)
-    assert small.model.decoder_mixer == "attention"
+    said = []
+    for flag in (), ("--shortlist=False",):
+        code, out, err = heed("translate", f"--workdir={workdir}", *flag, stdin="one cat\ntwo\n")
+        assert code == 0 and out.count("\n") == 2, err
+        said.append(out)
+    assert said[0] != said[1]
+    pair = f"--source={text}/test.en", f"--target={text}/test.de"
+    code, out, err = heed("score", f"--workdir={workdir}", *pair)
+    assert code == 0 and len(out.splitlines()) == 6, err
+    drawn = "--text=one cat", f"--output={tmp_path / 'maps'}"
+    code, _, err = heed("attention", f"--workdir={workdir}", *drawn)
+    assert code == 0, err
+    files = {"attention.html", *(f"{k}.{e}" for k in ("encoder", "cross") for e in ("png", "svg"))}
+    assert {file.name for file in (tmp_path / "maps").iterdir()} == files
+    code, _, err = heed("export_model", f"--workdir={workdir}", "--to=safetensors",
+                        f"--output={tmp_path / 'out'}")  # fmt: skip
+    assert code == 0 and "the run's shortlist is left out" in err

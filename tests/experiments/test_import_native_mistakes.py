@@ -2,6 +2,7 @@
 
 import shutil
 import struct
+from datetime import date
 
 import numpy as np
 import pytest
@@ -12,7 +13,16 @@ from experiments.importing.items import read_items
 from experiments.importing.native import read_native
 from experiments.importing.places import folder_of
 from tests.experiments.commands import refused
-from tests.experiments.native_folders import DECODER, PLAIN, random_items, save_bin, save_folder
+from tests.experiments.native_folders import (
+    DECODER,
+    PLAIN,
+    SIZE,
+    random_items,
+    save_bin,
+    save_folder,
+    save_npz,
+    save_shortlist,
+)
 
 MODEL = "model.ende.bin"
 
@@ -51,18 +61,32 @@ SETTINGS = {
     "factors": ({"lemma-dim-emb": 64}, "lemma-dim-emb=64 is not supported, only 0"),
     "tied": ({"transformer-tied-layers": [1, 1]}, r"tied-layers=\[1, 1\] is not supported"),
     "words": ({"dim-vocabs": [99, 99]}, "dim-vocabs says 99, but its vocabulary has 120 words"),
+    "ends": (
+        {"transformer-postprocess-emb": "n"},
+        'transformer-postprocess-emb="n" is not supported, only "d" or ""',
+    ),
     "sizes": ({"transformer-dim-ffn": 32}, r"encoder_l1_ffn_W1 is \[16, 24\], but by its settings"),
     "layers": ({"dec-depth": 3}, "lacks decoder_l3_rnn_W, which its settings call for"),
     "heads": ({"transformer-heads": 5}, "d_model=16 is not a multiple of model.num_heads=5"),
+    "backwards": ({"right-left": True}, "right-left=true is not supported, only false"),
+    "one size": ({"dim-vocabs": 120}, "dim-vocabs=120 must be a list of two sizes"),
+    "a date": ({"enc-depth": date(2020, 1, 1)}, 'enc-depth is "2020-01-01", but it must be'),
+    "fewer layers": ({"enc-depth": 1}, "its settings do not say what encoder_l2_.* is for"),
+    "no bias": ({"output-omit-bias": True}, "do not say what decoder_ff_logit_out_b is for"),
     "no size": ({"dim-emb": None}, "dim-emb is null, but it must be a whole number"),
 }
 DECODERS = {
     "ensemble": ({"models": [MODEL, MODEL]}, "models names 2, an ensemble: leave one"),
     "no list": ({"models": MODEL}, "models must be a list of files"),
-    "one side": ({"vocabs": ["vocab.spm"]}, "vocabs names 1, not the two sides'"),
+    "one side": ({"vocabs": ["vocab.ende.spm"]}, "vocabs names 1, not the two sides'"),
     "words": ({"word-penalty": 0.5}, "word-penalty=0.5 is not supported, only 0"),
-    "beam": ({"beam-size": "wide"}, "beam-size and normalize must be numbers"),
+    "beam": ({"beam-size": "wide"}, "beam-size or normalize cannot be: invalid literal"),
+    "no beam": ({"beam-size": 0}, "beam-size or normalize cannot be: config.search.beam_size=0"),
+    "endless": ({"beam-size": float("inf")}, "beam-size or normalize cannot be: cannot convert"),
+    "exponent": ({"normalize": -99}, "beam-size or normalize cannot be: --alpha=-99.0 must be"),
     "lost": ({"models": ["model.bin"]}, "model.bin: cannot read it"),
+    "no shortlist": ({"shortlist": ["lex.bin"]}, "shortlist names lex.bin, which is not there"),
+    "a shortlist": ({"shortlist": "lex.bin"}, "shortlist must be a list that begins with a file"),
     "no vocabulary": ({"vocabs": ["v.spm"] * 2}, "v.spm: cannot read it"),
 }
 
@@ -95,6 +119,16 @@ def test_a_file_of_something_else_is_told(folder):
     (folder / "a.npz").write_bytes(b"PK\x03\x04broken")
     with pytest.raises(DataError, match="a.npz is damaged or no model of Marian's"):
         read_items(folder / "a.npz")
+    np.save(folder / "a.npy", np.zeros(3))
+    (folder / "a.npy").rename(folder / "a.npz")
+    with pytest.raises(DataError, match="a.npz is damaged or no model of Marian's"):
+        read_items(folder / "a.npz")
+    save_npz(folder / "a.npz", random_items(PLAIN) | {"Wpos": np.array(["text"])}, PLAIN)
+    with pytest.raises(DataError, match="a.npz is damaged or no model of Marian's: could not conv"):
+        read_items(folder / "a.npz")
+    save_npz(folder / "a.npz", random_items(PLAIN) | {"Wemb": np.array([[np.inf]])}, PLAIN)
+    with pytest.raises(DataError, match="a.npz: Wemb has numbers that are not finite"):
+        read_items(folder / "a.npz")
 
 
 def test_a_type_that_is_one_cpus_is_told(folder):
@@ -102,6 +136,29 @@ def test_a_type_that_is_one_cpus_is_told(folder):
     at = content.index(struct.pack("<Q", 0x404))
     (folder / MODEL).write_bytes(content[:at] + struct.pack("<Q", 0x6101) + content[at + 8 :])
     told(folder, "has the type 0x6101, which is not supported")
+
+
+def test_a_shortlist_that_is_damaged_or_in_text_is_told(folder, capsys):
+    file = folder / "lex.bin"
+    (folder / "config.yml").write_text(yaml.safe_dump(DECODER | {"shortlist": ["lex.bin"]}))
+    save_shortlist(file)
+    content = file.read_bytes()
+    for size in 20, 100, 1500, len(content) - 1:
+        file.write_bytes(content[:size])
+        told(folder, "lex.bin is damaged")
+    file.write_bytes(content[:32] + struct.pack("<Q", SIZE) + content[40:])
+    told(folder, "lex.bin is damaged: it has .* bytes, not")
+    file.write_bytes(content[:32] + struct.pack("<Q", 1 << 63) + content[40:])
+    told(folder, "lex.bin is damaged: it has .* bytes, not")
+    file.write_bytes(content[:-4] + struct.pack("<I", SIZE))
+    told(folder, "lex.bin is damaged: it names words that there are not")
+    header = struct.unpack_from("<6Q", content)
+    for offsets in 0, SIZE:
+        file.write_bytes(struct.pack("<6Q", *header[:4], offsets, 0) + bytes(8 * offsets))
+        told(folder, f"lex.bin has {offsets - 1} source words, but the vocabulary {SIZE}")
+    file.write_text("der the 0.5")
+    assert read_native(folder).shortlist is None
+    assert "lex.bin is no binary shortlist: it is left out" in capsys.readouterr().err
 
 
 class Program:
@@ -129,15 +186,23 @@ def test_without_settings_it_is_no_whole_model(folder):
     told(folder, "a.npz lacks special:model.yml")
 
 
-def test_without_a_yaml_the_only_files_are_meant(folder):
+def test_without_a_yaml_the_only_files_are_meant(folder, capsys):
     (folder / "config.yml").unlink()
     (folder / "lex.50.50.ende.s2t.bin").write_bytes(b"a shortlist")
-    assert read_native(folder).experiment.search.beam_size == 12
+    assert read_native(folder).experiment.search.beam_size == 1
+    assert "no YAML says how to search: greedily" in capsys.readouterr().err
     shutil.copy(folder / MODEL, folder / "other.bin")
     told(folder, f"no YAML file says which of these is meant: {MODEL}, other.bin")
     (folder / "other.bin").unlink()
-    (folder / "vocab.spm").rename(folder / "vocab.txt")
-    told(folder, "there are 0 .spm files and no YAML that names some")
+    content = (folder / "vocab.ende.spm").read_bytes()
+    (folder / "vocab.pt.spm").write_bytes(content)
+    told(folder, "says which .spm is the source's and which the target's; .*: vocab.ende.spm, voc")
+    for name in "vocab.ende.spm", "vocab.pt.spm":
+        (folder / name).unlink()
+    told(folder, "says which .spm is the source's and which the target's; .*: there is none")
+    for name in "trgvocab.ende.spm", "srcvocab.ende.spm":
+        (folder / name).write_bytes(content)
+    assert read_native(folder).experiment.data.source_language == "en"
 
 
 def test_of_several_yaml_files_one_must_be_the_decoders(folder):
@@ -148,12 +213,13 @@ def test_of_several_yaml_files_one_must_be_the_decoders(folder):
 
 
 def test_vocabularies_that_are_none_are_told(folder):
-    (folder / "vocab.spm").write_bytes(b"x")
-    told(folder, "vocab.spm is not a SentencePiece model")
+    (folder / "vocab.ende.spm").write_bytes(b"x")
+    told(folder, "vocab.ende.spm is not a SentencePiece model")
     for text, message in (
         ("a: 0\nb: 5\n", "it needs one word for each id from 0 to 1"),
         ("- a\n", "is not a table of settings"),
         ("a: [", "is not YAML"),
+        ("a: b\nb: 0\n", "it needs one word for each id from 0 to 1"),
         ("a: 0\nb: 1\n", "lacks </s> or <unk>"),
     ):
         (folder / "vocab.yml").write_text(text)
