@@ -21,8 +21,9 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.clients import Client, Load
+from benchmarks.clients import Client
 from benchmarks.hostile import CASES
+from benchmarks.load import Load
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.", required=True)
 CLIENTS = flags.DEFINE_integer("clients", 50, "That ask at the same time.", 1)
@@ -86,6 +87,7 @@ def _measured(load: Load, speeds: list[float], client: Client) -> dict:
 def _offline(workdir: Path, count: int, alignment: bool):
     """A function that translates all sentences -> their texts, sentences a second; and these."""
 
+    from decode import shortlist
     from decode.translate import Translator
     from experiments import memory
     from experiments.answers import answers
@@ -98,7 +100,12 @@ def _offline(workdir: Path, count: int, alignment: bool):
     trained = load(workdir, mesh=None)
     sentences, _ = sides(open_split(trained.experiment, "test"), count)
     translator: Translator = make_translator(
-        trained.experiment, trained.model, trained.params, trained.vocabulary, trained.mesh
+        trained.experiment,
+        trained.model,
+        trained.params,
+        trained.vocabulary,
+        trained.mesh,
+        shortlist.load(workdir),
     )
 
     def offline() -> tuple[list[str], float]:

@@ -38,9 +38,10 @@ def ranked(
     piece: Piece,
     spell: Callable[[Sequence[Sequence[int]]], list[str]],
     options: SearchOptions,
+    count: int,
     language: str = "",
 ) -> list[Hypothesis]:
-    """One piece's [W,...] arrays -> its `n_best` hypotheses, best first; samples as drawn.
+    """One piece's [W,...] arrays -> its `count` best hypotheses, best first; samples as drawn.
 
     `spell` makes text of ids, `language` is that of the text. Raises NothingFoundError where no
     score is finite.
@@ -53,19 +54,23 @@ def ranked(
             "leaves none (--ban, --no_repeat_ngrams, --min_length), or the model's weights are "
             "not sound"
         )
-    texts = spell([tokens[w, : lengths[w]].tolist() for w in there])
-    mbr = options.method == "mbr"
-    ranks = scores[there]
+    ranks, mbr = scores[there], options.method == "mbr"
+    texts = {}
     if mbr:
-        ranks = expected_utilities(texts, options.utility, language)
-    order = np.argsort(-ranks, kind="stable")
+        texts = dict(enumerate(spell([tokens[w, : lengths[w]].tolist() for w in there])))
+        ranks = expected_utilities([*texts.values()], options.utility, language)
+    order = np.argsort(-ranks, kind="stable").tolist()
     if options.method == "sample":  # samples are worth the same: as they were drawn
-        order = range(len(there))
+        order = [*range(len(there))]
     if mbr:  # each text once
         first: dict[str, int] = {}
         for i in order:
             first.setdefault(texts[i], i)
         order = [*first.values()]
+    order = order[:count]
+    if not mbr:  # only what is asked for is spelled: that takes longer than to rank it
+        spelled = spell([tokens[there[i], : lengths[there[i]]].tolist() for i in order])
+        texts = dict(zip(order, spelled, strict=True))
     return [
         Hypothesis(
             texts[i],
@@ -74,7 +79,7 @@ def ranked(
             (((*piece.ids, EOS), tuple(tokens[w, : lengths[w]].tolist())),),
             float(ranks[i]) if mbr else None,
         )
-        for i in order[: options.n_best]
+        for i in order
         for w in [there[i]]
     ]
 

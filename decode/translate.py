@@ -140,7 +140,7 @@ class Translator:
     def prepare(self, rows: int, source: int) -> None:
         """Compile the search in this shape, by a batch that has no sentence in it."""
         needs = room([])
-        list(self._run([], rows, source, needs))
+        list(self._run([], rows, source, needs, []))
         self.shapes.add((rows, source, *needs))
 
     def with_params(self, params) -> "Translator":
@@ -168,8 +168,11 @@ class Translator:
         progress: Callable[[int], None] | None = None,
         prefixes: Sequence[str] | None = None,
         required: Sequence[Sequence[str]] | None = None,
+        counts: Sequence[int] | None = None,
     ) -> list[list[Hypothesis]]:
         """The `n_best` hypotheses of each sentence, best first: at least one, at times fewer.
+
+        `counts` are how many of them are wanted of each sentence, where that is not all.
 
         `progress` hears how many more sentences are done. A sentence's outputs begin with its own
         of `prefixes` and contain all its `required` words and phrases. Raises InputError for a
@@ -178,8 +181,9 @@ class Translator:
         """
         prefixes = prefixes or [""] * len(sentences)
         required = required or [()] * len(sentences)
-        if not len(sentences) == len(prefixes) == len(required):
-            raise InputError("each sentence has one prefix and one list of required phrases")
+        counts = counts or [self.options.n_best] * len(sentences)
+        if not len(sentences) == len(prefixes) == len(required) == len(counts):
+            raise InputError("each sentence has a prefix, a list of required phrases and a count")
         pieces = list(
             cut(
                 sentences,
@@ -205,7 +209,7 @@ class Translator:
         ):
             self.shapes.add((count, length, *needs))
             batch = [pieces[row] for row in rows]
-            found = self._run(batch, count, length, needs)
+            found = self._run(batch, count, length, needs, counts)
             results.update(zip(rows, found, strict=True))
             for row, piece in zip(rows, batch, strict=True):
                 waiting[piece.owner] -= 1
@@ -219,7 +223,7 @@ class Translator:
         return [joined(each) for each in parts]
 
     def _run(
-        self, pieces: list[Piece], rows: int, length: int, room: Room
+        self, pieces: list[Piece], rows: int, length: int, room: Room, counts: Sequence[int]
     ) -> Iterator[list[Hypothesis]]:
         asked = request(pieces, rows, length, room, self._shortlist)
         longest = self.options.limit(length, self.max_output)
@@ -229,7 +233,8 @@ class Translator:
             jax.effects_barrier()  # what it was told from within comes before what was chosen
         for row, piece in enumerate(pieces):
             own = jax.tree.map(lambda leaf, row=row: leaf[row], found)
-            yield ranked(own, piece, self.vocabulary.target.decode, self.options, self.language)
+            spell, count = self.vocabulary.target.decode, counts[piece.owner]
+            yield ranked(own, piece, spell, self.options, count, self.language)
 
     def _watched(self, owners: np.ndarray, tokens: np.ndarray, length: int, on: np.ndarray) -> None:
         rows = zip(owners[on].tolist(), tokens[on, :length].tolist(), strict=True)

@@ -1,6 +1,7 @@
 """Freed memory stays with the process, so that the next batch need not ask for it again."""
 
 import ctypes
+import os
 import sys
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
@@ -12,8 +13,9 @@ def keep_freed() -> None:
     The buffers of a search or a train step are hundreds of megabytes, freed when it ends. Given
     back to the system, all their pages are made anew in the next: on a CPU that is a tenth of its
     time. To be called before JAX starts its devices, whose threads would take heaps of their own.
+    HEED_KEEP_MEMORY=0 in the environment leaves malloc as it is.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or os.environ.get("HEED_KEEP_MEMORY") == "0":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

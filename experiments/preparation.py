@@ -52,9 +52,12 @@ def sides(pairs: Source, count: int = 0) -> tuple[list[str], list[str]]:
     return [pair[0] for pair in some], [pair[1] for pair in some]
 
 
-def make_translator(experiment: Experiment, model, params, vocabulary, mesh=None) -> Translator:
+def make_translator(
+    experiment: Experiment, model, params, vocabulary, mesh=None, shortlist=None
+) -> Translator:
     """A translator with the experiment's own search settings."""
-    return Translator(model, params, vocabulary, mesh, SearchOptions(**asdict(experiment.search)))
+    options = SearchOptions(**asdict(experiment.search))
+    return Translator(model, params, vocabulary, mesh, options, shortlist=shortlist)
 
 
 def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Vocabulary:

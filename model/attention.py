@@ -85,7 +85,7 @@ class MultiHeadAttention(nn.Module):
         if c.attention_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
             self.out_bias = self.param("out_bias", zeros, (c.d_model,))
-        self.drop = Dropout(c.attention_dropout)
+        self.drop = Dropout(c.attention_dropout, c.dropout_bits)
 
     def _projection(self, name: str, heads: int, width: int, axis: str) -> tuple[Array, ...]:
         """The kernel [D, H, K], Xavier as one [D, H*K] matrix, and the bias [H, K] if any."""

@@ -45,6 +45,8 @@ class TransformerConfig:
     dropout: float = 0.1  # on each sub-layer's output and on embedding plus position
     attention_dropout: float = 0.0  # on attention weights
     ff_dropout: float = 0.0  # on the feed-forward's hidden layer
+    dropout_bits: Literal[16, 32] = 16  # of an entry's draw: model/dropout.py
+    transposed_product: bool = True  # of the feed-forward's end: model/layers.py
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # activations; parameters: float32
     remat: Literal["none", "dots", "full"] = "none"  # recompute in backward: all but products, all
     scan_layers: bool = False  # one compiled layer, scanned, instead of N unrolled copies
@@ -53,7 +55,7 @@ class TransformerConfig:
         for name, kind in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if get_origin(kind) is Literal and value not in get_args(kind):
-                options = ", ".join(get_args(kind))
+                options = ", ".join(map(str, get_args(kind)))
                 raise ConfigError(f"model.{name}={value!r} is not one of: {options}")
         if self.activation not in ACTIVATIONS:
             options = ", ".join(ACTIVATIONS)

@@ -14,12 +14,17 @@ class Dropout(nn.Module):
     """Zero each entry with probability `rate` and scale the others up, when training."""
 
     rate: float
+    bits: int = 16  # of each entry's draw; 32: as Flax draws
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """x of any shape -> the same shape; the mask is a function of the 'dropout' key."""
         if not train or self.rate == 0:
             return x
-        kept = keep_mask(self.make_rng("dropout"), self.rate, x.shape)
+        key = self.make_rng("dropout")
+        if self.bits == 32:
+            kept = jax.random.bernoulli(key, 1 - self.rate, x.shape)
+        else:
+            kept = keep_mask(key, self.rate, x.shape)
         return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))
 
 

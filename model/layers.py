@@ -66,7 +66,7 @@ class FeedForward(nn.Module):
         if activation.gated:
             hidden *= self._dense("gate", c.d_ff)(x)
         hidden = constrain(hidden, "batch", "length", "mlp")
-        hidden = Dropout(c.ff_dropout)(hidden, train=train)
+        hidden = Dropout(c.ff_dropout, c.dropout_bits)(hidden, train=train)
         return constrain(self._dense("out", c.d_model)(hidden), "batch", "length", None)
 
     def _dense(self, name: str, width: int) -> nn.Dense:
@@ -77,7 +77,7 @@ class FeedForward(nn.Module):
             dtype=self.config.dtype,
             kernel_init=nn.with_logical_partitioning(nn.initializers.xavier_uniform(), axes),
             bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
-            dot_general=_narrowing if name == "out" else None,
+            dot_general=_narrowing if name == "out" and self.config.transposed_product else None,
             name=name,
         )
 
@@ -101,7 +101,7 @@ class Residual(nn.Module):
     @nn.compact
     def __call__(self, x: Array, sublayer: Callable[[Array], Array], *, train: bool) -> Array:
         norm = Norm(self.config, name="norm")
-        drop = Dropout(self.config.dropout)
+        drop = Dropout(self.config.dropout, self.config.dropout_bits)
         if self.config.norm == "post":
             return norm(x + drop(sublayer(x), train=train))
         return x + drop(sublayer(norm(x)), train=train)

@@ -54,7 +54,7 @@ class Transformer(nn.Module):
         )
         if c.norm == "pre":  # without it a pre-norm stack would end in bare residuals
             self.encoder_norm, self.decoder_norm = Norm(c), Norm(c)
-        self.drop = Dropout(c.dropout)
+        self.drop = Dropout(c.dropout, c.dropout_bits)
 
     def __call__(
         self, src: Array, tgt_in: Array, segments: Segments | None = None, *, train: bool = False

@@ -59,8 +59,9 @@ class Searches:
     def answer(self, beam_size: int, asked: Sequence[Asked]) -> list[list[dict]]:
         """The translations of each request's texts, found in one search."""
         texts = [text for each in asked for text in each.texts]
-        found = iter(self._translators[beam_size].hypotheses(texts))
-        own = [[next(found)[: each.n_best] for _ in each.texts] for each in asked]
+        counts = [each.n_best for each in asked for _ in each.texts]
+        found = iter(self._translators[beam_size].hypotheses(texts, counts=counts))
+        own = [[next(found) for _ in each.texts] for each in asked]
         told = {}
         for wanted in True, False:
             rows = [n for n, each in enumerate(asked) if each.alignment == wanted]

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from benchmarks.clients import Client, Load
+from benchmarks.clients import Client
 from benchmarks.hostile import CASES
+from benchmarks.load import Load
 from tests.experiments.commands import ROOT, environment, heed, refused
 
 FEW_SHAPES = "--max_input=split:15", "--tokens_per_batch=16", "--port=0"

@@ -10,7 +10,7 @@ import pytest
 
 from model import TransformerConfig
 from model.attention import KV, MultiHeadAttention, attention_weights, mix_values
-from model.dropout import keep_mask
+from model.dropout import Dropout, keep_mask
 from model.embedding import rotate, sinusoids
 from model.layers import FeedForward, Norm
 from model.masks import causal_mask, padding_mask
@@ -118,6 +118,29 @@ def test_dropout_masks_have_the_rate_and_no_pattern():
     assert abs((mask[:-1] & mask[1:]).mean() - 0.81) < 0.006
     assert abs((mask[:, :127] & mask[:, 128:]).mean() - 0.81) < 0.006  # halves of a word
     assert (mask != np.asarray(keep_mask(jax.random.key(1), 0.1, (400, 255)))).any()
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_dropout_scales_what_it_keeps(bits):
+    ones, rngs = jnp.ones((200, 300)), {"dropout": jax.random.key(0)}
+    found = Dropout(0.3, bits).apply({}, ones, train=True, rngs=rngs)
+    assert set(np.unique(found).tolist()) == {0.0, float(jnp.float32(1) / jnp.float32(0.7))}
+    assert abs(float(found.mean()) - 1) < 0.01
+    plain = jax.random.bernoulli(_dropout_key(rngs["dropout"]), 0.7, ones.shape)
+    assert bool((plain == (found > 0)).all()) is (bits == 32)
+
+
+def _dropout_key(key):
+    """What a module named nothing makes of the key that it is given."""
+    return Draw().apply({}, rngs={"dropout": key})
+
+
+class Draw(nn.Module):
+    """Gives its key away."""
+
+    @nn.compact
+    def __call__(self):
+        return self.make_rng("dropout")
 
 
 def test_projections_begin_within_xaviers_bounds():

@@ -120,6 +120,16 @@ def test_rematerialisation_changes_no_gradient(remat):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), grads, others)
 
 
+def test_the_transposed_product_changes_no_gradient():
+    fast, variables = make()
+    plain = Transformer(replace(SMALL, transposed_product=False))
+    (loss, grads), (other, others) = gradient(fast, variables), gradient(plain, variables)
+    np.testing.assert_allclose(loss, other, rtol=1e-6)
+    told = [str(jax.make_jaxpr(m.apply)(variables, SRC, TGT)) for m in (fast, plain)]
+    assert ["optimization_barrier" in text for text in told] == [True, False]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), grads, others)
+
+
 def test_scanned_layers_are_the_unrolled_ones():
     model, variables = make(scan_layers=True)
     config, params = unroll_layers(model.config, variables["params"])
