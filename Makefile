@@ -20,6 +20,7 @@ lint: .venv/installed
 	$(BIN)/shellcheck .ci/run experiments/pod/*.sh
 
 enpt: runs/enpt/config.json
+	echo "Where is the bus stop?" | $(BIN)/python -m experiments.translate --workdir=runs/enpt
 
 runs/enpt/config.json: .venv/installed
 	$(BIN)/python -m pip install --quiet -e ".[models]"

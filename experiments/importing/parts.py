@@ -54,7 +54,7 @@ def taker(file: Path, arrays: dict[str, np.ndarray], told_by: str) -> Callable[.
                         f"be {list(shape)}"
                     )
                 return arrays[name]
-        raise DataError(f"{file} lacks {candidates[0]}, which {told_by} calls for")
+        raise DataError(f"{file} lacks {candidates[0]}, which by {told_by} it would have")
 
     return take
 

@@ -66,7 +66,7 @@ SETTINGS = {
         'transformer-postprocess-emb="n" is not supported, only "d" or ""',
     ),
     "sizes": ({"transformer-dim-ffn": 32}, r"encoder_l1_ffn_W1 is \[16, 24\], but by its settings"),
-    "layers": ({"dec-depth": 3}, "lacks decoder_l3_rnn_W, which its settings call for"),
+    "layers": ({"dec-depth": 3}, "lacks decoder_l3_rnn_W, which by its settings it would have"),
     "heads": ({"transformer-heads": 5}, "d_model=16 is not a multiple of model.num_heads=5"),
     "backwards": ({"right-left": True}, "right-left=true is not supported, only false"),
     "one size": ({"dim-vocabs": 120}, "dim-vocabs=120 must be a list of two sizes"),

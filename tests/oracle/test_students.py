@@ -34,9 +34,9 @@ def test_strings_are_those_of_the_engine(language):
 
 
 def test_two_commands_translate(tmp_path):
-    """As README has it, from the installed package to a real translation."""
+    """As README has it, from the installed package to what the engine says."""
     workdir = tmp_path / "enpt"
     code, _, err = heed("import_model", f"--from={MODELS}{STUDENTS['en']}", f"--workdir={workdir}")
     assert code == 0, err
     code, out, err = heed("translate", f"--workdir={workdir}", stdin="Where is the bus stop?\n")
-    assert (code, out) == (0, "Onde fica o ponto de ônibus?\n"), err
+    assert (code, out) == (0, "Onde está a paragem de autocarro?\n"), err
