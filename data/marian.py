@@ -60,7 +60,7 @@ class MarianTokenizer(Tokenizer):
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DataError("not a vocabulary") from None
         self.models = cuts, joins or cuts
-        self._cuts, self._joins = map(_processor, self.models)
+        self._cuts, self._joins = map(processor, self.models)
         self._ids = self.table.ids()
         special = {self.table.end, self.table.unknown, self.table.padding, *self.table.special}
         # The longest first: where one begins another, the longer is meant.
@@ -132,13 +132,14 @@ class MarianTokenizer(Tokenizer):
         return [self._names[i] for i in ids]
 
 
-def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
-    processor = sentencepiece.SentencePieceProcessor()
+def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    """A serialized SentencePiece model, ready to cut and join; raises DataError."""
+    found = sentencepiece.SentencePieceProcessor()
     try:
-        processor.LoadFromSerializedProto(model)
+        found.LoadFromSerializedProto(model)
     except RuntimeError:
         raise DataError("not a SentencePiece model") from None
-    return processor
+    return found
 
 
 def _language_code(text: str) -> tuple[list[str], str]:

@@ -54,33 +54,34 @@ def ranked(
             "leaves none (--ban, --no_repeat_ngrams, --min_length), or the model's weights are "
             "not sound"
         )
-    ranks, mbr = scores[there], options.method == "mbr"
-    texts = {}
-    if mbr:
-        texts = dict(enumerate(spell([tokens[w, : lengths[w]].tolist() for w in there])))
-        ranks = expected_utilities([*texts.values()], options.utility, language)
-    order = np.argsort(-ranks, kind="stable").tolist()
-    if options.method == "sample":  # samples are worth the same: as they were drawn
-        order = [*range(len(there))]
-    if mbr:  # each text once
-        first: dict[str, int] = {}
-        for i in order:
-            first.setdefault(texts[i], i)
-        order = [*first.values()]
-    order = order[:count]
-    if not mbr:  # only what is asked for is spelled: that takes longer than to rank it
-        spelled = spell([tokens[there[i], : lengths[there[i]]].tolist() for i in order])
-        texts = dict(zip(order, spelled, strict=True))
+
+    def spelled(chosen: list[int]) -> dict[int, str]:
+        texts = spell([tokens[w, : lengths[w]].tolist() for w in chosen])
+        return dict(zip(chosen, texts, strict=True))
+
+    utilities: dict[int, float] = {}
+    if options.method == "mbr":
+        texts = spelled(there)
+        worth = expected_utilities([*texts.values()], options.utility, language)
+        utilities = dict(zip(there, worth.tolist(), strict=True))
+        first: dict[str, int] = {}  # each text once
+        for w in sorted(there, key=utilities.__getitem__, reverse=True):
+            first.setdefault(texts[w], w)
+        chosen = [*first.values()][:count]
+    else:
+        if options.method != "sample":  # samples are worth the same: as they were drawn
+            there.sort(key=lambda w: scores[w], reverse=True)
+        chosen = there[:count]
+        texts = spelled(chosen)  # not of all: that takes longer than to rank them
     return [
         Hypothesis(
-            texts[i],
+            texts[w],
             float(scores[w]),
             tuple(token_scores[w, : lengths[w]].tolist()),
             (((*piece.ids, EOS), tuple(tokens[w, : lengths[w]].tolist())),),
-            float(ranks[i]) if mbr else None,
+            utilities.get(w),
         )
-        for i in order
-        for w in [there[i]]
+        for w in chosen
     ]
 
 

@@ -68,8 +68,15 @@ def abstract_state(
 
 def abstract_params(model: nn.Module, mesh: Mesh) -> Any:
     """The parameters alone, as ShapeDtypeStructs with shardings: all that decoding needs."""
-    boxes = _param_shapes(model)
+    boxes = param_shapes(model)
     return jax.tree.map(_place, nn.unbox(boxes), param_shardings(boxes, mesh))
+
+
+# Tracing a deep model's init takes a second, and a start asks for its shapes many times.
+@lru_cache(maxsize=4)
+def param_shapes(model: nn.Module) -> Any:
+    """The parameters as ShapeDtypeStructs, in boxes of their logical names."""
+    return jax.eval_shape(partial(_params, model), jax.random.key(0))
 
 
 def _initialiser(model, tx, ema: bool) -> Callable[[Array], TrainState]:
@@ -94,16 +101,10 @@ def _beginning(model, tx, ema: bool, params, rng: Array) -> TrainState:
     return TrainState(jnp.int32(0), params, opt_state, rng, params if ema else None, scale)
 
 
-# Tracing a deep model's init takes a second, and a start asks for its shapes many times.
-@lru_cache(maxsize=4)
-def _param_shapes(model) -> Any:
-    return jax.eval_shape(partial(_params, model), jax.random.key(0))
-
-
 @lru_cache(maxsize=4)
 def _shapes(model, tx, ema: bool) -> TrainState:
     return jax.eval_shape(
-        partial(_beginning, model, tx, ema), _param_shapes(model), jax.random.key(0)
+        partial(_beginning, model, tx, ema), param_shapes(model), jax.random.key(0)
     )
 
 

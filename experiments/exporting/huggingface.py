@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
@@ -24,6 +23,7 @@ from experiments.importing.names import names
 from experiments.workdir import Trained
 from model import ConfigError, Transformer, TransformerConfig
 from model.transformer import unroll_layers
+from train.state import param_shapes
 
 _ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "swish"}
 _EPSILON = 1e-5  # theirs has no other
@@ -97,8 +97,7 @@ def tensors(
     c: TransformerConfig, params, source_order: list[int], target_order: list[int]
 ) -> dict[str, np.ndarray]:
     """Their tensors by name; rows of embeddings are those of our ids in these orders."""
-    ids = jnp.zeros((1, 1), jnp.int32)
-    boxes = jax.eval_shape(Transformer(c).init, jax.random.key(0), ids, ids)["params"]
+    boxes = param_shapes(Transformer(c))
     width = np.arange(c.d_model)
     if c.positions == "sinusoidal":  # the sines first, then the cosines
         width = np.concatenate([width[::2], width[1::2]])

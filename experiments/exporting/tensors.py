@@ -5,13 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
 from data.files import replace_file
 from experiments.workdir import Trained
-from model import Transformer
+from train.state import param_shapes
 
 
 def write_tensors(trained: Trained, folder: Path) -> None:
@@ -19,9 +18,7 @@ def write_tensors(trained: Trained, folder: Path) -> None:
 
     names.json has of every tensor its shape and what its axes are (model/sharding.py).
     """
-    ids = jnp.zeros((1, 1), jnp.int32)
-    init = Transformer(trained.model.config).init
-    boxes = jax.eval_shape(init, jax.random.key(0), ids, ids)["params"]
+    boxes = param_shapes(trained.model)
     found, table = {}, {}
     for path, leaf in jax.tree.leaves_with_path(jax.device_get(trained.params)):
         name, box = ".".join(key.key for key in path), boxes

@@ -208,29 +208,21 @@ def _params(
 ) -> dict[str, Any]:
     """The parameters of `model`; raises DataError where a tensor is missing or of another size."""
     file, tensors = read_tensors(folder)
-    boxes = parts.shapes(model)
-
-    take = parts.taker(file, tensors, "config.json")
-    params: dict[str, Any] = {}
-    for named in names(model):
-        shape = parts.shape_of(boxes, named.ours)
-        theirs = take(named.size(shape), named.theirs)
-        parts.put(params, named.ours, named.here(theirs, shape))
-    sizes = [(len(order) - 1, model.d_model) for order in orders]
-    embeddings = [f"model.{side}.embed_tokens.weight" for side in ("encoder", "decoder")]
+    arrays = parts.Arrays(file, tensors, "config.json")
+    encoder, decoder = (f"model.{side}.embed_tokens.weight" for side in ("encoder", "decoder"))
     shared = "model.shared.weight"
-    if model.tying == "all":
-        params["embedding"] = {"table": parts.rows(take(sizes[1], shared, *embeddings), orders[1])}
-    else:
-        for name, size, order, theirs in zip(
-            ("source", "target"), sizes, orders, embeddings, strict=True
-        ):
-            params[f"{name}_embedding"] = {"table": parts.rows(take(size, theirs, shared), order)}
-    if model.tying == "none":
-        output = take(sizes[1], "lm_head.weight", embeddings[1], shared)
-        params["output"] = np.ascontiguousarray(parts.rows(output, orders[1]).T)
-    bias = np.zeros((1, sizes[1][0]), np.float32)
+    tables = {
+        "all": (shared, encoder, decoder),
+        "source": (encoder, shared),
+        "target": (decoder, shared),
+        "output": ("lm_head.weight", decoder, shared),
+    }
+    bias = np.zeros((1, len(orders[1]) - 1), np.float32)
     if "final_logits_bias" in tensors:
-        bias = take(bias.shape, "final_logits_bias")
-    params["output_bias"] = parts.rows(bias[0], orders[1], fill=parts.UNSAID)
-    return params
+        bias = arrays.take(bias.shape, "final_logits_bias")
+
+    def table(which: str, shape: tuple[int, int]) -> np.ndarray:
+        return arrays.take(shape, *tables[which])
+
+    layers = parts.layers(model, names(model), arrays)
+    return layers | parts.words(model, orders, 1, table, bias[0])

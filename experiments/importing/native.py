@@ -43,13 +43,8 @@ _NEUTRAL: dict[str, tuple] = {  # their name, and the values that mean what is h
         (
             *("transformer-no-projection", "transformer-train-position-embeddings"),
             *("transformer-train-positions", "transformer-pool", "transformer-rnn-projection"),
-            *(
-                "right-left",
-                "transformer-no-bias",
-                "transformer-no-affine",
-                "layer-normalization",
-                "ulr",
-            ),
+            *("transformer-no-bias", "transformer-no-affine", "layer-normalization"),
+            *("right-left", "ulr"),
         ),
         (False,),
     ),
@@ -147,37 +142,24 @@ def _params(
     biased: bool,
 ) -> dict[str, Any]:
     """The parameters of `model`; raises DataError where an array is missing or of another size."""
-    left = dict(items)
-    found = parts.taker(file, items, "its settings")
+    arrays = parts.Arrays(file, items, "its settings")
+    tables = {
+        "all": ("Wemb",),
+        "source": ("encoder_Wemb", "Wemb"),
+        "target": ("decoder_Wemb", "Wemb"),
+    }
 
-    def take(shape: tuple[int, ...], *candidates: str) -> np.ndarray:
-        for name in candidates:
-            left.pop(name, None)
-        return found(shape, *candidates)
+    def table(which: str, shape: tuple[int, int]) -> np.ndarray:
+        if which == "output":
+            return arrays.take(shape[::-1], f"{_LOGITS}_W").T
+        return arrays.take(shape, *tables[which])
 
-    own = _OWN
-    boxes = parts.shapes(model)
-    params: dict[str, Any] = {}
-    for named in names(model):
-        shape = parts.shape_of(boxes, named.ours)
-        parts.put(params, named.ours, take(named.size(shape), named.theirs).reshape(shape))
-    sizes = [(len(order) - own, model.d_model) for order in orders]
-    if model.tying == "all":
-        params["embedding"] = {"table": parts.rows(take(sizes[1], "Wemb"), orders[1], own)}
-    else:
-        for name, side, size, order in zip(
-            ("source", "target"), ("encoder", "decoder"), sizes, orders, strict=True
-        ):
-            table = parts.rows(take(size, f"{side}_Wemb", "Wemb"), order, own)
-            params[f"{name}_embedding"] = {"table": table}
-    if model.tying == "none":
-        output = take(sizes[1][::-1], f"{_LOGITS}_W").T
-        params["output"] = np.ascontiguousarray(parts.rows(output, orders[1], own).T)
-    bias = np.zeros((1, sizes[1][0]), np.float32)
+    bias = np.zeros((1, len(orders[1]) - _OWN), np.float32)
     if biased:
-        bias = take(bias.shape, f"{_LOGITS}_b")
-    for name in left:
+        bias = arrays.take(bias.shape, f"{_LOGITS}_b")
+    layers = parts.layers(model, names(model), arrays)
+    params = layers | parts.words(model, orders, _OWN, table, bias[0])
+    for name in sorted(items.keys() - arrays.asked):
         if name.startswith(("encoder", "decoder", "W")) and not name.endswith("_QuantMultA"):
             raise DataError(f"{file}: its settings do not say what {name} is for")
-    params["output_bias"] = parts.rows(bias[0], orders[1], own, parts.UNSAID)
     return params

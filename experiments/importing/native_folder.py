@@ -47,17 +47,27 @@ def find(folder: Path) -> Folder:
     if len(configs) > 1:
         raise DataError(f"{folder}: several files name models, leave one: {_listed(configs)}")
     for file, decoder in configs.items():
-        models, vocabularies = (_names(file, decoder, key) for key in ("models", "vocabs"))
-        if len(models) != 1:
-            raise DataError(f"{file}: models names {len(models)}, an ensemble: leave one")
-        if len(vocabularies) != 2:
-            raise DataError(f"{file}: vocabs names {len(vocabularies)}, not the two sides'")
-        # What paths are relative to is one more setting there: here all lie beside each other.
-        model, source, target = (folder / Path(name).name for name in (*models, *vocabularies))
-        return Folder(model, (source, target), file, decoder, _shortlist(folder, file, decoder))
-    models = _models(folder)
+        return _told(folder, file, decoder)
+    return _meant(folder)
+
+
+def _told(folder: Path, file: Path, decoder: dict[str, Any]) -> Folder:
+    models, vocabularies = (_names(file, decoder, key) for key in ("models", "vocabs"))
     if len(models) != 1:
-        raise DataError(f"{folder}: no YAML file says which of these is meant: {_listed(models)}")
+        raise DataError(f"{file}: models names {len(models)}, an ensemble: leave one")
+    if len(vocabularies) != 2:
+        raise DataError(f"{file}: vocabs names {len(vocabularies)}, not the two sides'")
+    # What paths are relative to is one more setting there: here all lie beside each other.
+    model, source, target = (folder / Path(name).name for name in (*models, *vocabularies))
+    return Folder(model, (source, target), file, decoder, _shortlist(folder, file, decoder))
+
+
+def _meant(folder: Path) -> Folder:
+    models, words = _models(folder), sorted(folder.glob("lex*.bin"))
+    for files, least in (models, 1), (words, 0):
+        if not least <= len(files) <= 1:
+            listed = _listed(files)
+            raise DataError(f"{folder}: no YAML file says which of these is meant: {listed}")
     pieces = sorted(folder.glob("*.spm"))
     sides = [
         [file for file in pieces if file.name.startswith(begin)]
@@ -70,10 +80,8 @@ def find(folder: Path) -> Folder:
             f"{folder}: no YAML file says which .spm is the source's and which the target's; named "
             f"src.. and trg.. they need none: {_listed(pieces) or 'there is none'}"
         )
-    words = sorted(folder.glob("lex*.bin"))
-    if len(words) > 1:
-        raise DataError(f"{folder}: no YAML file says which of these is meant: {_listed(words)}")
-    return Folder(models[0], (sides[0][0], sides[1][0]), models[0], {}, next(iter(words), None))
+    ((source,), (target,)) = sides
+    return Folder(models[0], (source, target), models[0], {}, next(iter(words), None))
 
 
 def search_settings(found: Folder) -> SearchConfig:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
+
 from model import TransformerConfig
 
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "out"}
@@ -22,6 +24,10 @@ class Named(NamedTuple):
     def size(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """The shape of their array, where our parameter has this one."""
         return prod(shape[: self.inputs]), prod(shape[self.inputs :])
+
+    def here(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Their array as our parameter of this shape."""
+        return x.reshape(shape)
 
 
 def names(c: TransformerConfig) -> Iterator[Named]:

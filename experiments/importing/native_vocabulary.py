@@ -8,10 +8,9 @@ and its unknown word, then all others in their order.
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 
 from data.corpus import DataError
-from data.marian import MarianTokenizer, Words
+from data.marian import MarianTokenizer, Words, processor
 from data.tokenizer import Vocabulary
 from experiments.importing.fields import read_bytes
 from experiments.importing.items import read_ids
@@ -48,13 +47,12 @@ def read_vocabulary(source: Path, target: Path) -> tuple[Vocabulary, list[np.nda
 
 
 def _pieces(file: Path, model: bytes) -> list[str]:
-    processor = sentencepiece.SentencePieceProcessor()
     try:
-        processor.LoadFromSerializedProto(model)
-    except RuntimeError:
-        raise DataError(f"{file} is not a SentencePiece model") from None
-    words = [processor.id_to_piece(id) for id in range(processor.get_piece_size())]
-    for id, mark in (processor.eos_id(), _END), (processor.unk_id(), _UNKNOWN):
+        cuts = processor(model)
+    except DataError as error:
+        raise DataError(f"{file} is {error}") from None
+    words = [cuts.id_to_piece(id) for id in range(cuts.get_piece_size())]
+    for id, mark in (cuts.eos_id(), _END), (cuts.unk_id(), _UNKNOWN):
         if id >= 0:
             words[id] = mark  # whatever it is called
     return words

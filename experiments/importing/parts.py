@@ -1,11 +1,9 @@
 """What the importers share: what a run begins with, and tables in the order of our ids."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from data.corpus import DataError
@@ -13,6 +11,7 @@ from data.tokenizer import Vocabulary
 from decode.shortlist import Shortlist
 from experiments.config import Experiment
 from model import Transformer, TransformerConfig
+from train.state import param_shapes
 
 UNSAID = -100.0  # the logit of an id that is never said: exp(-100) is nothing beside the others'
 
@@ -26,48 +25,87 @@ class Imported(NamedTuple):
     shortlist: Shortlist | None = None  # of words that its outputs may have
 
 
-def shapes(model: TransformerConfig) -> Any:
-    """The model's parameters as shapes in boxes of logical names."""
-    ids = jnp.zeros((1, 1), jnp.int32)
-    return jax.eval_shape(Transformer(model).init, jax.random.key(0), ids, ids)["params"]
+class Named(Protocol):
+    """A parameter of a layer: its name there, its path here, and how the one becomes the other."""
+
+    theirs: str
+    ours: tuple[str, ...]
+
+    def size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of their array, where our parameter has this one."""
+
+    def here(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Their array as our parameter of this shape."""
 
 
-def shape_of(boxes: Any, path: tuple[str, ...]) -> tuple[int, ...]:
-    """The shape of the parameter at `path`."""
-    for key in path:
-        boxes = boxes[key]
-    return boxes.value.shape
+class Arrays:
+    """What a file holds, taken by name; `asked` are the names that were asked for."""
+
+    def __init__(self, file: Path, arrays: dict[str, np.ndarray], told_by: str):
+        self._file, self._arrays, self._told_by = file, arrays, told_by
+        self.asked: set[str] = set()
+
+    def take(self, shape: tuple[int, ...], *names: str) -> np.ndarray:
+        """The first of these arrays that there is.
+
+        Raises DataError where there is none, or one of another shape than the model's settings,
+        which are in `told_by`, would have it.
+        """
+        self.asked.update(names)
+        for name in names:
+            if name in self._arrays:
+                if self._arrays[name].shape != shape:
+                    raise DataError(
+                        f"{self._file}: {name} is {list(self._arrays[name].shape)}, but by "
+                        f"{self._told_by} it would be {list(shape)}"
+                    )
+                return self._arrays[name]
+        raise DataError(f"{self._file} lacks {names[0]}, which by {self._told_by} it would have")
 
 
-def taker(file: Path, arrays: dict[str, np.ndarray], told_by: str) -> Callable[..., np.ndarray]:
-    """A function (shape, name, other names ..) -> the first of these arrays that there is.
+def layers(model: TransformerConfig, names: Iterable[Named], arrays: Arrays) -> dict[str, Any]:
+    """The parameters of encoder and decoder layers."""
+    boxes = param_shapes(Transformer(model))
+    params: dict[str, Any] = {}
+    for named in names:
+        box, place = boxes, params
+        for key in named.ours[:-1]:
+            box, place = box[key], place.setdefault(key, {})
+        shape = box[named.ours[-1]].value.shape
+        theirs = arrays.take(named.size(shape), named.theirs)
+        place[named.ours[-1]] = named.here(theirs, shape)
+    return params
 
-    It raises DataError where there is none, or one of another shape than is `told_by` what.
+
+def words(
+    model: TransformerConfig,
+    orders: Sequence[np.ndarray],
+    own: int,
+    table: Callable[[str, tuple[int, int]], np.ndarray],
+    bias: np.ndarray,
+) -> dict[str, Any]:
+    """Embeddings, the output's projection and its `bias`, in the order of our ids.
+
+    `table(which, shape)` is theirs [V,D], of "all", "source", "target" or "output"; the first `own`
+    ids are ours alone.
     """
 
-    def take(shape: tuple[int, ...], *candidates: str) -> np.ndarray:
-        for name in candidates:
-            if name in arrays:
-                if arrays[name].shape != shape:
-                    raise DataError(
-                        f"{file}: {name} is {list(arrays[name].shape)}, but by {told_by} it would "
-                        f"be {list(shape)}"
-                    )
-                return arrays[name]
-        raise DataError(f"{file} lacks {candidates[0]}, which by {told_by} it would have")
+    def ours(which: str, order: np.ndarray) -> np.ndarray:
+        return rows(table(which, (len(order) - own, model.d_model)), order, own)
 
-    return take
+    found: dict[str, Any] = {"output_bias": rows(bias, orders[1], own, UNSAID)}
+    if model.tying == "all":
+        found["embedding"] = {"table": ours("all", orders[1])}
+    else:
+        for which, order in zip(("source", "target"), orders, strict=True):
+            found[f"{which}_embedding"] = {"table": ours(which, order)}
+    if model.tying == "none":
+        found["output"] = np.ascontiguousarray(ours("output", orders[1]).T)
+    return found
 
 
-def rows(theirs: np.ndarray, order: np.ndarray, own: int = 1, fill: float = 0.0) -> np.ndarray:
+def rows(theirs: np.ndarray, order: np.ndarray, own: int, fill: float = 0.0) -> np.ndarray:
     """A table or a bias in the order of our ids, the first `own` of which are ours alone."""
     ours = theirs[order]
     ours[:own] = fill
     return ours
-
-
-def put(tree: dict[str, Any], path: tuple[str, ...], leaf: np.ndarray) -> None:
-    """Puts a leaf into a tree of dicts, which grows where it must."""
-    for key in path[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[path[-1]] = leaf

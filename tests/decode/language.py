@@ -9,7 +9,7 @@ import numpy as np
 from decode.beam import beam_search
 from decode.loop import Next
 from decode.sample import likeliest, sample
-from decode.scoring import gnmt
+from decode.scoring import average, gnmt
 from decode.stopping import first
 
 EOS = 0
@@ -59,6 +59,16 @@ def wu(alpha):
 
 def mean(alpha):
     return lambda total, n: total / n**alpha
+
+
+# What a search is given, and the same for a plain one.
+PENALTIES = {
+    "none": (gnmt(0.0), wu(0.0)),
+    "gnmt": (gnmt(0.6), wu(0.6)),
+    "long": (gnmt(1.5), wu(1.5)),
+    "average": (average(), mean(1.0)),
+    "root": (average(0.5), mean(0.5)),
+}
 
 
 def every_choice(log_prob, live, end=False):

@@ -9,28 +9,21 @@ import pytest
 
 from decode.beam import beam_search, best_continuations
 from decode.sample import sample
-from decode.scoring import average, gnmt, length_penalty
+from decode.scoring import length_penalty
 from decode.stopping import bounded, first, never
 from tests.decode.language import (
     EOS,
+    PENALTIES,
     enough,
     every_choice,
     every_output,
     language,
-    mean,
     no_shorter,
     plain_beam,
     run,
     wu,
 )
 
-PENALTIES = {
-    "none": (gnmt(0.0), wu(0.0)),
-    "gnmt": (gnmt(0.6), wu(0.6)),
-    "long": (gnmt(1.5), wu(1.5)),
-    "average": (average(), mean(1.0)),
-    "root": (average(0.5), mean(0.5)),
-}
 # And how many must have ended, of W = 2 and 3; None: it goes on to the limit.
 RULES = {
     "first": (first(), (2, 3)),

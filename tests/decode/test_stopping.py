@@ -15,18 +15,13 @@ from decode.scoring import average, gnmt
 from decode.stopping import bounded, first, never, now
 from tests.decode.language import (
     EOS,
+    PENALTIES,
     every_choice,
     language,
-    mean,
     plain_beam,
     run,
     wu,
 )
-
-PENALTIES = {
-    "none": (gnmt(0.0), wu(0.0)),
-    "average": (average(), mean(1.0)),
-}
 
 
 # Where length costs (alpha below 0) a live one is best ended at once, else at its limit.

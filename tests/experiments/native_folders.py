@@ -3,14 +3,14 @@
 import struct
 
 import numpy as np
-import sentencepiece
 import yaml
 
 from experiments.importing.items import SETTINGS
 from experiments.importing.native import model_config
 from experiments.importing.native_names import names
-from experiments.importing.parts import shape_of, shapes
+from model import Transformer
 from tests.experiments.marian_folders import learn, lines
+from train.state import param_shapes
 
 SIZE = 120  # words of a vocabulary
 PLAIN = {
@@ -44,10 +44,13 @@ def random_items(settings, seed=0, bias=True):
     """Every array that a model of these settings has, large enough that outputs differ."""
     rng = np.random.default_rng(seed)
     c = model_config("model", settings, [SIZE + 2] * 2)
-    boxes = shapes(c)
+    boxes = param_shapes(Transformer(c))
     items = {}
     for named in names(c):
-        size = named.size(shape_of(boxes, named.ours))
+        box = boxes
+        for key in named.ours:
+            box = box[key]
+        size = named.size(box.value.shape)
         # Heads that look at few words, and small biases, or all outputs are the same.
         gain = 5.0 if named.theirs.endswith(("_Wq", "_Wk")) else 1.5
         spread = gain * (2 / sum(size)) ** 0.5 if named.inputs else 0.05
@@ -205,9 +208,3 @@ class Plain:
         x = x - x.mean(1, keepdims=True)
         x = x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-6)
         return x * self.w[f"{name}_ln_scale"] + self.w[f"{name}_ln_bias"]
-
-
-def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
-    found = sentencepiece.SentencePieceProcessor()
-    found.LoadFromSerializedProto(model)
-    return found

@@ -15,6 +15,7 @@ from experiments.importing.tensors import read_tensors
 from experiments.importing.writing import check_free, write_run
 from model import ConfigError
 from tests.experiments.commands import refused
+from tests.experiments.pickles import Program
 
 
 @pytest.fixture
@@ -119,16 +120,6 @@ def test_what_no_search_has_is_refused_before_anything_is_written(folder, tmp_pa
 def test_a_folder_that_holds_a_run_is_left_as_it_is(run, folder):
     with pytest.raises(ConfigError, match="holds a run already: choose another folder"):
         check_free(run[0])
-
-
-class Program:
-    """What a pickle can be."""
-
-    def __init__(self, witness):
-        self.witness = witness
-
-    def __reduce__(self):
-        return open, (self.witness, "w")
 
 
 def archive(file, content):

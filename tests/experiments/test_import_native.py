@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from data.batch import BOS, EOS, shift_right
+from data.marian import processor
 from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments.importing.items import read_items
@@ -22,7 +23,6 @@ from tests.experiments.native_folders import (
     PLAIN,
     SIZE,
     Plain,
-    processor,
     quantised,
     random_items,
     save_bin,

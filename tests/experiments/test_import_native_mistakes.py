@@ -23,6 +23,7 @@ from tests.experiments.native_folders import (
     save_npz,
     save_shortlist,
 )
+from tests.experiments.pickles import Program
 
 MODEL = "model.ende.bin"
 
@@ -159,16 +160,6 @@ def test_a_shortlist_that_is_damaged_or_in_text_is_told(folder, capsys):
     file.write_text("der the 0.5")
     assert read_native(folder).shortlist is None
     assert "lex.bin is no binary shortlist: it is left out" in capsys.readouterr().err
-
-
-class Program:
-    """What a pickle in an archive of NumPy's can be."""
-
-    def __init__(self, witness):
-        self.witness = witness
-
-    def __reduce__(self):
-        return open, (self.witness, "w")
 
 
 def test_a_pickle_is_never_run(folder, tmp_path):
