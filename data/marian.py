@@ -67,12 +67,9 @@ class MarianTokenizer(Tokenizer):
         longest_first = sorted(map(re.escape, special - {""}), key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(longest_first)})")
         self._left_out = {self._ids[word] for word in special}
-        # Of SentencePiece's ids: what a text spells as "</s>" is not its end.
-        marks = {self._cuts.eos_id(): EOS, self._cuts.unk_id(): UNK}
+        # By SentencePiece's ids: of what it does not know it would give the text, "</s>" perhaps.
         size = self._cuts.get_piece_size() if self.table.plain else 0
-        self._own = [
-            marks.get(id, self._ids.get(self._cuts.id_to_piece(id), UNK)) for id in range(size)
-        ]
+        self._own = [self._ids.get(self._cuts.id_to_piece(id), UNK) for id in range(size)]
         self._names = ["<pad>", "<s>", self.table.end, self.table.unknown, *self.table.words]
 
     def __reduce__(self):

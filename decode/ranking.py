@@ -41,10 +41,10 @@ def ranked(
     count: int,
     language: str = "",
 ) -> list[Hypothesis]:
-    """One piece's [W,...] arrays -> its `count` best hypotheses, best first; samples as drawn.
+    """One piece's [W,...] arrays -> the first `count` hypotheses: best first, samples as drawn.
 
-    `spell` makes text of ids, `language` is that of the text. Raises NothingFoundError where no
-    score is finite.
+    All searches have them in that order; minimum Bayes risk has its own. `spell` makes text of ids,
+    `language` is that of the text. Raises NothingFoundError where no score is finite.
     """
     tokens, scores, lengths, token_scores = map(np.asarray, found)
     there = [w for w in range(len(scores)) if np.isfinite(scores[w])]
@@ -69,8 +69,6 @@ def ranked(
             first.setdefault(texts[w], w)
         chosen = [*first.values()][:count]
     else:
-        if options.method != "sample":  # samples are worth the same: as they were drawn
-            there.sort(key=lambda w: scores[w], reverse=True)
         chosen = there[:count]
         texts = spelled(chosen)  # not of all: that takes longer than to rank them
     return [

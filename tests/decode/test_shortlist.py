@@ -71,6 +71,12 @@ def test_what_is_asked_for_may_be_said(params, vocabulary, words):
     limited = Translator(Transformer(CONFIG), params, vocabulary, options=few, shortlist=words)
     ((best, *_),) = limited.hypotheses(["the book"], required=[["green monday"]])
     assert "green monday" in best.text
+    (ids,) = vocabulary.source.encode(["the book"])
+    (wanted,) = vocabulary.target.encode(["green monday"])
+    there = members(words, [*ids, EOS]) | set(wanted)  # also before it is the last moment for it
+    banned = tuple((id,) for id in range(UNK + 1, SIZE) if id not in there)
+    plain = translator(params, vocabulary, beam_size=3, banned=banned)
+    same([[best]], [plain.hypotheses(["the book"], required=[["green monday"]])[0][:1]])
     ((best, *_),) = limited.hypotheses(["the book"], prefixes=["on a monday"])
     assert best.text.startswith("on a monday")
 
