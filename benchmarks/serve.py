@@ -9,6 +9,7 @@ translates afterwards}. "lost" counts requests without an answer of status 200, 
 whose texts are not the offline ones. Exit status 1 if anything was lost, different or not alive.
 
     python -m benchmarks.serve --workdir=DIR --clients=50 --seconds=60
+    python -m benchmarks.serve --workdir=DIR --input=test.en  # of an imported run, which has no text
 """
 
 import json
@@ -29,7 +30,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.", requir
 CLIENTS = flags.DEFINE_integer("clients", 50, "That ask at the same time.", 1)
 SECONDS = flags.DEFINE_float("seconds", 60.0, "For how long they do.", 0.0)
 TEXTS = flags.DEFINE_integer("texts", 1, "Sentences of each request.", 1)
-SENTENCES = flags.DEFINE_integer("sentences", 1000, "How many of the run's test split.", 1)
+SENTENCES = flags.DEFINE_integer("sentences", 1000, "How many, the first ones.", 1)
+INPUT = flags.DEFINE_string("input", None, "A file of sentences; default: the run's test split.")
 ALIGNMENT = flags.DEFINE_bool("alignment", False, "Ask for alignments; offline makes them as well.")
 
 
@@ -98,7 +100,10 @@ def _offline(workdir: Path, count: int, alignment: bool):
     keep_compiled()
     memory.keep_freed()
     trained = load(workdir, mesh=None)
-    sentences, _ = sides(open_split(trained.experiment, "test"), count)
+    if INPUT.value:
+        sentences = Path(INPUT.value).read_text().splitlines()[:count]
+    else:
+        sentences, _ = sides(open_split(trained.experiment, "test"), count)
     translator: Translator = make_translator(
         trained.experiment,
         trained.model,
