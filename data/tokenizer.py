@@ -34,7 +34,10 @@ class Tokenizer:
     """A SentencePiece model whose ids begin with PAD, BOS, EOS and UNK, whatever its own are.
 
     `model_ids` [vocab_size] int32 has the model's own id for each of ours, -1 where it has none.
+    `prefix` are the ids that `encode` begins every text with, of kinds that have some.
     """
+
+    prefix: tuple[int, ...] = ()
 
     def __init__(self, model: bytes):
         """Reads a serialized model; raises DataError where it is not one."""

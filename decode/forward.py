@@ -30,6 +30,8 @@ def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> A
     places = jnp.arange(src.shape[1], dtype=jnp.int32)
     table = weights.target_table if weights.source_table is None else weights.source_table
     x = _placed(c, look_up(table, src), weights.source_positions, places)
+    norm, x = whole(weights.source_embedding_norm, x)
+    x = x if norm is None else _normed(c, x, norm)
     for layer in weights.encoder:
         layer, x = whole(layer, x)
 
@@ -73,6 +75,8 @@ def step(
     """
     place = jnp.reshape(index, (1,))
     y = _placed(c, look_up(weights.target_table, tokens), weights.target_positions, place)
+    norm, y = whole(weights.target_embedding_norm, y)
+    y = y if norm is None else _normed(c, y, norm)
     past, masks, at = pool.arrive(past, index)
     rows = past.ancestry.shape[:2]
     product = _few_queries(weights, c.num_heads // c.kv_heads * tokens.shape[1])

@@ -19,6 +19,7 @@ _COUNT = 1 << 20  # more tokens or outputs than any search has
 _RANGES = {  # within which float32 scores stay finite, and their order with them
     **dict.fromkeys(("beam_size", "groups", "samples", "n_best", "min_length"), (1, _COUNT)),
     **dict.fromkeys(("max_length", "extra_length", "no_repeat_ngrams", "top_k"), (0, _COUNT)),
+    "first": (0, _COUNT),
     "seed": (0, 2**32 - 1),
     "alpha": (-10, 10),
     "coverage": (0, 1000),
@@ -76,6 +77,7 @@ class SearchOptions:
     banned: tuple[tuple[int, ...], ...] = ()  # sequences of ids
     allow_unknown: bool = False  # whether UNK may be chosen
     renormalize: bool = False  # log-probabilities are among EOS and what stands for text
+    first: int = 0  # the id that every output begins with, at no cost; 0: any
 
     def __post_init__(self):
         for name, known in {
@@ -152,6 +154,10 @@ class SearchOptions:
                     f"--{name}={getattr(self, name)} must be from {least} to the vocabulary's "
                     f"size, {size}"
                 )
+        if self.first >= size:
+            raise InputError(
+                f"search.first={self.first} must be below the vocabulary's size, {size}"
+            )
         for ids in self.banned:
             if not all(0 <= token < size for token in ids):
                 raise InputError(f"--ban: ids {list(ids)} must be from 0 to {size - 1}")

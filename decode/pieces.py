@@ -192,7 +192,9 @@ def _phrases(
 def _prefix(line: int, text: str, tokenizer: Tokenizer, options: SearchOptions) -> list[int]:
     # A space belongs to the word after it: alone at the end, no word could follow it.
     text = text.strip()
-    ids = spelled(f"line {line}: the prefix", text, tokenizer) if text else []
+    ids = []
+    if text:
+        ids = [*tokenizer.prefix, *spelled(f"line {line}: the prefix", text, tokenizer)]
     _allow(f"line {line}: {text!r} is the prefix", ids, tokenizer, options)
     return ids
 
@@ -221,7 +223,7 @@ def spelled(what: str, text: str, tokenizer: Tokenizer) -> list[int]:
 
     Raises InputError, naming it, if none do.
     """
-    ids = _encode(text.strip(), tokenizer) if text.strip() else []
+    ids = _encode(text.strip(), tokenizer)[len(tokenizer.prefix) :] if text.strip() else []
     if UNK in ids or not ids:
         raise InputError(
             f"{what} {text!r} cannot be spelled by the vocabulary: leave it out, or write it in "

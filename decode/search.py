@@ -34,11 +34,12 @@ class Rules(NamedTuple):
     min_length: int = 1  # EOS may not end an output before
     allow_unknown: bool = False  # UNK may be chosen
     renormalize: bool = False  # what may not be chosen does not count in their sum
+    first: int = 0  # the id that every output begins with, at no cost; 0: any
 
     @classmethod
     def of(cls, options: SearchOptions) -> "Rules":
         """Those of a search."""
-        return cls(options.min_length, options.allow_unknown, options.renormalize)
+        return cls(options.min_length, options.allow_unknown, options.renormalize, options.first)
 
 
 RULES = Rules()
@@ -240,6 +241,11 @@ def _following(logits: Array, first: Array, vocab: int, index: Array, rules: Rul
     highest = jnp.maximum(choose.highest(text), first.max(-1))[..., None]
     hidden = jnp.where(chosen | rules.renormalize, 0.0, jnp.exp(first - highest)).sum(-1)
     total = jnp.log(jnp.exp(text - highest).sum(-1) + hidden) + highest[..., 0]
+    if rules.first:
+        begun = index > 0
+        only = jnp.arange(text.shape[-1], dtype=jnp.int32)[None, None] == rules.first
+        text = jnp.where(begun, text, jnp.where(only, 0.0, -jnp.inf))
+        total = jnp.where(begun, total, 0.0)
     return Next(text, total, first[..., EOS])
 
 

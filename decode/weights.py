@@ -86,6 +86,8 @@ class Weights(NamedTuple):
     target_table: Array
     source_positions: Array | None  # the learned ones
     target_positions: Array | None
+    source_embedding_norm: Norm | None
+    target_embedding_norm: Norm | None
     encoder: tuple[Layer, ...]
     decoder: tuple[Layer, ...]
     encoder_norm: Norm | None
@@ -113,6 +115,7 @@ def pack(config: TransformerConfig, params, precision: str = "float32") -> Weigh
         None if tied == "all" else params["source_embedding"]["table"] * config.embedding_scale,
         target * config.embedding_scale,
         *places,
+        *(_norm(params.get(f"{side}_embedding_norm")) for side in ("source", "target")),
         tuple(
             _layer(params[f"encoder_{i}"], _large(precision)) for i in range(config.encoder_layers)
         ),

@@ -128,6 +128,7 @@ class SearchConfig:
     no_repeat_ngrams: int = 0  # no so many tokens in a row occur twice; 0: they may
     allow_unknown: bool = False  # outputs may have unknown words, which are left out of the text
     renormalize: bool = False  # log-probabilities are among EOS and what stands for text
+    first: int = 0  # the id that outputs begin with, a language's code say; 0: any
 
     def __post_init__(self):
         _at_least(self, "search", beam_size=1, extra_length=0)

@@ -31,6 +31,7 @@ class TransformerConfig:
     norm: Literal["post", "pre"] = "post"  # LayerNorm(x + f(x)), or x + f(LayerNorm(x))
     norm_kind: Literal["layer", "rms"] = "layer"
     norm_epsilon: float = 1e-6
+    embedding_norm: bool = False  # a norm of embedding plus position, before dropout, as in BART
     positions: Literal[
         "sinusoidal", "sinusoidal_halves", "sinusoidal_tensor2tensor", "learned", "rotary"
     ] = "sinusoidal"

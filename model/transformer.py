@@ -52,6 +52,8 @@ class Transformer(nn.Module):
         self.decoder = _stack(
             DecoderLayer, c, c.decoder_layers, inputs=(0, 0, *(nn.broadcast,) * 4)
         )
+        if c.embedding_norm:
+            self.source_embedding_norm, self.target_embedding_norm = Norm(c), Norm(c)
         if c.norm == "pre":  # without it a pre-norm stack would end in bare residuals
             self.encoder_norm, self.decoder_norm = Norm(c), Norm(c)
         self.drop = Dropout(c.dropout, c.dropout_bits)
@@ -89,7 +91,8 @@ class Transformer(nn.Module):
             mask = padding_mask(src != PAD)
         else:
             positions, mask = within_segments(segments), segment_mask(segments, segments)
-        x = self._embed(src, embedding, self.source_positions, positions, train)
+        norm = self.source_embedding_norm if self.config.embedding_norm else None
+        x = self._embed(src, embedding, self.source_positions, norm, positions, train)
         turn = self._rotary(positions)
         if self.config.scan_layers:
             x, _ = self.encoder(x, mask, turn, train)
@@ -140,7 +143,8 @@ class Transformer(nn.Module):
             within = causal[None] & segment_mask(own, own) if attends else positions == 0
             masks = within, segment_mask(own, source)
         target = self.embedding if c.tying == "all" else self.target_embedding
-        y = self._embed(tokens, target, self.target_positions, positions, train)
+        norm = self.target_embedding_norm if c.embedding_norm else None
+        y = self._embed(tokens, target, self.target_positions, norm, positions, train)
         turn = self._rotary(positions)
         if c.scan_layers:
             past = None if cache is None else _restack(cache)
@@ -157,11 +161,12 @@ class Transformer(nn.Module):
             y = self.decoder_norm(y)
         return y, new, target
 
-    def _embed(self, tokens, embedding, table, positions, train) -> Array:
+    def _embed(self, tokens, embedding, table, norm, positions, train) -> Array:
         x = embedding(tokens)
         added = table(positions)
         if added is not None:
             x += jnp.expand_dims(added, tuple(range(x.ndim - added.ndim)))
+        x = x if norm is None else norm(x)
         return self.drop(constrain(x, "batch", "length", None), train=train)
 
     def _rotary(self, positions: Array) -> Array | None:

@@ -78,6 +78,7 @@ def check(c: TransformerConfig) -> None:
     wanted = {
         "norm": (c.norm, ("post",)),
         "norm_kind": (c.norm_kind, ("layer",)),
+        "embedding_norm": (c.embedding_norm, (False,)),
         "positions": (c.positions, ("sinusoidal", "sinusoidal_halves")),
         "activation": (c.activation, tuple(_ACTIVATIONS)),
         "decoder_mixer": (c.decoder_mixer, ("attention",)),

@@ -22,7 +22,8 @@ VARIANTS = {
     "paper": {},
     "pre": {"norm": "pre", "norm_kind": "rms", "ff_bias": False, "activation": "silu"},
     "rotary": {"positions": "rotary", "num_kv_heads": 2, "activation": "swiglu", "norm": "pre"},
-    "learned": {"positions": "learned", "max_length": 30, "attention_bias": True, "tying": "none"},
+    "learned": {"positions": "learned", "max_length": 30, "attention_bias": True, "tying": "none"}
+    | {"embedding_norm": True},
     "halves": {"positions": "sinusoidal_halves", "activation": "gelu", "tying": "decoder"},
     "widths": {"d_k": 6, "d_v": 10, "num_kv_heads": 1, "attention_bias": True},
     "uneven": {"vocab_size": 256, "target_vocab_size": 131, "tying": "none", "activation": "geglu"},
@@ -148,6 +149,14 @@ def test_what_may_be_chosen_and_of_what_log_probabilities_are():
     total = np.exp(both.astype(float)).sum(-1)
     np.testing.assert_allclose(total, 1.0, rtol=1e-5)
     assert np.isneginf(both[:2, ..., EOS]).all() and np.isfinite(both[2, ..., EOS]).all()
+
+
+def test_a_first_id_is_certain_and_nothing_after_it_changes():
+    weights, src = pack(PLAIN, made(PLAIN)), sources()
+    free, _ = walk(PLAIN, weights, src, steps=4)
+    begun, _ = walk(PLAIN, weights, src, steps=4, rules=Rules(first=9))
+    assert (begun[0, ..., 9] == 0).all() and np.isneginf(np.delete(begun[0], 9, -1)).all()
+    np.testing.assert_allclose(begun[1:], free[1:], atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

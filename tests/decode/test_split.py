@@ -12,7 +12,7 @@ from tests.decode.small import CONFIG, asked, parameters, same, sentences, trans
 from tests.train.test_meshes import collectives
 
 RECURRENT = replace(CONFIG, decoder_mixer="ssru")
-LEARNED = replace(CONFIG, positions="learned", max_length=64, tying="decoder")
+LEARNED = replace(CONFIG, positions="learned", max_length=64, tying="decoder", embedding_norm=True)
 
 
 @pytest.mark.usefixtures("optimised")

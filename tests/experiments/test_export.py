@@ -100,6 +100,7 @@ def test_a_model_of_ours_has_the_same_logits_there(name, tmp_path):
 UNLIKE = {
     "norm=pre": dict(norm="pre"),
     "norm_kind=rms": dict(norm_kind="rms"),
+    "embedding_norm=True": dict(embedding_norm=True),
     "positions=rotary": dict(positions="rotary"),
     "activation=swiglu": dict(activation="swiglu"),
     "positions=sinusoidal_tensor2tensor": dict(positions="sinusoidal_tensor2tensor"),

@@ -22,7 +22,8 @@ VARIANTS = {
     "pre": {"norm": "pre", "activation": "gelu", "attention_bias": True},
     "rms": {"norm": "pre", "norm_kind": "rms", "activation": "silu", "d_k": 6, "d_v": 3},
     "halves": {"positions": "sinusoidal_halves", "activation": "geglu", "norm_kind": "rms"},
-    "learned": {"positions": "learned", "max_length": 8, "tying": "none", "target_vocab_size": 20},
+    "learned": {"positions": "learned", "max_length": 8, "tying": "none", "target_vocab_size": 20}
+    | {"embedding_norm": True},
     "rotary": {"positions": "rotary", "activation": "reglu", "remat": "full", "ff_dropout": 0.3},
     "grouped": {"positions": "rotary", "num_kv_heads": 2, "activation": "swiglu", "ff_bias": False},
     "uneven": {"encoder_layers": 1, "decoder_layers": 3, "attention_dropout": 0.5}
