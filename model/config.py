@@ -35,6 +35,7 @@ class TransformerConfig:
     positions: Literal[
         "sinusoidal", "sinusoidal_halves", "sinusoidal_tensor2tensor", "learned", "rotary"
     ] = "sinusoidal"
+    first_position: int = 0  # the number of a sinusoidal model's first position
     max_length: int = 1024  # rows of the learned position table; the other kinds have no limit
     activation: str = "relu"  # a row of model/activations.py
     attention_bias: bool = False
@@ -63,8 +64,9 @@ class TransformerConfig:
             raise ConfigError(f"model.activation={self.activation!r} is not one of: {options}")
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type in (int, int | None) and value is not None and value < 1:
-                raise ConfigError(f"model.{field.name}={value} must be at least 1")
+            least = 0 if field.name == "first_position" else 1
+            if field.type in (int, int | None) and value is not None and value < least:
+                raise ConfigError(f"model.{field.name}={value} must be at least {least}")
             if field.name.endswith("dropout") and not 0 <= value < 1:
                 raise ConfigError(f"model.{field.name}={value} must be in [0, 1)")
         if self.norm_epsilon <= 0:
@@ -80,6 +82,11 @@ class TransformerConfig:
             )
         if self.d_model % 2 and self.positions.startswith("sinusoidal"):
             raise ConfigError(f"model.d_model={self.d_model} must be even for sinusoids")
+        if self.first_position and not self.positions.startswith("sinusoidal"):
+            raise ConfigError(
+                f"model.first_position={self.first_position} is for sinusoids: leave it out with "
+                f"model.positions={self.positions}"
+            )
         if self.key_width % 2 and self.positions == "rotary":
             raise ConfigError(f"model.d_k={self.key_width} must be even for rotary positions")
         if self.positions == "rotary" and self.decoder_mixer != "attention":

@@ -68,7 +68,9 @@ class Positions(nn.Module):
 
 
 def encodings(c: TransformerConfig, positions: Array) -> Array:
-    """The sinusoids of a model that has some: positions [...,T] -> float32 [...,T,D]."""
+    """The sinusoids of a model that has some: positions [...,T], from 0 -> float32 [...,T,D]."""
+    if c.first_position:
+        positions = positions + c.first_position
     whole = c.positions == "sinusoidal_tensor2tensor"
     return sinusoids(positions, c.d_model, c.positions != "sinusoidal", whole)
 

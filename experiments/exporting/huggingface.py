@@ -80,6 +80,7 @@ def check(c: TransformerConfig) -> None:
         "norm_kind": (c.norm_kind, ("layer",)),
         "embedding_norm": (c.embedding_norm, (False,)),
         "positions": (c.positions, ("sinusoidal", "sinusoidal_halves")),
+        "first_position": (c.first_position, (0,)),
         "activation": (c.activation, tuple(_ACTIVATIONS)),
         "decoder_mixer": (c.decoder_mixer, ("attention",)),
         "num_kv_heads": (c.kv_heads, (c.num_heads,)),

@@ -24,7 +24,8 @@ VARIANTS = {
     "rotary": {"positions": "rotary", "num_kv_heads": 2, "activation": "swiglu", "norm": "pre"},
     "learned": {"positions": "learned", "max_length": 30, "attention_bias": True, "tying": "none"}
     | {"embedding_norm": True},
-    "halves": {"positions": "sinusoidal_halves", "activation": "gelu", "tying": "decoder"},
+    "halves": {"positions": "sinusoidal_halves", "activation": "gelu", "tying": "decoder"}
+    | {"first_position": 2},
     "widths": {"d_k": 6, "d_v": 10, "num_kv_heads": 1, "attention_bias": True},
     "uneven": {"vocab_size": 256, "target_vocab_size": 131, "tying": "none", "activation": "geglu"},
     "biased": {"output_bias": True, "scale_embedding": False},

@@ -104,6 +104,7 @@ UNLIKE = {
     "positions=rotary": dict(positions="rotary"),
     "activation=swiglu": dict(activation="swiglu"),
     "positions=sinusoidal_tensor2tensor": dict(positions="sinusoidal_tensor2tensor"),
+    "first_position=2": dict(first_position=2),
     "decoder_mixer=ssru": dict(decoder_mixer="ssru"),
     "num_kv_heads=1": dict(num_kv_heads=1),
     "d_k=4": dict(d_k=4),

@@ -11,7 +11,7 @@ import pytest
 from model import TransformerConfig
 from model.attention import KV, MultiHeadAttention, attention_weights, mix_values
 from model.dropout import Dropout, keep_mask
-from model.embedding import rotate, sinusoids
+from model.embedding import Positions, rotate, sinusoids
 from model.layers import FeedForward, Norm
 from model.masks import causal_mask, padding_mask
 
@@ -66,6 +66,15 @@ def test_sinusoids_are_the_papers():
     np.testing.assert_allclose(
         whole, np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=1e-4
     )
+
+
+@pytest.mark.parametrize("places", [[0, 1, 5], [[0, 1, 2], [0, 1, 0]]])
+def test_sinusoids_may_begin_with_another_position(places):
+    kind = dict(positions="sinusoidal_tensor2tensor", first_position=2)
+    config = TransformerConfig(d_model=6, num_heads=1, **kind)
+    found = Positions(config).apply({}, jnp.asarray(places, jnp.int32))
+    from_two = jnp.asarray(np.array(places) + 2, jnp.int32)
+    np.testing.assert_array_equal(found, sinusoids(from_two, 6, halves=True, whole=True))
 
 
 def test_rotary_products_depend_on_distance_only():

@@ -70,6 +70,11 @@ def test_base_and_big():
         ({"num_kv_heads": 3}, "model.num_kv_heads=3 must divide"),
         ({"dropout": 1.0}, r"model.dropout=1.0 must be in \[0, 1\)"),
         ({"norm_epsilon": 0.0}, "model.norm_epsilon=0.0 must be above 0"),
+        ({"first_position": -1}, "model.first_position=-1 must be at least 0"),
+        (
+            {"first_position": 2, "positions": "learned"},
+            "model.first_position=2 is for sinusoids: leave it out with model.positions=learned",
+        ),
         ({"d_ff": 0}, "model.d_ff=0 must be at least 1"),
         ({"d_k": 0}, "model.d_k=0 must be at least 1"),
         ({"target_vocab_size": 5}, "set model.tying=decoder"),

@@ -19,7 +19,7 @@ SMALL = TransformerConfig(
 # Every value of every switch, several at once: what is compiled is what these tests cost.
 VARIANTS = {
     "paper": {},
-    "pre": {"norm": "pre", "activation": "gelu", "attention_bias": True},
+    "pre": {"norm": "pre", "activation": "gelu", "attention_bias": True, "first_position": 2},
     "rms": {"norm": "pre", "norm_kind": "rms", "activation": "silu", "d_k": 6, "d_v": 3},
     "halves": {"positions": "sinusoidal_halves", "activation": "geglu", "norm_kind": "rms"},
     "learned": {"positions": "learned", "max_length": 8, "tying": "none", "target_vocab_size": 20}

@@ -19,6 +19,7 @@ CONFIG = TransformerConfig(
 )
 KINDS = {
     "sinusoidal": {},
+    "from 2": dict(first_position=2, norm="pre"),
     "learned": dict(positions="learned", max_length=24, norm="pre", embedding_norm=True),
     "rotary": dict(positions="rotary", num_kv_heads=1),
     "recurrent": dict(decoder_mixer="ssru", positions="sinusoidal_tensor2tensor"),
