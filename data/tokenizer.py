@@ -109,9 +109,11 @@ class Tokenizer:
         """What `to_bytes` gave, of any kind of tokenizer; raises DataError where it is none."""
         if not model.startswith(b"{"):
             return Tokenizer(model)
-        from data.marian import MarianTokenizer  # it is one of ours
+        from data.dictionary import FORMAT, DictionaryTokenizer  # they are of this kind
+        from data.marian import MarianTokenizer
 
-        return MarianTokenizer(model)
+        listed = model.startswith(f'{{"format": "{FORMAT}"'.encode())
+        return (DictionaryTokenizer if listed else MarianTokenizer)(model)
 
     @staticmethod
     def load(path: str | os.PathLike) -> "Tokenizer":
