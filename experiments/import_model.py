@@ -6,6 +6,8 @@ DIR is a Hugging Face folder of a Marian model (OPUS-MT): config.json, generatio
 model.safetensors or pytorch_model.bin, source.spm, target.spm, vocab.json, tokenizer_config.json.
 Or it is one of Marian itself: a .npz or a .bin (float32, or 8 and 16 bits of intgemm), its
 vocabulary, an .spm or a .yml with source.spm and target.spm, and the YAML file that names these.
+Or it is one of fairseq: a .pt, or checkpoints/ with some, dict.SOURCE.txt and dict.TARGET.txt, and
+the merges of subword-nmt if there are any; a .pt may be named itself, --from=FILE.
 --from=package:NAME/PATH is a folder in an installed Python package.
 The new --workdir is as if it had been trained here: translate, evaluate, score and attention take
 it, with the model's own search settings as their defaults, and train goes on from its weights with
@@ -29,6 +31,8 @@ flags.mark_flags_as_required(["from", "workdir"])
 
 def main() -> None:
     """Import what the flags name."""
+    from experiments.importing.fairseq import read_fairseq
+    from experiments.importing.fairseq_folder import is_fairseq
     from experiments.importing.huggingface import read_marian
     from experiments.importing.native import read_native
     from experiments.importing.native_folder import is_native
@@ -38,13 +42,18 @@ def main() -> None:
     workdir = Path(WORKDIR.value)
     check_free(workdir)
     folder = folder_of(FROM.value)
-    if not (folder / "config.json").exists() and not is_native(folder):
+    if (folder / "config.json").exists():
+        read = read_marian
+    elif is_native(folder):
+        read = read_native
+    elif is_fairseq(folder):
+        read = read_fairseq
+    else:
         packed = ": unpack its .gz files first" if any(folder.glob("*.gz")) else ""
         raise DataError(
             f"--from={FROM.value}: there is neither a config.json, as Hugging Face has it, nor a "
-            f".npz or .bin of Marian's{packed}"
+            f".npz or .bin of Marian's, nor a .pt of fairseq's{packed}"
         )
-    read = read_native if is_native(folder) else read_marian
     imported = read(folder, SOURCE_LANGUAGE.value, TARGET_LANGUAGE.value)
     print_json(write_run(workdir, imported))
 

@@ -1,4 +1,4 @@
-"""Where a model to import lies: in a folder, or in an installed package."""
+"""Where a model to import lies: in a folder, or in an installed package, or in a file alone."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +9,10 @@ _PACKAGE = "package:"
 
 
 def folder_of(place: str) -> Path:
-    """The folder of a path, or of package:NAME/PATH, which imports nothing; raises DataError."""
+    """The folder of a path, or of package:NAME/PATH, which imports nothing; raises DataError.
+
+    A .pt, of which a folder may have several, may be named itself.
+    """
     if not place.startswith(_PACKAGE):
         folder = Path(place)
     else:
@@ -18,6 +21,6 @@ def folder_of(place: str) -> Path:
         if spec is None or not spec.submodule_search_locations:
             raise DataError(f"--from={place}: there is no package {name!r}: is it installed?")
         folder = Path(spec.submodule_search_locations[0]) / path
-    if not folder.is_dir():
+    if not folder.is_dir() and not (folder.suffix == ".pt" and folder.is_file()):
         raise DataError(f"--from={place}: {folder} is not a folder")
     return folder

@@ -2,7 +2,6 @@
 
 import importlib
 import pickletools
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from data.corpus import DataError
+from experiments.importing.archive import damaged, read_pickle
 
 # What a file of nothing but tensors names; anything else is not even looked at by PyTorch.
 _HARMLESS = {
@@ -80,10 +80,8 @@ def _pickled(file: Path) -> dict[str, np.ndarray]:
 
 def _named_in(file: Path) -> Iterator[str]:
     """What the pickle in PyTorch's archive would have looked up: read as text, not run."""
+    pickle = read_pickle(file)
     try:
-        with zipfile.ZipFile(file) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
-            pickle = archive.read(name)
         strings: list[str] = []
         for opcode, argument, _ in pickletools.genops(pickle):
             if opcode.name in ("GLOBAL", "INST"):
@@ -92,7 +90,5 @@ def _named_in(file: Path) -> Iterator[str]:
                 yield " ".join(strings[-2:])
             elif isinstance(argument, str):
                 strings.append(argument)
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
-        raise DataError(
-            f"{file} is damaged or older than PyTorch's archives (2020): {error}"
-        ) from None
+    except (ValueError, EOFError) as error:
+        raise damaged(file, error) from None
