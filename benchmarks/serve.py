@@ -9,7 +9,7 @@ translates afterwards}. "lost" counts requests without an answer of status 200, 
 whose texts are not the offline ones. Exit status 1 if anything was lost, different or not alive.
 
     python -m benchmarks.serve --workdir=DIR --clients=50 --seconds=60
-    python -m benchmarks.serve --workdir=DIR --input=test.en  # of an imported run, which has no text
+    python -m benchmarks.serve --workdir=DIR --input=test.en  # a run that has no text
 """
 
 import json

@@ -109,11 +109,13 @@ class Tokenizer:
         """What `to_bytes` gave, of any kind of tokenizer; raises DataError where it is none."""
         if not model.startswith(b"{"):
             return Tokenizer(model)
-        from data.dictionary import FORMAT, DictionaryTokenizer  # they are of this kind
-        from data.marian import MarianTokenizer
+        from data import dictionary, fast, marian  # they are of this kind
 
-        listed = model.startswith(f'{{"format": "{FORMAT}"'.encode())
-        return (DictionaryTokenizer if listed else MarianTokenizer)(model)
+        kinds = {dictionary.FORMAT: dictionary.DictionaryTokenizer, fast.FORMAT: fast.FastTokenizer}
+        for name, kind in kinds.items():
+            if model.startswith(f'{{"format": "{name}"'.encode()):
+                return kind(model)
+        return marian.MarianTokenizer(model)
 
     @staticmethod
     def load(path: str | os.PathLike) -> "Tokenizer":

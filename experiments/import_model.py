@@ -3,7 +3,8 @@
     python -m experiments.import_model --from=DIR --workdir=DIR
 
 DIR is a Hugging Face folder of a Marian model (OPUS-MT): config.json, generation_config.json,
-model.safetensors or pytorch_model.bin, source.spm, target.spm, vocab.json, tokenizer_config.json.
+model.safetensors or pytorch_model.bin, source.spm, target.spm, vocab.json, tokenizer_config.json;
+or of BART, mBART-50 or NLLB, with tokenizer.json in the place of the last but one.
 Or it is one of Marian itself: a .npz or a .bin (float32, or 8 and 16 bits of intgemm), its
 vocabulary, an .spm or a .yml with source.spm and target.spm, and the YAML file that names these.
 Or it is one of fairseq: a .pt, or checkpoints/ with some, dict.SOURCE.txt and dict.TARGET.txt, and
@@ -33,7 +34,7 @@ def main() -> None:
     """Import what the flags name."""
     from experiments.importing.fairseq import read_fairseq
     from experiments.importing.fairseq_folder import is_fairseq
-    from experiments.importing.huggingface import read_marian
+    from experiments.importing.families import read_folder
     from experiments.importing.native import read_native
     from experiments.importing.native_folder import is_native
     from experiments.importing.places import folder_of
@@ -43,7 +44,7 @@ def main() -> None:
     check_free(workdir)
     folder = folder_of(FROM.value)
     if (folder / "config.json").exists():
-        read = read_marian
+        read = read_folder
     elif is_native(folder):
         read = read_native
     elif is_fairseq(folder):

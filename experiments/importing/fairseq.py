@@ -6,7 +6,7 @@ probabilities are the same: only their order is Heed's. The first position is 2 
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -59,19 +59,6 @@ _NEUTRAL: dict[str, tuple] = {  # their name, and the values that mean what is h
 _SAME = ("embed_dim", "ffn_embed_dim", "attention_heads", "normalize_before", "learned_pos")
 _UNREAD = {f"{side}.{name}" for side in ("encoder", "decoder")
            for name in ("version", "embed_positions._float_tensor")}  # fmt: skip
-
-
-class _Positions(NamedTuple):
-    """A learned table, which has rows for the padding and what is before it."""
-
-    theirs: str
-    ours: tuple[str, ...]
-
-    def size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape[0] + _FIRST, shape[1]
-
-    def here(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        return x[_FIRST:]
 
 
 def read_fairseq(place: Path, source_language: str = "", target_language: str = "") -> Imported:
@@ -201,13 +188,6 @@ def _params(file: Path, items: dict[str, np.ndarray], model: TransformerConfig) 
 
 
 def _names(model: TransformerConfig):
-    """What Hugging Face calls them without its first word, and what it has not."""
-    for named in huggingface_names.names(model):
+    """What Hugging Face calls them, without its first word."""
+    for named in (*huggingface_names.names(model), *huggingface_names.around(model)):
         yield named._replace(theirs=named.theirs.removeprefix("model."))
-    for side, words in ("encoder", "source"), ("decoder", "target"):
-        if model.norm == "pre":
-            for theirs, ours in ("weight", "scale"), ("bias", "bias"):
-                path = f"{side}_norm", ours
-                yield huggingface_names.Named(f"{side}.layer_norm.{theirs}", path, 0)
-        if model.positions == "learned":
-            yield _Positions(f"{side}.embed_positions.weight", (f"{words}_positions", "table"))

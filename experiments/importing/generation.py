@@ -17,9 +17,7 @@ _NEUTRAL: dict[str, tuple] = {
     "encoder_repetition_penalty": (1.0,),
     "encoder_no_repeat_ngram_size": (0,),
     "guidance_scale": (1, 1.0),
-    **dict.fromkeys(
-        ("force_words_ids", "constraints", "forced_bos_token_id", "forced_decoder_ids"), ()
-    ),
+    **dict.fromkeys(("force_words_ids", "constraints", "forced_decoder_ids"), ()),
     **dict.fromkeys(("sequence_bias", "exponential_decay_length_penalty"), ()),
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "penalty_alpha"), ([],)),
 }
@@ -27,21 +25,31 @@ _STOPPING = {False: "now", True: "first", "never": "bounded"}  # by their early_
 
 
 def search_settings(
-    file: Path, found: Mapping[str, Any], *, pad: int, eos: int, unknown: int, positions: int
+    file: Path,
+    found: Mapping[str, Any],
+    *,
+    pad: int,
+    eos: int,
+    unknown: int,
+    positions: int,
+    start: int | None = None,
+    forces: bool = False,
 ) -> SearchConfig:
     """The settings of a generation_config.json, or of a config.json that has them too.
 
-    Ids are those of the special words there. Raises DataError, naming the field, for what this
-    search does not do.
+    Ids are those of the special words there; outputs begin with `start`, or else with the padding.
+    Where it `forces` a first word, that is the caller's to read. Raises DataError, naming the
+    field, for what this search does not do.
     """
-    refuse_others(file, found, _NEUTRAL)
+    refuse_others(file, found, _NEUTRAL | ({} if forces else {"forced_bos_token_id": ()}))
     for name, id in ("pad_token_id", pad), ("eos_token_id", eos), ("forced_eos_token_id", eos):
         if found.get(name, id) not in (id, [id], None):
             raise DataError(f"{file}: {name}={found[name]} is not supported, only {id}")
-    if found.get("decoder_start_token_id", pad) not in (pad, None):
+    start, name = (pad, "pad_token_id") if start is None else (start, "eos_token_id")
+    if found.get("decoder_start_token_id", start) not in (start, None):
         raise DataError(
             f"{file}: decoder_start_token_id={found['decoder_start_token_id']} is not supported, "
-            f"only pad_token_id={pad}, as all of Marian's models have it"
+            f"only {name}={start}, as all models of this kind have it"
         )
     early = found.get("early_stopping") or False
     if not isinstance(early, bool | str) or early not in _STOPPING:
@@ -54,14 +62,16 @@ def search_settings(
                 "and the unknown word, are supported: translate with --ban instead"
             )
     penalty = found.get("length_penalty")
+    forced = found.get("forced_eos_token_id") is not None
     limit = found.get("max_new_tokens") or (found.get("max_length") or positions) - 1
+    limit += not forced  # what is not forced to end has no end, which limits here count
     shortest = max(found.get("min_length") or 1, (found.get("min_new_tokens") or 0) + 1)
     return SearchConfig(
         beam_size=number(file, found, "num_beams", 1),
         penalty="average",
         alpha=1.0 if penalty is None else float(penalty),
         stopping=_STOPPING[early],
-        free_end=found.get("forced_eos_token_id") is not None,
+        free_end=True,
         min_length=shortest,
         max_length=limit,
         extra_length=limit,  # an output's own source sets no limit

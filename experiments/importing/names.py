@@ -1,4 +1,4 @@
-"""Hugging Face Marian's names of a Transformer's parameters; embeddings apart, whose rows move.
+"""Hugging Face's names of a Transformer's parameters; embeddings apart, whose rows move.
 
 Their matrices are [out, in]; ours are [in, out], with the heads an axis of their own.
 """
@@ -49,6 +49,35 @@ class Named(NamedTuple):
     def here(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Their tensor as our parameter of this shape."""
         return np.ascontiguousarray(x.T).reshape(shape)
+
+
+class Positions(NamedTuple):
+    """A learned table of positions, which begins with rows of no position."""
+
+    theirs: str
+    ours: tuple[str, ...]
+    unused: int = 2
+
+    def size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of their table, where ours has this one."""
+        return shape[0] + self.unused, shape[1]
+
+    def here(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Their table as ours."""
+        return x[self.unused :]
+
+
+def around(c: TransformerConfig) -> Iterator[Named | Positions]:
+    """What stands before and after the layers, as BART and its kin have it."""
+    for side, words in ("encoder", "source"), ("decoder", "target"):
+        norms = {"layer_norm": f"{side}_norm"} if c.norm == "pre" else {}
+        norms |= {"layernorm_embedding": f"{words}_embedding_norm"} if c.embedding_norm else {}
+        for theirs, ours in norms.items():
+            for theirs_too, name in ("weight", "scale"), ("bias", "bias"):
+                yield Named(f"model.{side}.{theirs}.{theirs_too}", (ours, name), 0)
+        if c.positions == "learned":
+            table = f"model.{side}.embed_positions.weight"
+            yield Positions(table, (f"{words}_positions", "table"))
 
 
 def names(c: TransformerConfig) -> Iterator[Named]:

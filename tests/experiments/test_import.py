@@ -41,7 +41,7 @@ def test_the_run_is_the_model_with_its_own_search(imported, marian):
     experiment = read_config(workdir)
     search = experiment.search
     assert (search.beam_size, search.penalty, search.alpha) == (3, "average", 1.0)
-    assert (search.stopping, search.max_length, search.allow_unknown) == ("now", 19, True)
+    assert (search.stopping, search.max_length, search.allow_unknown) == ("now", 20, True)
     assert (experiment.data.source_language, experiment.data.target_language) == ("en", "de")
     trained, there = load(workdir), read_marian(marian)
     assert told["params"] == sum(np.size(leaf) for leaf in leaves(there.params))

@@ -1,0 +1,94 @@
+"""Tokenizers of Hugging Face's library: a tokenizer.json, its ids in Heed's order.
+
+The library (`tokenizers`) cuts and joins text, whatever kind of model the file describes: bytes
+merged in pairs, as in BART, or SentencePiece's, as in mBART and NLLB. Padding, end and unknown word
+become PAD, EOS and UNK. Outputs there begin with a word that others of their ids are too, the end
+mostly: so BOS is an id of its own, and all others follow in their order.
+"""
+
+import importlib
+import json
+from collections.abc import Sequence
+
+from data.batch import BOS, UNK
+from data.corpus import DataError
+from data.tokenizer import Tokenizer
+
+FORMAT = "heed tokenizers 1"
+
+
+class FastTokenizer(Tokenizer):
+    """One side: the library's tokenizer, and what every text begins with."""
+
+    def __init__(self, model: bytes):
+        """Reads what `make` wrote; raises DataError where it is something else."""
+        self._model = model
+        try:
+            found = json.loads(model)
+            if found["format"] != FORMAT:
+                raise ValueError
+            content, order, prefix = found["tokenizer"], found["order"], found["prefix"]
+        except (ValueError, KeyError, TypeError):
+            raise DataError("not a vocabulary of Heed's") from None
+        self._library = _library(content)
+        self.order = tuple(order)
+        self._ours = {theirs: id for id, theirs in enumerate(order) if id != BOS}
+        self.prefix = tuple(self._ours[id] for id in prefix)
+        marks = ["<pad>", "<s>", "</s>", "<unk>"]
+        self._names = marks + [
+            self._library.id_to_token(id) or f"<{id}>" for id in order[UNK + 1 :]
+        ]
+
+    def __reduce__(self):
+        return FastTokenizer, (self._model,)
+
+    @classmethod
+    def make(cls, content: str, order: Sequence[int], prefix: Sequence[int]) -> "FastTokenizer":
+        """From the text of a tokenizer.json, and by their ids: all of ours, and the prefix.
+
+        `order` has the ids that become PAD, BOS, EOS and UNK, and then all others. Raises DataError
+        where the text is none, or the library is not installed.
+        """
+        found = {"format": FORMAT, "order": list(order), "prefix": list(prefix)}
+        found["tokenizer"] = content
+        return cls(json.dumps(found, ensure_ascii=False).encode())
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids, PAD, BOS, EOS and UNK included."""
+        return len(self.order)
+
+    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, `prefix` first, without EOS, but where it spells it out.
+
+        A blank text has none.
+        """
+        found = self._library.encode_batch_fast(list(sentences), add_special_tokens=False)
+        each = ([self._ours.get(id, UNK) for id in one.ids] for one in found)
+        told = zip(sentences, each, strict=True)
+        return [[*self.prefix, *ids] if text.strip() else [] for text, ids in told]
+
+    def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
+        """Returns the text of each list of ids, special words left out; it is always one line."""
+        theirs = [[self.order[i] for i in ids if i > UNK] for ids in sentences]
+        return [text.replace("\n", " ") for text in self._library.decode_batch(theirs)]
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Returns each id as its word."""
+        return [self._names[i] for i in ids]
+
+
+def _library(content: str):
+    try:
+        tokenizers = importlib.import_module("tokenizers")
+    except ImportError:
+        raise DataError(
+            "this vocabulary is one of Hugging Face's tokenizers library: pip install tokenizers"
+        ) from None
+    try:
+        found = tokenizers.Tokenizer.from_str(content)
+    except Exception as error:  # of no narrower kind
+        raise DataError(f"not a tokenizer: {' '.join(str(error).split())}") from None
+    found.no_padding()
+    found.no_truncation()
+    return found

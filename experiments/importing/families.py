@@ -1,0 +1,25 @@
+"""Which reader a Hugging Face folder has, by the `model_type` of its config.json."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from data.corpus import DataError
+from experiments.importing.bart import KINDS, read_bart
+from experiments.importing.fields import read_json
+from experiments.importing.huggingface import read_marian
+from experiments.importing.parts import Imported
+
+READERS: dict[str, Callable[[Path, str, str], Imported]] = {
+    "marian": read_marian,
+    **dict.fromkeys(KINDS, read_bart),
+}
+
+
+def read_folder(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
+    """The model of a folder; raises DataError where there is no reader for it."""
+    file = folder / "config.json"
+    kind = read_json(file).get("model_type")
+    if kind not in READERS:
+        known = ", ".join(sorted(READERS))
+        raise DataError(f"{file}: model_type={kind!r} is not supported, only {known}")
+    return READERS[kind](folder, source_language, target_language)

@@ -1,0 +1,161 @@
+"""BART, mBART-50 and NLLB: what texts begin with, and what is wrong with their folders."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from data.batch import BOS, EOS, UNK
+from data.corpus import DataError
+from data.tokenizer import Tokenizer
+from decode.pieces import spelled
+from decode.translate import Translator
+from experiments.importing.families import read_folder
+from experiments.importing.writing import write_run
+from experiments.preparation import make_translator
+from experiments.workdir import load
+from tests.experiments.bart_folders import CODES, save_folder
+from tests.experiments.test_import_mistakes import change
+
+
+@pytest.fixture(scope="module")
+def nllb(tmp_path_factory):
+    """A folder, and the run that is made of it."""
+    folder = tmp_path_factory.mktemp("nllb")
+    learned = save_folder(folder, "m2m_100")
+    workdir = folder / "run"
+    write_run(workdir, read_folder(folder))
+    return folder, learned, load(workdir)
+
+
+def translator(trained) -> Translator:
+    parts = trained.model, trained.params, trained.vocabulary, trained.mesh
+    return make_translator(trained.experiment, *parts)
+
+
+def test_texts_begin_with_their_language(nllb):
+    _, learned, trained = nllb
+    for side, code in zip(trained.vocabulary, CODES, strict=True):
+        (ids, nothing) = side.encode(["a green book", "  "])
+        assert nothing == [] and ids[0] == side.prefix[0] and len(ids) > 2
+        theirs = [side.order[id] for id in ids]
+        assert theirs == [learned.token_to_id(code), *learned.encode("a green book").ids]
+        assert side.pieces(ids)[0] == code and side.decode([ids]) == ["a green book"]
+        again = Tokenizer.read(side.to_bytes())
+        assert type(again) is type(side) and again.encode(["a green book"]) == [ids]
+
+
+def test_outputs_begin_with_theirs_at_no_cost(nllb):
+    _, _, trained = nllb
+    (code,) = trained.vocabulary.target.prefix
+    search = translator(trained)
+    for best, *_ in search.hypotheses(["a green book", "the teacher reads"]):
+        assert best.tokens[0] == code and best.token_scores[0] == 0 > best.score
+        assert not {BOS, UNK} & {*best.tokens}
+    text = ["a green book"]
+    (((plain, *_),), ((begun, *_),), ((wanted, *_),)) = (
+        search.hypotheses(text),
+        search.hypotheses(text, prefixes=["ein"]),
+        search.hypotheses(text, required=[["Buch"]]),
+    )
+    assert begun.text.startswith("ein") and not plain.text.startswith("ein")
+    assert "Buch" in wanted.text and "Buch" not in plain.text
+    target = trained.vocabulary.target
+    ids = spelled("the prefix", "ein", target)
+    assert code not in ids and [*begun.tokens][: len(ids) + 1] == [code, *ids]
+
+
+def test_ids_that_are_ours_alone_stay_so(nllb):
+    folder, learned, trained = nllb
+    imported = read_folder(folder)
+    size = learned.get_vocab_size() + 2
+    assert trained.model.config.vocab_size == size + 1 == trained.vocabulary.source.vocab_size
+    table = imported.params["embedding"]["table"]
+    np.testing.assert_array_equal(table[BOS], table[EOS])
+    assert (
+        imported.params["output_bias"][BOS] == -100 and not imported.params["output_bias"][2:].any()
+    )
+    assert trained.vocabulary.source.pieces([size]) == [f"<{size - 1}>"]
+
+
+def test_languages_and_forced_words_are_what_is_asked_for(tmp_path):
+    save_folder(tmp_path, "m2m_100")
+    imported = read_folder(tmp_path, "deu_Latn", "eng_Latn")
+    data, target = imported.experiment.data, imported.vocabulary.target
+    assert (data.source_language, data.target_language) == ("deu_Latn", "eng_Latn")
+    assert target.pieces([imported.experiment.search.first]) == ["eng_Latn"]
+    save_folder(tmp_path, "bart", generation=dict(forced_bos_token_id=0, forced_eos_token_id=2))
+    imported = read_folder(tmp_path)
+    assert imported.vocabulary.joint and imported.vocabulary.source is imported.vocabulary.target
+    search = imported.experiment.search
+    assert imported.vocabulary.target.prefix == (search.first,) and search.max_length == 19
+    change(tmp_path / "generation_config.json", forced_bos_token_id=None, forced_eos_token_id=None)
+    search = read_folder(tmp_path).experiment.search
+    assert (search.first, search.max_length, search.free_end) == (0, 20, True)
+
+
+MISTAKES = {
+    "a kind": ("config.json", dict(model_type="pegasus"), "model_type='pegasus' is not supported"),
+    "post-norm": ("config.json", dict(normalize_before=False), "normalize_before=false is not"),
+    "untied": ("config.json", dict(tie_word_embeddings=False), "tie_word_embeddings=false is not"),
+    "layers": ("config.json", dict(encoder_layers=2), "lacks model.encoder.layers.1.self_attn"),
+    "positions": (
+        "config.json",
+        dict(max_position_embeddings=80),
+        r"embed_positions.weight is \[72, 16\], but by config.json it would be \[82, 16\]",
+    ),
+    "words": (
+        "config.json",
+        dict(vocab_size=50),
+        "has ids up to .* config.json says vocab_size=50",
+    ),
+    "start": (
+        "generation_config.json",
+        dict(decoder_start_token_id=0),
+        "decoder_start_token_id=0 is not supported, only eos_token_id=2",
+    ),
+    "class": (
+        "tokenizer_config.json",
+        dict(tokenizer_class="MBartTokenizer"),
+        'tokenizer_class="MBartTokenizer" is not supported, only "MBart50Tokenizer"',
+    ),
+    "mark": ("tokenizer_config.json", dict(pad_token="[PAD]"), r"pad_token='\[PAD\]' is no word"),
+    "language": (
+        "tokenizer_config.json",
+        dict(src_lang="english"),
+        "--source_language is .* has no word 'english'; there are: deu_Latn, eng_Latn",
+    ),
+    "no language": ("tokenizer_config.json", dict(tgt_lang=None), "--target_language is the code"),
+    "tokenizer": ("tokenizer.json", dict(model={}), "tokenizer.json is no tokenizer of Hugging"),
+}
+
+
+@pytest.fixture(scope="module")
+def mbart(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mbart")
+    save_folder(folder, "mbart")
+    return folder
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_named_in_one_line(case, mbart):
+    name, fields, message = MISTAKES[case]
+    before = (mbart / name).read_text()
+    change(mbart / name, **fields)
+    try:
+        with pytest.raises(DataError, match=message) as told:
+            read_folder(mbart)
+    finally:
+        (mbart / name).write_text(before)
+    assert "\n" not in str(told.value)
+
+
+def test_what_is_missing_says_how_to_come_by_it(mbart, monkeypatch):
+    content = (mbart / "tokenizer.json").read_bytes()
+    (mbart / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match=r"tokenizer.json is missing: write it with transformers"):
+        read_folder(mbart)
+    (mbart / "tokenizer.json").write_bytes(content)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(DataError, match="tokenizer.json: .*: pip install tokenizers"):
+        read_folder(mbart)

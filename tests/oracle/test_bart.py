@@ -1,0 +1,207 @@
+"""Imported models of BART's kin: the same ids, states, logits and outputs as in transformers."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tokenizers
+import torch
+from transformers import (
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    BartTokenizer,
+    GenerationConfig,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    MBart50Tokenizer,
+    MBartConfig,
+    MBartForConditionalGeneration,
+    NllbTokenizer,
+)
+
+from data.batch import BOS, EOS, PAD, pad_rows
+from decode.options import SearchOptions
+from decode.translate import Translator
+from experiments.importing.families import read_folder
+from model import Transformer
+from model.sharding import make_mesh
+from tests.experiments.marian_folders import lines
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
+
+SMALL = dict(
+    d_model=16,
+    encoder_layers=2,
+    decoder_layers=2,
+    encoder_ffn_dim=24,
+    decoder_ffn_dim=24,
+    encoder_attention_heads=4,
+    decoder_attention_heads=4,
+    max_position_embeddings=90,
+)
+MARKS = ["<s>", "<pad>", "</s>", "<unk>"]
+CODES = ["eng_Latn", "deu_Latn"]
+KINDS = {
+    "bart": (BartConfig, BartForConditionalGeneration, dict(activation_function="gelu"), []),
+    "mbart": (
+        MBartConfig,
+        MBartForConditionalGeneration,
+        dict(scale_embedding=True),
+        ["en_XX", "de_DE"],
+    ),
+    "m2m_100": (
+        M2M100Config,
+        M2M100ForConditionalGeneration,
+        dict(scale_embedding=True, activation_function="relu"),
+        CODES,
+    ),
+}
+
+
+def save_tokenizer(kind, folder):
+    """A small tokenizer of the class that models of this kind have, saved as it saves itself."""
+    english, german = lines(100)
+    if kind == "mbart":
+        trainer = tokenizers.trainers.UnigramTrainer(vocab_size=120, unk_token="<unk>")
+        learned = tokenizers.Tokenizer(tokenizers.models.Unigram())
+        learned.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+        learned.train_from_iterator(english + german, trainer)
+        pieces = [(word, -float(n)) for n, word in enumerate(sorted(learned.get_vocab()))]
+        pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *pieces]
+        MBart50Tokenizer(vocab=pieces, src_lang="en_XX", tgt_lang="de_DE").save_pretrained(folder)
+        return
+    bytes_too = kind == "bart"
+    learned = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    split = tokenizers.pre_tokenizers
+    learned.pre_tokenizer = split.ByteLevel(add_prefix_space=False) if bytes_too else (
+        split.Metaspace())  # fmt: skip
+    alphabet = split.ByteLevel.alphabet() if bytes_too else []
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=380 if bytes_too else 150, special_tokens=MARKS, initial_alphabet=alphabet
+    )
+    learned.train_from_iterator(english + german, trainer)
+    model = json.loads(learned.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    if bytes_too:
+        BartTokenizer(vocab=model["vocab"], merges=merges).save_pretrained(folder)
+    else:
+        NllbTokenizer(
+            vocab=model["vocab"],
+            merges=merges,
+            additional_special_tokens=CODES,
+            src_lang=CODES[0],
+            tgt_lang=CODES[1],
+        ).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(request, tmp_path_factory):
+    """Their tokenizer and model, and what they were imported as."""
+    kind = request.param
+    configs, models, changes, codes = KINDS[kind]
+    folder = tmp_path_factory.mktemp(kind)
+    save_tokenizer(kind, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(0)
+    config = configs(**SMALL | changes, vocab_size=len(tokenizer) + 3)
+    model = models(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            wide = 1.0 if "encoder_attn" in name else 0.5  # outputs that depend on their sources
+            noise = torch.randn_like(parameter) * (wide if parameter.ndim > 1 else 0.2)
+            parameter.add_(noise)
+        model.model.shared.weight[2] *= 2.5  # some end early
+        if kind != "m2m_100":
+            model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias) * 0.3)
+    forced = tokenizer.convert_tokens_to_ids(codes[1]) if codes else 0
+    model.generation_config = GenerationConfig(
+        num_beams=4,
+        max_length=20,
+        early_stopping=False,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+        forced_bos_token_id=None if codes else forced,
+        forced_eos_token_id=2,
+        bad_words_ids=[[1]],
+    )
+    model.save_pretrained(folder)
+    return tokenizer, model, read_folder(folder), forced
+
+
+TEXTS = [
+    *(line for pair in zip(*lines(24), strict=True) for line in pair),
+    "  two  spaces ",
+    "naïve Größe 東京 🙂 e\u0301",
+    "<s> spelled </s> out <unk> <mask>",
+    "tab\tand \u00a0 no-break",
+    "x" * 40,
+]
+
+
+def test_texts_become_the_same_ids(made):
+    tokenizer, _, imported, _ = made
+    source = imported.vocabulary.source
+    order = np.array(source.order)
+    for text, ids in zip(TEXTS, source.encode(TEXTS), strict=True):
+        assert order[[*ids, EOS]].tolist() == tokenizer(text)["input_ids"], text
+    target = imported.vocabulary.target
+    for text, ids in zip(TEXTS, target.encode(TEXTS), strict=True):
+        assert order[[*ids, EOS]].tolist() == tokenizer(text_target=text)["input_ids"], text
+        spelled = tokenizer.decode(order[ids], skip_special_tokens=True)
+        assert target.decode([ids]) == [spelled]
+
+
+def test_states_and_logits_are_equal(made):
+    tokenizer, theirs, imported, _ = made
+    order = np.array(imported.vocabulary.source.order)
+    ids = imported.vocabulary.source.encode(TEXTS[:8])
+    src = pad_rows([[*each, EOS] for each in ids], 8, 80)
+    tgt = pad_rows([[BOS, *each] for each in imported.vocabulary.target.encode(TEXTS[8:16])], 8, 80)
+    model, variables = Transformer(imported.experiment.model), {"params": imported.params}
+    memory = model.apply(variables, jnp.asarray(src), method="encode")
+    logits = model.apply(variables, jnp.asarray(src), jnp.asarray(tgt))
+    with torch.no_grad():
+        found = theirs(
+            input_ids=torch.from_numpy(order[src]),
+            attention_mask=torch.from_numpy(src != PAD).long(),
+            decoder_input_ids=torch.from_numpy(order[tgt]),
+        )
+    read, written = src != PAD, tgt != PAD
+    states = found.encoder_last_hidden_state.numpy()
+    np.testing.assert_allclose(np.asarray(memory)[read], states[read], atol=1e-4, rtol=0)
+    expected = found.logits.numpy()[written][:, order]
+    ours = np.asarray(logits)[written]
+    assert (ours[:, BOS] < -50).all()
+    np.testing.assert_allclose(np.delete(ours, BOS, 1), np.delete(expected, BOS, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("beams", [4, 1])
+def test_outputs_are_equal(made, beams):
+    """By the search settings that the import found."""
+    tokenizer, theirs, imported, forced = made
+    experiment, vocabulary = imported.experiment, imported.vocabulary
+    options = SearchOptions(**vars(experiment.search) | dict(beam_size=beams))
+    translator = Translator(
+        Transformer(experiment.model),
+        jax.tree.map(jnp.asarray, imported.params),
+        vocabulary,
+        make_mesh(devices=jax.devices()[:1]),
+        options,
+        tokens_per_batch=1 << 13,  # one shape
+    )
+    found = [best.text for best, *_ in translator.hypotheses(TEXTS)]
+    with torch.no_grad():
+        output = theirs.generate(
+            **tokenizer(TEXTS, return_tensors="pt", padding=True),
+            num_beams=beams,
+            forced_bos_token_id=forced,
+        )
+    expected = tokenizer.batch_decode(output, skip_special_tokens=True)
+    assert len(set(expected)) > 10  # a model that says what it is asked
+    for mine, other in zip(found, expected, strict=True):
+        assert mine == other.replace("\n", " ")
