@@ -188,4 +188,4 @@ def _array(stored: Stored, content: bytes) -> np.ndarray:
     steps = [step * numbers.itemsize for step in stored.stride]
     # A start beyond the end is an empty tensor's: it has no numbers.
     view = np.lib.stride_tricks.as_strided(numbers[stored.offset :], stored.size, steps)
-    return np.ascontiguousarray(view, np.float32)
+    return np.array(view, np.float32, order="C")
