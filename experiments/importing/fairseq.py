@@ -111,7 +111,7 @@ def model_config(
     Raises DataError, naming the field, for what is not here.
     """
     for name in _SAME:
-        one, other = (settings.get(f"{side}_{name}") or 0 for side in ("encoder", "decoder"))
+        one, other = (settings.get(f"{side}_{name}") or False for side in ("encoder", "decoder"))
         if one != other:
             raise DataError(
                 f"{file}: encoder_{name}={one} and decoder_{name}={other} differ, which is not "
