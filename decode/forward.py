@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from decode import pool
@@ -21,6 +22,7 @@ from model import TransformerConfig
 from model.activations import ACTIVATIONS
 from model.embedding import encodings, rotate
 from model.layers import normalised
+from model.relative import relative_bias
 
 Product = Callable[[Array, Array], Array]  # [B,H,Q,I], [B,H,I,O] -> [B,H,Q,O]
 
@@ -32,6 +34,10 @@ def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> A
     x = _placed(c, look_up(table, src), weights.source_positions, places)
     norm, x = whole(weights.source_embedding_norm, x)
     x = x if norm is None else _normed(c, x, norm)
+    table, x = whole(weights.encoder_bias, x)
+    bias = None
+    if table is not None:
+        bias = [relative_bias(table, places, places, c.relative_distance, both=True)]
     for layer in weights.encoder:
         layer, x = whole(layer, x)
 
@@ -39,7 +45,7 @@ def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> A
             q, k, v = _split(c, layer.qkv(x))
             q, k = (_turned(c, part, places) for part in (q, k))
             kept = Block(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
-            return layer.out(attention(q, [kept], [mask[:, None]])[0])
+            return layer.out(attention(q, [kept], [mask[:, None]], biases=bias)[0])
 
         x = _framed(c, x, layer.norm, attend)
         x = _framed(c, x, layer.feed_forward_norm, lambda x, layer=layer: _forward(c, layer, x))
@@ -80,6 +86,8 @@ def step(
     past, masks, at = pool.arrive(past, index)
     rows = past.ancestry.shape[:2]
     product = _few_queries(weights, c.num_heads // c.kv_heads * tokens.shape[1])
+    table, y = whole(weights.decoder_bias, y)
+    biases = None if table is None else _biases(c, table, place, past, masks)
     layers, received = [], []
     for layer, kept, blocks in zip(weights.decoder, cross, past.layers, strict=True):
         layer, y = whole(layer, y)
@@ -94,7 +102,7 @@ def step(
             q, k, v = _split(c, layer.qkv(y.reshape(*rows, -1)))
             q, k = (_turned(c, part, place) for part in (q, k))
             layers.append(pool.write(blocks, k, v, at))
-            return layer.out(attention(q, layers[-1], masks, product)[0]).reshape(y.shape)
+            return layer.out(attention(q, layers[-1], masks, product, biases)[0]).reshape(y.shape)
 
         def attend_cross(y, layer=layer, kept=kept):
             q = layer.cross_query(y).reshape(*y.shape[:2], c.num_heads, c.key_width)
@@ -117,12 +125,16 @@ def _matmul(x: Array, y: Array) -> Array:
 
 
 def attention(
-    q: Array, blocks: Sequence[Block], masks: Sequence[Array], product: Product = _matmul
+    q: Array,
+    blocks: Sequence[Block],
+    masks: Sequence[Array],
+    product: Product = _matmul,
+    biases: Sequence[Array] | None = None,
 ) -> tuple[Array, list[Array]]:
     """Queries q [B,Q,H,K] over blocks of keys, masks [B,Q or 1,S] -> [B,Q,H*V], weights [B,H,Q,S].
 
     One softmax over all blocks, whose keys need not lie together. G query heads in a row share a
-    key head, as in model/attention.py.
+    key head, as in model/attention.py. What `biases` [H,Q or 1,S] have is added to the scores.
     """
     batch, queries, heads, width = q.shape
     kv_heads = blocks[0].k.shape[1]
@@ -130,9 +142,11 @@ def attention(
     q = (q * width**-0.5).reshape(batch, queries, *shape[1:3], width).transpose(0, 2, 3, 1, 4)
     q = q.reshape(batch, kv_heads, -1, width)  # a key head's queries side by side
     scores = []
-    for (k, _), mask in zip(blocks, masks, strict=True):
-        each = product(q.astype(k.dtype), k)
-        each = jnp.where(mask[:, None, None], each.reshape(*shape, -1), jnp.finfo(jnp.float32).min)
+    for (k, _), mask, bias in zip(blocks, masks, biases or [None] * len(blocks), strict=True):
+        each = product(q.astype(k.dtype), k).reshape(*shape, -1)
+        if bias is not None:
+            each += bias.reshape(1, *shape[1:3], *bias.shape[1:])
+        each = jnp.where(mask[:, None, None], each, jnp.finfo(jnp.float32).min)
         scores.append(each)
     highest = jnp.stack([each.max(-1) for each in scores]).max(0)[..., None]
     grown = [jnp.exp(each - highest) for each in scores]
@@ -178,8 +192,19 @@ def _turned(c: TransformerConfig, x: Array, places: Array) -> Array:
     return rotate(x.swapaxes(1, 2), places).swapaxes(1, 2)
 
 
+def _biases(
+    c: TransformerConfig, table: Array, place: Array, past: Pool, masks: Sequence[Array]
+) -> list[Array]:
+    """What a table [R,H] adds to the scores of each block, of queries at one place: [H,1,N*Z]."""
+    sizes, length = [mask.shape[-1] for mask in masks], past.ancestry.shape[2]
+    places = jnp.arange(length, dtype=jnp.int32)
+    bias = relative_bias(table, place, places, c.relative_distance, both=False)
+    bias = jnp.repeat(bias, sum(sizes) // length, axis=2)  # a position's slots are at one place
+    return jnp.split(bias, np.cumsum(sizes)[:-1], axis=2)
+
+
 def _placed(c: TransformerConfig, x: Array, table: Array | None, places: Array) -> Array:
-    if c.positions == "rotary":
+    if c.positions in ("rotary", "relative"):
         return x
     if c.positions == "learned":
         table, x = whole(table, x)

@@ -94,6 +94,8 @@ class Weights(NamedTuple):
     decoder_norm: Norm | None
     logits: Linear  # [D, V and zeros that fill the last block]
     first_logits: Linear  # its columns of the ids that stand for no text, and of EOS
+    encoder_bias: Array | None  # [R,H], of relative positions
+    decoder_bias: Array | None
 
 
 def pack(config: TransformerConfig, params, precision: str = "float32") -> Weights:
@@ -125,6 +127,7 @@ def pack(config: TransformerConfig, params, precision: str = "float32") -> Weigh
             Linear(_cast(output[:, :most], precision), None if bias is None else bias[:most])
             for most in (None, UNK + 1)
         ),
+        *(params.get(f"{side}_bias", {}).get("table") for side in ("encoder", "decoder")),
     )
 
 

@@ -22,6 +22,10 @@ def _gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
+def _gelu_tanh(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=True)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(jax.nn.relu),
     "gelu": Activation(_gelu),
@@ -29,4 +33,6 @@ ACTIVATIONS: dict[str, Activation] = {
     "reglu": Activation(jax.nn.relu, gated=True),
     "geglu": Activation(_gelu, gated=True),
     "swiglu": Activation(jax.nn.silu, gated=True),
+    "gelu_tanh": Activation(_gelu_tanh),  # its first form, which some models have
+    "geglu_tanh": Activation(_gelu_tanh, gated=True),
 }

@@ -39,9 +39,10 @@ def _write(buffer: Array, new: Array, index: Array | int) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), index, axis=-2)
 
 
-def attention_weights(q: Array, k: Array, mask: Array) -> Array:
+def attention_weights(q: Array, k: Array, mask: Array, bias: Array | None = None) -> Array:
     """softmax(q k^T / sqrt(d_k)) in float32: q [...,H,T,K], k [...,H,S,K] -> [...,H,T,S].
 
+    A `bias` [H,T,S] is added to the scores.
     Queries may have G times as many heads as keys; then G query heads in a row share a key head.
     A query that may attend to nothing weighs all keys alike (and its output means nothing).
     """
@@ -49,6 +50,8 @@ def attention_weights(q: Array, k: Array, mask: Array) -> Array:
     grouped = q.reshape(*q.shape[:-3], kv_heads, heads // kv_heads * q.shape[-2], q.shape[-1])
     scores = jnp.einsum("...htk,...hsk->...hts", grouped, k, preferred_element_type=jnp.float32)
     scores = scores.reshape(*q.shape[:-1], k.shape[-2]) * q.shape[-1] ** -0.5
+    if bias is not None:
+        scores += jnp.expand_dims(bias, tuple(range(scores.ndim - bias.ndim)))
     mask = jnp.expand_dims(mask, tuple(range(scores.ndim - mask.ndim)))
     return jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1)
 
@@ -120,10 +123,13 @@ class MultiHeadAttention(nn.Module):
         kv: KV,
         mask: Array,
         positions: Array | None = None,
+        bias: Array | None = None,
         *,
         train: bool = False,
     ) -> Array:
         """Project queries, mix the values, project out: x [...,T,D] -> [...,T,D].
+
+        A `bias` [H,T,S] is added to the scores.
 
         Where x has more batch axes than the keys (beams of one sentence), these fold into the
         queries: all beams read the same keys, so keys have no beam axis. The mask must then be
@@ -134,7 +140,7 @@ class MultiHeadAttention(nn.Module):
         q = self._project(x, self.query, "heads")
         if positions is not None:
             q = rotate(q, positions)
-        weights = attention_weights(q, kv.k, mask)
+        weights = attention_weights(q, kv.k, mask, bias)
         self.sow("intermediates", "weights", weights)
         mixed = mix_values(self.drop(weights, train=train), kv.v)
         y = jnp.einsum("...htv,hvd->...td", mixed, self.out.astype(self.config.dtype))

@@ -33,10 +33,17 @@ class TransformerConfig:
     norm_epsilon: float = 1e-6
     embedding_norm: bool = False  # a norm of embedding plus position, before dropout, as in BART
     positions: Literal[
-        "sinusoidal", "sinusoidal_halves", "sinusoidal_tensor2tensor", "learned", "rotary"
+        "sinusoidal",
+        "sinusoidal_halves",
+        "sinusoidal_tensor2tensor",
+        "learned",
+        "rotary",
+        "relative",
     ] = "sinusoidal"
     first_position: int = 0  # the number of a sinusoidal model's first position
     max_length: int = 1024  # rows of the learned position table; the other kinds have no limit
+    relative_buckets: int = 32  # rows of the relative bias's table: model/relative.py
+    relative_distance: int = 128  # from which on all distances share one of them
     activation: str = "relu"  # a row of model/activations.py
     attention_bias: bool = False
     ff_bias: bool = True
@@ -89,10 +96,20 @@ class TransformerConfig:
             )
         if self.key_width % 2 and self.positions == "rotary":
             raise ConfigError(f"model.d_k={self.key_width} must be even for rotary positions")
-        if self.positions == "rotary" and self.decoder_mixer != "attention":
+        if self.positions in ("rotary", "relative") and self.decoder_mixer != "attention":
+            todo = {"rotary": "rotate", "relative": "measure distances to"}[self.positions]
             raise ConfigError(
-                f"model.decoder_mixer={self.decoder_mixer} has no keys to rotate: set "
-                "model.positions to another kind than rotary"
+                f"model.decoder_mixer={self.decoder_mixer} has no keys to {todo}: set "
+                f"model.positions to another kind than {self.positions}"
+            )
+        if self.relative_buckets % 2 or self.relative_buckets < 4:
+            raise ConfigError(
+                f"model.relative_buckets={self.relative_buckets} must be even and at least 4"
+            )
+        if self.relative_distance <= self.relative_buckets // 2:
+            raise ConfigError(
+                f"model.relative_distance={self.relative_distance} must be more than half of "
+                f"model.relative_buckets={self.relative_buckets}"
             )
         if self.tying == "all" and self.target_vocab != self.vocab_size:
             raise ConfigError(

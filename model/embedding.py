@@ -43,7 +43,8 @@ class Embedding(nn.Module):
 class Positions(nn.Module):
     """What is added to embeddings so that order is seen: sinusoids, a learned table, or nothing.
 
-    Rotary positions add nothing here: attention rotates queries and keys (`rotate`).
+    Rotary positions add nothing here: attention rotates queries and keys (`rotate`). Nor do
+    relative ones, which are added to its scores (model/relative.py).
     """
 
     config: TransformerConfig
@@ -52,7 +53,7 @@ class Positions(nn.Module):
     def __call__(self, positions: Array) -> Array | None:
         """positions [...,T] int32 -> [...,T,D] in the activation dtype, or None."""
         c = self.config
-        if c.positions == "rotary":
+        if c.positions in ("rotary", "relative"):
             return None
         if c.positions == "learned":
             if positions.ndim == 1 and positions.shape[0] > c.max_length:

@@ -118,13 +118,16 @@ class EncoderLayer(nn.Module):
         self.attention_frame, self.feed_forward_frame = Residual(c), Residual(c)
 
     def __call__(
-        self, x: Array, mask: Array, positions: Array | None, train: bool
+        self, x: Array, mask: Array, positions: Array | None, bias: Array | None, train: bool
     ) -> tuple[Array, None]:
-        """x [B,S,D] -> [B,S,D]; `positions` [S] only where attention rotates."""
+        """x [B,S,D] -> [B,S,D]; `positions` [S] only where attention rotates.
+
+        `bias` [H,S,S] only where it has one.
+        """
 
         def attend(x):
             kv = self.attention.kv(x, positions)
-            return self.attention.attend(x, kv, mask, positions, train=train)
+            return self.attention.attend(x, kv, mask, positions, bias, train=train)
 
         x = self.attention_frame(x, attend, train=train)
         x = self.feed_forward_frame(x, lambda x: self.feed_forward(x, train=train), train=train)
@@ -158,6 +161,7 @@ class DecoderLayer(nn.Module):
         index: Array | int,
         masks: tuple[Array | None, Array],
         positions: Array | None,
+        bias: Array | None,
         train: bool,
     ) -> tuple[Array, KV | Cell | None]:
         """y [...,T,D] -> [...,T,D], and the cache with y's own part in it (None if none).
@@ -165,6 +169,7 @@ class DecoderLayer(nn.Module):
         `masks` are the causal one [1,T,S or L] and the source padding's; training, prefill and a
         cached step differ in T and in whether there is a `past`, in nothing else. Of a recurrence
         the first tells which positions begin a sentence [B,T], or None: only the first does.
+        `positions` and `bias` [H,T,S or L] are those of self-attention.
         """
         causal, padding = masks
         cache = None
@@ -180,7 +185,7 @@ class DecoderLayer(nn.Module):
             kv = self.self_attention.kv(y, positions)
             if past is not None:
                 kv = cache = past.write(kv, index)
-            return self.self_attention.attend(y, kv, causal, positions, train=train)
+            return self.self_attention.attend(y, kv, causal, positions, bias, train=train)
 
         mix = recur if self.config.decoder_mixer == "ssru" else attend
         y = self.self_frame(y, mix, train=train)

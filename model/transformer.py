@@ -18,6 +18,7 @@ from model.embedding import Embedding, Positions
 from model.layers import DecoderLayer, EncoderLayer, Norm
 from model.masks import causal_mask, padding_mask, segment_mask, within_segments
 from model.recurrence import Cell
+from model.relative import RelativeBias
 from model.sharding import constrain
 
 PAD = 0  # the id that fills short rows; a source position that holds it is attended to by none
@@ -48,12 +49,14 @@ class Transformer(nn.Module):
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",))
             self.output_bias = self.param("output_bias", zeros, (c.target_vocab,))
         self.source_positions, self.target_positions = Positions(c), Positions(c)
-        self.encoder = _stack(EncoderLayer, c, c.encoder_layers, inputs=(nn.broadcast,) * 3)
+        self.encoder = _stack(EncoderLayer, c, c.encoder_layers, inputs=(nn.broadcast,) * 4)
         self.decoder = _stack(
-            DecoderLayer, c, c.decoder_layers, inputs=(0, 0, *(nn.broadcast,) * 4)
+            DecoderLayer, c, c.decoder_layers, inputs=(0, 0, *(nn.broadcast,) * 5)
         )
         if c.embedding_norm:
             self.source_embedding_norm, self.target_embedding_norm = Norm(c), Norm(c)
+        if c.positions == "relative":
+            self.encoder_bias, self.decoder_bias = RelativeBias(c, True), RelativeBias(c, False)
         if c.norm == "pre":  # without it a pre-norm stack would end in bare residuals
             self.encoder_norm, self.decoder_norm = Norm(c), Norm(c)
         self.drop = Dropout(c.dropout, c.dropout_bits)
@@ -93,12 +96,15 @@ class Transformer(nn.Module):
             positions, mask = within_segments(segments), segment_mask(segments, segments)
         norm = self.source_embedding_norm if self.config.embedding_norm else None
         x = self._embed(src, embedding, self.source_positions, norm, positions, train)
-        turn = self._rotary(positions)
+        turn, bias = self._rotary(positions), None
+        if self.config.positions == "relative":
+            places = jnp.arange(src.shape[-1], dtype=jnp.int32)
+            bias = self.encoder_bias(places, places)
         if self.config.scan_layers:
-            x, _ = self.encoder(x, mask, turn, train)
+            x, _ = self.encoder(x, mask, turn, bias, train)
         else:
             for layer in self.encoder:
-                x, _ = layer(x, mask, turn, train)
+                x, _ = layer(x, mask, turn, bias, train)
         return self.encoder_norm(x) if self.config.norm == "pre" else x
 
     def cross_kv(self, memory: Array) -> tuple[KV, ...]:
@@ -145,16 +151,19 @@ class Transformer(nn.Module):
         target = self.embedding if c.tying == "all" else self.target_embedding
         norm = self.target_embedding_norm if c.embedding_norm else None
         y = self._embed(tokens, target, self.target_positions, norm, positions, train)
-        turn = self._rotary(positions)
+        turn, bias = self._rotary(positions), None
+        if c.positions == "relative":
+            places = jnp.arange(tokens.shape[-1], dtype=jnp.int32) + jnp.asarray(index, jnp.int32)
+            bias = self.decoder_bias(places, jnp.arange(keys, dtype=jnp.int32))
         if c.scan_layers:
             past = None if cache is None else _restack(cache)
-            y, new = self.decoder(y, _restack(cross), past, index, masks, turn, train)
+            y, new = self.decoder(y, _restack(cross), past, index, masks, turn, bias, train)
             new = None if cache is None else _unstack(new, c.decoder_layers)
         else:
             past = cache or (None,) * c.decoder_layers
             new = []
             for layer, kept, old in zip(self.decoder, cross, past, strict=True):
-                y, written = layer(y, kept, old, index, masks, turn, train)
+                y, written = layer(y, kept, old, index, masks, turn, bias, train)
                 new.append(written)
             new = None if cache is None else tuple(new)
         if c.norm == "pre":
@@ -218,7 +227,7 @@ def unroll_layers(config: TransformerConfig, params) -> tuple[TransformerConfig,
     return replace(config, scan_layers=False), params
 
 
-_STATIC = {EncoderLayer: (4,), DecoderLayer: (7,)}  # `train`, counted with self
+_STATIC = {EncoderLayer: (5,), DecoderLayer: (8,)}  # `train`, counted with self
 
 
 def _stack(layer: type[nn.Module], config: TransformerConfig, count: int, inputs: tuple):

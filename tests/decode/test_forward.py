@@ -22,6 +22,8 @@ VARIANTS = {
     "paper": {},
     "pre": {"norm": "pre", "norm_kind": "rms", "ff_bias": False, "activation": "silu"},
     "rotary": {"positions": "rotary", "num_kv_heads": 2, "activation": "swiglu", "norm": "pre"},
+    "relative": {"positions": "relative", "relative_buckets": 8, "relative_distance": 12}
+    | {"num_kv_heads": 2, "activation": "geglu_tanh", "norm": "pre", "norm_kind": "rms"},
     "learned": {"positions": "learned", "max_length": 30, "attention_bias": True, "tying": "none"}
     | {"embedding_norm": True},
     "halves": {"positions": "sinusoidal_halves", "activation": "gelu", "tying": "decoder"}

@@ -12,6 +12,7 @@ from tests.decode.small import CONFIG, asked, parameters, same, sentences, trans
 from tests.train.test_meshes import collectives
 
 RECURRENT = replace(CONFIG, decoder_mixer="ssru")
+RELATIVE = replace(CONFIG, positions="relative", relative_buckets=8, relative_distance=12)
 LEARNED = replace(CONFIG, positions="learned", max_length=64, tying="decoder", embedding_norm=True)
 
 
@@ -19,7 +20,7 @@ LEARNED = replace(CONFIG, positions="learned", max_length=64, tying="decoder", e
 @pytest.mark.parametrize(
     ("mesh", "config", "options"),
     [
-        ((1, 8, 1), CONFIG, {}),
+        ((1, 8, 1), RELATIVE, {}),
         ((2, 2, 2), LEARNED, dict(coverage=0.2, max_length=40)),
         # Of so many rows a device the last quarter goes on by itself.
         ((1, 2, 1), CONFIG, dict(extra_length=20)),

@@ -102,6 +102,7 @@ UNLIKE = {
     "norm_kind=rms": dict(norm_kind="rms"),
     "embedding_norm=True": dict(embedding_norm=True),
     "positions=rotary": dict(positions="rotary"),
+    "positions=relative": dict(positions="relative"),
     "activation=swiglu": dict(activation="swiglu"),
     "positions=sinusoidal_tensor2tensor": dict(positions="sinusoidal_tensor2tensor"),
     "first_position=2": dict(first_position=2),
@@ -161,10 +162,12 @@ assert not {"data", "model", "decode", "experiments", "flax"} & set(sys.modules)
 """
 
 
-@pytest.mark.parametrize("mixer", ["attention", "ssru"])
-def test_the_whole_search_runs_where_there_is_jax_alone(mixer, tmp_path):
+@pytest.mark.parametrize(
+    "changes", [dict(positions="relative"), dict(decoder_mixer="ssru")], ids=str
+)
+def test_the_whole_search_runs_where_there_is_jax_alone(changes, tmp_path):
     vocabulary = Vocabulary(*[Tokenizer.learn(lines(100)[0], 360)] * 2)
-    config = replace(CONFIG, decoder_layers=1, decoder_mixer=mixer)
+    config = replace(CONFIG, decoder_layers=1, **changes)
     trained = run_of(config, vocabulary, parameters(config), beam_size=3, max_length=12)
     stablehlo.write_programs(trained, tmp_path)
     src = np.random.default_rng(0).integers(4, 360, (5, 9)).astype(np.int32)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from model import TransformerConfig
+from model.activations import ACTIVATIONS
 from model.attention import KV, MultiHeadAttention, attention_weights, mix_values
 from model.dropout import Dropout, keep_mask
 from model.embedding import Positions, rotate, sinusoids
@@ -99,15 +100,16 @@ def test_norms(kind):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["relu", "gelu", "silu", "reglu", "geglu", "swiglu"])
+@pytest.mark.parametrize("kind", [*ACTIVATIONS])
 def test_feed_forward_activations(kind):
     erf = np.vectorize(math.erf)
     plain = {
         "relu": lambda x: np.maximum(x, 0),
         "gelu": lambda x: x * (1 + erf(x / np.sqrt(2))) / 2,
+        "gelu_tanh": lambda x: x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2,
         "silu": lambda x: x / (1 + np.exp(-x)),
     }
-    gates = {"reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
+    gates = {"reglu": "relu", "geglu": "gelu", "geglu_tanh": "gelu_tanh", "swiglu": "silu"}
     layer = FeedForward(TransformerConfig(d_model=8, d_ff=12, num_heads=2, activation=kind))
     x = normal(2, 3, 8)
     variables = layer.init(jax.random.key(0), jnp.asarray(x), train=False)

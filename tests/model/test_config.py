@@ -80,6 +80,13 @@ def test_base_and_big():
         ({"target_vocab_size": 5}, "set model.tying=decoder"),
         ({"d_k": 3, "positions": "rotary"}, "must be even"),
         ({"d_model": 9, "num_heads": 3}, "must be even"),
+        ({"relative_buckets": 2}, "model.relative_buckets=2 must be even and at least 4"),
+        ({"relative_buckets": 33}, "model.relative_buckets=33 must be even and at least 4"),
+        ({"relative_distance": 16}, "model.relative_distance=16 must be more than half of model"),
+        (
+            {"positions": "relative", "decoder_mixer": "ssru"},
+            "decoder_mixer=ssru has no keys to measure distances to: set model.positions",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(changes, message):

@@ -26,6 +26,8 @@ VARIANTS = {
     | {"embedding_norm": True},
     "rotary": {"positions": "rotary", "activation": "reglu", "remat": "full", "ff_dropout": 0.3},
     "grouped": {"positions": "rotary", "num_kv_heads": 2, "activation": "swiglu", "ff_bias": False},
+    "relative": {"positions": "relative", "relative_buckets": 6, "relative_distance": 8}
+    | {"num_kv_heads": 2, "scan_layers": True, "remat": "dots", "activation": "geglu_tanh"},
     "uneven": {"encoder_layers": 1, "decoder_layers": 3, "attention_dropout": 0.5}
     | {"tying": "decoder", "target_vocab_size": 20},
     "scanned": {"scan_layers": True, "remat": "dots", "norm": "pre", "attention_bias": True},
@@ -33,6 +35,7 @@ VARIANTS = {
     "bfloat16": {"dtype": "bfloat16"},
     "float16": {"dtype": "float16"},
 }
+EVERY_PREFIX = ("paper", "learned", "grouped", "relative", "scanned")
 SRC = jnp.array([[5, 6, 7, 2, 0], [9, 2, 0, 0, 0]], jnp.int32)
 TGT = jnp.array([[1, 5, 6, 7, 8], [1, 8, 9, 10, 11]], jnp.int32)
 
@@ -62,7 +65,7 @@ def test_cached_steps_equal_teacher_forcing(variant):
     memory = apply(variables, SRC, method="encode")
     cross = apply(variables, memory, method="cross_kv")
     decode = partial(apply, method="decode")
-    lengths = range(1, 6) if variant in ("paper", "learned", "grouped", "scanned") else (1, 3)
+    lengths = range(1, 6) if variant in EVERY_PREFIX else (1, 3)
     for prefix in lengths:  # prefill that many at once, then step
         past, parts = empty_cache(model.config, (2,), 7), []
         for start, end in [(0, prefix)] + [(i, i + 1) for i in range(prefix, 5)]:
@@ -79,7 +82,9 @@ def test_cached_steps_equal_teacher_forcing(variant):
     np.testing.assert_allclose(logits[:, 1], other, atol=tolerance)
 
 
-@pytest.mark.parametrize("variant", ["paper", "rotary", "grouped", "scanned", "recurrent"])
+@pytest.mark.parametrize(
+    "variant", ["paper", "rotary", "grouped", "relative", "scanned", "recurrent"]
+)
 def test_padding_and_the_future_are_not_seen(variant):
     model, variables = make(**VARIANTS[variant])
     whole = model.apply(variables, SRC, TGT)
@@ -91,7 +96,9 @@ def test_padding_and_the_future_are_not_seen(variant):
     assert jnp.abs(model.apply(variables, SRC.at[:, 0].set(3), TGT) - whole).max() > 1e-3
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "sinusoidal_halves", "learned", "rotary"])
+@pytest.mark.parametrize(
+    "positions", ["sinusoidal", "sinusoidal_halves", "learned", "rotary", "relative"]
+)
 def test_order_is_seen(positions):
     model, variables = make(positions=positions)
     swapped = SRC.at[0, :3].set(jnp.array([7, 6, 5]))
@@ -129,8 +136,9 @@ def test_the_transposed_product_changes_no_gradient():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), grads, others)
 
 
-def test_scanned_layers_are_the_unrolled_ones():
-    model, variables = make(scan_layers=True)
+@pytest.mark.parametrize("variant", ["scanned", "relative"])
+def test_scanned_layers_are_the_unrolled_ones(variant):
+    model, variables = make(**VARIANTS[variant] | dict(remat="none"))
     config, params = unroll_layers(model.config, variables["params"])
     assert not config.scan_layers and "decoder_1" in params and "decoder" not in params
     whole = model.apply(variables, SRC, TGT)
@@ -181,9 +189,17 @@ def test_learned_positions_end_with_their_table():
         empty_cache(model.config, (1,), 9)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 1, 8), (1, 8, 1)])
-def test_a_mesh_changes_no_logit(sizes):
-    config = replace(SMALL, num_heads=8, d_model=32)
+@pytest.mark.parametrize(
+    ("sizes", "changes"),
+    [
+        ((8, 1, 1), {}),
+        ((2, 2, 2), dict(positions="relative")),
+        ((1, 1, 8), {}),
+        ((1, 8, 1), {}),
+    ],
+)
+def test_a_mesh_changes_no_logit(sizes, changes):
+    config = replace(SMALL, num_heads=8, d_model=32, **changes)
     model = Transformer(config)
     src, tgt = jnp.tile(SRC, (4, 1)), jnp.tile(TGT, (4, 1))
     abstract = jax.eval_shape(model.init, jax.random.key(0), src, tgt)

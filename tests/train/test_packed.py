@@ -23,7 +23,7 @@ KINDS = {
     "learned": dict(positions="learned", max_length=24, norm="pre", embedding_norm=True),
     "rotary": dict(positions="rotary", num_kv_heads=1),
     "recurrent": dict(decoder_mixer="ssru", positions="sinusoidal_tensor2tensor"),
-    "scanned": dict(scan_layers=True, remat="dots"),
+    "scanned": dict(scan_layers=True, remat="dots", positions="relative", relative_buckets=8),
 }
 
 
