@@ -37,6 +37,8 @@ class Words(NamedTuple):
     special: tuple[str, ...] = ()  # further ones that are words of a text, wherever they stand
     clean_up: bool = False
     plain: bool = False  # SentencePiece alone cuts a text: no word of it is special, none a code
+    codes: bool = True  # a language code at a part's beginning is a word
+    spare: int = 0  # so many of the last words fill a table and stand for no text
 
     def ids(self) -> dict[str, int]:
         """Each word's id."""
@@ -67,6 +69,8 @@ class MarianTokenizer(Tokenizer):
         longest_first = sorted(map(re.escape, special - {""}), key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(longest_first)})")
         self._left_out = {self._ids[word] for word in special}
+        size = UNK + 1 + len(self.table.words)
+        self._left_out.update(range(size - self.table.spare, size))
         # By SentencePiece's ids: of what it does not know it would give the text, "</s>" perhaps.
         size = self._cuts.get_piece_size() if self.table.plain else 0
         self._own = [self._ids.get(self._cuts.id_to_piece(id), UNK) for id in range(size)]
@@ -81,8 +85,10 @@ class MarianTokenizer(Tokenizer):
         encoded = {"cuts": b64encode(cuts).decode()}
         encoded["joins"] = b64encode(joins).decode() if joins != cuts else ""
         content = {"format": _FORMAT} | table._asdict() | encoded
-        if not table.plain:  # as before there was any: the same vocabulary has the same bytes
-            del content["plain"]
+        for name in "plain", "codes", "spare":
+            # As before there was any: the same vocabulary has the same bytes.
+            if content[name] == Words._field_defaults[name]:
+                del content[name]
         return cls(json.dumps(content, ensure_ascii=False).encode())
 
     @property
@@ -98,7 +104,7 @@ class MarianTokenizer(Tokenizer):
         parts = [self._special.split(sentence) for sentence in sentences]
         codes, texts = [], []
         for text in (text for each in parts for text in each[::2]):
-            code, text = _language_code(text)
+            code, text = _language_code(text) if self.table.codes else ([], text)
             codes.append(code)
             texts.append(text)
         cut = iter(zip(codes, self._cuts.encode(texts, out_type=str), strict=True))

@@ -8,9 +8,12 @@ from experiments.importing.bart import KINDS, read_bart
 from experiments.importing.fields import read_json
 from experiments.importing.huggingface import read_marian
 from experiments.importing.parts import Imported
+from experiments.importing.t5 import read_t5
 
 READERS: dict[str, Callable[[Path, str, str], Imported]] = {
     "marian": read_marian,
+    "t5": read_t5,
+    "mt5": read_t5,
     **dict.fromkeys(KINDS, read_bart),
 }
 

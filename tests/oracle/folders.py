@@ -2,7 +2,15 @@
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, MarianConfig, MarianMTModel
+from transformers import (
+    GenerationConfig,
+    MarianConfig,
+    MarianMTModel,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from tests.experiments.marian_folders import SMALL
 
@@ -56,6 +64,29 @@ def save_model(
         )
         | dict(generation)
     )
+    model.save_pretrained(folder)
+    return model
+
+
+def save_t5(folder, size, *, kind="t5", untied=False, noise=0.2, seed=0, generation=(), **changes):
+    """A random T5 or mT5 of so many words, saved; `untied`: its output has a table of its own."""
+    torch.manual_seed(seed)
+    config, model = {
+        "t5": (T5Config, T5ForConditionalGeneration),
+        "mt5": (MT5Config, MT5ForConditionalGeneration),
+    }[kind]
+    sizes = dict(d_model=32, d_kv=6, d_ff=48, num_layers=3, num_decoder_layers=2, num_heads=4)
+    config = config(**sizes | changes, vocab_size=size, decoder_start_token_id=0)
+    model = model(config).eval()
+    with torch.no_grad():
+        if untied:
+            model.lm_head.weight = torch.nn.Parameter(torch.randn(size, 32) * 0.5)
+        for name, parameter in model.named_parameters():
+            width = 2.0 if "relative" in name else noise * (2 if "shared" in name else 1)
+            parameter.mul_(0.3).add_(torch.randn_like(parameter) * width)
+        model.get_output_embeddings().weight[1] *= 2  # outputs end, at many lengths
+    given = dict(max_length=25, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
+    model.generation_config = GenerationConfig(**given | dict(generation))
     model.save_pretrained(folder)
     return model
 

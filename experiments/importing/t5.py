@@ -1,0 +1,174 @@
+"""A Hugging Face folder of a T5 model becomes an experiment, a vocabulary, weights.
+
+Ids move by one: their padding, with which outputs begin, becomes BOS, then come their end and their
+unknown word, then all others; our own PAD is one id more, as of Marian's models. Two numbers of
+theirs are folded into weights: scores are not divided by sqrt(d_k), so queries are multiplied by
+it, and where outputs are scaled by d_model^-0.5, so is the decoder's last norm.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.corpus import DataError
+from experiments.config import DataConfig, Experiment
+from experiments.importing import parts
+from experiments.importing.fields import number, read_json, refuse_others
+from experiments.importing.generation import search_settings
+from experiments.importing.parts import Arrays, Imported
+from experiments.importing.t5_names import names
+from experiments.importing.t5_vocabulary import read_vocabulary
+from experiments.importing.tensors import read_tensors
+from model import ConfigError, TransformerConfig
+
+# By their feed_forward_proj; their "gated-gelu" is the tanh form, by the class's own rule.
+ACTIVATIONS = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "silu": "silu",
+    "gated-relu": "reglu",
+    "gated-gelu": "geglu_tanh",
+    "gated-gelu_new": "geglu_tanh",
+    "gated-silu": "swiglu",
+}
+PROJECTIONS = {"t5": "relu", "mt5": "gated-gelu"}  # where config.json does not tell it
+_NEUTRAL: dict[str, tuple] = {
+    "is_encoder_decoder": (True,),
+    "is_decoder": (False,),
+    "quantization_config": (),
+}
+_TABLES = {  # tensors that may hold a table, in the order that they are looked for
+    "source": ("encoder.embed_tokens.weight", "shared.weight"),
+    "target": ("decoder.embed_tokens.weight", "shared.weight"),
+    "output": ("lm_head.weight", "shared.weight"),
+}
+
+
+def read_t5(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
+    """The model of a folder; it names no languages, so they are what is given.
+
+    Raises DataError for what is missing, damaged or not supported, with file and field.
+    """
+    file = folder / "config.json"
+    config = read_json(file)
+    weights, tensors = read_tensors(folder)
+    model = model_config(file, config, tying(tensors))
+    vocabulary = read_vocabulary(folder, model.vocab_size - 1)
+    generation = folder / "generation_config.json"
+    search = search_settings(
+        *((generation, read_json(generation)) if generation.exists() else (file, config)),
+        pad=0,
+        eos=1,
+        unknown=2,
+        positions=number(file, config, "n_positions", 512),
+    )
+    data = DataConfig(
+        source="text",
+        source_language=source_language or "source",
+        target_language=target_language or "target",
+        vocab_size=model.vocab_size,
+        joint=True,
+    )
+    experiment = Experiment(model=model, data=data, search=search)
+    arrays = Arrays(weights, tensors, "config.json")
+    return Imported(experiment, vocabulary, params(model, arrays, _scales_outputs(config)))
+
+
+def model_config(file: Path, config: dict[str, Any], tying: str = "all") -> TransformerConfig:
+    """The model of a config.json; raises DataError, naming the field, for what is not here."""
+    kind = config.get("model_type")
+    if kind not in PROJECTIONS:
+        known = " or ".join(map(repr, PROJECTIONS))
+        raise DataError(f"{file}: model_type={kind!r} is not supported, only {known}")
+    projection = config.get("feed_forward_proj", PROJECTIONS[kind])
+    if projection not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise DataError(f"{file}: feed_forward_proj={projection!r} is not supported, only {known}")
+    *gated, function = projection.split("-")
+    told = {
+        "is_gated_act": (bool(gated),),
+        "dense_act_fn": ("gelu_new" if projection == "gated-gelu" else function,),
+        "pad_token_id": (0,),
+        "eos_token_id": (1, [1]),
+        "decoder_start_token_id": (0,),
+        "scale_decoder_outputs": (True, False) if kind == "t5" else (False,),
+    }
+    refuse_others(file, config, _NEUTRAL | told)
+    dropout = float(config.get("dropout_rate", 0.1))
+    layers = number(file, config, "num_layers")
+    decoder_layers = config.get("num_decoder_layers")
+    if decoder_layers is not None:
+        decoder_layers = number(file, config, "num_decoder_layers")
+    width = number(file, config, "d_kv")
+    try:
+        return TransformerConfig(
+            vocab_size=number(file, config, "vocab_size") + 1,
+            encoder_layers=layers,
+            decoder_layers=layers if decoder_layers is None else decoder_layers,
+            d_model=number(file, config, "d_model"),
+            d_ff=number(file, config, "d_ff"),
+            num_heads=number(file, config, "num_heads"),
+            d_k=width,
+            d_v=width,
+            norm="pre",
+            norm_kind="rms",
+            norm_epsilon=float(config.get("layer_norm_epsilon", 1e-6)),
+            positions="relative",
+            relative_buckets=number(file, config, "relative_attention_num_buckets", 32),
+            relative_distance=number(file, config, "relative_attention_max_distance", 128),
+            activation=ACTIVATIONS[projection],
+            ff_bias=False,
+            tying=tying,
+            scale_embedding=False,
+            output_bias=True,
+            dropout=dropout,
+            attention_dropout=dropout,
+            ff_dropout=dropout,
+        )
+    except ConfigError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
+def _scales_outputs(config: dict[str, Any]) -> bool:
+    """Whether they multiply by d_model^-0.5 before the output's projection: T5 1.0, not 1.1."""
+    told = config.get("scale_decoder_outputs")
+    if told is None:
+        told = config["model_type"] == "t5" and config.get("tie_word_embeddings") is not False
+    return told
+
+
+def tying(tensors: dict[str, np.ndarray]) -> str:
+    """Which tables of a file are one: theirs are tied unless it has unlike ones."""
+    found = [
+        next((tensors[name] for name in names if name in tensors), None)
+        for names in _TABLES.values()
+    ]
+    same = [a is b or np.array_equal(a, b) for a, b in zip(found, found[1:], strict=False)]
+    return "all" if all(same) else "decoder" if same[1] else "none"
+
+
+def params(c: TransformerConfig, arrays: Arrays, scales_outputs: bool) -> dict[str, Any]:
+    """The parameters of `c`; raises DataError where a tensor is missing or of another size."""
+    order = np.arange(-1, c.vocab_size - 1)
+    order[0] = 0
+    tables = _TABLES | {"all": ("shared.weight", *(names[0] for names in _TABLES.values()))}
+
+    def table(which: str, shape: tuple[int, int]) -> np.ndarray:
+        return arrays.take(shape, *tables[which])
+
+    bias = np.zeros(c.vocab_size - 1, np.float32)
+    found = parts.layers(c, names(c), arrays) | parts.words(c, [order] * 2, 1, table, bias)
+    for side in "encoder", "decoder":
+        name = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        shape = c.relative_buckets, c.num_heads
+        found[f"{side}_bias"] = {"table": arrays.take(shape, name)}
+        for i in range(getattr(c, f"{side}_layers")):
+            layer = found[f"{side}_{i}"]
+            for kind in {"attention", "self_attention", "cross_attention"} & set(layer):
+                layer[kind]["query"] = layer[kind]["query"] * np.float32(c.key_width**0.5)
+    if scales_outputs:
+        norm = found["decoder_norm"]
+        norm["scale"] = norm["scale"] * np.float32(c.d_model**-0.5)
+    return found

@@ -1,0 +1,157 @@
+"""A folder of a T5 model becomes a run; a mistake in it is one line that names file and field."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from data.batch import UNK
+from data.corpus import DataError
+from data.marian import MarianTokenizer
+from data.tokenizer import Vocabulary
+from decode.options import SearchOptions
+from decode.translate import Translator
+from experiments.exporting import huggingface
+from experiments.importing.families import read_folder
+from experiments.importing.t5 import read_t5, tying
+from experiments.importing.t5_vocabulary import read_vocabulary
+from experiments.workdir import load
+from model import ConfigError
+from tests.experiments.commands import heed
+from tests.experiments.marian_folders import learn, lines
+from tests.experiments.t5_folders import save_folder, save_vocabulary, save_weights
+from tests.experiments.test_import_mistakes import change
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("t5") / "model"
+    save_folder(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(t5, tmp_path):
+    return shutil.copytree(t5, tmp_path / "model")
+
+
+def test_the_command_makes_a_run_that_translates(t5, tmp_path):
+    code, out, err = heed("import_model", f"--from={t5}", f"--workdir={tmp_path}/run")
+    assert code == 0, err
+    trained, there = load(tmp_path / "run"), read_folder(t5)
+    assert json.loads(out)["search"]["max_length"] == trained.experiment.search.max_length == 19
+    for side in "encoder_bias", "decoder_bias":
+        ours, theirs = (params[side]["table"] for params in (trained.params, there.params))
+        np.testing.assert_array_equal(ours, theirs)
+    options = SearchOptions(**vars(trained.experiment.search))
+    model = trained.model, trained.params, trained.vocabulary
+    text = ["translate English to German: I am a student.", "a <extra_id_3> b </s>", ""]
+    found = Translator(*model, trained.mesh, options).hypotheses(text)
+    assert trained.vocabulary.source.pieces(found[1][0].parts[0][0])[-1] == "</s>"
+    assert all(1 <= len(best.tokens) <= 19 for best, *_ in found[:2]) and found[2][0].text == ""
+    with pytest.raises(ConfigError, match="model.norm=pre has no counterpart"):
+        huggingface.check(trained.model.config)
+
+
+def test_sentinels_are_words_and_spare_ids_are_none(t5):
+    (side, _) = read_folder(t5).vocabulary
+    (ids,) = side.encode(["x <extra_id_0>y<extra_id_9> <spare_127>"])
+    names = side.pieces(ids)
+    assert names.count("<extra_id_0>") == names.count("<extra_id_9>") == 1
+    assert side.vocab_size == 129 and side.pieces([128]) == ["<spare_127>"]
+    assert side.pieces(range(5)) == ["<pad>", "<s>", "</s>", "<unk>", side.table.words[0]]
+    assert side.decode([[128, *ids, 120]]) == side.decode([ids])
+    assert ">>fr<<" not in side.table.words and 128 not in ids
+    again = MarianTokenizer(side.to_bytes())
+    assert again.table == side.table and Vocabulary(again, again).joint
+
+
+def test_tables_are_tied_where_they_are_alike(tmp_path):
+    save_vocabulary(tmp_path)
+    for tied, kind, scaled in (True, "t5", True), (False, "t5", True), (True, "mt5", False):
+        save_weights(tmp_path, tied=tied, model_type=kind, feed_forward_proj="relu")
+        found = read_t5(tmp_path)
+        assert found.experiment.model.tying == ("all" if tied else "none")
+        norms = found.params["encoder_norm"]["scale"], found.params["decoder_norm"]["scale"]
+        np.testing.assert_allclose(norms[0] * (32**-0.5 if scaled else 1), norms[1], rtol=1e-6)
+
+
+def test_a_file_may_have_every_table_apart():
+    one, other = np.ones((2, 2)), np.zeros((2, 2))
+    names = "shared.weight", "encoder.embed_tokens.weight", "lm_head.weight"
+    assert tying(dict.fromkeys(names, one)) == tying({names[0]: one}) == "all"
+    assert tying({names[0]: one, names[1]: other}) == "decoder"
+    assert tying({names[0]: one, names[2]: other}) == "none"
+
+
+def test_bytes_are_words_where_a_vocabulary_has_them(tmp_path):
+    """As mT5's: what it does not know is spelled out, and comes back."""
+    english, _ = lines(100)
+    marks = dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1, byte_fallback=True)
+    save_vocabulary(tmp_path, extra_ids=0)
+    (tmp_path / "spiece.model").write_bytes(learn(english, 340, hard_vocab_limit=False, **marks))
+    side = read_vocabulary(tmp_path, 384).source
+    (ids,) = side.encode(["I am 中."])
+    assert side.pieces(ids)[-4:-1] == ["<0xE4>", "<0xB8>", "<0xAD>"] and UNK not in ids
+    assert side.decode([ids]) == ["I am 中."]
+
+
+def another_vocabulary(folder):
+    (folder / "spiece.model").write_bytes(learn(lines(100)[0], 60))
+
+
+SPOILED = {
+    "no SentencePiece": (lambda f: (f / "spiece.model").unlink(), "spiece.model: cannot read it"),
+    "damaged": (
+        lambda f: (f / "spiece.model").write_bytes(b"x"),
+        "spiece.model: not a SentencePiece model",
+    ),
+    "other ids": (another_vocabulary, "spiece.model: padding, end and unknown word have the ids"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "there is neither model.safet"),
+}
+CONFIG = {
+    "kind": (dict(model_type="umt5"), "model_type='umt5' is not supported, only marian, mt5, t5"),
+    "activation": (dict(feed_forward_proj="tanh"), "feed_forward_proj='tanh' is not supported"),
+    "gate": (dict(is_gated_act=True), "is_gated_act=true is not supported, only false"),
+    "function": (dict(dense_act_fn="gelu"), 'dense_act_fn="gelu" is not supported, only "relu"'),
+    "encoder": (dict(is_encoder_decoder=False), "is_encoder_decoder=false is not supported"),
+    "start": (dict(decoder_start_token_id=5), "decoder_start_token_id=5 is not supported, only 0"),
+    "buckets": (dict(relative_attention_num_buckets=7), "relative_buckets=7 must be even"),
+    "other sizes": (dict(d_kv=8), r"layer.0.SelfAttention.q.weight is \[24, 32\], but by config"),
+    "more layers": (dict(num_layers=3), "lacks encoder.block.2.layer.0.SelfAttention.q.weight"),
+    "more heads": (dict(relative_attention_num_buckets=10), r"bias.weight is \[8, 4\], but by"),
+    "a gated file": (dict(feed_forward_proj="gated-gelu"), "lacks encoder.block.0.*wi_0.weight"),
+    "too few words": (dict(vocab_size=90), "spiece.model has .* extra_ids=10 more, but config.js"),
+    "no size": (dict(d_ff="absent"), "d_ff is missing, but it must be a whole number"),
+}
+TOKENIZER = {
+    "class": (dict(tokenizer_class="ByT5Tokenizer"), 'tokenizer_class="ByT5Tokenizer" is not'),
+    "sampling": (dict(sp_model_kwargs={"alpha": 0.1}), "sp_model_kwargs="),
+    "end": (dict(eos_token={"content": "<end>"}), 'eos_token="<end>" is not supported, only "</s'),
+    "a word": (dict(additional_special_tokens=["<sep>"]), "additional_special_tokens has '<sep>'"),
+    "sentinel": (dict(additional_special_tokens=["<extra_id_10>"]), "has '<extra_id_10>', and on"),
+    "added": (dict(added_tokens_decoder={"99": {"content": "<b>"}}), "added token 99, '<b>', is"),
+}
+CHANGED = [
+    *(("config.json", *case) for case in CONFIG.values()),
+    *(("tokenizer_config.json", *case) for case in TOKENIZER.values()),
+    ("generation_config.json", dict(do_sample=True), "do_sample=true is not supported"),
+]
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_a_file_that_is_missing_or_damaged_is_named(case, folder):
+    spoil, message = SPOILED[case]
+    spoil(folder)
+    with pytest.raises(DataError, match=message) as told:
+        read_folder(folder)
+    assert "\n" not in str(told.value) and str(folder) in str(told.value)
+
+
+@pytest.mark.parametrize(("name", "fields", "message"), CHANGED)
+def test_a_field_that_is_not_supported_is_named(name, fields, message, folder):
+    change(folder / name, **fields)
+    with pytest.raises(DataError, match=message) as told:
+        read_folder(folder)
+    assert "\n" not in str(told.value) and str(folder) in str(told.value)
