@@ -143,10 +143,11 @@ def attention(
     q = q.reshape(batch, kv_heads, -1, width)  # a key head's queries side by side
     scores = []
     for (k, _), mask, bias in zip(blocks, masks, biases or [None] * len(blocks), strict=True):
-        each = product(q.astype(k.dtype), k).reshape(*shape, -1)
+        each = product(q.astype(k.dtype), k)
+        mask, each = mask[:, None, None], each.reshape(*shape, -1)
         if bias is not None:
             each += bias.reshape(1, *shape[1:3], *bias.shape[1:])
-        each = jnp.where(mask[:, None, None], each, jnp.finfo(jnp.float32).min)
+        each = jnp.where(mask, each, jnp.finfo(jnp.float32).min)
         scores.append(each)
     highest = jnp.stack([each.max(-1) for each in scores]).max(0)[..., None]
     grown = [jnp.exp(each - highest) for each in scores]
