@@ -50,7 +50,8 @@ def place(forks, run, text, marian, tmp_path):
     (tmp_path / "mytext").symlink_to(text)
     (tmp_path / "opus-mt-en-de").symlink_to(marian)
     native_folders.save_folder(tmp_path / "marian-en-de")
-from tests.experiments import fairseq_folders, native_folders, t5_folders
+    fairseq_folders.save_folder(tmp_path / "fairseq-en-de")
+    t5_folders.save_folder(tmp_path / "t5-small")
     (tmp_path / "source.txt").write_text("red cat\ntwo dog one\n")
     (tmp_path / "reference.txt").write_text("rot Katze\nzwei Hund eins\n")
     (tmp_path / "output.txt").write_text("rot Katze\nzwei Hund zwei\n")
