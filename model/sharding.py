@@ -11,6 +11,7 @@
 | head_dim     | a head's width                 | (whole)        |
 | mlp          | feed-forward's hidden layer    | tensor         |
 | layers       | stacked layers, when scanned   | (whole)        |
+| rank         | adapters (model/lora.py)       | (whole)        |
 
 The batch is split over `data` and `fsdp` together; `fsdp` also splits parameters and optimizer
 state, `tensor` splits heads, hidden units and vocabulary. One device is a mesh of one.
@@ -38,6 +39,7 @@ RULES = (
     ("head_dim", None),
     ("mlp", "tensor"),
     ("layers", None),
+    ("rank", None),
 )
 
 
