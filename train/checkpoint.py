@@ -10,7 +10,7 @@ import gc
 import itertools
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class Checkpoints:
     def restore(self, which: Which, abstract_state: TrainState) -> TrainState:
         """The state as saved, bit for bit, laid out as `train.state.abstract_state` says.
 
-        The mesh need not be the one it was saved from.
+        The mesh need not be the one it was saved from. `base`, which is not stored, is as given.
         """
         loaded = self._load(which, stored.parts(abstract_state))
         rest = loaded.pop("rest")
@@ -105,14 +105,19 @@ class Checkpoints:
             raise CheckpointError(f"{self.folder}: no checkpoints")
         raise DamagedError(f"{self.folder}: no checkpoint is whole: {'; '.join(damaged)}")
 
-    def restore_params(self, which: Which, abstract_params: Any) -> Any:
-        """Weights for decoding: a checkpoint's, or the mean of several (train/choice.py)."""
+    def restore_params(
+        self, which: Which, abstract_params: Any, whole: Callable[[Any], Any] = lambda x: x
+    ) -> Any:
+        """Weights for decoding: a checkpoint's, or the mean of several (train/choice.py).
+
+        Of what is stored, `whole` makes what decoding takes, before there is a mean.
+        """
         steps, part = self.choice(which)
         total = None
         for step in steps:
             kept = (self.folder / str(step) / "ema").exists()
             name = part or ("ema" if kept else "params")
-            params = self._load(step, {name: abstract_params})[name]
+            params = whole(self._load(step, {name: abstract_params})[name])
             total = params if total is None else jax.tree.map(jnp.add, total, params)
         return total if len(steps) == 1 else jax.tree.map(lambda x: x / len(steps), total)
 

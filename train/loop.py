@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -180,11 +180,12 @@ def validation_hook(
     batches: Callable[[], Iterable[Batch]],
     every: int,
     name: str = "validation",
+    weights: Callable[[TrainState], Any] = lambda state: state.weights,
 ) -> Hook:
-    """Measures loss, nll, accuracy and perplexity over all of `batches()`."""
+    """Measures loss, nll, accuracy and perplexity of a state's `weights` over all `batches()`."""
 
     def run(_step: int, state: TrainState, _report: dict) -> dict:
-        return total_metrics(eval_fn, state.weights, batches()).to_dict()
+        return total_metrics(eval_fn, weights(state), batches()).to_dict()
 
     return Hook(name, every, run)
 

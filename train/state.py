@@ -2,7 +2,8 @@
 
 Parameters are made inside one jit whose output shardings come from the parameters' logical axis
 names, and everything shaped like them (Adam's moments, the moving average) follows: no host and no
-single device ever holds what it should not.
+single device ever holds what it should not. Of an adapted model (model/lora.py) the parameters are
+the adapters, and the model that these adapt is the state's `base`, which no update changes.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
+from model.lora import Adapted
 from model.sharding import param_shardings, use_mesh
 from train.scaling import LossScale, first_scale
 
@@ -29,44 +31,53 @@ class TrainState(NamedTuple):
     rng: Array  # a typed key, never changed: update k draws from fold_in(rng, k)
     ema: Any = None  # the parameters' exponential moving average, or None: not kept
     loss_scale: LossScale | None = None  # of training in float16
+    base: Any = None  # the parameters that adapters are trained for; stored once, not with these
 
     @property
     def weights(self):
-        """The parameters to evaluate and translate with: the average where one is kept."""
+        """The parameters to evaluate with, of what is trained: the average where one is kept."""
         return self.params if self.ema is None else self.ema
 
 
+Model = nn.Module | Adapted
+
+
 def create_state(
-    model: nn.Module,
+    model: Model,
     tx: optax.GradientTransformation,
     rng: Array,
     mesh: Mesh,
     *,
     ema: bool = False,
+    base: Any = None,
 ) -> TrainState:
-    """A fresh state at step 0 from a typed key, each leaf laid out on the mesh."""
+    """A fresh state at step 0 from a typed key, each leaf laid out on the mesh.
+
+    `base` are the parameters that an adapted model adapts, laid out as `abstract_params` says.
+    """
     init = _initialiser(model, tx, ema)
-    shardings = state_shardings(model, tx, mesh, ema=ema)
+    shardings = state_shardings(model, tx, mesh, ema=ema)._replace(base=None)
     with use_mesh(mesh):
-        return jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings)(rng)
+        state = jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings)(rng)
+    return state._replace(base=base)
 
 
 def state_shardings(
-    model: nn.Module, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
+    model: Model, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
 ) -> TrainState:
     """The tree of NamedShardings that `create_state` lays a state out by."""
     return param_shardings(_shapes(model, tx, ema), mesh)
 
 
 def abstract_state(
-    model: nn.Module, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
+    model: Model, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
 ) -> TrainState:
     """The state as ShapeDtypeStructs with shardings: what to restore a checkpoint into."""
     shapes = nn.unbox(_shapes(model, tx, ema))
     return jax.tree.map(_place, shapes, state_shardings(model, tx, mesh, ema=ema))
 
 
-def abstract_params(model: nn.Module, mesh: Mesh) -> Any:
+def abstract_params(model: Model, mesh: Mesh) -> Any:
     """The parameters alone, as ShapeDtypeStructs with shardings: all that decoding needs."""
     boxes = param_shapes(model)
     return jax.tree.map(_place, nn.unbox(boxes), param_shardings(boxes, mesh))
@@ -74,7 +85,7 @@ def abstract_params(model: nn.Module, mesh: Mesh) -> Any:
 
 # Tracing a deep model's init takes a second, and a start asks for its shapes many times.
 @lru_cache(maxsize=4)
-def param_shapes(model: nn.Module) -> Any:
+def param_shapes(model: Model) -> Any:
     """The parameters as ShapeDtypeStructs, in boxes of their logical names."""
     return jax.eval_shape(partial(_params, model), jax.random.key(0))
 
@@ -103,9 +114,10 @@ def _beginning(model, tx, ema: bool, params, rng: Array) -> TrainState:
 
 @lru_cache(maxsize=4)
 def _shapes(model, tx, ema: bool) -> TrainState:
-    return jax.eval_shape(
-        partial(_beginning, model, tx, ema), param_shapes(model), jax.random.key(0)
-    )
+    begin = partial(_beginning, model, tx, ema)
+    state = jax.eval_shape(begin, param_shapes(model), jax.random.key(0))
+    base = param_shapes(model.model) if isinstance(model, Adapted) else None
+    return state._replace(base=base)
 
 
 def _place(leaf, sharding):

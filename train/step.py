@@ -15,14 +15,14 @@ from model.sharding import batch_sharding, replicated, use_mesh
 from train.loss import Metrics, cross_entropy
 from train.projection import projection_on
 from train.scaling import adjusted
-from train.state import TrainState, state_shardings
+from train.state import Model, TrainState, state_shardings
 
 
 def train_step(
     state: TrainState,
     batch: Batch,
     *,
-    model: nn.Module,
+    model: Model,
     tx: optax.GradientTransformation,
     smoothing: float,
     accumulate: int = 1,
@@ -34,6 +34,8 @@ def train_step(
     Where loss or gradient is not finite, parameters, optimizer and average stay as they are: the
     update is skipped, and counted. Training in float16 scales its loss (train/scaling.py).
 
+    Of an adapted model (model/lora.py) the adapters are updated, and `state.base` is as it was.
+
     The batch's rows go through the model in `accumulate` parts, one after the other: less memory,
     and (dropout's draws aside) the same gradient. Raises ValueError where rows do not divide so.
     `project` makes the losses out of hidden states (train/projection.py); None: out of all logits.
@@ -42,7 +44,8 @@ def train_step(
     # Of the mean over a part's places: of a sum over tokens float16 would hold less.
     places = batch.tgt.size // accumulate
     scale = None if state.loss_scale is None else state.loss_scale.scale / places
-    gradient = jax.grad(partial(_summed_loss, project=project), has_aux=True)
+    loss = partial(_summed_loss, project=project, base=state.base)
+    gradient = jax.grad(loss, has_aux=True)
     if accumulate == 1:
         grads, metrics = gradient(state.params, batch, rng, model, smoothing, scale)
     else:
@@ -72,11 +75,10 @@ def train_step(
 
     skip = lambda _: (state.params, state.opt_state, state.ema)  # noqa: E731
     params, opt_state, ema = lax.cond(finite, update, skip, grads)
-    state = TrainState(
+    state = state._replace(
         step=state.step + 1,
         params=params,
         opt_state=opt_state,
-        rng=state.rng,
         ema=ema,
         loss_scale=None if scale is None else adjusted(state.loss_scale, finite),
     )
@@ -97,7 +99,7 @@ def eval_step(
 
 
 def compile_train_step(
-    model: nn.Module,
+    model: Model,
     tx: optax.GradientTransformation,
     mesh: Mesh,
     *,
@@ -155,9 +157,10 @@ def compile_eval_step(
 
 
 def _summed_loss(
-    params, batch, rng, model, smoothing, scale, project=None
+    params, batch, rng, model, smoothing, scale, project=None, base=None
 ) -> tuple[Array, Metrics]:
-    apply = partial(model.apply, {"params": params}, train=True, rngs={"dropout": rng})
+    variables = {"params": params} | ({} if base is None else {"base": base})
+    apply = partial(model.apply, variables, train=True, rngs={"dropout": rng})
     metrics = _losses(apply, batch, smoothing, project)
     return metrics.loss_sum if scale is None else metrics.loss_sum * scale, metrics
 

@@ -11,9 +11,9 @@ from train.state import TrainState
 
 
 def parts(state: TrainState) -> dict[str, Any]:
-    """What is stored apart, so that decoding can read it without the rest."""
+    """What is stored apart, so that decoding can read it without the rest; of `base` nothing is."""
     fields = state._asdict()
-    params, ema = fields.pop("params"), fields.pop("ema")
+    params, ema, _ = (fields.pop(name) for name in ("params", "ema", "base"))
     rest = {name: value for name, value in fields.items() if value is not None}
     return {"params": params, "rest": rest} | ({} if ema is None else {"ema": ema})
 
