@@ -38,6 +38,7 @@ def _abstract(run: Path, mesh: Sequence[int] = (1, 1, 1)):
     """The state that `run` trains, on the first devices, as many as the mesh has."""
     import jax
 
+    from experiments.adapting import learner
     from experiments.planning import schedule_and_optimizer
     from experiments.workdir import read_config
     from model import Transformer
@@ -47,7 +48,8 @@ def _abstract(run: Path, mesh: Sequence[int] = (1, 1, 1)):
     c = read_config(run)
     devices = jax.devices()[: math.prod(mesh)]
     mesh = make_mesh(*mesh, devices=devices)
-    return abstract_state(Transformer(c.model), schedule_and_optimizer(c)[1], mesh)
+    learns = learner(c, Transformer(c.model))
+    return abstract_state(learns, schedule_and_optimizer(c)[1], mesh)._replace(base=None)
 
 
 def restored(checkpoints: Path, run: Path) -> tuple[int, list[str]]:

@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 from ml_collections import config_dict
 
 from model import ConfigError, TransformerConfig
+from model.lora import PROJECTIONS
 
 
 def _at_least(section, group: str, **least: int) -> None:
@@ -114,6 +115,37 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Adapters that are trained in the place of the model (model/lora.py)."""
+
+    rank: int = 0  # 0: none, the whole model is trained
+    alpha: float = 16.0  # what an adapter adds is scaled by alpha / rank
+    projections: str = "query,value"  # and key, out, hidden, gate, feed_forward_out,
+    # of an SSRU candidate, forget
+
+    def __post_init__(self):
+        _at_least(self, "lora", rank=0)
+        if self.alpha <= 0:
+            raise ConfigError(f"config.lora.alpha={self.alpha} must be above 0")
+        for name in self.names:
+            if name not in PROJECTIONS:
+                raise ConfigError(
+                    f"config.lora.projections={self.projections}: {name!r} is unknown"
+                    f"{nearest(name, PROJECTIONS)}"
+                )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The projections, each by itself."""
+        return tuple(name.strip() for name in self.projections.split(","))
+
+    @property
+    def scale(self) -> float:
+        """Of what an adapter adds."""
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True)
 class SearchConfig:
     """Beam search in validation and test, and translate's defaults."""
 
@@ -151,6 +183,7 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     init_from: str = ""  # a run's folder: its vocabulary, model and best weights to begin with
@@ -160,6 +193,11 @@ class Experiment:
             raise ConfigError(
                 f"config.data.max_length={self.data.max_length} is more than the learned "
                 f"positions that there are, model.max_length={self.model.max_length}"
+            )
+        if self.lora.rank and not self.init_from:
+            raise ConfigError(
+                f"config.lora.rank={self.lora.rank} adapts the model of another run: set "
+                "config.init_from to its folder"
             )
 
 

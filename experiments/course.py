@@ -12,6 +12,7 @@ from data.batch import Batch
 from data.pipeline import Shard, train_batches
 from data.plan import BatchPlan
 from experiments import workdir as folders
+from experiments.adapting import write_base
 from experiments.console import note
 from experiments.looks import Looks
 from experiments.training import Training
@@ -152,7 +153,7 @@ def _newest(
     t: Training, checkpoints: Checkpoints, among: Sequence[int] | None = None
 ) -> tuple[TrainState, dict]:
     """The newest whole state, and what it was saved with; tells what is wrong with newer ones."""
-    state, meta, damaged = checkpoints.restore_newest(t.abstract_state(), among)
+    state, meta, damaged = checkpoints.restore_newest(t.to_restore(), among)
     for line in damaged:
         note(f"warning: {line}")
     return state, meta
@@ -166,9 +167,13 @@ def _tell_rewind(t: Training, writer: MetricsWriter, step: int, rewinds: int) ->
 
 
 def first_state(t: Training) -> TrainState:
-    """Where a training begins: fresh parameters, or those of the run that it begins with."""
+    """Where a training begins: fresh parameters, or those of the run that it begins with.
+
+    Where adapters are trained, these are fresh, and the others go into the run's folder.
+    """
     c = t.experiment
-    state = create_state(t.model, t.tx, jax.random.key(c.train.seed), t.mesh, ema=c.train.ema > 0)
+    key, ema = jax.random.key(c.train.seed), c.train.ema > 0
+    state = create_state(t.learner, t.tx, key, t.mesh, ema=ema)
     if not c.init_from:
         return state
     source = Path(c.init_from)
@@ -178,6 +183,10 @@ def first_state(t: Training) -> TrainState:
     if begin.vocabulary.digest() != t.vocabulary.digest():
         raise ConfigError(f"--config.init_from={source} has changed its vocabulary meanwhile")
     note(f"beginning with the weights of {source}, step {step}")
+    if c.lora.rank:
+        state = state._replace(base=begin.params)
+        write_base(t.workdir, state, {"of": str(source), "step": step})
+        return state
     # Their average begins as they do, but in memory of its own: a step gives its state away.
     ema = None if state.ema is None else jax.tree.map(jnp.copy, begin.params)
     return state._replace(params=begin.params, ema=ema)

@@ -8,29 +8,35 @@ from data.buckets import Bucket
 from decode.split import abstract_weights
 from experiments.training import Training
 from model.sharding import batch_sharding
+from train.state import abstract_params
 
 
 def describe(t: Training) -> dict:
     """What `--dry_run` prints; allocates nothing on the devices.
 
+    `trainable` are the parameters that training changes: adapters, or all. Where they are adapters
+    `bytes_per_device` has both among the parameters.
+
     `activations` is the temporary memory of the compiled step, gradients included, of the batch
     shape that needs most; `search` is what BLEU lays out of the parameters while there are none.
     Bytes are those of one device.
     """
-    state, step = t.abstract_state(), t.compile_step()
+    state, step, sizes = t.abstract_state(), t.compile_step(), t.sizes()
+    params = abstract_params(t.model, t.mesh)
     plan = t.text.plan
     shapes = [bucket.with_rows(t.rows_multiple) for bucket in plan.buckets]
     extremes = {max(shapes), max(shapes, key=lambda b: (b.source + b.target, b.rows))}
     memory = {
-        "parameters": _bytes(state.params),
+        "parameters": _bytes((state.params, state.base)),
         "optimizer": _bytes(state.opt_state),
         "average": _bytes(state.ema),
         "activations": max(_temporary(t, step, state, shape, plan[0].packed) for shape in extremes),
-        "search": _bytes(abstract_weights(t.model.config, state.weights, t.mesh)),
+        "search": _bytes(abstract_weights(t.model.config, params, t.mesh)),
     }
     needed = sum(memory.values()) - min(memory["activations"], memory["search"])
     return {
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "parameters": sizes["params"],
+        "trainable": sizes["trainable"],
         "mesh": dict(t.mesh.shape),
         "bytes_per_device": memory | {"all": needed},
         "batches": [shape._asdict() for shape in shapes],

@@ -33,7 +33,7 @@ class Looks:
         t, every = self._t, self._t.experiment.train
         meta |= {"vocabulary": t.vocabulary.digest(), "text": t.text.digest}
         return [
-            validation_hook(self._evaluate, self._batches, every.eval_every),
+            validation_hook(self._evaluate, self._batches, every.eval_every, weights=t.weights),
             Hook("bleu", every.eval_every, self._bleu),
             checkpoint_hook(self._checkpoints, meta, (every.eval_every, every.checkpoint_every)),
         ]
@@ -48,9 +48,9 @@ class Looks:
     def _bleu(self, step: int, state, _report: dict) -> dict:
         t, c = self._t, self._t.experiment
         if self._translator is None:
-            searching = make_translator(c, t.model, state.weights, t.vocabulary, t.mesh)
+            searching = make_translator(c, t.model, t.weights(state), t.vocabulary, t.mesh)
         else:
-            searching = self._translator.with_params(state.weights)
+            searching = self._translator.with_params(t.weights(state))
         self._translator = searching.emptied()  # no weights are kept while there is training
         stop = stopper(self._interrupted)
         with bar("validating", len(self._sources)) as progress:

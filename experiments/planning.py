@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from data.corpus import SPLITS, Source
 from data.tokenizer import Vocabulary
 from experiments import workdir as folders
+from experiments.adapting import learner
 from experiments.config import Experiment
 from experiments.preparation import (
     check_sizes,
@@ -77,7 +78,8 @@ def plan(
     folders.check_same_run(workdir, c, allow_batch_change)
     model = Transformer(c.model)
     schedule, tx = schedule_and_optimizer(c)
-    abstract_state(model, tx, opened.mesh)  # raises where the mesh does not divide the sizes
+    # Raises where the mesh does not divide the sizes, or adapters have no place.
+    abstract_state(learner(c, model), tx, opened.mesh)
     text = read_text(c, opened.splits, vocabulary, moved)
     return Training(c, workdir, vocabulary, text, model, tx, schedule, opened.mesh)
 

@@ -50,7 +50,7 @@ def train(experiment: Experiment, workdir: Path, allow_batch_change: bool = Fals
             t = prepare(experiment, workdir, allow_batch_change, watchdog.moved)
             return _train(t, begun, watchdog)
     except Interrupted as interruption:  # outside of its training: there was nothing to save
-        return {"step": None, "params": None, "stopped_by": str(interruption)}
+        return {"step": None, "params": None, "trainable": None, "stopped_by": str(interruption)}
 
 
 def _train(t: Training, begun: float, watchdog: Watchdog) -> dict:
@@ -60,21 +60,22 @@ def _train(t: Training, begun: float, watchdog: Watchdog) -> dict:
         Checkpoints(workdir / "checkpoints", c.train.keep, c.train.keep_best) as checkpoints,
         on_sigterm(c.train.grace_seconds) as interrupted,
     ):
-        params = sum(leaf.size for leaf in jax.tree.leaves(t.abstract_state().params))
-        note(f"{params:,} parameters on a mesh of {dict(t.mesh.shape)}{_processes()}")
+        sizes = t.sizes()
+        told = f"{sizes['params']:,} parameters" + _adapters(t, sizes["trainable"])
+        note(f"{told} on a mesh of {dict(t.mesh.shape)}{_processes()}")
         summary = follow(t, checkpoints, begun, watchdog, interrupted)
         tested_from = time.monotonic()
         try:
             tested = _test(t, checkpoints, watchdog, stopper(interrupted))
         except Interrupted as interruption:
             reason = str(interruption)
-            return {"step": summary.step, "params": params, "stopped_by": reason}
+            return {"step": summary.step, **sizes, "stopped_by": reason}
         if not is_first():
             return {}
         step = tested.scores["checkpoint"]
         write_translations(workdir, step, *sides(t.text.splits["test"]), tested.translations)
         with MetricsWriter(workdir, summary.step) as writer:
-            told = _summary(workdir, writer, tested.scores, summary.step, params)
+            told = _summary(workdir, writer, tested.scores, summary.step, sizes)
         _report(workdir)
         return told | {"seconds": round(summary.seconds + time.monotonic() - tested_from, 1)}
 
@@ -85,6 +86,10 @@ def _write_settings(t: Training) -> None:
         t.vocabulary.save(t.workdir)
     folders.write_config(t.workdir, t.experiment)
     record_start(t.workdir, t.mesh)
+
+
+def _adapters(t: Training, trained: int) -> str:
+    return f" and {trained:,} of adapters, which are trained," * bool(t.experiment.lora.rank)
 
 
 def _processes() -> str:
@@ -129,7 +134,7 @@ def _report(workdir: Path) -> None:
         note(f"warning: there is no {REPORT}: {error}")
 
 
-def _summary(workdir: Path, writer: MetricsWriter, tested: dict, step: int, params: int) -> dict:
+def _summary(workdir: Path, writer: MetricsWriter, tested: dict, step: int, sizes: dict) -> dict:
     """What the command's last line says; the test becomes an event, once."""
     best = tested["checkpoint"]
     events = read_metrics(workdir)
@@ -139,7 +144,7 @@ def _summary(workdir: Path, writer: MetricsWriter, tested: dict, step: int, para
     names = ("bleu", "chrf", "signature", "chrf_signature")
     return {
         "step": step,
-        "params": params,
+        **sizes,
         "seconds": None,
         "valid": {name: valid.get(name) for name in ("loss", "bleu")},
         "test": {name: tested[name] for name in names},

@@ -4,6 +4,7 @@ config.json        the experiment, resolved, with the commit of the code
 tokenizer.model    or tokenizer.source.model and tokenizer.target.model
 shortlist.npz      words that outputs may have, of a run imported with such a list
 checkpoints/       Orbax
+base/              what adapters were trained for, of a run that trains some, as one checkpoint
 metrics.jsonl      one event a line
 tensorboard/       the same for TensorBoard
 environment.jsonl  one line a start: machine, versions, commit
@@ -21,6 +22,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -29,11 +31,13 @@ from jax.sharding import Mesh
 
 from data.files import replace_file
 from data.tokenizer import Vocabulary
+from experiments.adapting import learner, read_base
 from experiments.config import Experiment, SearchConfig, flat, to_experiment
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
 from train.checkpoint import Checkpoints
 from train.state import abstract_params
+from train.whole import compile_whole
 
 # What may change when a run goes on; everything else makes it another run.
 _FREE = {
@@ -204,7 +208,8 @@ class Trained:
 def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> Trained:
     """The model of `checkpoint` (train/choice.py), on `mesh`, or whole on this process's devices.
 
-    Where the mesh spans processes, all of them load it together.
+    Where the mesh spans processes, all of them load it together. Adapters are merged into the
+    model that they are of, and so are they before there is a mean of several.
     Raises ConfigError, DataError or CheckpointError for a part that is missing or broken.
     """
     experiment = read_config(workdir)
@@ -214,5 +219,8 @@ def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> T
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         steps = checkpoints.choice(checkpoint).steps
         check_vocabulary(workdir, vocabulary, checkpoints.meta(steps[-1]))
-        params = checkpoints.restore_params(checkpoint, abstract_params(model, mesh))
+        learns = learner(experiment, model)
+        base = read_base(workdir, learns, mesh)
+        whole = partial(compile_whole(learns, mesh), base=base)
+        params = checkpoints.restore_params(checkpoint, abstract_params(learns, mesh), whole)
     return Trained(experiment, vocabulary, model, params, mesh, steps)

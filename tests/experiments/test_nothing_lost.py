@@ -228,7 +228,7 @@ class There:
 )
 def test_a_rewind_keeps_what_it_goes_back_to(monkeypatch, steps, damaged, tried, found, left):
     monkeypatch.setattr(course, "first_state", lambda t: SimpleNamespace(step=0))
-    t, there = SimpleNamespace(abstract_state=lambda: None), There(steps, damaged)
+    t, there = SimpleNamespace(to_restore=lambda: None), There(steps, damaged)
     if found is None:
         with pytest.raises(DamagedError):
             course._before(t, there, 12, tried)

@@ -16,7 +16,8 @@ from train.metrics import read_metrics
 def test_training_leaves_what_the_readme_says(run):
     workdir, out, err = run
     result = json.loads(out.splitlines()[-1])
-    assert set(result) == {"step", "params", "seconds", "valid", "test"}
+    assert set(result) == {"step", "params", "trainable", "seconds", "valid", "test"}
+    assert result["params"] == result["trainable"] > 0
     assert result["step"] == 30 and set(result["valid"]) == {"loss", "bleu"}
     assert set(result["test"]) == {"bleu", "chrf", "signature", "chrf_signature"}
     assert result["test"]["signature"].startswith("nrefs:1") and result["seconds"] > 0

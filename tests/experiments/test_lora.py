@@ -1,0 +1,196 @@
+"""An imported model learns the demo's sentences by adapters, and is then a run like any other."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks.damage import DAMAGE, arrays, events, same
+from experiments.config import LoraConfig, default_config, to_experiment
+from experiments.course import first_state
+from experiments.dry_run import describe
+from experiments.exporting.huggingface import write_marian
+from experiments.importing.huggingface import read_marian
+from experiments.importing.writing import write_run
+from experiments.planning import prepare
+from experiments.run import train
+from experiments.workdir import load
+from model import ConfigError
+from model.lora import merge
+from tests.experiments.marian_folders import save_folder
+from train.checkpoint import CheckpointError, Checkpoints
+from train.loop import total_metrics
+from train.state import abstract_params
+from train.step import compile_eval_step
+
+STEPS, HALF = 24, 12
+ALL = "query,key,value,out,hidden,feed_forward_out"
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lora")
+    save_folder(folder / "marian", encoder_layers=1, decoder_layers=1)
+    write_run(folder / "imported", read_marian(folder / "marian", "", ""))
+    return folder / "imported"
+
+
+def experiment(begin, rank=4, **lora):
+    """The demo's short sentences, for adapters of the run `begin`."""
+    c = default_config()
+    c.init_from = str(begin)
+    c.model.dropout = 0.1
+    c.data.update(source="demo", max_pairs=64, max_length=48, tokens_per_batch=800, num_buckets=1)
+    c.data.update(packing=False, cache=False)
+    c.optimizer.update(schedule="constant", learning_rate=0.02, warmup_steps=4, clip_norm=1.0)
+    c.train.update(num_steps=STEPS, eval_every=HALF, checkpoint_every=HALF, log_every=4)
+    c.train.update(bleu_sentences=2, ema=0.9)
+    c.search.update(beam_size=1, extra_length=0)
+    c.lora.update(rank=rank, projections=ALL, **lora)
+    return to_experiment(c)
+
+
+@pytest.fixture(scope="module")
+def tuned(imported, tmp_path_factory):
+    """A run of adapters, and what the command's last line says of it."""
+    workdir = tmp_path_factory.mktemp("lora") / "tuned"
+    return workdir, train(experiment(imported), workdir)
+
+
+def bits(tree):
+    return jax.tree.map(np.asarray, tree)
+
+
+def equal(left, right):
+    jax.tree.map(np.testing.assert_array_equal, bits(left), bits(right))
+
+
+def test_it_learns_the_demos_sentences_in_a_few_steps(tuned, imported):
+    workdir, told = tuned
+    begin = load(imported)
+    t = prepare(experiment(imported), workdir)
+    evaluate = compile_eval_step(begin.model, begin.mesh)
+    before = total_metrics(evaluate, begin.params, t.text.eval_batches("valid", *t[:1], t.mesh))
+    after = {e["step"]: e["loss"] for e in events(workdir) if e["split"] == "valid"}
+    assert told["step"] == STEPS and after[STEPS] < after[HALF] < before.to_dict()["loss"] - 1
+    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
+    assert told["params"] == count(begin.params) > 2 * told["trainable"] > 0
+    sizes = describe(t)
+    assert (sizes["parameters"], sizes["trainable"]) == (told["params"], told["trainable"])
+    memory = sizes["bytes_per_device"]
+    assert memory["average"] == 4 * told["trainable"]
+    assert memory["parameters"] == 4 * (told["params"] + told["trainable"])
+    assert 2 * memory["average"] <= memory["optimizer"] < 2 * memory["average"] + 100
+
+
+def test_it_goes_on_exactly_and_without_the_run_that_it_began_with(tuned, imported, tmp_path):
+    begin, parts, (whole, _) = tmp_path / "begin", tmp_path / "parts", tuned
+    shutil.copytree(imported, begin)
+    c = experiment(begin)
+    train(replace(c, train=replace(c.train, num_steps=HALF)), parts)
+    shutil.rmtree(begin)
+    train(c, parts)
+    assert same(*(arrays(run / "checkpoints", STEPS, run) for run in (whole, parts)))
+    equal(load(parts, "params:last").params, load(whole, "params:last").params)
+    losses = [[e["loss"] for e in events(run) if e["split"] == "train"] for run in (whole, parts)]
+    assert losses[0] == losses[1] and len(losses[0]) == STEPS // 4
+
+
+def test_what_it_loads_as_is_the_model_with_its_adapters_merged(tuned, imported, tmp_path):
+    workdir, _ = tuned
+    base, whole = load(imported), load(workdir, "last")
+    assert type(whole.model) is type(base.model) and whole.step == STEPS
+    equal(load(workdir, "ema").params, whole.params)
+    learner = prepare(experiment(imported), workdir).learner
+    steps, wholes = {}, {}
+    with Checkpoints(workdir / "checkpoints") as there:
+        for step in HALF, STEPS:
+            shapes = abstract_params(learner, whole.mesh)
+            steps[step] = there.restore_params(f"params:{step}", shapes)
+            wholes[step] = bits(merge(base.params, steps[step], learner.scale))
+    close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, bits(load(workdir, "params:last").params), wholes[STEPS])
+    mean = jax.tree.map(lambda x, y: (x + y) / 2, *wholes.values())
+    jax.tree.map(close, bits(load(workdir, "average:2").params), mean)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(whole.params))
+    (tmp_path / "out").mkdir()
+    write_marian(whole, tmp_path / "out", lambda _: None)
+    again = read_marian(tmp_path / "out", "", "")
+    own = whole.params["decoder_0"]["cross_attention"]
+    equal(again.params["decoder_0"]["cross_attention"], own)
+    moved = np.asarray(own["query"]) - np.asarray(
+        base.params["decoder_0"]["cross_attention"]["query"]
+    )
+    assert np.abs(moved).max() > 1e-3
+
+
+@pytest.mark.parametrize("rank", [0, 2], ids=["whole", "adapters"])
+def test_a_further_training_begins_with_the_merged_weights(tuned, tmp_path, rank):
+    workdir, _ = tuned
+    t = prepare(experiment(workdir, rank), tmp_path / "further")
+    state = first_state(t)
+    equal(t.weights(state), load(workdir).params)
+    assert (state.base is None) == (rank == 0)
+
+
+def test_the_disk_holds_adapters_at_every_step_and_the_rest_once(tuned):
+    workdir, told = tuned
+    size = lambda folder: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())  # noqa: E731
+    stored = [
+        json.loads(p.read_text()) for p in (workdir / "checkpoints").rglob("*/params/_METADATA")
+    ]
+    assert len(stored) == 2
+    for each in stored:
+        names = [name.split("'")[-2] for name in each["tree_metadata"]]
+        assert set(names) == {"a", "b"} and len(names) == 2 * (6 + 10)
+    base, each = workdir / "base" / "0", workdir / "checkpoints" / str(STEPS)
+    assert 0 < size(each / "params") < size(base / "params")
+    assert not list((workdir / "checkpoints").rglob("base"))
+
+
+def test_settings_that_cannot_be_are_named(imported, tmp_path):
+    with pytest.raises(ConfigError, match="config.lora.rank=-1 must be at least 0"):
+        LoraConfig(rank=-1)
+    with pytest.raises(ConfigError, match="config.lora.alpha=0.0 must be above 0"):
+        LoraConfig(alpha=0.0)
+    with pytest.raises(ConfigError, match="lora.projections=query,valu: 'valu' .* mean value?"):
+        LoraConfig(projections="query,valu")
+    assert LoraConfig(projections="query, out").names == ("query", "out")
+    with pytest.raises(ConfigError, match="lora.rank=4 adapts .*: set config.init_from"):
+        experiment("")
+    c = experiment(imported)
+    with pytest.raises(ConfigError, match="lora.projections=gate is not in this model, which has"):
+        prepare(replace(c, lora=LoraConfig(rank=4, projections="gate")), tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(rank=2), "its lora.rank is 4, not 2"),
+        (dict(rank=0), "its lora.rank is 4, not 0"),
+        (dict(alpha=8.0), "its lora.alpha is 16.0, not 8.0"),
+    ],
+)
+def test_other_adapters_make_another_run(tuned, imported, change, message):
+    with pytest.raises(ConfigError, match=f"{message}; choose another folder"):
+        prepare(experiment(imported, **change), tuned[0])
+
+
+@pytest.mark.parametrize("how", ["with one bit flipped", "gone"])
+def test_a_base_that_is_damaged_or_missing_is_told_in_one_line(how, tuned, imported, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(tuned[0], workdir)
+    if how == "gone":
+        shutil.rmtree(workdir / "base")
+    else:
+        files = [file for file in (workdir / "base/0/params").rglob("*") if file.is_file()]
+        DAMAGE[how](max(files, key=lambda file: file.stat().st_size))
+    t = prepare(experiment(imported), workdir)
+    for start in t.to_restore, lambda: load(workdir):
+        with pytest.raises(CheckpointError, match=f"{workdir}/base.*put it back") as error:
+            start()
+        assert "\n" not in str(error.value)
