@@ -15,6 +15,7 @@ from model import Transformer
 from model.lora import Adapted
 from train.checkpoint import Checkpoints
 from train.choice import CheckpointError
+from train.digests import signature
 from train.state import Model, TrainState, abstract_params
 from train.together import firsts
 
@@ -52,3 +53,14 @@ def read_base(workdir: Path, model: Model, mesh: Mesh) -> Any:
             return there.restore_params(0, abstract_params(model.model, mesh))
         except CheckpointError as error:
             raise CheckpointError(f"{error}: {_NEEDED}") from None
+
+
+def base_of(workdir: Path) -> str:
+    """What tells the run's base from others, for its checkpoints to know it by."""
+    return firsts(signature(workdir / BASE / "0"))
+
+
+def check_base(workdir: Path, experiment: Experiment, meta: dict) -> None:
+    """Raise CheckpointError if a checkpoint with this `meta` has adapters of another base."""
+    if experiment.lora.rank and meta.get("base") != base_of(workdir):
+        raise CheckpointError(f"{workdir / BASE} is another one: {_NEEDED}")

@@ -12,7 +12,7 @@ from data.batch import Batch
 from data.pipeline import Shard, train_batches
 from data.plan import BatchPlan
 from experiments import workdir as folders
-from experiments.adapting import write_base
+from experiments.adapting import check_base, write_base
 from experiments.console import note
 from experiments.looks import Looks
 from experiments.training import Training
@@ -127,6 +127,7 @@ def _last(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
     state, meta = _newest(t, checkpoints)
     folders.check_vocabulary(t.workdir, t.vocabulary, meta)
     folders.check_text(t.workdir, t.text.digest, meta)
+    check_base(t.workdir, t.experiment, meta)
     note(f"going on from step {int(state.step)}")
     return state, meta
 

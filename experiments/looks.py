@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from data.batch import Batch
 from decode.bleu import score
 from decode.options import NothingFoundError
+from experiments.adapting import base_of
 from experiments.console import bar, note
 from experiments.interruption import stopper
 from experiments.preparation import make_translator, sides
@@ -32,6 +33,7 @@ class Looks:
         """Validation loss, then BLEU, then a checkpoint that knows both, saved with `meta`."""
         t, every = self._t, self._t.experiment.train
         meta |= {"vocabulary": t.vocabulary.digest(), "text": t.text.digest}
+        meta |= {"base": base_of(t.workdir)} if t.experiment.lora.rank else {}
         return [
             validation_hook(self._evaluate, self._batches, every.eval_every, weights=t.weights),
             Hook("bleu", every.eval_every, self._bleu),

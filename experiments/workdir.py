@@ -31,7 +31,7 @@ from jax.sharding import Mesh
 
 from data.files import replace_file
 from data.tokenizer import Vocabulary
-from experiments.adapting import learner, read_base
+from experiments.adapting import check_base, learner, read_base
 from experiments.config import Experiment, SearchConfig, flat, to_experiment
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
@@ -218,9 +218,11 @@ def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> T
     model = Transformer(experiment.model)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         steps = checkpoints.choice(checkpoint).steps
-        check_vocabulary(workdir, vocabulary, checkpoints.meta(steps[-1]))
+        meta = checkpoints.meta(steps[-1])
+        check_vocabulary(workdir, vocabulary, meta)
         learns = learner(experiment, model)
         base = read_base(workdir, learns, mesh)
+        check_base(workdir, experiment, meta)
         whole = partial(compile_whole(learns, mesh), base=base)
         params = checkpoints.restore_params(checkpoint, abstract_params(learns, mesh), whole)
     return Trained(experiment, vocabulary, model, params, mesh, steps)

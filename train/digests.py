@@ -64,6 +64,12 @@ def check_digests(folder: Path, parts: Iterable[str]) -> None:
                 raise ValueError(f"{name} is not what was written")
 
 
+def signature(folder: Path) -> str:
+    """What tells a checkpoint from others: a checksum of what was noted, "" if nothing was."""
+    file = folder / _NAME
+    return f"{zlib.crc32(file.read_bytes()):08x}" if file.exists() else ""
+
+
 def _digest(path: Path) -> list[int]:
     checksum = 0
     with path.open("rb") as file:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks.damage import DAMAGE, arrays, events, same
+from experiments.adapting import write_base
 from experiments.config import LoraConfig, default_config, to_experiment
-from experiments.course import first_state
+from experiments.course import _last, first_state
 from experiments.dry_run import describe
 from experiments.exporting.huggingface import write_marian
 from experiments.importing.huggingface import read_marian
@@ -73,9 +74,14 @@ def test_it_learns_the_demos_sentences_in_a_few_steps(tuned, imported):
     begin = load(imported)
     t = prepare(experiment(imported), workdir)
     evaluate = compile_eval_step(begin.model, begin.mesh)
-    before = total_metrics(evaluate, begin.params, t.text.eval_batches("valid", *t[:1], t.mesh))
+    batches = lambda: t.text.eval_batches("valid", t.experiment, t.mesh)  # noqa: E731
+    before, loaded = (
+        total_metrics(evaluate, each.params, batches()).to_dict()["loss"]
+        for each in (begin, load(workdir, "last"))
+    )
     after = {e["step"]: e["loss"] for e in events(workdir) if e["split"] == "valid"}
-    assert told["step"] == STEPS and after[STEPS] < after[HALF] < before.to_dict()["loss"] - 1
+    assert told["step"] == STEPS and after[STEPS] < after[HALF] < before - 1
+    np.testing.assert_allclose(after[STEPS], loaded, rtol=1e-5)
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
     assert told["params"] == count(begin.params) > 2 * told["trainable"] > 0
     sizes = describe(t)
@@ -110,7 +116,7 @@ def test_what_it_loads_as_is_the_model_with_its_adapters_merged(tuned, imported,
         for step in HALF, STEPS:
             shapes = abstract_params(learner, whole.mesh)
             steps[step] = there.restore_params(f"params:{step}", shapes)
-            wholes[step] = bits(merge(base.params, steps[step], learner.scale))
+            wholes[step] = bits(merge(base.params, steps[step], 16 / 4))
     close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6)  # noqa: E731
     jax.tree.map(close, bits(load(workdir, "params:last").params), wholes[STEPS])
     mean = jax.tree.map(lambda x, y: (x + y) / 2, *wholes.values())
@@ -194,3 +200,15 @@ def test_a_base_that_is_damaged_or_missing_is_told_in_one_line(how, tuned, impor
         with pytest.raises(CheckpointError, match=f"{workdir}/base.*put it back") as error:
             start()
         assert "\n" not in str(error.value)
+
+
+def test_adapters_of_another_base_are_not_merged_into_it(tuned, imported, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(tuned[0], workdir)
+    t = prepare(experiment(imported), workdir)
+    other = load(workdir, mesh=t.mesh).params
+    write_base(workdir, first_state(t)._replace(base=other), {"of": "x"})
+    with Checkpoints(workdir / "checkpoints") as there:
+        for start in lambda: load(workdir), lambda: _last(t, there):
+            with pytest.raises(CheckpointError, match=f"{workdir}/base is another one: .*put it"):
+                start()
