@@ -163,7 +163,9 @@ assert not {"data", "model", "decode", "experiments", "flax"} & set(sys.modules)
 
 
 @pytest.mark.parametrize(
-    "changes", [dict(positions="relative"), dict(decoder_mixer="ssru")], ids=str
+    "changes",
+    [dict(positions="relative"), dict(decoder_mixer="ssru", first_position=2)],
+    ids=str,
 )
 def test_the_whole_search_runs_where_there_is_jax_alone(changes, tmp_path):
     vocabulary = Vocabulary(*[Tokenizer.learn(lines(100)[0], 360)] * 2)
