@@ -4,7 +4,6 @@ A text is split at the special words that stand in it ("</s>", "<extra_id_0>"), 
 cuts what lies between.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ _TOKENIZER: dict[str, tuple] = {
     "eos_token": ("</s>",),
     "unk_token": ("<unk>",),
 }
-_SENTINEL = re.compile(r"<extra_id_\d+>")
 
 
 def read_vocabulary(folder: Path, size: int) -> Vocabulary:
@@ -33,6 +31,11 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     settings = read_json(file, {})
     named = {name: _text(settings.get(name)) for name in settings if name.endswith("_token")}
     refuse_others(file, settings | named, _TOKENIZER)
+    if not spiece.exists() and (folder / "tokenizer.json").exists():
+        raise DataError(
+            f"{spiece} is missing, and tokenizer.json alone is not supported: copy that of the "
+            "model that this one was trained from"
+        )
     model = read_bytes(spiece)
     try:
         cuts = processor(model)
@@ -47,18 +50,18 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     count = number(file, settings, "extra_ids", 100)
     sentinels = [f"<extra_id_{i}>" for i in reversed(range(count))]
     words = pieces + sentinels
-    _check_added(file, settings, words)
+    control = [piece for id, piece in enumerate(pieces) if cuts.is_control(id)]
+    _check_added(file, settings, words, {*control, pieces[2], *sentinels})
     if len(words) > size:
         raise DataError(
             f"{spiece} has {len(pieces)} words and extra_ids={count} more, but config.json says "
             f"vocab_size={size}"
         )
     spare = [f"<spare_{id}>" for id in range(len(words), size)]
-    control = [pieces[id] for id in range(3, len(pieces)) if cuts.is_control(id)]
     table = Words(
         tuple(words[3:] + spare),
         *(pieces[1], pieces[2], pieces[0]),
-        special=tuple(control + sentinels),
+        special=tuple(control[2:] + sentinels),
         clean_up=bool(settings.get("clean_up_tokenization_spaces", False)),
         codes=False,
         spare=len(spare),
@@ -67,8 +70,8 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     return Vocabulary(both, both)
 
 
-def _check_added(file: Path, settings: dict[str, Any], words: list[str]) -> None:
-    """Raises DataError for further words than the sentinels, or for these with other ids."""
+def _check_added(file: Path, settings: dict[str, Any], words: list[str], special: set[str]) -> None:
+    """Raises DataError where words are added, or special ones are named that are not."""
     for id, token in (settings.get("added_tokens_decoder") or {}).items():
         if words[int(id) : int(id) + 1] != [token["content"]]:
             raise DataError(
@@ -77,9 +80,11 @@ def _check_added(file: Path, settings: dict[str, Any], words: list[str]) -> None
             )
     for name in "additional_special_tokens", "extra_special_tokens":
         for token in settings.get(name) or []:
-            token = _text(token)
-            if not _SENTINEL.fullmatch(str(token)) or token not in words:
-                raise DataError(f"{file}: {name} has {token!r}, and only sentinels are supported")
+            if _text(token) not in special:
+                raise DataError(
+                    f"{file}: {name} has {_text(token)!r}, and only the sentinels of extra_ids are "
+                    "supported"
+                )
 
 
 def _text(token: Any) -> Any:

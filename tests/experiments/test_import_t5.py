@@ -8,7 +8,7 @@ import pytest
 
 from data.batch import UNK
 from data.corpus import DataError
-from data.marian import MarianTokenizer
+from data.marian import MarianTokenizer, Words
 from data.tokenizer import Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
@@ -54,7 +54,7 @@ def test_the_command_makes_a_run_that_translates(t5, tmp_path):
         huggingface.check(trained.model.config)
 
 
-def test_sentinels_are_words_and_spare_ids_are_none(t5):
+def test_sentinels_are_words_and_spare_ids_are_none(t5, folder):
     (side, _) = read_folder(t5).vocabulary
     (ids,) = side.encode(["x <extra_id_0>y<extra_id_9> <spare_127>"])
     names = side.pieces(ids)
@@ -63,14 +63,25 @@ def test_sentinels_are_words_and_spare_ids_are_none(t5):
     assert side.pieces(range(5)) == ["<pad>", "<s>", "</s>", "<unk>", side.table.words[0]]
     assert side.decode([[128, *ids, 120]]) == side.decode([ids])
     assert ">>fr<<" not in side.table.words and 128 not in ids
+    listed = ["<pad>", "</s>", "<extra_id_0>"]  # as transformers 5 writes them
+    change(folder / "tokenizer_config.json", extra_special_tokens=listed)
+    assert read_folder(folder).vocabulary.digest() == read_folder(t5).vocabulary.digest()
+    plain = MarianTokenizer.make(*side.models, Words(("a",))).to_bytes()
+    assert not any(name in plain for name in (b"codes", b"spare"))  # its bytes as they always were
     again = MarianTokenizer(side.to_bytes())
     assert again.table == side.table and Vocabulary(again, again).joint
 
 
 def test_tables_are_tied_where_they_are_alike(tmp_path):
     save_vocabulary(tmp_path)
-    for tied, kind, scaled in (True, "t5", True), (False, "t5", True), (True, "mt5", False):
-        save_weights(tmp_path, tied=tied, model_type=kind, feed_forward_proj="relu")
+    for tied, scaled, changes in (
+        (True, True, {}),
+        (False, True, {}),
+        (True, False, dict(model_type="mt5")),
+        (True, False, dict(tie_word_embeddings=False)),
+        (True, True, dict(tie_word_embeddings=False, scale_decoder_outputs=True)),
+    ):
+        save_weights(tmp_path, tied=tied, feed_forward_proj="relu", **changes)
         found = read_t5(tmp_path)
         assert found.experiment.model.tying == ("all" if tied else "none")
         norms = found.params["encoder_norm"]["scale"], found.params["decoder_norm"]["scale"]
@@ -97,12 +108,17 @@ def test_bytes_are_words_where_a_vocabulary_has_them(tmp_path):
     assert side.decode([ids]) == ["I am 中."]
 
 
+def in_json(folder):
+    (folder / "spiece.model").rename(folder / "tokenizer.json")
+
+
 def another_vocabulary(folder):
     (folder / "spiece.model").write_bytes(learn(lines(100)[0], 60))
 
 
 SPOILED = {
     "no SentencePiece": (lambda f: (f / "spiece.model").unlink(), "spiece.model: cannot read it"),
+    "JSON": (in_json, "spiece.model is missing, and tokenizer.json alone is not supported: copy"),
     "damaged": (
         lambda f: (f / "spiece.model").write_bytes(b"x"),
         "spiece.model: not a SentencePiece model",
