@@ -34,6 +34,7 @@ from experiments.serving.metrics import Metrics
 from experiments.serving.searches import Searches
 
 _GONE = 499  # as servers note a client that left before its answer
+_FOLD = 4  # batches that are searched at a time: a second's work, where many ask for much
 _LARGE = 1 << 14  # bytes that take long enough to read that others should not wait for it
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -47,7 +48,12 @@ class Service:
     def __init__(self, searches: Searches, limits: Limits, *, window: float = 0.0, **thread):
         self.searches, self.limits = searches, limits
         self.batcher: Batcher[Asked, list[dict]] = Batcher(
-            self._search, most=searches.most, max_queue=limits.queue, window=window, **thread
+            self._search,
+            most=searches.most,
+            fold=_FOLD,
+            max_queue=limits.queue,
+            window=window,
+            **thread,
         )
         self.metrics = Metrics(self.batcher.waiting)
 

@@ -32,10 +32,11 @@ class Batcher(Generic[Asked, Answer]):
     """A queue, and a thread that gives `run` what is in it, oldest first.
 
     `run(key, [asked, ..])` returns as many answers in the same order. It is given requests of one
-    key whose sizes add up to at most `most`, but at least one. Where the last batch had several,
-    others are waited for up to `window` seconds, unless they fill one before; who asks alone never
-    waits. `begin` is called first, in the same thread: until it has returned, `ready` is not set.
-    What it raises is kept in `failure`, and `failed` is called.
+    key whose sizes add up to at most `most`, but at least one; where several times as much waits,
+    to as many times that, `fold` at most: among more there are more of like lengths. Where the last
+    batch had several, others are waited for up to `window` seconds, unless they fill one before;
+    who asks alone never waits. `begin` is called first, in the same thread: until it has returned,
+    `ready` is not set. What it raises is kept in `failure`, and `failed` is called.
     """
 
     def __init__(
@@ -43,13 +44,14 @@ class Batcher(Generic[Asked, Answer]):
         run: Callable[[Hashable, Sequence[Asked]], Sequence[Answer]],
         *,
         most: int,
+        fold: int = 1,
         max_queue: int,
         window: float = 0.0,
         begin: Callable[[], None] = lambda: None,
         failed: Callable[[], None] = lambda: None,
     ):
         self._run, self._begin, self._failed = run, begin, failed
-        self._most, self._max_queue, self._window = most, max_queue, window
+        self._most, self._fold, self._max_queue, self._window = most, fold, max_queue, window
         self._jobs: deque[_Job[Asked]] = deque()
         self._changed = threading.Condition()
         self._closed, self._several = False, False
@@ -130,8 +132,10 @@ class Batcher(Generic[Asked, Answer]):
         taken: list[_Job[Asked]] = []
         kept: deque[_Job[Asked]] = deque()
         size, full = 0, False
+        alike = sum(job.size for job in self._jobs if job.key == self._jobs[0].key)
+        most = self._most * min(max(alike // self._most, 1), self._fold)
         for job in self._jobs:
-            if taken and (job.key != taken[0].key or full or size + job.size > self._most):
+            if taken and (job.key != taken[0].key or full or size + job.size > most):
                 full = full or job.key == taken[0].key  # none of its kind goes before it
                 kept.append(job)
             elif job.answer.set_running_or_notify_cancel():

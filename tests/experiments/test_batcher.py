@@ -42,6 +42,34 @@ def test_what_waits_goes_in_order_by_key_and_size():
         batcher.submit(8, "a", 1)
 
 
+@pytest.mark.parametrize(
+    ("fold", "count", "expected"),
+    [
+        (3, 5, [[1, 2, 3, 4], [5]]),  # 10 are two batches of 4, and 2 are left
+        (2, 7, [[1, 2, 3, 4], [5, 6], [7]]),  # no more than two at a time
+        (1, 3, [[1, 2], [3]]),
+    ],
+)
+def test_where_much_waits_several_batches_go_at_a_time(fold, count, expected):
+    ran, may = [], threading.Event()
+
+    def run(_, asked):
+        assert may.wait(10)
+        ran.append(list(asked))
+        return asked
+
+    with working(run, fold=fold) as batcher:
+        batcher.submit(0, "a", 1)
+        while batcher.waiting():
+            time.sleep(0.001)
+        for n in range(1, count + 1):
+            batcher.submit(n, "a", 2)
+        batcher.submit(8, "b", 4)  # another kind fills none of them
+        may.set()
+        batcher.close()
+    assert ran == [[0], *expected, [8]]
+
+
 def test_only_who_came_with_others_waits_for_more():
     ran, may = [], threading.Event()
 
