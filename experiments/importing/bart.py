@@ -167,12 +167,13 @@ def read_vocabulary(
             f"{content} is missing: write it with transformers, "
             f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
         )
-    words = _words(content)
+    words, special = _words(content)
     size = number(folder / "config.json", config, "vocab_size")
-    if max(words.values(), default=0) >= size:
-        raise DataError(
-            f"{content} has ids up to {max(words.values())}, but config.json says vocab_size={size}"
-        )
+    last = max((id for word, id in words.items() if word not in special), default=0)
+    if last >= size:
+        raise DataError(f"{content} has ids up to {last}, but config.json says vocab_size={size}")
+    # A model may lack a special word of its training, as BART's summarisers do their <mask>.
+    words = {word: id for word, id in words.items() if id < size}
     marks = [_mark(file, settings, name, words) for name in ("pad", "eos", "unk", "bos")]
     pad, eos, unknown, begin = marks
     order = [pad, eos, eos, unknown, *(id for id in range(size) if id not in marks[:3])]
@@ -195,14 +196,15 @@ def read_vocabulary(
     return Vocabulary(*sides), order
 
 
-def _words(file: Path) -> dict[str, int]:
-    """The words of a tokenizer.json and their ids; raises DataError."""
+def _words(file: Path) -> tuple[dict[str, int], set[str]]:
+    """The words of a tokenizer.json and their ids, and which are special; raises DataError."""
     found = read_json(file)
     try:
         model = found["model"]["vocab"]
         if isinstance(model, list):
             model = {word: id for id, (word, _) in enumerate(model)}
-        return model | {each["content"]: each["id"] for each in found.get("added_tokens") or ()}
+        special = {each["content"]: each["id"] for each in found.get("added_tokens") or ()}
+        return model | special, set(special)
     except (LookupError, TypeError, ValueError, AttributeError):
         raise DataError(f"{file} is no tokenizer of Hugging Face's library") from None
 
@@ -225,6 +227,8 @@ def _ours(file: Path, id: Any, order: Sequence[int]) -> int:
 def _params(folder: Path, model: TransformerConfig, order: np.ndarray) -> dict[str, Any]:
     """The parameters of `model`; raises DataError where a tensor is missing or of another size."""
     file, tensors = read_tensors(folder)
+    if "shared.weight" in tensors:  # saved without the output's projection, as facebook/bart-base
+        tensors = {f"model.{name}": x for name, x in tensors.items()}
     arrays = parts.Arrays(file, tensors, "config.json")
     size = len(order) - 1  # BOS is ours alone
     tables = [f"{name}.weight" for name in

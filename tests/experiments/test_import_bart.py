@@ -1,9 +1,12 @@
 """BART, mBART-50 and NLLB: what texts begin with, and what is wrong with their folders."""
 
+import json
 import sys
 
+import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from data.batch import BOS, EOS, UNK
 from data.corpus import DataError
@@ -92,6 +95,22 @@ def test_languages_and_forced_words_are_what_is_asked_for(tmp_path):
     change(tmp_path / "generation_config.json", forced_bos_token_id=None, forced_eos_token_id=None)
     search = read_folder(tmp_path).experiment.search
     assert (search.first, search.max_length, search.free_end) == (0, 20, True)
+
+
+def test_a_model_may_have_fewer_special_words_and_shorter_names(tmp_path):
+    learned = save_folder(tmp_path, "bart")
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    mask = learned.get_vocab_size() + 2  # the first id that the model lacks
+    content["model"]["vocab"]["<mask>"] = mask
+    content["added_tokens"].append(content["added_tokens"][-1] | {"id": mask, "content": "<mask>"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    before = read_folder(tmp_path)
+    assert before.vocabulary.source.encode(["<mask>"])[0][-1] == UNK
+    tensors = load_file(tmp_path / "model.safetensors")
+    short = {name.removeprefix("model."): x for name, x in tensors.items()}
+    save_file(short, tmp_path / "model.safetensors")
+    same = jax.tree.map(np.array_equal, before.params, read_folder(tmp_path).params)
+    assert all(jax.tree.leaves(same))
 
 
 MISTAKES = {
