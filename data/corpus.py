@@ -55,12 +55,20 @@ class Pairs:
             raise IndexError(index)
         return Pair(self.source[index], self.target[index])
 
+    def line(self, index: int) -> int:
+        """The number of the line that a pair has in its file."""
+        return self.first + index
+
 
 class Some:
-    """So many pairs of a source, evenly spaced; all of one that has no more."""
+    """So many pairs of a source, evenly spaced; all of one that has no more.
+
+    `files` are those of the source, if it has any.
+    """
 
     def __init__(self, pairs: Source, count: int):
         self._pairs, self._count = pairs, min(count, len(pairs))
+        self.files = getattr(pairs, "files", None)
 
     def __len__(self) -> int:
         return self._count
@@ -68,7 +76,19 @@ class Some:
     def __getitem__(self, index: int) -> Pair:
         if not 0 <= index < self._count:
             raise IndexError(index)
-        return self._pairs[index * len(self._pairs) // self._count]
+        return self._pairs[self._there(index)]
+
+    def line(self, index: int) -> int:
+        """The number of a pair's line, or of the pair itself, from 1, where there are no lines."""
+        return line_of(self._pairs, self._there(index))
+
+    def _there(self, index: int) -> int:
+        return index * len(self._pairs) // self._count
+
+
+def line_of(pairs: Source, index: int) -> int:
+    """The number of the line that a pair has in its file, or among all pairs, from 1."""
+    return pairs.line(index) if hasattr(pairs, "line") else index + 1
 
 
 def open_source(

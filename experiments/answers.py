@@ -1,7 +1,7 @@
 """What a search found, as JSON has it: of the command and of the server alike."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from decode.ranking import Hypothesis
@@ -17,19 +17,20 @@ def answers(
     alignment: bool = True,
     attention: bool = False,
     ladder: Sequence[tuple[int, int]] = (),
+    progress: Callable[[int], None] | None = None,
 ) -> list[dict]:
     """Of each sentence its best hypothesis, the pieces of its source, and all as "n_best".
 
     A hypothesis is {"text", "score", "tokens": its pieces, "token_scores"}, with minimum Bayes risk
     its "utility", and if wanted its "alignment", pairs of positions in source and output, and
-    "attention", a row a token, of the layer that alignments are read off. `ladder` as in
-    `decode.force.force_pairs`.
+    "attention", a row a token, of the layer that alignments are read off. `ladder` and `progress`
+    as in `decode.force.force_pairs`.
     """
     pieces = trained.vocabulary.target.pieces
     hypotheses = [hypothesis for each in found for hypothesis in each]
     aligned: list[dict] = [{}] * len(hypotheses)
     if alignment or attention:
-        aligned = _aligned(hypotheses, trained, attention, ladder)
+        aligned = _aligned(hypotheses, trained, attention, ladder, progress)
     more = iter(aligned)
     told = []
     for each in found:
@@ -55,12 +56,14 @@ def _aligned(
     trained: "Trained",
     attention: bool,
     ladder: Sequence[tuple[int, int]],
+    progress: Callable[[int], None] | None,
 ) -> list[dict]:
     from decode.force import alignment, force_pairs
 
     pairs = [pair for hypothesis in hypotheses for pair in hypothesis.parts]
     forced: dict = {}
-    for number, pair in force_pairs(trained.model, trained.params, pairs, ladder=ladder):
+    parts = trained.model, trained.params, pairs, progress
+    for number, pair in force_pairs(*parts, ladder=ladder):
         # A float32 cannot hold what is rounded.
         rows = pair.attention.astype(float).round(4) if attention else None
         forced[number] = alignment(pair.attention), rows

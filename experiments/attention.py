@@ -32,8 +32,8 @@ def main() -> None:
     from data.files import replace_file
     from decode.attention import attention_maps
     from decode.options import InputError
-    from experiments.console import bar
-    from experiments.drawing.attention import draw
+    from experiments.console import bar, note
+    from experiments.drawing.attention import draw, without_glyphs
 
     trained = loading.load()
     vocabulary = trained.vocabulary
@@ -62,6 +62,8 @@ def main() -> None:
     axes = {"encoder": (sources, sources), "decoder": (read, read), "cross": (written, sources)}
     axes = {kind: axes[kind] for kind in maps}  # a recurrent decoder has none of its own
     replace_file(output / "attention.html", interactive(TEXT.value, best.text, maps, axes).encode())
+    if missing := without_glyphs([*sources, *read, *written]):
+        note(f"the PNGs have boxes for {missing[:20]}: the SVGs and the page show them")
     with bar("drawing", len(axes)) as progress:
         for kind, (rows, columns) in axes.items():
             draw(maps[kind], rows, columns, output / kind)

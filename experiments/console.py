@@ -33,7 +33,8 @@ def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     own.
     """
     console = Console(stderr=True)
-    silent = not (console.is_terminal and is_first())
+    # rich would take FORCE_COLOR, which many set, for a terminal.
+    silent = not (sys.stderr.isatty() and is_first())
     with Bar(console=console, disable=silent, transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.advance(task, done)

@@ -6,6 +6,7 @@ import numpy as np
 from data.batch import Batch
 from data.buckets import Bucket
 from decode.split import abstract_weights
+from experiments.console import bar
 from experiments.training import Training
 from model.sharding import batch_sharding
 from train.state import abstract_params
@@ -26,11 +27,16 @@ def describe(t: Training) -> dict:
     plan = t.text.plan
     shapes = [bucket.with_rows(t.rows_multiple) for bucket in plan.buckets]
     extremes = {max(shapes), max(shapes, key=lambda b: (b.source + b.target, b.rows))}
+    with bar("compiling", len(extremes)) as progress:
+        activations = []
+        for shape in extremes:
+            activations.append(_temporary(t, step, state, shape, plan[0].packed))
+            progress(1)
     memory = {
         "parameters": _bytes((state.params, state.base)),
         "optimizer": _bytes(state.opt_state),
         "average": _bytes(state.ema),
-        "activations": max(_temporary(t, step, state, shape, plan[0].packed) for shape in extremes),
+        "activations": max(activations),
         "search": _bytes(abstract_weights(t.model.config, params, t.mesh)),
     }
     needed = sum(memory.values()) - min(memory["activations"], memory["search"])

@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli, loading
-from experiments.console import note
+from experiments.console import bar, note
 
 FORMATS = ("huggingface", "ctranslate2", "safetensors", "stablehlo")
 flags.adopt_module_key_flags(loading)  # so that --help tells them too
@@ -41,14 +41,15 @@ def main() -> None:
     trained = loading.load()
     if shortlist.load(Path(loading.WORKDIR.value)) is not None:
         note("the run's shortlist is left out: what is written may say every word")
-    if TO.value == "huggingface":
-        write_marian(trained, output, note)
-    elif TO.value == "ctranslate2":
-        write_ctranslate2(trained, output, note)
-    elif TO.value == "stablehlo":
-        write_programs(trained, output)
-    else:
-        write_tensors(trained, output)
+    with bar("exporting", None):
+        if TO.value == "huggingface":
+            write_marian(trained, output, note)
+        elif TO.value == "ctranslate2":
+            write_ctranslate2(trained, output, note)
+        elif TO.value == "stablehlo":
+            write_programs(trained, output)
+        else:
+            write_tensors(trained, output)
 
 
 if __name__ == "__main__":

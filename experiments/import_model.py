@@ -22,7 +22,7 @@ from absl import flags
 
 from data.corpus import DataError
 from experiments import cli
-from experiments.console import print_json
+from experiments.console import bar, print_json
 
 FROM = flags.DEFINE_string("from", None, "The folder of the model, or package:NAME/PATH.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run, which holds none yet.")
@@ -56,8 +56,10 @@ def main() -> None:
             f"--from={FROM.value}: there is neither a config.json, as Hugging Face has it, nor a "
             f".npz or .bin of Marian's, nor a .pt of fairseq's{packed}"
         )
-    imported = read(folder, SOURCE_LANGUAGE.value, TARGET_LANGUAGE.value)
-    print_json(write_run(workdir, imported))
+    with bar("importing", None):
+        imported = read(folder, SOURCE_LANGUAGE.value, TARGET_LANGUAGE.value)
+        told = write_run(workdir, imported)
+    print_json(told)
 
 
 if __name__ == "__main__":

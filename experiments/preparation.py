@@ -89,7 +89,7 @@ def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Vo
         ready = [Tokenizer.load(file) for file in data.tokenizer_model.split(",")]
         return Vocabulary(ready[0], ready[-1])
     note(f"learning a vocabulary of {data.vocab_size} from {len(pairs)} pairs")
-    with bar("learning", None):
+    with bar("learning the vocabulary", None):
         return Vocabulary.learn(pairs, data.vocab_size, data.tokenizer, data.joint)
 
 

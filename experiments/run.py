@@ -121,7 +121,8 @@ def _test(
     scores = score([best.text for best in found], references, c.data.target_language)
     evaluate = compile_eval_step(best.model, best.mesh, chunked=c.train.chunked_loss)
     batches = watchdog.each(t.text.eval_batches("test", c, best.mesh))
-    total = total_metrics(evaluate, best.params, batches)
+    with bar("test loss", None):
+        total = total_metrics(evaluate, best.params, batches)
     told = {"loss": total.to_dict()["loss"], **scores, "checkpoint": best.step}
     return _Tested(told, found)
 

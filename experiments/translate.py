@@ -137,7 +137,8 @@ def _written(found: Sequence[list[Hypothesis]], trained: "Trained") -> list[str]
         return [best.text for best, *_ in found]
     from experiments.answers import answers
 
-    told = answers(found, trained, attention=ATTENTION.value)
+    with bar("aligning", sum(map(len, found))) as progress:
+        told = answers(found, trained, attention=ATTENTION.value, progress=progress)
     return [json.dumps(each, ensure_ascii=False) for each in told]
 
 

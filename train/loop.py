@@ -96,6 +96,8 @@ def fit(
         unlooked = (before or {}).get("unlooked", ())
         stopped_by = looks.take(state, [hook for hook in hooks if hook.name in unlooked])
         stopped_by = stopped_by or _over(account, batch, num_steps, None, agreed)
+        if not stopped_by:
+            account.progress.show("compiling the first step")
         while not stopped_by:
             state, metrics = step_fn(state, batch)
             account.took(metrics)

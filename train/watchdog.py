@@ -22,7 +22,7 @@ import jax
 from jax.errors import JaxRuntimeError
 
 from data.files import replace_file
-from train.together import everywhere, first_alone, gathered, is_first, of_first
+from train.together import Interrupted, everywhere, first_alone, gathered, is_first, of_first
 
 _PEER = ("gloo", "barrier", "heartbeat", "coordination")  # what errors speak of when a peer is gone
 
@@ -44,6 +44,7 @@ class Watchdog:
         self._every = min(1.0, lost_seconds / 4)
         self._step = self._moves = self._beats = 0
         self._ended: str | None = None
+        self._interrupted = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._writing = threading.Lock()
@@ -91,6 +92,7 @@ class Watchdog:
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, JaxRuntimeError) or any(w in str(error).lower() for w in _PEER):
             self.wait()
+        self._interrupted = isinstance(error, Interrupted)
         self._ended = " ".join(str(error).split())[:500] or type(error).__name__
         with suppress(OSError):  # the others will miss this one
             self._beat()
@@ -116,6 +118,7 @@ class Watchdog:
             self._beats += 1
             told = dict(run=self._run, process=jax.process_index(), host=socket.gethostname())
             told |= dict(step=self._step, moves=self._moves, beat=self._beats, ended=self._ended)
+            told |= dict(interrupted=self._interrupted)
             told |= dict(time=time.time())  # for people
             replace_file(self._path(jax.process_index()), json.dumps(told).encode())
 
@@ -151,7 +154,12 @@ class Watchdog:
                     continue  # an earlier run's, or that of one begun since, is no sign of life
                 if told != seen.get(process):
                     seen[process], since[process] = told, now
-                if told and told["ended"]:
+                # Of an interruption this process's main thread knows as well, and may be on its way.
+                if (
+                    told
+                    and told["ended"]
+                    and (not told["interrupted"] or now - since[process] > self._lost)
+                ):
                     self._end(told["ended"] if own else f"{_name(told)}: {told['ended']}")
             gone = [process for process in watched if now - since[process] > self._lost]
             if gone:

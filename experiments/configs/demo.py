@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=experiments/configs/demo.py --workdir=runs/demo
 
-Hardware: 2 shared CPU cores. Time: 3 minutes. Measured: test BLEU 99.8, chrF 99.9 (sacreBLEU).
+Hardware: 2 shared CPU cores. Time: 4 minutes. Measured: test BLEU 99.9, chrF 99.9 (sacreBLEU).
 """
 
 from experiments.config import default_config

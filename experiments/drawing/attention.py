@@ -1,12 +1,21 @@
 """Attention maps as pictures: every layer and head in one figure, PNG and SVG."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 from data.files import replace_file
 
 _DPI = 150
 _MOST_PIXELS = 16_000  # of a side: more is not opened by common viewers
+
+
+def without_glyphs(pieces: Iterable[str]) -> str:
+    """The characters of these that a PNG shows as boxes, for matplotlib's font lacks them."""
+    from matplotlib import font_manager
+
+    font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
+    return "".join(sorted(c for c in set("".join(pieces)) if not font.get_char_index(ord(c))))
 
 
 def draw(weights, rows: list[str], columns: list[str], file: Path) -> None:

@@ -27,6 +27,7 @@ def tree(nodes: Sequence[Node], pieces: Sequence[str]) -> Figure:
         axes.text(
             *(node.step, at[number], text),
             **dict(ha="center", va="center", fontsize=8, color=colour, weight=weight),
+            parse_math=False,  # a piece may be a dollar sign
             bbox=dict(facecolor="white", edgecolor="none", pad=1.5),
         )
     axes.set(xlim=(-0.6, last + 0.9), ylim=(height - 0.3, -0.7), yticks=[], xlabel="tokens")

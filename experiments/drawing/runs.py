@@ -38,7 +38,8 @@ def heads(
     for head, cell in enumerate(figure.subplots(1, count, squeeze=False)[0]):
         cell.imshow(weights[head], cmap="Blues", vmin=0, vmax=1, aspect="auto")
         cell.set_title(f"head {head + 1}", fontsize=8)
-        cell.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
-        cell.set_yticks(range(len(rows)), rows if head == 0 else [""] * len(rows), fontsize=8)
+        plain = dict(fontsize=8, parse_math=False)  # a piece may be a dollar sign
+        cell.set_xticks(range(len(columns)), columns, rotation=90, **plain)
+        cell.set_yticks(range(len(rows)), rows if head == 0 else [""] * len(rows), **plain)
         cell.tick_params(length=0)
     return figure

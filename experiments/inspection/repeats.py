@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
-from data.corpus import SPLITS, Source
+from data.corpus import SPLITS, Source, line_of
 from experiments.inspection.section import Section, Warned, numbers, share, where
 from experiments.inspection.survey import Survey
 
@@ -30,14 +30,10 @@ def find_duplicates(splits: dict[str, Source], surveys: dict[str, Survey]) -> Se
             f"with several targets: {several:,}; most occurrences of one source: {count.max():,}"
         )
         warnings += [
-            Warned("duplicate", split, 0, i, f"the same pair as line {_line(splits, split, i, j)}")
+            Warned("duplicate", split, 0, i, f"the same pair as line {line_of(splits[split], j)}")
             for i, j in ((i, int(first[i])) for i in numbers(repeats & ~each.source.blank))
         ]
     return Section("duplicates", values, lines, warnings)
-
-
-def _line(splits: dict[str, Source], split: str, index: int, other: int) -> int:
-    return getattr(splits[split], "first", 1) + other
 
 
 def find_copies(surveys: dict[str, Survey]) -> Section:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.corpus import Pairs, Source
+from data.corpus import Source, line_of
 
 SIDES = ("source", "target")
 
@@ -34,9 +34,8 @@ class Section:
 def place(splits: dict[str, Source], split: str, side: int, index: int) -> tuple[str, int]:
     """The file and the number of the line there; a source without files counts its pairs from 1."""
     pairs = splits[split]
-    if isinstance(pairs, Pairs) and pairs.files:
-        return pairs.files[side], pairs.first + index
-    return f"{split} {SIDES[side]}", index + 1
+    files = getattr(pairs, "files", None)
+    return files[side] if files else f"{split} {SIDES[side]}", line_of(pairs, index)
 
 
 def where(splits: dict[str, Source], split: str, side: int, index: int) -> str:

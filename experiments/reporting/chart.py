@@ -106,7 +106,8 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
         low, high = low - margin, high + margin
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     for step in (power, 2 * power, 5 * power, 10 * power, 20 * power):
-        first, last = math.floor(low / step), math.ceil(high / step)
+        # A BLEU of 100 may be 100.00000000000004.
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         if last - first <= most:
             break
     digits = max(0, 1 - math.floor(math.log10(step)))

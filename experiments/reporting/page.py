@@ -56,16 +56,20 @@ def summarise(run: Run) -> Summary:
     valid = [event for event in run.of("valid") if event.get("loss") is not None]
     best = max(valid, key=lambda e: (e.get("bleu") or 0, -e["loss"]), default={})
     counts = {
-        "updates skipped": sum(event.get("skipped") or 0 for event in run.of("train")),
-        "loss spikes": len(run.of("spike")),
-        "times gone back": len(run.of("rewind")),
+        "update{} skipped": sum(event.get("skipped") or 0 for event in run.of("train")),
+        "loss spike{}": len(run.of("spike")),
+        "time{} gone back": len(run.of("rewind")),
     }
     return Summary(
         max(event["step"] for event in run.events),
         max((event.get("seconds") or 0 for event in run.events), default=0) or None,
         best,
         (run.of("test") or [{}])[-1],
-        [f"{count:,.0f} {what}" for what, count in counts.items() if count],
+        [
+            f"{count:,.0f} {what.format('s' * (count != 1))}"
+            for what, count in counts.items()
+            if count
+        ],
     )
 
 

@@ -8,7 +8,8 @@ GET /metrics    Prometheus
 
 Statuses: 400 not JSON, or a field that is wrong; 404, 405; 408 a body that does not come; 413 one
 too large; 422 more tokens than are taken, or no translation has a finite score; 503, with
-Retry-After, queue full or not ready; 504 not done in time. Every error is {"error": "..."}.
+Retry-After, queue full or not ready; 504 not done in time. Every error is {"error": "..."}, but
+for what is no HTTP and for more connections than are served at all, which uvicorn answers itself.
 """
 
 import asyncio

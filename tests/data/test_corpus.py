@@ -76,6 +76,9 @@ def test_some_pairs_are_evenly_spaced():
     pairs = Pairs([*"abcdefghij"], [*"ABCDEFGHIJ"])
     some = Some(pairs, 4)
     assert [pair.source for pair in some] == [*"acfh"] and len(some) == 4
+    assert [some.line(i) for i in range(4)] == [1, 3, 6, 8] and some.files is None
+    filed = Some(Pairs([*"abcd"], [*"ABCD"], ("a.en", "a.de"), first=2), 2)
+    assert [filed.line(i) for i in range(2)] == [2, 4] and filed.files == ("a.en", "a.de")
     assert [*Some(pairs, 99)] == [*pairs] and len(Some(Pairs([], []), 3)) == 0
     with pytest.raises(IndexError):
         some[4]

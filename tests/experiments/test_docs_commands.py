@@ -13,7 +13,7 @@ import time
 import pytest
 
 from experiments.pod.ports import free_port
-from tests.experiments import fairseq_folders, native_folders, t5_folders
+from tests.experiments import bart_folders, fairseq_folders, native_folders, t5_folders
 from tests.experiments.commands import ROOT, SMALL, environment
 
 ROOMS = ("model", "data", "train", "decode", "experiments", "benchmarks")
@@ -52,6 +52,7 @@ def place(forks, run, text, marian, tmp_path):
     native_folders.save_folder(tmp_path / "marian-en-de")
     fairseq_folders.save_folder(tmp_path / "fairseq-en-de")
     t5_folders.save_folder(tmp_path / "t5-small")
+    bart_folders.save_folder(tmp_path / "nllb-200-distilled-600M", "m2m_100")
     (tmp_path / "source.txt").write_text("red cat\ntwo dog one\n")
     (tmp_path / "reference.txt").write_text("rot Katze\nzwei Hund eins\n")
     (tmp_path / "output.txt").write_text("rot Katze\nzwei Hund zwei\n")

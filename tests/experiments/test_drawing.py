@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from decode.tree import Node
-from experiments.drawing import beams, paper, runs
+from experiments.drawing import attention, beams, paper, runs
 from model.embedding import sinusoids
 from train.optimizer import make_schedule
 
@@ -17,6 +17,10 @@ TREE = [
     Node(1, 8, 2, -1.7, None, False),
     Node(2, 8, 2, -2.5, None, False),
 ]
+
+
+def test_characters_that_a_picture_cannot_show_are_known():
+    assert attention.without_glyphs(["naïve", "▁Größe", "東京", "東"]) == "京東"
 
 
 @pytest.mark.parametrize("halves", [False, True])

@@ -132,7 +132,7 @@ def test_runs_beside_each_other_with_sentences_that_are_not_markup(trained):
     alone(page)
     found = words(page)
     assert found.count(" ".join(HOSTILE.split())) == 4  # a warning, and the three of an example
-    assert "1 loss spikes" in found
+    assert "1 loss spike." in found
     for name in trained.name, other.name:
         assert f"{name}, train" in found and f"{name}, valid" in found
     different = [s.name for s in settings([trained.experiment, other.experiment]) if s.differs]

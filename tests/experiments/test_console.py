@@ -1,0 +1,33 @@
+"""Bars are for terminals."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from tests.experiments.commands import ROOT
+
+PROGRAM = """
+from experiments.console import bar
+with bar("learning", 2) as progress:
+    progress(2)
+"""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_is_drawn_on_a_terminal_alone(terminal):
+    """Also where colours are forced, as many machines that run tests do."""
+    told = dict(os.environ, FORCE_COLOR="1", TERM="xterm", JAX_PLATFORMS="cpu")
+    reader, writer = pty.openpty() if terminal else os.pipe()
+    try:
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM], cwd=ROOT, env=told, stderr=writer, check=True
+        )
+        os.write(writer, b".")  # so that there is something to read
+        found = os.read(reader, 1 << 16).decode()
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert ("learning" in found) == terminal
