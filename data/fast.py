@@ -9,9 +9,11 @@ mostly: so BOS is an id of its own, and all others follow in their order.
 import importlib
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 
-from data.batch import BOS, UNK
+from data.batch import EOS, UNK
 from data.corpus import DataError
+from data.marian import cleaned
 from data.tokenizer import Tokenizer
 
 FORMAT = "heed tokenizers 1"
@@ -28,11 +30,13 @@ class FastTokenizer(Tokenizer):
             if found["format"] != FORMAT:
                 raise ValueError
             content, order, prefix = found["tokenizer"], found["order"], found["prefix"]
+            self._cleans = found["cleans"]
         except (ValueError, KeyError, TypeError):
             raise DataError("not a vocabulary of Heed's") from None
         self._library = _library(content)
         self.order = tuple(order)
-        self._ours = {theirs: id for id, theirs in enumerate(order) if id != BOS}
+        # A padding that is spelled out is no word: it would be none of the text any more.
+        self._ours = {theirs: id for id, theirs in enumerate(order) if id >= EOS}
         self.prefix = tuple(self._ours[id] for id in prefix)
         marks = ["<pad>", "<s>", "</s>", "<unk>"]
         self._names = marks + [
@@ -43,13 +47,17 @@ class FastTokenizer(Tokenizer):
         return FastTokenizer, (self._model,)
 
     @classmethod
-    def make(cls, content: str, order: Sequence[int], prefix: Sequence[int]) -> "FastTokenizer":
+    def make(
+        cls, content: str, order: Sequence[int], prefix: Sequence[int], cleans: bool = False
+    ) -> "FastTokenizer":
         """From the text of a tokenizer.json, and by their ids: all of ours, and the prefix.
+
+        Where it `cleans`, spaces before punctuation go from outputs.
 
         `order` has the ids that become PAD, BOS, EOS and UNK, and then all others. Raises DataError
         where the text is none, or the library is not installed.
         """
-        found = {"format": FORMAT, "order": list(order), "prefix": list(prefix)}
+        found = {"format": FORMAT, "order": [*order], "prefix": [*prefix], "cleans": cleans}
         found["tokenizer"] = content
         return cls(json.dumps(found, ensure_ascii=False).encode())
 
@@ -71,13 +79,15 @@ class FastTokenizer(Tokenizer):
     def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
         """Returns the text of each list of ids, special words left out; it is always one line."""
         theirs = [[self.order[i] for i in ids if i > UNK] for ids in sentences]
-        return [text.replace("\n", " ") for text in self._library.decode_batch(theirs)]
+        texts = [text.replace("\n", " ") for text in self._library.decode_batch(theirs)]
+        return [cleaned(text) for text in texts] if self._cleans else texts
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns each id as its word."""
         return [self._names[i] for i in ids]
 
 
+@lru_cache(maxsize=2)  # both sides have one, which takes seconds to read
 def _library(content: str):
     try:
         tokenizers = importlib.import_module("tokenizers")

@@ -126,13 +126,18 @@ class MarianTokenizer(Tokenizer):
                 for ids in sentences]  # fmt: skip
         texts = [self._joins.decode_pieces(pieces) if pieces else "" for pieces in kept]
         texts = [text.replace("\u2581", " ").strip().replace("\n", " ") for text in texts]
-        for old, new in _CLEANED if self.table.clean_up else ():
-            texts = [text.replace(old, new) for text in texts]
-        return texts
+        return [cleaned(text) for text in texts] if self.table.clean_up else texts
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns each id as its word, a space as U+2581."""
         return [self._names[i] for i in ids]
+
+
+def cleaned(text: str) -> str:
+    """A text without the spaces that "clean_up_tokenization_spaces" takes away."""
+    for old, new in _CLEANED:
+        text = text.replace(old, new)
+    return text
 
 
 def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:

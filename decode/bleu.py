@@ -1,15 +1,20 @@
 """Corpus scores with their signatures, by sacreBLEU (Post 2018)."""
 
+import re
 from collections.abc import Sequence
 
 from sacrebleu.metrics import BLEU, CHRF
 
-_TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char"}  # languages without spaces between words
+# Languages without spaces between words, by their codes of two letters and of three.
+_TOKENIZERS = {
+    **dict.fromkeys(("zh", "zho", "cmn", "yue"), "zh"),
+    **dict.fromkeys(("ja", "jpn", "jap", "ko", "kor"), "char"),
+}
 
 
 def tokenizer(language: str) -> str:
     """The name of the tokenizer by which BLEU counts words of the language of that code."""
-    return _TOKENIZERS.get(language, "13a")
+    return _TOKENIZERS.get(re.split("[_-]", language)[0].lower(), "13a")
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str], language: str = "") -> dict:

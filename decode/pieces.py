@@ -160,7 +160,8 @@ def cut(
                     f"line {line}: --min_length={options.min_length} is more than its limit, "
                     f"{limit}: lower it, or raise --extra_length, --max_length or --max_ratio"
                 )
-            needed = len(prefix) + sum(len(ids) for ids in phrases if not _holds(prefix, ids))
+            needed = len(prefix) or bool(options.first)
+            needed += sum(len(ids) for ids in phrases if not _holds(prefix, ids))
             if needed >= limit:
                 what = "its required phrases (and prefix) have" if phrases else "its prefix has"
                 raise InputError(

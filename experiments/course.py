@@ -180,6 +180,9 @@ def first_state(t: Training) -> TrainState:
     source = Path(c.init_from)
     with Checkpoints(source / "checkpoints") as there:
         step = firsts(there.choice("best").steps[-1])
+    keeps = state.ema is not None
+    if not c.lora.rank:  # or there were two models at once
+        state = state._replace(params=None, ema=None)
     begin = folders.load(source, str(step), t.mesh)
     if begin.vocabulary.digest() != t.vocabulary.digest():
         raise ConfigError(f"--config.init_from={source} has changed its vocabulary meanwhile")
@@ -189,5 +192,5 @@ def first_state(t: Training) -> TrainState:
         write_base(t.workdir, state, {"of": str(source), "step": step})
         return state
     # Their average begins as they do, but in memory of its own: a step gives its state away.
-    ema = None if state.ema is None else jax.tree.map(jnp.copy, begin.params)
+    ema = jax.tree.map(jnp.copy, begin.params) if keeps else None
     return state._replace(params=begin.params, ema=ema)

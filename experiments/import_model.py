@@ -4,7 +4,7 @@
 
 DIR is a Hugging Face folder of a Marian model (OPUS-MT): config.json, generation_config.json,
 model.safetensors or pytorch_model.bin, source.spm, target.spm, vocab.json, tokenizer_config.json;
-or of BART, mBART-50 or NLLB, with tokenizer.json in the place of the last but one.
+or of BART, mBART-50 or NLLB, with tokenizer.json in the place of the three before the last.
 Or of a T5 model (T5, T5 1.1, Flan-T5, mT5), whose vocabulary is spiece.model.
 Or it is one of Marian itself: a .npz or a .bin (float32, or 8 and 16 bits of intgemm), its
 vocabulary, an .spm or a .yml with source.spm and target.spm, and the YAML file that names these.

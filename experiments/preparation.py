@@ -131,11 +131,14 @@ def take_over(experiment: Experiment, begun: Experiment | None) -> Experiment:
     if not begun and not saved(source):
         raise ConfigError(f"--config.init_from={source} has no checkpoint to begin with")
     own = {name: getattr(experiment.model, name) for name in _OWN}
-    plain = experiment.search == SearchConfig()
+    search = theirs.search
+    if experiment.search != SearchConfig():  # what outputs begin with belongs to the vocabulary
+        first = experiment.search.first or theirs.search.first
+        search = replace(experiment.search, first=first)
     return replace(
         experiment,
         model=replace(theirs.model, **own),
-        search=theirs.search if plain else experiment.search,
+        search=search,
         init_from=str(source.absolute()),
     )
 

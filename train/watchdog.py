@@ -154,11 +154,11 @@ class Watchdog:
                     continue  # an earlier run's, or that of one begun since, is no sign of life
                 if told != seen.get(process):
                     seen[process], since[process] = told, now
-                # Of an interruption this process's main thread knows as well, and may be on its way.
+                # Of an interruption the main thread here knows as well, and may be on its way.
                 if (
                     told
                     and told["ended"]
-                    and (not told["interrupted"] or now - since[process] > self._lost)
+                    and (not told.get("interrupted") or now - since[process] > self._lost)
                 ):
                     self._end(told["ended"] if own else f"{_name(told)}: {told['ended']}")
             gone = [process for process in watched if now - since[process] > self._lost]

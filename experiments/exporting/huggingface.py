@@ -212,6 +212,7 @@ def _generation(
         "no_repeat_ngram_size": s.no_repeat_ngrams,
         "renormalize_logits": s.renormalize,
         "bad_words_ids": banned,
+        **({"forced_bos_token_id": places[s.first]} if s.first else {}),
         **special,
     }
 

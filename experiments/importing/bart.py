@@ -17,9 +17,9 @@ from data.batch import BOS
 from data.corpus import DataError
 from data.fast import FastTokenizer
 from data.tokenizer import Vocabulary
-from experiments.config import DataConfig, Experiment
+from experiments.config import DataConfig, Experiment, nearest
 from experiments.importing import parts
-from experiments.importing.fields import number, read_bytes, read_json, refuse_others
+from experiments.importing.fields import fraction, number, read_bytes, read_json, refuse_others
 from experiments.importing.generation import search_settings
 from experiments.importing.huggingface import ACTIVATIONS
 from experiments.importing.names import around, names
@@ -35,18 +35,16 @@ class _Kind(NamedTuple):
     neutral: dict[str, tuple]
     tokenizers: tuple[str, ...]
     codes: bool  # texts begin with their language's code, not with their `<s>`
+    cleans: bool = False  # outputs' spaces, where the tokenizer's settings say so
 
 
 _LEARNED = {"positions": "learned", "embedding_norm": True}
-_BOTH = {"is_encoder_decoder": (True,), "add_bias_logits": (False,), "quantization_config": ()}
+_BOTH = {"is_encoder_decoder": (True,), "quantization_config": ()}
 _NORMALISED = {"normalize_embedding": (True,), "static_position_embeddings": (False,)}
 KINDS = {
     "bart": _Kind(
         {"norm": "post", **_LEARNED},
-        _BOTH
-        | _NORMALISED
-        | {"normalize_before": (False,), "add_final_layer_norm": (False,)}
-        | {"extra_pos_embeddings": (2,)},
+        _BOTH | _NORMALISED | {"normalize_before": (False,), "add_final_layer_norm": (False,)},
         ("BartTokenizer", "BartTokenizerFast", "RobertaTokenizer", "RobertaTokenizerFast"),
         False,
     ),
@@ -54,6 +52,7 @@ KINDS = {
         {"norm": "pre", **_LEARNED},
         _BOTH | _NORMALISED | {"normalize_before": (True,), "add_final_layer_norm": (True,)},
         ("MBart50Tokenizer", "MBart50TokenizerFast"),
+        True,
         True,
     ),
     "m2m_100": _Kind(
@@ -94,8 +93,12 @@ def read_bart(folder: Path, source_language: str = "", target_language: str = ""
     )
     forced = where[1].get("forced_bos_token_id")
     first = vocabulary.target.prefix[0] if kind.codes else 0
-    if not kind.codes and forced is not None:
-        first = _ours(where[0], forced, order)
+    if forced is not None:
+        found = _ours(where[0], forced, order)
+        if kind.codes and found != first:
+            (word,) = vocabulary.target.pieces([found])
+            raise DataError(f"{where[0]}: outputs begin with {word!r}: --target_language={word}")
+        first = found
     data = DataConfig(
         source="text",
         source_language=languages[0] or "source",
@@ -138,9 +141,9 @@ def model_config(file: Path, config: dict[str, Any], kind: _Kind) -> Transformer
             attention_bias=True,
             scale_embedding=bool(config.get("scale_embedding", False)),
             output_bias=True,
-            dropout=float(config.get("dropout", 0.1)),
-            attention_dropout=float(config.get("attention_dropout", 0.0)),
-            ff_dropout=float(config.get("activation_dropout", 0.0)),
+            dropout=fraction(file, config, "dropout", 0.1),
+            attention_dropout=fraction(file, config, "attention_dropout", 0.0),
+            ff_dropout=fraction(file, config, "activation_dropout", 0.0),
             **kind.model,
         )
     except ConfigError as error:
@@ -155,12 +158,15 @@ def read_vocabulary(
     Raises DataError for files that are missing or do not go together, and for a missing language.
     """
     file = folder / "tokenizer_config.json"
-    settings = read_json(file)
-    refuse_others(
-        file,
-        settings,
-        {"tokenizer_class": kind.tokenizers, "legacy_behaviour": (False,)},
-    )
+    settings = read_json(file, {})
+    kinds = {"tokenizer_class": kind.tokenizers}
+    refuse_others(file, settings, kinds | {"legacy_behaviour": (False,)})
+    refuse_others(folder / "config.json", config, kinds)
+    if kind.codes and not (settings.get("tokenizer_class") or config.get("tokenizer_class")):
+        raise DataError(
+            f"{file} has no tokenizer_class: {kind.tokenizers[0]} is supported, by which texts "
+            "begin with their language's code; if it is that, say so there"
+        )
     content = folder / "tokenizer.json"
     if not content.exists():
         raise DataError(
@@ -174,21 +180,22 @@ def read_vocabulary(
         raise DataError(f"{content} has ids up to {last}, but config.json says vocab_size={size}")
     # A model may lack a special word of its training, as BART's summarisers do their <mask>.
     words = {word: id for word, id in words.items() if id < size}
-    marks = [_mark(file, settings, name, words) for name in ("pad", "eos", "unk", "bos")]
+    marks = [_mark(file, settings, name, words) for name in _MARKS]
     pad, eos, unknown, begin = marks
     order = [pad, eos, eos, unknown, *(id for id in range(size) if id not in marks[:3])]
     sides = []
     for side, language in zip(("source", "target"), languages, strict=True):
-        if kind.codes and language not in words:
-            near = ", ".join(sorted(word for word in words if word[2:3] == "_" or word[3:4] == "_"))
-            told = f"{content} has no word {language!r}" if language else "it is not told which"
+        if kind.codes and language not in special:
+            told = f"{content} has no {language!r}" if language else "it is not told which"
             raise DataError(
-                f"--{side}_language is the code that this model's texts begin with, and {told}; "
-                f"there are: {near[:300]}"
+                f"--{side}_language is the code that this model's texts begin with, and {told}"
+                f"{nearest(language, sorted(special - set(_MARKS.values())))}"
             )
         prefix = [words[language]] if kind.codes else [begin]
         try:
-            sides.append(FastTokenizer.make(read_bytes(content).decode(), order, prefix))
+            text = read_bytes(content).decode()
+            cleans = bool(settings.get("clean_up_tokenization_spaces")) and kind.cleans
+            sides.append(FastTokenizer.make(text, order, prefix, cleans))
         except DataError as error:
             raise DataError(f"{content}: {error}") from None
     if sides[0].to_bytes() == sides[1].to_bytes():
@@ -209,9 +216,11 @@ def _words(file: Path) -> tuple[dict[str, int], set[str]]:
         raise DataError(f"{file} is no tokenizer of Hugging Face's library") from None
 
 
+_MARKS = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>", "bos": "<s>"}
+
+
 def _mark(file: Path, settings: dict[str, Any], name: str, words: dict[str, int]) -> int:
-    default = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>", "bos": "<s>"}[name]
-    token = settings.get(f"{name}_token", default)
+    token = settings.get(f"{name}_token", _MARKS[name])
     token = token.get("content") if isinstance(token, dict) else token
     if token not in words:
         raise DataError(f"{file}: {name}_token={token!r} is no word of tokenizer.json")

@@ -13,7 +13,7 @@ from typing import Any
 
 from data.corpus import DataError
 from experiments.importing import parts
-from experiments.importing.fields import number, read_json, refuse_others
+from experiments.importing.fields import fraction, number, read_json, refuse_others
 from experiments.importing.names import Named
 from experiments.importing.tensors import read_tensors
 from model import ConfigError, TransformerConfig
@@ -50,15 +50,15 @@ def read_bert(folder: Path) -> tuple[TransformerConfig, dict[str, Any]]:
             d_model=number(file, config, "hidden_size"),
             d_ff=number(file, config, "intermediate_size"),
             num_heads=number(file, config, "num_attention_heads"),
-            norm_epsilon=float(config.get("layer_norm_eps", 1e-12)),
+            norm_epsilon=fraction(file, config, "layer_norm_eps", 1e-12),
             embedding_norm=True,
             positions="learned",
             max_length=number(file, config, "max_position_embeddings"),
             activation=config.get("hidden_act", "gelu"),
             attention_bias=True,
             scale_embedding=False,
-            dropout=float(config.get("hidden_dropout_prob", 0.1)),
-            attention_dropout=float(config.get("attention_probs_dropout_prob", 0.1)),
+            dropout=fraction(file, config, "hidden_dropout_prob", 0.1),
+            attention_dropout=fraction(file, config, "attention_probs_dropout_prob", 0.1),
         )
     except ConfigError as error:
         raise DataError(f"{file}: {error}") from None

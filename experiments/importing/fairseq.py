@@ -15,7 +15,7 @@ from data.corpus import DataError
 from experiments.config import DataConfig, Experiment
 from experiments.importing import names as huggingface_names
 from experiments.importing import parts
-from experiments.importing.archive import read_arrays, read_content
+from experiments.importing.archive import damaged, read_arrays, read_content
 from experiments.importing.fairseq_folder import (
     find_checkpoint,
     find_merges,
@@ -68,7 +68,10 @@ def read_fairseq(place: Path, source_language: str = "", target_language: str = 
     """
     file = find_checkpoint(place)
     content = read_content(file)
-    settings, generation = read_settings(file, content)
+    try:
+        settings, generation = read_settings(file, content)
+    except RecursionError as error:  # of settings that contain themselves
+        raise damaged(file, error) from None
     refuse_others(file, settings, _NEUTRAL)
     sides = find_sides(file, settings, source_language, target_language)
     vocabulary = read_vocabulary(sides, find_merges(file, settings))

@@ -22,7 +22,7 @@ def read_folder(folder: Path, source_language: str = "", target_language: str = 
     """The model of a folder; raises DataError where there is no reader for it."""
     file = folder / "config.json"
     kind = read_json(file).get("model_type")
-    if kind not in READERS:
+    if not isinstance(kind, str) or kind not in READERS:
         known = ", ".join(sorted(READERS))
         raise DataError(f"{file}: model_type={kind!r} is not supported, only {known}")
     return READERS[kind](folder, source_language, target_language)

@@ -1,6 +1,7 @@
 """The JSON files of a Hugging Face folder, and what they say that is not known here."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,20 @@ def refuse_others(file: Path, found: Mapping[str, Any], neutral: Mapping[str, tu
 
 
 def number(file: Path, found: Mapping[str, Any], name: str, default: Any = None) -> Any:
-    """A field that is a number of what there is; raises DataError."""
-    value = found.get(name, default)
+    """A field that is a number of what there is, null as if it were not there; raises DataError."""
+    value = default if found.get(name) is None else found[name]
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        told = f"is {json.dumps(value, default=str)}" if name in found else "is missing"
-        raise DataError(f"{file}: {name} {told}, but it must be a whole number")
+        raise DataError(f"{file}: {name} {_told(found, name)}, but it must be a whole number")
     return value
+
+
+def fraction(file: Path, found: Mapping[str, Any], name: str, default: float) -> float:
+    """A field that is any number; raises DataError."""
+    value = default if found.get(name) is None else found[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(f"{file}: {name} {_told(found, name)}, but it must be a number")
+    return float(value)
+
+
+def _told(found: Mapping[str, Any], name: str) -> str:
+    return f"is {json.dumps(found[name], default=str)}" if name in found else "is missing"

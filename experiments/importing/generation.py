@@ -1,12 +1,13 @@
 """How a Hugging Face model is meant to be searched, as the settings of a search here."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data.corpus import DataError
 from experiments.config import SearchConfig
-from experiments.importing.fields import number, refuse_others
+from experiments.importing.fields import fraction, number, refuse_others
 
 # Their name, and the values with which outputs are what they are here without it.
 _NEUTRAL: dict[str, tuple] = {
@@ -61,21 +62,20 @@ def search_settings(
                 f"{file}: bad_words_ids has {word}, and only {[pad]} and {[unknown]}, the padding "
                 "and the unknown word, are supported: translate with --ban instead"
             )
-    penalty = found.get("length_penalty")
+    count = partial(number, file, found)
     forced = found.get("forced_eos_token_id") is not None
-    limit = found.get("max_new_tokens") or (found.get("max_length") or positions) - 1
+    limit = count("max_new_tokens", 0) or (count("max_length", 0) or positions) - 1
     limit += not forced  # what is not forced to end has no end, which limits here count
-    shortest = max(found.get("min_length") or 1, (found.get("min_new_tokens") or 0) + 1)
     return SearchConfig(
-        beam_size=number(file, found, "num_beams", 1),
+        beam_size=count("num_beams", 1),
         penalty="average",
-        alpha=1.0 if penalty is None else float(penalty),
+        alpha=fraction(file, found, "length_penalty", 1.0),
         stopping=_STOPPING[early],
         free_end=True,
-        min_length=shortest,
+        min_length=max(count("min_length", 1), count("min_new_tokens", 0) + 1, 1),
         max_length=limit,
         extra_length=limit,  # an output's own source sets no limit
-        no_repeat_ngrams=found.get("no_repeat_ngram_size") or 0,
+        no_repeat_ngrams=count("no_repeat_ngram_size", 0),
         allow_unknown=[unknown] not in banned,
         renormalize=bool(found.get("renormalize_logits")),
     )

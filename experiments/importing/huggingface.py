@@ -16,7 +16,7 @@ from data.marian import MarianTokenizer, Words
 from data.tokenizer import Vocabulary
 from experiments.config import DataConfig, Experiment
 from experiments.importing import parts
-from experiments.importing.fields import number, read_bytes, read_json, refuse_others
+from experiments.importing.fields import fraction, number, read_bytes, read_json, refuse_others
 from experiments.importing.generation import search_settings
 from experiments.importing.names import names
 from experiments.importing.parts import Imported
@@ -29,9 +29,7 @@ _NEUTRAL: dict[str, tuple] = {  # what an older or a related class would do othe
     "normalize_before": (False,),
     "normalize_embedding": (False,),
     "add_final_layer_norm": (False,),
-    "add_bias_logits": (False,),
     "static_position_embeddings": (True,),
-    "extra_pos_embeddings": (0,),
     "quantization_config": (),
 }
 _TOKENIZER: dict[str, tuple] = {
@@ -112,9 +110,9 @@ def model_config(file: Path, config: dict[str, Any]) -> TransformerConfig:
             tying="none" if not tied else "all" if shared else "decoder",
             scale_embedding=bool(config.get("scale_embedding", False)),
             output_bias=True,
-            dropout=float(config.get("dropout", 0.1)),
-            attention_dropout=float(config.get("attention_dropout", 0.0)),
-            ff_dropout=float(config.get("activation_dropout", 0.0)),
+            dropout=fraction(file, config, "dropout", 0.1),
+            attention_dropout=fraction(file, config, "attention_dropout", 0.0),
+            ff_dropout=fraction(file, config, "activation_dropout", 0.0),
         )
     except ConfigError as error:
         raise DataError(f"{file}: {error}") from None

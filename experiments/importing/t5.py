@@ -14,7 +14,7 @@ import numpy as np
 from data.corpus import DataError
 from experiments.config import DataConfig, Experiment
 from experiments.importing import parts
-from experiments.importing.fields import number, read_json, refuse_others
+from experiments.importing.fields import fraction, number, read_json, refuse_others
 from experiments.importing.generation import search_settings
 from experiments.importing.parts import Arrays, Imported
 from experiments.importing.t5_names import names
@@ -96,7 +96,7 @@ def model_config(file: Path, config: dict[str, Any], tying: str = "all") -> Tran
         "scale_decoder_outputs": (True, False) if kind == "t5" else (False,),
     }
     refuse_others(file, config, _NEUTRAL | told)
-    dropout = float(config.get("dropout_rate", 0.1))
+    dropout = fraction(file, config, "dropout_rate", 0.1)
     layers = number(file, config, "num_layers")
     decoder_layers = config.get("num_decoder_layers")
     if decoder_layers is not None:
@@ -114,7 +114,7 @@ def model_config(file: Path, config: dict[str, Any], tying: str = "all") -> Tran
             d_v=width,
             norm="pre",
             norm_kind="rms",
-            norm_epsilon=float(config.get("layer_norm_epsilon", 1e-6)),
+            norm_epsilon=fraction(file, config, "layer_norm_epsilon", 1e-6),
             positions="relative",
             relative_buckets=number(file, config, "relative_attention_num_buckets", 32),
             relative_distance=number(file, config, "relative_attention_max_distance", 128),

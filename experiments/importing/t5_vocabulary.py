@@ -73,6 +73,8 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
 def _check_added(file: Path, settings: dict[str, Any], words: list[str], special: set[str]) -> None:
     """Raises DataError where words are added, or special ones are named that are not."""
     for id, token in (settings.get("added_tokens_decoder") or {}).items():
+        if any(token.get(name) for name in ("lstrip", "rstrip", "single_word")):
+            raise DataError(f"{file}: added token {id} takes spaces away, which is not supported")
         if words[int(id) : int(id) + 1] != [token["content"]]:
             raise DataError(
                 f"{file}: added token {id}, {token['content']!r}, is not supported, only those of "

@@ -1,7 +1,9 @@
 """Tensors from files, as numpy arrays in float32; nothing in a file is ever executed."""
 
 import importlib
+import io
 import pickletools
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from data.corpus import DataError
 from experiments.importing.archive import damaged, read_pickle
+from experiments.importing.fields import read_json
 
 # What a file of nothing but tensors names; anything else is not even looked at by PyTorch.
 _HARMLESS = {
@@ -26,12 +29,28 @@ def read_tensors(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
 
     Raises DataError where there are none, or where they are not whole.
     """
-    safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
-    if safe.exists():
-        return safe, dict(_safetensors(safe))
-    if pickled.exists():
-        return pickled, _pickled(pickled)
+    for name, read in ("model.safetensors", _safetensors), ("pytorch_model.bin", _pickled):
+        file, index = folder / name, folder / f"{name}.index.json"
+        if file.exists():
+            return file, dict(read(file))
+        if index.exists():
+            tensors: dict[str, np.ndarray] = {}
+            for part in _shards(index):
+                tensors |= read(part)
+            return index, tensors
     raise DataError(f"{folder}: there is neither model.safetensors nor pytorch_model.bin")
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index names, which are beside it; raises DataError."""
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+        raise DataError(f"{index} has no weight_map, which names the files of the weights")
+    files = [index.parent / Path(name).name for name in sorted(set(listed.values()))]
+    for file in files:
+        if not file.exists():
+            raise DataError(f"{file} is missing, which {index.name} names")
+    return files
 
 
 def _safetensors(file: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -79,16 +98,23 @@ def _pickled(file: Path) -> dict[str, np.ndarray]:
 
 
 def _named_in(file: Path) -> Iterator[str]:
-    """What the pickle in PyTorch's archive would have looked up: read as text, not run."""
-    pickle = read_pickle(file)
+    """What the pickles in PyTorch's file would have looked up: read as text, not run.
+
+    Of names that a pickle takes from its memo this knows nothing: these PyTorch's loader refuses.
+    """
+    if zipfile.is_zipfile(file):
+        pickles, count = io.BytesIO(read_pickle(file)), 1
+    else:  # of before 2020: a magic number, a version, the machine, the tensors, the storages
+        pickles, count = io.BytesIO(file.read_bytes()), 5
     try:
-        strings: list[str] = []
-        for opcode, argument, _ in pickletools.genops(pickle):
-            if opcode.name in ("GLOBAL", "INST"):
-                yield argument
-            elif opcode.name == "STACK_GLOBAL":
-                yield " ".join(strings[-2:])
-            elif isinstance(argument, str):
-                strings.append(argument)
+        for _ in range(count):
+            strings: list[str] = []
+            for opcode, argument, _ in pickletools.genops(pickles):
+                if opcode.name in ("GLOBAL", "INST"):
+                    yield argument
+                elif opcode.name == "STACK_GLOBAL":
+                    yield " ".join(strings[-2:])
+                elif isinstance(argument, str):
+                    strings.append(argument)
     except (ValueError, EOFError) as error:
         raise damaged(file, error) from None

@@ -1,21 +1,26 @@
 """BART, mBART-50 and NLLB: what texts begin with, and what is wrong with their folders."""
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from data.batch import BOS, EOS, UNK
+from data import fast
+from data.batch import BOS, EOS, PAD, UNK
 from data.corpus import DataError
 from data.tokenizer import Tokenizer
+from decode.options import InputError
 from decode.pieces import spelled
 from decode.translate import Translator
+from experiments.config import SearchConfig
 from experiments.importing.families import read_folder
 from experiments.importing.writing import write_run
-from experiments.preparation import make_translator
+from experiments.preparation import make_translator, take_over
 from experiments.workdir import load
 from tests.experiments.bart_folders import CODES, save_folder
 from tests.experiments.test_import_mistakes import change
@@ -31,6 +36,13 @@ def nllb(tmp_path_factory):
     return folder, learned, load(workdir)
 
 
+@pytest.fixture(scope="module")
+def mbart(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mbart")
+    save_folder(folder, "mbart")
+    return folder
+
+
 def translator(trained) -> Translator:
     parts = trained.model, trained.params, trained.vocabulary, trained.mesh
     return make_translator(trained.experiment, *parts)
@@ -44,6 +56,8 @@ def test_texts_begin_with_their_language(nllb):
         theirs = [side.order[id] for id in ids]
         assert theirs == [learned.token_to_id(code), *learned.encode("a green book").ids]
         assert side.pieces(ids)[0] == code and side.decode([ids]) == ["a green book"]
+        (spelled_out,) = side.encode(["a <pad> b"])  # PAD would be none of the text
+        assert UNK in spelled_out and PAD not in spelled_out
         again = Tokenizer.read(side.to_bytes())
         assert type(again) is type(side) and again.encode(["a green book"]) == [ids]
 
@@ -66,6 +80,43 @@ def test_outputs_begin_with_theirs_at_no_cost(nllb):
     target = trained.vocabulary.target
     ids = spelled("the prefix", "ein", target)
     assert code not in ids and [*begun.tokens][: len(ids) + 1] == [code, *ids]
+
+
+def test_what_begins_outputs_takes_its_room(nllb):
+    _, _, trained = nllb
+    target = trained.vocabulary.target
+    ids = spelled("the phrase", "Buch", target)
+    options = replace(translator(trained).options, max_length=len(ids) + 1)
+    search = translator(trained).with_options(options)
+    with pytest.raises(InputError, match=f"have {len(ids) + 1} tokens, but the length limit is"):
+        search.hypotheses(["a green book"], required=[["Buch"]])
+
+
+def test_who_trains_on_from_it_begins_outputs_alike(nllb):
+    folder, _, trained = nllb
+    search = replace(SearchConfig(), beam_size=1)
+    own = replace(trained.experiment, init_from=str(folder / "run"), search=search)
+    theirs = trained.experiment.search.first
+    assert theirs and take_over(own, None).search == replace(search, first=theirs)
+
+
+def test_weights_may_be_in_several_files(mbart, tmp_path):
+    folder = shutil.copytree(mbart, tmp_path / "parts")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = {name: f"model-0000{1 + n % 2}.safetensors" for n, name in enumerate(tensors)}
+    for file in set(names.values()):
+        save_file({name: tensors[name] for name in names if names[name] == file}, folder / file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    same = jax.tree.map(np.array_equal, read_folder(mbart).params, read_folder(folder).params)
+    assert all(jax.tree.leaves(same))
+    (folder / "model-00002.safetensors").unlink()
+    with pytest.raises(DataError, match="model-00002.safetensors is missing, which .*index.json"):
+        read_folder(folder)
+    index.write_text("{}")
+    with pytest.raises(DataError, match="index.json has no weight_map"):
+        read_folder(folder)
 
 
 def test_ids_that_are_ours_alone_stay_so(nllb):
@@ -142,18 +193,25 @@ MISTAKES = {
     "language": (
         "tokenizer_config.json",
         dict(src_lang="english"),
-        "--source_language is .* has no word 'english'; there are: deu_Latn, eng_Latn",
+        "--source_language is .* has no 'english'; there are: deu_Latn, eng_Latn",
     ),
+    "a word": (
+        "tokenizer_config.json",
+        dict(src_lang="e"),
+        "--source_language is .* has no 'e'",  # but a word that is none's language
+    ),
+    "forced": (
+        "generation_config.json",
+        dict(forced_bos_token_id=120),
+        "outputs begin with 'eng_Latn': --target_language=eng_Latn",
+    ),
+    "no class": ("tokenizer_config.json", dict(tokenizer_class=None), "has no tokenizer_class"),
+    "text": ("config.json", dict(dropout="0.1"), 'dropout is "0.1", but it must be a number'),
+    "words of text": ("generation_config.json", dict(max_length="20"), 'max_length is "20", but'),
+    "a list": ("config.json", dict(model_type=[1]), r"model_type=\[1\] is not supported"),
     "no language": ("tokenizer_config.json", dict(tgt_lang=None), "--target_language is the code"),
     "tokenizer": ("tokenizer.json", dict(model={}), "tokenizer.json is no tokenizer of Hugging"),
 }
-
-
-@pytest.fixture(scope="module")
-def mbart(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mbart")
-    save_folder(folder, "mbart")
-    return folder
 
 
 @pytest.mark.parametrize("case", MISTAKES)
@@ -176,5 +234,6 @@ def test_what_is_missing_says_how_to_come_by_it(mbart, monkeypatch):
         read_folder(mbart)
     (mbart / "tokenizer.json").write_bytes(content)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
+    fast._library.cache_clear()
     with pytest.raises(DataError, match="tokenizer.json: .*: pip install tokenizers"):
         read_folder(mbart)

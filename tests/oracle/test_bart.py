@@ -1,5 +1,6 @@
 """Imported models of BART's kin: the same ids, states, logits and outputs as in transformers."""
 
+import copy
 import json
 
 import jax
@@ -29,6 +30,7 @@ from experiments.importing.families import read_folder
 from model import Transformer
 from model.sharding import make_mesh
 from tests.experiments.marian_folders import lines
+from tests.oracle.test_marian_tokenizer import mixed_lines
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
@@ -134,7 +136,7 @@ def made(request, tmp_path_factory):
 
 
 TEXTS = [
-    *(line for pair in zip(*lines(24), strict=True) for line in pair),
+    *(line for pair in zip(*lines(100), strict=True) for line in pair),
     "  two  spaces ",
     "naïve Größe 東京 🙂 e\u0301",
     "<s> spelled </s> out <unk> <mask>",
@@ -144,16 +146,21 @@ TEXTS = [
 
 
 def test_texts_become_the_same_ids(made):
+    """Of 10,000 lines of all kinds; a blank one has none here, not even its language's code.
+
+    A padding that is spelled out, which there ends up as one, is an unknown word here.
+    """
     tokenizer, _, imported, _ = made
-    source = imported.vocabulary.source
+    source, target = imported.vocabulary
     order = np.array(source.order)
-    for text, ids in zip(TEXTS, source.encode(TEXTS), strict=True):
-        assert order[[*ids, EOS]].tolist() == tokenizer(text)["input_ids"], text
-    target = imported.vocabulary.target
-    for text, ids in zip(TEXTS, target.encode(TEXTS), strict=True):
-        assert order[[*ids, EOS]].tolist() == tokenizer(text_target=text)["input_ids"], text
-        spelled = tokenizer.decode(order[ids], skip_special_tokens=True)
-        assert target.decode([ids]) == [spelled]
+    texts = [text.replace("<pad>", "-") for text in (*TEXTS, *mixed_lines())]
+    texts = [text for text in texts if text.strip()]
+    for side, theirs in (source, tokenizer(texts)), (target, tokenizer(text_target=texts)):
+        for text, ids, expected in zip(texts, side.encode(texts), theirs["input_ids"], strict=True):
+            assert order[[*ids, EOS]].tolist() == expected, text
+    ids = target.encode(texts)
+    shown = tokenizer.batch_decode([order[each] for each in ids], skip_special_tokens=True)
+    assert target.decode(ids) == [text.replace("\n", " ") for text in shown]
 
 
 def test_states_and_logits_are_equal(made):
@@ -162,7 +169,14 @@ def test_states_and_logits_are_equal(made):
     ids = imported.vocabulary.source.encode(TEXTS[:8])
     src = pad_rows([[*each, EOS] for each in ids], 8, 80)
     tgt = pad_rows([[BOS, *each] for each in imported.vocabulary.target.encode(TEXTS[8:16])], 8, 80)
-    model, variables = Transformer(imported.experiment.model), {"params": imported.params}
+    model = Transformer(imported.experiment.model)
+    # Half of all weights, which is exact: so large as outputs want them, roundings show.
+    variables = {"params": jax.tree.map(lambda p: p / 2, imported.params)}
+    theirs = copy.deepcopy(theirs)
+    with torch.no_grad():
+        bias = [x for name, x in theirs.named_buffers() if name == "final_logits_bias"]
+        for part in (*theirs.parameters(), *bias):
+            part.mul_(0.5)
     memory = model.apply(variables, jnp.asarray(src), method="encode")
     logits = model.apply(variables, jnp.asarray(src), jnp.asarray(tgt))
     with torch.no_grad():
@@ -176,11 +190,11 @@ def test_states_and_logits_are_equal(made):
     np.testing.assert_allclose(np.asarray(memory)[read], states[read], atol=1e-4, rtol=0)
     expected = found.logits.numpy()[written][:, order]
     ours = np.asarray(logits)[written]
-    assert (ours[:, BOS] < -50).all()
+    assert (ours[:, BOS] < -40).all()
     np.testing.assert_allclose(np.delete(ours, BOS, 1), np.delete(expected, BOS, 1), atol=1e-4)
 
 
-@pytest.mark.parametrize("beams", [4, 1])
+@pytest.mark.parametrize("beams", [6, 1])
 def test_outputs_are_equal(made, beams):
     """By the search settings that the import found."""
     tokenizer, theirs, imported, forced = made

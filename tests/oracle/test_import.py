@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from data.batch import BOS, EOS, PAD, UNK, pad_rows
+from data.corpus import DataError
 from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
@@ -14,6 +15,7 @@ from experiments.importing.huggingface import read_marian
 from model import Transformer
 from tests.decode.small import asked
 from tests.experiments.marian_folders import CODES, learn, lines, save_vocabulary, table, words
+from tests.experiments.pickles import Program
 from tests.oracle import folders
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
@@ -151,6 +153,19 @@ def test_vocabularies_of_two_sizes_have_equal_logits(tmp_path):
 def test_a_pickle_of_tensors_is_what_safetensors_are(vocabulary, tmp_path):
     theirs, imported = made(tmp_path, vocabulary)
     (tmp_path / "model.safetensors").unlink()
-    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
-    again = read_marian(tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, again.params, imported.params)
+    for archive in True, False:  # False: as before 2020, when most of OPUS-MT was made
+        file = tmp_path / "pytorch_model.bin"
+        torch.save(theirs.state_dict(), file, _use_new_zipfile_serialization=archive)
+        again = read_marian(tmp_path)
+        jax.tree.map(np.testing.assert_array_equal, again.params, imported.params)
+
+
+def test_an_old_pickle_is_never_run(vocabulary, tmp_path):
+    made(tmp_path, vocabulary)
+    (tmp_path / "model.safetensors").unlink()
+    witness = tmp_path / "witness"
+    content = {"model.shared.weight": Program(str(witness))}
+    torch.save(content, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    with pytest.raises(DataError, match=r"holds more than tensors \(\w+.open\).* is not opened"):
+        read_marian(tmp_path)
+    assert not witness.exists()
