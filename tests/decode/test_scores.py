@@ -11,7 +11,7 @@ import pytest
 from data.batch import BOS, EOS, pad_rows, shift_right
 from decode.attention import attention_maps
 from decode.batching import split_text
-from decode.bleu import score
+from decode.bleu import score, tokenizer
 from decode.force import alignment, force, force_pairs
 from decode.mbr import expected_utilities
 from decode.options import InputError
@@ -168,3 +168,14 @@ def test_bleu_and_chrf_carry_their_signatures():
     assert 0 < worse["bleu"] < 100
     with pytest.raises(ValueError, match="1 hypotheses, but 2 references"):
         score(["a"], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        *(("de", "13a"), ("deu_Latn", "13a"), ("", "13a"), ("zh", "zh"), ("zho_Hans", "zh")),
+        *(("zh-TW", "zh"), ("ja", "char"), ("ja_XX", "char"), ("kor_Hang", "char")),
+    ],
+)
+def test_words_are_counted_by_the_language_however_its_code_is_written(code, name):
+    assert tokenizer(code) == name
