@@ -19,9 +19,9 @@ from data.fast import FastTokenizer
 from data.tokenizer import Vocabulary
 from experiments.config import DataConfig, Experiment, nearest
 from experiments.importing import parts
-from experiments.importing.fields import fraction, number, read_bytes, read_json, refuse_others
-from experiments.importing.generation import search_settings
-from experiments.importing.huggingface import ACTIVATIONS
+from experiments.importing.fields import number, read_bytes, read_json, refuse_others, word_of
+from experiments.importing.generation import find_search, search_settings
+from experiments.importing.huggingface import shared_settings
 from experiments.importing.names import around, names
 from experiments.importing.parts import Imported
 from experiments.importing.tensors import read_tensors
@@ -79,8 +79,7 @@ def read_bart(folder: Path, source_language: str = "", target_language: str = ""
         for given, short in ((source_language, "src"), (target_language, "tgt"))
     ]
     vocabulary, order = read_vocabulary(folder, config, kind, languages)
-    generation = folder / "generation_config.json"
-    where = (generation, read_json(generation)) if generation.exists() else (file, config)
+    where = find_search(folder, config)
     pad, eos, _, unknown = order[:4]
     search = search_settings(
         *where,
@@ -114,36 +113,11 @@ def model_config(file: Path, config: dict[str, Any], kind: _Kind) -> Transformer
     """The model of a config.json; raises DataError, naming the field, for what is not here."""
     refuse_others(file, config, kind.neutral)
     refuse_others(file, config, {"tie_word_embeddings": (True,)})
-    for name in "ffn_dim", "attention_heads":
-        sides = [number(file, config, f"{side}_{name}") for side in ("encoder", "decoder")]
-        if sides[0] != sides[1]:
-            raise DataError(
-                f"{file}: encoder_{name}={sides[0]} and decoder_{name}={sides[1]} differ, which is "
-                "not supported"
-            )
-    activation = config.get("activation_function", "gelu")
-    if activation not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
-        raise DataError(
-            f"{file}: activation_function={activation!r} is not supported, only {known}"
-        )
     try:
         return TransformerConfig(
             vocab_size=number(file, config, "vocab_size") + 1,
-            encoder_layers=number(file, config, "encoder_layers"),
-            decoder_layers=number(file, config, "decoder_layers"),
-            d_model=number(file, config, "d_model"),
-            d_ff=config["encoder_ffn_dim"],
-            num_heads=config["encoder_attention_heads"],
-            norm_epsilon=1e-5,
             max_length=number(file, config, "max_position_embeddings", 1024),
-            activation=ACTIVATIONS[activation],
-            attention_bias=True,
-            scale_embedding=bool(config.get("scale_embedding", False)),
-            output_bias=True,
-            dropout=fraction(file, config, "dropout", 0.1),
-            attention_dropout=fraction(file, config, "attention_dropout", 0.0),
-            ff_dropout=fraction(file, config, "activation_dropout", 0.0),
+            **shared_settings(file, config),
             **kind.model,
         )
     except ConfigError as error:
@@ -183,7 +157,7 @@ def read_vocabulary(
     marks = [_mark(file, settings, name, words) for name in _MARKS]
     pad, eos, unknown, begin = marks
     order = [pad, eos, eos, unknown, *(id for id in range(size) if id not in marks[:3])]
-    sides = []
+    sides, text = [], read_bytes(content).decode()
     for side, language in zip(("source", "target"), languages, strict=True):
         if kind.codes and language not in special:
             told = f"{content} has no {language!r}" if language else "it is not told which"
@@ -193,7 +167,6 @@ def read_vocabulary(
             )
         prefix = [words[language]] if kind.codes else [begin]
         try:
-            text = read_bytes(content).decode()
             cleans = bool(settings.get("clean_up_tokenization_spaces")) and kind.cleans
             sides.append(FastTokenizer.make(text, order, prefix, cleans))
         except DataError as error:
@@ -220,8 +193,7 @@ _MARKS = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>", "bos": "<s>"}
 
 
 def _mark(file: Path, settings: dict[str, Any], name: str, words: dict[str, int]) -> int:
-    token = settings.get(f"{name}_token", _MARKS[name])
-    token = token.get("content") if isinstance(token, dict) else token
+    token = word_of(settings.get(f"{name}_token", _MARKS[name]))
     if token not in words:
         raise DataError(f"{file}: {name}_token={token!r} is no word of tokenizer.json")
     return words[token]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,19 @@ def read_json(file: Path, otherwise: dict | None = None) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(f"{file} is not a JSON object")
     return found
+
+
+def word_of(token: Any) -> Any:
+    """A special word, which may be an object with its properties."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def added_tokens(file: Path, settings: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    """The ids and the words that a tokenizer_config.json adds; raises DataError."""
+    for id, token in (settings.get("added_tokens_decoder") or {}).items():
+        if any(token.get(name) for name in ("lstrip", "rstrip", "single_word")):
+            raise DataError(f"{file}: added token {id} takes spaces away, which is not supported")
+        yield int(id), token["content"]
 
 
 def read_bytes(file: Path) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from data.corpus import DataError
 from experiments.config import SearchConfig
-from experiments.importing.fields import fraction, number, refuse_others
+from experiments.importing.fields import fraction, number, read_json, refuse_others
 
 # Their name, and the values with which outputs are what they are here without it.
 _NEUTRAL: dict[str, tuple] = {
@@ -79,3 +79,9 @@ def search_settings(
         allow_unknown=[unknown] not in banned,
         renormalize=bool(found.get("renormalize_logits")),
     )
+
+
+def find_search(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Mapping[str, Any]]:
+    """The file of a folder that says how to search, and what it says: config.json, if no other."""
+    file = folder / "generation_config.json"
+    return (file, read_json(file)) if file.exists() else (folder / "config.json", config)

@@ -16,8 +16,15 @@ from data.marian import MarianTokenizer, Words
 from data.tokenizer import Vocabulary
 from experiments.config import DataConfig, Experiment
 from experiments.importing import parts
-from experiments.importing.fields import fraction, number, read_bytes, read_json, refuse_others
-from experiments.importing.generation import search_settings
+from experiments.importing.fields import (
+    added_tokens,
+    fraction,
+    number,
+    read_bytes,
+    read_json,
+    refuse_others,
+)
+from experiments.importing.generation import find_search, search_settings
 from experiments.importing.names import names
 from experiments.importing.parts import Imported
 from experiments.importing.tensors import read_tensors
@@ -51,10 +58,9 @@ def read_marian(folder: Path, source_language: str = "", target_language: str = 
     model = model_config(file, config)
     tokenizer = read_json(folder / "tokenizer_config.json", {})
     vocabulary, orders = read_vocabulary(folder, model, config)
-    generation = folder / "generation_config.json"
     pad, eos, unknown = orders[1][1:4].tolist()
     search = search_settings(
-        *((generation, read_json(generation)) if generation.exists() else (file, config)),
+        *find_search(folder, config),
         pad=pad,
         eos=eos,
         unknown=unknown,
@@ -77,6 +83,27 @@ def model_config(file: Path, config: dict[str, Any]) -> TransformerConfig:
     if kind != "marian":
         raise DataError(f"{file}: model_type={kind!r} is not supported, only 'marian'")
     refuse_others(file, config, _NEUTRAL)
+    shared = config.get("share_encoder_decoder_embeddings", True)
+    tied = config.get("tie_word_embeddings", True)
+    source = number(file, config, "vocab_size")
+    target = source if shared else number(file, config, "decoder_vocab_size", source)
+    try:
+        return TransformerConfig(
+            vocab_size=source + 1,
+            target_vocab_size=None if target == source else target + 1,
+            positions="sinusoidal_halves",
+            tying="none" if not tied else "all" if shared else "decoder",
+            **shared_settings(file, config),
+        )
+    except ConfigError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
+def shared_settings(file: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What Marian's models and BART's kin have alike, as settings of a TransformerConfig.
+
+    Raises DataError, naming the field, for what is not here.
+    """
     for name in "ffn_dim", "attention_heads":
         sides = [number(file, config, f"{side}_{name}") for side in ("encoder", "decoder")]
         if sides[0] != sides[1]:
@@ -90,32 +117,21 @@ def model_config(file: Path, config: dict[str, Any]) -> TransformerConfig:
         raise DataError(
             f"{file}: activation_function={activation!r} is not supported, only {known}"
         )
-    shared = config.get("share_encoder_decoder_embeddings", True)
-    tied = config.get("tie_word_embeddings", True)
-    source = number(file, config, "vocab_size")
-    target = source if shared else number(file, config, "decoder_vocab_size", source)
-    try:
-        return TransformerConfig(
-            vocab_size=source + 1,
-            target_vocab_size=None if target == source else target + 1,
-            encoder_layers=number(file, config, "encoder_layers"),
-            decoder_layers=number(file, config, "decoder_layers"),
-            d_model=number(file, config, "d_model"),
-            d_ff=config["encoder_ffn_dim"],
-            num_heads=config["encoder_attention_heads"],
-            norm_epsilon=1e-5,
-            positions="sinusoidal_halves",
-            activation=ACTIVATIONS[activation],
-            attention_bias=True,
-            tying="none" if not tied else "all" if shared else "decoder",
-            scale_embedding=bool(config.get("scale_embedding", False)),
-            output_bias=True,
-            dropout=fraction(file, config, "dropout", 0.1),
-            attention_dropout=fraction(file, config, "attention_dropout", 0.0),
-            ff_dropout=fraction(file, config, "activation_dropout", 0.0),
-        )
-    except ConfigError as error:
-        raise DataError(f"{file}: {error}") from None
+    return dict(
+        encoder_layers=number(file, config, "encoder_layers"),
+        decoder_layers=number(file, config, "decoder_layers"),
+        d_model=number(file, config, "d_model"),
+        d_ff=config["encoder_ffn_dim"],
+        num_heads=config["encoder_attention_heads"],
+        norm_epsilon=1e-5,
+        activation=ACTIVATIONS[activation],
+        attention_bias=True,
+        scale_embedding=bool(config.get("scale_embedding", False)),
+        output_bias=True,
+        dropout=fraction(file, config, "dropout", 0.1),
+        attention_dropout=fraction(file, config, "attention_dropout", 0.0),
+        ff_dropout=fraction(file, config, "activation_dropout", 0.0),
+    )
 
 
 def read_vocabulary(
@@ -180,10 +196,8 @@ def _text(token: Any, default: str) -> str:
 def _special(file: Path, settings: dict[str, Any]) -> dict[str, int | None]:
     """Further words that are never cut, and the ids that they should have, if these are told."""
     found: dict[str, int | None] = {}
-    for id, token in (settings.get("added_tokens_decoder") or {}).items():
-        if any(token.get(name) for name in ("lstrip", "rstrip", "single_word")):
-            raise DataError(f"{file}: added token {id} takes spaces away, which is not supported")
-        found[token["content"]] = int(id)
+    for id, word in added_tokens(file, settings):
+        found[word] = id
     for name in "additional_special_tokens", "extra_special_tokens":
         listed = settings.get(name) or []
         for token in listed.values() if isinstance(listed, dict) else listed:

@@ -15,7 +15,7 @@ from data.corpus import DataError
 from experiments.config import DataConfig, Experiment
 from experiments.importing import parts
 from experiments.importing.fields import fraction, number, read_json, refuse_others
-from experiments.importing.generation import search_settings
+from experiments.importing.generation import find_search, search_settings
 from experiments.importing.parts import Arrays, Imported
 from experiments.importing.t5_names import names
 from experiments.importing.t5_vocabulary import read_vocabulary
@@ -56,9 +56,8 @@ def read_t5(folder: Path, source_language: str = "", target_language: str = "") 
     weights, tensors = read_tensors(folder)
     model = model_config(file, config, tying(tensors))
     vocabulary = read_vocabulary(folder, model.vocab_size - 1)
-    generation = folder / "generation_config.json"
     search = search_settings(
-        *((generation, read_json(generation)) if generation.exists() else (file, config)),
+        *find_search(folder, config),
         pad=0,
         eos=1,
         unknown=2,

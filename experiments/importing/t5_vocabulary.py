@@ -10,7 +10,14 @@ from typing import Any
 from data.corpus import DataError
 from data.marian import MarianTokenizer, Words, processor
 from data.tokenizer import Vocabulary
-from experiments.importing.fields import number, read_bytes, read_json, refuse_others
+from experiments.importing.fields import (
+    added_tokens,
+    number,
+    read_bytes,
+    read_json,
+    refuse_others,
+    word_of,
+)
 
 _TOKENIZER: dict[str, tuple] = {
     "tokenizer_class": ("T5Tokenizer", "T5TokenizerFast"),
@@ -29,7 +36,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     """
     file, spiece = folder / "tokenizer_config.json", folder / "spiece.model"
     settings = read_json(file, {})
-    named = {name: _text(settings.get(name)) for name in settings if name.endswith("_token")}
+    named = {name: word_of(settings.get(name)) for name in settings if name.endswith("_token")}
     refuse_others(file, settings | named, _TOKENIZER)
     if not spiece.exists() and (folder / "tokenizer.json").exists():
         raise DataError(
@@ -72,23 +79,16 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
 
 def _check_added(file: Path, settings: dict[str, Any], words: list[str], special: set[str]) -> None:
     """Raises DataError where words are added, or special ones are named that are not."""
-    for id, token in (settings.get("added_tokens_decoder") or {}).items():
-        if any(token.get(name) for name in ("lstrip", "rstrip", "single_word")):
-            raise DataError(f"{file}: added token {id} takes spaces away, which is not supported")
-        if words[int(id) : int(id) + 1] != [token["content"]]:
+    for id, word in added_tokens(file, settings):
+        if words[id : id + 1] != [word]:
             raise DataError(
-                f"{file}: added token {id}, {token['content']!r}, is not supported, only those of "
+                f"{file}: added token {id}, {word!r}, is not supported, only those of "
                 "spiece.model and extra_ids"
             )
     for name in "additional_special_tokens", "extra_special_tokens":
         for token in settings.get(name) or []:
-            if _text(token) not in special:
+            if word_of(token) not in special:
                 raise DataError(
-                    f"{file}: {name} has {_text(token)!r}, and only the sentinels of extra_ids are "
-                    "supported"
+                    f"{file}: {name} has {word_of(token)!r}, and only the sentinels of extra_ids "
+                    "are supported"
                 )
-
-
-def _text(token: Any) -> Any:
-    """A special word, which may be an object with its properties."""
-    return token.get("content") if isinstance(token, dict) else token

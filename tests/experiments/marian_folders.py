@@ -86,12 +86,18 @@ def save_weights(folder, ids, generation=(), **changes):
     params = parameters(model)
     tensors = {"model.shared.weight": np.asarray(params["embedding"]["table"][1:])}
     tensors["final_logits_bias"] = np.linspace(-1, 1, size, dtype=np.float32)[None]
-    for named in names(model):
+    save_file(tensors | theirs(names(model), params), folder / "model.safetensors")
+
+
+def theirs(names, params):
+    """The tensors of these names, made of our parameters."""
+    found = {}
+    for named in names:
         leaf = params
         for key in named.ours:
             leaf = leaf[key]
-        tensors[named.theirs] = named.there(np.asarray(leaf))
-    save_file(tensors, folder / "model.safetensors")
+        found[named.theirs] = named.there(np.asarray(leaf))
+    return found
 
 
 def save_folder(folder, **options):

@@ -10,7 +10,7 @@ from data.marian import processor
 from experiments.importing.t5 import model_config
 from experiments.importing.t5_names import names
 from tests.decode.small import parameters
-from tests.experiments.marian_folders import learn, lines
+from tests.experiments.marian_folders import learn, lines, theirs
 
 SMALL = dict(
     model_type="t5",
@@ -58,12 +58,7 @@ def save_weights(folder, size=128, tied=True, generation=(), **changes):
     for side in "encoder", "decoder":
         name = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         tensors[name] = np.asarray(params[f"{side}_bias"]["table"])
-    for named in names(model):
-        leaf = params
-        for key in named.ours:
-            leaf = leaf[key]
-        tensors[named.theirs] = named.there(np.asarray(leaf))
-    save_file(tensors, folder / "model.safetensors")
+    save_file(tensors | theirs(names(model), params), folder / "model.safetensors")
 
 
 def save_folder(folder, **options):
