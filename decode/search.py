@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from decode.loop import CacheOps, Count, Hypotheses, Next, Search, StepFn, alone
 from decode.options import SearchOptions
 from decode.pieces import Request
 from decode.required import Phrases, allocate, required
+from decode.rules import RULES, Rules, following
 from decode.sample import drawn, likeliest, samples
 from decode.split import whole
 from decode.weights import Weights
@@ -26,23 +26,6 @@ from model import Transformer, TransformerConfig
 # A batch's last quarter goes on by itself: sentences end at different lengths, and a third of what
 # was computed was for those that had ended (experiments/LOG.md).
 _TAIL = 4
-
-
-class Rules(NamedTuple):
-    """What a step may choose, and what its log-probabilities are of; as in SearchOptions."""
-
-    min_length: int = 1  # EOS may not end an output before
-    allow_unknown: bool = False  # UNK may be chosen
-    renormalize: bool = False  # what may not be chosen does not count in their sum
-    first: int = 0  # the id that every output begins with, at no cost; 0: any
-
-    @classmethod
-    def of(cls, options: SearchOptions) -> "Rules":
-        """Those of a search."""
-        return cls(options.min_length, options.allow_unknown, options.renormalize, options.first)
-
-
-RULES = Rules()
 
 
 def plain_step(model: Transformer, params, cross, src_mask: Array, rules: Rules = RULES) -> StepFn:
@@ -60,7 +43,7 @@ def plain_step(model: Transformer, params, cross, src_mask: Array, rules: Rules 
         )
         logits = logits[..., 0, :]
         first = logits[..., : UNK + 1]
-        return _following(logits, first, model.config.target_vocab, index, rules), cache
+        return following(logits, first, model.config.target_vocab, index, rules), cache
 
     return step
 
@@ -91,7 +74,7 @@ def fast_step(
         # in place: every copy of them costs a fiftieth of a step.
         (logits, first), y = whole((weights.logits, weights.first_logits), y)
         logits, first = logits(y), first(y)
-        found = _following(logits, first, config.target_vocab, index, rules)
+        found = following(logits, first, config.target_vocab, index, rules)
         if beams < width:
             found, covered = jax.tree.map(
                 lambda x: jnp.broadcast_to(x, (batch, width, *x.shape[2:])), (found, covered)
@@ -223,30 +206,6 @@ def searching(
         transform=_transform(options, asked),
         watch=watch and partial(watch, asked.owners),
     )
-
-
-def _following(logits: Array, first: Array, vocab: int, index: Array, rules: Rules) -> Next:
-    """Logits [B,W,V or more], and [B,W,UNK+1] of the first ids -> Next, after `index` tokens.
-
-    What is no text, or only fills a block, is not chosen, nor EOS where it is too early.
-    """
-    ids = jnp.arange(UNK + 1, dtype=jnp.int32)[None, None]
-    chosen = (ids == EOS) & (index + 1 >= rules.min_length)
-    if rules.allow_unknown:
-        chosen |= ids == UNK
-    # In rows as the product made them: of an array in three axes XLA changes a copy.
-    text = logits.reshape(-1, logits.shape[-1])
-    text = text.at[:, : UNK + 1].set(jnp.where(chosen, first, -jnp.inf).reshape(-1, UNK + 1))
-    text = text.at[:, vocab:].set(-jnp.inf).reshape(logits.shape)
-    highest = jnp.maximum(choose.highest(text), first.max(-1))[..., None]
-    hidden = jnp.where(chosen | rules.renormalize, 0.0, jnp.exp(first - highest)).sum(-1)
-    total = jnp.log(jnp.exp(text - highest).sum(-1) + hidden) + highest[..., 0]
-    if rules.first:
-        begun = index > 0
-        only = jnp.arange(text.shape[-1], dtype=jnp.int32)[None, None] == rules.first
-        text = jnp.where(begun, text, jnp.where(only, 0.0, -jnp.inf))
-        total = jnp.where(begun, total, 0.0)
-    return Next(text, total, first[..., EOS])
 
 
 def _normalise(o: SearchOptions) -> scoring.Normalise:

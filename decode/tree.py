@@ -15,7 +15,8 @@ from data.tokenizer import Vocabulary
 from decode.loop import CacheOps, Search, all_room
 from decode.options import InputError, SearchOptions
 from decode.pieces import InputPolicy, cut, request, room
-from decode.search import Rules, plain_step, searching
+from decode.rules import Rules
+from decode.search import plain_step, searching
 from model import Transformer, empty_cache
 
 

@@ -11,7 +11,8 @@ import pytest
 from data.batch import EOS, PAD, UNK
 from decode import choose, forward, pool
 from decode.loop import take
-from decode.search import RULES, Rules, fast_step, plain_step, stages
+from decode.rules import RULES, Rules
+from decode.search import fast_step, plain_step, stages
 from decode.weights import BLOCK, PRECISIONS, pack
 from model import Transformer, TransformerConfig, empty_cache
 

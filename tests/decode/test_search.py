@@ -14,9 +14,10 @@ from decode.beam import beam_search
 from decode.diverse import diverse_beam_search
 from decode.mbr import expected_utilities
 from decode.options import SearchOptions
+from decode.rules import Rules
 from decode.sample import drawn, likeliest, sample
 from decode.scoring import average, gnmt
-from decode.search import Rules, plain_step, search
+from decode.search import plain_step, search
 from decode.stopping import bounded, first, never
 from decode.weights import pack
 from model import Transformer, empty_cache
