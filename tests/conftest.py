@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from tests.compiling import as_users_have_it, xla_flags
+
 # The suite compiles the same small programs over and over, in both workers and every command:
 # `--cache-clear` has it compile them all again.
 _CACHE = Path(__file__).parents[1] / ".pytest_cache/d"
@@ -11,7 +13,7 @@ os.environ["XDG_CACHE_HOME"] = str(_CACHE)
 os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(1 << 30)  # also makes it safe to share
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = xla_flags(devices=8)
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402
@@ -20,8 +22,6 @@ from absl import flags  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Optimising machine code would take half of the suite's time. What asks for `optimised` is compiled
-# as users have it.
 jax.config.update("jax_disable_most_optimizations", True)
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which pytest leaves unparsed
 
@@ -29,6 +29,5 @@ flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which pytest leaves unpa
 @pytest.fixture
 def optimised():
     """Programs as users have them: for what the order of a sum might change."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
+    with as_users_have_it():
+        yield

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from experiments.config import default_config, to_experiment
+from tests.compiling import xla_flags
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = {"red": "rot", "green": "grün", "one": "eins", "two": "zwei", "cat": "Katze", "dog": "Hund"}
@@ -20,7 +21,7 @@ SMALL = """
 
 def environment():
     """A user's, on one device; but compiled in haste, as most of the suite is."""
-    ours = dict(PYTHONPATH=str(ROOT), XLA_FLAGS="", JAX_PLATFORMS="cpu")
+    ours = dict(PYTHONPATH=str(ROOT), XLA_FLAGS=xla_flags(), JAX_PLATFORMS="cpu")
     return os.environ | ours | dict(JAX_DISABLE_MOST_OPTIMIZATIONS="1")
 
 

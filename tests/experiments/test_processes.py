@@ -18,10 +18,11 @@ from benchmarks.workers import send
 from experiments import processes, workdir
 from experiments.pod.ports import free_port
 from model import ConfigError
+from tests.compiling import xla_flags
 from tests.experiments.commands import ROOT, environment, heed, refused, train_args
 from train.metrics import read_metrics
 
-FOUR = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+FOUR = {"XLA_FLAGS": xla_flags(4)}
 # One batch shape, and few steps: in several processes each compiles for itself.
 STEPS = """data.packing=True train.num_steps=12 train.eval_every=12 train.checkpoint_every=4
     train.log_every=1 search.beam_size=1""".split()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 from data.tokenizer import Tokenizer
 from experiments import course
+from tests.compiling import xla_flags
 from tests.experiments.commands import ROOT, heed, refused, small_experiment, train_args
 from train.checkpoint import Checkpoints
 from train.metrics import read_metrics
@@ -80,7 +81,7 @@ def test_many_settings_at_once(text, tmp_path):
         data.tokenizer_model={tmp_path}/source.model,{tmp_path}/target.model
         mesh.fsdp=2 mesh.tensor=2 optimizer.schedule=cosine optimizer.warmup_steps=1""".split()
     args = train_args(text, tmp_path / "run", *settings)
-    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    four = {"XLA_FLAGS": xla_flags(4)}
     code, _, err = heed("train", *args, "--config.train.num_steps=4", env=four)
     assert code == 0, err
     assert "{'data': 1, 'fsdp': 2, 'tensor': 2}" in err

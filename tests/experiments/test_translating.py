@@ -14,6 +14,7 @@ import numpy as np
 
 from decode.options import SearchOptions
 from experiments.drawing.attention import draw
+from tests.compiling import xla_flags
 from tests.experiments.commands import ROOT, environment, heed, refused
 
 
@@ -109,7 +110,7 @@ def test_a_model_may_be_split_over_devices(run):
     workdir, *_ = run
     args, lines = (f"--workdir={workdir}", "--format=jsonl"), "red cat\ntwo dog one\ngreen dog\n"
     code, alone, err = heed("translate", *args, stdin=lines)
-    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    four = {"XLA_FLAGS": xla_flags(4)}
     shared = heed("translate", *args, "--fsdp=2", stdin=lines, env=four)
     assert code == shared[0] == 0, err + shared[2]
     for one, other in zip(alone.splitlines(), shared[1].splitlines(), strict=True):

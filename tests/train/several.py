@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from experiments.pod.ports import free_port
 from experiments.processes import joined
 from model.sharding import assemble, batch_shards, make_mesh, own_parts, placed
+from tests.compiling import xla_flags
 from train.checkpoint import Checkpoints
 from train.state import TrainState
 from train.together import Agreement, ElsewhereError, everywhere, first_alone, gathered, of_first
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 def start(task, folder, count, devices):
     """`count` processes that do `task`."""
-    xla = f"--xla_force_host_platform_device_count={devices}"
+    xla = xla_flags(devices)
     port, pipe = free_port(), subprocess.PIPE
     return [
         subprocess.Popen(
