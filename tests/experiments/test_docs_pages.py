@@ -2,9 +2,13 @@
 
 import ast
 import re
+import sys
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
+from experiments.config import default_config, to_experiment
 from model import TABLE3
 from tests.experiments.commands import ROOT
 from tests.experiments.test_docs_commands import PAGES
@@ -34,6 +38,38 @@ def test_paths_in_the_text_exist(page):
     )
     for path in set(found):
         assert (ROOT / path).exists(), path
+
+
+def spoken(page):
+    """The lines of a page's text, its tables' too, that are in no fenced block."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S).splitlines()
+
+
+def test_settings_in_the_text_are_settings(monkeypatch):
+    found = 0
+    for page in PAGES:
+        for line in spoken(page):
+            given = re.findall(r"--config\.[a-z_.\d]+=[^\s`]+", line)
+            given = [one.replace("=N", "=2").replace('"', "") for one in given]
+            monkeypatch.setattr(sys, "argv", ["", *given])  # whose flags ml_collections makes
+            values = flags.FlagValues()
+            config_flags.DEFINE_config_dict("config", default_config(), flag_values=values)
+            to_experiment(values(sys.argv) and values.config)
+            found += len(given)
+    assert found > 20
+
+
+def test_flags_in_the_text_are_flags():
+    files = [file for room in ("experiments", "benchmarks") for file in (ROOT / room).rglob("*.py")]
+    known = re.findall(r'DEFINE_\w+\(\s*"(\w+)"', "".join(file.read_text() for file in files))
+    told = {
+        name
+        for page in PAGES
+        for code in re.findall(r"`([^`]+)`", "\n".join(spoken(page)))
+        for name in re.findall(r"(?:^|\s)--(?!config\b)([a-z]\w*+)(?!-)", code)
+    }
+    others = {"bpe"}  # fairseq's
+    assert len(told) > 30 and told <= {*known} | others, told - {*known}
 
 
 def defined(file):
