@@ -91,10 +91,12 @@ class Service:
     async def _health(self, _: Request) -> Response:
         status = "ready" if self.batcher.ready.is_set() else "starting"
         status = "ending" if self.batcher.closed else status
+        data = self.searches.trained.experiment.data
         told = {
             "status": status,
             "beam_sizes": [*self.searches.beams],  # the default first
             "n_best": next(iter(self.searches.beams.values())),
+            "languages": [data.source_language, data.target_language],
             "max_tokens": self.limits.tokens,
         }
         return JSONResponse(told, 200 if status == "ready" else 503)

@@ -56,6 +56,16 @@ def test_what_is_typed_is_read(page):
     expect(lines).to_have_count(1)
 
 
+def test_the_languages_are_named(page):
+    translated(page, "red cat")
+    expect(page.locator("h1")).to_have_text("Translate English to German")
+    assert page.title() == "Translate English to German"
+    assert page.locator("#input").get_attribute("lang") == "en"
+    assert page.locator("#output .target").get_attribute("lang") == "de"
+    page.evaluate("entitle('pt-BR', 'no such code')")
+    expect(page.locator("h1")).to_have_text("Translate Brazilian Portuguese to no such code")
+
+
 def test_a_word_shows_what_it_is_aligned_with_both_ways(page):
     (found,) = translated(page, "red cat one")
 

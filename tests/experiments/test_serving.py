@@ -123,6 +123,7 @@ def test_it_is_not_ready_before_all_is_compiled(searches):
         until(lambda: there.get("/health").status_code == 200)
         told = there.get("/health").json()
         assert told["beam_sizes"] == [2, 1] and told["n_best"] == 2
+        assert told["languages"] == ["en", "de"]
 
 
 def test_the_page_refers_to_nothing_elsewhere(served):
