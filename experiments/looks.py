@@ -43,9 +43,10 @@ class Looks:
     def _batches(self) -> Iterator[Batch]:
         stop = stopper(self._interrupted, IN_FLIGHT)
         batches = self._t.text.eval_batches("valid", self._t.experiment, self._t.mesh)
-        for batch in self._watchdog.each(batches):
-            stop(0)
-            yield batch
+        with bar("validation loss", None):
+            for batch in self._watchdog.each(batches):
+                stop(0)
+                yield batch
 
     def _bleu(self, step: int, state, _report: dict) -> dict:
         t, c = self._t, self._t.experiment
