@@ -80,7 +80,12 @@ GENERATION = {
     "stopping": (dict(early_stopping="soon"), "early_stopping='soon' is not supported"),
     "beams": (dict(num_beams=-1), "num_beams is -1, but it must be a whole number"),
 }
+SPACES = ({"9": {"content": "<b>", name: True}} for name in ("lstrip", "rstrip"))
 TOKENIZER = {
+    **{
+        f"spaces {n}": (dict(added_tokens_decoder=added), "added token 9 takes spaces away")
+        for n, added in enumerate(SPACES)
+    },
     "class": (dict(tokenizer_class="BartTokenizer"), 'tokenizer_class="BartTokenizer" is not'),
     "sampling": (dict(sp_model_kwargs={"alpha": 0.1}), "sp_model_kwargs="),
     "mark": (dict(pad_token="[PAD]"), r"vocab.json lacks '\[PAD\]', which .*tokenizer_config"),

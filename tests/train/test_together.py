@@ -102,10 +102,11 @@ def second(tmp_path, monkeypatch):
     watchdog._thread.join()
 
 
-def beats(folder, ended, run, seconds):
+def beats(folder, ended, run, seconds, more=()):
     until, beat = time.monotonic() + seconds, 0
     while time.monotonic() < until and not ended:
         told = dict(run=run, process=0, host="h", step=1, moves=1, beat=beat, ended=None)
+        told |= dict(more)
         replace_file(folder / "0.json", json.dumps(told).encode())
         beat += 1
         time.sleep(0.05)
@@ -117,6 +118,22 @@ def test_a_run_that_began_since_is_no_sign_of_life(second):
     assert not ended
     beats(folder, ended, "another", 5.0)
     assert len(ended) == 1 and "no sign of life for 0.4 s from process 0" in ended[0]
+
+
+def test_one_that_was_told_to_end_takes_the_others_along_only_if_they_stay(second):
+    """Each hears of the signal by itself, and saves; an error is heard of from this file alone."""
+    folder, ended = second
+    beats(folder, ended, "mine", 1.0, dict(ended="SIGTERM", interrupted=True))
+    assert not ended
+    for _ in range(100):  # nothing more comes from it
+        time.sleep(0.05 * (not ended))
+    assert ended[0] == "SIGTERM"  # and here the thread outlives it
+
+
+def test_one_that_failed_takes_the_others_along(second):
+    folder, ended = second
+    beats(folder, ended, "mine", 5.0, dict(ended="nothing but this", interrupted=False))
+    assert ended == ["nothing but this"]
 
 
 def test_whoever_cannot_write_judges_nobody(second):
