@@ -23,7 +23,8 @@ class Health:
     """Hears of every update in order.
 
     `max_skipped` updates skipped in a row are a divergence. A loss of more than `spike` standard
-    deviations above the running mean is a spike (0: none is looked for).
+    deviations above the running mean is a spike (0: none is looked for). Where losses hardly vary
+    any more, a hundredth of the mean counts as one.
     """
 
     def __init__(self, max_skipped: int = 20, spike: float = 0.0):
@@ -55,7 +56,7 @@ class Health:
         if not metrics.tokens:
             return None
         expected, over = self._mean, float(metrics.loss) - self._mean
-        allowed = self._spike * math.sqrt(self._variance)
+        allowed = self._spike * max(math.sqrt(self._variance), self._mean / 100)
         spike = bool(self._spike) and self._seen >= _KNOWN and over > allowed
         rate = max(_RATE, 1 / (self._seen + 1))
         over = min(over, allowed) if spike else over  # or one spike would hide the next

@@ -31,6 +31,14 @@ def test_a_falling_loss_is_no_spike_and_none_is_looked_for_unless_asked():
     assert all(Health().saw(step, told(10.0 * step)) is None for step in range(100))
 
 
+def test_a_loss_that_hardly_varies_spikes_by_a_share_of_itself():
+    health = Health(spike=8.0)
+    steady = 1.1 + 1e-4 * losses(100)
+    assert all(health.saw(step, told(loss)) is None for step, loss in enumerate(steady))
+    assert health.saw(100, told(1.12)) is None
+    assert health.saw(101, told(1.2)) == pytest.approx(1.1, abs=0.01)
+
+
 def test_skipped_updates_in_a_row_are_a_divergence():
     health = Health(max_skipped=3)
     for step, metrics in enumerate([told(), SKIPPED, SKIPPED, told(), SKIPPED, SKIPPED], 1):
