@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 460, 270
-LEFT, RIGHT, TOP, BOTTOM = 60, 14, 14, 42
+LEFT, RIGHT, TOP, BOTTOM = 60, 28, 14, 42  # half of the last tick is on the right
 COLORS = 8  # that the page has
 _MOST_POINTS, _MOST_HOVERED = 500, 60
 
