@@ -81,7 +81,7 @@ def test_an_exported_model_of_ours_has_equal_logits(tmp_path):
         num_heads=4,
         norm_epsilon=1e-5,
     )
-    params = parameters(config, 2.0)
+    params = parameters(config, 1.0)  # larger ones would make more of each rounding
     experiment = Experiment(model=config, search=SearchConfig(penalty="average", max_length=30))
     model, vocabulary = Transformer(config), Vocabulary(both, both)
     trained = Trained(experiment, vocabulary, model, params, make_mesh(), (0,))
@@ -97,7 +97,7 @@ def test_an_exported_model_of_ours_has_equal_logits(tmp_path):
         logits = theirs(**inputs).logits[0, : len(tgt) + 1]
     # Theirs: end, unknown word, all others, padding; ours: padding, start, end, unknown word.
     order = [EOS, EOS + 1, *range(EOS + 2, 360), BOS]
-    np.testing.assert_allclose(ours[0][:, jnp.asarray(order)], logits, atol=1e-3, rtol=0)
+    np.testing.assert_allclose(ours[0][:, jnp.asarray(order)], logits, atol=1e-4, rtol=0)
 
 
 def test_ctranslate2s_own_converter_takes_it(imported, tmp_path):
