@@ -1,0 +1,55 @@
+"""Parse JSON from files and requests into typed values; every mistake is a DataError of one line.
+
+Types are msgspec's: builtins, `Annotated` bounds (`msgspec.Meta`) and `msgspec.Struct` for objects.
+"""
+
+import os
+from typing import Any, TypeVar
+
+import msgspec
+
+from data.corpus import DataError
+from data.regular_file import MAX_SETTINGS_BYTES, read_regular
+
+T = TypeVar("T")
+_REQUIRED: Any = object()
+
+
+def decode_json(data: bytes | str, kind: type[T], where: str) -> T:
+    """The JSON document `data` as a `kind`. Raises DataError, which begins with `where`.
+
+    Refused are malformed JSON, another encoding than UTF-8, half surrogate pairs, numbers beyond
+    what their type can hold, and nesting beyond the interpreter's recursion limit.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{where}: {_field_first(str(error))}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{where} is not JSON: {error}") from None
+    except RecursionError:
+        raise DataError(f"{where} is not JSON that can be read: nested too deeply") from None
+
+
+def read_json(
+    path: str | os.PathLike,
+    kind: type[T],
+    default: T = _REQUIRED,
+    max_bytes: int = MAX_SETTINGS_BYTES,
+) -> T:
+    """The JSON document in a regular file as a `kind`; `default` where there is no file.
+
+    Raises DataError, which names the file and the field.
+    """
+    if default is not _REQUIRED and not os.path.lexists(path):
+        return default
+    return decode_json(read_regular(path, max_bytes), kind, str(path))
+
+
+def _field_first(message: str) -> str:
+    """msgspec's "Expected `int`, got `str` - at `$.d_model`" with the field in front."""
+    reason, _, place = message.rpartition(" - at ")
+    field = place.strip("`").removeprefix("$.").removeprefix("$")
+    reason = (reason or message).replace("`", "")
+    reason = reason[:1].lower() + reason[1:]
+    return f"{field}: {reason}" if reason and field else reason

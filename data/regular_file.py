@@ -1,0 +1,41 @@
+"""Read a regular file whole, up to a size limit: never a pipe, a device or a directory."""
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from data.corpus import DataError
+
+MAX_SETTINGS_BYTES = 64 << 20  # a vocabulary of a million entries in JSON is half of it
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Opens a regular file, or a link to one, for reading. Raises DataError for anything else.
+
+    Opening a pipe that nobody writes to would wait for ever, so it is opened without waiting and
+    its kind is read off the open descriptor.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {os.fspath(path)!r}: {reason}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DataError(f"{path} is not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: str | os.PathLike, max_bytes: int = MAX_SETTINGS_BYTES) -> bytes:
+    """The content of a regular file of at most `max_bytes`. Raises DataError."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise DataError(f"{Path(path)} has {size:,} bytes; at most {max_bytes:,} are read")
+        try:
+            return file.read(max_bytes + 1)
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from None
