@@ -1,6 +1,9 @@
 """What the importers share: what a run begins with, and tables in the order of our ids."""
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +17,8 @@ from model import Transformer, TransformerConfig
 from train.state import param_shapes
 
 UNSAID = -100.0  # the logit of an id that is never said: exp(-100) is nothing beside the others'
+_OWN = 4  # ids at most that a vocabulary here has beyond theirs
+_FARTHEST = 1 << 20  # positions: each distance up to the longest has an entry in a table
 
 
 class Imported(NamedTuple):
@@ -36,6 +41,55 @@ class Named(Protocol):
 
     def here(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Their array as our parameter of this shape."""
+
+
+def check_sizes(file: Path, model: TransformerConfig, num_tensors: int, num_elements: int) -> None:
+    """Raises DataError where a size in `model` is beyond what the weights can fill.
+
+    The weights are `num_tensors` arrays of `num_elements` numbers in all. It allocates nothing and
+    costs nothing, so it comes before anything that a size decides: loops, shapes, traces. `file`
+    has the settings.
+    """
+    layers = ("encoder_layers",), ("decoder_layers",)
+    own = _OWN * model.d_model
+    products = [
+        (("d_model",), 0),
+        (("vocab_size", "d_model"), own),
+        (("target_vocab", "d_model"), own),
+        (("d_model", "d_ff"), 0),
+        (("d_model", "num_heads", "key_width"), 0),
+        (("d_model", "num_heads", "value_width"), 0),
+        *(((name, "d_model"), 0) for (name,) in layers),  # each has a norm's scale at least
+    ]
+    if model.positions == "learned":
+        products.append((("max_length", "d_model"), 0))
+    if model.positions == "relative":
+        products.append((("relative_buckets", "num_heads"), 0))
+    limits = [(names, 0, num_tensors, "tensors") for names in layers if not model.scan_layers]
+    limits += [(*product, num_elements, "numbers") for product in products]
+    for names, ours, there, kind in limits:
+        sizes = {name: getattr(model, name) for name in names}
+        if prod(sizes.values()) - ours > there:
+            told = " and ".join(f"{_SETTINGS.get(k, f'model.{k}')}={v}" for k, v in sizes.items())
+            raise DataError(
+                f"{file}: {told} would need more {kind} than the weights have, {there:,}"
+            )
+    if model.positions == "relative" and model.relative_distance > _FARTHEST:
+        raise DataError(
+            f"{file}: model.relative_distance={model.relative_distance} must be at most {_FARTHEST}"
+        )
+
+
+_SETTINGS = {  # of properties that are derived
+    "target_vocab": "model.target_vocab_size",
+    "key_width": "model.d_k",
+    "value_width": "model.d_v",
+}
+
+
+def count(tensors: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    """How many tensors there are, and how many numbers in all of them."""
+    return len(tensors), sum(x.size for x in tensors.values())
 
 
 class Arrays:
@@ -63,14 +117,19 @@ class Arrays:
         raise DataError(f"{self._file} lacks {names[0]}, which by {self._told_by} it would have")
 
 
+_LAYER = re.compile(r"(?<=^encoder|^decoder)_\d+$")
+
+
 def layers(model: TransformerConfig, names: Iterable[Named], arrays: Arrays) -> dict[str, Any]:
     """The parameters of encoder and decoder layers."""
-    boxes = param_shapes(Transformer(model))
+    # All layers of a side are alike, and tracing costs time for each: one stands for all.
+    boxes = param_shapes(Transformer(replace(model, encoder_layers=1, decoder_layers=1)))
     params: dict[str, Any] = {}
     for named in names:
         box, place = boxes, params
         for key in named.ours[:-1]:
-            box, place = box[key], place.setdefault(key, {})
+            box = box[_LAYER.sub("_0", key)]
+            place = place.setdefault(key, {})
         shape = box[named.ours[-1]].value.shape
         theirs = arrays.take(named.size(shape), named.theirs)
         place[named.ours[-1]] = named.here(theirs, shape)
