@@ -10,13 +10,29 @@ import importlib
 import json
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from data.batch import EOS, UNK
 from data.corpus import DataError
+from data.json_file import decode_json
+from data.library_errors import library_errors
 from data.marian import cleaned
-from data.tokenizer import Tokenizer
+from data.tokenizer import CANNOT_DECODE, CANNOT_ENCODE, Tokenizer
 
 FORMAT = "heed tokenizers 1"
+_Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
+class _Saved(Struct):
+    """What `make` writes."""
+
+    format: str
+    order: Annotated[tuple[_Id, ...], Meta(min_length=UNK + 1)]
+    prefix: tuple[_Id, ...]
+    cleans: bool
+    tokenizer: str
 
 
 class FastTokenizer(Tokenizer):
@@ -25,22 +41,19 @@ class FastTokenizer(Tokenizer):
     def __init__(self, model: bytes):
         """Reads what `make` wrote; raises DataError where it is something else."""
         self._model = model
-        try:
-            found = json.loads(model)
-            if found["format"] != FORMAT:
-                raise ValueError
-            content, order, prefix = found["tokenizer"], found["order"], found["prefix"]
-            self._cleans = found["cleans"]
-        except (ValueError, KeyError, TypeError):
-            raise DataError("not a vocabulary of Heed's") from None
-        self._library = _library(content)
-        self.order = tuple(order)
+        found = decode_json(model, _Saved, "the vocabulary")
+        if found.format != FORMAT:
+            raise DataError("not a vocabulary of Heed's")
+        self._cleans, self.order = found.cleans, found.order
+        self._library = _library(found.tokenizer)
         # A padding that is spelled out is no word: it would be none of the text any more.
-        self._ours = {theirs: id for id, theirs in enumerate(order) if id >= EOS}
-        self.prefix = tuple(self._ours[id] for id in prefix)
+        self._ours = {theirs: id for id, theirs in enumerate(self.order) if id >= EOS}
+        if not self._ours.keys() >= {*found.prefix}:
+            raise DataError("not a vocabulary of Heed's: a text begins with none of its words")
+        self.prefix = tuple(self._ours[id] for id in found.prefix)
         marks = ["<pad>", "<s>", "</s>", "<unk>"]
         self._names = marks + [
-            self._library.id_to_token(id) or f"<{id}>" for id in order[UNK + 1 :]
+            self._library.id_to_token(id) or f"<{id}>" for id in self.order[UNK + 1 :]
         ]
 
     def __reduce__(self):
@@ -71,7 +84,8 @@ class FastTokenizer(Tokenizer):
 
         A blank text has none.
         """
-        found = self._library.encode_batch_fast(list(sentences), add_special_tokens=False)
+        with library_errors(CANNOT_ENCODE):
+            found = self._library.encode_batch_fast(list(sentences), add_special_tokens=False)
         each = ([self._ours.get(id, UNK) for id in one.ids] for one in found)
         told = zip(sentences, each, strict=True)
         return [[*self.prefix, *ids] if text.strip() else [] for text, ids in told]
@@ -79,7 +93,8 @@ class FastTokenizer(Tokenizer):
     def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
         """Returns the text of each list of ids, special words left out; it is always one line."""
         theirs = [[self.order[i] for i in ids if i > UNK] for ids in sentences]
-        texts = [text.replace("\n", " ") for text in self._library.decode_batch(theirs)]
+        with library_errors(CANNOT_DECODE):
+            texts = [text.replace("\n", " ") for text in self._library.decode_batch(theirs)]
         return [cleaned(text) for text in texts] if self._cleans else texts
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
@@ -95,10 +110,8 @@ def _library(content: str):
         raise DataError(
             "this vocabulary is one of Hugging Face's tokenizers library: pip install tokenizers"
         ) from None
-    try:
+    with library_errors("not a tokenizer"):
         found = tokenizers.Tokenizer.from_str(content)
-    except Exception as error:  # of no narrower kind
-        raise DataError(f"not a tokenizer: {' '.join(str(error).split())}") from None
     found.no_padding()
     found.no_truncation()
     return found

@@ -4,6 +4,7 @@ Types are msgspec's: builtins, `Annotated` bounds (`msgspec.Meta`) and `msgspec.
 """
 
 import os
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,11 +25,24 @@ def decode_json(data: bytes | str, kind: type[T], where: str) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        raise DataError(f"{where}: {_field_first(str(error))}") from None
+        raise _mistake(error, where) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{where} is not JSON: {error}") from None
     except RecursionError:
         raise DataError(f"{where} is not JSON that can be read: nested too deeply") from None
+
+
+def convert(value: Any, kind: type[T], where: str, strict: bool = True) -> T:
+    """A value of builtins as a `kind`; unless `strict`, from text, too. Raises DataError.
+
+    Keys that are numbers may be written as text, as JSON has them.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=strict, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise _mistake(error, where) from None
+    except RecursionError:
+        raise DataError(f"{where} is nested too deeply") from None
 
 
 def read_json(
@@ -46,10 +60,12 @@ def read_json(
     return decode_json(read_regular(path, max_bytes), kind, str(path))
 
 
-def _field_first(message: str) -> str:
+def _mistake(error: msgspec.ValidationError, where: str) -> DataError:
     """msgspec's "Expected `int`, got `str` - at `$.d_model`" with the field in front."""
-    reason, _, place = message.rpartition(" - at ")
-    field = place.strip("`").removeprefix("$.").removeprefix("$")
-    reason = (reason or message).replace("`", "")
+    reason, _, place = str(error).partition(" - at ")
+    field = place.replace("`", "").removeprefix("key in ").removeprefix("$.").removeprefix("$")
+    reason = reason.replace("`", "")
     reason = reason[:1].lower() + reason[1:]
-    return f"{field}: {reason}" if reason and field else reason
+    if missing := re.fullmatch(r"object missing required field (.*)", reason):
+        field, reason = ".".join(filter(None, (field, missing[1]))), "it is missing"
+    return DataError(f"{where}: {field}: {reason}" if field else f"{where}: {reason}")

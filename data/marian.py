@@ -8,15 +8,17 @@ Hugging Face's class knows how to normalise punctuation, but calls it nowhere.
 
 import json
 import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-import sentencepiece
+from msgspec import Meta, Struct
 
 from data.batch import BOS, EOS, UNK
 from data.corpus import DataError
-from data.tokenizer import Tokenizer
+from data.json_file import decode_json
+from data.library_errors import library_errors
+from data.tokenizer import CANNOT_DECODE, CANNOT_ENCODE, Tokenizer, processor
 
 _FORMAT = "heed marian 1"
 # What Hugging Face does to the spaces of a text where "clean_up_tokenization_spaces" is set.
@@ -39,11 +41,30 @@ class Words(NamedTuple):
     plain: bool = False  # SentencePiece alone cuts a text: no word of it is special, none a code
     codes: bool = True  # a language code at a part's beginning is a word
     spare: int = 0  # so many of the last words fill a table and stand for no text
+    whole: tuple[str, ...] = ()  # words wherever they stand in a text, and in outputs too
 
     def ids(self) -> dict[str, int]:
         """Each word's id."""
         table = {word: id for id, word in enumerate(self.words, UNK + 1)}
         return table | {self.padding: BOS, self.end: EOS, self.unknown: UNK}
+
+
+class _Saved(Struct, forbid_unknown_fields=True):
+    """What `make` writes: a Words, and both models in base64."""
+
+    format: str
+    words: tuple[str, ...]
+    cuts: bytes
+    joins: bytes
+    end: str
+    unknown: str
+    padding: str
+    special: tuple[str, ...]
+    clean_up: bool
+    plain: bool = False
+    codes: bool = True
+    spare: Annotated[int, Meta(ge=0)] = 0
+    whole: tuple[str, ...] = ()
 
 
 class MarianTokenizer(Tokenizer):
@@ -52,22 +73,19 @@ class MarianTokenizer(Tokenizer):
     def __init__(self, model: bytes):
         """Reads what `make` wrote; raises DataError where it is something else."""
         self._model = model
-        try:
-            found = json.loads(model)
-            if found.pop("format") != _FORMAT:
-                raise ValueError
-            cuts, joins = (b64decode(found.pop(name)) for name in ("cuts", "joins"))
-            lists = {name: tuple(found.pop(name)) for name in ("words", "special")}
-            self.table = Words(**lists, **found)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise DataError("not a vocabulary") from None
-        self.models = cuts, joins or cuts
+        found = decode_json(model, _Saved, "the vocabulary")
+        if found.format != _FORMAT or found.spare > len(found.words):
+            raise DataError("not a vocabulary")
+        self.table = Words(**{name: getattr(found, name) for name in Words._fields})
+        self.models = found.cuts, found.joins or found.cuts
         self._cuts, self._joins = map(processor, self.models)
         self._ids = self.table.ids()
         special = {self.table.end, self.table.unknown, self.table.padding, *self.table.special}
+        if not special | {*self.table.whole} <= self._ids.keys() or "" in special:
+            raise DataError("not a vocabulary: a special word is none of its words")
         # The longest first: where one begins another, the longer is meant.
-        longest_first = sorted(map(re.escape, special - {""}), key=len, reverse=True)
-        self._special = re.compile(f"({'|'.join(longest_first)})")
+        parted = sorted(special | {*self.table.whole}, key=len, reverse=True)
+        self._special = re.compile(f"({'|'.join(map(re.escape, parted))})")
         self._left_out = {self._ids[word] for word in special}
         size = UNK + 1 + len(self.table.words)
         self._left_out.update(range(size - self.table.spare, size))
@@ -85,7 +103,7 @@ class MarianTokenizer(Tokenizer):
         encoded = {"cuts": b64encode(cuts).decode()}
         encoded["joins"] = b64encode(joins).decode() if joins != cuts else ""
         content = {"format": _FORMAT} | table._asdict() | encoded
-        for name in "plain", "codes", "spare":
+        for name in "plain", "codes", "spare", "whole":
             # As before there was any: the same vocabulary has the same bytes.
             if content[name] == Words._field_defaults[name]:
                 del content[name]
@@ -100,14 +118,17 @@ class MarianTokenizer(Tokenizer):
         """Returns the ids of each text, without BOS or EOS, but for those that it spells out."""
         if self.table.plain:
             own = self._own
-            return [[own[id] for id in ids] for ids in self._cuts.encode(list(sentences))]
+            with library_errors(CANNOT_ENCODE):
+                cut_ids = self._cuts.encode(list(sentences))
+            return [[own[id] for id in ids] for ids in cut_ids]
         parts = [self._special.split(sentence) for sentence in sentences]
         codes, texts = [], []
         for text in (text for each in parts for text in each[::2]):
             code, text = _language_code(text) if self.table.codes else ([], text)
             codes.append(code)
             texts.append(text)
-        cut = iter(zip(codes, self._cuts.encode(texts, out_type=str), strict=True))
+        with library_errors(CANNOT_ENCODE):
+            cut = iter(zip(codes, self._cuts.encode(texts, out_type=str), strict=True))
         encoded = []
         for each in parts:
             words = []
@@ -124,7 +145,8 @@ class MarianTokenizer(Tokenizer):
         """Returns the text of each list of ids, special words left out; it is always one line."""
         kept = [[self._names[i] for i in ids if i > UNK and i not in self._left_out]
                 for ids in sentences]  # fmt: skip
-        texts = [self._joins.decode_pieces(pieces) if pieces else "" for pieces in kept]
+        with library_errors(CANNOT_DECODE):
+            texts = [self._joins.decode_pieces(pieces) if pieces else "" for pieces in kept]
         texts = [text.replace("\u2581", " ").strip().replace("\n", " ") for text in texts]
         return [cleaned(text) for text in texts] if self.table.clean_up else texts
 
@@ -138,16 +160,6 @@ def cleaned(text: str) -> str:
     for old, new in _CLEANED:
         text = text.replace(old, new)
     return text
-
-
-def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
-    """A serialized SentencePiece model, ready to cut and join; raises DataError."""
-    found = sentencepiece.SentencePieceProcessor()
-    try:
-        found.LoadFromSerializedProto(model)
-    except RuntimeError:
-        raise DataError("not a SentencePiece model") from None
-    return found
 
 
 def _language_code(text: str) -> tuple[list[str], str]:

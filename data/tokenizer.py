@@ -18,9 +18,14 @@ import sentencepiece
 from data.batch import BOS, EOS, PAD, UNK
 from data.corpus import DataError, Source
 from data.files import replace_file
+from data.library_errors import library_errors
+from data.regular_file import read_regular
 
 FLAG = "--config.data.vocab_size"
 MAX_SENTENCES = 2_000_000
+MAX_BYTES = 1 << 30  # of a vocabulary's file
+CANNOT_ENCODE = "the vocabulary cannot cut this text"
+CANNOT_DECODE = "the vocabulary cannot join these pieces"
 
 # SentencePiece writes a space as U+2581, so one that is really in the text is written as a
 # private-use character and a letter, and that character itself likewise.
@@ -42,12 +47,7 @@ class Tokenizer:
     def __init__(self, model: bytes):
         """Reads a serialized model; raises DataError where it is not one."""
         self._model = model
-        self._processor = sentencepiece.SentencePieceProcessor()
-        try:
-            self._processor.LoadFromSerializedProto(model)
-        except RuntimeError:
-            raise DataError("not a SentencePiece model") from None
-        sp = self._processor
+        self._processor = sp = processor(model)
         special = [sp.pad_id(), sp.bos_id(), sp.eos_id(), sp.unk_id()]
         others = [i for i in range(sp.get_piece_size()) if i not in special]
         self.model_ids = np.array(special + others, np.int32)
@@ -120,10 +120,9 @@ class Tokenizer:
     @staticmethod
     def load(path: str | os.PathLike) -> "Tokenizer":
         """Loads a model, ours or any other SentencePiece one; DataError where it is not there."""
+        content = read_regular(path, MAX_BYTES)
         try:
-            return Tokenizer.read(Path(path).read_bytes())
-        except OSError as error:
-            raise DataError(f"{path}: cannot read the vocabulary ({error.strerror})") from None
+            return Tokenizer.read(content)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
 
@@ -149,7 +148,8 @@ class Tokenizer:
         if self._escapes:
             sentences = [sentence.translate(_TO_ESCAPED) if _rare(sentence) else sentence
                          for sentence in sentences]  # fmt: skip
-        encoded = self._processor.encode(list(sentences))
+        with library_errors(CANNOT_ENCODE):
+            encoded = self._processor.encode(list(sentences))
         return encoded if self._same else [self._ours[ids].tolist() for ids in encoded]
 
     def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
@@ -158,7 +158,8 @@ class Tokenizer:
         It is always one line: a line break, which no line of text encodes to, becomes a space.
         """
         plain = [self.model_ids[[i for i in ids if i > UNK]].tolist() for ids in sentences]
-        texts = [text.replace("\n", " ") for text in self._processor.decode(plain)]
+        with library_errors(CANNOT_DECODE):
+            texts = [text.replace("\n", " ") for text in self._processor.decode(plain)]
         if not self._escapes:
             return texts
         return [_ESCAPED.sub(lambda found: _FROM_ESCAPED[found[0]], text) for text in texts]
@@ -167,6 +168,15 @@ class Tokenizer:
         """Returns each id as SentencePiece shows it, a space as U+2581."""
         names = {PAD: "<pad>", BOS: "<s>", EOS: "</s>", UNK: "<unk>"}
         return [names.get(i) or self._processor.id_to_piece(int(self.model_ids[i])) for i in ids]
+
+
+def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    """A serialized SentencePiece model, ready to cut and join; raises DataError."""
+    found = sentencepiece.SentencePieceProcessor()
+    with library_errors("not a SentencePiece model"):
+        found.LoadFromSerializedProto(model)
+        found.id_to_piece([*range(found.get_piece_size())])  # pieces may be no UTF-8
+    return found
 
 
 def _rare(sentence: str) -> bool:

@@ -8,6 +8,7 @@ settings force it, outputs begin with it at no cost.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +19,16 @@ from data.corpus import DataError
 from data.fast import FastTokenizer
 from data.tokenizer import Vocabulary
 from experiments.config import DataConfig, Experiment, nearest
-from experiments.importing import parts
-from experiments.importing.fields import number, read_bytes, read_json, refuse_others, word_of
-from experiments.importing.generation import find_search, search_settings
+from experiments.importing import parts, tokenizer_config
+from experiments.importing.config_json import Bart, family
+from experiments.importing.fields import read_settings
+from experiments.importing.generation import read_generation, search_settings
 from experiments.importing.huggingface import shared_settings
 from experiments.importing.names import around, names
 from experiments.importing.parts import Imported
 from experiments.importing.tensors import read_tensors
+from experiments.importing.tokenizer_config import TokenizerConfig
+from experiments.importing.tokenizer_json import AddedWithId, read_tokenizer
 from model import ConfigError, TransformerConfig
 
 
@@ -70,34 +74,33 @@ def read_bart(folder: Path, source_language: str = "", target_language: str = ""
     Raises DataError for what is missing, damaged or not supported, with file and field.
     """
     file = folder / "config.json"
-    config = read_json(file)
-    kind = KINDS[config["model_type"]]
+    kind = KINDS[family(file)]
+    config = read_config(file, kind)
     model = model_config(file, config, kind)
-    named = read_json(folder / "tokenizer_config.json", {})
-    languages = [
-        given or named.get(f"{short}_lang") or ""
-        for given, short in ((source_language, "src"), (target_language, "tgt"))
-    ]
-    vocabulary, order = read_vocabulary(folder, config, kind, languages)
-    where = find_search(folder, config)
+    where, tensors = read_tensors(folder)
+    parts.check_sizes(file, model, *parts.count(tensors))
+    neutral = {"tokenizer_class": kind.tokenizers, "legacy_behaviour": (False,)}
+    settings = tokenizer_config.read_tokenizer_config(folder, neutral)
+    languages = [source_language or settings.src_lang, target_language or settings.tgt_lang]
+    vocabulary, order = read_vocabulary(folder, config, settings, kind, languages)
+    searched, found = read_generation(folder, forces=True)
     pad, eos, _, unknown = order[:4]
     search = search_settings(
-        *where,
+        searched,
+        found,
         pad=pad,
         eos=eos,
         unknown=unknown,
         start=eos,
-        forces=True,
-        positions=number(file, config, "max_position_embeddings", 1024),
+        positions=config.max_position_embeddings,
     )
-    forced = where[1].get("forced_bos_token_id")
     first = vocabulary.target.prefix[0] if kind.codes else 0
-    if forced is not None:
-        found = _ours(where[0], forced, order)
-        if kind.codes and found != first:
-            (word,) = vocabulary.target.pieces([found])
-            raise DataError(f"{where[0]}: outputs begin with {word!r}: --target_language={word}")
-        first = found
+    if found.forced_bos_token_id is not None:
+        forced = _ours(searched, found.forced_bos_token_id, order)
+        if kind.codes and forced != first:
+            (code,) = vocabulary.target.pieces([forced])
+            raise DataError(f"{searched}: outputs begin with {code!r}: --target_language={code}")
+        first = forced
     data = DataConfig(
         source="text",
         source_language=languages[0] or "source",
@@ -106,17 +109,21 @@ def read_bart(folder: Path, source_language: str = "", target_language: str = ""
         max_length=min(DataConfig.max_length, model.longest or DataConfig.max_length),
     )
     experiment = Experiment(model=model, data=data, search=replace(search, first=first))
-    return Imported(experiment, vocabulary, _params(folder, model, np.array(order)))
+    return Imported(experiment, vocabulary, _params(where, tensors, model, np.array(order)))
 
 
-def model_config(file: Path, config: dict[str, Any], kind: _Kind) -> TransformerConfig:
+def read_config(file: Path, kind: _Kind) -> Bart:
+    """A config.json; raises DataError, naming the field, for what is not here."""
+    neutral = kind.neutral | {"tokenizer_class": kind.tokenizers, "tie_word_embeddings": (True,)}
+    return read_settings(file, Bart, neutral)
+
+
+def model_config(file: Path, config: Bart, kind: _Kind) -> TransformerConfig:
     """The model of a config.json; raises DataError, naming the field, for what is not here."""
-    refuse_others(file, config, kind.neutral)
-    refuse_others(file, config, {"tie_word_embeddings": (True,)})
     try:
         return TransformerConfig(
-            vocab_size=number(file, config, "vocab_size") + 1,
-            max_length=number(file, config, "max_position_embeddings", 1024),
+            vocab_size=config.vocab_size + 1,
+            max_length=config.max_position_embeddings,
             **shared_settings(file, config),
             **kind.model,
         )
@@ -125,18 +132,14 @@ def model_config(file: Path, config: dict[str, Any], kind: _Kind) -> Transformer
 
 
 def read_vocabulary(
-    folder: Path, config: dict[str, Any], kind: _Kind, languages: Sequence[str]
+    folder: Path, config: Bart, settings: TokenizerConfig, kind: _Kind, languages: Sequence[str]
 ) -> tuple[Vocabulary, list[int]]:
     """Both sides, and the order of the ids there in which ours are.
 
     Raises DataError for files that are missing or do not go together, and for a missing language.
     """
-    file = folder / "tokenizer_config.json"
-    settings = read_json(file, {})
-    kinds = {"tokenizer_class": kind.tokenizers}
-    refuse_others(file, settings, kinds | {"legacy_behaviour": (False,)})
-    refuse_others(folder / "config.json", config, kinds)
-    if kind.codes and not (settings.get("tokenizer_class") or config.get("tokenizer_class")):
+    file = folder / tokenizer_config.NAME
+    if kind.codes and not (settings.tokenizer_class or config.tokenizer_class):
         raise DataError(
             f"{file} has no tokenizer_class: {kind.tokenizers[0]} is supported, by which texts "
             "begin with their language's code; if it is that, say so there"
@@ -147,17 +150,19 @@ def read_vocabulary(
             f"{content} is missing: write it with transformers, "
             f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
         )
-    words, special = _words(content)
-    size = number(folder / "config.json", config, "vocab_size")
-    last = max((id for word, id in words.items() if word not in special), default=0)
+    text, words, added = read_tokenizer(content)
+    _check_added(file, settings, words, added)
+    size = config.vocab_size
+    last = max((id for word, id in words.items() if word not in added), default=0)
     if last >= size:
         raise DataError(f"{content} has ids up to {last}, but config.json says vocab_size={size}")
     # A model may lack a special word of its training, as BART's summarisers do their <mask>.
     words = {word: id for word, id in words.items() if id < size}
+    special = added.keys() & words.keys()
     marks = [_mark(file, settings, name, words) for name in _MARKS]
     pad, eos, unknown, begin = marks
     order = [pad, eos, eos, unknown, *(id for id in range(size) if id not in marks[:3])]
-    sides, text = [], read_bytes(content).decode()
+    sides = []
     for side, language in zip(("source", "target"), languages, strict=True):
         if kind.codes and language not in special:
             told = f"{content} has no {language!r}" if language else "it is not told which"
@@ -167,7 +172,7 @@ def read_vocabulary(
             )
         prefix = [words[language]] if kind.codes else [begin]
         try:
-            cleans = bool(settings.get("clean_up_tokenization_spaces")) and kind.cleans
+            cleans = settings.clean_up_tokenization_spaces and kind.cleans
             sides.append(FastTokenizer.make(text, order, prefix, cleans))
         except DataError as error:
             raise DataError(f"{content}: {error}") from None
@@ -176,38 +181,48 @@ def read_vocabulary(
     return Vocabulary(*sides), order
 
 
-def _words(file: Path) -> tuple[dict[str, int], set[str]]:
-    """The words of a tokenizer.json and their ids, and which are special; raises DataError."""
-    found = read_json(file)
-    try:
-        model = found["model"]["vocab"]
-        if isinstance(model, list):
-            model = {word: id for id, (word, _) in enumerate(model)}
-        special = {each["content"]: each["id"] for each in found.get("added_tokens") or ()}
-        return model | special, set(special)
-    except (LookupError, TypeError, ValueError, AttributeError):
-        raise DataError(f"{file} is no tokenizer of Hugging Face's library") from None
-
-
 _MARKS = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>", "bos": "<s>"}
 
 
-def _mark(file: Path, settings: dict[str, Any], name: str, words: dict[str, int]) -> int:
-    token = word_of(settings.get(f"{name}_token", _MARKS[name]))
+def _mark(file: Path, settings: TokenizerConfig, name: str, words: dict[str, int]) -> int:
+    token = settings.mark(name, _MARKS[name])
     if token not in words:
         raise DataError(f"{file}: {name}_token={token!r} is no word of tokenizer.json")
     return words[token]
 
 
-def _ours(file: Path, id: Any, order: Sequence[int]) -> int:
-    if not isinstance(id, int) or id not in order[BOS + 1 :]:
+def _check_added(
+    file: Path, settings: TokenizerConfig, words: dict[str, int], added: dict[str, AddedWithId]
+) -> None:
+    """Raises DataError where tokenizer_config.json changes words that tokenizer.json adds.
+
+    Their class would add them to what the library reads; here the library alone cuts text.
+    """
+    for id, token in settings.added_tokens_decoder.items():
+        there = added.get(token.content)
+        if there is None or (there.id, there.special) != (id, token.special):
+            raise DataError(
+                f"{file}: added token {id}, {token.content!r}, is not as tokenizer.json has it, "
+                "which is not supported"
+            )
+    for name, word in settings.listed():
+        if word not in added or not added[word].special:
+            raise DataError(
+                f"{file}: {name} has {word!r}, and only special words of tokenizer.json are "
+                "supported"
+            )
+
+
+def _ours(file: Path, id: int, order: Sequence[int]) -> int:
+    if id not in order[BOS + 1 :]:
         raise DataError(f"{file}: forced_bos_token_id={id!r} is no id of the vocabulary")
     return order.index(id, BOS + 1)
 
 
-def _params(folder: Path, model: TransformerConfig, order: np.ndarray) -> dict[str, Any]:
+def _params(
+    file: Path, tensors: dict[str, np.ndarray], model: TransformerConfig, order: np.ndarray
+) -> dict[str, Any]:
     """The parameters of `model`; raises DataError where a tensor is missing or of another size."""
-    file, tensors = read_tensors(folder)
     if "shared.weight" in tensors:  # saved without the output's projection, as facebook/bart-base
         tensors = {f"model.{name}": x for name, x in tensors.items()}
     arrays = parts.Arrays(file, tensors, "config.json")
@@ -219,10 +234,8 @@ def _params(folder: Path, model: TransformerConfig, order: np.ndarray) -> dict[s
     def table(_: str, shape: tuple[int, int]) -> np.ndarray:
         return arrays.take((size, shape[1]), *tables)
 
-    bias = np.zeros((1, size), np.float32)
-    if "final_logits_bias" in tensors:
-        bias = arrays.take(bias.shape, "final_logits_bias")
-    params = parts.layers(model, [*names(model), *around(model)], arrays)
+    bias = arrays.find((1, size), "final_logits_bias")
+    params = parts.layers(model, chain(names(model), around(model)), arrays)
     params |= parts.words(model, [order, order], 0, table, bias[0])
     params["output_bias"][BOS] = parts.UNSAID
     return params

@@ -13,7 +13,8 @@ from typing import Any
 
 from data.corpus import DataError
 from experiments.importing import parts
-from experiments.importing.fields import fraction, number, read_json, refuse_others
+from experiments.importing.config_json import Bert
+from experiments.importing.fields import read_settings
 from experiments.importing.names import Named
 from experiments.importing.tensors import read_tensors
 from model import ConfigError, TransformerConfig
@@ -41,38 +42,37 @@ def read_bert(folder: Path) -> tuple[TransformerConfig, dict[str, Any]]:
     Raises DataError for what is missing, damaged or not supported, with file and field.
     """
     file = folder / "config.json"
-    config = read_json(file)
-    refuse_others(file, config, _NEUTRAL)
+    config = read_settings(file, Bert, _NEUTRAL)
     try:
         model = TransformerConfig(
-            vocab_size=number(file, config, "vocab_size"),
-            encoder_layers=number(file, config, "num_hidden_layers"),
-            d_model=number(file, config, "hidden_size"),
-            d_ff=number(file, config, "intermediate_size"),
-            num_heads=number(file, config, "num_attention_heads"),
-            norm_epsilon=fraction(file, config, "layer_norm_eps", 1e-12),
+            vocab_size=config.vocab_size,
+            encoder_layers=config.num_hidden_layers,
+            d_model=config.hidden_size,
+            d_ff=config.intermediate_size,
+            num_heads=config.num_attention_heads,
+            norm_epsilon=config.layer_norm_eps,
             embedding_norm=True,
             positions="learned",
-            max_length=number(file, config, "max_position_embeddings"),
-            activation=config.get("hidden_act", "gelu"),
+            max_length=config.max_position_embeddings,
+            activation=config.hidden_act,
             attention_bias=True,
             scale_embedding=False,
-            dropout=fraction(file, config, "hidden_dropout_prob", 0.1),
-            attention_dropout=fraction(file, config, "attention_probs_dropout_prob", 0.1),
+            dropout=config.hidden_dropout_prob,
+            attention_dropout=config.attention_probs_dropout_prob,
         )
     except ConfigError as error:
         raise DataError(f"{file}: {error}") from None
     where, tensors = read_tensors(folder)
+    parts.check_sizes(file, model, *parts.count(tensors))
     tensors = {name.removeprefix("bert."): x for name, x in tensors.items()}
     arrays = parts.Arrays(where, tensors, "config.json")
     params = parts.layers(model, _names(model.encoder_layers), arrays)
     width = model.d_model
     words = arrays.take((model.vocab_size, width), "embeddings.word_embeddings.weight")
     places = arrays.take((model.max_length, width), "embeddings.position_embeddings.weight")
-    kinds = number(file, config, "type_vocab_size", 2)
-    first = arrays.take((kinds, width), "embeddings.token_type_embeddings.weight")[:1]
+    kinds = arrays.take((config.type_vocab_size, width), "embeddings.token_type_embeddings.weight")
     params["embedding"] = {"table": words}
-    params["source_positions"] = {"table": places + first}
+    params["source_positions"] = {"table": places + kinds[:1]}
     return model, params
 
 

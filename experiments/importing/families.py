@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data.corpus import DataError
 from experiments.importing.bart import KINDS, read_bart
-from experiments.importing.fields import read_json
+from experiments.importing.config_json import family
 from experiments.importing.huggingface import read_marian
 from experiments.importing.parts import Imported
 from experiments.importing.t5 import read_t5
@@ -21,8 +21,8 @@ READERS: dict[str, Callable[[Path, str, str], Imported]] = {
 def read_folder(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
     """The model of a folder; raises DataError where there is no reader for it."""
     file = folder / "config.json"
-    kind = read_json(file).get("model_type")
-    if not isinstance(kind, str) or kind not in READERS:
+    kind = family(file)
+    if kind not in READERS:
         known = ", ".join(sorted(READERS))
         raise DataError(f"{file}: model_type={kind!r} is not supported, only {known}")
     return READERS[kind](folder, source_language, target_language)

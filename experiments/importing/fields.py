@@ -1,48 +1,51 @@
-"""The JSON files of a Hugging Face folder, and what they say that is not known here."""
+"""Types and messages that the formats of other systems share, and files of bytes.
+
+A format is a msgspec.Struct in a module of its own. Fields that it does not have are ignored; those
+that would change the model are refused by their value.
+"""
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from msgspec import Meta
 
 from data.corpus import DataError
+from data.json_file import convert, read_json
+from data.regular_file import read_regular
+
+T = TypeVar("T")
+LARGEST = 2**31 - 1
+MAX_MODEL_BYTES = 1 << 30  # of a vocabulary or a list of words
+Count = Annotated[int, Meta(ge=0, le=LARGEST)]
+Size = Annotated[int, Meta(ge=1, le=LARGEST)]  # of an axis, or a number of layers
+Id = Annotated[int, Meta(ge=-1, le=LARGEST)]  # of a word; -1 where there is none
 
 
-def read_json(file: Path, otherwise: dict | None = None) -> dict[str, Any]:
-    """An object from a file; `otherwise` where there is none; raises DataError."""
-    try:
-        found = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        if otherwise is not None:
-            return otherwise
-        raise DataError(f"{file} is missing") from None
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{file} is not a JSON object")
-    return found
+def read_object(file: Path, default: dict | None = None) -> dict[str, Any]:
+    """A JSON object without its nulls; `default` where there is no file. Raises DataError."""
+    found = read_json(file, dict[str, Any], *([] if default is None else [default]))
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def word_of(token: Any) -> Any:
-    """A special word, which may be an object with its properties."""
-    return token.get("content") if isinstance(token, dict) else token
+def read_settings(
+    file: Path, kind: type[T], neutral: Mapping[str, tuple], default: dict | None = None
+) -> T:
+    """A file of settings as a `kind`: null is as if it were not there.
 
-
-def added_tokens(file: Path, settings: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
-    """The ids and the words that a tokenizer_config.json adds; raises DataError."""
-    for id, token in (settings.get("added_tokens_decoder") or {}).items():
-        if any(token.get(name) for name in ("lstrip", "rstrip", "single_word")):
-            raise DataError(f"{file}: added token {id} takes spaces away, which is not supported")
-        yield int(id), token["content"]
+    Raises DataError, which names the file and the field, also where a field is not one of those
+    that are neutral.
+    """
+    found = read_object(file, default)
+    refuse_others(file, found, neutral)
+    return convert(found, kind, str(file))
 
 
 def read_bytes(file: Path) -> bytes:
     """A file's content; raises DataError."""
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot read it ({error.strerror})") from None
+    return read_regular(file, MAX_MODEL_BYTES)
 
 
 def refuse_others(file: Path, found: Mapping[str, Any], neutral: Mapping[str, tuple]) -> None:
@@ -50,9 +53,8 @@ def refuse_others(file: Path, found: Mapping[str, Any], neutral: Mapping[str, tu
     for name, values in neutral.items():
         if name in found and found[name] is not None and found[name] not in values:
             known = " or ".join(json.dumps(value) for value in values)
-            value = json.dumps(found[name], default=str)  # YAML knows dates, too
             raise DataError(
-                f"{file}: {name}={value} is not supported"
+                f"{file}: {name}={shown(found[name])} is not supported"
                 + (f", only {known}" if known else ": leave it out")
             )
 
@@ -60,18 +62,19 @@ def refuse_others(file: Path, found: Mapping[str, Any], neutral: Mapping[str, tu
 def number(file: Path, found: Mapping[str, Any], name: str, default: Any = None) -> Any:
     """A field that is a number of what there is, null as if it were not there; raises DataError."""
     value = default if found.get(name) is None else found[name]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise DataError(f"{file}: {name} {_told(found, name)}, but it must be a whole number")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST:
+        told = f"is {shown(found[name])}" if name in found else "is missing"
+        raise DataError(f"{file}: {name} {told}, but it must be a whole number")
     return value
 
 
-def fraction(file: Path, found: Mapping[str, Any], name: str, default: float) -> float:
-    """A field that is any number; raises DataError."""
-    value = default if found.get(name) is None else found[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"{file}: {name} {_told(found, name)}, but it must be a number")
-    return float(value)
+def shown(value: Any) -> str:
+    """A value of others in a message: as JSON has it, and cut short whatever it contains."""
+    if value is None or isinstance(value, bool | str):
+        text = json.dumps(value if not isinstance(value, str) else value[:80])
+        return text
+    return _SHORT.repr(value)
 
 
-def _told(found: Mapping[str, Any], name: str) -> str:
-    return f"is {json.dumps(found[name], default=str)}" if name in found else "is missing"
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3

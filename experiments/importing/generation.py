@@ -1,13 +1,12 @@
 """How a Hugging Face model is meant to be searched, as the settings of a search here."""
 
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
+
+from msgspec import Struct
 
 from data.corpus import DataError
 from experiments.config import SearchConfig
-from experiments.importing.fields import fraction, number, read_json, refuse_others
+from experiments.importing.fields import Count, Id, read_settings
 
 # Their name, and the values with which outputs are what they are here without it.
 _NEUTRAL: dict[str, tuple] = {
@@ -25,63 +24,85 @@ _NEUTRAL: dict[str, tuple] = {
 _STOPPING = {False: "now", True: "first", "never": "bounded"}  # by their early_stopping
 
 
+class Generation(Struct):
+    """A generation_config.json, or a config.json that has its fields too."""
+
+    pad_token_id: Id | list[Id] | None = None
+    eos_token_id: Id | list[Id] | None = None
+    decoder_start_token_id: Id | None = None
+    forced_bos_token_id: Id | None = None
+    forced_eos_token_id: Id | list[Id] | None = None
+    bad_words_ids: list[list[Id]] = []
+    early_stopping: bool | str = False
+    num_beams: Count = 1
+    length_penalty: float = 1.0
+    max_length: Count = 0
+    max_new_tokens: Count = 0
+    min_length: Count = 1
+    min_new_tokens: Count = 0
+    no_repeat_ngram_size: Count = 0
+    renormalize_logits: bool = False
+
+
+def read_generation(folder: Path, forces: bool = False) -> tuple[Path, Generation]:
+    """The file of a folder that says how to search, and what it says: config.json, if no other.
+
+    Where it `forces` a first word, that is the caller's to read. Raises DataError, naming the
+    field, for what this search does not do.
+    """
+    file = folder / "generation_config.json"
+    if not file.exists():
+        file = folder / "config.json"
+    neutral = _NEUTRAL | ({} if forces else {"forced_bos_token_id": ()})
+    return file, read_settings(file, Generation, neutral)
+
+
 def search_settings(
     file: Path,
-    found: Mapping[str, Any],
+    found: Generation,
     *,
     pad: int,
     eos: int,
     unknown: int,
     positions: int,
     start: int | None = None,
-    forces: bool = False,
 ) -> SearchConfig:
-    """The settings of a generation_config.json, or of a config.json that has them too.
+    """What a generation_config.json says, as the settings of a search here.
 
     Ids are those of the special words there; outputs begin with `start`, or else with the padding.
-    Where it `forces` a first word, that is the caller's to read. Raises DataError, naming the
-    field, for what this search does not do.
+    Raises DataError, naming the field, for what this search does not do.
     """
-    refuse_others(file, found, _NEUTRAL | ({} if forces else {"forced_bos_token_id": ()}))
     for name, id in ("pad_token_id", pad), ("eos_token_id", eos), ("forced_eos_token_id", eos):
-        if found.get(name, id) not in (id, [id], None):
-            raise DataError(f"{file}: {name}={found[name]} is not supported, only {id}")
+        if getattr(found, name) not in (id, [id], None):
+            raise DataError(f"{file}: {name}={getattr(found, name)} is not supported, only {id}")
     start, name = (pad, "pad_token_id") if start is None else (start, "eos_token_id")
-    if found.get("decoder_start_token_id", start) not in (start, None):
+    if found.decoder_start_token_id not in (start, None):
         raise DataError(
-            f"{file}: decoder_start_token_id={found['decoder_start_token_id']} is not supported, "
+            f"{file}: decoder_start_token_id={found.decoder_start_token_id} is not supported, "
             f"only {name}={start}, as all models of this kind have it"
         )
-    early = found.get("early_stopping") or False
-    if not isinstance(early, bool | str) or early not in _STOPPING:
-        raise DataError(f"{file}: early_stopping={early!r} is not supported: false, true, never")
-    banned = found.get("bad_words_ids") or []
-    for word in banned:
+    if found.early_stopping not in _STOPPING:
+        raise DataError(
+            f"{file}: early_stopping={found.early_stopping!r} is not supported: false, true, never"
+        )
+    for word in found.bad_words_ids:
         if word not in ([pad], [unknown]):
             raise DataError(
                 f"{file}: bad_words_ids has {word}, and only {[pad]} and {[unknown]}, the padding "
                 "and the unknown word, are supported: translate with --ban instead"
             )
-    count = partial(number, file, found)
-    forced = found.get("forced_eos_token_id") is not None
-    limit = count("max_new_tokens", 0) or (count("max_length", 0) or positions) - 1
-    limit += not forced  # what is not forced to end has no end, which limits here count
+    limit = found.max_new_tokens or (found.max_length or positions) - 1
+    limit += found.forced_eos_token_id is None  # what is not forced to end has no end, which counts
     return SearchConfig(
-        beam_size=count("num_beams", 1),
+        beam_size=found.num_beams,
         penalty="average",
-        alpha=fraction(file, found, "length_penalty", 1.0),
-        stopping=_STOPPING[early],
+        alpha=found.length_penalty,
+        stopping=_STOPPING[found.early_stopping],
         free_end=True,
-        min_length=max(count("min_length", 1), count("min_new_tokens", 0) + 1, 1),
+        min_length=max(found.min_length, found.min_new_tokens + 1, 1),
         max_length=limit,
         extra_length=limit,  # an output's own source sets no limit
-        no_repeat_ngrams=count("no_repeat_ngram_size", 0),
-        allow_unknown=[unknown] not in banned,
-        renormalize=bool(found.get("renormalize_logits")),
+        no_repeat_ngrams=found.no_repeat_ngram_size,
+        allow_unknown=[unknown] not in found.bad_words_ids,
+        renormalize=found.renormalize_logits,
     )
-
-
-def find_search(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Mapping[str, Any]]:
-    """The file of a folder that says how to search, and what it says: config.json, if no other."""
-    file = folder / "generation_config.json"
-    return (file, read_json(file)) if file.exists() else (folder / "config.json", config)

@@ -12,22 +12,18 @@ import numpy as np
 
 from data.batch import UNK
 from data.corpus import DataError
+from data.json_file import read_json
 from data.marian import MarianTokenizer, Words
 from data.tokenizer import Vocabulary
 from experiments.config import DataConfig, Experiment
-from experiments.importing import parts
-from experiments.importing.fields import (
-    added_tokens,
-    fraction,
-    number,
-    read_bytes,
-    read_json,
-    refuse_others,
-)
-from experiments.importing.generation import find_search, search_settings
+from experiments.importing import parts, tokenizer_config
+from experiments.importing.config_json import Bart, Marian, family
+from experiments.importing.fields import Id, read_bytes, read_settings
+from experiments.importing.generation import read_generation, search_settings
 from experiments.importing.names import names
 from experiments.importing.parts import Imported
 from experiments.importing.tensors import read_tensors
+from experiments.importing.tokenizer_config import TokenizerConfig
 from model import ConfigError, TransformerConfig
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}
@@ -54,39 +50,45 @@ def read_marian(folder: Path, source_language: str = "", target_language: str = 
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     file = folder / "config.json"
-    config = read_json(file)
+    config = read_config(file)
     model = model_config(file, config)
-    tokenizer = read_json(folder / "tokenizer_config.json", {})
-    vocabulary, orders = read_vocabulary(folder, model, config)
+    where, tensors = read_tensors(folder)
+    parts.check_sizes(file, model, *parts.count(tensors))
+    tokenizer = tokenizer_config.read_tokenizer_config(folder, _TOKENIZER)
+    vocabulary, orders = read_vocabulary(folder, model, config, tokenizer)
     pad, eos, unknown = orders[1][1:4].tolist()
     search = search_settings(
-        *find_search(folder, config),
+        *read_generation(folder),
         pad=pad,
         eos=eos,
         unknown=unknown,
-        positions=number(file, config, "max_position_embeddings", 1024),
+        positions=config.max_position_embeddings,
     )
     data = DataConfig(
         source="text",
-        source_language=source_language or tokenizer.get("source_lang") or "source",
-        target_language=target_language or tokenizer.get("target_lang") or "target",
+        source_language=source_language or tokenizer.source_lang or "source",
+        target_language=target_language or tokenizer.target_lang or "target",
         vocab_size=vocabulary.source.vocab_size,
         joint=vocabulary.joint,
     )
     experiment = Experiment(model=model, data=data, search=search)
-    return Imported(experiment, vocabulary, _params(folder, config, model, orders))
+    arrays = parts.Arrays(where, tensors, "config.json")
+    return Imported(experiment, vocabulary, _params(config, model, arrays, orders))
 
 
-def model_config(file: Path, config: dict[str, Any]) -> TransformerConfig:
-    """The model of a config.json; raises DataError, naming the field, for what is not here."""
-    kind = config.get("model_type")
+def read_config(file: Path) -> Marian:
+    """A config.json; raises DataError, naming the field, for what is not here."""
+    kind = family(file)
     if kind != "marian":
         raise DataError(f"{file}: model_type={kind!r} is not supported, only 'marian'")
-    refuse_others(file, config, _NEUTRAL)
-    shared = config.get("share_encoder_decoder_embeddings", True)
-    tied = config.get("tie_word_embeddings", True)
-    source = number(file, config, "vocab_size")
-    target = source if shared else number(file, config, "decoder_vocab_size", source)
+    return read_settings(file, Marian, _NEUTRAL)
+
+
+def model_config(file: Path, config: Marian) -> TransformerConfig:
+    """The model of a config.json; raises DataError, naming the field, for what is not here."""
+    shared, tied = config.share_encoder_decoder_embeddings, config.tie_word_embeddings
+    source = config.vocab_size
+    target = source if shared else config.decoder_vocab_size or source
     try:
         return TransformerConfig(
             vocab_size=source + 1,
@@ -99,76 +101,78 @@ def model_config(file: Path, config: dict[str, Any]) -> TransformerConfig:
         raise DataError(f"{file}: {error}") from None
 
 
-def shared_settings(file: Path, config: dict[str, Any]) -> dict[str, Any]:
+def shared_settings(file: Path, config: Bart) -> dict[str, Any]:
     """What Marian's models and BART's kin have alike, as settings of a TransformerConfig.
 
     Raises DataError, naming the field, for what is not here.
     """
     for name in "ffn_dim", "attention_heads":
-        sides = [number(file, config, f"{side}_{name}") for side in ("encoder", "decoder")]
+        sides = [getattr(config, f"{side}_{name}") for side in ("encoder", "decoder")]
         if sides[0] != sides[1]:
             raise DataError(
                 f"{file}: encoder_{name}={sides[0]} and decoder_{name}={sides[1]} differ, which is "
                 "not supported"
             )
-    activation = config.get("activation_function", "gelu")
-    if activation not in ACTIVATIONS:
+    if config.activation_function not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise DataError(
-            f"{file}: activation_function={activation!r} is not supported, only {known}"
+            f"{file}: activation_function={config.activation_function!r} is not supported, only "
+            f"{known}"
         )
     return dict(
-        encoder_layers=number(file, config, "encoder_layers"),
-        decoder_layers=number(file, config, "decoder_layers"),
-        d_model=number(file, config, "d_model"),
-        d_ff=config["encoder_ffn_dim"],
-        num_heads=config["encoder_attention_heads"],
+        encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers,
+        d_model=config.d_model,
+        d_ff=config.encoder_ffn_dim,
+        num_heads=config.encoder_attention_heads,
         norm_epsilon=1e-5,
-        activation=ACTIVATIONS[activation],
+        activation=ACTIVATIONS[config.activation_function],
         attention_bias=True,
-        scale_embedding=bool(config.get("scale_embedding", False)),
+        scale_embedding=config.scale_embedding,
         output_bias=True,
-        dropout=fraction(file, config, "dropout", 0.1),
-        attention_dropout=fraction(file, config, "attention_dropout", 0.0),
-        ff_dropout=fraction(file, config, "activation_dropout", 0.0),
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        ff_dropout=config.activation_dropout,
     )
 
 
 def read_vocabulary(
-    folder: Path, model: TransformerConfig, config: dict[str, Any]
+    folder: Path, model: TransformerConfig, config: Marian, settings: TokenizerConfig
 ) -> tuple[Vocabulary, list[np.ndarray]]:
     """Both sides, and of each one's ids from 1 on what their ids were (0 stands before them).
 
     Raises DataError for files that are missing, or that do not go together.
     """
-    file = folder / "tokenizer_config.json"
-    settings = read_json(file, {})
-    refuse_others(file, settings, _TOKENIZER)
-    separate = settings.get("separate_vocabs", False)
+    file, separate = folder / tokenizer_config.NAME, settings.separate_vocabs
     tables = [folder / "vocab.json"]
     tables.append(folder / "target_vocab.json" if separate else tables[0])
-    if separate and config.get("share_encoder_decoder_embeddings", True):
+    if separate and config.share_encoder_decoder_embeddings:
         raise DataError(f"{file}: separate_vocabs does not go with shared embeddings")
     words, orders = [], []
-    marks = [_text(settings.get(f"{name}_token"), default) for name, default in _MARKS.items()]
-    special = _special(file, settings)
+    marks = [settings.mark(name, default) for name, default in _MARKS.items()]
+    added = tokenizer_config.added_words(file, settings)
+    special = {word for _, word in settings.listed()}
+    special |= {word.content for word in added.values() if word.special}
+    whole = special | {word.content for word in added.values()}
     for side, size in zip(tables, (model.vocab_size, model.target_vocab), strict=True):
         ids = _ids(side, size - 1)
         for mark in marks:
             if mark not in ids:
                 raise DataError(f"{side} lacks {mark!r}, which {file} names")
-        for mark in special:
-            if special[mark] is not None and ids.get(mark) != special[mark]:
-                raise DataError(f"{side}: {mark!r} has another id than {file} says")
+        for id, word in added.items():
+            if ids.get(word.content) != id:
+                raise DataError(f"{side}: {word.content!r} has another id than {file} says")
         first = [ids[mark] for mark in marks]
         others = [word for word in sorted(ids, key=ids.__getitem__) if word not in marks]
         orders.append(np.array([0, *first, *(ids[word] for word in others)]))
+        whole_here = [word for word in others if word in whole]
         words.append(
             Words(
                 tuple(others),
                 *(marks[1], marks[2], marks[0]),
-                tuple(mark for mark in special if mark in ids and mark not in marks),
-                bool(settings.get("clean_up_tokenization_spaces", False)),
+                special=tuple(word for word in whole_here if word in special),
+                clean_up=settings.clean_up_tokenization_spaces,
+                whole=tuple(word for word in whole_here if word not in special),
             )
         )
     if (orders[0][1 : UNK + 1] != orders[1][1 : UNK + 1]).any():
@@ -188,26 +192,9 @@ def read_vocabulary(
 _MARKS = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
 
 
-def _text(token: Any, default: str) -> str:
-    """A special word, which may be an object with its properties."""
-    return str(token.get("content", default) if isinstance(token, dict) else token or default)
-
-
-def _special(file: Path, settings: dict[str, Any]) -> dict[str, int | None]:
-    """Further words that are never cut, and the ids that they should have, if these are told."""
-    found: dict[str, int | None] = {}
-    for id, word in added_tokens(file, settings):
-        found[word] = id
-    for name in "additional_special_tokens", "extra_special_tokens":
-        listed = settings.get(name) or []
-        for token in listed.values() if isinstance(listed, dict) else listed:
-            found.setdefault(_text(token, ""), None)
-    return found
-
-
 def _ids(file: Path, size: int) -> dict[str, int]:
-    ids = read_json(file)
-    if sorted(map(str, ids.values())) != sorted(map(str, range(size))):
+    ids = read_json(file, dict[str, Id])
+    if len(ids) != size or sorted(ids.values()) != [*range(size)]:
         raise DataError(
             f"{file} has {len(ids)} words, and config.json says vocab_size={size}: it needs one "
             f"word for each id from 0 to {size - 1}"
@@ -216,25 +203,23 @@ def _ids(file: Path, size: int) -> dict[str, int]:
 
 
 def _params(
-    folder: Path, config: dict[str, Any], model: TransformerConfig, orders: list[np.ndarray]
+    config: Marian, model: TransformerConfig, arrays: parts.Arrays, orders: list[np.ndarray]
 ) -> dict[str, Any]:
     """The parameters of `model`; raises DataError where a tensor is missing or of another size."""
-    file, tensors = read_tensors(folder)
-    arrays = parts.Arrays(file, tensors, "config.json")
+    shared, output = "model.shared.weight", "lm_head.weight"
     encoder, decoder = (f"model.{side}.embed_tokens.weight" for side in ("encoder", "decoder"))
-    shared = "model.shared.weight"
+    # A file may hold a table that is tied under any of its names, and under one alone.
+    tied = (output,) if config.tie_word_embeddings else ()
     tables = {
-        "all": (shared, encoder, decoder),
+        "all": (shared, encoder, decoder, output),
         "source": (encoder, shared),
-        "target": (decoder, shared),
-        "output": ("lm_head.weight", decoder, shared),
+        "target": (decoder, shared, *tied),
+        "output": (output, decoder, shared),
     }
-    bias = np.zeros((1, len(orders[1]) - 1), np.float32)
-    if "final_logits_bias" in tensors:
-        bias = arrays.take(bias.shape, "final_logits_bias")
 
     def table(which: str, shape: tuple[int, int]) -> np.ndarray:
         return arrays.take(shape, *tables[which])
 
+    bias = arrays.find((1, len(orders[1]) - 1), "final_logits_bias")
     layers = parts.layers(model, names(model), arrays)
     return layers | parts.words(model, orders, 1, table, bias[0])

@@ -102,19 +102,28 @@ class Arrays:
     def take(self, shape: tuple[int, ...], *names: str) -> np.ndarray:
         """The first of these arrays that there is.
 
-        Raises DataError where there is none, or one of another shape than the model's settings,
-        which are in `told_by`, would have it.
+        Raises DataError where there is none, where it has numbers that are not finite, or another
+        shape than the model's settings, which are in `told_by`, would have it.
         """
         self.asked.update(names)
         for name in names:
             if name in self._arrays:
-                if self._arrays[name].shape != shape:
+                found = self._arrays[name]
+                if found.shape != shape:
                     raise DataError(
-                        f"{self._file}: {name} is {list(self._arrays[name].shape)}, but by "
-                        f"{self._told_by} it would be {list(shape)}"
+                        f"{self._file}: {name} is {list(found.shape)}, but by {self._told_by} it "
+                        f"would be {list(shape)}"
                     )
-                return self._arrays[name]
+                if not np.isfinite(found).all():
+                    raise DataError(
+                        f"{self._file}: {name} has numbers that are not finite: it is damaged"
+                    )
+                return found
         raise DataError(f"{self._file} lacks {names[0]}, which by {self._told_by} it would have")
+
+    def find(self, shape: tuple[int, ...], name: str) -> np.ndarray:
+        """The array, or zeros where there is none; raises DataError as `take` does."""
+        return self.take(shape, name) if name in self._arrays else np.zeros(shape, np.float32)
 
 
 _LAYER = re.compile(r"(?<=^encoder|^decoder)_\d+$")

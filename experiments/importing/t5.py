@@ -14,8 +14,9 @@ import numpy as np
 from data.corpus import DataError
 from experiments.config import DataConfig, Experiment
 from experiments.importing import parts
-from experiments.importing.fields import fraction, number, read_json, refuse_others
-from experiments.importing.generation import find_search, search_settings
+from experiments.importing.config_json import T5, family
+from experiments.importing.fields import read_object, read_settings, refuse_others
+from experiments.importing.generation import read_generation, search_settings
 from experiments.importing.parts import Arrays, Imported
 from experiments.importing.t5_names import names
 from experiments.importing.t5_vocabulary import read_vocabulary
@@ -35,14 +36,22 @@ ACTIVATIONS = {
 }
 PROJECTIONS = {"t5": "relu", "mt5": "gated-gelu"}  # where config.json does not tell it
 _NEUTRAL: dict[str, tuple] = {
+    "pad_token_id": (0,),
+    "eos_token_id": (1, [1]),
+    "decoder_start_token_id": (0,),
     "is_encoder_decoder": (True,),
     "is_decoder": (False,),
     "quantization_config": (),
 }
-_TABLES = {  # tensors that may hold a table, in the order that they are looked for
-    "source": ("encoder.embed_tokens.weight", "shared.weight"),
-    "target": ("decoder.embed_tokens.weight", "shared.weight"),
-    "output": ("lm_head.weight", "shared.weight"),
+# Tensors that may hold a table, in the order that theirs looks for them: a model whose tables are
+# tied may be saved under any of their names alone.
+_NAMES = [f"{name}.weight" for name in
+          ("encoder.embed_tokens", "decoder.embed_tokens", "lm_head", "shared")]  # fmt: skip
+_ENCODER, _DECODER, _HEAD, _SHARED = _NAMES
+_TABLES = {
+    "source": (_ENCODER, _SHARED, _DECODER, _HEAD),
+    "target": (_DECODER, _SHARED, _ENCODER, _HEAD),
+    "output": (_HEAD, _SHARED, _ENCODER, _DECODER),
 }
 
 
@@ -52,16 +61,13 @@ def read_t5(folder: Path, source_language: str = "", target_language: str = "") 
     Raises DataError for what is missing, damaged or not supported, with file and field.
     """
     file = folder / "config.json"
-    config = read_json(file)
+    config = read_config(file)
     weights, tensors = read_tensors(folder)
     model = model_config(file, config, tying(tensors))
+    parts.check_sizes(file, model, *parts.count(tensors))
     vocabulary = read_vocabulary(folder, model.vocab_size - 1)
     search = search_settings(
-        *find_search(folder, config),
-        pad=0,
-        eos=1,
-        unknown=2,
-        positions=number(file, config, "n_positions", 512),
+        *read_generation(folder), pad=0, eos=1, unknown=2, positions=config.n_positions or 512
     )
     data = DataConfig(
         source="text",
@@ -75,67 +81,63 @@ def read_t5(folder: Path, source_language: str = "", target_language: str = "") 
     return Imported(experiment, vocabulary, params(model, arrays, _scales_outputs(config)))
 
 
-def model_config(file: Path, config: dict[str, Any], tying: str = "all") -> TransformerConfig:
-    """The model of a config.json; raises DataError, naming the field, for what is not here."""
-    kind = config.get("model_type")
+def read_config(file: Path) -> T5:
+    """A config.json; raises DataError, naming the field, for what is not here."""
+    kind = family(file)
     if kind not in PROJECTIONS:
         known = " or ".join(map(repr, PROJECTIONS))
         raise DataError(f"{file}: model_type={kind!r} is not supported, only {known}")
-    projection = config.get("feed_forward_proj", PROJECTIONS[kind])
+    config = read_settings(file, T5, _NEUTRAL)
+    projection = config.feed_forward_proj = config.feed_forward_proj or PROJECTIONS[kind]
     if projection not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise DataError(f"{file}: feed_forward_proj={projection!r} is not supported, only {known}")
     *gated, function = projection.split("-")
-    told = {
+    derived = {
         "is_gated_act": (bool(gated),),
         "dense_act_fn": ("gelu_new" if projection == "gated-gelu" else function,),
-        "pad_token_id": (0,),
-        "eos_token_id": (1, [1]),
-        "decoder_start_token_id": (0,),
         "scale_decoder_outputs": (True, False) if kind == "t5" else (False,),
     }
-    refuse_others(file, config, _NEUTRAL | told)
-    dropout = fraction(file, config, "dropout_rate", 0.1)
-    layers = number(file, config, "num_layers")
-    decoder_layers = config.get("num_decoder_layers")
-    if decoder_layers is not None:
-        decoder_layers = number(file, config, "num_decoder_layers")
-    width = number(file, config, "d_kv")
+    refuse_others(file, read_object(file), derived)
+    return config
+
+
+def model_config(file: Path, config: T5, tying: str = "all") -> TransformerConfig:
+    """The model of a config.json; raises DataError, naming the field, for what is not here."""
     try:
         return TransformerConfig(
-            vocab_size=number(file, config, "vocab_size") + 1,
-            encoder_layers=layers,
-            decoder_layers=layers if decoder_layers is None else decoder_layers,
-            d_model=number(file, config, "d_model"),
-            d_ff=number(file, config, "d_ff"),
-            num_heads=number(file, config, "num_heads"),
-            d_k=width,
-            d_v=width,
+            vocab_size=config.vocab_size + 1,
+            encoder_layers=config.num_layers,
+            decoder_layers=config.num_decoder_layers or config.num_layers,
+            d_model=config.d_model,
+            d_ff=config.d_ff,
+            num_heads=config.num_heads,
+            d_k=config.d_kv,
+            d_v=config.d_kv,
             norm="pre",
             norm_kind="rms",
-            norm_epsilon=fraction(file, config, "layer_norm_epsilon", 1e-6),
+            norm_epsilon=config.layer_norm_epsilon,
             positions="relative",
-            relative_buckets=number(file, config, "relative_attention_num_buckets", 32),
-            relative_distance=number(file, config, "relative_attention_max_distance", 128),
-            activation=ACTIVATIONS[projection],
+            relative_buckets=config.relative_attention_num_buckets,
+            relative_distance=config.relative_attention_max_distance,
+            activation=ACTIVATIONS[config.feed_forward_proj],
             ff_bias=False,
             tying=tying,
             scale_embedding=False,
             output_bias=True,
-            dropout=dropout,
-            attention_dropout=dropout,
-            ff_dropout=dropout,
+            dropout=config.dropout_rate,
+            attention_dropout=config.dropout_rate,
+            ff_dropout=config.dropout_rate,
         )
     except ConfigError as error:
         raise DataError(f"{file}: {error}") from None
 
 
-def _scales_outputs(config: dict[str, Any]) -> bool:
+def _scales_outputs(config: T5) -> bool:
     """Whether they multiply by d_model^-0.5 before the output's projection: T5 1.0, not 1.1."""
-    told = config.get("scale_decoder_outputs")
-    if told is None:
-        told = config["model_type"] == "t5" and config.get("tie_word_embeddings") is not False
-    return told
+    if config.scale_decoder_outputs is not None:
+        return config.scale_decoder_outputs
+    return config.model_type == "t5" and config.tie_word_embeddings is not False
 
 
 def tying(tensors: dict[str, np.ndarray]) -> str:
@@ -152,7 +154,7 @@ def params(c: TransformerConfig, arrays: Arrays, scales_outputs: bool) -> dict[s
     """The parameters of `c`; raises DataError where a tensor is missing or of another size."""
     order = np.arange(-1, c.vocab_size - 1)
     order[0] = 0
-    tables = _TABLES | {"all": ("shared.weight", *(names[0] for names in _TABLES.values()))}
+    tables = _TABLES | {"all": (_SHARED, _ENCODER, _DECODER, _HEAD)}
 
     def table(which: str, shape: tuple[int, int]) -> np.ndarray:
         return arrays.take(shape, *tables[which])

@@ -7,12 +7,13 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from data.corpus import DataError
+from data.json_file import read_json
 from experiments.importing.archive import damaged, read_pickle
-from experiments.importing.fields import read_json
 
 # What a file of nothing but tensors names; anything else is not even looked at by PyTorch.
 _HARMLESS = {
@@ -22,6 +23,12 @@ _HARMLESS = {
     *(f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int")),
 }
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+class _Index(msgspec.Struct):
+    """Which file has which tensor."""
+
+    weight_map: dict[str, str]
 
 
 def read_tensors(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
@@ -43,9 +50,7 @@ def read_tensors(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
 
 def _shards(index: Path) -> list[Path]:
     """The files that an index names, which are beside it; raises DataError."""
-    listed = read_json(index).get("weight_map")
-    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
-        raise DataError(f"{index} has no weight_map, which names the files of the weights")
+    listed = read_json(index, _Index).weight_map
     files = [index.parent / Path(name).name for name in sorted(set(listed.values()))]
     for file in files:
         if not file.exists():

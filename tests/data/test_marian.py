@@ -88,5 +88,5 @@ def test_two_sides_may_cut_text_otherwise_and_share_their_ids(tokenizer, model, 
 @pytest.mark.parametrize("content", [b"{", b"{}", b'{"format": "other"}', b'{"format": 1, "a": 2}'])
 def test_what_is_no_vocabulary_is_told_with_its_file(content, tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(content)
-    with pytest.raises(DataError, match="tokenizer.model: not a vocabulary"):
+    with pytest.raises(DataError, match="tokenizer.model: the vocabulary"):
         Vocabulary.load(tmp_path)

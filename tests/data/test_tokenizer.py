@@ -118,7 +118,7 @@ def test_an_unknown_kind_is_told():
 
 
 def test_a_missing_or_broken_model_is_told(tmp_path):
-    with pytest.raises(DataError, match="no.model: cannot read the vocabulary .No such file"):
+    with pytest.raises(DataError, match="no.model is missing"):
         Tokenizer.load(tmp_path / "no.model")
     for content in (b"", b"junk" * 99):
         (tmp_path / "bad.model").write_bytes(content)

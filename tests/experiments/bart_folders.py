@@ -8,7 +8,7 @@ import numpy as np
 import tokenizers
 from safetensors.numpy import save_file
 
-from experiments.importing.bart import KINDS, model_config
+from experiments.importing.bart import KINDS, model_config, read_config
 from experiments.importing.names import Positions, around, names
 from model import Transformer
 from tests.experiments.marian_folders import lines
@@ -46,7 +46,8 @@ def save_folder(folder, kind="bart", generation=(), **changes):
     special = dict(pad_token_id=1, eos_token_id=2, decoder_start_token_id=2)
     searched = dict(num_beams=2, max_length=20, bad_words_ids=[[1]], **special) | dict(generation)
     (folder / "generation_config.json").write_text(json.dumps(searched))
-    model = model_config(folder / "config.json", config, KINDS[kind])
+    file = folder / "config.json"
+    model = model_config(file, read_config(file, KINDS[kind]), KINDS[kind])
     boxes = nn.unbox(param_shapes(Transformer(model)))
     random = np.random.default_rng(0)
     tensors = {"model.shared.weight": random.normal(0, 1, (config["vocab_size"], 16))}

@@ -8,7 +8,7 @@ import sentencepiece
 from safetensors.numpy import save_file
 
 from data.demo import Demo
-from experiments.importing.huggingface import model_config
+from experiments.importing.huggingface import model_config, read_config
 from experiments.importing.names import names
 from tests.decode.small import parameters
 
@@ -82,7 +82,7 @@ def save_weights(folder, ids, generation=(), **changes):
     (folder / "config.json").write_text(json.dumps(config))
     searched = dict(num_beams=3, max_length=20, bad_words_ids=[[pad]], **special) | dict(generation)
     (folder / "generation_config.json").write_text(json.dumps(searched))
-    model = model_config(folder / "config.json", config)
+    model = model_config(folder / "config.json", read_config(folder / "config.json"))
     params = parameters(model)
     tensors = {"model.shared.weight": np.asarray(params["embedding"]["table"][1:])}
     tensors["final_logits_bias"] = np.linspace(-1, 1, size, dtype=np.float32)[None]

@@ -7,7 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from data.marian import processor
-from experiments.importing.t5 import model_config
+from experiments.importing.t5 import model_config, read_config
 from experiments.importing.t5_names import names
 from tests.decode.small import parameters
 from tests.experiments.marian_folders import learn, lines, theirs
@@ -49,7 +49,7 @@ def save_weights(folder, size=128, tied=True, generation=(), **changes):
     (folder / "config.json").write_text(json.dumps(config))
     searched = dict(num_beams=3, max_length=20, **special) | dict(generation)
     (folder / "generation_config.json").write_text(json.dumps(searched))
-    model = model_config(folder / "config.json", config)
+    model = model_config(folder / "config.json", read_config(folder / "config.json"))
     params = parameters(model)
     table = np.asarray(params["embedding"]["table"][1:])
     tensors = {"shared.weight": table}

@@ -51,21 +51,24 @@ SPOILED = {
         "there is neither model.safetensors nor pytorch_model.bin",
     ),
     "no vocabulary": (lambda f: (f / "vocab.json").unlink(), "vocab.json is missing"),
-    "no model of subwords": (lambda f: (f / "target.spm").unlink(), "target.spm: cannot read it"),
+    "no model of subwords": (lambda f: (f / "target.spm").unlink(), "target.spm is missing"),
     "no SentencePiece": (
         lambda f: (f / "source.spm").write_bytes(b"x"),
         "source.spm: not a SentencePiece model",
     ),
     "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "no JSON": (lambda f: (f / "config.json").write_text("{"), "config.json is not JSON"),
-    "a list": (lambda f: (f / "vocab.json").write_text("[]"), "vocab.json is not a JSON object"),
+    "a list": (
+        lambda f: (f / "vocab.json").write_text("[]"),
+        "vocab.json: expected object",
+    ),
     "a word less": (one_word_less, r"vocab.json has \d+ words, and config.json says vocab_size="),
 }
 CONFIG = {
     "other sizes": (dict(encoder_ffn_dim=64, decoder_ffn_dim=64), r"fc1.weight is \[48, 32\], but"),
     "more layers": (dict(decoder_layers=3), "lacks model.decoder.layers.2.self_attn.q_proj.weight"),
-    "no size": (dict(d_model="absent"), "config.json: d_model is missing, but it must be a whole"),
-    "text for a size": (dict(encoder_layers="6"), 'encoder_layers is "6", but it must be a whole'),
+    "no size": (dict(d_model="absent"), "config.json: d_model: it is missing"),
+    "text for a size": (dict(encoder_layers="6"), "encoder_layers: expected int, got str"),
     "another kind": (dict(model_type="bart"), "model_type='bart' is not supported, only 'marian'"),
     "an activation": (dict(activation_function="tanh"), "activation_function='tanh' is not"),
     "pre-norm": (dict(normalize_before=True), "normalize_before=true is not supported, only false"),
@@ -78,7 +81,7 @@ GENERATION = {
     "start": (dict(decoder_start_token_id=0), "decoder_start_token_id=0 is not supported"),
     "end": (dict(eos_token_id=[0, 5]), r"eos_token_id=\[0, 5\] is not supported, only 0"),
     "stopping": (dict(early_stopping="soon"), "early_stopping='soon' is not supported"),
-    "beams": (dict(num_beams=-1), "num_beams is -1, but it must be a whole number"),
+    "beams": (dict(num_beams=-1), "num_beams: expected int >= 0"),
 }
 SPACES = ({"9": {"content": "<b>", name: True}} for name in ("lstrip", "rstrip"))
 TOKENIZER = {

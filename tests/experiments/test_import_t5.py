@@ -117,7 +117,7 @@ def another_vocabulary(folder):
 
 
 SPOILED = {
-    "no SentencePiece": (lambda f: (f / "spiece.model").unlink(), "spiece.model: cannot read it"),
+    "no SentencePiece": (lambda f: (f / "spiece.model").unlink(), "spiece.model is missing"),
     "JSON": (in_json, "spiece.model is missing, and tokenizer.json alone is not supported: copy"),
     "damaged": (
         lambda f: (f / "spiece.model").write_bytes(b"x"),
@@ -139,7 +139,7 @@ CONFIG = {
     "more heads": (dict(relative_attention_num_buckets=10), r"bias.weight is \[8, 4\], but by"),
     "a gated file": (dict(feed_forward_proj="gated-gelu"), "lacks encoder.block.0.*wi_0.weight"),
     "too few words": (dict(vocab_size=90), "spiece.model has .* extra_ids=10 more, but config.js"),
-    "no size": (dict(d_ff="absent"), "d_ff is missing, but it must be a whole number"),
+    "no size": (dict(d_ff="absent"), "config.json: d_ff: it is missing"),
 }
 TOKENIZER = {
     "class": (dict(tokenizer_class="ByT5Tokenizer"), 'tokenizer_class="ByT5Tokenizer" is not'),

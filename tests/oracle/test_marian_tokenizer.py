@@ -1,5 +1,6 @@
 """Text becomes the ids that Hugging Face's MarianTokenizer makes of it, and comes back the same."""
 
+import json
 import random
 
 import pytest
@@ -7,6 +8,7 @@ from transformers import MarianTokenizer
 
 from data.batch import BOS, EOS, UNK
 from experiments.importing import huggingface
+from experiments.importing.tokenizer_config import read_tokenizer_config
 from tests.experiments.marian_folders import SMALL, learn, lines, save_vocabulary, table, words
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs recommends a package that it never calls
@@ -72,8 +74,11 @@ def both(request, tmp_path_factory):
         decoder_vocab_size=len(tables[1] or tables[0]),
         share_encoder_decoder_embeddings=not tables[1],
     )
-    model = huggingface.model_config(folder / "config.json", config)
-    vocabulary, orders = huggingface.read_vocabulary(folder, model, config)
+    file = folder / "config.json"
+    file.write_text(json.dumps(config))
+    config = huggingface.read_config(file)
+    model, settings = huggingface.model_config(file, config), read_tokenizer_config(folder, {})
+    vocabulary, orders = huggingface.read_vocabulary(folder, model, config, settings)
     return MarianTokenizer.from_pretrained(folder), vocabulary, orders
 
 
