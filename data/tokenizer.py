@@ -23,6 +23,7 @@ from data.regular_file import read_regular
 
 FLAG = "--config.data.vocab_size"
 MAX_SENTENCES = 2_000_000
+VOCABULARY_FILES = "tokenizer.model", "tokenizer.source.model", "tokenizer.target.model"
 MAX_BYTES = 1 << 30  # of a vocabulary's file
 CANNOT_ENCODE = "the vocabulary cannot cut this text"
 CANNOT_DECODE = "the vocabulary cannot join these pieces"
@@ -256,8 +257,8 @@ class Vocabulary(NamedTuple):
         DataError where it has neither.
         """
         path = Path(path)
-        joint = path / "tokenizer.model" if path.is_dir() else path
-        separate = [path / f"tokenizer.{side}.model" for side in ("source", "target")]
+        joint = path / VOCABULARY_FILES[0] if path.is_dir() else path
+        separate = [path / name for name in VOCABULARY_FILES[1:]]
         if joint.exists():
             both = Tokenizer.load(joint)
             return cls(both, both)
@@ -268,8 +269,8 @@ class Vocabulary(NamedTuple):
     def save(self, folder: str | os.PathLike):
         """Writes the models into a folder, and removes those that they take the place of."""
         folder = Path(folder)
-        joint = {"tokenizer.model": self.source}
-        separate = {"tokenizer.source.model": self.source, "tokenizer.target.model": self.target}
+        joint = {VOCABULARY_FILES[0]: self.source}
+        separate = dict(zip(VOCABULARY_FILES[1:], self, strict=True))
         one = self.source is self.target
         new, old = (joint, separate) if one else (separate, joint)
         for name, tokenizer in new.items():

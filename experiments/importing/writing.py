@@ -1,5 +1,6 @@
 """A run's folder for a model that was not trained here."""
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from data.tokenizer import VOCABULARY_FILES
 from decode import shortlist
 from decode.options import SearchOptions
 from experiments import workdir as folders
@@ -14,6 +16,8 @@ from experiments.importing.parts import Imported
 from model import ConfigError
 from train.checkpoint import Checkpoints
 from train.state import TrainState
+
+_PART = ".importing"  # a run's files until all of them are written
 
 
 def check_free(workdir: Path) -> None:
@@ -26,26 +30,32 @@ def check_free(workdir: Path) -> None:
 def write_run(workdir: Path, imported: Imported) -> dict:
     """Writes the run, its config.json last, and returns what the command says of it.
 
-    Its one checkpoint is of step 0. Raises ConfigError, InputError, CheckpointError.
+    Its one checkpoint is of step 0. Where it fails, the folder is as it was before. Raises
+    ConfigError, InputError, CheckpointError.
     """
     experiment, vocabulary, params, words = imported
     options = SearchOptions(**asdict(experiment.search))  # raises for what no search has
     options.check_vocabulary(experiment.model.target_vocab)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with folders.lock(workdir):
-        vocabulary.save(workdir)
-        (workdir / shortlist.NAME).unlink(missing_ok=True)  # of an import that was not finished
-        if words is not None:
-            words.save(workdir)
-        state = TrainState(
-            jnp.int32(0),
-            jax.tree.map(jnp.asarray, params),
-            optax.identity().init(params),
-            jax.random.key(0),
-        )
-        with Checkpoints(workdir / "checkpoints") as checkpoints:
-            checkpoints.save(0, state, {"vocabulary": vocabulary.digest(), "text": ""})
-        folders.write_config(workdir, experiment)
+    with folders.held(workdir):
+        part = workdir / _PART
+        shutil.rmtree(part, ignore_errors=True)  # of an import that was killed
+        try:
+            part.mkdir()
+            vocabulary.save(part)
+            if words is not None:
+                words.save(part)
+            state = TrainState(
+                jnp.int32(0),
+                jax.tree.map(jnp.asarray, params),
+                optax.identity().init(params),
+                jax.random.key(0),
+            )
+            with Checkpoints(part / "checkpoints") as checkpoints:
+                checkpoints.save(0, state, {"vocabulary": vocabulary.digest(), "text": ""})
+            _move(part, workdir)
+            folders.write_config(workdir, experiment)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     model = experiment.model
     return {
         "workdir": str(workdir),
@@ -55,3 +65,15 @@ def write_run(workdir: Path, imported: Imported) -> dict:
         "shortlist": words is not None,
         "search": asdict(experiment.search),
     }
+
+
+def _move(part: Path, workdir: Path) -> None:
+    """Everything in `part` into the folder, in the place of what an unfinished run left there."""
+    for name in ("checkpoints", shortlist.NAME, *VOCABULARY_FILES):
+        old = workdir / name
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
+    for new in sorted(part.iterdir()):
+        new.rename(workdir / new.name)

@@ -1,0 +1,330 @@
+"""Whatever a file of others contains, an import ends in one line and leaves nothing behind."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tokenizers
+from safetensors.numpy import load_file, save_file
+
+from data.corpus import DataError
+from data.fast import FastTokenizer
+from data.marian import MarianTokenizer, Words
+from experiments.importing import writing
+from experiments.importing.bert import read_bert
+from experiments.importing.families import read_folder
+from tests.experiments import bart_folders, marian_folders, t5_folders
+from tests.experiments.test_import_mistakes import change
+
+HUGE = 10**9
+DEEP = "[" * 100_000 + "]" * 100_000
+SURROGATE = '{"x": "\\ud800"}'
+MAKERS = {
+    "marian": marian_folders.save_folder,
+    "t5": t5_folders.save_folder,
+    "nllb": lambda folder: bart_folders.save_folder(folder, "m2m_100"),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folders = {name: tmp_path_factory.mktemp(name) / "model" for name in MAKERS}
+    for name, make in MAKERS.items():
+        make(folders[name])
+    return folders
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    return lambda name: shutil.copytree(made[name], tmp_path / name)
+
+
+def refused(folder, message, read=read_folder):
+    with pytest.raises(DataError, match=message) as told:
+        read(folder)
+    assert "\n" not in str(told.value) and len(str(told.value)) < 600
+
+
+FIELDS = [
+    ("marian", "config.json", dict(activation_function=["relu"]), "activation_function: expected"),
+    ("marian", "config.json", dict(activation_function={}), "activation_function: expected str"),
+    ("marian", "config.json", dict(dropout=10**400), "dropout: number out of range"),
+    ("marian", "config.json", dict(d_model=10**400), "d_model: expected int <= 2147483647"),
+    ("marian", "config.json", dict(scale_embedding="no"), "scale_embedding: expected bool"),
+    ("marian", "config.json", dict(normalize_before=[[[[{}]]]]), "normalize_before=.* is not"),
+    ("marian", "generation_config.json", dict(bad_words_ids=7), "bad_words_ids: expected array"),
+    ("marian", "generation_config.json", dict(bad_words_ids=[7]), r"bad_words_ids\[0\]: expected"),
+    ("marian", "generation_config.json", dict(pad_token_id="1"), "pad_token_id: expected"),
+    ("marian", "generation_config.json", dict(early_stopping=[]), "early_stopping: expected"),
+    ("marian", "generation_config.json", dict(max_length=10**400), "max_length: expected int <="),
+    ("marian", "tokenizer_config.json", dict(pad_token=5), "pad_token: expected str"),
+    ("marian", "tokenizer_config.json", dict(source_lang=5), "source_lang: expected str"),
+    ("marian", "tokenizer_config.json", dict(added_tokens_decoder=[1]), "decoder: expected object"),
+    ("marian", "tokenizer_config.json", dict(added_tokens_decoder="x"), "decoder: expected object"),
+    (
+        "marian",
+        "tokenizer_config.json",
+        dict(added_tokens_decoder={"5": {"special": True}}),
+        "content: it is missing",
+    ),
+    (
+        "marian",
+        "tokenizer_config.json",
+        dict(added_tokens_decoder={"five": {"content": "x"}}),
+        "added_tokens_decoder: expected int",
+    ),
+    (
+        "marian",
+        "tokenizer_config.json",
+        dict(additional_special_tokens=[None]),
+        r"additional_special_tokens\[0\]: expected",
+    ),
+    ("marian", "vocab.json", {"<pad>": "3"}, r": \[...\]: expected int, got str"),
+    ("marian", "vocab.json", {"<pad>": 3.5}, r": \[...\]: expected int, got float"),
+    ("nllb", "tokenizer_config.json", dict(src_lang=5), "src_lang: expected str"),
+    ("nllb", "tokenizer.json", dict(added_tokens=[{"id": "1", "content": ""}]), "id: expected"),
+    ("nllb", "tokenizer.json", dict(model={"vocab": {"a": "1"}}), "model.vocab.*: expected int"),
+    ("nllb", "tokenizer.json", dict(model={"vocab": [["a"]]}), "model.vocab.*: expected array of"),
+    (
+        "nllb",
+        "tokenizer_config.json",
+        dict(added_tokens_decoder={"999": {"content": "Der"}}),
+        "added token 999, 'Der', is not as tokenizer.json has it",
+    ),
+    (
+        "nllb",
+        "tokenizer_config.json",
+        dict(additional_special_tokens=["Der"]),
+        "additional_special_tokens has 'Der', and only special words of tokenizer.json",
+    ),
+    ("t5", "config.json", dict(feed_forward_proj={}), "feed_forward_proj: expected str"),
+    ("t5", "tokenizer_config.json", dict(extra_ids=HUGE), f"extra_ids={HUGE} more, but config"),
+    ("t5", "tokenizer_config.json", dict(eos_token={}), "eos_token.content: it is missing"),
+    (
+        "t5",
+        "config.json",
+        dict(relative_attention_num_buckets=10**12),
+        "relative_attention_num_buckets: expected int <=",
+    ),
+    (
+        "t5",
+        "config.json",
+        dict(relative_attention_num_buckets=HUGE, relative_attention_max_distance=HUGE),
+        f"model.relative_buckets={HUGE} and model.num_heads=4 would need more numbers",
+    ),
+    *(
+        (name, "config.json", sizes, "would need more (numbers|tensors) than the weights have")
+        for name, layers in (("marian", "encoder_layers"), ("nllb", "decoder_layers"),
+                             ("t5", "num_layers"))
+        for sizes in ({layers: 10**6}, dict(vocab_size=HUGE), dict(d_model=HUGE))
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "file", "fields", "message"), FIELDS)
+def test_a_field_of_another_type_or_size_is_named(name, file, fields, message, copy):
+    folder = copy(name)
+    if file == "tokenizer.json":
+        found = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(found | fields))
+    else:
+        change(folder / file, **fields)
+    refused(folder, f"{file}.*{message}" if "more" not in message else message)
+
+
+@pytest.mark.parametrize("content", [DEEP, SURROGATE, f'{{"x": {DEEP}}}', "[]", "null", "", "{}\0"])
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        *(
+            ("marian", file)
+            for file in ("config", "generation_config", "tokenizer_config", "vocab")
+        ),
+        ("nllb", "tokenizer"),
+    ],
+)
+def test_a_document_that_is_not_the_files_is_named(name, file, content, copy):
+    folder = copy(name)
+    (folder / f"{file}.json").write_text(content)
+    refused(folder, f"{file}.json")
+
+
+def utf_16(folder):
+    content = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_bytes(content.encode("utf-16"))
+
+
+def code_beyond_the_model(folder):
+    """A language's code that tokenizer.json has, but not the model's table."""
+    found = json.loads((folder / "tokenizer.json").read_text())
+    found["added_tokens"].append(found["added_tokens"][-1] | {"id": 5000, "content": "fra_Latn"})
+    (folder / "tokenizer.json").write_text(json.dumps(found))
+    change(folder / "tokenizer_config.json", src_lang="fra_Latn")
+
+
+def broken_charsmap(folder):
+    """The library panics of it."""
+    found = json.loads((folder / "tokenizer.json").read_text())
+    found["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    (folder / "tokenizer.json").write_text(json.dumps(found))
+
+
+def pipe(name):
+    def spoil(folder):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return spoil
+
+
+def directory(name):
+    def spoil(folder):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return spoil
+
+
+FILES = {
+    "utf-16": ("nllb", utf_16, "tokenizer.json is not JSON"),
+    "code": ("nllb", code_beyond_the_model, "--source_language is .* has no 'fra_Latn'"),
+    "charsmap": ("nllb", broken_charsmap, "tokenizer.json: not a tokenizer"),
+    **{
+        f"{kind.__name__} {name}": (family, kind(name), f"{name} is not a regular file")
+        for kind in (pipe, directory)
+        for family, names in (
+            ("marian", ("config.json", "generation_config.json", "vocab.json", "source.spm")),
+            ("nllb", ("tokenizer.json", "tokenizer_config.json")),
+            ("t5", ("spiece.model",)),
+        )
+        for name in names
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_that_is_something_else_is_named(case, copy):
+    name, spoil, message = FILES[case]
+    folder = copy(name)
+    spoil(folder)
+    refused(folder, message)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("marian", "model.decoder.layers.1.fc1.bias"),
+        ("marian", "final_logits_bias"),
+        ("nllb", "model.shared.weight"),
+        ("t5", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
+    ],
+)
+def test_weights_that_are_not_finite_are_refused(name, tensor, value, copy):
+    folder = copy(name)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[tensor].reshape(-1)[-1] = value
+    save_file(tensors, folder / "model.safetensors")
+    refused(folder, f"model.safetensors: {tensor} has numbers that are not finite: it is damaged")
+
+
+def test_an_encoders_sizes_are_bounded_too(tmp_path):
+    config = dict(vocab_size=HUGE, num_hidden_layers=HUGE, hidden_size=8, intermediate_size=8)
+    config |= dict(num_attention_heads=2, max_position_embeddings=8)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({"embeddings.word_embeddings.weight": np.zeros((9, 8), np.float32)},
+              tmp_path / "model.safetensors")  # fmt: skip
+    refused(tmp_path, f"model.encoder_layers={HUGE} would need more tensors", read_bert)
+
+
+def endless(made, **parts):
+    """A tokenizer with a regular expression that never ends on many "a" without a "b"."""
+    found = json.loads((made["nllb"] / "tokenizer.json").read_text())
+    ids = {
+        **found["model"]["vocab"],
+        **{each["content"]: each["id"] for each in found["added_tokens"]},
+    }
+    order = [ids["<pad>"], ids["</s>"], ids["</s>"], ids["<unk>"]]
+    order += [id for id in sorted(ids.values()) if id not in order]
+    return FastTokenizer.make(json.dumps(found | parts), order, [])
+
+
+REGEX = {"Regex": r"(?=(a+)+b)(a+)+b"}
+
+
+def test_a_text_that_a_vocabulary_cannot_cut_is_one_line(made):
+    """The library panics where a regular expression goes on for too long."""
+    side = endless(made, pre_tokenizer={"type": "Split", "pattern": REGEX, "behavior": "Isolated",
+                                        "invert": False})  # fmt: skip
+    assert side.encode(["b a b"])
+    with pytest.raises(DataError, match="^the vocabulary cannot cut this text: "):
+        side.encode(["a" * 60])
+
+
+def test_pieces_that_a_vocabulary_cannot_join_are_one_line(made):
+    decoder = {"type": "Sequence", "decoders": [{"type": "Fuse"}]}
+    decoder["decoders"].append({"type": "Replace", "pattern": REGEX, "content": "c"})
+    side = endless(made, decoder=decoder)
+    (letter,) = (id for id in range(4, side.vocab_size) if side.pieces([id]) == ["a"])
+    with pytest.raises(DataError, match="^the vocabulary cannot join these pieces: "):
+        side.decode([[letter] * 60])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(order=[1, "2", 3, 4]), r"order\[1\]: expected int"),
+        (dict(order=[1]), "order: expected array of length >= 4"),
+        (dict(order=[2**40] * 9), r"order\[0\]: expected int <="),
+        (dict(prefix=[99]), "a text begins with none of its words"),
+        (dict(tokenizer="{}"), "not a tokenizer"),
+        (dict(format="other"), "not a vocabulary of Heed's"),
+    ],
+)
+def test_a_damaged_vocabulary_of_a_run_is_one_line(change, message):
+    library = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({c: i for i, c in enumerate("pbeu")})
+    )
+    whole = FastTokenizer.make(library.to_str(), [0, 1, 2, 3], [2])
+    with pytest.raises(DataError, match=message):
+        FastTokenizer(json.dumps(json.loads(whole.to_bytes()) | change).encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(special=["never"]), "a special word is none of its words"),
+        (dict(spare=5), "not a vocabulary"),
+        (dict(cuts="%"), "cuts: invalid base64"),
+        (dict(joins="AAAA"), "not a SentencePiece model"),
+        (dict(other=1), "object contains unknown field other"),
+    ],
+)
+def test_a_damaged_table_of_a_run_is_one_line(change, message):
+    cuts = t5_folders.spiece()
+    whole = MarianTokenizer.make(cuts, cuts, Words(("a",)))
+    with pytest.raises(DataError, match=message):
+        MarianTokenizer(json.dumps(json.loads(whole.to_bytes()) | change).encode())
+
+
+@pytest.mark.parametrize("before", [None, "notes.txt"])
+def test_an_import_that_fails_leaves_the_folder_as_it_was(before, made, tmp_path, monkeypatch):
+    workdir = tmp_path / "deep" / "run"
+    if before:
+        workdir.mkdir(parents=True)
+        (workdir / before).write_text("mine")
+        (workdir / "tokenizer.model").write_text("of a run that never saved")
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writing.folders, "write_config", full)
+    monkeypatch.setattr(writing, "_move", lambda part, workdir: full())
+    with pytest.raises(OSError, match="No space left"):
+        writing.write_run(workdir, read_folder(made["marian"]))
+    if before is None:
+        assert not list(tmp_path.iterdir())
+    else:
+        assert {file.name for file in workdir.iterdir()} == {before, "tokenizer.model"}
