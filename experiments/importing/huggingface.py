@@ -151,6 +151,7 @@ def read_vocabulary(
     words, orders = [], []
     marks = [settings.mark(name, default) for name, default in _MARKS.items()]
     added = tokenizer_config.added_words(file, settings)
+    # Their class leaves out of outputs what is listed, and lists what is special when it saves.
     special = {word for _, word in settings.listed()}
     special |= {word.content for word in added.values() if word.special}
     whole = special | {word.content for word in added.values()}

@@ -62,13 +62,17 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     control = [piece for id, piece in enumerate(pieces) if cuts.is_control(id)]
     _check_added(file, settings, words, {*control, pieces[2], *sentinels})
     spare = [f"<spare_{id}>" for id in range(len(words), size)]
+    listed = {word for _, word in settings.listed()}
+    added = {token.content for token in settings.added_tokens_decoder.values() if not token.special}
+    whole = [word for word in sentinels if word in added - listed]  # those stay in outputs
     table = Words(
         tuple(words[3:] + spare),
         *(pieces[1], pieces[2], pieces[0]),
-        special=tuple(control[2:] + sentinels),
+        special=tuple(word for word in control[2:] + sentinels if word not in whole),
         clean_up=settings.clean_up_tokenization_spaces,
         codes=False,
         spare=len(spare),
+        whole=tuple(whole),
     )
     both = MarianTokenizer.make(model, model, table)
     return Vocabulary(both, both)

@@ -29,6 +29,7 @@ from decode.translate import Translator
 from experiments.importing.families import read_folder
 from model import Transformer
 from model.sharding import make_mesh
+from tests.experiments import bart_folders
 from tests.experiments.marian_folders import lines
 from tests.oracle.test_marian_tokenizer import mixed_lines
 
@@ -219,3 +220,23 @@ def test_outputs_are_equal(made, beams):
     assert len(set(expected)) > 10  # a model that says what it is asked
     for mine, other in zip(found, expected, strict=True):
         assert mine == other.replace("\n", " ")
+
+
+def test_added_words_stay_in_outputs_unless_they_are_special(tmp_path):
+    size = bart_folders.save_folder(tmp_path, "m2m_100").get_vocab_size()
+    found = json.loads((tmp_path / "tokenizer.json").read_text())
+    words = {"<new>": False, "<gone>": True}
+    for id, (word, special) in enumerate(words.items(), size):
+        token = found["added_tokens"][-1] | {"content": word, "special": special, "id": id}
+        found["added_tokens"].append(token)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(found))
+    side, theirs = read_folder(tmp_path).vocabulary.target, AutoTokenizer.from_pretrained(tmp_path)
+    text = "der <new> Lehrer <gone>das<new> Buch"
+    (ids,) = side.encode([text])
+    names = side.pieces(ids)
+    assert names.count("<new>") == 2 and names.count("<gone>") == 1
+    (expected,) = theirs.batch_decode(
+        [theirs.convert_tokens_to_ids(names)], skip_special_tokens=True
+    )
+    assert side.decode([ids]) == [expected]
+    assert expected.count("<new>") == 2 and "<gone>" not in expected

@@ -103,3 +103,41 @@ def test_ids_become_equal_text(both):
     rows += [[rng.randrange(BOS, target.vocab_size) for _ in range(20)] for _ in range(1000)]
     expected = theirs.batch_decode([order[row].tolist() for row in rows], skip_special_tokens=True)
     assert target.decode(rows) == [text.replace("\n", " ") for text in expected]
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["tokenizer_config", "added_tokens"])
+def test_added_words_stay_in_outputs_unless_they_are_special(legacy, tmp_path):
+    """In texts both are words wherever they stand, at the expense of what SentencePiece sees."""
+    english, german = lines()
+    models = learn(english, 300), learn(german, 400, "bpe")
+    plain, special = ["<new>", "zwei Worte", "\u2581the", "ich"], ["<gone>", "\u2581a"]
+    names = list(dict.fromkeys([*words(*models), *plain, *special]))
+    ids = table(names)
+    if legacy:
+        settings = dict(extra_special_tokens=special)
+        added = {word: ids[word] for word in plain + special}
+        (tmp_path / "added_tokens.json").write_text(json.dumps(added))
+    else:
+        added = {ids[word]: dict(content=word, special=False) for word in plain[1:]}
+        added |= {ids[word]: dict(content=word, special=True) for word in special}
+        added |= {ids["<new>"]: dict(content="<new>"), 0: dict(content="</s>", special=False)}
+        settings = dict(added_tokens_decoder=added, extra_special_tokens=special)
+    save_vocabulary(tmp_path, *models, ids, **settings)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(dict(model_type="marian", **SMALL, vocab_size=len(ids))))
+    config = huggingface.read_config(file)
+    model, found = huggingface.model_config(file, config), read_tokenizer_config(tmp_path, {})
+    vocabulary, orders = huggingface.read_vocabulary(tmp_path, model, config, found)
+    theirs, rng = MarianTokenizer.from_pretrained(tmp_path), random.Random(2)
+    text = []
+    for line in mixed_lines()[:3000]:
+        at = rng.randint(0, len(line))
+        text.append(line[:at] + rng.choice([*plain, *special, " <new> ", " ich "]) + line[at:])
+    rows = vocabulary.source.encode(text)
+    expected = theirs(text).input_ids
+    compared = zip(text, rows, expected, strict=True)
+    unlike = [line for line, ours, other in compared if orders[0][[*ours, EOS]].tolist() != other]
+    assert not unlike, unlike[:3]
+    texts = theirs.batch_decode([orders[1][row].tolist() for row in rows], skip_special_tokens=True)
+    assert vocabulary.target.decode(rows) == [line.replace("\n", " ") for line in texts]
+    assert any("<new>" in line for line in texts) and not any("<gone>" in line for line in texts)

@@ -109,10 +109,19 @@ def unlike(character):
     return character == "\x85" or unicodedata.category(character).startswith("M")
 
 
-@pytest.mark.parametrize("settings", [{}, {"extra_ids": 12, "clean_up_tokenization_spaces": True}])
+KEPT = {"<extra_id_3>": False, "<extra_id_4>": True}  # added words, and whether they are special
+SETTINGS = [{}, {"extra_ids": 12, "clean_up_tokenization_spaces": True}, {"added": KEPT}]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
 def test_ids_and_texts_are_equal(settings, tmp_path):
-    sentinels = settings.get("extra_ids", 10)
-    words = save_vocabulary(tmp_path, 1500, **settings)
+    settings, sentinels = dict(settings), settings.get("extra_ids", 10)
+    words = save_vocabulary(tmp_path, 1500)
+    if added := settings.pop("added", {}):
+        ids = {word: words + sentinels - 1 - int(word[10:-1]) for word in added}
+        tokens = {ids[word]: dict(content=word, special=added[word]) for word in added}
+        settings["added_tokens_decoder"] = tokens
+    save_vocabulary(tmp_path, 1500, **settings)
     size = words + sentinels + 28
     (tmp_path / "config.json").write_text(json.dumps(dict(model_type="t5", vocab_size=size)))
     theirs = T5Tokenizer.from_pretrained(tmp_path)
