@@ -219,6 +219,9 @@ def _generation(
 
 def _tokenizer(trained: Trained, table: Words, apart: bool) -> dict[str, Any]:
     data = asdict(trained.experiment.data)
+    places = {id: place for place, id in enumerate(_order(UNK + 1 + len(table.words), apart))}
+    ids = table.ids()
+    kept = {str(places[ids[word]]): {"content": word, "special": False} for word in table.whole}
     return {
         "tokenizer_class": "MarianTokenizer",
         "source_lang": data["source_language"],
@@ -227,6 +230,7 @@ def _tokenizer(trained: Trained, table: Words, apart: bool) -> dict[str, Any]:
         "unk_token": table.unknown,
         "pad_token": table.padding,
         "additional_special_tokens": list(table.special),
+        **({"added_tokens_decoder": kept} if kept else {}),
         "clean_up_tokenization_spaces": table.clean_up,
         "separate_vocabs": apart,
     }

@@ -27,6 +27,7 @@ from tests.decode.small import asked, parameters
 from tests.experiments.commands import environment, heed, refused
 from tests.experiments.marian_folders import lines, save_folder
 from tests.experiments.test_import import leaves
+from tests.experiments.test_import_mistakes import change
 
 CONFIG = replace(SMALLEST, vocab_size=360)
 
@@ -53,7 +54,12 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_import_export_and_import_again_is_bit_for_bit_the_same(name, tmp_path):
-    save_folder(tmp_path / "theirs", **OPTIONS[name])
+    ids = save_folder(tmp_path / "theirs", **OPTIONS[name])
+    added = {
+        ids[">>fr<<"]: {"content": ">>fr<<"},
+        ids[">>de<<"]: {"content": ">>de<<", "special": True},
+    }
+    change(tmp_path / "theirs" / "tokenizer_config.json", added_tokens_decoder=added)
     first, notes = read_marian(tmp_path / "theirs"), []
     huggingface.write_marian(as_run(first), tmp_path / "ours", notes.append)
     again = read_marian(tmp_path / "ours")
