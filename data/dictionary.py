@@ -7,9 +7,13 @@ outputs begin, comes next: it is a word like any other, only that no text shows 
 
 import json
 from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
 
 from data.batch import EOS, UNK
 from data.corpus import DataError
+from data.json_file import decode_json
 from data.merges import Merges, joined
 from data.tokenizer import Tokenizer
 
@@ -18,23 +22,25 @@ _BEGIN = UNK + 1
 _OVERWRITE = "#fairseq:overwrite"  # after a word that stands there again, with another id
 
 
+class _Content(msgspec.Struct):
+    """What is stored."""
+
+    format: Literal["heed dictionary 1"]
+    words: list[str]
+    merges: str | None
+
+
 class DictionaryTokenizer(Tokenizer):
     """One side: its words, and its merges."""
 
     def __init__(self, model: bytes):
         """Reads what `make` wrote; raises DataError where it is something else."""
         self._model = model
-        try:
-            found = json.loads(model)
-            if found["format"] != FORMAT:
-                raise ValueError
-            words, merges = found["words"], found["merges"]
-            self._merges = None if merges is None else Merges(merges)
-            self._names = ["<pad>", "<s>", "</s>", "<unk>", "<s>", *words]
-            # A padding that is spelled out is no word: it would be none of the text any more.
-            self._ids = {word: id for id, word in enumerate(self._names) if id >= EOS}
-        except (ValueError, KeyError, TypeError):
-            raise DataError("not a vocabulary of Heed's") from None
+        found = decode_json(model, _Content, "not a vocabulary of Heed's")
+        self._merges = None if found.merges is None else Merges(found.merges)
+        self._names = ["<pad>", "<s>", "</s>", "<unk>", "<s>", *found.words]
+        # A padding that is spelled out is no word: it would be none of the text any more.
+        self._ids = {word: id for id, word in enumerate(self._names) if id >= EOS}
 
     def __reduce__(self):
         return DictionaryTokenizer, (self._model,)

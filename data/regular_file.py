@@ -1,5 +1,6 @@
 """Read a regular file whole, up to a size limit: never a pipe, a device or a directory."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import BinaryIO
 from data.corpus import DataError
 
 MAX_SETTINGS_BYTES = 64 << 20  # a vocabulary of a million entries in JSON is half of it
+_SMALL_BYTES = 64 << 20  # a file up to this size may be all holes
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:
@@ -39,3 +41,28 @@ def read_regular(path: str | os.PathLike, max_bytes: int = MAX_SETTINGS_BYTES) -
             return file.read(max_bytes + 1)
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+
+def check_holes(file: BinaryIO, path: str | os.PathLike) -> None:
+    """Raises DataError for a large file of which less than half is stored.
+
+    Such a sparse file costs its author nothing, and would be read as gigabytes of zeros.
+    """
+    descriptor = file.fileno()
+    size = os.fstat(descriptor).st_size
+    if size <= _SMALL_BYTES or not hasattr(os, "SEEK_DATA"):
+        return
+    before = os.lseek(descriptor, 0, os.SEEK_CUR)
+    stored = at = 0
+    try:
+        while 2 * stored < size:
+            start = os.lseek(descriptor, at, os.SEEK_DATA)  # ENXIO where there are only holes
+            at = os.lseek(descriptor, start, os.SEEK_HOLE)
+            stored += at - start
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            return  # a file system that knows no holes
+        raise DataError(f"{path} has {size:,} bytes, but only {stored:,} are stored: it is "
+                        "incomplete") from None  # fmt: skip
+    finally:
+        os.lseek(descriptor, before, os.SEEK_SET)

@@ -2,13 +2,17 @@
 
 import gzip
 import json
+import os
 import re
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 from data.corpus import DataError, Pairs
+from data.regular_file import check_holes, open_regular
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_LEAST, _RATIO = 64 << 20, 100  # bytes that a .gz may unpack to: text shrinks to a fourth
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -24,14 +28,28 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """What a file holds, unpacked if its name ends in .gz. Raises DataError."""
+    """What a regular file holds, unpacked if its name ends in .gz. Raises DataError."""
+    with open_regular(path) as file:
+        check_holes(file, path)
+        try:
+            return _unpack(file, path) if path.suffix == ".gz" else file.read()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _unpack(file: BinaryIO, path: Path) -> bytes:
+    limit = max(_LEAST, _RATIO * os.fstat(file.fileno()).st_size)
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            data = unpacked.read(limit + 1)
     except (zlib.error, EOFError, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is not a whole gzip file: {error}") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > limit:
+        raise DataError(
+            f"{path} unpacks to more than {limit:,} bytes, which is too much for a text of its "
+            "size: if it is right, unpack it first"
+        )
+    return data
 
 
 def split_lines(data: bytes, where: str) -> list[str]:

@@ -6,6 +6,7 @@ model says, and not only of how fast it says it.
 """
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from data.batch import EOS, UNK
-from data.corpus import DataError
 from data.files import replace_file
+from data.library_errors import library_errors
+from data.npz import read_npz
 from decode.transforms import WORD
 
 NAME = "shortlist.npz"  # in a run's folder
@@ -50,16 +52,24 @@ class Shortlist(NamedTuple):
 def load(folder: Path) -> Shortlist | None:
     """That of a run's folder, or None where it has none; raises DataError where it is damaged."""
     file = folder / NAME
-    try:
-        with file.open("rb") as content, np.load(content, allow_pickle=False) as found:
-            words = Shortlist(*(found[name] for name in Shortlist._fields[:3]), int(found["size"]))
-            if words.ids.max(initial=0) >= words.size or words.starts[-1] != len(words.ids):
-                raise ValueError("it names words that there are not")
-            return words
-    except FileNotFoundError:
+    if not os.path.lexists(file):
         return None
-    except Exception as error:  # of many kinds, as of damaged archives
-        raise DataError(f"{file} is damaged: {' '.join(str(error).split())}") from None
+    with library_errors(f"{file} is damaged"):
+        found = read_npz(file)
+        starts, ids, always, size = (found[name] for name in Shortlist._fields)
+        _check(starts, ids, always, size)
+    return Shortlist(starts, ids, always, int(size))
+
+
+def _check(starts: np.ndarray, ids: np.ndarray, always: np.ndarray, size: np.ndarray) -> None:
+    axes = [x.ndim for x in (starts, ids, always, size)]
+    if axes != [1, 1, 1, 0] or any(x.dtype.kind != "i" for x in (starts, ids, always, size)):
+        raise ValueError("its arrays are not lists of ids")
+    whole = len(starts) and starts[0] == 0 and starts[-1] == len(ids)
+    if not whole or (starts[1:] < starts[:-1]).any():
+        raise ValueError("its lists do not follow each other")
+    if any(x.min(initial=0) < 0 or x.max(initial=0) >= size for x in (ids, always)):
+        raise ValueError("it names words that there are not")
 
 
 def bits_of(size: int) -> int:

@@ -1,191 +1,160 @@
-"""PyTorch's archives, read without PyTorch: nothing that is in them is ever imported or run.
+"""PyTorch's archives, read without PyTorch: a pickle, and beside it the numbers of each tensor.
 
-A .pt of 2020 or later is a zip archive of one pickle and the numbers of each tensor. A pickle is a
-program, that names functions and has them called. Here it gets tensors without their numbers, and,
-in the place of settings' classes, dictionaries of what their objects hold; any other name is an
-error, and is not looked up. What a checkpoint has beside its weights is never read.
+A .pt or .bin of 2020 or later is a zip archive of both. Older ones are one stream: three pickles
+that say what it is, the content, the names of the numbers, and then for each name how many there
+are and the numbers. What a checkpoint has beside its weights is never read.
 """
 
 import io
-import pickle
-import zipfile
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
-import ml_dtypes
 import numpy as np
 
-from data.corpus import DataError
+from data.library_errors import library_errors
+from data.regular_file import check_holes, open_regular
+from data.zip_archive import ZipArchive, open_zip
+from experiments.importing.unpickle import MAX_BYTES, TYPES, Storage, Stored, Unpickler, unpickle
 
-_TYPES = {
-    "FloatStorage": np.dtype("<f4"),
-    "DoubleStorage": np.dtype("<f8"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-}
 _FLOATS = {"FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage"}
-_SETTINGS = ("argparse", "fairseq", "omegaconf", "numpy")  # packages whose classes they are of
-_VALUES = {
-    *(f"{builtins}.{name}" for builtins in ("builtins", "__builtin__")
-      for name in ("bool", "dict", "float", "int", "list", "str")),
-    *("_codecs.encode", "collections.defaultdict", "typing.Any", "torch.Size", "torch.device"),
-}  # fmt: skip
-
-
-class Bag(dict):
-    """What stands for an object: its attributes, or its items."""
-
-    def __new__(cls, *arguments, **named):
-        return super().__new__(cls)
-
-    def __init__(self, *arguments, **named):
-        super().__init__()
-
-    def __setstate__(self, state):
-        for part in state if isinstance(state, tuple) else (state,):
-            if isinstance(part, dict):
-                self.update(part)
-
-    def append(self, item):
-        """What a list would keep."""
-
-    def extend(self, items):
-        """What a list would keep."""
-
-
-class Stored(NamedTuple):
-    """A tensor whose numbers are still in the archive."""
-
-    kind: str  # a key of _TYPES
-    key: str  # of the file in the archive
-    count: int  # of the numbers there
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class _Storage(NamedTuple):
-    kind: str
-    key: str
-    count: int
-
-
-def _tensor(storage: _Storage, offset, size, stride, *rest) -> Stored:
-    whole = [offset, storage.count, *size, *stride]
-    if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in whole):
-        raise ValueError("a tensor of no shape")
-    return Stored(*storage, offset, tuple(size), tuple(stride))
-
-
-def _parameter(tensor: Stored, *rest) -> Stored:
-    return tensor
-
-
-def _ordered(*arguments) -> Bag:
-    return Bag()
-
-
-_CALLS = {
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "collections.OrderedDict": _ordered,
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: Path, content: bytes):
-        super().__init__(io.BytesIO(content))
-        self._file = file
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for here; raises DataError for those that are not known."""
-        full = f"{module}.{name}"
-        if full in _CALLS:
-            return _CALLS[full]
-        if module == "torch" and name in _TYPES:
-            return name
-        if full in _VALUES or module.partition(".")[0] in _SETTINGS:
-            return Bag
-        shown = full.encode("unicode_escape").decode()[:100]
-        raise DataError(
-            f"{self._file} holds more than tensors and settings ({shown}), and what is in it could "
-            "be a program: it is not opened"
-        )
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        """Where the numbers of a tensor are."""
-        _, kind, key, _, count = pid
-        if kind not in _TYPES or not isinstance(key, str):
-            raise ValueError("a tensor of no kind")
-        return _Storage(kind, key, count)
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # what an old one begins with
+_NAMES = 4  # under so many names a table may be: shared, encoder's, decoder's, output's
+_FREE = 1 << 20  # numbers that any archive's tensors may have, however few are stored
 
 
 def read_content(file: Path) -> Any:
     """What is in an archive, its tensors as `Stored`; raises DataError."""
-    pickled = read_pickle(file)
-    try:
-        return _Unpickler(file, pickled).load()
-    except DataError:
-        raise
-    except Exception as error:  # of many kinds, as of damaged files
-        raise damaged(file, error) from None
-
-
-def read_pickle(file: Path) -> bytes:
-    """The pickle of an archive; raises DataError."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return archive.read(_name(archive))
-    except Exception as error:
-        raise damaged(file, error) from None
+    with _damage(file):
+        if _is_zip(file):
+            with open_zip(file) as archive:
+                return unpickle(file, _pickle(archive))[0]
+        with _open_stream(file) as stream:
+            return _read_stream(file, stream)[0]
 
 
 def read_arrays(file: Path, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The numbers of those `tensors` that are of floats, as float32; raises DataError."""
-    try:
-        with zipfile.ZipFile(file) as archive:
+    """The numbers of those `tensors` that are of floats, as float32, read-only; raises DataError.
+
+    Tensors that share numbers there share them here. All of them together may have a few times as
+    many numbers as are stored, as tied tables do, and not more.
+    """
+    wanted = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if isinstance(name, str) and isinstance(tensor, Stored) and tensor.storage.kind in _FLOATS
+    }
+    with _damage(file):
+        storages = {tensor.storage.key: tensor.storage for tensor in wanted.values()}
+        stored = sum(storage.count for storage in storages.values())
+        if sum(prod(tensor.size) for tensor in wanted.values()) > _NAMES * stored + _FREE:
+            raise ValueError(f"its tensors have many times the {stored:,} numbers that it stores")
+        with _numbers(file) as read:
+            found = {key: _floats(storage, read(storage)) for key, storage in storages.items()}
+        return {name: _view(tensor, found[tensor.storage.key]) for name, tensor in wanted.items()}
+
+
+def _damage(file: Path) -> AbstractContextManager:
+    return library_errors(f"{file} is damaged or no archive of PyTorch's")
+
+
+def _is_zip(file: Path) -> bool:
+    with open_regular(file) as content:
+        return content.read(4) == b"PK\3\4"
+
+
+@contextmanager
+def _numbers(file: Path) -> Iterator[Callable[[Storage], bytes]]:
+    """What reads the bytes of a storage, open within."""
+    if _is_zip(file):
+        with open_zip(file) as archive:
             root = _name(archive).removesuffix("data.pkl")
             order = f"{root}byteorder"
-            if order in archive.namelist() and archive.read(order) != b"little":
+            if order in archive.names and archive.read(order) != b"little":
                 raise ValueError("its numbers are big-endian")
-            return {
-                name: _array(stored, archive.read(f"{root}data/{stored.key}"))
-                for name, stored in tensors.items()
-                if isinstance(stored, Stored) and stored.kind in _FLOATS
-            }
-    except Exception as error:
-        raise damaged(file, error) from None
+            yield lambda storage: archive.read(f"{root}data/{storage.key}")
+    else:
+        with _open_stream(file) as stream:
+            _, places = _read_stream(file, stream)
+
+            def read(storage: Storage) -> bytes:
+                stream.seek(places[storage.key])
+                return stream.read(storage.count * TYPES[storage.kind].itemsize)
+
+            yield read
 
 
-def damaged(file: Path, error: Exception) -> DataError:
-    """What is wrong with an archive, in a line."""
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return DataError(f"{file} is damaged or older than PyTorch's archives (2020): {reason}")
+def _pickle(archive: ZipArchive) -> bytes:
+    content = archive.read(_name(archive))
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"its data.pkl has more than {MAX_BYTES:,} bytes")
+    return content
 
 
-def _name(archive: zipfile.ZipFile) -> str:
-    found = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
+def _name(archive: ZipArchive) -> str:
+    found = [name for name in archive.names if name.split("/")[1:] == ["data.pkl"]]
     if len(found) != 1:
         raise ValueError("there is no data.pkl in it")
     return found[0]
 
 
-def _array(stored: Stored, content: bytes) -> np.ndarray:
-    numbers = np.frombuffer(content, _TYPES[stored.kind])
-    last = sum((n - 1) * step for n, step in zip(stored.size, stored.stride, strict=True))
-    # Without these a shape could reach beyond what is there, or be larger than any memory.
-    whole = len(numbers) == stored.count >= prod(stored.size)
-    if not whole or (prod(stored.size) and stored.offset + last >= stored.count):
+@contextmanager
+def _open_stream(file: Path) -> Iterator[BinaryIO]:
+    with open_regular(file) as stream:
+        check_holes(stream, file)
+        yield stream
+
+
+def _read_stream(file: Path, stream: BinaryIO) -> tuple[Any, dict[str, int]]:
+    """What is in an archive of before 2020, and where the numbers of each storage begin."""
+    pickles = io.BytesIO(stream.read(MAX_BYTES))
+
+    def load() -> tuple[Any, dict[str, Storage]]:
+        reader = Unpickler(file, pickles)
+        return reader.load(), reader.storages
+
+    if load()[0] != _MAGIC or load()[0] != _VERSION:
+        raise ValueError("it begins with another mark than theirs")
+    machine, _ = load()
+    if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise ValueError("its numbers are big-endian")
+    content, storages = load()
+    keys, _ = load()
+    size, at = os.fstat(stream.fileno()).st_size, pickles.tell()
+    if type(keys) is not list or len(keys) != len(storages):
+        raise ValueError("it does not say where its numbers are")
+    places = {}
+    for key in keys:
+        storage = storages[key]
+        stream.seek(at)
+        count = int.from_bytes(stream.read(8), "little")
+        places[key] = at + 8
+        at += 8 + storage.count * TYPES[storage.kind].itemsize
+        if count != storage.count or at > size:
+            raise ValueError("it ends before all of its numbers")
+    return content, places
+
+
+def _floats(storage: Storage, content: bytes) -> np.ndarray:
+    numbers = np.frombuffer(content, TYPES[storage.kind])
+    if len(numbers) != storage.count:
         raise ValueError("a tensor is not what its shape says")
-    steps = [step * numbers.itemsize for step in stored.stride]
-    # A start beyond the end is an empty tensor's: it has no numbers.
-    view = np.lib.stride_tricks.as_strided(numbers[stored.offset :], stored.size, steps)
-    return np.array(view, np.float32, order="C")
+    return np.asarray(numbers, np.float32)
+
+
+def _view(tensor: Stored, numbers: np.ndarray) -> np.ndarray:
+    count = prod(tensor.size)
+    last = sum((n - 1) * step for n, step in zip(tensor.size, tensor.stride, strict=True))
+    # Without these a shape could reach beyond what is there, or be larger than any memory.
+    if count > len(numbers) or (count and tensor.offset + last >= len(numbers)):
+        raise ValueError("a tensor is not what its shape says")
+    if not count:
+        return np.zeros(tensor.size, np.float32)
+    steps = [step * numbers.itemsize for step in tensor.stride]
+    view = np.lib.stride_tricks.as_strided(
+        numbers[tensor.offset :], tensor.size, steps, writeable=False
+    )
+    return view

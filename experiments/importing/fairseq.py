@@ -15,7 +15,7 @@ from data.corpus import DataError
 from experiments.config import DataConfig, Experiment
 from experiments.importing import names as huggingface_names
 from experiments.importing import parts
-from experiments.importing.archive import damaged, read_arrays, read_content
+from experiments.importing.archive import read_arrays, read_content
 from experiments.importing.fairseq_folder import (
     find_checkpoint,
     find_merges,
@@ -68,14 +68,13 @@ def read_fairseq(place: Path, source_language: str = "", target_language: str = 
     """
     file = find_checkpoint(place)
     content = read_content(file)
-    try:
-        settings, generation = read_settings(file, content)
-    except RecursionError as error:  # of settings that contain themselves
-        raise damaged(file, error) from None
+    settings, generation = read_settings(file, content)
     refuse_others(file, settings, _NEUTRAL)
     sides = find_sides(file, settings, source_language, target_language)
     vocabulary = read_vocabulary(sides, find_merges(file, settings))
     model = model_config(file, settings, vocabulary.source.vocab_size, vocabulary.target.vocab_size)
+    arrays = read_arrays(file, content["model"])
+    parts.check_sizes(file, model, *parts.count(arrays))
     if model.tying == "all" and not vocabulary.joint:
         raise DataError(
             f"{sides.files[0]} and {sides.files[1]} differ, but {file} says share_all_embeddings"
@@ -91,7 +90,6 @@ def read_fairseq(place: Path, source_language: str = "", target_language: str = 
     )
     search = search_settings(file, generation, longest)
     experiment = Experiment(model=model, data=data, search=search)
-    arrays = read_arrays(file, content["model"])
     for language, dictionary, side in zip(
         sides.languages, sides.files, ("encoder", "decoder"), strict=True
     ):
@@ -157,9 +155,7 @@ def model_config(
             attention_dropout=float(drops[1]),
             ff_dropout=float(drops[2] or settings.get("relu_dropout") or 0.0),
         )
-    except (ConfigError, TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
+    except ConfigError as error:
         raise DataError(f"{file}: {error}") from None
 
 

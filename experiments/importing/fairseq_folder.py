@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from data.corpus import DataError
 from data.dictionary import DictionaryTokenizer, read_words
+from data.regular_file import read_regular
 from data.tokenizer import Vocabulary
 from experiments.console import note
-from experiments.importing.fields import read_bytes
 
 _BEST = "checkpoint_best.pt"
 _MERGES = ("bpe.code", "bpe.codes", "bpecodes", "code", "codes")  # what they are called
@@ -59,11 +59,11 @@ def find_sides(
         for file in sorted(place.glob("dict.*.txt")):
             files.setdefault(file.name[len("dict.") : -len(".txt")], file)
     given = source_language, target_language
-    told = tuple(str(settings.get(f"{side}_lang") or "") for side in ("source", "target"))
+    told = tuple(settings.get(f"{side}_lang") or "" for side in ("source", "target"))
     languages = tuple(g or t for g, t in zip(given, told, strict=True))
     if not all(languages):
         # As "data-bin/iwslt14.tokenized.de-en".
-        data = Path(str(settings.get("data") or "")).name
+        data = Path(settings.get("data") or "").name
         pairs = [(a, b) for a in files for b in files if data.endswith(f"{a}-{b}")]
         pairs = [p for p in pairs if all(g in ("", n) for g, n in zip(languages, p, strict=True))]
         if len(pairs) != 1:
@@ -97,7 +97,7 @@ def read_vocabulary(sides: Sides, merges: Path | None) -> Vocabulary:
 
 def find_merges(checkpoint: Path, settings: dict[str, Any]) -> Path | None:
     """The file of merges, if there is one; raises DataError where there are several, or must be."""
-    told = Path(str(settings.get("bpe_codes") or "")).name
+    told = Path(settings.get("bpe_codes") or "").name
     found = [
         place / name
         for place in places_of(checkpoint)
@@ -122,7 +122,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _text(file: Path) -> str:
     try:
-        return read_bytes(file).decode()
+        return read_regular(file).decode()
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8: {error.reason}") from None
 

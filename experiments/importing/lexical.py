@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from data.corpus import DataError
+from data.regular_file import check_holes, open_regular
 from decode.shortlist import Shortlist
-from experiments.importing.fields import read_bytes
 
 _MARK = 0xF11A48D5013417F5
 _HEADER = struct.Struct("<6Q")
@@ -19,7 +19,8 @@ _HEADER = struct.Struct("<6Q")
 
 def is_binary(file: Path) -> bool:
     """Whether a shortlist is of this kind, and not a table in text."""
-    return read_bytes(file)[:8] == struct.pack("<Q", _MARK)
+    with open_regular(file) as content:
+        return content.read(8) == struct.pack("<Q", _MARK)
 
 
 def read_shortlist(file: Path, orders: list[np.ndarray], own: int, joint: bool) -> Shortlist:
@@ -28,7 +29,9 @@ def read_shortlist(file: Path, orders: list[np.ndarray], own: int, joint: bool) 
     In a joint vocabulary a source word may be said as it is. Raises DataError where it is damaged
     or another vocabulary's.
     """
-    content = read_bytes(file)
+    with open_regular(file) as stored:
+        check_holes(stored, file)
+        content = stored.read()
     if len(content) < _HEADER.size:
         raise DataError(f"{file} is damaged: it ends after {len(content)} bytes")
     _, _, frequent, _, offsets, count = _HEADER.unpack_from(content)

@@ -21,6 +21,7 @@ from experiments.importing.items import read_items
 from experiments.importing.lexical import is_binary, read_shortlist
 from experiments.importing.native_folder import Folder, find, search_settings
 from experiments.importing.native_names import names
+from experiments.importing.native_settings import model_settings
 from experiments.importing.native_vocabulary import read_vocabulary
 from experiments.importing.parts import Imported
 from model import ConfigError, TransformerConfig
@@ -59,9 +60,11 @@ def read_native(folder: Path, source_language: str = "", target_language: str = 
     Raises DataError for what is missing, damaged or not supported, with file and field.
     """
     found = find(folder)
-    items, settings = read_items(found.model)
+    items, text = read_items(found.model)
+    settings = model_settings(found.model, text)
     vocabulary, orders = read_vocabulary(*found.vocabularies)
     model = model_config(found.model, settings, [len(order) for order in orders])
+    parts.check_sizes(found.model, model, *parts.count(items))
     if model.tying == "all" and not vocabulary.joint:
         raise DataError(f"{found.model}: one table of embeddings, but the vocabularies differ")
     languages = _languages(found)
@@ -103,8 +106,6 @@ def model_config(file: Path, settings: dict[str, Any], sizes: list[int]) -> Tran
         cell = settings.get("dec-cell") or "gru"
         refuse_others(file, {"dec-cell": cell}, {"dec-cell": ("ssru",)})
     told_sizes = settings.get("dim-vocabs") or []
-    if not isinstance(told_sizes, list):
-        raise DataError(f"{file}: dim-vocabs={told_sizes} must be a list of two sizes")
     for size, told in zip(sizes, told_sizes, strict=False):
         if told not in (0, size - BOS - 1):
             raise DataError(

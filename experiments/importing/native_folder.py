@@ -4,16 +4,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data.corpus import DataError
+from data.regular_file import read_regular
+from data.yaml_file import MAX_BYTES
 from decode.options import SearchOptions
 from experiments.config import SearchConfig
 from experiments.console import note
-from experiments.importing.fields import read_bytes
-from experiments.importing.items import read_yaml
+from experiments.importing.native_settings import Decoder, decoder_settings
 
-_FIREFOX = {"beam-size": 1, "normalize": 1.0}
+_ALWAYS = 12, 0.0  # Marian's beam-size and normalize
+_FIREFOX = 1, 1.0
 _EXTRA = 256  # most tokens of an output beyond its source's; Marian has a factor in its place
 
 
@@ -23,7 +25,7 @@ class Folder(NamedTuple):
     model: Path  # .npz or .bin
     vocabularies: tuple[Path, Path]  # .spm or .yml, of source and target: often one
     file: Path  # the YAML that says how to search, or the model itself
-    decoder: dict[str, Any]  # what is in it
+    decoder: Decoder | None  # what is in it
     shortlist: Path | None = None  # of words that outputs may have
 
 
@@ -34,13 +36,8 @@ def is_native(folder: Path) -> bool:
 
 def find(folder: Path) -> Folder:
     """The files that its YAML names, or else those that must be meant; raises DataError."""
-    configs = {file: read_yaml(file) for file in sorted(folder.glob("*.y*ml")) if _names_some(file)}
-    # A table of words may have these words, too: their values are numbers.
-    configs = {
-        file: each
-        for file, each in configs.items()
-        if not {int, type(None)} & {type(each.get(key)) for key in ("models", "vocabs")}
-    }
+    named = [file for file in sorted(folder.glob("*.y*ml")) if _names_some(file)]
+    configs = {file: found for file in named if (found := decoder_settings(file)) is not None}
     known = folder / "decoder.yml"
     if known in configs:
         configs = {known: configs[known]}
@@ -51,8 +48,8 @@ def find(folder: Path) -> Folder:
     return _meant(folder)
 
 
-def _told(folder: Path, file: Path, decoder: dict[str, Any]) -> Folder:
-    models, vocabularies = (_names(file, decoder, key) for key in ("models", "vocabs"))
+def _told(folder: Path, file: Path, decoder: Decoder) -> Folder:
+    models, vocabularies = decoder.models, decoder.vocabs
     if len(models) != 1:
         raise DataError(f"{file}: models names {len(models)}, an ensemble: leave one")
     if len(vocabularies) != 2:
@@ -81,43 +78,45 @@ def _meant(folder: Path) -> Folder:
             f"src.. and trg.. they need none: {_listed(pieces) or 'there is none'}"
         )
     ((source,), (target,)) = sides
-    return Folder(models[0], (source, target), models[0], {}, next(iter(words), None))
+    return Folder(models[0], (source, target), models[0], None, next(iter(words), None))
 
 
 def search_settings(found: Folder) -> SearchConfig:
     """Marian's settings of a search as ours; raises DataError, naming the field."""
     file, decoder = found.file, found.decoder
-    if not decoder:
+    if decoder is None:
         note(f"{found.model.parent}: no YAML says how to search: greedily, as Firefox does")
-        decoder = _FIREFOX
-    if decoder.get("word-penalty"):
-        raise DataError(f"{file}: word-penalty={decoder['word-penalty']} is not supported, only 0")
+        beam, alpha = _FIREFOX
+    else:
+        told = decoder.beam_size, decoder.normalize
+        beam, alpha = (_ALWAYS[i] if each is None else each for i, each in enumerate(told))
+    if decoder and decoder.word_penalty:
+        raise DataError(f"{file}: word-penalty={decoder.word_penalty} is not supported, only 0")
     try:
-        alpha = float(decoder.get("normalize", 0))
         search = SearchConfig(
-            beam_size=int(decoder.get("beam-size", 12)),
+            beam_size=beam,
             penalty="average" if alpha else "none",
-            alpha=alpha,
+            alpha=float(alpha),
             stopping="first",
             extra_length=_EXTRA,
-            allow_unknown=bool(decoder.get("allow-unk")),
+            allow_unknown=bool(decoder and decoder.allow_unk),
         )
         SearchOptions(**asdict(search))
-    except (TypeError, ValueError, OverflowError) as error:
+    except ValueError as error:
         raise DataError(f"{file}: beam-size or normalize cannot be: {error}") from None
     return search
 
 
 def _names_some(file: Path) -> bool:
     """Whether a file may be the decoder's: without reading all of a large table as YAML."""
-    return re.search(rb"^.?models.?\s*:", read_bytes(file), re.MULTILINE) is not None
+    return re.search(rb"^.?models.?\s*:", read_regular(file, MAX_BYTES), re.MULTILINE) is not None
 
 
-def _shortlist(folder: Path, file: Path, decoder: dict[str, Any]) -> Path | None:
-    told = decoder.get("shortlist")
+def _shortlist(folder: Path, file: Path, decoder: Decoder) -> Path | None:
+    told = decoder.shortlist
     if not told:
         return None
-    if not isinstance(told, list) or not isinstance(told[0], str):
+    if not isinstance(told[0], str):
         raise DataError(f"{file}: shortlist must be a list that begins with a file")
     found = folder / Path(told[0]).name
     if not found.is_file():
@@ -129,13 +128,6 @@ def _models(folder: Path) -> list[Path]:
     found = [file for kind in ("npz", "bin") for file in sorted(folder.glob(f"*.{kind}"))]
     # A shortlist of words, and PyTorch's own.
     return [file for file in found if not file.name.startswith(("lex", "pytorch_model"))]
-
-
-def _names(file: Path, settings: dict[str, Any], key: str) -> list[str]:
-    found = settings.get(key)
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise DataError(f"{file}: {key} must be a list of files")
-    return found
 
 
 def _listed(files: Iterable[Path]) -> str:

@@ -11,9 +11,9 @@ import numpy as np
 
 from data.corpus import DataError
 from data.marian import MarianTokenizer, Words, processor
+from data.regular_file import read_regular
 from data.tokenizer import Vocabulary
-from experiments.importing.fields import read_bytes
-from experiments.importing.items import read_ids
+from data.yaml_file import read_strings
 
 _END, _UNKNOWN = "</s>", "<unk>"
 
@@ -26,10 +26,10 @@ def read_vocabulary(source: Path, target: Path) -> tuple[Vocabulary, list[np.nda
     sides, orders = [], []
     for name, file in ("source", source), ("target", target):
         if file.suffix == ".spm":
-            cuts = read_bytes(file)
+            cuts = read_regular(file)
             words, plain = _pieces(file, cuts), True
         else:
-            cuts = read_bytes(file.parent / f"{name}.spm")
+            cuts = read_regular(file.parent / f"{name}.spm")
             words, plain = _table(file), False
         try:
             end, unknown = (words.index(mark) for mark in (_END, _UNKNOWN))
@@ -51,7 +51,10 @@ def _pieces(file: Path, model: bytes) -> list[str]:
         cuts = processor(model)
     except DataError as error:
         raise DataError(f"{file} is {error}") from None
-    words = [cuts.id_to_piece(id) for id in range(cuts.get_piece_size())]
+    try:
+        words = [cuts.id_to_piece(id) for id in range(cuts.get_piece_size())]
+    except UnicodeDecodeError:
+        raise DataError(f"{file} has pieces that are not UTF-8") from None
     for id, mark in (cuts.eos_id(), _END), (cuts.unk_id(), _UNKNOWN):
         if id >= 0:
             words[id] = mark  # whatever it is called
@@ -59,8 +62,8 @@ def _pieces(file: Path, model: bytes) -> list[str]:
 
 
 def _table(file: Path) -> list[str]:
-    ids = read_ids(file)
-    words = {id: word for word, id in ids.items() if isinstance(id, str)}
+    ids = read_strings(file)
+    words = {id: word for word, id in ids.items()}
     if len(words) != len(ids) or words.keys() != set(map(str, range(len(ids)))):
         raise DataError(f"{file}: it needs one word for each id from 0 to {len(ids) - 1}")
     return [words[str(id)] for id in range(len(words))]

@@ -62,7 +62,7 @@ SETTINGS = {
         {"encoder_attention_heads": 5, "decoder_attention_heads": 5},
         "model.d_model=16 is not a multiple of model.num_heads=5",
     ),
-    "no size": ({"encoder_embed_dim": None, "decoder_embed_dim": None}, "encoder_embed_dim is nul"),
+    "no size": ({"encoder_embed_dim": None, "decoder_embed_dim": None}, "encoder_embed_dim is mis"),
     "more layers": ({"decoder_layers": 3}, "lacks decoder.layers.2.self_attn.q_proj.weight, which"),
     "fewer layers": ({"encoder_layers": 1}, "settings do not say what encoder.layers.1.fc1.bias"),
     "pre-norm": (PRE, "lacks encoder.layer_norm.weight, which by its settings it would have"),
@@ -75,7 +75,7 @@ SETTINGS = {
         {"encoder_learned_pos": True, "decoder_learned_pos": True},
         "lacks encoder.embed_positions.weight",
     ),
-    "dropout": ({"dropout": "much"}, "could not convert string to float"),
+    "dropout": ({"dropout": "much"}, "dropout: expected float . null, got str"),
     "languages": ({"source_lang": None}, "does not say which language is the source's: give --sou"),
     "a language": ({"target_lang": "fr"}, r"there is no dict.fr.txt, neither .*dict.de.txt, .*en"),
 }
@@ -144,13 +144,13 @@ def appended(folder, line):
 
 
 SPOILED = {
-    "truncated": (cut, "checkpoint_best.pt is damaged or older than PyTorch's archives"),
-    "a bit": (changed, "checkpoint_best.pt is damaged or older than PyTorch's archives"),
+    "truncated": (cut, "checkpoint_best.pt is damaged or no archive of PyTorch's"),
+    "a bit": (changed, "checkpoint_best.pt is damaged or no archive of PyTorch's"),
     "older": (
         lambda f, _: (f / BEST).write_bytes(pickle.dumps({"model": 1})),
-        "checkpoint_best.pt is damaged or older than PyTorch's archives .2020.: File is not a zip",
+        "checkpoint_best.pt is damaged or no archive of PyTorch's: it begins with another mark",
     ),
-    "empty": (lambda f, _: (f / BEST).write_bytes(b""), "is damaged or older than PyTorch's arch"),
+    "empty": (lambda f, _: (f / BEST).write_bytes(b""), "is damaged or no archive of PyT"),
     "no weights": (
         lambda f, _: save_checkpoint(f / BEST, {"cfg": {}}),
         "is no checkpoint of fairseq: it has no weights named 'model'",

@@ -13,6 +13,7 @@ from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments.importing.items import read_items
 from experiments.importing.native import read_native
+from experiments.importing.native_settings import model_settings
 from experiments.importing.native_vocabulary import read_vocabulary
 from experiments.workdir import load
 from model import Transformer
@@ -115,7 +116,8 @@ def test_files_of_all_kinds_hold_the_same(tmp_path):
     save_npz(tmp_path / "a.npz", items, PLAIN)
     save_bin(tmp_path / "a.bin", items, PLAIN)
     for file in tmp_path.iterdir():
-        found, settings = read_items(file)
+        found, text = read_items(file)
+        settings = model_settings(file, text)
         assert settings == PLAIN and found.keys() == items.keys()
         for name in items:
             np.testing.assert_array_equal(found[name], items[name])

@@ -1,0 +1,42 @@
+"""Read the arrays of an .npz file; what it holds is checked before memory is reserved for it."""
+
+import io
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from data.zip_archive import open_zip
+
+_SUFFIX = ".npy"
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_KINDS = "biuf"  # of numpy's dtypes: numbers
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays by name, all of them numbers; read-only.
+
+    Raises DataError for another kind of file, and what zipfile raises or ValueError for damage.
+    """
+    with open_zip(path) as archive:
+        return {name.removesuffix(_SUFFIX): _array(name, archive.read(name))
+                for name in archive.names}  # fmt: skip
+
+
+def _array(name: str, content: bytes) -> np.ndarray:
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"{name} is of version {version}, which is not supported")
+    shape, by_columns, dtype = _HEADERS[version](file)
+    if dtype.kind not in _KINDS:
+        raise ValueError(f"{name} holds {dtype.name}, not numbers")
+    size = len(content) - file.tell()
+    # A negative length must not pass as one of two.
+    if any(n < 0 for n in shape) or prod(shape) * dtype.itemsize != size:
+        raise ValueError(f"{name} has {size} bytes, not those of {list(shape)[:8]} {dtype.name}")
+    numbers = np.frombuffer(content, dtype, offset=file.tell())
+    return numbers.reshape(shape, order="F" if by_columns else "C")

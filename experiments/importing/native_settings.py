@@ -1,0 +1,79 @@
+"""What Marian's YAML says: of a model, in the model's own file, and of a search, beside it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from data.yaml_file import decode_yaml, read_yaml
+
+Size = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
+
+
+class _Model(msgspec.Struct, rename="kebab", omit_defaults=True):
+    """Those settings of a model that are looked at; Marian writes a hundred more."""
+
+    type: str | None = None
+    right_left: bool | None = None
+    ulr: bool | None = None
+    dim_vocabs: list[Size] | None = None
+    dim_emb: Size | None = None
+    enc_depth: Size | None = None
+    dec_depth: Size | None = None
+    dec_cell: str | None = None
+    layer_normalization: bool | None = None
+    lemma_dim_emb: Size | None = None
+    factors_dim_emb: Size | None = None
+    output_omit_bias: bool | None = None
+    tied_embeddings: bool | None = None
+    tied_embeddings_all: bool | None = None
+    tied_embeddings_src: bool | None = None
+    transformer_decoder_autoreg: str | None = None
+    transformer_dim_ffn: Size | None = None
+    transformer_ffn_activation: str | None = None
+    transformer_ffn_depth: Size | None = None
+    transformer_heads: Size | None = None
+    transformer_no_affine: bool | None = None
+    transformer_no_bias: bool | None = None
+    transformer_no_projection: bool | None = None
+    transformer_pool: bool | None = None
+    transformer_postprocess: str | None = None
+    transformer_postprocess_emb: str | None = None
+    transformer_postprocess_top: str | None = None
+    transformer_preprocess: str | None = None
+    transformer_rnn_projection: bool | None = None
+    transformer_tied_layers: list[Size] | None = None
+    transformer_train_position_embeddings: bool | None = None
+    transformer_train_positions: bool | None = None
+
+
+class Decoder(msgspec.Struct, rename="kebab"):
+    """What a decoder's file says."""
+
+    models: list[str]
+    vocabs: list[str]
+    shortlist: list[Any] | None = None  # a file, and numbers
+    beam_size: Size | None = None
+    normalize: Factor | bool | None = None
+    word_penalty: Factor | None = None
+    allow_unk: bool | None = None
+
+
+def model_settings(file: Path, text: bytes) -> dict[str, Any]:
+    """A model's settings by their names there, without those that are not given.
+
+    Raises DataError where one is of another type, naming it.
+    """
+    return msgspec.to_builtins(decode_yaml(text, _Model, str(file)))
+
+
+def decoder_settings(file: Path) -> Decoder | None:
+    """A decoder's settings; None where the file is a table of words instead. Raises DataError."""
+    found = read_yaml(file, dict[str, Any])
+    # A table of words may have these words, too: their values are numbers.
+    told = [found.get(key) for key in ("models", "vocabs")]
+    if any(value is None or isinstance(value, str) and value.isdecimal() for value in told):
+        return None
+    return read_yaml(file, Decoder)

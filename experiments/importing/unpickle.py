@@ -1,0 +1,257 @@
+"""Read pickles of tensors and settings: nothing that is named in them is ever imported or run.
+
+A pickle is a program, that names functions and has them called. Here it gets tensors without their
+numbers, and, in the place of settings' classes, dictionaries of what their objects hold; any other
+name is an error, and is not looked up. Of the machine's instructions only those are known that data
+is made of, and no instruction can take more memory or time than a small multiple of its own bytes.
+"""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from data.corpus import DataError
+
+MAX_BYTES = 16 << 20  # of a pickle, without the numbers: real ones have less than one
+TYPES = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+_SETTINGS = ("argparse", "fairseq", "omegaconf", "numpy")  # packages whose classes they are of
+_VALUES = {
+    *(f"{builtins}.{name}" for builtins in ("builtins", "__builtin__")
+      for name in ("bool", "dict", "float", "int", "list", "set", "str")),
+    *("_codecs.encode", "collections.defaultdict", "typing.Any", "torch.Size", "torch.device"),
+}  # fmt: skip
+_SCALARS = (str, bytes, float, bool, type(None))
+_AXES = 8  # of a tensor, at most
+_ARGUMENTS = 16
+
+
+class Bag(dict):
+    """What stands for an object: its attributes, or its items."""
+
+    def __new__(cls, *arguments, **named):
+        return super().__new__(cls)
+
+    def __init__(self, *arguments, **named):
+        super().__init__()
+
+    def append(self, item):
+        """What a list would keep."""
+
+    def extend(self, items):
+        """What a list would keep."""
+
+
+class Storage(NamedTuple):
+    """Numbers that lie beside the pickle."""
+
+    kind: str  # a key of TYPES
+    key: str
+    count: int
+
+
+class Stored(NamedTuple):
+    """A tensor whose numbers are still in the archive."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def _tensor(storage: Storage, offset, size, stride, *rest) -> Stored:
+    if type(storage) is not Storage or not len(size) == len(stride) <= _AXES:
+        raise ValueError("a tensor of no shape")
+    if not all(map(_is_count, (offset, *size, *stride))):
+        raise ValueError("a tensor of no shape")
+    return Stored(storage, offset, tuple(size), tuple(stride))
+
+
+def _parameter(tensor: Stored, *rest) -> Stored:
+    return tensor
+
+
+def _ordered(*arguments) -> Bag:
+    return Bag()
+
+
+_CALLS = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "collections.OrderedDict": _ordered,
+}
+_CALLED = (Bag, *_CALLS.values())
+
+
+class Unpickler(pickle._Unpickler):
+    """Reads one pickle. It is Python's own in Python, not that in C, to leave instructions out.
+
+    That in C reserves memory for as many memo entries as a pickle claims, and hashes keys of nested
+    tuples, which may take for ever.
+    """
+
+    dispatch = {
+        code[0]: pickle._Unpickler.dispatch[code[0]]
+        for code in (
+            *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK),
+            *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.INT, pickle.BININT),
+            *(pickle.BININT1, pickle.BININT2, pickle.LONG, pickle.LONG1, pickle.LONG4),
+            *(pickle.FLOAT, pickle.BINFLOAT, pickle.STRING, pickle.BINSTRING),
+            *(pickle.SHORT_BINSTRING, pickle.UNICODE, pickle.BINUNICODE, pickle.BINUNICODE8),
+            *(pickle.SHORT_BINUNICODE, pickle.BINBYTES, pickle.BINBYTES8, pickle.SHORT_BINBYTES),
+            *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+            *(pickle.EMPTY_LIST, pickle.LIST, pickle.EMPTY_DICT, pickle.EMPTY_SET),
+            *(pickle.GET, pickle.BINGET, pickle.LONG_BINGET, pickle.PUT, pickle.BINPUT),
+            *(pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.GLOBAL, pickle.STACK_GLOBAL),
+            *(pickle.PERSID, pickle.BINPERSID),
+        )
+    }
+
+    def __init__(self, path: Path, file: BinaryIO):
+        super().__init__(file)
+        self._path = path
+        self._copied = 0  # items, from tables into others
+        self.storages: dict[str, Storage] = {}  # those that were named, by key
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name stands for here; raises DataError for those that are not known."""
+        full = f"{module[:200]}.{name[:200]}"
+        if full in _CALLS:
+            return _CALLS[full]
+        if module == "torch" and name in TYPES:
+            return name
+        if full in _VALUES or module.partition(".")[0] in _SETTINGS:
+            return Bag
+        shown = full.encode("unicode_escape").decode()[:100]
+        raise DataError(
+            f"{self._path} holds more than tensors and settings ({shown}), and what is in it could "
+            "be a program: it is not opened"
+        )
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """Where the numbers of a tensor are."""
+        if type(pid) is not tuple or not 5 <= len(pid) <= 6 or pid[5:] not in ((), (None,)):
+            raise ValueError("a tensor of no storage")
+        _, kind, key, _, count = pid[:5]
+        known = type(kind) is str and kind in TYPES
+        if not known or type(key) is not str or not _is_count(count):
+            raise ValueError("a tensor of no kind")
+        found = Storage(kind, key, count)
+        if self.storages.setdefault(key, found) != found:
+            raise ValueError("numbers of two kinds")
+        return found
+
+    def _reduce(self):
+        arguments = self.stack.pop()
+        called = self.stack[-1]
+        if not any(called is known for known in _CALLED):
+            raise ValueError("it calls what is no function")
+        if type(arguments) is not tuple or len(arguments) > _ARGUMENTS:
+            raise ValueError("it calls a function with too much")
+        self.stack[-1] = called(*arguments)
+
+    def _new(self):
+        arguments = self.stack.pop()
+        if self.stack[-1] is not Bag or type(arguments) is not tuple:
+            raise ValueError("it makes an object of no class")
+        self.stack[-1] = Bag()
+
+    def _build(self):
+        state = self.stack.pop()
+        made = self.stack[-1]
+        for part in state[:2] if isinstance(state, tuple) else (state,):
+            if isinstance(part, dict) and type(made) is Bag:
+                self._copied += len(part)
+                if self._copied > MAX_BYTES:
+                    raise ValueError("it copies the same again and again")
+                made.update(part)
+
+    def _append(self):
+        item = self.stack.pop()
+        self._list().append(item)
+
+    def _appends(self):
+        items = self.pop_mark()
+        self._list().extend(items)
+
+    def _list(self) -> list | Bag:
+        if type(self.stack[-1]) not in (list, Bag):
+            raise ValueError("it appends to what is no list")
+        return self.stack[-1]
+
+    def _item(self):
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set([key, value])
+
+    def _items(self):
+        self._set(self.pop_mark())
+
+    def _dict(self):
+        items = self.pop_mark()
+        self.append({})
+        self._set(items)
+
+    def _set(self, items: list) -> None:
+        """Sets keys and values, which alternate; keys are of kinds that are quickly hashed."""
+        table = self.stack[-1]
+        if type(table) not in (dict, Bag) or len(items) % 2:
+            raise ValueError("it sets items of what is no table")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            _check_key(key)
+            table[key] = value
+
+    def _add(self):
+        items = self.pop_mark()
+        if type(self.stack[-1]) is not set:
+            raise ValueError("it adds to what is no set")
+        for item in items:
+            _check_key(item)
+            self.stack[-1].add(item)
+
+    dispatch |= {
+        pickle.REDUCE[0]: _reduce,
+        pickle.NEWOBJ[0]: _new,
+        pickle.BUILD[0]: _build,
+        pickle.APPEND[0]: _append,
+        pickle.APPENDS[0]: _appends,
+        pickle.SETITEM[0]: _item,
+        pickle.SETITEMS[0]: _items,
+        pickle.DICT[0]: _dict,
+        pickle.ADDITEMS[0]: _add,
+    }
+
+
+def _check_key(key: Any) -> None:
+    """Raises ValueError for keys that take long to hash."""
+    parts = key if type(key) is tuple else (key,)
+    quick = all(isinstance(part, _SCALARS) or _is_count(part) for part in parts[: _AXES + 1])
+    if len(parts) > _AXES or not quick:
+        raise ValueError("a key that is neither a name nor a number")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def unpickle(path: Path, content: bytes) -> tuple[Any, dict[str, Storage]]:
+    """What a pickle of the archive `path` says, and the storages of its tensors.
+
+    Raises DataError for names that are not known, and for damage an Exception of many kinds.
+    """
+    reader = Unpickler(path, io.BytesIO(content))
+    return reader.load(), reader.storages

@@ -1,0 +1,220 @@
+"""Archives that unpack to more than they can hold, or repeat themselves, are one line, soon."""
+
+import gzip
+import io
+import os
+import pickle
+import struct
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+from data.corpus import DataError
+from data.npz import read_npz
+from data.regular_file import check_holes, open_regular
+from data.text import read_lines
+from data.yaml_file import decode_yaml, read_strings
+from experiments.importing.archive import read_arrays, read_content
+from experiments.importing.fairseq_settings import read_settings
+from tests.experiments.fairseq_folders import Named, Tensor, save_checkpoint
+
+GIGABYTE = 1 << 30
+
+
+def zipped(file, *members, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+
+
+@pytest.fixture
+def little_memory():
+    """What runs within takes less than 300 MB."""
+    tracemalloc.start()
+    yield
+    assert tracemalloc.get_traced_memory()[1] < 300 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("lying", [False, True])
+def test_a_member_that_unpacks_to_a_gigabyte(lying, tmp_path, little_memory):
+    """Whatever its size is said to be."""
+    file = tmp_path / "x.npz"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("x.npy", "w") as member:
+            for _ in range(100):
+                member.write(bytes(1 << 20))
+    if lying:
+        content = file.read_bytes()
+        file.write_bytes(content.replace(struct.pack("<I", 100 << 20), struct.pack("<I", 1000)))
+    with pytest.raises((DataError, zipfile.BadZipFile)) as told:
+        read_npz(file)
+    assert lying or "x.npz unpacks to more than 67,108,864 bytes" in str(told.value)
+
+
+def test_many_members_count_together(tmp_path, little_memory):
+    """As in one that names the same bytes again and again."""
+    file, content = tmp_path / "x.npz", io.BytesIO()
+    np.save(content, np.zeros(1 << 20, np.float32))
+    zipped(file, *((f"{n}.npy", content.getvalue()) for n in range(40)))
+    with pytest.raises(DataError, match="x.npz unpacks to more than"):
+        read_npz(file)
+
+
+def test_another_compression_is_not_tried(tmp_path):
+    zipped(tmp_path / "x.npz", ("x.npy", b"a" * 1000), method=zipfile.ZIP_LZMA)
+    with pytest.raises(ValueError, match="x.npy is compressed in a way that is not supported"):
+        read_npz(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("shape", [(1 << 40,), (-1,), (-2, -2), (3,), (1 << 20,) * 40])
+def test_an_array_of_another_shape_than_its_numbers(shape, tmp_path, little_memory):
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(content, header)
+    zipped(tmp_path / "x.npz", ("x.npy", content.getvalue() + bytes(16)))
+    with pytest.raises(ValueError, match="x.npy has 16 bytes, not those of"):
+        read_npz(tmp_path / "x.npz")
+
+
+def test_text_that_unpacks_to_a_gigabyte(tmp_path, little_memory):
+    one = gzip.compress(b"a\n" * (1 << 19), 9)
+    (tmp_path / "x.gz").write_bytes(one * 65)
+    with pytest.raises(DataError, match="x.gz unpacks to more than 67,108,864 bytes, .* unpack it"):
+        read_lines(tmp_path / "x.gz")
+    (tmp_path / "x.gz").write_bytes(one * 2)
+    assert len(read_lines(tmp_path / "x.gz")) == 1 << 20
+
+
+def test_a_file_of_holes(tmp_path):
+    file = tmp_path / "x"
+    with file.open("wb") as content:
+        content.write(b"begun")
+        content.truncate(GIGABYTE)
+    with open_regular(file) as content, pytest.raises(DataError, match="only .* are stored"):
+        check_holes(content, file)
+    with pytest.raises(DataError, match="x has 1,073,741,824 bytes, but only"):
+        read_lines(file)
+
+
+@pytest.mark.parametrize("name", ["pipe", "folder", "link"])
+def test_another_kind_of_file(name, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for read in read_lines, read_npz, read_content, read_strings:
+        with pytest.raises(DataError, match=f"{name} is not a regular file"):
+            read(tmp_path / name)
+
+
+def test_tensors_that_share_numbers_share_memory(tmp_path, little_memory):
+    numbers = np.ones(1 << 18, np.float32)
+    shared = Tensor(numbers)
+    save_checkpoint(tmp_path / "x.pt", dict.fromkeys("abcd", shared))
+    found = read_arrays(tmp_path / "x.pt", read_content(tmp_path / "x.pt"))
+    assert found["a"].base is not None and np.shares_memory(found["a"], found["d"])
+    np.testing.assert_array_equal(found["c"], numbers)
+    save_checkpoint(tmp_path / "x.pt", {str(n): shared for n in range(3000)})
+    with pytest.raises(DataError, match="many times the 262,144 numbers that it stores"):
+        read_arrays(tmp_path / "x.pt", read_content(tmp_path / "x.pt"))
+
+
+def pickled(tmp_path, program):
+    zipped(tmp_path / "x.pt", ("x/data.pkl", program))
+    return read_content(tmp_path / "x.pt")
+
+
+def cyclic():
+    found = {"a": 1}
+    found["itself"] = found
+    return found
+
+
+def doubled():
+    """A billion billion tables, in a few bytes."""
+    found = {"a": 1}
+    for _ in range(60):
+        found = {"b": found, "c": found}
+    return found
+
+
+@pytest.mark.parametrize("make", [cyclic, doubled])
+@pytest.mark.parametrize("where", ["cfg", "args"])
+def test_settings_that_hold_themselves(make, where, tmp_path):
+    content = pickled(tmp_path, pickle.dumps({"model": {}, where: {"model": make()}}, 2))
+    with pytest.raises(DataError, match="x.pt: its settings hold too much, or themselves"):
+        read_settings(tmp_path / "x.pt", content)
+
+
+TUPLES = b"(" + b"K\x01K\x02\x86q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"K\x01d."
+PROGRAMS = {
+    "a memo of 4 billion entries": (b"\x80\x02Nr\xff\xff\xff\xff.", None),
+    "4 billion bytes": (b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b".", "x.pt is damaged"),
+    "a frame of a terabyte": (b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"N.", None),
+    "a key that takes for ever to hash": (b"\x80\x02" + TUPLES, "neither a name nor a number"),
+    "an attribute of a function": (
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x01\x00\x00\x00aK\x01sb.", None,
+    ),
+    "a call of no function": (b"\x80\x02X\x01\x00\x00\x00a)R.", "calls what is no function"),
+    "an object of no class": (b"\x80\x02X\x01\x00\x00\x00a)\x81.", "an object of no class"),
+    "an end too soon": (b"\x80\x02", "x.pt is damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PROGRAMS)
+def test_a_pickle_takes_no_more_than_it_has(case, tmp_path, little_memory):
+    program, message = PROGRAMS[case]
+    if message is None:
+        assert not hasattr(pickled(tmp_path, program), "a")
+        return
+    with pytest.raises(DataError, match=message) as told:
+        pickled(tmp_path, program)
+    assert "\n" not in str(told.value)
+
+
+def test_a_tensor_that_repeats_a_number_is_no_larger_than_what_is_stored(tmp_path):
+    lies = (0, (1 << 40,), (0,))
+    save_checkpoint(tmp_path / "x.pt", {"x": Tensor(np.zeros(4, np.float32), lies=lies)})
+    with pytest.raises(DataError, match="x.pt is damaged"):
+        read_arrays(tmp_path / "x.pt", read_content(tmp_path / "x.pt"))
+
+
+def test_a_name_that_is_not_known_is_told_of_an_archive_of_before_2020(tmp_path):
+    file = tmp_path / "x.pt"
+    parts = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
+    file.write_bytes(b"".join(pickle.dumps(part, 2) for part in parts) + b"\x80\x02cos\nsystem\n.")
+    with pytest.raises(DataError, match=r"more than tensors and settings \(os.system\)"):
+        read_content(file)
+    assert Named("os.system")
+
+
+YAML = {
+    "!!int ''": ({"a": ""}, None),
+    "!!bool foo": ({"a": "foo"}, None),
+    "2001-99-99": ({"a": "2001-99-99"}, None),
+    "&x [1]": ({"a": ["1"]}, None),
+    "~": ({"a": None}, None),
+    "no": ({"a": False}, None),
+    "'no'": ({"a": "no"}, None),
+    ".5": ({"a": 0.5}, None),
+    "*x": (None, "x.yml is not YAML: references .* are not supported"),
+    "{? [1] : 2}": (None, "x.yml is not YAML: a key must be text"),
+    "1\n--- {}": (None, "x.yml is not YAML: it has several documents"),
+    "[" * 2000: (None, "x.yml is not YAML: .*exceeded maximum nesting"),
+    "\x00": (None, "x.yml is not YAML"),
+    "'\\xff": (None, "x.yml is not YAML"),
+}
+
+
+@pytest.mark.parametrize("text", YAML, ids=[text[:9] for text in YAML])
+def test_yaml_is_text_tables_and_lists(text, tmp_path):
+    expected, message = YAML[text]
+    data = f"a: {text}\n".encode()
+    if message is None:
+        assert decode_yaml(data, dict, "x.yml") == expected
+        return
+    with pytest.raises(DataError, match=message) as told:
+        decode_yaml(data, dict, "x.yml")
+    assert "\n" not in str(told.value)
