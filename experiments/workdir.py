@@ -33,6 +33,7 @@ from data.files import replace_file
 from data.tokenizer import Vocabulary
 from experiments.adapting import check_base, learner, read_base
 from experiments.config import Experiment, SearchConfig, flat, to_experiment
+from experiments.sizes import check_stored_sizes
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
 from train.checkpoint import Checkpoints
@@ -220,6 +221,7 @@ def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> T
         steps = checkpoints.choice(checkpoint).steps
         meta = checkpoints.meta(steps[-1])
         check_vocabulary(workdir, vocabulary, meta)
+        check_stored_sizes(workdir, experiment, steps[-1])
         learns = learner(experiment, model)
         base = read_base(workdir, learns, mesh)
         check_base(workdir, experiment, meta)

@@ -96,7 +96,7 @@ def test_files_by_name(tmp_path):
     write(tmp_path, "text")
     path = f"train={tmp_path}/train.de,{tmp_path}/train.en; valid={tmp_path}/x,{tmp_path}/y"
     assert open_source("text", "train", path=path)[0] == PAIRS[0][::-1]
-    assert failure("text", path, "valid") == f"cannot read {tmp_path}/x: No such file or directory"
+    assert failure("text", path, "valid") == f"{tmp_path}/x is missing"
     assert "names no two files for the test split" in failure("text", path, "test")
 
 

@@ -1,0 +1,42 @@
+"""Whether the sizes in a run's config.json are ones that its stored weights can have."""
+
+from math import prod
+from pathlib import Path
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from data.corpus import DataError
+from experiments.adapting import BASE
+from experiments.config import Experiment
+from experiments.importing.parts import check_sizes
+from train.choice import CheckpointError
+from train.orbax_errors import first_line
+from train.together import everywhere
+
+
+def check_stored_sizes(workdir: Path, experiment: Experiment, step: int) -> None:
+    """Raises DataError where a size in config.json is beyond what the checkpoint's weights fill.
+
+    Only shapes are read, so it comes before anything is built: a damaged config.json could ask for
+    more than any memory. Raises CheckpointError where the shapes cannot be read.
+    """
+    file, checkpoint = workdir / "config.json", workdir / "checkpoints" / str(step)
+    rank, model = experiment.lora.rank, experiment.model
+    weights = everywhere(lambda: _shapes(workdir / BASE / "0" if rank else checkpoint))
+    check_sizes(file, model, len(weights), sum(map(prod, weights)))
+    if rank:
+        stored = sum(map(prod, everywhere(lambda: _shapes(checkpoint))))
+        if rank * model.d_model > stored:
+            raise DataError(
+                f"{file}: lora.rank={rank} would need more numbers than the adapters have, "
+                f"{stored:,}"
+            )
+
+
+def _shapes(checkpoint: Path) -> list[tuple[int, ...]]:
+    try:
+        found = ocp.checkpointables_metadata(checkpoint).metadata["params"]
+        return [leaf.shape for leaf in jax.tree.leaves(found)]
+    except Exception as error:  # Orbax knows many kinds
+        raise CheckpointError(f"{checkpoint} is damaged: {first_line(error)}") from None
