@@ -129,20 +129,33 @@ def find_faults(pairs: TokenPairs, max_length: int, max_ratio: float) -> Faults:
 
 
 def filter_pairs(
-    pairs: TokenPairs, max_length: int, max_ratio: float
+    pairs: TokenPairs, max_length: int, max_ratio: float, where: str = "the text"
 ) -> tuple[np.ndarray, FilterReport]:
     """Numbers of the pairs to train on, without those that `find_faults` finds.
 
-    Raises DataError if none is left.
+    Raises DataError, which names `where` they are from and the cause, if none is left.
     """
     faults = find_faults(pairs, max_length, max_ratio)
     kept = np.flatnonzero(~np.any(faults, axis=0))
     report = FilterReport(len(kept), *(int(fault.sum()) for fault in faults))
     if not len(kept):
         raise DataError(
-            f"no pair is left: {report}; see --config.data.max_length, --config.data.max_ratio"
+            f"no pair of {where} can be used: {_explain(report, max_length, max_ratio)}"
         )
     return kept, report
+
+
+def _explain(report: FilterReport, max_length: int, max_ratio: float) -> str:
+    """Why no pair was kept, and which setting would keep some."""
+    reasons = {
+        f"{report.empty} have a blank side": report.empty,
+        f"{report.too_long} have over {max_length} tokens (raise --config.data.max_length)": (
+            report.too_long
+        ),
+        f"{report.ratio} have lengths that differ by more than the factor {max_ratio:g} "
+        "(raise --config.data.max_ratio)": report.ratio,
+    }
+    return ", ".join(reason for reason, count in reasons.items() if count) or "there are no pairs"
 
 
 class Shard(NamedTuple):

@@ -19,11 +19,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, plain or gzip, as `split_lines` has them.
 
-    Raises DataError for a file that is missing, empty, broken or not UTF-8 (with the line).
+    Raises DataError for a file that is missing, empty, blank, broken or not UTF-8 (with the line).
     """
     data = read_bytes(path)
-    if not data.removeprefix(_BYTE_ORDER_MARK).strip():
-        raise DataError(f"{path} is empty")
+    text = data.removeprefix(_BYTE_ORDER_MARK)
+    if not text.strip():
+        raise DataError(f"{path} has only blank lines" if text else f"{path} is empty")
     return split_lines(data, str(path))
 
 

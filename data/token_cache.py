@@ -59,12 +59,13 @@ def tokenize_once(
 
 def _key(pairs: Source, vocabulary: Vocabulary) -> str:
     """A digest of the text, of the vocabulary, and of what splits the one by the other."""
-    text = pairs.digest() if hasattr(pairs, "digest") else _digest(pairs)
+    text = pairs.digest() if hasattr(pairs, "digest") else text_digest(pairs)
     parts = _FORMAT, sentencepiece.__version__, vocabulary.digest(), text
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _digest(pairs: Source, chunk: int = 4096) -> str:
+def text_digest(pairs: Source, chunk: int = 4096) -> str:
+    """A hexadecimal digest of all sentences, whatever made them."""
     digest = hashlib.sha256()
     for start in range(0, len(pairs), chunk):
         sides = (side for i in range(start, min(start + chunk, len(pairs))) for side in pairs[i])

@@ -1,10 +1,11 @@
 """An experiment as a tree of frozen dataclasses, and that tree as absl flags see it."""
 
 import math
+import reprlib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ml_collections import config_dict
 
@@ -59,7 +60,7 @@ class OptimizerConfig:
     schedule: str = "paper"  # or rsqrt, cosine, linear, constant
     learning_rate: float = 1.0  # a factor for the paper's schedule, else the peak
     warmup_steps: int = 4000
-    decay_steps: int = 0  # where cosine and linear end; 0: at train.num_steps
+    decay_steps: int = 0  # where cosine and linear end; 0: at train.num_steps, whatever that is
     b1: float = 0.9
     b2: float = 0.98
     epsilon: float = 1e-9
@@ -200,6 +201,13 @@ class Experiment:
                 "config.init_from to its folder"
             )
 
+    @property
+    def schedule_end(self) -> int | None:
+        """The step at which cosine and linear reach 0; None of schedules that never end."""
+        if self.optimizer.schedule not in ("cosine", "linear"):
+            return None
+        return self.optimizer.decay_steps or self.train.num_steps
+
 
 def flat(experiment: Experiment) -> dict[str, Any]:
     """Every setting by its name: "model.d_ff"."""
@@ -241,7 +249,10 @@ def to_experiment(tree: Any) -> Experiment:
     return _build(Experiment, tree, "")
 
 
-def _build(kind: type, tree: dict, prefix: str) -> Any:
+def _build(kind: type, tree: Any, prefix: str) -> Any:
+    if not isinstance(tree, dict):
+        name = f"config.{prefix}".rstrip(".")
+        raise ConfigError(f"{name}={_shown(tree)} must be an object of settings")
     hints = get_type_hints(kind)
     for name in tree:
         if name not in hints:
@@ -257,17 +268,26 @@ def _build(kind: type, tree: dict, prefix: str) -> Any:
 
 
 def _typed(value: Any, hint: Any, name: str) -> Any:
-    allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+    if get_origin(hint) is Literal:
+        classes = {type(choice) for choice in get_args(hint)}
+    else:
+        classes = set(get_args(hint) if isinstance(hint, UnionType) else (hint,))
+    wrong = isinstance(value, bool) and bool not in classes
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # float(value) might overflow
+        raise ConfigError(f"config.{name} does not fit into 64 bits")
+    if float in classes and isinstance(value, int) and not wrong:
         value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"config.{name}={value} is not a number to work with")
-    classes = tuple(a for a in allowed if isinstance(a, type))
-    wrong = isinstance(value, bool) and bool not in classes
-    if classes and (wrong or not isinstance(value, classes)):
-        names = " or ".join(c.__name__ for c in classes if c is not NoneType)
-        raise ConfigError(f"config.{name}={value!r} must be {names}")
+    if wrong or not isinstance(value, tuple(classes)):
+        names = " or ".join(sorted(c.__name__ for c in classes if c is not NoneType))
+        raise ConfigError(f"config.{name}={_shown(value)} must be {names}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value as JSON has it, cut where it is long or nested."""
+    return "null" if value is None else reprlib.repr(value)
 
 
 def nearest(name: str, names) -> str:

@@ -15,6 +15,7 @@ from experiments import workdir as folders
 from experiments.adapting import check_base, write_base
 from experiments.console import note
 from experiments.looks import Looks
+from experiments.resume_rules import resume_line
 from experiments.training import Training
 from model import ConfigError
 from model.sharding import assemble, batch_shards, own_parts
@@ -43,6 +44,11 @@ def follow(
     """
     c = t.experiment
     state, meta = _last(t, checkpoints)
+    if c.schedule_end is not None and c.schedule_end < c.train.num_steps:
+        note(
+            f"warning: the learning rate is 0 from step {c.schedule_end} on: raise "
+            f"optimizer.decay_steps={c.schedule_end} to train.num_steps={c.train.num_steps}"
+        )
     age = meta.get("seconds", 0.0)
     step_fn = t.compile_step()
     tried: set[int] = set()
@@ -126,9 +132,9 @@ def _last(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
         return first_state(t), {}
     state, meta = _newest(t, checkpoints)
     folders.check_vocabulary(t.workdir, t.vocabulary, meta)
-    folders.check_text(t.workdir, t.text.digest, meta)
+    folders.check_text(t.workdir, t.text.digests, meta)
     check_base(t.workdir, t.experiment, meta)
-    note(f"going on from step {int(state.step)}")
+    note(resume_line(t.previous or t.experiment, t.experiment, int(state.step)))
     return state, meta
 
 
@@ -179,6 +185,7 @@ def first_state(t: Training) -> TrainState:
         return state
     source = Path(c.init_from)
     with Checkpoints(source / "checkpoints") as there:
+        folders.warn_unranked(there, "best")
         step = firsts(there.choice("best").steps[-1])
     keeps = state.ema is not None
     if not c.lora.rank:  # or there were two models at once

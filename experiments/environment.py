@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from data.files import replace_file
-from experiments.workdir import commit_of_the_code
+from experiments.git_commit import commit_of_the_code
 
 FILE = "environment.jsonl"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")

@@ -32,7 +32,7 @@ class Looks:
     def hooks(self, **meta) -> list[Hook]:
         """Validation loss, then BLEU, then a checkpoint that knows both, saved with `meta`."""
         t, every = self._t, self._t.experiment.train
-        meta |= {"vocabulary": t.vocabulary.digest(), "text": t.text.digest}
+        meta |= {"vocabulary": t.vocabulary.digest(), **t.text.digests}
         meta |= {"base": base_of(t.workdir)} if t.experiment.lora.rank else {}
         return [
             validation_hook(self._evaluate, self._batches, every.eval_every, weights=t.weights),

@@ -1,6 +1,7 @@
 """What a run is to be, before anything of it is written: its text, its batches, its train step."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from data.tokenizer import Vocabulary
 from experiments import workdir as folders
 from experiments.adapting import learner
 from experiments.config import Experiment
+from experiments.ineffective import report_ineffective
 from experiments.preparation import (
     check_sizes,
     find_vocabulary,
@@ -33,13 +35,15 @@ def prepare(
     workdir: Path,
     allow_batch_change: bool = False,
     moved: Callable[[], None] = lambda: None,
+    given: Collection[str] = (),
 ) -> Training:
     """What the experiment trains with, or goes on training with in `workdir`; writes nothing.
 
-    `moved` hears of each piece of text that was read. Raises ConfigError, DataError for settings
-    and input that cannot be, in all processes.
+    `moved` hears of each piece of text that was read, and `given` are the names of the settings
+    that flags set ("model.d_ff"): each must have an effect. Raises ConfigError, DataError for
+    settings and input that cannot be, in all processes.
     """
-    opened = everywhere(lambda: open_text(experiment, workdir))
+    opened = everywhere(lambda: open_text(experiment, workdir, given))
     vocabulary = find_vocabulary(opened.experiment, workdir, opened.splits["train"])
     t = everywhere(lambda: plan(workdir, opened, vocabulary, allow_batch_change, moved))
     _check_alike(t)
@@ -53,17 +57,20 @@ class Opened(NamedTuple):
     mesh: Mesh
     old: Experiment | None
     splits: dict[str, Source]
+    asked: Experiment  # as it was before it took anything over
+    given: Collection[str]
 
 
-def open_text(experiment: Experiment, workdir: Path) -> Opened:
+def open_text(experiment: Experiment, workdir: Path, given: Collection[str] = ()) -> Opened:
     """Check the settings and the folder, and open the text. Raises ConfigError, DataError."""
     check_sizes(experiment)
     folders.check_folder(workdir)
     mesh = make_mesh(*(getattr(experiment.mesh, axis) for axis in ("data", "fsdp", "tensor")))
-    old = folders.read_config(workdir) if (workdir / "config.json").exists() else None
-    experiment = take_over(experiment, old if folders.saved(workdir) else None)
-    schedule_and_optimizer(experiment)
-    return Opened(experiment, mesh, old, {split: open_split(experiment, split) for split in SPLITS})
+    old = folders.read_previous(workdir)
+    taken = take_over(experiment, old, given)
+    schedule_and_optimizer(taken)
+    splits = {split: open_split(taken, split) for split in SPLITS}
+    return Opened(taken, mesh, old, splits, experiment, given)
 
 
 def plan(
@@ -75,22 +82,22 @@ def plan(
 ) -> Training:
     """Tokenise the text and plan its batches. Raises ConfigError, DataError."""
     c = resolve(opened.experiment, vocabulary, opened.old)
+    report_ineffective(opened.asked, c, opened.given)
     folders.check_same_run(workdir, c, allow_batch_change)
     model = Transformer(c.model)
     schedule, tx = schedule_and_optimizer(c)
     # Raises where the mesh does not divide the sizes, or adapters have no place.
     abstract_state(learner(c, model), tx, opened.mesh)
     text = read_text(c, opened.splits, vocabulary, moved)
-    return Training(c, workdir, vocabulary, text, model, tx, schedule, opened.mesh)
+    return Training(c, workdir, vocabulary, text, model, tx, schedule, opened.mesh, opened.old)
 
 
 def _check_alike(t: Training) -> None:
     """Raise ConfigError where processes were not started alike, or do not read the same text."""
     if jax.process_count() == 1:
         return
-    own = {"the config": repr(t.experiment), "the text": t.text.digest, "--workdir": str(t.workdir)}
-    for split in ("valid", "test"):
-        own[f"the {split} text"] = t.text.pairs[split].digest()
+    own = {"the config": repr(t.experiment), "--workdir": str(t.workdir)}
+    own |= {f"the {name.replace('_', ' ')}": digest for name, digest in t.text.digests.items()}
     first, *others = gathered(own)
     for number, other in enumerate(others, 1):
         for name, value in first.items():
@@ -101,12 +108,23 @@ def _check_alike(t: Training) -> None:
 def schedule_and_optimizer(experiment: Experiment):
     """The learning rate's course and the optimizer that follows it; raises ConfigError."""
     o = experiment.optimizer
+    if o.decay_steps and experiment.schedule_end is None:
+        raise ConfigError(
+            f"config.optimizer.decay_steps={o.decay_steps} has no effect with "
+            f"config.optimizer.schedule={o.schedule}: leave it out, or choose cosine or linear"
+        )
+    if not o.decay_steps and (experiment.schedule_end or math.inf) <= max(o.warmup_steps, 1):
+        raise ConfigError(
+            f"config.train.num_steps={experiment.train.num_steps} must be above "
+            f"config.optimizer.warmup_steps={o.warmup_steps}: config.optimizer.schedule="
+            f"{o.schedule} ends there, unless config.optimizer.decay_steps is set"
+        )
     schedule = make_schedule(
         o.schedule,
         learning_rate=o.learning_rate,
         warmup_steps=o.warmup_steps,
         d_model=experiment.model.d_model,
-        decay_steps=o.decay_steps or experiment.train.num_steps,
+        decay_steps=experiment.schedule_end,
     )
     return schedule, make_optimizer(
         o.name,

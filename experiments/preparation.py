@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from data.pipeline import (
     filter_pairs,
 )
 from data.plan import BatchPlan
-from data.token_cache import tokenize_once
+from data.token_cache import text_digest, tokenize_once
 from data.tokenizer import Tokenizer, Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
@@ -81,7 +81,7 @@ def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Voc
 
 def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Vocabulary:
     data = experiment.data
-    if (workdir / "config.json").exists() and saved(workdir):
+    if saved(workdir):
         return Vocabulary.load(workdir)
     if experiment.init_from:
         return Vocabulary.load(experiment.init_from)
@@ -96,33 +96,34 @@ def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Vo
 def resolve(experiment: Experiment, vocabulary: Vocabulary, old: Experiment | None) -> Experiment:
     """The same experiment with what follows from others written out.
 
-    Those are the model's vocabulary sizes, where the learning rate ends (at `num_steps` of the
-    run's beginning, `old`, so that a longer run is the same run) and where the text is.
+    Those are the model's vocabulary sizes, with a ready-made vocabulary its size, and where the
+    text is. `old` is the experiment that is resumed: what had no effect in it stays as it was.
     """
-    model, o = experiment.model, experiment.optimizer
+    model, data = experiment.model, experiment.data
     if not vocabulary.joint and model.tying == "all":
         raise ConfigError("data.joint=False needs model.tying=decoder or none: two vocabularies")
+    size = vocabulary.source.vocab_size
     target = None if vocabulary.joint else vocabulary.target.vocab_size
-    model = replace(model, vocab_size=vocabulary.source.vocab_size, target_vocab_size=target)
-    if o.schedule in ("cosine", "linear") and not o.decay_steps:
-        steps = old.optimizer.decay_steps if old else experiment.train.num_steps
-        o = replace(o, decay_steps=steps or experiment.train.num_steps)
-    data = experiment.data
+    model = replace(model, vocab_size=size, target_vocab_size=target)
+    if data.tokenizer_model:
+        data = replace(data, vocab_size=old.data.vocab_size if old else size)
     if data.path and Path(data.path).exists():
         data = replace(data, path=str(Path(data.path).absolute()))
-    return replace(experiment, model=model, optimizer=o, data=data)
+    return replace(experiment, model=model, data=data)
 
 
 # Of the model that a run begins with, these are the run's own: they make no other model.
 _OWN = ("dropout", "attention_dropout", "ff_dropout", "dtype", "remat")
 
 
-def take_over(experiment: Experiment, begun: Experiment | None) -> Experiment:
-    """The experiment with the model of the run that it begins from, where it does.
+def take_over(
+    experiment: Experiment, begun: Experiment | None, given: Collection[str] = ()
+) -> Experiment:
+    """The experiment with the model and vocabulary of the run that it begins from, where it does.
 
-    And with that one's search settings, where it has none of its own. Once it saved a checkpoint
-    these are those that it has `begun` with, and the other run is not needed any more. Raises
-    ConfigError.
+    And with that one's search settings, where it has none of its own: neither another value than
+    the default, nor one among those that flags set, `given`. Once it saved a checkpoint these are
+    those that it has `begun` with, and the other run is not needed any more. Raises ConfigError.
     """
     if not experiment.init_from:
         return experiment
@@ -132,15 +133,30 @@ def take_over(experiment: Experiment, begun: Experiment | None) -> Experiment:
         raise ConfigError(f"--config.init_from={source} has no checkpoint to begin with")
     own = {name: getattr(experiment.model, name) for name in _OWN}
     search = theirs.search
-    if experiment.search != SearchConfig():  # what outputs begin with belongs to the vocabulary
+    if experiment.search != SearchConfig() or any(name.startswith("search.") for name in given):
+        # What outputs begin with belongs to the vocabulary.
         first = experiment.search.first or theirs.search.first
         search = replace(experiment.search, first=first)
     return replace(
         experiment,
         model=replace(theirs.model, **own),
+        data=replace(experiment.data, **_vocabulary_settings(theirs, resumed=bool(begun))),
         search=search,
         init_from=str(source.absolute()),
     )
+
+
+def _vocabulary_settings(theirs: Experiment, resumed: bool) -> dict:
+    """What the data settings say of a vocabulary taken from another run."""
+    if resumed:  # earlier versions wrote what the config said
+        names = "tokenizer", "vocab_size", "joint", "tokenizer_model"
+        return {name: getattr(theirs.data, name) for name in names}
+    return {
+        "tokenizer": theirs.data.tokenizer,
+        "vocab_size": theirs.model.vocab_size,
+        "joint": theirs.model.target_vocab_size is None,
+        "tokenizer_model": "",
+    }
 
 
 def check_sizes(experiment: Experiment) -> None:
@@ -161,11 +177,12 @@ class Text:
     splits: dict[str, Source]
     pairs: dict[str, TokenPairs]
     plan: BatchPlan  # of the training split
-    digest: str  # of the training split's ids
+    digests: dict[str, str]  # of the training split's ids, and of the other splits' text
 
     def eval_batches(self, split: str, experiment: Experiment, mesh: Mesh) -> Iterator[Batch]:
         """The batches of a split's pairs on the mesh, but for the longer than `data.max_length`."""
-        kept, _ = filter_pairs(self.pairs[split], experiment.data.max_length, np.inf)
+        where = name_split(split, self.splits[split])
+        kept, _ = filter_pairs(self.pairs[split], experiment.data.max_length, np.inf, where)
         rows = batch_shards(mesh)
         made = eval_batches(
             self.pairs[split],
@@ -193,10 +210,11 @@ def read_text(
 
         folder = cache_folder("tokens") if data.cache else None
         pairs = {split: tokenize_once(splits[split], vocabulary, folder, hear) for split in SPLITS}
-    kept, report = filter_pairs(pairs["train"], data.max_length, data.max_ratio)
+    names = {split: name_split(split, splits[split]) for split in SPLITS}
+    kept, report = filter_pairs(pairs["train"], data.max_length, data.max_ratio, names["train"])
     note(str(report))
     for split in SPLITS[1:]:
-        used, _ = filter_pairs(pairs[split], data.max_length, np.inf)
+        used, _ = filter_pairs(pairs[split], data.max_length, np.inf, names[split])
         note(f"{split} loss over {len(used)} of {len(splits[split])} pairs")
     plan = BatchPlan(
         pairs["train"],
@@ -208,4 +226,12 @@ def read_text(
         multiple_of=experiment.optimizer.accumulate,
     )
     note(f"{plan}; as many compilations of the train step at most")
-    return Text(splits, pairs, plan, pairs["train"].digest())
+    digests = {"text": pairs["train"].digest()}
+    digests |= {f"{split}_text": text_digest(splits[split]) for split in SPLITS[1:]}
+    return Text(splits, pairs, plan, digests)
+
+
+def name_split(split: str, pairs: Source) -> str:
+    """A split for messages, with its files if it has any."""
+    files = " and ".join(dict.fromkeys(getattr(pairs, "files", None) or ()))
+    return f"the {split} split" + f" ({files})" * bool(files)

@@ -4,7 +4,7 @@ Of several processes the first writes all but checkpoints, which all write.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -34,12 +34,17 @@ from train.together import Interrupted, first_alone, firsts, is_first
 from train.watchdog import Watchdog
 
 
-def train(experiment: Experiment, workdir: Path, allow_batch_change: bool = False) -> dict:
+def train(
+    experiment: Experiment,
+    workdir: Path,
+    allow_batch_change: bool = False,
+    given: Collection[str] = (),
+) -> dict:
     """Train (or go on training) in `workdir`; returns what the last line of the command says.
 
     All settings and all input are read and checked before anything of the run is written, settings
     first. Its folder is taken before that, so that its processes can watch each other while they
-    read; where they do not come to write, it is left as it was.
+    read; where they do not come to write, it is left as it was. `given` as in `prepare`.
     """
     begun = time.monotonic()
     c = experiment.train
@@ -47,7 +52,7 @@ def train(experiment: Experiment, workdir: Path, allow_batch_change: bool = Fals
         with sigterm_ends(), ExitStack() as stack:
             first_alone(lambda: stack.enter_context(folders.held(workdir)))
             watchdog = stack.enter_context(Watchdog(workdir, c.lost_seconds, c.stalled_seconds))
-            t = prepare(experiment, workdir, allow_batch_change, watchdog.moved)
+            t = prepare(experiment, workdir, allow_batch_change, watchdog.moved, given)
             return _train(t, begun, watchdog)
     except Interrupted as interruption:  # outside of its training: there was nothing to save
         return {"step": None, "params": None, "trainable": None, "stopped_by": str(interruption)}
@@ -83,6 +88,7 @@ def _train(t: Training, begun: float, watchdog: Watchdog) -> dict:
 def _write_settings(t: Training) -> None:
     """What there is to know of the run; config.json, which makes the folder a run's, comes last."""
     if not folders.saved(t.workdir):
+        folders.clear_attempt(t.workdir)
         t.vocabulary.save(t.workdir)
     folders.write_config(t.workdir, t.experiment)
     record_start(t.workdir, t.mesh)

@@ -55,11 +55,12 @@ def main() -> None:
     from experiments.run import train  # JAX starts here, after the flags are right
 
     experiment, workdir = to_experiment(CONFIG.value), Path(WORKDIR.value)
+    given = config_flags.get_override_values(flags.FLAGS["config"]).keys()
     with processes.joined(experiment.train.lost_seconds):
         if DRY_RUN.value:
-            result = describe(prepare(experiment, workdir, ALLOW_BATCH_CHANGE.value))
+            result = describe(prepare(experiment, workdir, ALLOW_BATCH_CHANGE.value, given=given))
         else:
-            result = train(experiment, workdir, ALLOW_BATCH_CHANGE.value)
+            result = train(experiment, workdir, ALLOW_BATCH_CHANGE.value, given)
         if is_first():
             print_json(result)
     if result.get("stopped_by") == "SIGTERM":

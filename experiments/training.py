@@ -30,6 +30,7 @@ class Training(NamedTuple):
     tx: optax.GradientTransformation
     schedule: Callable[[int], float]
     mesh: Mesh
+    previous: Experiment | None = None  # that the checkpoints in the folder are of, to be resumed
 
     @property
     def rows_multiple(self) -> int:

@@ -18,21 +18,28 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
+import msgspec
 from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 
+from data.corpus import DataError
 from data.files import replace_file
+from data.json_file import read_json
 from data.tokenizer import Vocabulary
-from experiments.adapting import check_base, learner, read_base
-from experiments.config import Experiment, SearchConfig, flat, to_experiment
+from decode import shortlist
+from experiments.adapting import BASE, check_base, learner, read_base
+from experiments.config import Experiment, to_experiment
+from experiments.console import note
+from experiments.git_commit import commit_of_the_code
+from experiments.resume_rules import check_changes
 from experiments.sizes import check_stored_sizes
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
@@ -40,45 +47,89 @@ from train.checkpoint import Checkpoints
 from train.state import abstract_params
 from train.whole import compile_whole
 
-# What may change when a run goes on; everything else makes it another run.
-_FREE = {
-    "train": {"num_steps", "max_minutes", "log_every", "eval_every", "checkpoint_every", "keep"}
-    | {"keep_best", "bleu_sentences", "max_skipped", "rewinds", "spike", "grace_seconds"}
-    | {"lost_seconds", "stalled_seconds", "chunked_loss"},
-    "data": {"path", "cache"},  # the same text may have moved; its digest is compared
-    "search": {field.name for field in fields(SearchConfig)},
-    "mesh": {"data", "fsdp", "tensor"},
-}
-# What makes a batch: it may change too, where that is asked for (experiments/course.py says how).
-_BATCH = {"data": {"tokens_per_batch", "packing", "num_buckets"}, "optimizer": {"accumulate"}}
+# What an attempt that saved no checkpoint leaves behind; TensorBoard's files stay, out of date.
+_OF_AN_ATTEMPT = (
+    "metrics.jsonl",
+    "environment.jsonl",
+    "translations.jsonl",
+    "report.html",
+    "config.json",
+)
+
+
+class _ConfigFile(msgspec.Struct):
+    """What config.json holds; the settings are typed by `to_experiment`."""
+
+    experiment: dict[str, Any]
+    commit: str | None = None
 
 
 def saved(workdir: Path) -> bool:
     """Whether a run saved a checkpoint there: until then its settings may change."""
-    return any((workdir / "checkpoints").glob("[0-9]*"))
+    return bool(Checkpoints(workdir / "checkpoints").steps())
 
 
 def read_config(workdir: Path, flag: str = "workdir") -> Experiment:
-    """The experiment of a run's folder, which the flag names. Raises ConfigError if it has none."""
+    """The experiment of a run's folder, which the flag names.
+
+    Raises ConfigError, which names file and setting, if it has none or a wrong one.
+    """
     file = workdir / "config.json"
+    if not os.path.lexists(file):
+        raise ConfigError(f"--{flag}={workdir} holds no run: {file} is missing")
     try:
-        tree = json.loads(file.read_text())["experiment"]
-        tree["data"].setdefault("packing", False)  # runs from before there was any
+        tree = read_json(file, _ConfigFile).experiment
+        for group in ("model", "data", "optimizer", "train", "search"):
+            if group not in tree:
+                raise ConfigError(f"config.{group} is missing")
+        if isinstance(tree["data"], dict):
+            tree["data"].setdefault("packing", False)  # runs from before there was any
         return to_experiment(tree)
-    except FileNotFoundError:
-        raise ConfigError(f"--{flag}={workdir} holds no run: {file} is missing") from None
-    except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"{file} is not the configuration of a run") from None
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def read_previous(workdir: Path) -> Experiment | None:
+    """The experiment that the checkpoints in `workdir` are of; None where there are none.
+
+    Raises ConfigError where it cannot be read, and where config.json is another program's.
+    """
+    file = workdir / "config.json"
+    if not os.path.lexists(file):
+        return None
+    if saved(workdir):
+        return read_config(workdir)
+    try:
+        read_json(file, _ConfigFile)
+    except DataError as error:
+        raise ConfigError(f"{error}: it is not the file of a run; choose another folder") from None
+    return None
+
+
+def read_commit(workdir: Path) -> str | None:
+    """The commit that a run began with, if that was known. Raises DataError."""
+    return read_json(workdir / "config.json", _ConfigFile).commit
 
 
 def write_config(workdir: Path, experiment: Experiment) -> None:
     """Write config.json, whole or not at all; `commit` stays the one that the run began with."""
     try:
-        commit = json.loads((workdir / "config.json").read_text())["commit"]
-    except (OSError, ValueError, KeyError):
+        commit = read_commit(workdir)
+    except DataError:
         commit = commit_of_the_code()
     text = json.dumps({"experiment": asdict(experiment), "commit": commit}, indent=2)
     replace_file(workdir / "config.json", f"{text}\n".encode())
+
+
+def clear_attempt(workdir: Path) -> None:
+    """Remove what an earlier attempt left that saved no checkpoint: it must not affect this one."""
+    (workdir / shortlist.NAME).unlink(missing_ok=True)  # of an import, which writes no config.json
+    if (workdir / "config.json").exists():
+        for name in _OF_AN_ATTEMPT:
+            (workdir / name).unlink(missing_ok=True)
+        shutil.rmtree(workdir / BASE, ignore_errors=True)
 
 
 @contextmanager
@@ -140,24 +191,14 @@ def check_same_run(workdir: Path, experiment: Experiment, allow_batch_change: bo
     A run that never saved a checkpoint has nothing to lose: its settings may change. The size of
     batches may with `allow_batch_change`.
     """
-    if not saved(workdir) or not (workdir / "config.json").exists():
-        if saved(workdir):
-            raise ConfigError(
-                f"--workdir={workdir} has checkpoints, but config.json is missing: of which run "
-                "they are cannot be told; choose another folder"
-            )
+    if not saved(workdir):
         return
-    old, new = flat(read_config(workdir)), flat(experiment)
-    for key, value in new.items():
-        was, (group, _, name) = old[key], key.rpartition(".")
-        batch = name in _BATCH.get(group, ())
-        free = name in _FREE.get(group, ()) or (batch and allow_batch_change)
-        if not free and was != value:
-            change = ", or go on with other batches by --allow_batch_change" * batch
-            raise ConfigError(
-                f"--workdir={workdir} holds another run: its {key} is {was!r}, not "
-                f"{value!r}; choose another folder{change}"
-            )
+    if not os.path.lexists(workdir / "config.json"):
+        raise ConfigError(
+            f"--workdir={workdir} has checkpoints, but config.json is missing: of which run "
+            "they are cannot be told; choose another folder"
+        )
+    check_changes(read_config(workdir), experiment, allow_batch_change, f"--workdir={workdir}")
 
 
 def check_vocabulary(workdir: Path, vocabulary: Vocabulary, meta: dict) -> None:
@@ -169,24 +210,31 @@ def check_vocabulary(workdir: Path, vocabulary: Vocabulary, meta: dict) -> None:
         )
 
 
-def check_text(workdir: Path, digest: str, meta: dict) -> None:
-    """Raise ConfigError if a checkpoint with this `meta` was trained on other tokenised text."""
-    if meta.get("text") != digest:
-        raise ConfigError(
-            f"the training text is not the one that the run in {workdir} began with: "
-            "give it that text again, or choose another folder"
+def check_text(workdir: Path, digests: dict[str, str], meta: dict) -> None:
+    """Raise ConfigError if a checkpoint with this `meta` was saved with the text of other splits.
+
+    `digests` are what the checkpoint's `meta` has of them. Earlier versions stored that of the
+    training text only, and what is not stored is not compared.
+    """
+    names = {"text": "training", "valid_text": "validation", "test_text": "test"}
+    for key, name in names.items():
+        stored = key in meta or key == "text"
+        if stored and meta.get(key) != digests[key]:
+            raise ConfigError(
+                f"the {name} text is not the one that the run in {workdir} began with: "
+                "give it that text again, or choose another folder"
+            )
+
+
+def warn_unranked(checkpoints: Checkpoints, which: str) -> None:
+    """Report checkpoints that `which` should compare but cannot: another one may be chosen."""
+    unranked = checkpoints.unranked() if "best" in which else []
+    if unranked:
+        steps = ", ".join(map(str, unranked))
+        note(
+            f"warning: {checkpoints.folder}: the metrics of step {steps} are unreadable, "
+            f"so {which} is chosen without it"
         )
-
-
-def commit_of_the_code() -> str | None:
-    """The commit that is checked out, "-dirty" where files differ from it; None without git."""
-    describe = "describe --always --exclude=* --abbrev=40 --dirty".split()
-    command = ["git", "-C", str(Path(__file__).parent), *describe]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
-        return None
-    return found.stdout.strip()
 
 
 @dataclass(frozen=True)
@@ -218,6 +266,7 @@ def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> T
     mesh = mesh or make_mesh(devices=jax.local_devices())
     model = Transformer(experiment.model)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
+        warn_unranked(checkpoints, checkpoint)
         steps = checkpoints.choice(checkpoint).steps
         meta = checkpoints.meta(steps[-1])
         check_vocabulary(workdir, vocabulary, meta)

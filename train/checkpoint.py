@@ -140,6 +140,10 @@ class Checkpoints:
         """The step with the highest `best_by`, the latest among equals; None if none has it."""
         return next(iter(self._ranked()), None)
 
+    def unranked(self) -> list[int]:
+        """The steps whose metrics are unreadable, so that "best" leaves them out."""
+        return [int(folder.name) for folder in self._unlisted()]
+
     def drop_after(self, step: int) -> None:
         """Removes the checkpoints of later steps than `step`."""
         self.close()

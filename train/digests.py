@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data.files import replace_file
+from data.json_file import read_json
 
 _NAME = "digests.json"
 
@@ -55,7 +56,7 @@ def check_digests(folder: Path, parts: Iterable[str]) -> None:
     if not (folder / _NAME).exists():
         return
     parts = tuple(parts)
-    for name, noted in json.loads((folder / _NAME).read_bytes()).items():
+    for name, noted in read_json(folder / _NAME, dict[str, list[int]]).items():
         if name.split("/")[0] in parts or "/" not in name:
             path = folder / name
             if not path.is_file():

@@ -23,8 +23,7 @@ class MetricsWriter:
         _drop_after(self.path, step)
         self._lines = self.path.open("a", encoding="utf-8")
         # TensorBoard leaves out earlier files' events from this step on.
-        purge = step + 1 if step else None
-        self._board = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=purge)
+        self._board = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, split: str, values: dict[str, float | str]) -> None:
         """One event of a split ("train", "valid" or "test"); numbers are drawn, words only kept."""

@@ -1,13 +1,19 @@
 """What a checkpoint stores, part by part, and whether that is what is wanted."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from data.regular_file import read_regular
 from train.choice import CheckpointError
+from train.digests import check_digests
 from train.state import TrainState
+
+_OPTIONAL = ("ema",)  # whether a run has it depends on its settings; the other parts all have
+_MAX_METRICS_BYTES = 1 << 20
 
 
 def parts(state: TrainState) -> dict[str, Any]:
@@ -19,11 +25,17 @@ def parts(state: TrainState) -> dict[str, Any]:
 
 
 def metrics(folder: Path, score: str) -> dict[str, float] | None:
-    """What a checkpoint was measured by, if that can be read and has a number for `score`."""
+    """What a checkpoint was measured by, if that can be read and has a finite number for `score`.
+
+    Orbax writes it as Python's JSON, which may hold NaN and infinities.
+    """
     try:
-        found = json.loads((folder / "metrics" / "metrics").read_bytes())
-        return found if isinstance(found[score], int | float) else None
-    except (OSError, ValueError, LookupError, TypeError):
+        check_digests(folder, ["metrics"])
+        found = json.loads(read_regular(folder / "metrics" / "metrics", _MAX_METRICS_BYTES))
+        value = found[score]
+        usable = isinstance(value, int | float) and not isinstance(value, bool)
+        return found if usable and math.isfinite(value) else None
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -37,8 +49,10 @@ def somewhere(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 def check(where: str, part: str, stored: dict[str, Any], wanted: Any) -> None:
     """Raises CheckpointError where a part differs in shape, else ValueError where it is torn."""
-    if part not in stored:
+    if part not in stored and part in _OPTIONAL:
         raise CheckpointError(f"{where} holds no {part}: it is of a run with other settings")
+    if part not in stored:
+        raise ValueError(f"{part} is missing")
     if stored[part] is None:
         raise ValueError(f"{part} is torn")
     there, here = _sizes(stored[part]), _sizes(wanted)

@@ -8,7 +8,7 @@ from pathlib import Path
 from data.corpus import DataError
 from experiments import environment, translations
 from experiments.config import Experiment
-from experiments.workdir import read_config
+from experiments.workdir import read_commit, read_config
 from model import ConfigError
 
 
@@ -47,7 +47,7 @@ def read_runs(workdirs: Sequence[Path]) -> list[Run]:
 def read_run(workdir: Path, name: str = "") -> Run:
     """The run of a folder. Raises ConfigError where there is none, DataError where it is empty."""
     experiment = read_config(workdir)
-    commit = json.loads((workdir / "config.json").read_text()).get("commit")
+    commit = read_commit(workdir)
     damaged: list[str] = []
 
     def rows(file: str, whole: Callable[[dict], bool]) -> list[dict]:

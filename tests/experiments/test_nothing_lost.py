@@ -90,7 +90,7 @@ def test_sigterm_saves_and_ends_well_and_the_run_goes_on_bit_for_bit(run, text, 
     assert last["stopped_by"] == "SIGTERM" and 5 <= last["step"] < 30
     assert (folder / "checkpoints" / str(last["step"])).exists()
     code, _, err = heed("train", *args)
-    assert code == 0 and f"going on from step {last['step']}" in err, err
+    assert code == 0 and f"resuming at step {last['step']}" in err, err
     same(folder, whole)
 
 
@@ -133,7 +133,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(run, tex
     content[len(content) // 2] ^= 1
     large.write_bytes(content)
     code, _, err = heed("train", *train_args(text, folder))
-    assert code == 0 and "going on from step 15" in err, err
+    assert code == 0 and "resuming at step 15" in err, err
     assert "warning: " in err and "step 30 is damaged" in err
     same(folder, whole)
 

@@ -90,7 +90,7 @@ def test_several_processes_train_what_one_does(text, tmp_path):
 
     it = launched(2, 2, *args, "--config.mesh.fsdp=4")
     out, err = it.communicate(timeout=200)
-    assert it.returncode == 0 and f"going on from step {last['step']}" in err, err
+    assert it.returncode == 0 and f"resuming at step {last['step']}" in err, err
     assert all(line.startswith("[0] ") for line in err.splitlines()), err
     found = json.loads(out)
     assert found["test"] == expected["test"] and found["params"] == expected["params"]

@@ -88,7 +88,7 @@ def test_many_settings_at_once(text, tmp_path):
     shapes = int(re.search(r"in (\d+) shapes", err)[1])
     assert 1 <= int(re.search(r"; (\d+) compilations of the train step", err)[1]) <= shapes
     code, _, err = heed("train", *args, "--config.train.num_steps=6", env=four)
-    assert code == 0 and "going on from step 4" in err, err
+    assert code == 0 and "resuming at step 4" in err, err
     for side in "source", "target":
         own = tmp_path / "run" / f"tokenizer.{side}.model"
         assert own.read_bytes() == (tmp_path / f"{side}.model").read_bytes()
@@ -110,7 +110,7 @@ def test_a_run_goes_on_exactly_where_it_stopped(run, text, tmp_path):
     half = train_args(text, tmp_path / "half", "train.num_steps=15")
     assert heed("train", *half)[0] == 0
     code, resumed, err = heed("train", *train_args(text, tmp_path / "half"))
-    assert code == 0 and "going on from step 15" in err, err
+    assert code == 0 and "resuming at step 15" in err, err
 
     def losses(folder):
         lines = (folder / "metrics.jsonl").read_text().splitlines()

@@ -1,0 +1,37 @@
+"""Settings that something else decides: a flag among them is an error, others are reported."""
+
+from collections.abc import Collection
+
+from experiments.config import Experiment, flat
+from experiments.console import note
+from model import ConfigError
+
+_MADE_ABSOLUTE = {"data.path", "init_from"}
+_FROM_VOCABULARY = {"model.vocab_size", "model.target_vocab_size"}
+
+
+def report_ineffective(asked: Experiment, used: Experiment, given: Collection[str]) -> None:
+    """Compare the settings that were asked for with those that the run uses.
+
+    `given` are the names that flags set: "model.d_ff". Raises ConfigError for one of these. A value
+    of the config file that is not the default is reported in one line.
+    """
+    wanted, actual, default = flat(asked), flat(used), flat(Experiment())
+    names = wanted.keys() - _MADE_ABSOLUTE - _FROM_VOCABULARY
+    lost = [name for name in wanted if name in names and wanted[name] != actual[name]]
+    cause = _cause(used)
+    for name in lost:
+        if name in given:
+            raise ConfigError(
+                f"--config.{name}={wanted[name]} has no effect: {cause} sets it to "
+                f"{actual[name]!r}; leave it out"
+            )
+    reported = [f"{name}={wanted[name]}" for name in lost if wanted[name] != default[name]]
+    if reported:
+        note(f"{cause} decides these, so they have no effect: {', '.join(reported)}")
+
+
+def _cause(used: Experiment) -> str:
+    if used.init_from:
+        return f"config.init_from={used.init_from}"
+    return f"config.data.tokenizer_model={used.data.tokenizer_model}"

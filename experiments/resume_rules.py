@@ -1,0 +1,171 @@
+"""Which settings may change when a run resumes, and what each change affects.
+
+`RULES` is the one place that says so; docs/checkpoints.md has the same table for people, and a test
+compares both with the config tree.
+"""
+
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from experiments.config import Experiment, flat
+from model import ConfigError
+
+
+class Change(StrEnum):
+    """What happens when a setting has another value than before."""
+
+    FREE = "free"
+    ANNOUNCED = "free, announced"  # it changes what the run computes or compares
+    BATCHES = "needs `--allow_batch_change`"  # experiments/course.py says how training continues
+    REJECTED = "rejected"  # it would be another run
+
+
+class Rule(NamedTuple):
+    """How a change of a setting is treated, and what it affects."""
+
+    change: Change
+    effect: str
+
+
+_BLEU = "validation BLEU from here on, which `best` compares with that of earlier checkpoints"
+_TABLE = (
+    (
+        "train.num_steps",
+        Change.ANNOUNCED,
+        "where training ends; without `optimizer.decay_steps`, where cosine and linear end",
+    ),
+    (
+        "optimizer.decay_steps",
+        Change.ANNOUNCED,
+        "where cosine and linear end, and so the learning rate of all remaining steps",
+    ),
+    ("train.bleu_sentences", Change.ANNOUNCED, _BLEU),
+    (
+        "search.beam_size search.penalty search.alpha search.stopping search.free_end "
+        "search.min_length search.max_length search.extra_length search.no_repeat_ngrams "
+        "search.allow_unknown search.renormalize search.first",
+        Change.ANNOUNCED,
+        _BLEU,
+    ),
+    (
+        "data.tokens_per_batch data.packing data.num_buckets optimizer.accumulate",
+        Change.BATCHES,
+        "which pairs share a batch; training continues at the same share of its epoch",
+    ),
+    ("train.max_minutes", Change.FREE, "when training ends"),
+    ("train.log_every", Change.FREE, "how often metrics are logged"),
+    (
+        "train.eval_every train.checkpoint_every train.keep train.keep_best",
+        Change.FREE,
+        "which checkpoints there are for `best` to choose from",
+    ),
+    (
+        "train.max_skipped train.rewinds train.spike",
+        Change.FREE,
+        "when a loss counts as diverged or as a spike, and what is done then",
+    ),
+    (
+        "train.grace_seconds train.lost_seconds train.stalled_seconds",
+        Change.FREE,
+        "how long a run waits for a save, or for another process",
+    ),
+    (
+        "train.chunked_loss mesh.data mesh.fsdp mesh.tensor",
+        Change.FREE,
+        "memory and speed; results up to rounding",
+    ),
+    (
+        "data.path data.cache",
+        Change.FREE,
+        "where text is read from; its content is compared with a checksum",
+    ),
+    (
+        "data.source data.source_language data.target_language data.max_pairs data.seed",
+        Change.REJECTED,
+        "the text",
+    ),
+    (
+        "data.tokenizer data.vocab_size data.joint data.tokenizer_model",
+        Change.REJECTED,
+        "the vocabulary",
+    ),
+    ("data.max_length data.max_ratio", Change.REJECTED, "which pairs are trained on"),
+    (
+        "model.vocab_size model.target_vocab_size model.encoder_layers model.decoder_layers "
+        "model.d_model model.d_ff model.num_heads model.num_kv_heads model.d_k model.d_v "
+        "model.norm model.norm_kind model.norm_epsilon model.embedding_norm model.positions "
+        "model.first_position model.max_length model.relative_buckets model.relative_distance "
+        "model.activation model.attention_bias model.ff_bias model.decoder_mixer model.tying "
+        "model.scale_embedding model.output_bias",
+        Change.REJECTED,
+        "the model",
+    ),
+    (
+        "model.dropout model.attention_dropout model.ff_dropout model.dropout_bits "
+        "model.transposed_product model.dtype model.remat model.scan_layers",
+        Change.REJECTED,
+        "how the model is trained",
+    ),
+    (
+        "optimizer.name optimizer.schedule optimizer.learning_rate optimizer.warmup_steps "
+        "optimizer.b1 optimizer.b2 optimizer.epsilon optimizer.weight_decay optimizer.clip_norm "
+        "optimizer.mu_dtype train.label_smoothing train.ema train.seed",
+        Change.REJECTED,
+        "every update",
+    ),
+    (
+        "lora.rank lora.alpha lora.projections init_from",
+        Change.REJECTED,
+        "what is trained, and from which weights",
+    ),
+)
+RULES = {name: Rule(change, effect) for names, change, effect in _TABLE for name in names.split()}
+
+
+def check_changes(old: Experiment, new: Experiment, allow_batch_change: bool, where: str) -> None:
+    """Raise ConfigError for the first change that is rejected; `where` names the run's folder."""
+    changed = _changed(old, new)
+    # First what explains the others: with another init_from the whole model differs.
+    for name in sorted(changed, key="init_from".__ne__):
+        was, value = changed[name]
+        rule = RULES[name].change
+        if rule is Change.REJECTED or (rule is Change.BATCHES and not allow_batch_change):
+            batches = ", or go on with other batches by --allow_batch_change"
+            raise ConfigError(
+                f"{where} holds another run: its {name} is {was!r}, not {value!r}; choose another "
+                f"folder{batches * (rule is Change.BATCHES)}"
+            )
+
+
+def resume_line(old: Experiment, new: Experiment, step: int) -> str:
+    """What a resumed run says first: its step, each changed setting, and what that affects."""
+    changed = _changed(old, new)
+    settings = ", ".join(f"{name}={value}" for name, (_, value) in changed.items())
+    effects = [_schedule_effect(old, new, step)]
+    if new.train.num_steps <= step and "train.num_steps" in changed:
+        effects.append("no step is left to train")
+    if any(RULES[name].effect == _BLEU for name in changed):
+        effects.append(f"this changes {_BLEU.replace('`', '')}")
+    told = "".join(f"; {effect}" for effect in effects if effect)
+    return f"resuming at step {step}" + f" with {settings}" * bool(settings) + told
+
+
+def _changed(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Every setting whose value differs, with both values."""
+    before, after = flat(old), flat(new)
+    changed = {name: (before[name], value) for name, value in after.items()}
+    if old.schedule_end == new.schedule_end:  # earlier versions stored num_steps as decay_steps
+        changed.pop("optimizer.decay_steps")
+    return {name: values for name, values in changed.items() if values[0] != values[1]}
+
+
+def _schedule_effect(old: Experiment, new: Experiment, step: int) -> str:
+    before, after = old.schedule_end, new.schedule_end
+    if before == after or before is None or after is None:
+        return ""
+    ended = f"ended at step {before} and now ends" if before <= step else "ends"
+    instead = "" if before <= step else f" instead of {before}"
+    return (
+        f"the learning-rate schedule {ended} at step {after}{instead}: "
+        "the result is not that of an uninterrupted run"
+    )
