@@ -148,11 +148,11 @@ def filter_pairs(
 def _explain(report: FilterReport, max_length: int, max_ratio: float) -> str:
     """Why no pair was kept, and which setting would keep some."""
     reasons = {
-        f"{report.empty} have a blank side": report.empty,
-        f"{report.too_long} have over {max_length} tokens (raise --config.data.max_length)": (
+        f"{report.empty} with a blank side": report.empty,
+        f"{report.too_long} with over {max_length} tokens (raise --config.data.max_length)": (
             report.too_long
         ),
-        f"{report.ratio} have lengths that differ by more than the factor {max_ratio:g} "
+        f"{report.ratio} with lengths that differ by more than the factor {max_ratio:g} "
         "(raise --config.data.max_ratio)": report.ratio,
     }
     return ", ".join(reason for reason, count in reasons.items() if count) or "there are no pairs"

@@ -95,8 +95,17 @@ def test_filters_count_what_they_drop():
 
 
 def test_nothing_left_is_told():
-    with pytest.raises(DataError, match=r"no pair of the text can be used: 1 have a blank side, 1 have over \d+ t"):
-        filter_pairs(token_pairs([(0, 1), (50, 50)]), max_length=20, max_ratio=2.0)
+    pairs = token_pairs([(0, 1), (50, 50)])
+    with pytest.raises(DataError) as error:
+        filter_pairs(pairs, 20, 2.0, "the valid split (a.en and a.de)")
+    assert str(error.value) == (
+        "no pair of the valid split (a.en and a.de) can be used: 1 with a blank side, "
+        "1 with over 20 tokens (raise --config.data.max_length)"
+    )
+    with pytest.raises(DataError, match="can be used: 1 with lengths that .* the factor 2 .*ratio"):
+        filter_pairs(token_pairs([(5, 15)]), 20, 2.0)
+    with pytest.raises(DataError, match="no pair of the text can be used: there are no pairs"):
+        filter_pairs(TokenPairs(Ragged([]), Ragged([])), 20, 2.0)
 
 
 def test_a_budget_too_small_is_told():

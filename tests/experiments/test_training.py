@@ -4,10 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from types import SimpleNamespace
 
+from benchmarks.damage import arrays, same
 from data.tokenizer import Tokenizer
-from experiments import course
+from experiments import course, run
 from tests.compiling import xla_flags
 from tests.experiments.commands import ROOT, heed, refused, small_experiment, train_args
 from train.checkpoint import Checkpoints
@@ -88,7 +90,10 @@ def test_many_settings_at_once(text, tmp_path):
     shapes = int(re.search(r"in (\d+) shapes", err)[1])
     assert 1 <= int(re.search(r"; (\d+) compilations of the train step", err)[1]) <= shapes
     code, _, err = heed("train", *args, "--config.train.num_steps=6", env=four)
-    assert code == 0 and "resuming at step 4" in err, err
+    told = "resuming at step 4 with train.num_steps=6; the learning-rate schedule ended at step 4"
+    assert code == 0 and told in err, err
+    last = [arrays(tmp_path / "run/checkpoints", step, tmp_path / "run") for step in (4, 6)]
+    assert not same(*last)  # it learned
     for side in "source", "target":
         own = tmp_path / "run" / f"tokenizer.{side}.model"
         assert own.read_bytes() == (tmp_path / f"{side}.model").read_bytes()
@@ -147,6 +152,15 @@ def test_a_run_does_not_go_on_with_other_text(run, text, tmp_path):
     (folder / "train.de").write_text("".join([lines[1], lines[0], *lines[2:]]))
     changed = train_args(folder, workdir, "train.num_steps=40")
     assert "the training text is not the one" in refused("train", *changed)
+
+
+def test_the_rate_is_never_zero_in_silence(text, tmp_path, capsys):
+    c = small_experiment(text, num_steps=4, eval_every=9, log_every=1)
+    optimizer = replace(c.optimizer, schedule="linear", warmup_steps=1, decay_steps=3)
+    run.train(replace(c, optimizer=optimizer), tmp_path / "run")
+    rates = [e["learning_rate"] for e in read_metrics(tmp_path / "run") if e["split"] == "train"]
+    assert [rate > 0 for rate in rates] == [True, True, False, False]
+    assert "warning: the learning rate is 0 from step 3 on: raise opt" in capsys.readouterr().err
 
 
 def test_a_run_that_saved_nothing_can_be_mended(run, text, tmp_path):

@@ -1,0 +1,117 @@
+"""Until a checkpoint exists, nothing of an attempt reaches the next one in the same folder."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from data.tokenizer import Tokenizer
+from experiments import run as runs
+from experiments import workdir
+from experiments.planning import prepare
+from experiments.run import train
+from model import ConfigError, TransformerConfig
+from tests.experiments.commands import small_experiment
+from train.checkpoint import Checkpoints
+from train.metrics import MetricsWriter
+
+
+class DiedError(Exception):
+    """In the place of a kill before the first checkpoint."""
+
+
+@pytest.fixture
+def attempt(monkeypatch):
+    """Starts a run that ends before its first checkpoint; returns what it would train with."""
+
+    def start(experiment, folder, **options):
+        begun = []
+
+        def die(t, *_):
+            begun.append(t)
+            with MetricsWriter(t.workdir, 0) as writer:
+                writer.write(5, "train", {"loss": 1.0})
+            raise DiedError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runs, "follow", die)
+            with pytest.raises(DiedError):
+                train(experiment, folder, **options)
+        return begun[0]
+
+    return start
+
+
+def files(folder):
+    """The files of a run's folder that are the same whenever and wherever it began."""
+    changing = {"environment.jsonl", "lock.owner", "metrics.jsonl"}
+    found = {path.name: path for path in folder.iterdir() if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if name not in changing}
+
+
+def with_schedule(experiment, name, steps, **changes):
+    optimizer = replace(experiment.optimizer, schedule=name, **changes)
+    return replace(
+        experiment, optimizer=optimizer, train=replace(experiment.train, num_steps=steps)
+    )
+
+
+@pytest.mark.parametrize("steps", [(1000, 30), (10, 30)], ids=str)
+def test_a_dead_attempt_leaves_nothing_to_the_next_one(text, tmp_path, attempt, steps):
+    first, second = (with_schedule(small_experiment(text), "cosine", n) for n in steps)
+    Tokenizer.learn(["cat dog red two Hund Katze rot"] * 50, 280).save(tmp_path / "ready.model")
+    data = replace(first.data, tokenizer_model=str(tmp_path / "ready.model"))
+    both = tmp_path / "both"
+    attempt(replace(first, data=data, search=replace(first.search, beam_size=2)), both)
+    for name in "translations.jsonl", "report.html", "shortlist.npz":
+        (both / name).write_text("of the first attempt")
+    (both / "base" / "0").mkdir(parents=True)
+    (both / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir(parents=True)  # killed while saving
+    config = json.loads((both / "config.json").read_text())
+    (both / "config.json").write_text(json.dumps(config | {"commit": "of the first attempt"}))
+    t = attempt(second, both)
+    fresh = attempt(second, tmp_path / "fresh")
+    assert t.experiment == fresh.experiment and t.previous is None
+    assert t.vocabulary.digest() == fresh.vocabulary.digest()
+    assert float(t.schedule(10)) > 0 and float(t.schedule(steps[1] - 1)) == 0
+    assert files(both) == files(tmp_path / "fresh") and not (both / "base").exists()
+    assert len((both / "environment.jsonl").read_text().splitlines()) == 1
+    assert "of the first" not in (both / "config.json").read_text()
+
+
+def test_a_config_of_the_dead_attempt_that_cannot_be_read_is_replaced(text, tmp_path, attempt):
+    folder, c = tmp_path / "run", small_experiment(text)
+    attempt(c, folder)
+    tree = {"experiment": {"of": "an earlier version"}}
+    (folder / "config.json").write_text(json.dumps(tree))
+    attempt(c, folder)
+    assert workdir.read_config(folder).train == c.train
+
+
+def test_config_json_holds_what_was_set(text, tmp_path, attempt):
+    """0 for an end that follows train.num_steps, so that a longer run has a longer schedule."""
+    c = with_schedule(small_experiment(text), "linear", 30)
+    attempt(c, tmp_path / "run")
+    assert workdir.read_config(tmp_path / "run").optimizer.decay_steps == 0
+    attempt(with_schedule(c, "linear", 30, decay_steps=20), tmp_path / "run")
+    assert workdir.read_config(tmp_path / "run").optimizer.decay_steps == 20
+
+
+@pytest.mark.parametrize(("split", "name"), [("valid", "validation"), ("test", "test")])
+def test_a_run_does_not_resume_with_other_text_to_measure_by(run, text, tmp_path, split, name):
+    folder, other = run[0], tmp_path / "text"
+    shutil.copytree(text, other)
+    with Checkpoints(folder / "checkpoints") as there:
+        meta = there.meta("last")
+    c = workdir.read_config(folder)  # as the command has it, that is without the vocabulary's size
+    model = replace(c.model, vocab_size=TransformerConfig.vocab_size)
+    c = replace(c, model=model, data=replace(c.data, path=str(other)))
+    workdir.check_text(folder, prepare(c, folder).text.digests, meta)
+    lines = (text / f"{split}.de").read_text().splitlines(keepends=True)
+    (other / f"{split}.de").write_text("".join(["rot\n", *lines[1:]]))
+    t = prepare(c, folder)
+    with pytest.raises(ConfigError, match=f"the {name} text is not the one that the run in"):
+        workdir.check_text(folder, t.text.digests, meta)
+    older = {key: value for key, value in meta.items() if not key.endswith("_text")}
+    workdir.check_text(folder, t.text.digests, older)  # saved when this was not stored yet

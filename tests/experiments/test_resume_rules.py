@@ -1,0 +1,174 @@
+"""Every setting of the config tree has a rule, and a resumed run keeps to it."""
+
+import re
+from dataclasses import asdict
+
+import pytest
+
+from experiments import resume_rules
+from experiments.config import Experiment, flat, to_experiment
+from experiments.planning import schedule_and_optimizer
+from experiments.resume_rules import RULES, Change, check_changes, resume_line
+from model import ConfigError
+from tests.experiments.commands import ROOT
+from train.optimizer import SCHEDULES
+
+BASE = Experiment()
+OTHER = {  # where a number plus one, or the other truth value, will not do
+    "data.source": "text",
+    "data.path": "elsewhere",
+    "data.source_language": "fr",
+    "data.target_language": "fr",
+    "data.tokenizer": "unigram",
+    "data.tokenizer_model": "some.model",
+    "model.num_heads": 4,
+    "model.num_kv_heads": 4,
+    "model.d_model": 256,
+    "model.target_vocab_size": 37_000,
+    "model.d_k": 32,
+    "model.d_v": 32,
+    "model.norm": "pre",
+    "model.norm_kind": "rms",
+    "model.positions": "rotary",
+    "model.relative_buckets": 16,
+    "model.activation": "gelu",
+    "model.decoder_mixer": "ssru",
+    "model.tying": "none",
+    "model.dropout_bits": 32,
+    "model.dropout": 0.2,
+    "model.attention_dropout": 0.2,
+    "model.ff_dropout": 0.2,
+    "model.dtype": "bfloat16",
+    "model.remat": "full",
+    "optimizer.name": "adamw",
+    "optimizer.schedule": "constant",
+    "optimizer.b1": 0.5,
+    "optimizer.b2": 0.5,
+    "optimizer.mu_dtype": "bfloat16",
+    "train.label_smoothing": 0.2,
+    "train.ema": 0.2,
+    "lora.projections": "query",
+    "search.penalty": "none",
+    "search.stopping": "never",
+    "init_from": "another",
+}
+
+
+def changed(**settings):
+    """The default experiment with other values, by the settings' names."""
+    tree = asdict(BASE)
+    for name, value in settings.items():
+        group, _, key = name.rpartition(".")
+        (tree[group] if group else tree)[key] = value
+    return to_experiment(tree)
+
+
+def other(name):
+    value = flat(BASE)[name]
+    return OTHER[name] if name in OTHER else (not value if isinstance(value, bool) else value + 1)
+
+
+COSINE = {"optimizer.schedule": "cosine", "optimizer.warmup_steps": 5}
+
+
+def cosine(**settings):
+    return changed(**COSINE | settings)
+
+
+def test_every_setting_has_one_rule():
+    named = [name for names, *_ in resume_rules._TABLE for name in names.split()]
+    assert sorted(named) == sorted(flat(BASE))
+
+
+def test_the_documentation_has_the_same_table():
+    page = (ROOT / "docs" / "checkpoints.md").read_text()
+    rows = re.findall(r"^\| (`\w+.*) \| (.*) \| (.*) \|$", page, re.M)
+    listed = [
+        (name, change, effect)
+        for names, change, effect in rows
+        for name in re.findall(r"`([\w.]+)`", names)
+    ]
+    assert len(listed) == len({name for name, *_ in listed})
+    assert {name: rest for name, *rest in listed} == {
+        name: [rule.change.value, rule.effect] for name, rule in RULES.items()
+    }
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_changed_value_is_treated_as_the_table_says(name):
+    rule, value = RULES[name], other(name)
+    needs = {"lora.rank": {"init_from": "run"}, "optimizer.decay_steps": COSINE}.get(name, {})
+    old, new = changed(**needs), changed(**needs | {name: value})
+    refusal = f"RUN holds another run: its {re.escape(name)} is .*; choose another folder"
+    line = resume_line(old, new, 7)
+    assert line.startswith(f"resuming at step 7 with {name}={value}") and "\n" not in line
+    if rule.change is Change.REJECTED:
+        for allowed in False, True:
+            with pytest.raises(ConfigError, match=f"{refusal}$"):
+                check_changes(old, new, allowed, "RUN")
+        return
+    if rule.change is Change.BATCHES:
+        with pytest.raises(ConfigError, match=f"{refusal}, or go on .* by --allow_batch_change"):
+            check_changes(old, new, False, "RUN")
+    check_changes(old, new, rule.change is Change.BATCHES, "RUN")
+    # train.num_steps affects the schedule of cosine and linear, and the default has neither.
+    announced = rule.change is Change.ANNOUNCED and name != "train.num_steps"
+    assert ("; " in line) == announced
+
+
+def test_the_first_difference_named_is_the_one_that_explains_the_others():
+    with pytest.raises(ConfigError, match="its init_from is '', not 'another'"):
+        check_changes(BASE, changed(**{"init_from": "another", "model.d_ff": 8}), False, "RUN")
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_longer_run_learns_in_every_schedule_and_says_what_changed(name):
+    old, new = (
+        changed(
+            **{"optimizer.schedule": name, "optimizer.warmup_steps": 5, "train.num_steps": steps}
+        )
+        for steps in (30, 60)
+    )
+    check_changes(old, new, False, "RUN")
+    before, after = (schedule_and_optimizer(each)[0] for each in (old, new))
+    rates = [float(after(step)) for step in range(30, 59)]  # given the number of updates before
+    assert min(rates) > 0 and rates == sorted(rates, reverse=True)
+    said = resume_line(old, new, 30)
+    if name in ("cosine", "linear"):
+        assert float(before(30)) == 0.0
+        assert said == (
+            "resuming at step 30 with train.num_steps=60; the learning-rate schedule ended at step "
+            "30 and now ends at step 60: the result is not that of an uninterrupted run"
+        )
+        assert "schedule ends at step 60 instead of 30: the" in resume_line(old, new, 20)
+    else:
+        assert said == "resuming at step 30 with train.num_steps=60"
+        assert [float(before(step)) for step in range(59)] == [
+            float(after(step)) for step in range(59)
+        ]
+    assert resume_line(new, new, 30) == "resuming at step 30"
+
+
+def test_where_an_earlier_version_wrote_the_end_out_nothing_has_changed():
+    """It stored train.num_steps as optimizer.decay_steps."""
+    old = cosine(**{"train.num_steps": 30, "optimizer.decay_steps": 30})
+    same, longer = (cosine(**{"train.num_steps": steps}) for steps in (30, 60))
+    check_changes(old, same, False, "RUN")
+    assert resume_line(old, same, 20) == "resuming at step 20"
+    assert "with optimizer.decay_steps=0, " not in resume_line(old, same, 20)
+    assert "now ends at step 60" in resume_line(old, longer, 30)
+
+
+def test_an_end_of_its_own_stays_where_it_is():
+    old, new = (cosine(**{"train.num_steps": n, "optimizer.decay_steps": 50}) for n in (50, 60))
+    assert resume_line(old, new, 50) == "resuming at step 50 with train.num_steps=60"
+    assert "; no step is left to train" in resume_line(new, old, 55)
+
+
+def test_an_end_that_means_nothing_is_refused():
+    with pytest.raises(ConfigError, match="decay_steps=9 has no effect with .*schedule=constant: "):
+        schedule_and_optimizer(
+            changed(**{"optimizer.schedule": "constant", "optimizer.decay_steps": 9})
+        )
+    with pytest.raises(ConfigError, match="train.num_steps=5 must be above .*warmup_steps=5: "):
+        schedule_and_optimizer(cosine(**{"train.num_steps": 5}))
