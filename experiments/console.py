@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from rich.console import Console
@@ -16,12 +16,14 @@ from train.together import is_first
 def note(text: str) -> None:
     """A line for people; of several processes the first tells it."""
     if is_first():
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):  # a log file on a full disk, say: no reason to end a training
+            print(text, file=sys.stderr, flush=True)
 
 
 def end_at_once(message: str) -> NoReturn:
     """End the process with `message` in one line on stderr, whatever its main thread waits for."""
-    print(f"heed: error: {message}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # the process ends all the same
+        print(f"heed: error: {message}", file=sys.stderr, flush=True)
     os._exit(1)
 
 

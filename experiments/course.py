@@ -169,7 +169,7 @@ def _newest(
 def _tell_rewind(t: Training, writer: MetricsWriter, step: int, rewinds: int) -> None:
     """Once: whoever was killed before the next checkpoint goes back once more."""
     events = [event for event in read_metrics(t.workdir) if event["split"] == "rewind"]
-    if not any((e["step"], e["rewinds"]) == (step, rewinds) for e in events):
+    if not any((e["step"], e.get("rewinds")) == (step, rewinds) for e in events):
         writer.write(step, "rewind", {"rewinds": rewinds})
 
 

@@ -7,12 +7,30 @@ from importlib.metadata import version
 from pathlib import Path
 
 import jax
+import msgspec
 from jax.sharding import Mesh
 
 from data.files import replace_file
 from experiments.git_commit import commit_of_the_code
 
 FILE = "environment.jsonl"
+
+
+class Start(msgspec.Struct):
+    """The fields of a line of environment.jsonl; earlier versions wrote fewer."""
+
+    date: str
+    commit: str | None = None
+    python: str | None = None
+    packages: dict[str, str] | None = None
+    platform: str | None = None
+    backend: str | None = None
+    device: str | None = None
+    devices: int | None = None
+    processes: int | None = None
+    mesh: dict[str, int] | None = None
+
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
 

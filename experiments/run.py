@@ -3,15 +3,16 @@
 Of several processes the first writes all but checkpoints, which all write.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
-from data.corpus import DataError
 from decode.bleu import score
 from decode.ranking import Hypothesis
 from experiments import workdir as folders
@@ -25,10 +26,12 @@ from experiments.preparation import make_translator, sides
 from experiments.reporting.page import REPORT, write_report
 from experiments.reporting.record import read_run
 from experiments.training import Training
+from experiments.translations import FILE as TRANSLATIONS
 from experiments.translations import write_translations
-from train.checkpoint import Checkpoints
+from train.checkpoint import CheckpointError, Checkpoints
 from train.loop import total_metrics
 from train.metrics import MetricsWriter, read_metrics
+from train.orbax_errors import first_line
 from train.step import compile_eval_step
 from train.together import Interrupted, first_alone, firsts, is_first
 from train.watchdog import Watchdog
@@ -71,17 +74,15 @@ def _train(t: Training, begun: float, watchdog: Watchdog) -> dict:
         summary = follow(t, checkpoints, begun, watchdog, interrupted)
         tested_from = time.monotonic()
         try:
-            tested = _test(t, checkpoints, watchdog, stopper(interrupted))
+            stop = stopper(interrupted)
+            test = partial(_test, t, checkpoints, watchdog, stop)
+            tested = _attempt("the test was not run", test, collective=True)
         except Interrupted as interruption:
             reason = str(interruption)
             return {"step": summary.step, **sizes, "stopped_by": reason}
         if not is_first():
             return {}
-        step = tested.scores["checkpoint"]
-        write_translations(workdir, step, *sides(t.text.splits["test"]), tested.translations)
-        with MetricsWriter(workdir, summary.step) as writer:
-            told = _summary(workdir, writer, tested.scores, summary.step, sizes)
-        _report(workdir)
+        told = _record(t, checkpoints, tested, summary.step, sizes)
         return told | {"seconds": round(summary.seconds + time.monotonic() - tested_from, 1)}
 
 
@@ -107,13 +108,42 @@ class _Tested(NamedTuple):
     translations: list[Hypothesis]
 
 
+def _attempt(failure: str, action: Callable[[], Any], collective: bool = False) -> Any:
+    """What `action` returns, or None after one line that begins with `failure`.
+
+    Training has ended well: no error in what comes after it may make it look otherwise. Only where
+    several processes do it together and only one of them fails, the error ends them all.
+    """
+    try:
+        return action()
+    except Interrupted:
+        raise
+    except Exception as error:
+        if collective and jax.process_count() > 1 and not isinstance(error, CheckpointError):
+            raise
+        note(f"warning: {failure}: {type(error).__name__}: {first_line(error)}")
+        return None
+
+
+def _best(t: Training, checkpoints: Checkpoints) -> folders.Trained:
+    """The best checkpoint that is whole. Raises CheckpointError if none is."""
+    steps = firsts(checkpoints.best_first())
+    for step, following in itertools.pairwise([*steps, None]):
+        try:
+            return folders.load(t.workdir, str(step), t.mesh)
+        except CheckpointError as error:
+            if following is None:
+                raise
+            note(f"warning: {error}; testing step {following} instead")
+    raise CheckpointError(f"{checkpoints.folder}: no checkpoints")
+
+
 def _test(
     t: Training, checkpoints: Checkpoints, watchdog: Watchdog, stop: Callable[[int], None]
 ) -> _Tested:
     """What the best checkpoint makes of the test split."""
     stop(0)  # also where it was training that was interrupted
-    c, step = t.experiment, firsts(checkpoints.best_step())
-    best = folders.load(t.workdir, "last" if step is None else str(step), t.mesh)
+    c, best = t.experiment, _best(t, checkpoints)
     sources, references = sides(t.text.splits["test"])
     translator = make_translator(c, best.model, best.params, best.vocabulary, best.mesh)
     with bar("testing", len(sources)) as progress:
@@ -133,26 +163,42 @@ def _test(
     return _Tested(told, found)
 
 
-def _report(workdir: Path) -> None:
-    """The run's page; that it cannot be written takes nothing from the run."""
-    try:
-        write_report([read_run(workdir)], workdir / REPORT)
-    except (OSError, DataError) as error:
-        note(f"warning: there is no {REPORT}: {error}")
-
-
-def _summary(workdir: Path, writer: MetricsWriter, tested: dict, step: int, sizes: dict) -> dict:
-    """What the command's last line says; the test becomes an event, once."""
-    best = tested["checkpoint"]
-    events = read_metrics(workdir)
+def _record(
+    t: Training, checkpoints: Checkpoints, tested: _Tested | None, step: int, sizes: dict
+) -> dict:
+    """Writes what was tested, and the report; returns what the command's last line says."""
+    workdir, scores = t.workdir, tested.scores if tested else {}
+    events = _attempt("metrics.jsonl was not read", lambda: read_metrics(workdir)) or []
+    if tested:
+        best, test = scores["checkpoint"], sides(t.text.splits["test"])
+        _attempt(
+            f"{TRANSLATIONS} was not written",
+            lambda: write_translations(workdir, best, *test, tested.translations),
+        )
+        known = [e.get("checkpoint") for e in events if e["split"] == "test" and e["step"] <= step]
+        if best not in known:
+            _attempt("the test was not recorded", lambda: _record_test(workdir, step, scores))
+    else:
+        best = checkpoints.best_step()
+    _attempt(f"{REPORT} was not written", lambda: _report(workdir))
     valid = {e["step"]: e for e in events if e["split"] == "valid"}.get(best, {})
-    if not any(e["split"] == "test" and e["checkpoint"] == best for e in events):
-        writer.write(max(step, best), "test", tested)
     names = ("bleu", "chrf", "signature", "chrf_signature")
     return {
         "step": step,
         **sizes,
         "seconds": None,
         "valid": {name: valid.get(name) for name in ("loss", "bleu")},
-        "test": {name: tested[name] for name in names},
+        "test": {name: scores[name] for name in names} if tested else None,
     }
+
+
+def _record_test(workdir: Path, step: int, scores: dict) -> None:
+    with MetricsWriter(workdir, step) as writer:
+        writer.write(max(step, scores["checkpoint"]), "test", scores)
+
+
+def _report(workdir: Path) -> None:
+    run = read_run(workdir)
+    for line in run.damaged:
+        note(f"warning: {line}")
+    write_report([run], workdir / REPORT)

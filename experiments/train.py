@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from experiments import cli, processes
 from experiments.config import to_experiment
 from experiments.console import print_json
+from experiments.thread_failure import ends_the_process
 from train.together import is_first
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of experiments/configs.")
@@ -56,7 +57,7 @@ def main() -> None:
 
     experiment, workdir = to_experiment(CONFIG.value), Path(WORKDIR.value)
     given = config_flags.get_override_values(flags.FLAGS["config"]).keys()
-    with processes.joined(experiment.train.lost_seconds):
+    with ends_the_process(), processes.joined(experiment.train.lost_seconds):
         if DRY_RUN.value:
             result = describe(prepare(experiment, workdir, ALLOW_BATCH_CHANGE.value, given=given))
         else:

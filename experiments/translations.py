@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from data.files import replace_file
 from decode.ranking import Hypothesis
 from experiments.console import bar
@@ -11,6 +13,15 @@ from experiments.preparation import make_translator, open_split, sides
 from experiments.workdir import load
 
 FILE = "translations.jsonl"
+
+
+class Translation(msgspec.Struct):
+    """The fields of a line of translations.jsonl that are read again."""
+
+    source: str
+    reference: str
+    hypothesis: str
+    score: float
 
 
 def write_translations(

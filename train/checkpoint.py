@@ -144,6 +144,11 @@ class Checkpoints:
         """The steps whose metrics are unreadable, so that "best" leaves them out."""
         return [int(folder.name) for folder in self._unlisted()]
 
+    def best_first(self) -> list[int]:
+        """All steps: by `best_by`, the highest first; then those without it, the newest first."""
+        ranked = self._ranked()
+        return ranked + [step for step in reversed(self.steps()) if step not in ranked]
+
     def drop_after(self, step: int) -> None:
         """Removes the checkpoints of later steps than `step`."""
         self.close()

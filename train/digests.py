@@ -25,7 +25,7 @@ class Signing:
         self._thread.start()
 
     def finish(self) -> None:
-        """Returns once they are noted, of a save that is over; raises OSError."""
+        """Returns once they are noted, of a save that is over; raises what went wrong."""
         self._over.set()
         self._thread.join()
         if self._error is not None:
@@ -37,7 +37,7 @@ class Signing:
         try:
             if self._folder.is_dir():
                 write_digests(self._folder)
-        except OSError as error:
+        except Exception as error:  # finish raises it
             self._error = error
 
 

@@ -2,9 +2,43 @@
 
 import json
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from data.files import replace_file
+from data.json_lines import iter_json_lines, read_json_lines, unusable_lines
+from train.append import AppendFile
+from train.progress import Progress
+
+FILE = "metrics.jsonl"
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
+class Event(msgspec.Struct):
+    """The fields of a line of metrics.jsonl that are read again; null is what was not finite."""
+
+    step: _Count
+    split: str
+    seconds: float | None = None
+    loss: float | None = None
+    bleu: float | None = None
+    chrf: float | None = None
+    signature: str | None = None
+    chrf_signature: str | None = None
+    checkpoint: _Count | list[_Count] | None = None
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+    padding: float | None = None
+    skipped: float | None = None
+    rewinds: _Count | None = None
+
+
+def _print_warning(line: str) -> None:
+    Progress().note(f"warning: {line}")
 
 
 class MetricsWriter:
@@ -12,30 +46,32 @@ class MetricsWriter:
 
     An event is one line, {"step", "split", ...}, with floats in full precision. A run that resumes
     from `step` first drops the events of later steps, which it will measure again; 0 starts anew.
+    No event that cannot be written raises an error: `warn` is called with one line, and what
+    metrics.jsonl lacks is written later, if that is possible by then.
     """
 
-    def __init__(self, folder: str | Path, step: int = 0):
-        # Only who writes waits for it: where PyTorch is installed, it imports that.
-        from tensorboardX import SummaryWriter
+    def __init__(
+        self, folder: str | Path, step: int = 0, warn: Callable[[str], None] = _print_warning
+    ):
+        from train.tensorboard import EventFile
 
-        self.path = Path(folder) / "metrics.jsonl"
+        self.path = Path(folder) / FILE
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_after(self.path, step)
-        self._lines = self.path.open("a", encoding="utf-8")
+        _drop_after(self.path, step, warn)
+        self._lines = AppendFile(self.path, warn)
         # TensorBoard leaves out earlier files' events from this step on.
-        self._board = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=step + 1)
+        self._board = EventFile(Path(folder) / "tensorboard", warn, step + 1)
 
     def write(self, step: int, split: str, values: dict[str, float | str]) -> None:
         """One event of a split ("train", "valid" or "test"); numbers are drawn, words only kept."""
         known = {name: _or_none(value) for name, value in values.items()}
-        self._lines.write(json.dumps({"step": step, "split": split, **known}) + "\n")
-        self._lines.flush()
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(f"{split}/{name}", value, step)
+        line = json.dumps({"step": step, "split": split, **known}) + "\n"
+        self._lines.append(line.encode())
+        numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
+        self._board.write(step, {f"{split}/{name}": float(v) for name, v in numbers.items()})
 
     def close(self) -> None:
-        """Puts everything on disk."""
+        """Writes what a full disk held up, if there is room by now."""
         self._lines.close()
         self._board.close()
 
@@ -47,30 +83,29 @@ class MetricsWriter:
 
 
 def read_metrics(folder: str | Path) -> list[dict]:
-    """The events of folder/metrics.jsonl in order, but for lines that are damaged."""
-    return [json.loads(line) for line in _whole_lines(Path(folder) / "metrics.jsonl")]
+    """The events of folder/metrics.jsonl in order, without unusable lines. Raises DataError."""
+    return read_json_lines(Path(folder) / FILE, Event).rows
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Keeps the events up to `step`, by one rename: there is always a whole file."""
+def _drop_after(path: Path, step: int, warn: Callable[[str], None]) -> None:
+    """Keeps the events up to `step`; at any moment the file is whole, and a full disk suffices."""
     if not path.exists():
         return
-    kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
-    replace_file(path, "".join(kept if step else ()).encode())
+    kept, unusable, prefix = [], [], True
+    for line in iter_json_lines(path, Event) if step else ():
+        if line.row is None or not line.content.endswith(b"\n"):  # torn, at the end
+            unusable.append(line.number)
+        elif line.row["step"] <= step:
+            prefix = prefix and line.number == len(kept) + 1
+            kept.append(line.content)
+    if unusable:
+        warn(unusable_lines(path, unusable))
+    if prefix:
+        os.truncate(path, sum(map(len, kept)))
+    else:
+        replace_file(path, b"".join(kept))
 
 
 def _or_none(value):
     """JSON has no NaN and no infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _whole_lines(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n") and _is_event(line)]
-
-
-def _is_event(line: str) -> bool:
-    try:
-        return "step" in json.loads(line)
-    except (ValueError, TypeError):  # damaged by other hands: not worth a run
-        return False

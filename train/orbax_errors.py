@@ -3,6 +3,7 @@
 import errno
 import inspect
 import logging
+import resource
 import sys
 import warnings
 from collections.abc import Iterator
@@ -27,8 +28,19 @@ def disk_is_full(error: Exception) -> bool:
     )
 
 
-def first_line(error: Exception) -> str:
+def _too_many_files(error: BaseException) -> bool:
+    return any(
+        getattr(each, "errno", None) in (errno.EMFILE, errno.ENFILE)
+        or "Too many open files" in str(each)
+        for each in _chain(error)
+    )
+
+
+def first_line(error: BaseException) -> str:
     """What the error says, briefly."""
+    if _too_many_files(error):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"too many open files: raise the limit of {most} (ulimit -n) and run again to resume"
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:200]
 
@@ -50,6 +62,9 @@ def _not_orbax(record: logging.LogRecord) -> bool:
 
 
 def _unraisable(unraisable) -> None:
-    if inspect.iscoroutine(unraisable.object) or "loop is closed" in str(unraisable.exc_value):
+    name = getattr(unraisable.object, "__qualname__", "")
+    half_made = name == "BaseEventLoop.__del__"  # without the files that it would close
+    closed = "loop is closed" in str(unraisable.exc_value)
+    if half_made or closed or inspect.iscoroutine(unraisable.object):
         return
     _unraisable.inner(unraisable)

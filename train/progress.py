@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from contextlib import suppress
 from typing import TextIO
 
 from train.together import is_first
@@ -46,7 +47,8 @@ class Progress:
             return
         # Back to the first column, then clear to the line's end.
         clear = "\r\x1b[K" if self._live else ""
-        print(f"{clear}{text}", end=end, file=self._stream, flush=True)
+        with suppress(OSError):  # a log file on a full disk, say: no reason to end a training
+            print(f"{clear}{text}", end=end, file=self._stream, flush=True)
 
 
 def duration(seconds: float) -> str:

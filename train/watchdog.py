@@ -19,12 +19,29 @@ from contextlib import suppress
 from pathlib import Path
 
 import jax
+import msgspec
 from jax.errors import JaxRuntimeError
 
+from data.corpus import DataError
 from data.files import replace_file
+from data.json_file import read_json
 from train.together import Interrupted, everywhere, first_alone, gathered, is_first, of_first
 
 _PEER = ("gloo", "barrier", "heartbeat", "coordination")  # what errors speak of when a peer is gone
+
+
+class _Sign(msgspec.Struct):
+    """A process's sign of life, as its file has it."""
+
+    run: str
+    process: int
+    host: str
+    step: int
+    moves: int
+    beat: int
+    ended: str | None
+    interrupted: bool
+    time: float
 
 
 class NotSharedError(ValueError):
@@ -126,10 +143,12 @@ class Watchdog:
         return self._folder / f"{process}.json"
 
     def _read(self, process: int) -> dict | None:
+        """The process's sign of life; None if there is none that is whole."""
         try:
-            return json.loads(self._path(process).read_bytes())
-        except (OSError, ValueError):
+            found = read_json(self._path(process), _Sign, max_bytes=1 << 16)
+        except DataError:
             return None
+        return msgspec.structs.asdict(found)
 
     def _watch(self) -> None:
         own = jax.process_index()
@@ -197,7 +216,8 @@ class Watchdog:
         return "last steps: " + ", ".join(f"{i}: {t['step'] if t else '?'}" for i, t in told)
 
     def _end(self, why: str) -> None:
-        print(f"heed: error: {why}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # standard error may be on a full disk
+            print(f"heed: error: {why}", file=sys.stderr, flush=True)
         self._ended = why
         with suppress(OSError):
             self._beat()

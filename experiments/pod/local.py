@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from absl import flags
@@ -84,8 +85,9 @@ def start(process: int, port: int, args: list[str]) -> subprocess.Popen:
 def prefix(process: int, lines) -> None:
     """Tells a process's lines with its number before each."""
     for line in lines:
-        sys.stderr.write(f"[{process}] {line.decode(errors='replace')}")
-        sys.stderr.flush()
+        with suppress(OSError):  # or the process would wait for this thread to read on
+            sys.stderr.write(f"[{process}] {line.decode(errors='replace')}")
+            sys.stderr.flush()
 
 
 def wait(started: list[subprocess.Popen]) -> list[int]:

@@ -8,6 +8,7 @@ WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 60, 28, 14, 42  # half of the last tick is on the right
 COLORS = 8  # that the page has
 _MOST_POINTS, _MOST_HOVERED = 500, 60
+_LEAST, _MOST = 1e-300, 1e300  # the arithmetic of axes neither overflows nor divides by zero
 
 
 class Series(NamedTuple):
@@ -99,9 +100,14 @@ def draw(
     )
 
 
+def drawable(value: object) -> bool:
+    """Whether this is a number that an axis can have: a damaged run may say 1e308."""
+    return isinstance(value, int | float) and abs(value) < _MOST
+
+
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """At most `most` + 1 round numbers (1, 2 or 5 times a power of ten apart) that enclose both."""
-    if high <= low:
+    if high - low <= max(_LEAST, 1e-12 * abs(high), 1e-12 * abs(low)):
         margin = abs(low) * 0.1 or 1.0
         low, high = low - margin, high + margin
     power = 10.0 ** math.floor(math.log10((high - low) / most))
@@ -130,7 +136,7 @@ def number(value: float) -> str:
     """A number as people read it: 12,500, 3.274, 1.2e-05."""
     if value == 0:
         return "0"
-    if abs(value) < 1e-3:
+    if abs(value) < 1e-3 or abs(value) >= 1e15:
         return f"{value:.3g}"
     if float(value).is_integer():
         return f"{value:,.0f}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from experiments.reporting.chart import Chart, Series, draw
+from experiments.reporting.chart import Chart, Series, draw, drawable
 from experiments.reporting.record import Run
 
 # title, what is measured, note, and the lines: (split, the event's value, factor)
@@ -50,7 +50,7 @@ def _series(runs: Sequence[Run], lines) -> list[Series]:
             points = [
                 (_place(event), event[value] * factor)
                 for event in run.of(split)
-                if isinstance(event.get(value), int | float)
+                if drawable(event.get(value))
             ]
             if points:
                 found.append(Series(run.name, split, number, points))

@@ -1,20 +1,23 @@
 """What a run left in its folder, read back for its report."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from data.corpus import DataError
+from data.json_lines import read_json_lines, unusable_lines
 from experiments import environment, translations
 from experiments.config import Experiment
 from experiments.workdir import read_commit, read_config
 from model import ConfigError
+from train import metrics
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its folder tells it; `damaged` says which lines could not be read."""
+    """A run as its folder tells it; `damaged` says which lines were left out."""
 
     name: str
     workdir: Path
@@ -50,10 +53,15 @@ def read_run(workdir: Path, name: str = "") -> Run:
     commit = read_commit(workdir)
     damaged: list[str] = []
 
-    def rows(file: str, whole: Callable[[dict], bool]) -> list[dict]:
-        return _read(workdir / file, whole, damaged)
+    def rows(file: str, kind: type[msgspec.Struct]) -> list[dict]:
+        found = read_json_lines(workdir / file, kind)
+        if found.unusable:
+            damaged.append(unusable_lines(workdir / file, found.unusable))
+        return found.rows
 
-    events = rows("metrics.jsonl", _is_event)
+    events = rows(metrics.FILE, metrics.Event)
+    if not events and damaged:
+        raise DataError(f"there is nothing to report: {damaged[0]}")
     if not events:
         raise DataError(
             f"--workdir={workdir}: metrics.jsonl has no event yet: there is nothing to report "
@@ -65,32 +73,7 @@ def read_run(workdir: Path, name: str = "") -> Run:
         experiment,
         commit,
         events,
-        rows(environment.FILE, lambda row: "date" in row),
-        rows(translations.FILE, _is_translation),
+        rows(environment.FILE, environment.Start),
+        rows(translations.FILE, translations.Translation),
         damaged,
     )
-
-
-def _read(file: Path, whole: Callable[[dict], bool], damaged: list[str]) -> list[dict]:
-    """The `whole` rows of a file of JSON lines, if it is there; the others are told `damaged`."""
-    found = []
-    lines = file.read_bytes().splitlines() if file.exists() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except ValueError:  # also what is not UTF-8
-            row = None
-        if isinstance(row, dict) and whole(row):
-            found.append(row)
-        else:
-            damaged.append(f"{file}, line {number}: damaged, and left out")
-    return found
-
-
-def _is_event(row: dict) -> bool:
-    return isinstance(row.get("step"), int) and isinstance(row.get("split"), str)
-
-
-def _is_translation(row: dict) -> bool:
-    texts = all(isinstance(row.get(key), str) for key in ("source", "reference", "hypothesis"))
-    return texts and isinstance(row.get("score"), int | float)

@@ -1,0 +1,60 @@
+"""A log file that can neither block nor end what it logs."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+_MAX_PENDING_BYTES = 8 << 20
+
+
+class AppendFile:
+    """Appends records to a file in the calling thread; no method raises OSError or waits for room.
+
+    What cannot be written, as on a full disk, stays in memory and is tried again with the next
+    record, up to 8 MiB. `warn` is called with the first failure, and at the end with the number of
+    bytes that were never written, one line each.
+    """
+
+    def __init__(self, path: Path, warn: Callable[[str], None]):
+        self._path, self._warn = path, warn
+        self._file: int | None = None
+        self._pending = bytearray()
+        self._lost = 0
+        self._warned = False
+
+    def append(self, record: bytes) -> None:
+        """Writes a record, after those that could not be written before it."""
+        if self._pending and len(self._pending) + len(record) > _MAX_PENDING_BYTES:
+            self._lost += len(record)
+        else:
+            self._pending += record
+        try:
+            self._write()
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                self._warn(
+                    f"cannot write {self._path}: {error.strerror or error}; training goes on, and "
+                    "each later event tries again"
+                )
+
+    def close(self) -> None:
+        """Writes what is pending, if that is possible by now."""
+        if self._pending:
+            self.append(b"")
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):
+                os.close(file)
+        if lost := self._lost + len(self._pending):
+            self._warn(f"{lost:,} bytes of {self._path} could not be written")
+
+    def _write(self) -> None:
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # A pipe in its place fails at once, rather than waiting for a reader.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            self._file = os.open(self._path, flags, 0o666)
+        while self._pending:
+            del self._pending[: os.write(self._file, self._pending)]
