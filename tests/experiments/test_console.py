@@ -1,5 +1,7 @@
 """Bars are for terminals."""
 
+import errno
+import io
 import os
 import pty
 import subprocess
@@ -7,6 +9,7 @@ import sys
 
 import pytest
 
+from experiments.console import note
 from tests.experiments.commands import ROOT
 
 PROGRAM = """
@@ -31,3 +34,15 @@ def test_a_bar_is_drawn_on_a_terminal_alone(terminal):
         os.close(reader)
         os.close(writer)
     assert ("learning" in found) == terminal
+
+
+def test_a_note_that_cannot_be_written_ends_nothing(monkeypatch):
+    """As where standard error is a file on a full disk."""
+
+    def fail(_text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    full = io.StringIO()
+    full.write = fail
+    monkeypatch.setattr(sys, "stderr", full)
+    note("bleu 30")

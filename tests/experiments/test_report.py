@@ -1,6 +1,7 @@
 """A run's page: whole HTML that needs nothing else, and numbers that others count alike."""
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from data.corpus import DataError
 from experiments.environment import record_start
-from experiments.reporting.chart import Series, draw, thinned, ticks
+from experiments.reporting.chart import Series, draw, drawable, thinned, ticks
 from experiments.reporting.examples import worst_and_best
 from experiments.reporting.lengths import by_length
 from experiments.reporting.page import render, summarise
@@ -190,11 +191,11 @@ def test_the_command_lays_runs_over_each_other(run, tmp_path):
     both = f"--workdir={run[0]}", second, f"--output={page}"
     code, out, err = heed("report", *both)
     assert code == 0 and out == f"{page}\n", err
-    for line in 3, len(events):
-        assert f"warning: {second}/metrics.jsonl, line {line}: damaged, and left out" in err
+    left_out = f"2 unusable lines were left out: lines 3, {len(events)}"
+    assert f"warning: {second}/metrics.jsonl: {left_out}\n" in err
     assert f"{second} has no translations of its test split: --translate makes them" in err
     found = words(Page(page.read_text()))
-    assert "line 3: damaged" in found and "Training report of 2 runs" in found
+    assert left_out in found and "Training report of 2 runs" in found
     assert not (second / "translations.jsonl").exists()
     code, out, err = heed("report", f"--workdir={second}", "--translate")
     assert code == 0 and out == f"{second}/report.html\n", err
@@ -270,3 +271,53 @@ def test_what_is_drawn_stays_inside_and_keeps_its_peaks(values):
     assert len(places) <= 502 and len(line.hovered) <= 61
     kept = [y for _, y in thinned(points, 500)]
     assert min(kept) == min(values) and max(kept) == max(values)
+
+
+def test_a_run_whose_own_files_are_damaged_is_reported_without_the_damaged_lines(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    event = {"step": 31, "split": "train"}
+    lines = {
+        "metrics.jsonl": [
+            '["step"]', '"step"', '{"step": 1}', json.dumps(event | {"step": "x"}),
+            json.dumps(event | {"loss": float("inf")}), json.dumps(event | {"loss": [1]}),
+            json.dumps(event | {"loss": 1e308, "learning_rate": -1e308, "padding": 5e-324}),
+            json.dumps(event | {"loss": -1e299, "tokens_per_second": 1e299, "seconds": 1e308}),
+            json.dumps(event | {"split": "valid", "loss": 1e305, "bleu": 1e305}),
+            json.dumps(event | {"split": "test", "bleu": None, "signature": None}),
+            json.dumps(event | {"loss": 1})[:-2] + "9" * 4000 + "}", "[" * 50_000 + "]" * 50_000,
+        ],
+        "environment.jsonl": ['{"devices": 1}', '{"date": "today"}', '{"date": "x", "mesh": []}'],
+        "translations.jsonl": [
+            '{"source": "a", "reference": "b", "hypothesis": "\\ud800", "score": 0}',
+            '{"source": "a", "reference": "b", "hypothesis": "c", "score": 1e308}',
+        ],
+    }  # fmt: skip
+    for name, more in lines.items():
+        with (folder / name).open("a") as file:
+            file.writelines(f"{line}\n" for line in more)
+    damaged = read_run(folder)
+    assert len(damaged.starts) == 2 and len(damaged.translations) == 7
+    told = [line.removeprefix(f"{folder}/").partition(" were ")[0] for line in damaged.damaged]
+    assert told[:2] == ["metrics.jsonl: 8 unusable lines", "environment.jsonl: 2 unusable lines"]
+    assert told[2].startswith("translations.jsonl: 1 unusable line")
+    page = render([damaged])
+    assert "nan" not in page and "inf" not in page.replace("info", "")
+    found = words(Page(page))
+    assert "today" in found and "? × unknown (unknown)" in found
+
+
+def test_a_run_of_damaged_events_only_names_them(run, tmp_path):
+    shutil.copy(run[0] / "config.json", tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("[]\n")
+    with pytest.raises(DataError, match="nothing to report: .*: 1 unusable line was left out"):
+        read_run(tmp_path)
+
+
+@hypothesis.settings(deadline=None, derandomize=True)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False).filter(drawable), min_size=1))
+def test_whatever_is_drawable_is_drawn(values):
+    chart = draw("t", "x", "y", [Series("a", "train", 0, list(enumerate(values)))])
+    places = [float(x) for place in chart.lines[0].path.split() for x in place.split(",")]
+    assert all(map(math.isfinite, [*places, *(tick.at for tick in chart.y_ticks)]))
+    assert all(len(tick.text) < 30 for tick in chart.y_ticks)

@@ -1,12 +1,15 @@
 """The files that a run leaves behind, and the line that it shows."""
 
+import errno
 import io
 import json
 import math
 import struct
+from pathlib import Path
 
 import pytest
 
+from tests.train.disks import Disk
 from train.metrics import MetricsWriter, read_metrics
 from train.progress import Progress, duration
 
@@ -48,23 +51,13 @@ def test_a_fresh_run_starts_a_fresh_file(tmp_path):
     assert len(read_metrics(tmp_path)) == 1
 
 
-def records(folder):
-    """TFRecord payloads: length, its checksum, data, its checksum."""
-    for path in sorted(folder.glob("events.*")):
-        data, at = path.read_bytes(), 0
-        while at < len(data):
-            (size,) = struct.unpack_from("<Q", data, at)
-            yield data[at + 12 : at + 12 + size]
-            at += 12 + size + 4
-
-
-def test_tensorboard_draws_the_numbers(tmp_path):
+def test_tensorboard_gets_the_numbers(tmp_path):
     with MetricsWriter(tmp_path) as writer:
         writer.write(10, "valid", {"loss": 1.5, "signature": "words"})
-    written = list(records(tmp_path / "tensorboard"))
-    loss = [r for r in written if b"valid/loss" in r]
-    assert len(loss) == 1 and struct.pack("<f", 1.5) in loss[0]
-    assert not any(b"signature" in r for r in written)
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    content = file.read_bytes()
+    assert b"valid/loss" in content and struct.pack("<f", 1.5) in content
+    assert b"signature" not in content
 
 
 class Terminal(io.StringIO):
@@ -103,6 +96,52 @@ def test_what_is_no_number_is_null_and_damaged_lines_are_left_out(tmp_path):
         writer.write(2, "train", {"loss": 1.0})
     first, second = read_metrics(tmp_path)
     assert first["loss"] is None and first["perplexity"] is None and second["loss"] == 1.0
+
+
+def test_lines_that_are_not_ours_are_named_once_and_dropped_by_who_resumes(tmp_path):
+    lines = ["[1]", '"step"', '{"step": 3}', '{"step": "4", "split": "train"}', "null"]
+    lines += ['{"step": -1, "split": "train"}', '{"step": 5, "split": "train", "loss": "x"}']
+    event = '{"step": 1, "split": "train", "loss": 1e308}'
+    later = '{"step": 9, "split": "train"}'
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f"{line}\n" for line in (*lines, event, later)) + '{"step": 2, "sp')
+    assert [e["step"] for e in read_metrics(tmp_path)] == [1, 9]
+    for told in [f"{path}: 8 unusable lines were left out: lines 1, 2, 3, 4, 5, 6, 7, 10"], []:
+        found = []
+        MetricsWriter(tmp_path, 3, found.append).close()
+        assert found == told and path.read_text() == f"{event}\n"
+
+
+@pytest.mark.parametrize("step", [0, 15])
+def test_a_full_disk_does_not_keep_a_run_from_resuming(tmp_path, monkeypatch, step):
+    with MetricsWriter(tmp_path) as writer:
+        for at in (10, 20):
+            writer.write(at, "train", {"loss": 1.0})
+    told = []
+    disk = Disk(monkeypatch, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", lambda *_: disk.write(0, b"x"))
+        writer = MetricsWriter(tmp_path, step, told.append)
+        writer.write(20, "train", {"loss": 2.0})
+    assert [e["step"] for e in read_metrics(tmp_path)] == [10] * bool(step)
+    assert len(told) == 2 and "metrics.jsonl: No space left on device" in told[1]
+    disk.room = 1000
+    writer.close()
+    assert [e["step"] for e in read_metrics(tmp_path)] == [10] * bool(step) + [20]
+
+
+@pytest.mark.parametrize("failing", [OSError(errno.ENOSPC, "full"), BrokenPipeError()])
+def test_a_standard_error_that_cannot_be_written_ends_nothing(failing):
+    stream = Terminal()
+
+    def fail(_text):
+        raise failing
+
+    stream.write = fail
+    progress = Progress(stream, every=0.0)
+    progress.show("step 1")
+    progress.note("bleu 30")
+    progress.close()
 
 
 @pytest.mark.parametrize(
