@@ -40,7 +40,9 @@ def test_unusable_lines_are_left_out_and_named(tmp_path):
     assert found.rows == [{"step": 1, "loss": 0.5, "more": [1, "x"]}] * (len(UNUSABLE) + 1)
     assert found.unusable == [3 * i + 2 for i in range(len(UNUSABLE))]
     told = unusable_lines(file, found.unusable)
-    assert told == f"{file}: 13 unusable lines were left out: lines 2, 5, 8, 11, 14, 17, 20, 23, ..."
+    assert (
+        told == f"{file}: 13 unusable lines were left out: lines 2, 5, 8, 11, 14, 17, 20, 23, ..."
+    )
     assert unusable_lines("f", [7]) == "f: 1 unusable line was left out: line 7"
 
 

@@ -1,0 +1,136 @@
+"""Nothing that follows the last checkpoint ends a training with an error."""
+
+import errno
+import json
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.damage import flip
+from experiments import run as module
+from experiments import workdir as folders
+from experiments.run import train
+from model import TransformerConfig
+from train.checkpoint import CheckpointError, Checkpoints
+from train.metrics import MetricsWriter, read_metrics
+from train.together import Interrupted
+
+
+def full(*_args, **_kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+
+
+def warnings(capfd):
+    """The warnings, without the folder that they name."""
+    return [line for line in capfd.readouterr().err.splitlines() if "warning: " in line]
+
+
+def test_a_damaged_best_checkpoint_and_a_full_disk_after_training(
+    run, tmp_path, monkeypatch, capfd
+):
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    for name in "report.html", "translations.jsonl":
+        (folder / name).unlink()
+    follow = module.follow
+
+    def then_damage(t, checkpoints, *rest):
+        summary = follow(t, checkpoints, *rest)
+        best = folder / "checkpoints" / str(checkpoints.best_step())
+        flip(max(best.joinpath("params").rglob("d/*"), key=lambda path: path.stat().st_size))
+        return summary
+
+    monkeypatch.setattr(module, "follow", then_damage)
+    monkeypatch.setattr(module, "write_report", full)
+    monkeypatch.setattr(module, "write_translations", full)
+    monkeypatch.setattr(module, "_record_test", full)
+    found = folders.read_config(folder)  # the vocabulary's size follows from the vocabulary
+    model = replace(found.model, vocab_size=TransformerConfig.vocab_size)
+    result = train(replace(found, model=model), folder)
+    damaged, translations, recorded, report = warnings(capfd)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        best, other = checkpoints.best_first()
+    assert f"step {best} is damaged" in damaged and f"testing step {other} instead" in damaged
+    assert translations.startswith("warning: translations.jsonl was not written: OSError: [Errno")
+    assert recorded.startswith("warning: the test was not recorded: OSError: ")
+    assert report.startswith("warning: report.html was not written: OSError: ")
+    assert "No space left on device" in report
+    valid = {e["step"]: e for e in read_metrics(folder) if e["split"] == "valid"}
+    assert result["step"] == 30 and result["test"]["bleu"] >= 0
+    assert result["valid"] == {name: valid[other][name] for name in ("loss", "bleu")}
+    assert json.dumps(result)
+
+
+class There:
+    """Checkpoints that have a best, and others."""
+
+    folder = "there"
+
+    def best_first(self):
+        return [20, 30, 10]
+
+    def best_step(self):
+        return 20
+
+
+SOME = SimpleNamespace(workdir="w", mesh=None, text=SimpleNamespace(splits={"test": []}))
+
+
+def test_the_best_of_the_whole_checkpoints_is_tested(monkeypatch, capfd):
+    def load(workdir, step, mesh):
+        if int(step) in damaged:
+            raise CheckpointError(f"step {step} is damaged")
+        return step
+
+    monkeypatch.setattr(module.folders, "load", load)
+    damaged = {20, 30}
+    assert module._best(SOME, There()) == "10"
+    assert warnings(capfd) == [
+        "warning: step 20 is damaged; testing step 30 instead",
+        "warning: step 30 is damaged; testing step 10 instead",
+    ]
+    damaged = {10, 20, 30}
+    with pytest.raises(CheckpointError, match="step 10 is damaged"):
+        module._best(SOME, There())
+
+
+def test_without_a_test_its_scores_are_null(tmp_path, capfd):
+    with MetricsWriter(tmp_path) as writer:
+        writer.write(20, "valid", {"loss": 1.5, "bleu": 3.0})
+    t = SimpleNamespace(workdir=tmp_path)
+    told = module._record(t, There(), None, 30, {"params": 1})
+    assert told["test"] is None and told["valid"] == {"loss": 1.5, "bleu": 3.0}
+    (line,) = warnings(capfd)
+    assert line.startswith("warning: report.html was not written: ConfigError: ")
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").mkdir()
+    told = module._record(t, There(), None, 30, {"params": 1})
+    assert told["valid"] == {"loss": None, "bleu": None}
+    assert "metrics.jsonl was not read: DataError: " in warnings(capfd)[0]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("two\nlines"), RecursionError("deep")])
+def test_whatever_fails_is_one_line(error, capfd):
+    def fail():
+        raise error
+
+    assert module._attempt("it was not done", fail) is None
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"warning: it was not done: {type(error).__name__}: ")
+
+
+def test_an_interruption_is_no_failure_and_one_of_several_processes_ends_them_all(monkeypatch):
+    def fail(error):
+        def action():
+            raise error
+
+        return action
+
+    with pytest.raises(Interrupted):
+        module._attempt("", fail(Interrupted("SIGTERM")))
+    monkeypatch.setattr(module.jax, "process_count", lambda: 2)
+    assert module._attempt("", fail(CheckpointError("all know")), collective=True) is None
+    with pytest.raises(ValueError, match="one knows"):
+        module._attempt("", fail(ValueError("one knows")), collective=True)
