@@ -22,6 +22,7 @@ from pathlib import Path
 from absl import app, flags
 
 from benchmarks.damage import DAMAGE, arrays, events, mounted, restored, same, same_state
+from benchmarks.resources import Resources
 from benchmarks.workers import Workers
 from train.checkpoint import CheckpointError
 from train.metrics import read_metrics
@@ -74,23 +75,33 @@ class Cases:
         yield self.other_devices()
         yield self.diverged()
         yield self.locked()
+        yield from Resources(self).all()
         yield from Workers(self).all()
 
     def start(
-        self, folder: Path, *more: str, devices: int = 1, workers: int = 1
+        self,
+        folder: Path,
+        *more: str,
+        devices: int = 1,
+        workers: int = 1,
+        environment: dict[str, str] | None = None,
+        **options,
     ) -> subprocess.Popen:
-        """The command, begun, in one process or by the launcher of several."""
+        """The command, begun, in one process or by the launcher of several.
+
+        `options` are those of Popen, `environment` what is added to this process's own.
+        """
         config = "--config=experiments/configs/text.py"
         values = [f"--config.{s}" for s in (*SETTINGS, f"data.path={self.text}", *more)]
         xla = f"--xla_force_host_platform_device_count={devices}"
         command = ["experiments.train"]
         if workers > 1:
             command = ["experiments.pod.local", f"--processes={workers}", "--end_seconds=30", "--"]
-        pipe = subprocess.PIPE
+        own = dict(XLA_FLAGS=xla, JAX_PLATFORMS="cpu") | (environment or {})
+        options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE) | options
         return subprocess.Popen(
             [sys.executable, "-m", *command, config, f"--workdir={folder}", *values],
-            stdout=pipe, stderr=pipe, cwd=ROOT, text=True,
-            env=os.environ | dict(XLA_FLAGS=xla, JAX_PLATFORMS="cpu"),
+            cwd=ROOT, text=True, env=os.environ | own, **options,
         )  # fmt: skip
 
     def end(self, process: subprocess.Popen) -> tuple[int, str, str]:

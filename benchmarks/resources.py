@@ -1,0 +1,155 @@
+"""Disks that fill, few files, a clock that is set back: cases of benchmarks/faults.py."""
+
+import json
+import os
+import resource
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.damage import mounted
+
+_RARELY = "train.log_every=1 train.checkpoint_every=200 train.eval_every=200".split()
+_SECONDS = 300  # after which a run is taken to hang
+# Imported by every Python that has its folder on PYTHONPATH.
+_CLOCK = """
+import time
+real, start = time.time, time.monotonic()
+time.time = lambda: real() - (400 * 24 * 3600 if time.monotonic() - start > {seconds} else 0)
+"""
+
+Case = tuple[str, str, str]
+
+
+class Resources:
+    """Runs that lack something while they train; each must go on, or end with one line."""
+
+    def __init__(self, cases):
+        self.cases = cases
+
+    def all(self) -> Iterator[Case]:
+        """(what was done, what happened, what was lost) of every case."""
+        yield self.logs_on_a_full_disk()
+        for size in "40k", "100k", "300k":
+            yield self.all_on_a_full_disk(size)
+        yield self.full_after_training()
+        yield self.standard_error_full()
+        for files in 16, 24, 32, 40, 48:
+            yield self.few_files(files)
+        for seconds in 3, 6:
+            yield self.clock_set_back(seconds)
+
+    def logs_on_a_full_disk(self) -> Case:
+        """TensorBoard's folder is a disk of its own, which fills."""
+        case, folder = "tensorboard/ alone on a full disk", self._folder("logs")
+        folder.mkdir()
+        try:
+            with mounted(folder / "tensorboard", "size=4k"):
+                code, err, out = self._end(self.cases.start(folder))
+                if _same(code, out, err, warned="tensorboard"):
+                    return case, _happened(code, err), self.cases.difference(folder)
+                return case, _happened(code, err), "the run"
+        except OSError as error:
+            return case, "", f"not tried: {error}"
+
+    def all_on_a_full_disk(self, size: str) -> Case:
+        """The run's folder is on a disk that fills long before the first checkpoint."""
+        case = f"a full disk of {size}, and checkpoints rarely"
+        try:
+            with mounted(self._folder(f"disk{size}"), f"size={size}"):
+                process = self.cases.start(self._folder(f"disk{size}") / "run", *_RARELY)
+                code, err, _ = self._end(process)
+        except OSError as error:
+            return case, "", f"not tried: {error}"
+        told = code == 1 and "Traceback" not in err and "disk is full" in _last(err)
+        return case, _happened(code, err), "nothing" if told else "a clear line"
+
+    def full_after_training(self) -> Case:
+        """The disk fills once the last checkpoint is saved: what follows cannot be written."""
+        case, mount = "a disk that fills after the last checkpoint", self._folder("late")
+        try:
+            with mounted(mount, "size=20m"):
+                process = self.cases.start(mount / "run")
+                while process.poll() is None and not _is_saved(mount / "run", 200):
+                    time.sleep(0.002)
+                with (mount / "fill").open("wb", buffering=0) as file:
+                    _fill(file)
+                code, err, out = self._end(process)
+        except OSError as error:
+            return case, "", f"not tried: {error}"
+        written = _same(code, out, err, warned="report.html")
+        return case, _happened(code, err), "nothing" if written else "the end of the run"
+
+    def standard_error_full(self) -> Case:
+        """Standard error is a file on a full disk."""
+        folder = self._folder("silent")
+        with Path("/dev/full").open("w") as full:
+            process = self.cases.start(folder, stderr=full)
+            code, err, _ = self._end(process)
+        lost = self.cases.difference(folder) if code == 0 else f"exit status {code}"
+        return "standard error on a full disk", _happened(code, err), lost
+
+    def few_files(self, files: int) -> Case:
+        """A limit on open files that a save exceeds."""
+        folder, limit = self._folder(f"files{files}"), (files, files)
+        process = self.cases.start(folder)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limit)
+        code, err, _ = self._end(process)
+        case = f"at most {files} open files"
+        if code == 0:
+            return case, "exit 0", self.cases.difference(folder)
+        told = code == 1 and "Traceback" not in err and "heed: error: " in _last(err)
+        return case, _happened(code, err), "nothing" if told else "a clear line"
+
+    def clock_set_back(self, seconds: int) -> Case:
+        """The system's clock is set back by 400 days while the run is under way."""
+        hook, folder = self._folder(f"hook{seconds}"), self._folder(f"clock{seconds}")
+        hook.mkdir()
+        (hook / "sitecustomize.py").write_text(_CLOCK.format(seconds=seconds))
+        path = os.pathsep.join([str(hook), os.environ.get("PYTHONPATH", "")])
+        code, err, _ = self._end(self.cases.start(folder, environment={"PYTHONPATH": path}))
+        lost = self.cases.difference(folder) if code == 0 else f"exit status {code}"
+        return f"a clock set back by 400 days after {seconds} s", _happened(code, err), lost
+
+    def _folder(self, name: str) -> Path:
+        return self.cases.folder / name
+
+    def _end(self, process: subprocess.Popen) -> tuple[int | str, str, str]:
+        """Status, or "none" of a process that hangs; what it complained of, what it said."""
+        try:
+            out, err = process.communicate(timeout=_SECONDS)
+            return process.returncode, (err or "").replace(str(self.cases.folder), ""), out
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            return "none", f"it hung for {_SECONDS} s", ""
+
+
+def _same(code: int | str, out: str, err: str, warned: str) -> bool:
+    """Whether a run ended well, with its line of JSON and a warning that names this file."""
+    if code or "Traceback" in err or not out:
+        return False
+    told = [line for line in err.splitlines() if line.startswith("warning: ")]
+    return json.loads(out)["step"] == 200 and any(warned in line for line in told)
+
+
+def _happened(code: int | str, err: str) -> str:
+    told = [line for line in err.splitlines() if line.startswith(("warning: ", "heed: "))]
+    return f"exit {code}: {'; '.join(told) or _last(err)}"
+
+
+def _last(err: str) -> str:
+    return (err.strip().splitlines() or [""])[-1]
+
+
+def _is_saved(folder: Path, step: int) -> bool:
+    return (folder / "checkpoints" / str(step) / "digests.json").exists()
+
+
+def _fill(file) -> None:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError:
+        return
