@@ -268,8 +268,8 @@ def _write_text(folder: Path) -> None:
         rows = [chance.choices(list(words), k=chance.randint(2, 6)) for _ in range(count)]
         english = "".join(" ".join(row) + "\n" for row in rows)
         german = "".join(" ".join(words[word] for word in row) + "\n" for row in rows)
-        (folder / f"{split}.en").write_text(english)
-        (folder / f"{split}.de").write_text(german)
+        (folder / f"{split}.en").write_text(english, "utf-8")
+        (folder / f"{split}.de").write_text(german, "utf-8")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ class Resources:
     def standard_error_full(self) -> Case:
         """Standard error is a file on a full disk."""
         folder = self._folder("silent")
-        with Path("/dev/full").open("w") as full:
+        with Path("/dev/full").open("w", encoding="utf-8") as full:
             process = self.cases.start(folder, stderr=full)
             code, err, _ = self._end(process)
         lost = self.cases.difference(folder) if code == 0 else f"exit status {code}"

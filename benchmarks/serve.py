@@ -101,7 +101,7 @@ def _offline(workdir: Path, count: int, alignment: bool):
     memory.keep_freed()
     trained = load(workdir, mesh=None)
     if INPUT.value:
-        sentences = Path(INPUT.value).read_text().splitlines()[:count]
+        sentences = Path(INPUT.value).read_text("utf-8").splitlines()[:count]
     else:
         sentences, _ = sides(open_split(trained.experiment, "test"), count)
     translator: Translator = make_translator(

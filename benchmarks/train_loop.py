@@ -63,7 +63,7 @@ def _text(data: Path, languages: tuple[str, str], folder: Path) -> str:
     files = [data / f"train.{language}" for language in languages]
     held_out = [folder / f"held_out.{language}" for language in languages]
     for file, some in zip(files, held_out, strict=True):
-        some.write_text("".join(f"{line}\n" for line in read_lines(file)[:_HELD_OUT]))
+        some.write_text("".join(f"{line}\n" for line in read_lines(file)[:_HELD_OUT]), "utf-8")
     few = ",".join(map(str, held_out))
     return f"train={','.join(map(str, files))};valid={few};test={few}"
 

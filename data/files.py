@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+_unfinished: set[Path] = set()  # temporary files, for whoever ends the process during a write
+
 
 def replace_file(path: str | os.PathLike, content: bytes) -> None:
     """Writes a file under another name, then renames it: readers find the old or the new one.
@@ -13,6 +15,8 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
     path = Path(path)
     device = path.exists() and not path.is_file()
     written = path if device else path.with_name(f".{path.name}.{os.getpid()}")
+    if not device:
+        _unfinished.add(written)
     try:
         written.write_bytes(content)
         if not device:
@@ -22,3 +26,11 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
             written.unlink(missing_ok=True)
         error.filename = str(path)  # the name that its reader knows
         raise
+    finally:
+        _unfinished.discard(written)
+
+
+def remove_unfinished() -> None:
+    """Removes what `replace_file` has begun to write, in a process that ends at once."""
+    for written in list(_unfinished):
+        written.unlink(missing_ok=True)

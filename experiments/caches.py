@@ -8,9 +8,19 @@ import jax
 _MOST_BYTES = 2 << 30
 
 
-def cache_folder(name: str) -> Path:
-    """The user's folder for what Heed keeps under this name."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "heed" / name
+def cache_folder(name: str) -> Path | None:
+    """The user's folder for what Heed keeps under this name; None for a user without a home.
+
+    A relative XDG_CACHE_HOME is ignored, as its specification says. A temporary folder is no
+    substitute: programs are read from here, and there others could put theirs.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not caches.is_absolute():
+        try:
+            caches = Path.home() / ".cache"
+        except RuntimeError:  # no HOME, and a user that the system does not know: a container
+            return None
+    return caches / "heed" / name
 
 
 def keep_compiled() -> None:
@@ -22,6 +32,8 @@ def keep_compiled() -> None:
     if jax.config.jax_compilation_cache_dir:
         return
     folder = cache_folder("compiled")
+    if folder is None:
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -9,20 +9,24 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
 from jax.errors import JaxRuntimeError
 
 from data.corpus import DataError
+from data.files import remove_unfinished
 from decode.options import InputError
+from experiments import signals
 from experiments.caches import keep_compiled
 from experiments.config import nearest
 from experiments.memory import keep_freed
+from experiments.startup import STDOUT
 from model import ConfigError
 from train.checkpoint import CheckpointError
 from train.health import DivergedError
-from train.together import ElsewhereError
+from train.together import ElsewhereError, Interrupted
 from train.watchdog import NotSharedError
 
 MISTAKES = (ConfigError, DataError, CheckpointError, InputError, DivergedError)
@@ -46,10 +50,12 @@ def run(main: Callable[..., None], argv: list[str] | None = None, takes_more: bo
     def guarded(rest: list[str]) -> None:
         _guarded(partial(main, rest[1:]) if takes_more else main)
 
-    app.run(guarded, argv=argv, flags_parser=parse)
+    signals.begin()
+    with signals.cleanup(remove_unfinished):
+        app.run(guarded, argv=argv, flags_parser=parse)
 
 
-def fail(message: object) -> None:
+def fail(message: object) -> NoReturn:
     """End the program with `message` in one line on stderr."""
     line = " ".join(str(message).split())
     print(f"heed: error: {line}", file=sys.stderr)
@@ -65,10 +71,14 @@ def _guarded(main: Callable[[], None]) -> None:
     keep_freed()
     try:
         main()
+        sys.stdout.flush()  # while an error can be told
     except MISTAKES as error:
         fail(error)
+    except Interrupted:
+        print("heed: interrupted", file=sys.stderr)
+        sys.exit(signals.INTERRUPTED)
     except BrokenPipeError:  # whoever read our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
     except JaxRuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         if "RESOURCE_EXHAUSTED" not in reason:
@@ -80,19 +90,34 @@ def _guarded(main: Callable[[], None]) -> None:
         lower = [f"lower --{name} " for flag, name in names.items() if flag in flags.FLAGS]
         fail(f"out of memory: {''.join(lower)}({reason})")
     except OSError as error:
-        what = f"{error.filename}: " if error.filename else ""
-        fail(f"{what}{error.strerror or error}")
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        sys.exit(130)
+        _fail_of_system(error)
+
+
+def _fail_of_system(error: OSError) -> NoReturn:
+    if error.filename == STDOUT:
+        _close_stdout()
+    what = f"{error.filename}: " if error.filename else ""
+    fail(f"{what}{error.strerror or error}")
+
+
+def _close_stdout() -> None:
+    """Lose what is still to be written: Python would try again at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse(argv: list[str]) -> list[str]:
+    argv = ["--help" if argument == "-h" else argument for argument in argv]
     for argument in argv[1:]:
+        if argument != argument.encode(errors="replace").decode():
+            fail(f"{ascii(argument)} is not valid UTF-8: rename the file, or convert the text")
         if match := re.match(r"--?config=([^:]+)", argument):
             _check_there(Path(match[1]))
     try:
-        rest = flags.FLAGS(argv)
+        try:
+            rest = flags.FLAGS(argv)
+        except SystemExit:  # of --help and its kind, which absl ends with 1
+            sys.stdout.flush()
+            sys.exit(0)
     except flags.UnrecognizedFlagError as error:
         fail(f"unknown flag --{error.flagname}{_near_flag(error.flagname)}")
     except flags.Error as error:
@@ -100,7 +125,12 @@ def _parse(argv: list[str]) -> list[str]:
         fail(str(error).strip().splitlines()[-1].split("Error: ")[-1])
     except (AttributeError, KeyError) as error:
         fail(_unknown_key(error))
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except BrokenPipeError:
+        _close_stdout()
+        sys.exit(0)
+    except OSError as error:
+        _fail_of_system(error)
+    except (ValueError, TypeError, ImportError) as error:
         fail(error)
     except (SyntaxError, NameError) as error:
         fail(f"{getattr(error, 'filename', None) or 'the config file'}: {error}")

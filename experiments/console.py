@@ -1,15 +1,14 @@
 """What commands say: progress and notes for people on stderr, JSON for programs on stdout."""
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import Progress as Bar
 
+from data.corpus import DataError
 from train.together import is_first
 
 
@@ -20,11 +19,14 @@ def note(text: str) -> None:
             print(text, file=sys.stderr, flush=True)
 
 
-def end_at_once(message: str) -> NoReturn:
-    """End the process with `message` in one line on stderr, whatever its main thread waits for."""
-    with suppress(OSError):  # the process ends all the same
-        print(f"heed: error: {message}", file=sys.stderr, flush=True)
-    os._exit(1)
+def read_stdin() -> bytes:
+    """Standard input, whole. Raises DataError where it is closed or cannot be read."""
+    if sys.stdin is None:
+        raise DataError("standard input is closed: name a file, or pipe the text in")
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise DataError(f"standard input cannot be read: {error.strerror}") from None
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from data.plan import BatchPlan
 from experiments import workdir as folders
 from experiments.adapting import check_base, write_base
 from experiments.console import note
+from experiments.interruption import REASONS
 from experiments.looks import Looks
 from experiments.resume_rules import resume_line
 from experiments.training import Training
@@ -59,7 +60,7 @@ def follow(
         ahead = ahead_of(t.text.plan, step, meta)
         plan = t.text.plan.reordered(rewinds).ahead(ahead)
         place = dict(rewinds=rewinds, ahead=ahead, epoch=plan.batches_per_epoch)
-        agree = Agreement(("SIGTERM", "max_minutes"), IN_FLIGHT)
+        agree = Agreement((*REASONS, "max_minutes"), IN_FLIGHT)
         try:
             with MetricsWriter(t.workdir, step) if is_first() else nullcontext() as writer:
                 if writer and rewinds and step in tried:
@@ -114,7 +115,7 @@ def ahead_of(plan: BatchPlan, step: int, meta: dict) -> int:
 
 
 def _soonest(reasons: set[str]) -> str:
-    """SIGTERM, if that is one of them: it has least time."""
+    """A signal, if that is one of them: it has least time. The same one in all processes."""
     return min(reasons, default="")
 
 

@@ -31,6 +31,7 @@ def main() -> None:
     from experiments.exporting.huggingface import write_marian
     from experiments.exporting.stablehlo import write_programs
     from experiments.exporting.tensors import write_tensors
+    from experiments.unfinished import removed_unless_done
     from experiments.workdir import check_folder
     from model import ConfigError
 
@@ -41,7 +42,7 @@ def main() -> None:
     trained = loading.load()
     if shortlist.load(Path(loading.WORKDIR.value)) is not None:
         note("the run's shortlist is left out: what is written may say every word")
-    with bar("exporting", None):
+    with removed_unless_done(output), bar("exporting", None):
         if TO.value == "huggingface":
             write_marian(trained, output, note)
         elif TO.value == "ctranslate2":

@@ -9,13 +9,13 @@ line. Lengths are in tokens of the vocabulary that training would learn, or of t
 """
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
 from experiments.config import to_experiment
+from experiments.unfinished import temporary_folder
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of experiments/configs.")
 WORKDIR = flags.DEFINE_string(
@@ -41,8 +41,8 @@ def main() -> None:
     from experiments.inspection.looking import look
 
     experiment = to_experiment(CONFIG.value)
-    with TemporaryDirectory() as nowhere:
-        workdir = Path(WORKDIR.value or Path(nowhere) / "run")
+    with temporary_folder() as nowhere:
+        workdir = Path(WORKDIR.value or nowhere / "run")
         look(experiment, workdir, FORMAT.value, SHOW.value, SELDOM.value)
 
 

@@ -1,23 +1,78 @@
-"""SIGTERM, by which clusters announce that a machine is to be given up."""
+"""A training that SIGTERM or Ctrl-C ends: it saves a checkpoint first.
 
-import signal
+SIGTERM is what clusters send before they take a machine back.
+"""
+
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from signal import SIGINT, SIGTERM
 
-from experiments.console import end_at_once
+import jax
+
+from experiments.signals import INTERRUPTED, handling, interrupt, leave
 from train.together import Agreement, Interrupted
+
+REASONS = ("SIGINT", "SIGTERM")
 
 
 @contextmanager
-def sigterm_ends() -> Iterator[None]:
-    """Within it SIGTERM raises Interrupted in the main thread: there is nothing to save."""
+def on_interruption(grace_seconds: float) -> Iterator[Callable[[int], str]]:
+    """Within it SIGTERM and Ctrl-C set a flag: the function that it yields names the first one.
 
-    def handle(*_) -> None:
-        raise Interrupted("SIGTERM")
+    Whoever asks has `grace_seconds` to save what there is; after that the process ends and says
+    so. A second Ctrl-C ends it at once. Ctrl-C is handled in commands alone (signals.handling).
+    """
+    came: list[str] = []
+    timers: list[threading.Timer] = []
 
-    with _handling(handle):
+    def hear(name: str) -> None:
+        if not came:
+            came.append(name)
+            timers.append(threading.Timer(grace_seconds, _give_up, [name, grace_seconds]))
+            timers[0].daemon = True
+            timers[0].start()
+
+    def interrupted(_step: int) -> str:
+        return came[0] if came else ""
+
+    try:
+        with (
+            handling(SIGTERM, partial(hear, "SIGTERM")),
+            handling(SIGINT, partial(hear, "SIGINT")),
+        ):
+            yield interrupted
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+@contextmanager
+def nothing_to_save(terminated: Callable[[], object] | None) -> Iterator[None]:
+    """Within `on_interruption`, in a command of one process: signals end the process at once.
+
+    SIGTERM calls `terminated`, which ends it; None: this is no command. Several processes have to
+    end together, by the flag.
+    """
+    if terminated is None or jax.distributed.is_initialized():
         yield
+        return
+    with handling(SIGTERM, terminated, ends=True), handling(SIGINT, interrupt, ends=True):
+        yield
+
+
+@contextmanager
+def flagged() -> Iterator[Callable[[], None]]:
+    """Within it a Ctrl-C raises Interrupted where the function that it yields is called."""
+    came: list[str] = []
+    with handling(SIGINT, partial(came.append, "SIGINT")):
+
+        def check() -> None:
+            if came:
+                raise Interrupted("SIGINT")
+
+        yield check
 
 
 def stopper(interrupted: Callable[[int], str], lag: int = 0) -> Callable[[int], None]:
@@ -25,56 +80,18 @@ def stopper(interrupted: Callable[[int], str], lag: int = 0) -> Callable[[int], 
 
     All of them call it alike; `lag` is that of Agreement.
     """
-    agree = Agreement(("SIGTERM",), lag)
+    agree = Agreement(REASONS, lag)
 
     def stop(step: int) -> None:
         if reasons := agree({interrupted(step)} - {""}):
-            raise Interrupted(reasons.pop())
+            raise Interrupted(min(reasons))
 
     return stop
 
 
-@contextmanager
-def on_sigterm(grace_seconds: float) -> Iterator[Callable[[int], str]]:
-    """Within it SIGTERM ends nothing at once: the function that it yields names it from then on.
-
-    Whoever asks has `grace_seconds` to save what there is; after that the process ends with
-    status 1 and says so.
-    """
-    came = threading.Event()
-    late = threading.Timer(grace_seconds, _give_up, [grace_seconds])
-    late.daemon = True
-
-    def handle(*_) -> None:
-        if not came.is_set():
-            came.set()
-            late.start()
-
-    def interrupted(_step: int) -> str:
-        return "SIGTERM" if came.is_set() else ""
-
-    try:
-        with _handling(handle):
-            yield interrupted
-    finally:
-        late.cancel()
-
-
-@contextmanager
-def _handling(handle: Callable) -> Iterator[None]:
-    """Signals reach the main thread only: in others SIGTERM stays what it was."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    earlier = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
-def _give_up(grace_seconds: float) -> None:
-    end_at_once(
-        f"SIGTERM: the run could not be saved within {grace_seconds:g} seconds: "
-        "raise --config.train.grace_seconds; the same command goes on from the checkpoint before"
+def _give_up(name: str, grace_seconds: float) -> None:
+    leave(
+        INTERRUPTED if name == "SIGINT" else 1,
+        f"heed: error: {name}: the run could not be saved within {grace_seconds:g} seconds: "
+        "raise --config.train.grace_seconds; the same command goes on from the checkpoint before",
     )

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import jax
 from absl import flags
 
-from experiments.console import end_at_once
+from experiments.signals import leave
 from model import ConfigError
 
 COORDINATOR = flags.DEFINE_string(
@@ -48,7 +48,8 @@ def joined(lost_seconds: float) -> Iterator[None]:
         yield
         return
     _keep_stdout()
-    on_abort(lambda: end_at_once("JAX ended this process, as it says above"), lost_seconds + 10)
+    aborted = "heed: error: JAX ended this process, as it says above"
+    on_abort(lambda: leave(1, aborted), lost_seconds + 10)
     _join(where, lost_seconds)
     try:
         _check_devices()
@@ -95,9 +96,11 @@ def _join(where: dict, lost_seconds: float) -> None:
     # When JAX waits too long it aborts with a dump; this comes before.
     late = threading.Timer(
         JOIN_SECONDS.value,
-        lambda: end_at_once(
-            f"{who}: not all processes met within --join_seconds={JOIN_SECONDS.value:g}: is the "
-            "address right, and does every other process run with the same --processes?"
+        lambda: leave(
+            1,
+            f"heed: error: {who}: not all processes met within --join_seconds="
+            f"{JOIN_SECONDS.value:g}: is the address right, and does every other process run with "
+            "the same --processes?",
         ),
     )
     late.daemon = True

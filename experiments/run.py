@@ -20,7 +20,7 @@ from experiments.config import Experiment
 from experiments.console import bar, note
 from experiments.course import follow
 from experiments.environment import record_start
-from experiments.interruption import on_sigterm, sigterm_ends, stopper
+from experiments.interruption import nothing_to_save, on_interruption, stopper
 from experiments.planning import prepare
 from experiments.preparation import make_translator, sides
 from experiments.reporting.page import REPORT, write_report
@@ -42,32 +42,46 @@ def train(
     workdir: Path,
     allow_batch_change: bool = False,
     given: Collection[str] = (),
+    terminated: Callable[[], object] | None = None,
 ) -> dict:
     """Train (or go on training) in `workdir`; returns what the last line of the command says.
 
     All settings and all input are read and checked before anything of the run is written, settings
     first. Its folder is taken before that, so that its processes can watch each other while they
-    read; where they do not come to write, it is left as it was. `given` as in `prepare`.
+    read; where they do not come to write, it is left as it was. `given` as in `prepare`;
+    `terminated` ends the process of a command on a SIGTERM before its training
+    (experiments/interruption.py).
     """
     begun = time.monotonic()
     c = experiment.train
     try:
-        with sigterm_ends(), ExitStack() as stack:
-            first_alone(lambda: stack.enter_context(folders.held(workdir)))
-            watchdog = stack.enter_context(Watchdog(workdir, c.lost_seconds, c.stalled_seconds))
-            t = prepare(experiment, workdir, allow_batch_change, watchdog.moved, given)
-            return _train(t, begun, watchdog)
-    except Interrupted as interruption:  # outside of its training: there was nothing to save
-        return {"step": None, "params": None, "trainable": None, "stopped_by": str(interruption)}
+        with on_interruption(c.grace_seconds) as interrupted, ExitStack() as stack:
+            with nothing_to_save(terminated):
+                first_alone(lambda: stack.enter_context(folders.held(workdir)))
+                watchdog = stack.enter_context(Watchdog(workdir, c.lost_seconds, c.stalled_seconds))
+
+                def moved() -> None:
+                    watchdog.moved()
+                    if reason := interrupted(0):
+                        raise Interrupted(reason)
+
+                t = prepare(experiment, workdir, allow_batch_change, moved, given)
+            return _train(t, begun, watchdog, interrupted)
+    except Interrupted as interruption:  # before its training
+        return nothing_done(str(interruption))
 
 
-def _train(t: Training, begun: float, watchdog: Watchdog) -> dict:
+def nothing_done(reason: str) -> dict:
+    """What `train` returns where it was interrupted before there was anything to save."""
+    return {"step": None, "params": None, "trainable": None, "stopped_by": reason}
+
+
+def _train(
+    t: Training, begun: float, watchdog: Watchdog, interrupted: Callable[[int], str]
+) -> dict:
     c, workdir = t.experiment, t.workdir
     first_alone(lambda: _write_settings(t))
-    with (
-        Checkpoints(workdir / "checkpoints", c.train.keep, c.train.keep_best) as checkpoints,
-        on_sigterm(c.train.grace_seconds) as interrupted,
-    ):
+    with Checkpoints(workdir / "checkpoints", c.train.keep, c.train.keep_best) as checkpoints:
         sizes = t.sizes()
         told = f"{sizes['params']:,} parameters" + _adapters(t, sizes["trainable"])
         note(f"{told} on a mesh of {dict(t.mesh.shape)}{_processes()}")
@@ -83,7 +97,9 @@ def _train(t: Training, begun: float, watchdog: Watchdog) -> dict:
         if not is_first():
             return {}
         told = _record(t, checkpoints, tested, summary.step, sizes)
-        return told | {"seconds": round(summary.seconds + time.monotonic() - tested_from, 1)}
+        told |= {"seconds": round(summary.seconds + time.monotonic() - tested_from, 1)}
+        late = interrupted(0) == "SIGINT"  # too late to stop anything
+        return told | {"stopped_by": "SIGINT"} if late else told
 
 
 def _write_settings(t: Training) -> None:

@@ -5,17 +5,19 @@
 
 Prints {"url"} as a line of JSON once it listens; GET /health answers 200 once all searches are
 compiled. experiments/serving/app.py has the API. SIGTERM: what was asked is answered, then it ends.
+Ctrl-C does the same, with exit status 130; a second one ends it at once.
 """
 
-import signal
 import socket
 import sys
+from signal import SIGINT, SIGTERM
 
 from absl import flags
 
 from decode.options import InputError
 from experiments import cli, decoding, loading
 from experiments.console import bar, note, print_json
+from experiments.signals import INTERRUPTED, handling
 from model import ConfigError
 
 flags.adopt_module_key_flags(decoding)  # so that --help tells them too
@@ -70,8 +72,14 @@ def main() -> None:
             searches.prepare(progress, lambda: not server.should_exit)
         note("ready")
 
+    interrupts: list[int] = []
+
     def end(*_) -> None:
         server.should_exit = True
+
+    def interrupted() -> None:  # uvicorn, when done, sends itself the signal again
+        interrupts.append(SIGINT)
+        end()
 
     service = Service(searches, limits, window=WINDOW.value, begin=prepare, failed=end)
     config = uvicorn.Config(
@@ -89,10 +97,13 @@ def main() -> None:
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     note(f"serving {loading.WORKDIR.value} at {url}")
     print_json({"url": url})
-    signal.signal(signal.SIGTERM, end)  # uvicorn, when done, sends itself the signal again
-    server.run(sockets=[listening])
+    with handling(SIGTERM, end), handling(SIGINT, interrupted, again=False):
+        server.run(sockets=[listening])
     if service.batcher.failure:
         raise service.batcher.failure
+    if interrupts:
+        note("heed: interrupted")
+        sys.exit(INTERRUPTED)
 
 
 def _beams() -> list[int]:

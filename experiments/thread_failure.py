@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from experiments.console import end_at_once
+from experiments.signals import leave
 from train.orbax_errors import first_line
 
 
@@ -33,7 +33,8 @@ def _end(failure: threading.ExceptHookArgs) -> None:
         return
     name = failure.thread.name if failure.thread else "that has ended"
     error = failure.exc_value or failure.exc_type()
-    end_at_once(f"the thread {name} failed: {type(error).__name__}: {first_line(error)}")
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    leave(1, f"heed: error: the thread {name} failed: {reason}")
 
 
 def _ignore(_failure: threading.ExceptHookArgs) -> None:

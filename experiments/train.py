@@ -5,11 +5,14 @@
 Any value of the config can be changed: --config.optimizer.warmup_steps=8000. The same command
 again goes on where the run was. The last line on stdout is JSON; all else is on stderr.
 
+Ctrl-C saves a checkpoint and ends with status 130; a second Ctrl-C ends it at once.
+
 Several processes train together where each is told --coordinator=HOST:PORT --processes=N
 --process=I, or --cluster, and all else alike; experiments/pod/ has a command for each kind of
 cluster. The first of them speaks for all.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -18,7 +21,8 @@ from ml_collections import config_flags
 
 from experiments import cli, processes
 from experiments.config import to_experiment
-from experiments.console import print_json
+from experiments.console import note, print_json
+from experiments.signals import INTERRUPTED, leave
 from experiments.thread_failure import ends_the_process
 from train.together import is_first
 
@@ -53,7 +57,10 @@ def main() -> None:
     """Run the experiment of the flags."""
     from experiments.dry_run import describe
     from experiments.planning import prepare
-    from experiments.run import train  # JAX starts here, after the flags are right
+    from experiments.run import nothing_done, train  # JAX starts here, after the flags are right
+
+    def terminated() -> None:
+        leave(SIGTERM_STATUS.value, "", json.dumps(nothing_done("SIGTERM")))
 
     experiment, workdir = to_experiment(CONFIG.value), Path(WORKDIR.value)
     given = config_flags.get_override_values(flags.FLAGS["config"]).keys()
@@ -61,11 +68,23 @@ def main() -> None:
         if DRY_RUN.value:
             result = describe(prepare(experiment, workdir, ALLOW_BATCH_CHANGE.value, given=given))
         else:
-            result = train(experiment, workdir, ALLOW_BATCH_CHANGE.value, given)
+            result = train(experiment, workdir, ALLOW_BATCH_CHANGE.value, given, terminated)
         if is_first():
             print_json(result)
     if result.get("stopped_by") == "SIGTERM":
         sys.exit(SIGTERM_STATUS.value)
+    if result.get("stopped_by") == "SIGINT":
+        note(_interrupted(result))
+        sys.exit(INTERRUPTED)
+
+
+def _interrupted(result: dict) -> str:
+    if "test" in result:
+        return "heed: interrupted: the run is complete"
+    if result["step"] is None:
+        return "heed: interrupted"
+    step = result["step"]
+    return f"heed: interrupted: checkpoint saved at step {step}; run the same command to resume"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from decode.options import InputError
 from decode.ranking import Hypothesis
 from decode.translate import Translator
 from experiments import cli, decoding, loading
-from experiments.console import bar, note
+from experiments.console import bar, note, read_stdin
 
 if TYPE_CHECKING:
     from experiments.workdir import Trained
@@ -60,12 +60,9 @@ OUTPUT = flags.DEFINE_string("output", "-", "Where translations go; -: standard 
 
 def main() -> None:
     """Translate what the flags say."""
-    output = Path(OUTPUT.value)
-    if not output.parent.is_dir():
-        raise DataError(f"--output={output}: there is no folder {output.parent}")
-    if output.is_dir() or not os.access(output if output.exists() else output.parent, os.W_OK):
-        raise DataError(f"--output={output} cannot be written to")
-    lines = None if INPUT.value == "-" and sys.stdin.isatty() else _lines(INPUT.value)
+    _check_output()
+    typed = INPUT.value == "-" and sys.stdin is not None and sys.stdin.isatty()
+    lines = None if typed else _lines(INPUT.value)
     several = (decoding.N_BEST.value or 1) > 1
     for flag, asked in (ATTENTION, ATTENTION.value), (decoding.N_BEST, several):
         if asked and FORMAT.value == "text":
@@ -91,9 +88,19 @@ def main() -> None:
     replace_file(OUTPUT.value, text.encode())
 
 
+def _check_output() -> None:
+    output = Path(OUTPUT.value)
+    if OUTPUT.value == "-":
+        return
+    if not output.parent.is_dir():
+        raise DataError(f"--output={output}: there is no folder {output.parent}")
+    if output.is_dir() or not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise DataError(f"--output={output} cannot be written to")
+
+
 def _lines(name: str) -> list[str]:
     if name == "-":
-        return split_lines(sys.stdin.buffer.read(), "standard input")
+        return split_lines(read_stdin(), "standard input")
     return split_lines(read_bytes(Path(name)), name)
 
 

@@ -19,7 +19,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from experiments.config import Experiment, to_experiment
 from experiments.console import note
 from experiments.git_commit import commit_of_the_code
 from experiments.resume_rules import check_changes
+from experiments.signals import cleanup
 from experiments.sizes import check_stored_sizes
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
@@ -142,20 +143,26 @@ def held(workdir: Path) -> Iterator[None]:
     made = [path for path in (workdir, *workdir.absolute().parents) if not path.exists()]
     hosts, gone = workdir / "hosts", workdir / ".hosts.gone"
     others = hosts.exists()
-    workdir.mkdir(parents=True, exist_ok=True)
-    with lock(workdir):
-        try:
-            yield
-        finally:
-            if not (workdir / "config.json").exists():
-                for file in (workdir / "lock", workdir / "lock.owner"):
-                    file.unlink(missing_ok=True)
-                if hosts.exists() and not others:
-                    hosts.rename(gone)  # first, since other processes may still write there
-                    shutil.rmtree(gone, ignore_errors=True)
-                for folder in made:
-                    with suppress(OSError):  # where there is something of others in it
-                        folder.rmdir()
+
+    def restore() -> None:
+        if (workdir / "config.json").exists():
+            return
+        for file in (workdir / "lock", workdir / "lock.owner"):
+            file.unlink(missing_ok=True)
+        if hosts.exists() and not others:
+            hosts.rename(gone)  # first, since other processes may still write there
+            shutil.rmtree(gone, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # where there is something of others in it
+                folder.rmdir()
+
+    with cleanup(restore) if made else nullcontext():
+        workdir.mkdir(parents=True, exist_ok=True)
+        with lock(workdir), cleanup(restore):
+            try:
+                yield
+            finally:
+                restore()
 
 
 @contextmanager
@@ -169,7 +176,7 @@ def lock(workdir: Path) -> Iterator[None]:
     try:
         mine.acquire()
     except Timeout:
-        owner = who.read_text().strip() if who.exists() else "another process"
+        owner = who.read_text("utf-8").strip() if who.exists() else "another process"
         raise ConfigError(
             f"--workdir={workdir} is in use: {owner} trains there; wait, or choose another folder"
         ) from None

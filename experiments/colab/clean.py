@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 
 from data.files import replace_file
+from experiments import cli
 
 FOLDER = Path(__file__).parent
 REPOSITORY = "heed/heed"  # on GitHub; the README names the same
@@ -37,11 +38,11 @@ def clean(text: str) -> str:
 def main() -> None:
     """Rewrite the notebooks that are not clean, and name them."""
     for file in sorted(FOLDER.glob("*.ipynb")):
-        text = file.read_text()
+        text = file.read_text("utf-8")
         if clean(text) != text:
             replace_file(file, clean(text).encode())
             print(file.name, file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

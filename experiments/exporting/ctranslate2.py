@@ -1,6 +1,5 @@
 """A run becomes a CTranslate2 folder, through CTranslate2's own converter of Marian models."""
 
-import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from data.batch import BOS
 from experiments.exporting.huggingface import write_marian
+from experiments.unfinished import temporary_folder
 from experiments.workdir import Trained
 from model import ConfigError
 
@@ -30,6 +30,6 @@ def write_ctranslate2(trained: Trained, folder: Path, note: Callable[[str], None
             "--to=ctranslate2: its converter has outputs begin with an embedding of zeros, as "
             "OPUS-MT's do, and this run has learned another one"
         )
-    with tempfile.TemporaryDirectory() as directory:
-        write_marian(trained, Path(directory), note)
-        TransformersConverter(directory).convert(str(folder), force=True)
+    with temporary_folder() as marian:
+        write_marian(trained, marian, note)
+        TransformersConverter(str(marian)).convert(str(folder), force=True)

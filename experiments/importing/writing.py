@@ -13,6 +13,7 @@ from decode import shortlist
 from decode.options import SearchOptions
 from experiments import workdir as folders
 from experiments.importing.parts import Imported
+from experiments.unfinished import removed_unless_done
 from model import ConfigError
 from train.checkpoint import Checkpoints
 from train.state import TrainState
@@ -36,26 +37,24 @@ def write_run(workdir: Path, imported: Imported) -> dict:
     experiment, vocabulary, params, words = imported
     options = SearchOptions(**asdict(experiment.search))  # raises for what no search has
     options.check_vocabulary(experiment.model.target_vocab)
-    with folders.held(workdir):
-        part = workdir / _PART
+    part = workdir / _PART
+    with folders.held(workdir), removed_unless_done(workdir):
         shutil.rmtree(part, ignore_errors=True)  # of an import that was killed
-        try:
-            part.mkdir()
-            vocabulary.save(part)
-            if words is not None:
-                words.save(part)
-            state = TrainState(
-                jnp.int32(0),
-                jax.tree.map(jnp.asarray, params),
-                optax.identity().init(params),
-                jax.random.key(0),
-            )
-            with Checkpoints(part / "checkpoints") as checkpoints:
-                checkpoints.save(0, state, {"vocabulary": vocabulary.digest(), "text": ""})
-            _move(part, workdir)
-            folders.write_config(workdir, experiment)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        vocabulary.save(part)
+        if words is not None:
+            words.save(part)
+        state = TrainState(
+            jnp.int32(0),
+            jax.tree.map(jnp.asarray, params),
+            optax.identity().init(params),
+            jax.random.key(0),
+        )
+        with Checkpoints(part / "checkpoints") as checkpoints:
+            checkpoints.save(0, state, {"vocabulary": vocabulary.digest(), "text": ""})
+        _move(part, workdir)
+        part.rmdir()
+        folders.write_config(workdir, experiment)
     model = experiment.model
     return {
         "workdir": str(workdir),

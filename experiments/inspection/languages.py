@@ -3,10 +3,13 @@
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from functools import cache, partial
 from itertools import islice
 from multiprocessing import get_context
+
+from experiments.interruption import flagged
+from experiments.signals import held_back
 
 LETTERS = 20  # fewer say too little
 _SURE, _UNLIKELY = 0.5, 0.05
@@ -34,11 +37,19 @@ def read_as(lines: Iterable[str], expected: str, count: int) -> Iterator[tuple[s
         for chunk in chunks:
             yield from judge(chunk)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        waiting = deque(pool.submit(judge, chunk) for chunk in islice(chunks, 2 * workers))
+    # A Ctrl-C ends the processes of the pool in order, which their semaphores need.
+    with flagged() as check, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+
+        def submit(count: int) -> Iterator[Future]:
+            for chunk in islice(chunks, count):
+                with held_back():
+                    yield pool.submit(judge, chunk)
+
+        waiting = deque(submit(2 * workers))
         while waiting:
+            check()
             yield from waiting.popleft().result()
-            waiting.extend(pool.submit(judge, chunk) for chunk in islice(chunks, 1))
+            waiting.extend(submit(1))
 
 
 def usual(lines: Iterable[str]) -> str:

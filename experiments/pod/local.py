@@ -9,19 +9,21 @@ the worst of theirs.
 """
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 
 from absl import flags
 
 from experiments import cli
 from experiments.console import note
 from experiments.pod.ports import free_port
+from experiments.signals import handling, held_back
 from model import ConfigError
 
 PROCESSES = flags.DEFINE_integer("processes", 2, "How many processes to start.", lower_bound=1)
@@ -42,15 +44,30 @@ def main(args: list[str]) -> None:
     if not args:
         raise ConfigError("nothing to run: the flags of experiments.train follow --")
     port = free_port()
-    started = [start(process, port, args) for process in range(PROCESSES.value)]
+    started: list[subprocess.Popen] = []
+    came: list[int] = []
 
-    def pass_on(number, _frame) -> None:
+    def pass_on(number: int) -> None:
+        came.append(number)
         for process in started:
             if process.poll() is None:
                 process.send_signal(number)
 
-    for number in signal.SIGTERM, signal.SIGINT:
-        signal.signal(number, pass_on)
+    with ExitStack() as stack:
+        for number in SIGTERM, SIGINT:
+            stack.enter_context(handling(number, partial(pass_on, number), again=False))
+        for process in range(PROCESSES.value):
+            if not came:
+                with held_back():
+                    started.append(start(process, port, args))
+        if came:  # perhaps while the last one was being started
+            for process in started[-1:]:
+                process.send_signal(came[0])
+        sys.exit(_follow(started) if started else 128 + came[0])
+
+
+def _follow(started: list[subprocess.Popen]) -> int:
+    """Tell what they say until all have ended; the worst of their exit statuses."""
     readers = [
         threading.Thread(target=prefix, args=(i, process.stderr), daemon=True)
         for i, process in enumerate(started)
@@ -61,7 +78,7 @@ def main(args: list[str]) -> None:
     for reader in readers:
         reader.join(timeout=10)
     # A signal's number is negative here, and 128 more than it to a shell.
-    sys.exit(max(128 - status if status < 0 else status for status in statuses))
+    return max(128 - status if status < 0 else status for status in statuses)
 
 
 def start(process: int, port: int, args: list[str]) -> subprocess.Popen:

@@ -1,4 +1,4 @@
-"""A size in config.json that the stored weights cannot have is one line, before it costs anything."""
+"""A size in config.json that the stored weights cannot have is one line, at no cost."""
 
 import json
 import shutil
