@@ -14,20 +14,17 @@ import os
 import signal
 import threading
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from signal import SIGINT
-from typing import NamedTuple
 
 INTERRUPTED = 128 + SIGINT  # the exit status, as shells have it
 _PATIENCE = 0.3  # seconds that the main thread has to answer a signal
 
 
-class _Reaction(NamedTuple):
-    act: Callable[[], object]
-    ends: bool  # whether `act` ends the process
-    again: bool  # whether a second Ctrl-C ends the process at once
-
+# What to call; whether that ends the process; whether a second Ctrl-C does, at once.
+_Reaction = namedtuple("_Reaction", "act ends again")
 
 _reactions: dict[int, _Reaction] = {}  # by the signal's number
 _cleanups: list[Callable[[], None]] = []

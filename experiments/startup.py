@@ -9,7 +9,6 @@ import io
 import os
 import sys
 from importlib.util import find_spec
-from typing import NoReturn
 
 from experiments import signals
 
@@ -92,6 +91,6 @@ def _check_packages() -> None:
             )
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str) -> None:
     print(f"heed: error: {message}", file=sys.stderr, flush=True)
     os._exit(1)
