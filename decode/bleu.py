@@ -1,20 +1,27 @@
 """Corpus scores with their signatures, by sacreBLEU (Post 2018)."""
 
-import re
 from collections.abc import Sequence
 
 from sacrebleu.metrics import BLEU, CHRF
 
-# Languages without spaces between words, by their codes of two letters and of three.
-_TOKENIZERS = {
-    **dict.fromkeys(("zh", "zho", "cmn", "yue"), "zh"),
-    **dict.fromkeys(("ja", "jpn", "jap", "ko", "kor"), "char"),
-}
+from data.language import find_language
 
 
 def tokenizer(language: str) -> str:
-    """The name of the tokenizer by which BLEU counts words of the language of that code."""
-    return _TOKENIZERS.get(re.split("[_-]", language)[0].lower(), "13a")
+    """The name of sacreBLEU's tokenizer by which BLEU counts words of the language of that code.
+
+    - zh for Chinese.
+    - char for Japanese, Korean, and languages without spaces between words (Thai, Lao, Khmer,
+      Burmese, Tibetan). sacreBLEU has MeCab for the first two, which is not always installed.
+    - 13a for all others, and for what is no language code.
+    """
+    found = find_language(language)
+    if found is None:
+        return "13a"
+    if found.chinese:
+        return "zh"
+    korean = found.code == "ko" and found.script != "Latn"
+    return "char" if korean or not found.spaced else "13a"
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str], language: str = "") -> dict:

@@ -7,13 +7,41 @@ of tokenised text, its compounds split at hyphens; sacreBLEU tokenises detokenis
 import re
 from collections.abc import Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 
 from sacrebleu.metrics import BLEU
 
+from data.language import Language, find_language, nearest_codes
+from decode.bleu import tokenizer
 from decode.options import InputError
 
-PROTOCOLS = ("13a", "intl", "atat")
+PROTOCOLS = ("13a", "intl", "atat")  # for languages with spaces between words
+# What sacreBLEU takes for a language where its extra packages are installed.
+_MECAB = {"ja": ("ja-mecab", "MeCab"), "ko": ("ko-mecab", "mecab_ko")}
 _HYPHEN = re.compile(r"(\S)-(\S)")
+
+
+def protocols_of(language: str) -> tuple[str, ...]:
+    """The names of the protocols that are for a language: 13a, intl and atat, as a rule.
+
+    These count words between spaces, which say nothing of Chinese (zh, char), Japanese (ja-mecab,
+    char), Korean (ko-mecab, char), Thai, Lao, Khmer, Burmese or Tibetan (char). Raises InputError
+    for an unknown code.
+    """
+    code, name = _known(language).code, tokenizer(language)
+    if name == "13a":
+        return PROTOCOLS
+    usual = _MECAB[code][0] if code in _MECAB else name
+    return tuple(dict.fromkeys((usual, "char")))
+
+
+def missing_protocols(language: str) -> dict[str, str]:
+    """The protocols of a language that cannot be counted here, and how to install each."""
+    missing = {}
+    for code, (name, module) in _MECAB.items():
+        if name in protocols_of(language) and not find_spec(module):
+            missing[name] = f"pip install 'sacrebleu[{code}]'"
+    return missing
 
 
 def bleu_by_protocol(
@@ -24,20 +52,39 @@ def bleu_by_protocol(
     - 13a: sacreBLEU's default, mteval-v13a's tokens, what WMT reports.
     - intl: sacreBLEU's international tokens, which split at all punctuation and symbols.
     - atat: `split_compounds`, counted as multi-bleu.perl does, without smoothing: the paper's.
+    - zh, char, ja-mecab, ko-mecab: sacreBLEU's tokens for other languages (`protocols_of`), but
+      for `missing_protocols`.
 
-    `language` is the target's code, which Moses' tokeniser goes by. Raises ValueError where the
-    counts differ, InputError where that tokeniser is not installed.
+    `language` is the target's code, which Moses' tokeniser goes by as well. Raises ValueError where
+    the counts differ, InputError where the code is unknown or Moses' tokeniser is not installed.
     """
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses, but {len(references)} references")
-    found = {}
-    for name in PROTOCOLS[:2]:
-        found[name] = _counted(BLEU(tokenize=name), hypotheses, references)
-    split = (split_compounds(side, language) for side in (hypotheses, references))
+    found, missing = {}, missing_protocols(language)
+    for name in protocols_of(language):
+        if name == "atat":
+            found[name] = _paper(hypotheses, references, _known(language).code)
+        elif name not in missing:
+            found[name] = _counted(BLEU(tokenize=name), hypotheses, references)
+    return found
+
+
+def _known(code: str) -> Language:
+    if found := find_language(code):
+        return found
+    near = nearest_codes(code)
+    hint = f" (near it: {', '.join(near)})" if near else ""
+    raise InputError(
+        f"--language={code} is not a language code{hint}: give one of ISO 639, as de, deu, pt-BR "
+        "or zho_Hans"
+    )
+
+
+def _paper(hypotheses: Sequence[str], references: Sequence[str], code: str) -> dict:
+    split = (split_compounds(side, code) for side in (hypotheses, references))
     atat = _counted(BLEU(tokenize="none", smooth_method="none", force=True), *split)
-    by = f"tok:moses-{language}-atat|moses:sacremoses-{version('sacremoses')}"
-    atat["signature"] = atat["signature"].replace("tok:none", by)
-    return found | {"atat": atat}
+    by = f"tok:moses-{code}-atat|moses:sacremoses-{version('sacremoses')}"
+    return atat | {"signature": atat["signature"].replace("tok:none", by)}
 
 
 def split_compounds(sentences: Sequence[str], language: str = "de") -> list[str]:

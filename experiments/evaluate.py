@@ -9,9 +9,10 @@ from pathlib import Path
 
 from absl import flags
 
+from data.language import find_language
 from data.text import read_parallel
 from experiments import cli, decoding, loading
-from experiments.console import bar, print_json
+from experiments.console import bar, note, print_json
 from model import ConfigError
 
 flags.adopt_module_key_flags(decoding)  # so that --help tells them too
@@ -44,6 +45,12 @@ def main() -> None:
     else:
         pairs = read_parallel(*map(Path, files))
     sources, references = sides(pairs)
+    language = experiment.data.target_language
+    if find_language(language) is None:
+        note(
+            f"data.target_language={language} is not a language code: BLEU counts words between "
+            "spaces (13a)"
+        )
 
     translator = decoding.make_translator(trained)
     for name in names:
@@ -54,7 +61,7 @@ def main() -> None:
         with bar(f"translating with {name}", len(sources)) as progress:
             found = [best for best, *_ in translator.hypotheses(sources, progress)]
         seconds = time.monotonic() - start
-        scores = score([h.text for h in found], references, experiment.data.target_language)
+        scores = score([h.text for h in found], references, language)
         print_json(
             {kind: scores[kind] for kind in ("bleu", "chrf", "signature", "chrf_signature")}
             | {

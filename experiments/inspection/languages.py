@@ -8,6 +8,7 @@ from functools import cache, partial
 from itertools import islice
 from multiprocessing import get_context
 
+from data.language import find_language
 from experiments.interruption import flagged
 from experiments.signals import held_back
 
@@ -18,9 +19,9 @@ _FEW = 10 * _CHUNK  # lines, for which no processes are worth starting
 
 
 def known(code: str) -> str:
-    """The model's name for a language's code ("pt" for "pt_BR"), or "" where it has none."""
-    base = code.replace("_", "-").split("-")[0].lower()
-    return base if base in _identifier().labels else ""
+    """The model's name for a code ("pt" for "pt_BR" or "por_Latn"), or "" where it has none."""
+    found = find_language(code)
+    return found.code if found and found.code in _identifier().labels else ""
 
 
 def read_as(lines: Iterable[str], expected: str, count: int) -> Iterator[tuple[str, bool]]:

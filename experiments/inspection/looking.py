@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.corpus import Source
+from data.language import find_language
 from experiments.config import Experiment
 from experiments.console import bar
 from experiments.dry_run import describe
@@ -49,28 +50,31 @@ def _text(experiment: Experiment, splits: dict[str, Source]) -> Iterator[Section
     total = sum(map(len, splits.values()))
     with bar("reading", total) as progress:
         surveys = {split: survey(pairs, progress) for split, pairs in splits.items()}
-    yield _counts(surveys)
+    codes = experiment.data.source_language, experiment.data.target_language
+    yield _counts(surveys, codes)
     yield writing.find_broken(surveys)
     yield repeats.find_duplicates(splits, surveys)
     yield repeats.find_copies(surveys)
     yield repeats.find_overlap(splits, surveys)
     yield writing.find_scripts(surveys)
-    codes = experiment.data.source_language, experiment.data.target_language
     with bar("telling languages apart", 2 * total) as progress:
         told = writing.find_languages(splits, surveys, codes, progress)
     yield told
 
 
-def _counts(surveys: dict[str, Survey]) -> Section:
+def _counts(surveys: dict[str, Survey], codes: tuple[str, str]) -> Section:
+    """How much text there is; of words only where a language puts spaces between them."""
     values, lines = {}, []
+    found = dict(zip(SIDES, map(find_language, codes), strict=True))
+    spaced = {name: language is None or language.spaced for name, language in found.items()}
     for split, each in surveys.items():
         sides = {
-            name: {"words": side.words, "characters": side.characters}
+            name: ({"words": side.words} if spaced[name] else {}) | {"characters": side.characters}
             for name, side in zip(SIDES, (each.source, each.target), strict=True)
         }
         values[split] = {"pairs": len(each), **sides}
         told = "; ".join(
-            f"{name} {side['words']:,} words, {side['characters']:,} characters"
+            f"{name} " + ", ".join(f"{count:,} {what}" for what, count in side.items())
             for name, side in sides.items()
         )
         lines.append(f"{split}: {len(each):,} pairs; {told}")

@@ -1,12 +1,20 @@
 """BLEU by protocol, against sacreBLEU on text that was split here by other means."""
 
+import importlib.util
 import sys
 
 import pytest
 from sacrebleu import corpus_bleu
 
+from decode import protocols
 from decode.options import InputError
-from decode.protocols import bleu_by_protocol, split_compounds
+from decode.protocols import (
+    PROTOCOLS,
+    bleu_by_protocol,
+    missing_protocols,
+    protocols_of,
+    split_compounds,
+)
 
 OUTPUT = [
     "Der rot-grüne Hund sah das E-Mail-Format.",
@@ -51,6 +59,52 @@ def test_each_protocol_is_what_its_signature_says():
     assert "|tok:moses-de-atat|moses:sacremoses-" in found["atat"]["signature"]
     assert "|smooth:none|" in found["atat"]["signature"]
     assert len({round(each["bleu"], 3) for each in found.values()}) == 3
+
+
+ZH = ["我今天去了学校。", "他正在看书。"], ["我今天去学校。", "他在看书。"]
+TH = ["แมวกินปลา", "ฝนตกหนัก"], ["แมวกินปลาตัวใหญ่", "วันนี้ฝนตกหนัก"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "text", "names"),
+    [
+        (("zh", "zh_CN", "zho_Hans", "zh-Hant", "cmn"), ZH, ("zh", "char")),
+        (("ja", "jpn", "jpn_Jpan"), ZH, ("ja-mecab", "char")),
+        (("ko", "ko-KR"), ZH, ("ko-mecab", "char")),
+        (("th", "km", "lao", "mya_Mymr"), TH, ("char",)),
+    ],
+)
+def test_words_without_spaces_are_counted_as_sacrebleu_does(codes, text, names, monkeypatch):
+    for code in codes:
+        assert protocols_of(code) == names
+        found, missing = bleu_by_protocol(*text, code), missing_protocols(code)
+        assert [*found] == [name for name in names if name not in missing]
+        for name, each in found.items():
+            assert each["bleu"] == corpus_bleu(text[0], [text[1]], tokenize=name).score > 10
+            assert f"|tok:{name}|" in each["signature"]
+    installed = importlib.util.find_spec
+    monkeypatch.setattr(protocols, "find_spec", lambda name: installed("os"))
+    assert missing_protocols(codes[0]) == {}
+    monkeypatch.setattr(protocols, "find_spec", lambda name: None)
+    code = codes[0]
+    left = {f"{code}-mecab": f"pip install 'sacrebleu[{code}]'"} if code in ("ja", "ko") else {}
+    assert missing_protocols(code) == left
+
+
+def test_moses_goes_by_the_language_however_its_code_is_written():
+    assert protocols_of("deu_Latn") == PROTOCOLS == protocols_of("pt-BR")
+    signature = bleu_by_protocol(OUTPUT, RIGHT, "deu_Latn")["atat"]["signature"]
+    assert "|tok:moses-de-atat|" in signature
+    assert bleu_by_protocol(OUTPUT, RIGHT, "deu") == bleu_by_protocol(OUTPUT, RIGHT)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [("xx", "near it: xh"), ("jap", r"near it: .*jpn"), ("german", "german is not"), ("", "= is")],
+)
+def test_an_unknown_language_is_told_with_codes_near_it(code, message):
+    with pytest.raises(InputError, match=message):
+        bleu_by_protocol(OUTPUT, RIGHT, code)
 
 
 def test_without_a_match_of_four_the_papers_score_is_zero():

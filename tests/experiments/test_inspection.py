@@ -10,7 +10,7 @@ from data import demo
 from data.corpus import SPLITS, Pairs
 from data.pipeline import Ragged, TokenPairs
 from data.tokenizer import Vocabulary
-from experiments.inspection import languages, lengths, repeats, writing
+from experiments.inspection import languages, lengths, looking, repeats, writing
 from experiments.inspection.coverage import count_pieces, find_unknown
 from experiments.inspection.scripts import script
 from experiments.inspection.section import place
@@ -32,6 +32,17 @@ from experiments.inspection.survey import survey
 def test_a_lines_script_is_that_of_most_of_its_letters(line, name, letters):
     expected = {"日本語のテキスト": "KATAKANA"}.get(line, name)
     assert script(line) == (expected, letters)
+
+
+def test_words_are_counted_where_there_are_spaces_between_them():
+    pairs = Pairs(["two words", "one"], ["我今天去学校。", "他在看书。"])
+    surveys = {"train": survey(pairs)}
+    section = looking._counts(surveys, ("en", "zho_Hans"))
+    source, target = {"words": 3, "characters": 12}, {"characters": 12}
+    assert section.values["train"] == {"pairs": 2, "source": source, "target": target}
+    assert section.lines == ["train: 2 pairs; source 3 words, 12 characters; target 12 characters"]
+    assert languages.known("deu_Latn") == languages.known("de_DE") == "de"
+    assert languages.known("xx") == languages.known("target") == ""
 
 
 def test_a_side_may_have_several_scripts_and_other_languages_than_its_code(capsys):
