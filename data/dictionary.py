@@ -81,7 +81,7 @@ def read_words(text: str) -> list[str]:
     """The words of a dictionary file, in order; raises DataError, naming the line."""
     words: list[str] = []
     known = {"<s>", "<pad>", "</s>", "<unk>"}
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
     for number, line in enumerate(lines, 1):
         again = line.rstrip().endswith(f" {_OVERWRITE}")
         word, space, count = line.rstrip().removesuffix(_OVERWRITE).rstrip().rpartition(" ")

@@ -99,6 +99,14 @@ def read_text(path: str, split: str, languages: tuple[str, str]) -> Pairs:
     return read_parallel(*files)
 
 
+def _without_blank_end(lines: list[str]) -> list[str]:
+    """The lines up to the last that is not blank: other tools end files with blank ones."""
+    count = len(lines)
+    while count and not lines[count - 1].strip(" "):
+        count -= 1
+    return lines[:count]
+
+
 def read_parallel(source: Path, target: Path) -> Pairs:
     """Two files, line n of one the translation of line n of the other. Raises DataError."""
     sides = read_lines(source), read_lines(target)
@@ -111,9 +119,12 @@ def read_parallel(source: Path, target: Path) -> Pairs:
 
 
 def read_tsv(path: str, split: str, languages: tuple[str, str]) -> Pairs:
-    """{split}.tsv: source, tab, target; or any columns under a first line of language codes."""
+    """{split}.tsv: source, tab, target; or any columns under a first line of language codes.
+
+    Blank lines at the end are left out.
+    """
     file = _find(path, f"{split}.tsv")
-    rows = [line.split("\t") for line in read_lines(file)]
+    rows = [line.split("\t") for line in _without_blank_end(read_lines(file))]
     columns, width, first = (0, 1), 2, 1
     if set(languages) <= set(rows[0]):
         columns, width, first = tuple(map(rows[0].index, languages)), len(rows[0]), 2
@@ -132,11 +143,13 @@ def read_tsv(path: str, split: str, languages: tuple[str, str]) -> Pairs:
 def read_jsonl(path: str, split: str, languages: tuple[str, str]) -> Pairs:
     """{split}.jsonl: {"en": ..., "de": ...} a line, or that within {"translation": ...}.
 
-    A line break within a sentence is read as a space.
+    A line break within a sentence is read as a space. Blank lines at the end are left out.
     """
     file = _find(path, f"{split}.jsonl")
     sides: tuple[list[str], list[str]] = ([], [])
-    for number, line in enumerate(read_lines(file), 1):
+    for number, line in enumerate(_without_blank_end(read_lines(file)), 1):
+        if not line.strip():
+            raise DataError(f"{file}, line {number}: blank, but not at the end: remove it")
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:

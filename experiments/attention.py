@@ -8,6 +8,7 @@ layer and head that are chosen.
 """
 
 import base64
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -30,6 +31,7 @@ def main() -> None:
     from data.batch import BOS, EOS
     from data.corpus import DataError
     from data.files import replace_file
+    from data.printable import text_line
     from decode.attention import attention_maps
     from decode.options import InputError
     from experiments.console import bar, note
@@ -68,7 +70,7 @@ def main() -> None:
         for kind, (rows, columns) in axes.items():
             draw(maps[kind], rows, columns, output / kind)
             progress(1)
-    print(best.text)
+    print(text_line(best.text, sys.stdout))
 
 
 def interactive(

@@ -17,6 +17,7 @@ from jax.errors import JaxRuntimeError
 
 from data.corpus import DataError
 from data.files import remove_unfinished
+from data.printable import printable
 from decode.options import InputError
 from experiments import signals
 from experiments.caches import keep_compiled
@@ -57,7 +58,7 @@ def run(main: Callable[..., None], argv: list[str] | None = None, takes_more: bo
 
 def fail(message: object) -> NoReturn:
     """End the program with `message` in one line on stderr."""
-    line = " ".join(str(message).split())
+    line = printable(" ".join(str(message).split()))
     print(f"heed: error: {line}", file=sys.stderr)
     sys.exit(1)
 

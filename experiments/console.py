@@ -1,14 +1,15 @@
 """What commands say: progress and notes for people on stderr, JSON for programs on stdout."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress as Bar
 
 from data.corpus import DataError
+from data.printable import json_line, printable
 from train.together import is_first
 
 
@@ -16,7 +17,7 @@ def note(text: str) -> None:
     """A line for people; of several processes the first tells it."""
     if is_first():
         with suppress(OSError):  # a log file on a full disk, say: no reason to end a training
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 def read_stdin() -> bytes:
@@ -40,10 +41,10 @@ def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     # rich would take FORCE_COLOR, which many set, for a terminal.
     silent = not (sys.stderr.isatty() and is_first())
     with Bar(console=console, disable=silent, transient=True) as progress:
-        task = progress.add_task(title, total=total)
+        task = progress.add_task(escape(printable(title)), total=total)
         yield lambda done: progress.advance(task, done)
 
 
 def print_json(values: dict) -> None:
     """A line for programs."""
-    print(json.dumps(values, ensure_ascii=False), flush=True)
+    print(json_line(values), flush=True)

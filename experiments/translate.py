@@ -5,7 +5,6 @@
 Typed sentences are answered one by one.
 """
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from absl import flags
 
 from data.corpus import DataError
 from data.files import replace_file
+from data.printable import json_line, printable, text_line
 from data.text import read_bytes, split_lines
 from decode.options import InputError
 from decode.ranking import Hypothesis
@@ -131,22 +131,23 @@ def _asked(lines: list[str] | None) -> tuple[list[str], list[list[str]]]:
 
 def _told(line: int, piece: int, text: str, done: bool) -> None:
     told = {"line": line + 1, "piece": piece, "text": text, "done": done}
-    print(json.dumps(told, ensure_ascii=False), file=sys.stderr)
+    print(json_line(told), file=sys.stderr)
 
 
 def _grows(line: int, piece: int, text: str, done: bool) -> None:
-    print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    print(f"\r\x1b[K{printable(text)}", end="", file=sys.stderr, flush=True)
 
 
 def _written(found: Sequence[list[Hypothesis]], trained: "Trained") -> list[str]:
     """Each sentence's hypotheses as the line of its --format."""
     if FORMAT.value == "text":
-        return [best.text for best, *_ in found]
+        stream = sys.stdout if OUTPUT.value == "-" else None
+        return [text_line(best.text, stream) for best, *_ in found]
     from experiments.answers import answers
 
     with bar("aligning", sum(map(len, found))) as progress:
         told = answers(found, trained, attention=ATTENTION.value, progress=progress)
-    return [json.dumps(each, ensure_ascii=False) for each in told]
+    return [*map(json_line, told)]
 
 
 def _talk(
@@ -167,7 +168,7 @@ def _talk(
         except UnicodeDecodeError:
             print("heed: error: that line is not valid UTF-8", file=sys.stderr)
         except InputError as error:
-            print(f"heed: error: {error}", file=sys.stderr)
+            print(f"heed: error: {printable(str(error))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

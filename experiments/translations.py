@@ -1,12 +1,12 @@
 """What the test translated, kept beside its scores: a line of translations.jsonl a sentence."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from data.files import replace_file
+from data.printable import json_line
 from decode.ranking import Hypothesis
 from experiments.console import bar
 from experiments.preparation import make_translator, open_split, sides
@@ -36,7 +36,7 @@ def write_translations(
     def lines() -> Iterator[str]:
         for source, reference, best in zip(sources, references, found, strict=True):
             row = dict(source=source, reference=reference, hypothesis=best.text, score=best.score)
-            yield json.dumps({"checkpoint": checkpoint} | row, ensure_ascii=False) + "\n"
+            yield json_line({"checkpoint": checkpoint} | row) + "\n"
 
     replace_file(workdir / FILE, "".join(lines()).encode())
 

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
+from data.printable import printable
 from train.together import is_first
 
 
@@ -31,11 +32,11 @@ class Progress:
         if self.due():
             self._drawn = time.monotonic()
             width = shutil.get_terminal_size().columns - 1
-            self._write(text[:width], "")
+            self._write(printable(text)[:width], "")
 
     def note(self, text: str) -> None:
         """A line that stays, above the live one."""
-        self._write(text, "\n")
+        self._write(printable(text), "\n")
 
     def close(self) -> None:
         """Clears the live line."""

@@ -25,6 +25,7 @@ from jax.errors import JaxRuntimeError
 from data.corpus import DataError
 from data.files import replace_file
 from data.json_file import read_json
+from data.printable import printable
 from train.together import Interrupted, everywhere, first_alone, gathered, is_first, of_first
 
 _PEER = ("gloo", "barrier", "heartbeat", "coordination")  # what errors speak of when a peer is gone
@@ -217,7 +218,7 @@ class Watchdog:
 
     def _end(self, why: str) -> None:
         with suppress(OSError):  # standard error may be on a full disk
-            print(f"heed: error: {why}", file=sys.stderr, flush=True)
+            print(f"heed: error: {printable(why)}", file=sys.stderr, flush=True)
         self._ended = why
         with suppress(OSError):
             self._beat()

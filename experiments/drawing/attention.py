@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data.files import replace_file
+from data.printable import drawable
 
 _DPI = 150
 _MOST_PIXELS = 16_000  # of a side: more is not opened by common viewers
@@ -15,7 +16,8 @@ def without_glyphs(pieces: Iterable[str]) -> str:
     from matplotlib import font_manager
 
     font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
-    return "".join(sorted(c for c in set("".join(pieces)) if not font.get_char_index(ord(c))))
+    characters = set(drawable("".join(pieces)))
+    return "".join(sorted(c for c in characters if not font.get_char_index(ord(c))))
 
 
 def draw(weights, rows: list[str], columns: list[str], file: Path) -> None:
@@ -23,12 +25,14 @@ def draw(weights, rows: list[str], columns: list[str], file: Path) -> None:
 
     A small map a head, the subword pieces on both axes at the same size whatever their number, so a
     long sentence makes a large picture; beyond 16,000 pixels a side the PNG is coarser and only the
-    SVG sharp. The same weights make the same bytes. Raises OSError.
+    SVG sharp. Control characters are drawn as their pictures. The same weights make the same bytes.
+    Raises OSError.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     layers, heads = weights.shape[:2]
+    rows, columns = [*map(drawable, rows)], [*map(drawable, columns)]
     # Inches: a piece takes 0.16, the pieces' names what the longest of them does.
     width = 0.4 + 0.16 * len(columns)
     height = 0.4 + 0.16 * len(rows) + 0.07 * max(map(len, columns))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from data.printable import drawable
 from decode.tree import Node
 
 
@@ -23,6 +24,7 @@ def tree(nodes: Sequence[Node], pieces: Sequence[str]) -> Figure:
         if number:
             ends = [parent.step, node.step], [at[node.parent], at[number]]
             axes.plot(*ends, color=colour, linewidth=2 if node.best else 0.8, zorder=0)
+        piece = drawable(piece)
         text = piece if node.score is None else f"{piece}  {node.score:.2f}"
         axes.text(
             *(node.step, at[number], text),

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from data.printable import drawable
+
 
 def curves(events: Sequence[dict]) -> Figure:
     """Loss and BLEU by step, from the events of `train.metrics.read_metrics`."""
@@ -30,11 +32,12 @@ def heads(
     weights: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = ""
 ) -> Figure:
     """One layer's attention, weights [heads, rows, columns]: a map a head, darker where more."""
+    rows, columns = [*map(drawable, rows)], [*map(drawable, columns)]
     count = len(weights)
     across = 0.6 + 0.22 * len(columns)
     height = 1.1 + 0.22 * len(rows)
     figure = Figure(figsize=(1 + count * across, height), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(drawable(title), parse_math=False)
     for head, cell in enumerate(figure.subplots(1, count, squeeze=False)[0]):
         cell.imshow(weights[head], cmap="Blues", vmin=0, vmax=1, aspect="auto")
         cell.set_title(f"head {head + 1}", fontsize=8)

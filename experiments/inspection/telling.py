@@ -5,6 +5,7 @@ from collections.abc import Callable
 from itertools import groupby
 
 from data.corpus import Source
+from data.printable import printable
 from experiments.console import print_json
 from experiments.inspection.section import SIDES, Section, place, where
 
@@ -27,18 +28,19 @@ def teller(form: str, show: int | None, splits: dict[str, Source]) -> Callable[[
 
     def shown(split: str, side: int, index: int) -> str:
         line = splits[split][index][side]
-        line = "".join(c if c.isprintable() else "\ufffd" for c in line)
+        line = printable(line)
         return line if len(line) <= _WIDTH else line[:_WIDTH] + " .."
 
     def text(section: Section) -> int:
         print(f"\n{section.name.capitalize()}")
         for line in section.lines:
-            print(f"  {line}")
+            print(f"  {printable(line)}")
         for group, count in chosen(section, 5):
             for w in group:
                 line = shown(w.split, w.side, w.index)
                 tail = f": {line}" * bool(line.strip())
-                print(f"  warning: {where(splits, w.split, w.side, w.index)}: {w.text}{tail}")
+                told = f"{where(splits, w.split, w.side, w.index)}: {w.text}"
+                print(f"  warning: {printable(told)}{tail}")
             if count > len(group):
                 print(f"  .. and {count - len(group):,} more in {w.split}: --show=0 tells all")
         sys.stdout.flush()  # what is told on stderr meanwhile comes after it

@@ -1,7 +1,8 @@
 """Pages that open without a network: each a file of HTML beside this one."""
 
-import json
 from importlib.resources import files
+
+from data.printable import json_line
 
 _PLACE = "/* data */"  # where a page's script of type application/json has its values
 
@@ -19,7 +20,7 @@ def filled(name: str, data: dict) -> str:
 
 def json_in_html(data: object) -> str:
     """JSON that means the same within a script element: nothing in it can end one."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-    for letter in "<>&\u2028\u2029":  # in JSON these occur within strings alone
+    text = json_line(data, allow_nan=False)
+    for letter in "<>&":  # in JSON these occur within strings alone
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text

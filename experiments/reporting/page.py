@@ -8,6 +8,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data.files import replace_file
+from data.printable import drawable
 from experiments.console import bar
 from experiments.reporting import chart
 from experiments.reporting.curves import draw_curves
@@ -78,6 +79,7 @@ def _template():
         loader=FileSystemLoader(_HERE),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: drawable(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

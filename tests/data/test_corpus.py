@@ -185,7 +185,7 @@ def test_bad_tsv(content, reason, tmp_path):
 
 
 @pytest.mark.parametrize(("row", "reason"), [
-    ("{", "not JSON: "), ("", "not JSON: "), ("9" * 5000, "not JSON: "), ("[" * 100000, "not JSON"),
+    ("{", "not JSON: "), ("9" * 5000, "not JSON: "), ("[" * 100000, "not JSON"),
     ("[1]", "not a JSON object"), ('{"translation": "x"}', "no text under the key 'en'"),
     ('{"en": "a"}', "no text under the key 'de'"), ('{"en": 1, "de": ""}', "under the key 'en'"),
     ('{"en": "\\ud800", "de": ""}', "half a surrogate pair in 'en'"),
@@ -194,6 +194,25 @@ def test_bad_json_lines(row, reason, tmp_path):
     (tmp_path / "train.jsonl").write_text(f'{{"en": "a", "de": "b"}}\n{row}\n')
     message = failure("jsonl", tmp_path)
     assert message.startswith(f"{tmp_path}/train.jsonl, line 2: ") and reason in message
+
+
+@pytest.mark.parametrize("kind", ["tsv", "jsonl"])
+@pytest.mark.parametrize("end", ["\n", "\n\n", "\r\n", " \n", "\n "])
+def test_blank_lines_at_the_end_are_no_pairs(kind, end, tmp_path):
+    write(tmp_path, kind)
+    file = tmp_path / f"train.{kind}"
+    file.write_bytes(file.read_bytes() + end.encode())
+    source = open_source(kind, "train", path=str(tmp_path))
+    assert [source[i] for i in range(len(source))] == PAIRS
+
+
+@pytest.mark.parametrize("line", ["", " "])
+def test_a_blank_line_of_json_amid_others_is_told(line, tmp_path):
+    row = '{"en": "a", "de": "b"}'
+    (tmp_path / "train.jsonl").write_text(f"{row}\n{line}\n{row}\n\n")
+    assert failure("jsonl", tmp_path) == (
+        f"{tmp_path}/train.jsonl, line 2: blank, but not at the end: remove it"
+    )
 
 
 def test_unknown_names_get_the_nearest():

@@ -103,6 +103,7 @@ def test_it_is_kept_as_bytes(tokenizer, tmp_path):
 
 
 def test_a_dictionary_has_a_word_and_a_count_a_line():
+    assert read_words("low 1\n\n\n") == ["low"]  # blank lines at the end say nothing
     assert read_words("low@@ 12\n# 3\n\u2028 1\n# 4 #fairseq:overwrite\nx 0\n") == [
         *("low@@", "#", "\u2028", "#", "x"),
     ]

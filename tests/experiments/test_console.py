@@ -9,14 +9,31 @@ import sys
 
 import pytest
 
-from experiments.console import note
+from data.corpus import DataError
+from experiments.cli import fail
+from experiments.console import bar, note
 from tests.experiments.commands import ROOT
+from train.progress import Progress
 
 PROGRAM = """
 from experiments.console import bar
 with bar("learning", 2) as progress:
     progress(2)
 """
+
+
+def test_messages_cannot_move_a_terminal(capsys):
+    note("a file named \x1b[2J\x07")
+    Progress().note("a word \x1b[2J")
+    with pytest.raises(SystemExit):
+        fail(DataError("line 3: '\x1b]0;title\x07' \u202e is no word\n"))
+    assert capsys.readouterr().err.splitlines() == [
+        "a file named \\x1b[2J\\x07",
+        "a word \\x1b[2J",
+        "heed: error: line 3: '\\x1b]0;title\\x07' \\u202e is no word",
+    ]
+    with bar("a folder named [/red]\x1b", 1) as progress:
+        progress(1)
 
 
 @pytest.mark.parametrize("terminal", [True, False])

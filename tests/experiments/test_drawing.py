@@ -1,11 +1,18 @@
 """Pictures show what they are told: read back off the figures."""
 
+import io
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
 import pytest
 
 from decode.tree import Node
 from experiments.drawing import attention, beams, paper, runs
+from experiments.pages import filled
 from model.embedding import sinusoids
 from train.optimizer import make_schedule
 
@@ -21,6 +28,36 @@ TREE = [
 
 def test_characters_that_a_picture_cannot_show_are_known():
     assert attention.without_glyphs(["naïve", "▁Größe", "東京", "東"]) == "京東"
+
+
+STRANGE = [*map(chr, (*range(0x20), *range(0x7F, 0xA0))), "\udfff", "\ud800", "\ufffe", "\uffff"]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # boxes in PNGs
+def test_pictures_of_any_vocabulary_are_whole(tmp_path):
+    pieces = ["".join(STRANGE[i::22]) for i in range(22)]
+    weights = np.full((1, 1, 22, 22), 1 / 22)
+    attention.draw(weights, pieces, pieces, tmp_path / "map")
+    assert isinstance(attention.without_glyphs(pieces), str)
+    content = [(tmp_path / "map.svg").read_bytes()]
+    tree = [Node(0, 1, 0, 0.0, None, True), Node(0, 5, 1, -1.0, -1.0, True)]
+    figures = runs.heads(weights[0], pieces, pieces, pieces[5]), beams.tree(tree, pieces[4:6])
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        for figure in figures:
+            content.append(io.BytesIO())
+            figure.savefig(content[-1], format="svg")
+    for each in content:
+        each = each if isinstance(each, bytes) else each.getvalue()
+        text = "".join(ElementTree.fromstring(each).itertext())
+        assert "\u241b" in text  # of ESC
+
+
+def test_the_attention_page_holds_any_vocabulary():
+    pieces = ["".join(STRANGE)]
+    html = filled("attention", {"rows": pieces})
+    assert html.encode() and not set(html) & set(STRANGE) - {"\n"}
+    data = re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", html, re.S)[1]
+    assert json.loads(data)["rows"] == pieces
 
 
 @pytest.mark.parametrize("halves", [False, True])

@@ -117,6 +117,13 @@ def test_points_tell_what_the_events_hold(trained):
 HOSTILE = "</dd></style><script>alert(1)</script><img src=//x.example onerror=alert(1)> & \"'"
 
 
+def test_no_control_character_is_in_the_page(trained):
+    strange = "".join(map(chr, (*range(0x20), *range(0x7F, 0xA0), 0xD800, 0xFFFE, 0xFFFF)))
+    row = dict(source=strange, reference="a" + strange, hypothesis=strange, score=-1.0)
+    page = render([replace(trained, name=strange, translations=[row], damaged=[strange])])
+    assert page.encode() and not set(page) & set(strange) - {"\n"} and "\u241b" in page
+
+
 def test_runs_beside_each_other_with_sentences_that_are_not_markup(trained):
     hostile = dict(source=HOSTILE, reference=HOSTILE, hypothesis=HOSTILE, score=-1.0)
     search = replace(trained.experiment.search, beam_size=7)

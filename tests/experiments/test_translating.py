@@ -60,6 +60,20 @@ def test_lines_out_are_lines_in(run, tmp_path):
     assert greedy == narrow
 
 
+def test_a_line_out_is_one_to_every_reader(run):
+    prefix = "a\rb\x0bc\x0cd\x1ce\x85f\u2028g\u2029h\x1b[2J"
+    args = f"--workdir={run[0]}", f"--prefix={prefix}", "--method=greedy", "--extra_length=99"
+    code, out, err = heed("translate", *args, stdin="red cat\n\n")
+    first, second = out.splitlines()
+    # A file has the other characters as they are.
+    assert code == 0 and first.startswith("a b c d e f g h\x1b[2J") and second == "", err
+    code, out, err = heed("translate", *args, "--format=jsonl", "--stream", stdin="red cat\n")
+    (line,) = out.splitlines()
+    assert json.loads(line)["text"].startswith(prefix) and line.isprintable()
+    told = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    assert told[-1]["text"].startswith(prefix) and all(map(str.isprintable, err.splitlines()))
+
+
 def test_every_option_of_a_search_has_a_flag():
     # In a process of its own: benchmarks have flags of the same names.
     told = "import json; from experiments.decoding import SEARCH as all_of_them; "

@@ -1,0 +1,56 @@
+"""Text is one line to every reader, harmless to a terminal, and drawable."""
+
+import io
+import json
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from data.printable import drawable, json_line, one_line, printable, text_line
+
+CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))]
+BREAKS = [c for c in map(chr, range(sys.maxunicode + 1)) if len(f"a{c}b".splitlines()) > 1]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_every_line_break_is_a_space_in_a_line_of_text():
+    assert len(BREAKS) == 10
+    for character in BREAKS:
+        assert one_line(f"a{character}b") == "a b"
+    assert one_line("a\r\nb\tc\x1b") == "a b\tc\x1b"
+    text = "".join(f"{character}x" for character in BREAKS)
+    for stream in None, io.StringIO(), Terminal():
+        assert text_line(text, stream) == " x" * len(BREAKS)
+
+
+def test_a_terminal_is_sent_no_control_characters():
+    text = "".join(CONTROLS) + "ä\u202e\u2066\u2028\ud800\uffff"
+    shown = printable(text)
+    assert shown.isprintable() and shown.encode() and "ä" in shown
+    assert printable("\x1b[31mred\x07\n") == "\\x1b[31mred\\x07\\x0a"
+    assert (
+        text_line("a\x1b", Terminal()) == "a\\x1b" and text_line("a\x1b", io.StringIO()) == "a\x1b"
+    )
+    assert printable("Größe 東京 \u200f ‍") == "Größe 東京 \u200f ‍"
+
+
+def test_json_is_one_line_to_every_reader_and_means_the_same():
+    values = {"text": "".join(CONTROLS) + "".join(BREAKS) + "ä\u202e\ud800", "n": [1.5, None]}
+    line = json_line(values)
+    assert line.isprintable() and len(line.splitlines()) == 1 and line.encode() and "ä" in line
+    assert json.loads(line) == values
+    assert json_line({"score": float("inf")}) == '{"score": Infinity}'
+    with pytest.raises(ValueError):
+        json_line({"score": float("inf")}, allow_nan=False)
+
+
+def test_xml_holds_whatever_is_drawable():
+    text = "".join(CONTROLS) + "\ud800\udfff\ufffe\uffff\u2028ä$"
+    shown = drawable(text)
+    assert ElementTree.fromstring(f"<p>{shown}</p>").text == shown and len(shown) == len(text)
+    assert drawable("\x00\x1b\x7f\x9b\ud800") == "\u2400\u241b\u2421\ufffd\ufffd"
