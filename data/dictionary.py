@@ -14,7 +14,7 @@ import msgspec
 from data.batch import EOS, UNK
 from data.corpus import DataError
 from data.json_file import decode_json
-from data.merges import Merges, joined
+from data.merges import SEPARATOR, Merges, joined
 from data.tokenizer import Tokenizer
 
 FORMAT = "heed dictionary 1"
@@ -75,6 +75,12 @@ class DictionaryTokenizer(Tokenizer):
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns each id as its word."""
         return [self._names[i] for i in ids]
+
+    def surfaces(self) -> list[bytes] | None:
+        """Returns what each id adds to a text (data/surface.py): a word ends in a space."""
+        words = (f"{name} ".removesuffix(f"{SEPARATOR} ") for name in self._names)
+        shown = [word.encode(errors="replace") for word in words]
+        return [b"" if id <= _BEGIN else word for id, word in enumerate(shown)]
 
 
 def read_words(text: str) -> list[str]:

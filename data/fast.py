@@ -9,7 +9,7 @@ mostly: so BOS is an id of its own, and all others follow in their order.
 import importlib
 import json
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -19,9 +19,11 @@ from data.corpus import DataError
 from data.json_file import decode_json
 from data.library_errors import library_errors
 from data.marian import cleaned
+from data.surface import byte_level_surface, piece_surface
 from data.tokenizer import CANNOT_DECODE, CANNOT_ENCODE, Tokenizer
 
 FORMAT = "heed tokenizers 1"
+_SENTENCE_PIECE = {"Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}  # its decoder's steps
 _Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
@@ -100,6 +102,26 @@ class FastTokenizer(Tokenizer):
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns each id as its word."""
         return [self._names[i] for i in ids]
+
+    def surfaces(self) -> list[bytes] | None:
+        """Returns what each id adds to a text (data/surface.py).
+
+        None where the file's decoder neither joins GPT-2's bytes nor replaces U+2581 by a space.
+        """
+        decoder = self._library.decoder
+        steps = json.loads(decoder.__getstate__()) if decoder is not None else {}
+        kinds = {step["type"] for step in steps.get("decoders", [steps]) if "type" in step}
+        if kinds == {"ByteLevel"}:
+            surface = byte_level_surface
+        elif kinds & {"Metaspace", "Replace"} and kinds <= _SENTENCE_PIECE:
+            surface = partial(piece_surface, is_byte="ByteFallback" in kinds)
+        else:
+            return None
+        special = {id for id, t in self._library.get_added_tokens_decoder().items() if t.special}
+        return [b""] * (UNK + 1) + [
+            b"" if id in special else surface(self._library.id_to_token(id) or "")
+            for id in self.order[UNK + 1 :]
+        ]
 
 
 @lru_cache(maxsize=2)  # both sides have one, which takes seconds to read

@@ -18,6 +18,7 @@ from data.batch import BOS, EOS, UNK
 from data.corpus import DataError
 from data.json_file import decode_json
 from data.library_errors import library_errors
+from data.surface import piece_surface
 from data.tokenizer import CANNOT_DECODE, CANNOT_ENCODE, Tokenizer, processor
 
 _FORMAT = "heed marian 1"
@@ -153,6 +154,15 @@ class MarianTokenizer(Tokenizer):
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns each id as its word, a space as U+2581."""
         return [self._names[i] for i in ids]
+
+    def surfaces(self) -> list[bytes] | None:
+        """Returns what each id adds to a text (data/surface.py)."""
+        sp, found = self._joins, [b""] * self.vocab_size
+        for id in range(UNK + 1, self.vocab_size):
+            theirs = sp.piece_to_id(self._names[id])
+            if id not in self._left_out and not sp.is_control(theirs):
+                found[id] = piece_surface(self._names[id], sp.is_byte(theirs))
+        return found
 
 
 def cleaned(text: str) -> str:

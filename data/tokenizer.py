@@ -20,6 +20,7 @@ from data.corpus import DataError, Source
 from data.files import replace_file
 from data.library_errors import library_errors
 from data.regular_file import read_regular
+from data.surface import piece_surface
 
 FLAG = "--config.data.vocab_size"
 MAX_SENTENCES = 2_000_000
@@ -169,6 +170,18 @@ class Tokenizer:
         """Returns each id as SentencePiece shows it, a space as U+2581."""
         names = {PAD: "<pad>", BOS: "<s>", EOS: "</s>", UNK: "<unk>"}
         return [names.get(i) or self._processor.id_to_piece(int(self.model_ids[i])) for i in ids]
+
+    def surfaces(self) -> list[bytes] | None:
+        """Returns what each id adds to a text (data/surface.py); None where that is not known.
+
+        b"" stands for what no text shows.
+        """
+        sp, found = self._processor, [b""] * self.vocab_size
+        for id in range(UNK + 1, self.vocab_size):
+            theirs = int(self.model_ids[id])
+            if not (sp.is_control(theirs) or sp.is_unknown(theirs) or sp.is_unused(theirs)):
+                found[id] = piece_surface(sp.id_to_piece(theirs), sp.is_byte(theirs))
+        return found
 
 
 def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:

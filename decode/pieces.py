@@ -10,6 +10,8 @@ import numpy as np
 from data.batch import EOS, UNK, pad_rows
 from data.tokenizer import Tokenizer, Vocabulary
 from decode.batching import split_text
+from decode.completing import Completions, Sizes, pack, sizes
+from decode.completion import Completion, open_end
 from decode.options import InputError, SearchOptions
 from decode.shortlist import Shortlist
 
@@ -22,10 +24,16 @@ class Piece:
     part: int  # which of its pieces this is
     gap: str  # what stands between it and the piece before
     ids: list[int]
-    prefix: list[int]  # its output begins with it
+    prefix: list[int]  # its output begins with it, and goes on as the completion has it
     phrases: list[list[int]]  # its output contains them
     limit: int  # its output's length, EOS included
     seed: int
+    completion: Completion | None = None
+
+    @property
+    def owed(self) -> int:
+        """How many tokens of its phrases its prefix does not hold."""
+        return sum(len(ids) for ids in self.phrases if not _holds(self.prefix, ids))
 
 
 class Request(NamedTuple):
@@ -38,6 +46,7 @@ class Request(NamedTuple):
     seeds: np.ndarray  # [B] uint32
     owners: np.ndarray  # [B,2] int32: sentence and part; -1 where there is none
     allowed: np.ndarray | None = None  # [B,V/32] uint32, bits of a shortlist; None: all words
+    completions: Completions | None = None  # of prefixes that end within a word, if any does
 
 
 class Room(NamedTuple):
@@ -46,6 +55,7 @@ class Room(NamedTuple):
     prefix: int
     phrases: int
     phrase: int
+    completion: Sizes
 
 
 def room(pieces: Sequence[Piece]) -> Room:
@@ -59,13 +69,19 @@ def room(pieces: Sequence[Piece]) -> Room:
         most(len(piece.prefix) for piece in pieces),
         most(len(piece.phrases) for piece in pieces),
         most(len(phrase) for piece in pieces for phrase in piece.phrases),
+        sizes([piece.completion for piece in pieces]),
     )
 
 
 def request(
-    pieces: Sequence[Piece], rows: int, length: int, room: Room, shortlist: Shortlist | None = None
+    pieces: Sequence[Piece],
+    rows: int,
+    length: int,
+    room: Room,
+    vocab: int,
+    shortlist: Shortlist | None = None,
 ) -> Request:
-    """Up to `rows` pieces of less than `length` ids."""
+    """Up to `rows` pieces of less than `length` ids, for outputs of `vocab` ids."""
 
     def column(values, rest, dtype=np.int32) -> np.ndarray:
         return np.array([*values, *[rest] * (rows - len(pieces))], dtype)
@@ -74,10 +90,14 @@ def request(
     phrases = pad_rows(
         [phrase for each in phrases for phrase in each], rows * room.phrases, room.phrase
     )
-    allowed = None
+    allowed, each = None, [None] * len(pieces)
     if shortlist is not None:
-        each = [shortlist.allowed([*p.ids, EOS], [*p.prefix, *sum(p.phrases, [])]) for p in pieces]
+        each = [shortlist.allowed([*p.ids, EOS], _asked(p)) for p in pieces]
         allowed = column(each, shortlist.allowed([]), np.uint32)
+    completions = None
+    if room.completion.states:
+        of, owed = [p.completion for p in pieces], [p.owed for p in pieces]
+        completions = pack(of, owed, each, rows, vocab, room.completion)
     return Request(
         pad_rows([[*piece.ids, EOS] for piece in pieces], rows, length),
         column([piece.limit for piece in pieces], 1),
@@ -86,7 +106,14 @@ def request(
         column([piece.seed for piece in pieces], 0, np.uint32),
         column([(piece.owner, piece.part) for piece in pieces], (-1, -1)),
         allowed,
+        completions,
     )
+
+
+def _asked(piece: Piece) -> list[int]:
+    """The ids that its output may have whatever its source is."""
+    spelling = piece.completion.spelling if piece.completion else ()
+    return [*piece.prefix, *spelling, *sum(piece.phrases, [])]
 
 
 class InputPolicy:
@@ -139,7 +166,7 @@ def cut(
     encoded = vocabulary.source.encode(sentences)
     for number, (sentence, ids) in enumerate(zip(sentences, encoded, strict=True)):
         line = number + 1
-        prefix = _prefix(line, prefixes[number], vocabulary.target, options)
+        prefix, completion = _prefix(line, prefixes[number], vocabulary.target, options)
         phrases = _phrases(line, required[number], vocabulary.target, options)
         if not sentence.strip():
             continue
@@ -160,18 +187,19 @@ def cut(
                     f"line {line}: --min_length={options.min_length} is more than its limit, "
                     f"{limit}: lower it, or raise --extra_length, --max_length or --max_ratio"
                 )
-            needed = len(prefix) or bool(options.first)
-            needed += sum(len(ids) for ids in phrases if not _holds(prefix, ids))
+            # Samples follow a sentence's text, wherever it stands: equal lines get equal ones.
+            seed = zlib.crc32(text.strip().encode())
+            piece = Piece(number, part, gap, ids, prefix, phrases, limit, seed, completion)
+            needed = (len(prefix) or bool(options.first)) + piece.owed
+            needed += completion.needs()[0] if completion else 0
             if needed >= limit:
                 what = "its required phrases (and prefix) have" if phrases else "its prefix has"
                 raise InputError(
                     f"line {line}: {what} {needed} tokens, but the length limit is {limit} with "
                     "the end: shorten it, or raise the limit"
                 )
-            # Samples follow a sentence's text, wherever it stands: equal lines get equal ones.
-            seed = zlib.crc32(text.strip().encode())
-            yield Piece(number, part, gap, ids, prefix, phrases, limit, seed)
-            prefix = []  # a long sentence's first piece begins with it
+            yield piece
+            prefix, completion = [], None  # a long sentence's first piece begins with it
 
 
 def _phrases(
@@ -190,14 +218,21 @@ def _phrases(
     return [*phrases.values()]
 
 
-def _prefix(line: int, text: str, tokenizer: Tokenizer, options: SearchOptions) -> list[int]:
-    # A space belongs to the word after it: alone at the end, no word could follow it.
-    text = text.strip()
-    ids = []
-    if text:
-        ids = [*tokenizer.prefix, *spelled(f"line {line}: the prefix", text, tokenizer)]
-    _allow(f"line {line}: {text!r} is the prefix", ids, tokenizer, options)
-    return ids
+def _prefix(
+    line: int, text: str, tokenizer: Tokenizer, options: SearchOptions
+) -> tuple[list[int], Completion | None]:
+    """What an output begins with, and how the last word of that may be completed."""
+    if not text.strip():
+        return [], None
+    # Without the space at its end: that belongs to the piece after it.
+    ids = spelled(f"line {line}: the prefix", text, tokenizer)
+    what = f"line {line}: {text.strip()!r} is the prefix"
+    _allow(what, [*tokenizer.prefix, *ids], tokenizer, options)
+    ids, completion = open_end(text, ids, tokenizer)
+    ids = [*tokenizer.prefix, *ids]
+    if options.first and not ids:
+        ids = [options.first]
+    return ids, completion
 
 
 def _allow(what: str, ids: list[int], tokenizer: Tokenizer, options: SearchOptions) -> None:

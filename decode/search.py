@@ -12,6 +12,7 @@ from data.batch import BOS, EOS, PAD, UNK
 from decode import choose, forward, pool, scoring, stopping, transforms
 from decode.batching import sizes
 from decode.beam import beam
+from decode.completing import completing
 from decode.diverse import diverse_beam
 from decode.loop import CacheOps, Count, Hypotheses, Next, Search, StepFn, alone, run_in_two, take
 from decode.options import SearchOptions
@@ -238,9 +239,12 @@ def _transform(o: SearchOptions, asked: Request) -> transforms.Transform | None:
     steered = t.chain(*wanted)
     if phrases.sizes.shape[1]:
         steered = required(phrases, asked.limits, EOS, steered)
+    if asked.completions is not None:
+        steered = completing(asked.completions, _lengths(prefix), asked.limits, steered)
     if prefix.shape[1]:
         return t.forced_prefix(prefix, _lengths(prefix), steered)
-    return steered if wanted or phrases.sizes.shape[1] else None
+    steers = wanted or phrases.sizes.shape[1] or asked.completions is not None
+    return steered if steers else None
 
 
 def _method(o: SearchOptions, asked: Request, bonus, reorder) -> Callable[..., Search]:

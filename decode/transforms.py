@@ -46,16 +46,25 @@ WORD = 32  # bits of a word of `only`
 
 def only(bits: Array) -> Transform:
     """Nothing but what has its bit set: `bits` [B, V / 32, rounded up] uint32."""
-    places = jnp.arange(WORD, dtype=jnp.uint32)[None, None]
-    set_bits = (bits[..., None] >> places) & 1
-    mask = set_bits.astype(bool).reshape(bits.shape[0], -1)
+    mask = unpacked(bits)
 
     def apply(log_probs, tokens, index):
-        room = max(0, log_probs.shape[-1] - mask.shape[1])  # what fills a block is never chosen
-        allowed = jnp.pad(mask, ((0, 0), (0, room)))[:, None, : log_probs.shape[-1]]
+        allowed = sized(mask, log_probs.shape[-1])[:, None]
         return jnp.where(allowed, log_probs, -jnp.inf)
 
     return apply
+
+
+def unpacked(bits: Array) -> Array:
+    """Bits [..., N] uint32, the lowest first, as [..., N * 32] bool."""
+    places = jnp.arange(WORD, dtype=jnp.uint32).reshape((1,) * bits.ndim + (WORD,))
+    return ((bits[..., None] >> places) & 1).astype(bool).reshape(*bits.shape[:-1], -1)
+
+
+def sized(mask: Array, size: int) -> Array:
+    """A mask [..., V] for log-probabilities of `size`: what fills a block is never chosen."""
+    room = [(0, 0)] * (mask.ndim - 1) + [(0, max(0, size - mask.shape[-1]))]
+    return jnp.pad(mask, room)[..., :size]
 
 
 def banned(phrases: Sequence[Sequence[int]]) -> Transform:

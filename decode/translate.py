@@ -225,7 +225,8 @@ class Translator:
     def _run(
         self, pieces: list[Piece], rows: int, length: int, room: Room, counts: Sequence[int]
     ) -> Iterator[list[Hypothesis]]:
-        asked = request(pieces, rows, length, room, self._shortlist)
+        vocab = self._models[0].target_vocab
+        asked = request(pieces, rows, length, room, vocab, self._shortlist)
         longest = self.options.limit(length, self.max_output)
         asked = placed(asked, NamedSharding(self.mesh, _ROWS))
         found = jax.device_get(self._search(self.weights, asked, max_length=longest))

@@ -51,8 +51,9 @@ def beam_tree(
     if not sentence.strip():
         raise InputError("an empty sentence is not searched for: give it words")
     settings = dict(vocabulary=vocabulary, policy=policy, options=options, longest=config.longest)
+    vocab = config.target_vocab
     (piece,) = cut([sentence], [""], [()], **settings)
-    asked = jax.tree.map(jnp.asarray, request([piece], 1, len(piece.ids) + 1, room([piece])))
+    asked = jax.tree.map(jnp.asarray, request([piece], 1, len(piece.ids) + 1, room([piece]), vocab))
     variables = {"params": params}
     memory = model.apply(variables, asked.src, method="encode")
     cross = model.apply(variables, memory, method="cross_kv")

@@ -44,10 +44,13 @@ def test_a_request_holds_every_piece_and_what_is_asked_of_it(vocabulary):
     required = [["green"], [], ["monday", "a book", "monday", " a book", "a book "], []]
     there = pieces(vocabulary, sentences, ["", "", "the", "on"], required, "split:16")
     assert [piece.owner for piece in there[:3]] == [0, 2, 3] and len(there) > 4
-    assert [piece.prefix for piece in there[:4]] == [[], encode("the"), encode("on"), []]
+    prefixes = [[*p.prefix, *(p.completion.spelling if p.completion else ())] for p in there[:4]]
+    assert prefixes == [[], encode("the"), encode("on"), []]
     needs = room(there)
-    asked = request(there, 32, 32, needs)
-    assert [leaf.shape[0] for leaf in asked[:-1]] == [32] * 6 and asked.allowed is None
+    vocab = vocabulary.target.vocab_size
+    asked = request(there, 32, 32, needs, vocab)
+    assert [leaf.shape[0] for leaf in asked[:-2]] == [32] * 6 and asked.allowed is None
+    assert asked.completions.begins.tolist()[:3] == [8, 0, 0] and needs.completion.states == 8
     assert asked.src.shape == (32, 32) and asked.phrases.shape == (32, 2, needs.phrase)
     for row, piece in enumerate(there):
         ids = asked.src[row].tolist()
@@ -60,7 +63,8 @@ def test_a_request_holds_every_piece_and_what_is_asked_of_it(vocabulary):
     (blank,) = pieces(vocabulary, ["a book"], ["the  "])
     assert blank.prefix == encode("the")  # or no word could follow
     assert (asked.owners[len(there) :] == -1).all() and (asked.limits[len(there) :] == 1).all()
-    nothing = request(pieces(vocabulary, ["a"]), 1, 16, room([]))
+    nothing = request(pieces(vocabulary, ["a"]), 1, 16, room([]), vocab)
+    assert nothing.completions is None
     assert nothing.phrases.size == nothing.prefix.size == 0
     assert nothing.src.dtype == np.int32 and nothing.seeds.dtype == np.uint32
 
