@@ -25,10 +25,11 @@ from absl import app, flags
 from benchmarks.clients import Client
 from benchmarks.hostile import CASES
 from benchmarks.load import Load
+from experiments.float_flags import define_float
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.", required=True)
 CLIENTS = flags.DEFINE_integer("clients", 50, "That ask at the same time.", 1)
-SECONDS = flags.DEFINE_float("seconds", 60.0, "For how long they do.", 0.0)
+SECONDS = define_float("seconds", 60.0, "For how long they do.", 0.0)
 TEXTS = flags.DEFINE_integer("texts", 1, "Sentences of each request.", 1)
 SENTENCES = flags.DEFINE_integer("sentences", 1000, "How many, the first ones.", 1)
 INPUT = flags.DEFINE_string("input", None, "A file of sentences; default: the run's test split.")

@@ -12,6 +12,7 @@ from decode.pieces import spellings
 from decode.translate import Translator
 from decode.weights import PRECISIONS
 from experiments import loading
+from experiments.float_flags import define_float
 from experiments.loading import CHECKPOINT, WORKDIR
 from model import ConfigError
 from train.checkpoint import CheckpointError
@@ -70,8 +71,8 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
         "What a score is divided by; default: the run's; gnmt: "
         "((5+n)/6)^alpha, n tokens; average: n^alpha; none.",
     ),  # fmt: skip
-    flags.DEFINE_float("alpha", None, "Length penalty's exponent; default: the run's, 0.6."),
-    flags.DEFINE_float("coverage", None, "Weight of the coverage penalty; default: 0."),
+    define_float("alpha", None, "Length penalty's exponent; default: the run's, 0.6."),
+    define_float("coverage", None, "Weight of the coverage penalty; default: 0."),
     flags.DEFINE_enum(
         "stopping",
         None,
@@ -86,16 +87,16 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
         "Whether an end at the length limit, where nothing else may follow, costs nothing; "
         "default: the run's, no.",
     ),
-    flags.DEFINE_float("patience", None, "With --stopping=first, times beam_size; default: 1."),
+    define_float("patience", None, "With --stopping=first, times beam_size; default: 1."),
     flags.DEFINE_integer("groups", None, "Of a diverse beam search; default: 1, a plain one."),
-    flags.DEFINE_float(
+    define_float(
         "diversity", None, "What a token costs that an earlier group took; default: 0.5."
     ),  # fmt: skip
     SAMPLES,
-    flags.DEFINE_float("temperature", None, "Of sampling: under 1 sharper, over 1 flatter."),
+    define_float("temperature", None, "Of sampling: under 1 sharper, over 1 flatter."),
     flags.DEFINE_integer("top_k", None, "Sample from the K likeliest tokens only; 0: from all."),
-    flags.DEFINE_float("top_p", None, "Sample from the likeliest tokens of this total only."),
-    flags.DEFINE_float("min_p", None, "Sample tokens at least this share as likely as the first."),
+    define_float("top_p", None, "Sample from the likeliest tokens of this total only."),
+    define_float("min_p", None, "Sample tokens at least this share as likely as the first."),
     flags.DEFINE_integer("seed", None, "Of samples; default: 0."),
     flags.DEFINE_enum("utility", None, ("chrf", "bleu"), "Likeness in --method=mbr."),
     N_BEST,
@@ -106,7 +107,7 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
         "Most tokens of an output, its end included; default: the run's, 0: no such limit. Of the "
         "three limits the lowest holds.",
     ),
-    flags.DEFINE_float(
+    define_float(
         "max_ratio", None, "Most tokens, as a ratio to the source's; default: 0, no such limit."
     ),
     flags.DEFINE_integer(
@@ -125,7 +126,7 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
         "run's, no.",
     ),
     flags.DEFINE_integer("no_repeat_ngrams", None, "No N tokens in a row occur twice; 0: may."),
-    flags.DEFINE_float(
+    define_float(
         "repetition_penalty",
         None,
         "Log-probabilities of tokens already there times this; default: 1.",

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import jax
 from absl import flags
 
+from experiments.float_flags import define_float
 from experiments.signals import leave
 from model import ConfigError
 
@@ -31,7 +32,7 @@ CLUSTER = flags.DEFINE_bool(
     False,
     "Find the other processes by what TPU pods, Slurm, Kubernetes or MPI tell of themselves.",
 )
-JOIN_SECONDS = flags.DEFINE_float(
+JOIN_SECONDS = define_float(
     "join_seconds", 300.0, "How long to wait for the others at the start.", lower_bound=0
 )
 

@@ -8,7 +8,6 @@ compiled. experiments/serving/app.py has the API. SIGTERM: what was asked is ans
 Ctrl-C does the same, with exit status 130; a second one ends it at once.
 """
 
-import socket
 import sys
 from signal import SIGINT, SIGTERM
 
@@ -17,11 +16,13 @@ from absl import flags
 from decode.options import InputError
 from experiments import cli, decoding, loading
 from experiments.console import bar, note, print_json
+from experiments.float_flags import define_float
 from experiments.signals import INTERRUPTED, handling
 from model import ConfigError
 
 flags.adopt_module_key_flags(decoding)  # so that --help tells them too
 HOST = flags.DEFINE_string("host", "127.0.0.1", "The address to listen on; 0.0.0.0: all.")
+flags.register_validator("host", bool, "must not be empty: 0.0.0.0 is for all addresses")
 PORT = flags.DEFINE_integer("port", 8000, "0: any that is free.", 0, 65535)
 BEAMS = flags.DEFINE_list(
     "beams", [], "Beam sizes that requests may choose from, the default first; each is compiled."
@@ -33,25 +34,50 @@ MAX_BODY = flags.DEFINE_integer(
     "max_body", 1 << 18, "Most bytes of a request's body; else status 413.", 1
 )
 MAX_QUEUE = flags.DEFINE_integer(
-    "max_queue", 256, "Most requests that wait for a search; else status 503.", 1
+    "max_queue",
+    512,
+    "Most requests that wait for a search, of one address at most half; else status 503.",
+    1,
 )
-TIMEOUT = flags.DEFINE_float(
-    "timeout", 30.0, "Seconds from a request to its answer; else status 504.", 0.001
+MAX_CONNECTIONS = flags.DEFINE_integer(
+    "max_connections",
+    1000,
+    "Most open connections; for one more, the oldest that asks nothing is closed.",
+    1,
 )
-WINDOW = flags.DEFINE_float(
+TIMEOUT = define_float(
+    "timeout", 30.0, "Seconds from a request to its answer; else status 504.", 0.001, 86400.0
+)
+CLIENT_TIMEOUT = define_float(
+    "client_timeout",
+    10.0,
+    "Seconds for a client to send a request's headers, and to read its answer; then its connection "
+    "is closed.",
+    0.001,
+    86400.0,
+)
+WINDOW = define_float(
     "window",
     0.04,
     "Seconds that requests which come together wait for more; one alone does not wait.",
     0.0,
+    60.0,
+)
+ALLOWED_HOSTS = flags.DEFINE_list(
+    "allowed_hosts",
+    [],
+    "Names by which the server may be asked, and whose pages may use it, besides localhost, --host "
+    "and numeric addresses; *: any.",
 )
 
 
 def main() -> None:
     """Serve what the flags say until a signal ends it."""
     try:
-        import uvicorn
-
+        from experiments.serving import http_server
         from experiments.serving.app import Service
+        from experiments.serving.guard import one_line
+        from experiments.serving.hosts import is_loopback
         from experiments.serving.limits import Limits
         from experiments.serving.searches import Searches
     except ModuleNotFoundError as error:
@@ -62,10 +88,17 @@ def main() -> None:
     beams = _beams()
     if decoding.N_BEST.value:
         raise InputError("--n_best has no meaning here: a request says how many it wants")
-    listening = _listen(HOST.value, PORT.value)
+    listening = http_server.listen(HOST.value, PORT.value)
     trained = loading.load()
     searches = Searches(trained, decoding.make_translator(trained), beams)
-    limits = Limits(MAX_BODY.value, MAX_TOKENS.value, MAX_QUEUE.value, TIMEOUT.value)
+    limits = Limits(
+        body=MAX_BODY.value,
+        tokens=MAX_TOKENS.value,
+        queue=MAX_QUEUE.value,
+        seconds=TIMEOUT.value,
+        connections=http_server.connections_at_most(MAX_CONNECTIONS.value),
+        client_seconds=CLIENT_TIMEOUT.value,
+    )
 
     def prepare() -> None:
         with bar("compiling", len(searches.steps())) as progress:
@@ -81,26 +114,31 @@ def main() -> None:
         interrupts.append(SIGINT)
         end()
 
-    service = Service(searches, limits, window=WINDOW.value, begin=prepare, failed=end)
-    config = uvicorn.Config(
-        service.app(),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        limit_concurrency=4 * MAX_QUEUE.value,
-        timeout_graceful_shutdown=int(TIMEOUT.value) + 5,
+    service = Service(
+        searches,
+        limits,
+        window=WINDOW.value,
+        allowed_hosts=[HOST.value, *ALLOWED_HOSTS.value],
+        begin=prepare,
+        failed=end,
     )
-    server = uvicorn.Server(config)
+    server = http_server.make_server(service.app(), limits)
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     note(f"serving {loading.WORKDIR.value} at {url}")
+    if not is_loopback(host):
+        note(
+            "warning: whoever can reach this address can use it: it has no password, no encryption"
+        )
     print_json({"url": url})
+    http_server.end_by_force(server, 2 * http_server.grace(limits))
     with handling(SIGTERM, end), handling(SIGINT, interrupted, again=False):
         server.run(sockets=[listening])
-    if service.batcher.failure:
-        raise service.batcher.failure
+    failure = service.batcher.failure
+    if isinstance(failure, cli.MISTAKES):
+        raise failure
+    if failure:
+        cli.fail(f"the search thread ended: {one_line(failure)}")
     if interrupts:
         note("heed: interrupted")
         sys.exit(INTERRUPTED)
@@ -110,14 +148,6 @@ def _beams() -> list[int]:
     if not all(beam.isdecimal() and int(beam) for beam in BEAMS.value):
         raise ConfigError(f"--beams={','.join(BEAMS.value)}: must be whole numbers from 1")
     return [int(beam) for beam in BEAMS.value]
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise ConfigError(f"--host={host} --port={port}: {error.strerror or error}") from None
 
 
 if __name__ == "__main__":

@@ -3,40 +3,46 @@
 POST /translate {"text": one line or a list, "n_best", "beam_size", "alignment"}; the answer is
                 {"translations": [..]}, each as in experiments/answers.py
 GET /           the page
-GET /health     200 and {"status": "ready"}, or 503 while searches are compiled or the server ends
+GET /health     200 and {"status": "ready"}, or 503 while searches are compiled ("starting"), the
+                server ends ("ending"), or its search thread has died ("failed")
 GET /metrics    Prometheus
 
-Statuses: 400 not JSON, or a field that is wrong; 404, 405; 408 a body that does not come; 413 one
-too large; 422 more tokens than are taken, or no translation has a finite score; 503, with
-Retry-After, queue full or not ready; 504 not done in time. Every error is {"error": "..."}, but
-for what is no HTTP and for more connections than are served at all, which uvicorn answers itself.
+Statuses: 400 not HTTP, not JSON, or a field that is wrong; 403 a page of another site; 404, 405;
+408 headers or a body that do not come; 413 a body too large; 421 a host that is not served; 422
+more tokens than are taken, or no translation has a finite score; 431 headers too large; 500 a
+mistake of the server's own; 503, with Retry-After, queue full, too many connections or not ready;
+504 not done in time. Every error is {"error": "..."}.
 """
 
 import asyncio
 import math
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from contextlib import asynccontextmanager
 
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from decode.options import InputError
 from experiments.pages import page
 from experiments.serving.asked import Asked, read
 from experiments.serving.batcher import Batcher, ClosedError, QueueFullError
+from experiments.serving.guard import Guard
+from experiments.serving.hosts import HostCheck, client_key
 from experiments.serving.limits import Limits, RefusedError
 from experiments.serving.metrics import Metrics
 from experiments.serving.searches import Searches
 
 _GONE = 499  # as servers note a client that left before its answer
 _FOLD = 4  # batches that are searched at a time: a second's work, where many ask for much
-_LARGE = 1 << 14  # bytes that take long enough to read that others should not wait for it
+_LARGE = 1 << 11  # bytes that take long enough to read that others should not wait for it
+_READERS = 4  # large requests that are read at a time
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -46,8 +52,17 @@ _POLICY = (
 class Service:
     """What answers requests: searches, the thread that runs them, limits and metrics."""
 
-    def __init__(self, searches: Searches, limits: Limits, *, window: float = 0.0, **thread):
+    def __init__(
+        self,
+        searches: Searches,
+        limits: Limits,
+        *,
+        window: float = 0.0,
+        allowed_hosts: Collection[str] = (),
+        **thread,
+    ):
         self.searches, self.limits = searches, limits
+        self._allowed_hosts = allowed_hosts
         self.batcher: Batcher[Asked, list[dict]] = Batcher(
             self._search,
             most=searches.most,
@@ -66,16 +81,19 @@ class Service:
             Route("/health", self._health),
             Route("/metrics", self._metrics),
         ]
-        handlers = {RefusedError: _refused, HTTPException: _refused_by_route, 500: _broken}
+        handlers = {RefusedError: _refused, HTTPException: _refused_by_route}
 
         @asynccontextmanager
         async def lifespan(_):
+            self._readers = anyio.CapacityLimiter(_READERS)
             self.batcher.start()
             yield
             await run_in_threadpool(self.batcher.close)
 
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
-        return _Counted(app, self.metrics, {route.path for route in routes})
+        app.router.redirect_slashes = False  # to whatever Host was asked for
+        checked = HostCheck(app, self._allowed_hosts)
+        return Guard(checked, self.metrics, {route.path for route in routes})
 
     def _search(self, key: Hashable, asked: Sequence[Asked]) -> list[list[dict]]:
         start = time.monotonic()
@@ -91,6 +109,7 @@ class Service:
     async def _health(self, _: Request) -> Response:
         status = "ready" if self.batcher.ready.is_set() else "starting"
         status = "ending" if self.batcher.closed else status
+        status = "failed" if self.batcher.failure else status
         data = self.searches.trained.experiment.data
         told = {
             "status": status,
@@ -110,24 +129,23 @@ class Service:
             body = await self._body(request)
         except ClientDisconnect:
             return Response(status_code=_GONE)
-        arguments = body, self.searches.beams, self.searches.trained.vocabulary.source, self.limits
-        asked = (
-            read(*arguments) if len(body) < _LARGE else await run_in_threadpool(read, *arguments)
-        )
+        asked = await self._read(body, start)
         if not self.batcher.ready.is_set():
             raise RefusedError(503, "not ready: searches are still compiled", {"Retry-After": "5"})
         try:
             # A batch's sentences count, and a long one as many as it takes the room of.
             size = max(len(asked.texts), math.ceil(asked.tokens / 32))
-            answer = self.batcher.submit(asked, asked.beam_size, size)
+            client = client_key(request.client.host) if request.client else None
+            answer = self.batcher.submit(asked, asked.beam_size, size, client)
         except QueueFullError:
             raise RefusedError(503, "too many requests wait", {"Retry-After": "1"}) from None
         except ClosedError:
-            raise RefusedError(503, "the server ends", {"Retry-After": "5"}) from None
+            raise _ending() from None
         found, gone = asyncio.wrap_future(answer), asyncio.ensure_future(_disconnected(request))
-        left = self.limits.seconds - (time.monotonic() - start)
         try:
-            await asyncio.wait({found, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {found, gone}, timeout=self._left(start), return_when=asyncio.FIRST_COMPLETED
+            )
             if found.done():
                 self.metrics.seconds.observe(time.monotonic() - start)
                 return JSONResponse({"translations": found.result()})
@@ -135,10 +153,31 @@ class Service:
                 return Response(status_code=_GONE)
         except InputError as error:
             raise RefusedError(422, str(error)) from None
+        except ClosedError:  # the search thread has died
+            raise _ending() from None
         finally:
             found.cancel()  # takes it out of the queue, where it is not done
             gone.cancel()
-        raise RefusedError(504, f"not done within {self.limits.seconds:g} seconds")
+        raise self._late()
+
+    async def _read(self, body: bytes, start: float) -> Asked:
+        """What the body asks for, read in another thread where that takes long."""
+        arguments = body, self.searches.beams, self.searches.trained.vocabulary.source, self.limits
+        if len(body) < _LARGE:
+            return read(*arguments)
+        run = anyio.to_thread.run_sync
+        try:
+            async with asyncio.timeout(self._left(start)):
+                return await run(read, *arguments, abandon_on_cancel=True, limiter=self._readers)
+        except TimeoutError:
+            raise self._late() from None
+
+    def _left(self, start: float) -> float:
+        """Seconds until a request that came at `start` is late."""
+        return max(self.limits.seconds - (time.monotonic() - start), 0.0)
+
+    def _late(self) -> RefusedError:
+        return RefusedError(504, f"not done within {self.limits.seconds:g} seconds")
 
     async def _body(self, request: Request) -> bytes:
         """The body; one too large is read to its end, within reason: so its answer is heard."""
@@ -159,20 +198,8 @@ class Service:
         return b"".join(kept)
 
 
-class _Counted:
-    """Counts every request by path and status."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: set[str]):
-        self._app, self._metrics, self._paths = app, metrics, paths
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def sent(message):
-            if message["type"] == "http.response.start":
-                path = scope["path"] if scope["path"] in self._paths else "other"
-                self._metrics.requests.labels(path, message["status"]).inc()
-            await send(message)
-
-        await self._app(scope, receive, sent if scope["type"] == "http" else send)
+def _ending() -> RefusedError:
+    return RefusedError(503, "the server ends", {"Retry-After": "5"})
 
 
 async def _disconnected(request: Request) -> None:
@@ -187,7 +214,3 @@ async def _refused(_: Request, error: RefusedError) -> Response:
 async def _refused_by_route(request: Request, error: HTTPException) -> Response:
     told = f"{request.method} {request.url.path[:100]}: {error.detail}"
     return JSONResponse({"error": told}, error.status_code, error.headers)
-
-
-async def _broken(_: Request, __: Exception) -> Response:
-    return JSONResponse({"error": "a mistake of the server's own"}, 500)

@@ -1,14 +1,30 @@
-"""A request's body becomes what is asked for, or is refused with the name of the field."""
+"""Parse a request's body; what is wrong is refused with the name of the field."""
 
 import difflib
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
+import msgspec
+
+from data.corpus import DataError
+from data.json_file import decode_json
 from data.tokenizer import Tokenizer
 from experiments.serving.limits import Limits, RefusedError
 
-FIELDS = ("text", "n_best", "beam_size", "alignment")
+_Count = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=1 << 31)]  # its bounds are told below
+_WANTED = {
+    "text": "a string or a list of strings",
+    "n_best": "a whole number",
+    "beam_size": "a whole number",
+    "alignment": "true or false",
+}
+
+
+class _Body(msgspec.Struct):
+    text: str | list[str]
+    n_best: _Count = 1
+    beam_size: _Count | msgspec.UnsetType = msgspec.UNSET
+    alignment: bool = True
 
 
 @dataclass(frozen=True)
@@ -27,65 +43,64 @@ def read(body: bytes, beams: dict[int, int], tokenizer: Tokenizer, limits: Limit
 
     `beams` has how many hypotheses there are of each beam size that is served, the default first.
     """
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(400, f"the body is not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise RefusedError(400, 'the body is not a JSON object such as {"text": "..."}')
-    for name in fields:
-        if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(FIELDS)}"
-            raise RefusedError(400, f"field {name[:40]!r} is unknown: {hint}")
-    texts = _texts(fields)
-    beam_size = _whole(fields, "beam_size", next(iter(beams)))
+    fields = _parse(body)
+    texts = [fields.text] if isinstance(fields.text, str) else fields.text
+    for number, text in enumerate(texts):
+        if "\n" in text or "\r" in text:
+            what = "text" if isinstance(fields.text, str) else f"text[{number}]"
+            raise RefusedError(400, f"field {what}: has a line break: give a list, a line each")
+    beam_size = next(iter(beams)) if fields.beam_size is msgspec.UNSET else fields.beam_size
     if beam_size not in beams:
         served = ", ".join(map(str, beams))
         raise RefusedError(400, f"field beam_size: {beam_size} is not served here, but {served}")
-    n_best = _whole(fields, "n_best", 1)
-    if not 1 <= n_best <= beams[beam_size]:
+    if not 1 <= fields.n_best <= beams[beam_size]:
         raise RefusedError(
             400,
-            f"field n_best: {n_best} must be from 1 to {beams[beam_size]}, as many as there are",
+            f"field n_best: {fields.n_best} must be from 1 to {beams[beam_size]}, "
+            "as many as there are",
         )
-    alignment = fields.get("alignment", True)
-    if not isinstance(alignment, bool):
-        raise RefusedError(400, "field alignment: must be true or false")
+    tokens = _count_tokens(texts, tokenizer, limits)
+    return Asked(tuple(texts), tokens, beam_size, fields.n_best, fields.alignment)
+
+
+def _parse(body: bytes) -> _Body:
+    try:
+        fields = decode_json(body, Any, "the body")
+    except DataError as error:
+        raise RefusedError(400, str(error)) from None
+    if not isinstance(fields, dict):
+        raise RefusedError(400, 'the body is not a JSON object such as {"text": "..."}')
+    for name in fields:
+        if name not in _WANTED:
+            near = difflib.get_close_matches(name[:40], _WANTED, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_WANTED)}"
+            raise RefusedError(400, f"field {name[:40]!r} is unknown: {hint}")
+    if "text" not in fields:
+        raise RefusedError(400, "field text is missing")
+    try:
+        return msgspec.convert(fields, _Body)
+    except msgspec.ValidationError as error:
+        place = str(error).rpartition(" - at ")[2].strip("`").removeprefix("$.")
+        name, bracket, _ = place.partition("[")
+        wanted = "a string" if bracket else _WANTED[name]
+        raise RefusedError(400, f"field {place}: must be {wanted}") from None
+
+
+def _count_tokens(texts: list[str], tokenizer: Tokenizer, limits: Limits) -> int:
+    """Of all texts, each with its end; raises RefusedError where they are too many."""
+    characters = sum(map(len, texts))
+    if characters > limits.characters or len(texts) > limits.tokens:
+        # Some tokenizers take long for long texts, so these are refused before.
+        what = (
+            f"{characters} characters" if characters > limits.characters else f"{len(texts)} texts"
+        )
+        raise RefusedError(
+            422, f"field text: {what} are more than the {limits.tokens} tokens that are taken"
+        )
     tokens = sum(len(ids) + 1 for ids in tokenizer.encode(texts))
     if tokens > limits.tokens:
         raise RefusedError(
             422,
             f"field text: {tokens} tokens are more than the {limits.tokens} that are taken at once",
         )
-    return Asked(tuple(texts), tokens, beam_size, n_best, alignment)
-
-
-def _texts(fields: dict) -> Sequence[str]:
-    if "text" not in fields:
-        raise RefusedError(400, "field text is missing")
-    texts = fields["text"]
-    if isinstance(texts, str):
-        texts = [texts]
-    if not isinstance(texts, list):
-        raise RefusedError(400, "field text: must be a string or a list of strings")
-    for number, text in enumerate(texts):
-        what = f"field text[{number}]" if isinstance(fields["text"], list) else "field text"
-        if not isinstance(text, str):
-            raise RefusedError(400, f"{what}: must be a string")
-        if "\n" in text or "\r" in text:
-            raise RefusedError(400, f"{what}: has a line break: give a list, a line each")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise RefusedError(
-                400, f"{what}: has half a surrogate pair, which is no text"
-            ) from None
-    return texts
-
-
-def _whole(fields: dict, name: str, default: int) -> int:
-    value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise RefusedError(400, f"field {name}: must be a whole number")
-    return value
+    return tokens

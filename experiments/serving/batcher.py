@@ -1,8 +1,8 @@
 """Requests that come together are answered together: one thread owns the model."""
 
+import bisect
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -13,11 +13,15 @@ Answer = TypeVar("Answer")
 
 
 class QueueFullError(Exception):
-    """As many requests wait as may."""
+    """As many requests wait as may, of all clients or of this one."""
 
 
 class ClosedError(Exception):
     """No more requests are taken."""
+
+
+class SearchError(RuntimeError):
+    """What is no Exception ended a search: a panic of a library, or an exit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,18 +29,29 @@ class _Job(Generic[Asked]):
     asked: Asked
     key: Hashable  # only equal ones go together
     size: int
+    client: Hashable
+    start: int  # of its service, in virtual time: the order in the queue
     answer: Future = field(default_factory=Future)
 
 
 class Batcher(Generic[Asked, Answer]):
-    """A queue, and a thread that gives `run` what is in it, oldest first.
+    """A queue, and a thread that gives `run` what is in it, in fair order.
+
+    Clients take turns (start-time fair queueing): a request comes behind those of its own client,
+    and before those of clients that have had more than it, by size. Of one client's requests the
+    oldest goes first. A client may have as many waiting as there are free places left in the queue,
+    so that one alone never fills it.
 
     `run(key, [asked, ..])` returns as many answers in the same order. It is given requests of one
     key whose sizes add up to at most `most`, but at least one; where several times as much waits,
     to as many times that, `fold` at most: among more there are more of like lengths. Where the last
     batch had several, others are waited for up to `window` seconds, unless they fill one before;
     who asks alone never waits. `begin` is called first, in the same thread: until it has returned,
-    `ready` is not set. What it raises is kept in `failure`, and `failed` is called.
+    `ready` is not set.
+
+    What `run` raises is the answer to the request, and what is no Exception becomes a SearchError.
+    What else ends the thread is kept in `failure`: requests that wait are answered with it, no more
+    are taken, and `failed` is called.
     """
 
     def __init__(
@@ -52,29 +67,35 @@ class Batcher(Generic[Asked, Answer]):
     ):
         self._run, self._begin, self._failed = run, begin, failed
         self._most, self._fold, self._max_queue, self._window = most, fold, max_queue, window
-        self._jobs: deque[_Job[Asked]] = deque()
+        self._jobs: list[_Job[Asked]] = []
+        self._now = 0  # virtual time: the start of what was taken last
         self._changed = threading.Condition()
         self._closed, self._several = False, False
         self.ready = threading.Event()
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="search", daemon=True)
 
     def start(self) -> None:
         """Begin to work."""
         self._thread.start()
 
-    def submit(self, asked: Asked, key: Hashable, size: int) -> "Future[Answer]":
+    def submit(
+        self, asked: Asked, key: Hashable, size: int, client: Hashable = None
+    ) -> "Future[Answer]":
         """The answer to come; to cancel it takes the request out, unless it was begun.
 
         Raises QueueFullError, and ClosedError after `close`.
         """
-        job = _Job(asked, key, size)
         with self._changed:
             if self._closed:
                 raise ClosedError
-            if self._waiting() >= self._max_queue:
+            free = self._max_queue - self._waiting()
+            own = [job for job in self._jobs if job.client == client]
+            if len(own) >= free:
                 raise QueueFullError
-            self._jobs.append(job)
+            start = max(self._now, own[-1].start + own[-1].size) if own else self._now
+            job = _Job(asked, key, size, client, start)
+            bisect.insort(self._jobs, job, key=lambda each: each.start)
             self._changed.notify_all()
         return job.answer
 
@@ -97,20 +118,29 @@ class Batcher(Generic[Asked, Answer]):
 
     def _waiting(self) -> int:
         if any(job.answer.cancelled() for job in self._jobs):
-            self._jobs = deque(job for job in self._jobs if not job.answer.cancelled())
+            self._jobs = [job for job in self._jobs if not job.answer.cancelled()]
         return len(self._jobs)
 
     def _work(self) -> None:
+        batch: list[_Job[Asked]] = []
         try:
             self._begin()
-        except Exception as error:
+            self.ready.set()
+            while batch := self._next():
+                self._answer(batch)
+                batch = []  # what was answered is not kept until the next one comes
+        except BaseException as error:
+            self._fail(error, batch)
+
+    def _fail(self, error: BaseException, begun: list[_Job[Asked]]) -> None:
+        with self._changed:
             self.failure = error
-            self._failed()
-            return
-        self.ready.set()
-        while batch := self._next():
-            self._answer(batch)
-            del batch  # what was answered is not kept until the next one comes
+            self._closed = True
+            waiting, self._jobs = self._jobs, []
+        self._failed()
+        for job in [*begun, *waiting]:
+            if not job.answer.done():
+                job.answer.set_exception(ClosedError())
 
     def _next(self) -> list[_Job[Asked]]:
         """The next batch, all of it begun; empty at the end."""
@@ -130,7 +160,7 @@ class Batcher(Generic[Asked, Answer]):
 
     def _take(self) -> list[_Job[Asked]]:
         taken: list[_Job[Asked]] = []
-        kept: deque[_Job[Asked]] = deque()
+        kept: list[_Job[Asked]] = []
         size, full = 0, False
         alike = sum(job.size for job in self._jobs if job.key == self._jobs[0].key)
         most = self._most * min(max(alike // self._most, 1), self._fold)
@@ -141,18 +171,26 @@ class Batcher(Generic[Asked, Answer]):
             elif job.answer.set_running_or_notify_cancel():
                 taken.append(job)
                 size += job.size
+                self._now = max(self._now, job.start)
         self._jobs = kept
         return taken
 
     def _answer(self, batch: list[_Job[Asked]]) -> None:
         try:
             found = self._run(batch[0].key, [job.asked for job in batch])
-        except Exception as error:
+        except BaseException as error:
             if len(batch) == 1:
-                batch[0].answer.set_exception(error)
+                batch[0].answer.set_exception(_as_exception(error))
                 return
             for job in batch:  # the others have no part in one request's mistake
                 self._answer([job])
             return
         for job, answer in zip(batch, found, strict=True):
             job.answer.set_result(answer)
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """What may be raised in an event loop without ending it."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return SearchError(f"{type(error).__name__}: {error}")

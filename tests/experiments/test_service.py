@@ -11,6 +11,8 @@ from decode.options import InputError
 from experiments.serving.app import Service
 from tests.experiments.serving import LIMITS, client, told, until
 
+HOST = "http://localhost"
+
 
 class Held:
     """The same searches, but each waits until it may; it notes what went together."""
@@ -128,7 +130,7 @@ def test_nobody_searches_for_who_has_left(searches):
     held = Held(searches)
     service = Service(held, LIMITS)
     app = service.app()
-    with TestClient(app) as there, ThreadPoolExecutor(1) as pool, held:
+    with TestClient(app, base_url=HOST) as there, ThreadPoolExecutor(1) as pool, held:
         until(lambda: there.get("/health").status_code == 200)
         first = pool.submit(there.post, "/translate", json={"text": "red"})
         assert held.begun.wait(60)
@@ -152,7 +154,7 @@ def test_one_requests_mistake_is_its_own(searches):
 
     spoiled, codes = Spoiled(searches), {}
     app = Service(spoiled, replace(LIMITS, queue=9)).app()
-    quiet = TestClient(app, raise_server_exceptions=False)
+    quiet = TestClient(app, base_url=HOST)
     with quiet as there, ThreadPoolExecutor(5) as pool, spoiled:
         until(lambda: there.get("/health").status_code == 200)
         for text in "two", "red", "cat", "dog", "one":
