@@ -9,6 +9,7 @@ import asyncio
 import json
 
 import h11
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from experiments.serving.limits import Limits
@@ -74,6 +75,8 @@ class LimitedConnection(H11Protocol):
             self._refuse(400, "the request is not HTTP/1.1")
 
     def shutdown(self) -> None:
+        if self.in_request:  # so that the client asks no more on this connection
+            self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]
         try:
             super().shutdown()
         except h11.LocalProtocolError:  # it was refused, and is about to be closed

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from experiments.serving.batcher import Batcher, ClosedError
+from experiments.serving.batcher import Batcher, ClosedError, QueueFullError, SearchError
 
 
 @contextmanager
@@ -108,3 +108,88 @@ def test_what_begin_raises_is_kept_and_told():
     with working(lambda _, asked: asked, begin=begin, failed=told.set) as batcher:
         assert told.wait(10) and not batcher.ready.is_set()
         assert str(batcher.failure) == "no memory"
+
+
+def test_clients_take_turns():
+    ran, may = [], threading.Event()
+
+    def run(_, asked):
+        assert may.wait(10)
+        ran.append(list(asked))
+        return asked
+
+    with working(run, most=2) as batcher:
+        batcher.submit("first", None, 1, "greedy")
+        while batcher.waiting():
+            time.sleep(0.001)
+        for n in range(6):
+            batcher.submit(f"greedy {n}", None, 1, "greedy")
+        batcher.submit("large", None, 4, "other")
+        batcher.submit("after it", None, 1, "other")
+        for name in "one", "two":
+            batcher.submit(name, None, 1, name)
+        may.set()
+        batcher.close()
+    assert ran == [
+        ["first"],
+        ["greedy 0"],  # the large one does not fit, and none of its kind overtakes it
+        ["large"],
+        ["one", "two"],
+        ["greedy 1", "greedy 2"],
+        ["greedy 3", "greedy 4"],
+        ["after it", "greedy 5"],
+    ]
+
+
+def test_one_client_leaves_room_in_the_queue_for_others():
+    may = threading.Event()
+
+    def run(_, asked):
+        assert may.wait(10)
+        return asked
+
+    with working(run, max_queue=8) as batcher:
+        batcher.submit(0, None, 1, "greedy")
+        while batcher.waiting():
+            time.sleep(0.001)
+        for client, most in ("greedy", 4), ("second", 2), ("third", 1), ("fourth", 1):
+            for n in range(most):
+                batcher.submit(n, None, 1, client)
+            with pytest.raises(QueueFullError):
+                batcher.submit(most, None, 1, client)
+        may.set()
+
+
+@pytest.mark.parametrize("error", [BaseException("a panic"), SystemExit(3), StopIteration()])
+def test_what_is_no_exception_is_one_requests_answer(error):
+    def run(_, asked):
+        if 1 in asked:
+            raise error
+        return asked
+
+    with working(run) as batcher:
+        with pytest.raises(SearchError, match=type(error).__name__):
+            batcher.submit(1, None, 1).result(10)
+        assert batcher.submit(2, None, 1).result(10) == 2
+        assert batcher.failure is None
+
+
+def test_the_end_of_the_thread_answers_all_that_wait():
+    may, told = threading.Event(), threading.Event()
+
+    def run(_, asked):
+        assert may.wait(10)
+        return []  # too few
+
+    with working(run, failed=told.set) as batcher:
+        first = batcher.submit(0, None, 1)
+        while batcher.waiting():
+            time.sleep(0.001)
+        second = batcher.submit(1, None, 1)
+        may.set()
+        for answer in first, second:
+            with pytest.raises(ClosedError):
+                answer.result(10)
+        assert told.wait(10) and isinstance(batcher.failure, ValueError)
+        with pytest.raises(ClosedError):
+            batcher.submit(2, None, 1)
