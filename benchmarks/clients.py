@@ -4,7 +4,11 @@ import http.client
 import json
 import subprocess
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from urllib.parse import urlsplit
+
+_NONE = MappingProxyType({})
 
 
 class Client:
@@ -23,11 +27,13 @@ class Client:
         """A connection that waits so many seconds for an answer."""
         return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
 
-    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = _NONE
+    ) -> tuple[int, bytes]:
         """The status and the body of the answer; raises OSError, http.client.HTTPException."""
         connection = self.connect()
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
         finally:

@@ -5,17 +5,23 @@ import http.client
 import json
 import socket
 import struct
+import threading
+import time
 from collections import Counter
 
 from benchmarks.clients import Client
 
 _MANY = 200
+_CROWD = 1030  # connections: more than are served
+_GREEDY = 20
+_HELD = 2.0  # seconds that the worse cases last
 
 
 def killed(client: Client) -> str:
     """Clients that ask and are gone at once: half of them with a reset, as a killed process's."""
     body = json.dumps({"text": "one of many"}).encode()
-    head = f"POST /translate HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    length = f"Content-Length: {len(body)}\r\n\r\n"
+    head = f"POST /translate HTTP/1.1\r\nHost: localhost\r\n{length}".encode()
     for number in range(_MANY):
         with socket.create_connection((client.host, client.port)) as one:
             one.sendall(head + body)
@@ -26,7 +32,7 @@ def killed(client: Client) -> str:
 
 def killed_midway(client: Client) -> str:
     """Clients that are gone amid their bodies."""
-    head = b"POST /translate HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
+    head = b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
     for _ in range(_MANY):
         with socket.create_connection((client.host, client.port)) as one:
             one.sendall(head + b'{"text": "half')
@@ -67,12 +73,84 @@ def no_http(client: Client) -> str:
     return answer.decode(errors="replace").split("\r\n")[0] or "the connection was closed"
 
 
-def idle(client: Client) -> str:
-    """Connections that say nothing, held while others are answered."""
+def silent(client: Client) -> str:
+    """More connections than are served, which say nothing."""
+    return _crowd(client, b"")
+
+
+def half_headers(client: Client) -> str:
+    """More connections than are served, each with half a header."""
+    return _crowd(client, b"POST /translate HTTP/1.1\r\nHost: local")
+
+
+def dripping(client: Client) -> str:
+    """Connections that send their headers byte by byte, and their bodies."""
+    stop = time.monotonic() + _HELD
     with contextlib.ExitStack() as stack:
-        for _ in range(_MANY):
-            stack.enter_context(socket.create_connection((client.host, client.port)))
-        return f"{_MANY} held, others were " + ("answered" if client.alive() else "not answered")
+        connections = _connected(client, _MANY, stack)
+        for number, one in enumerate(connections):
+            body = b"Host: localhost\r\nContent-Length: 1000\r\n\r\n{" if number % 2 else b""
+            _send(one, b"POST /translate HTTP/1.1\r\n" + body)
+        waits = []
+        while time.monotonic() < stop:
+            for one in connections:
+                _send(one, b"a")
+            waits.append(_wait(client))
+    return f"{_MANY} did, others waited {max(waits):.2f} s at most"
+
+
+def endless_headers(client: Client) -> str:
+    """A header that does not end, and headers without end."""
+    told = []
+    for some in b"a" * 65536, b"X: a\r\n" * 10000:
+        with socket.create_connection(client.address, timeout=30) as one:
+            _send(one, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
+            sent, stop = 0, time.monotonic() + _HELD
+            with contextlib.suppress(OSError):
+                while time.monotonic() < stop:
+                    one.sendall(some)
+                    sent += len(some)
+            told.append(f"{sent / 1e6:.1f} MB were taken")
+    return ", ".join(told)
+
+
+def slow_readers(client: Client) -> str:
+    """Clients that send many requests at a time and read no answer."""
+    with contextlib.ExitStack() as stack:
+        for one in _connected(client, _GREEDY, stack):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            _send(one, _asked(client) * 50)
+        waits = _waits(client)
+    return f"{_GREEDY} did, 50 requests each, others waited {max(waits):.2f} s at most"
+
+
+def greedy(client: Client) -> str:
+    """Clients of another address that ask as much as they can, one request after the other."""
+    answered, stop = Counter(), time.monotonic() + _HELD
+
+    def ask() -> None:
+        with socket.create_connection(client.address, 60, ("127.0.0.2", 0)) as one:
+            while time.monotonic() < stop:
+                one.sendall(_asked(client, texts=20))
+                answered[one.recv(1 << 20)[9:12]] += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(_GREEDY)]
+    for each in threads:
+        each.start()
+    waits = _waits(client)
+    for each in threads:
+        each.join()
+    return (
+        f"{_GREEDY} of one address had {sum(answered.values())} answers, "
+        f"others waited {max(waits):.2f} s at most"
+    )
+
+
+def other_sites(client: Client) -> str:
+    """What a page of another site may have a browser ask."""
+    body = b'{"text": "a"}'
+    headers = [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}]
+    return _told([client.ask("POST", "/translate", body, each)[0] for each in headers])
 
 
 CASES = {
@@ -82,10 +160,54 @@ CASES = {
     "malformed JSON": malformed,
     "10,000-word inputs": long_inputs,
     "no HTTP": no_http,
-    "idle connections": idle,
+    "silent connections": silent,
+    "half headers": half_headers,
+    "bytes one by one": dripping,
+    "endless headers": endless_headers,
+    "slow readers": slow_readers,
+    "greedy clients": greedy,
+    "other sites": other_sites,
 }
 
 
 def _told(statuses: list[int]) -> str:
     counts = Counter(f"{status} {http.client.responses[status]}" for status in statuses)
     return ", ".join(f"{count} times {what}" for what, count in counts.items())
+
+
+def _crowd(client: Client, sent: bytes) -> str:
+    with contextlib.ExitStack() as stack:
+        for one in _connected(client, _CROWD, stack):
+            _send(one, sent)
+        waits = _waits(client)
+    return f"{_CROWD} were there, others waited {max(waits):.2f} s at most"
+
+
+def _connected(client: Client, count: int, stack: contextlib.ExitStack) -> list[socket.socket]:
+    return [stack.enter_context(socket.create_connection(client.address, 30)) for _ in range(count)]
+
+
+def _send(connection: socket.socket, sent: bytes) -> None:
+    with contextlib.suppress(OSError):  # the server has closed it
+        connection.sendall(sent)
+
+
+def _asked(client: Client, texts: int = 1) -> bytes:
+    body = json.dumps({"text": ["one of many"] * texts}).encode()
+    head = f"POST /translate HTTP/1.1\r\nHost: {client.host}\r\nContent-Length: {len(body)}"
+    return f"{head}\r\n\r\n".encode() + body
+
+
+def _waits(client: Client) -> list[float]:
+    """Seconds that a well-behaved client waits for each of its answers, one after the other."""
+    stop, found = time.monotonic() + _HELD, []
+    while time.monotonic() < stop:
+        found.append(_wait(client))
+    return found
+
+
+def _wait(client: Client) -> float:
+    start = time.monotonic()
+    if not client.alive():
+        raise RuntimeError("a well-behaved client was not answered")
+    return time.monotonic() - start

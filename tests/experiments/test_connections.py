@@ -14,9 +14,8 @@ QUICK = replace(LIMITS, client_seconds=0.3, headers=1024, connections=8, seconds
 PATIENT = replace(QUICK, client_seconds=20.0)
 HEAD = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 BODY = json.dumps({"text": "a"}).encode()
-ASK = (
-    b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
-)
+ASK = b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+ASK += BODY
 
 
 def open_connections(there):
