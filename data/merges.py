@@ -6,15 +6,16 @@ All subwords of a word but its last carry "@@". subword-nmt itself is no longer 
 packages that nothing here needs: the tests hold both equal.
 """
 
-import math
 import re
 from functools import lru_cache
+from heapq import heapify, heappop, heappush
 
 from data.corpus import DataError
 
 SEPARATOR = "@@"
 _END = "</w>"
-_KEPT = 1 << 16  # words whose subwords are remembered
+_KEPT = 1 << 16  # words whose subwords are cached
+_LONGEST_KEPT = 64  # letters of a cached word: the cache is bounded in bytes, too
 _VERSION = re.compile(r"#version: ?0\.([12])(\.0+)*")
 
 
@@ -30,7 +31,7 @@ class Merges:
             if not found:
                 raise DataError(f"line 1: {lines[0]} is not supported, only 0.1 and 0.2")
             version = found[1]
-        self._ranks: dict[tuple[str, ...], float] = {}
+        self._ranks: dict[tuple[str, ...], int] = {}
         for number, line in enumerate(lines[first:], 1 + first):
             pair = tuple(line.strip("\r\n ").split(" "))
             if len(pair) != 2:
@@ -40,23 +41,21 @@ class Merges:
                 )
             self._ranks.setdefault(pair, number)
         self._apart = version == "1"
-        self._cut = lru_cache(_KEPT)(self._pieces)
+        self._cached = lru_cache(_KEPT)(self._cut)
 
     def apply(self, text: str) -> str:
         """The text with each word as its subwords, "lower" as "low@@ er"."""
         words = text.strip("\r\n ").split(" ")
-        return " ".join(piece for word in words if word for piece in self._cut(word))
+        return " ".join(piece for word in words if word for piece in self._subwords(word))
 
-    def _pieces(self, word: str) -> tuple[str, ...]:
+    def _subwords(self, word: str) -> tuple[str, ...]:
+        return self._cached(word) if len(word) <= _LONGEST_KEPT else self._cut(word)
+
+    def _cut(self, word: str) -> tuple[str, ...]:
         if len(word) == 1:
             return (word,)
         parts = [*word, _END] if self._apart else [*word[:-1], word[-1] + _END]
-        while len(parts) > 1:
-            pairs = [*zip(parts, parts[1:], strict=False)]
-            best = min(pairs, key=lambda pair: self._ranks.get(pair, math.inf))
-            if best not in self._ranks:
-                break
-            parts = _joined(parts, best)
+        parts = _merged(parts, self._ranks)
         if parts[-1] == _END:
             del parts[-1]
         else:
@@ -64,15 +63,42 @@ class Merges:
         return (*(part + SEPARATOR for part in parts[:-1]), parts[-1])
 
 
-def _joined(parts: list[str], pair: tuple[str, str]) -> list[str]:
-    """The parts with each such pair as one; of three alike the first two."""
-    found: list[str] = []
-    at = 0
-    while at < len(parts):
-        size = 2 if tuple(parts[at : at + 2]) == pair else 1
-        found.append("".join(parts[at : at + size]))
-        at += size
-    return found
+def _merged(parts: list[str], ranks: dict[tuple[str, ...], int]) -> list[str]:
+    """The symbols of one word after all merges, in time N log N of its N letters.
+
+    All pairs of the lowest rank are joined in one round, from the left: of three symbols alike the
+    first two. Pairs that a round makes wait for the next one, even where their rank is lower. A
+    position in the queue is out of date where the symbol there, or the one after it, has changed.
+    """
+    end = len(parts)
+    symbols = [*parts, ""]  # "": joined to the one on its left, or the end
+    after, before = [*range(1, end + 1)], [*range(-1, end)]
+    places: dict[int, list[int]] = {}  # of the pairs of each rank
+    for at, pair in enumerate(zip(parts, parts[1:], strict=False)):
+        if (rank := ranks.get(pair)) is not None:
+            places.setdefault(rank, []).append(at)
+    queue = [*places]
+    heapify(queue)
+    while queue:
+        lowest = heappop(queue)
+        for at in sorted(places.pop(lowest)):
+            right = after[at]
+            if ranks.get((symbols[at], symbols[right])) != lowest:
+                continue
+            symbols[at] += symbols[right]
+            symbols[right] = ""
+            after[at] = following = after[right]
+            before[following] = at
+            for left, pair in (
+                (before[at], (symbols[before[at]], symbols[at])),
+                (at, (symbols[at], symbols[following])),
+            ):
+                if (rank := ranks.get(pair)) is not None:
+                    if rank not in places:
+                        places[rank] = []
+                        heappush(queue, rank)
+                    places[rank].append(left)
+    return [symbol for symbol in symbols if symbol]
 
 
 def joined(text: str) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data.batch import EOS, UNK
 from data.corpus import DataError
 from data.dictionary import DictionaryTokenizer, read_words
-from data.merges import Merges, joined
+from data.merges import Merges, _merged, joined
 from data.tokenizer import Tokenizer, Vocabulary
 
 ENDED = ["a", "b", "c", "a</w>", "b</w>", "c</w>", "ab", "ba", "aa", "abc</w>", "ba</w>"]
@@ -43,10 +43,30 @@ def test_words_are_cut_as_the_list_says(apart, data):
     symbol = st.sampled_from(APART if apart else ENDED)
     pairs = data.draw(st.lists(st.tuples(symbol, symbol), min_size=1, max_size=12))
     lines = ([] if apart else ["#version: 0.2"]) + [" ".join(pair) for pair in pairs]
-    words = data.draw(st.lists(st.text("abc", min_size=1, max_size=9), min_size=1, max_size=4))
+    words = data.draw(st.lists(st.text("abc", min_size=1, max_size=20), min_size=1, max_size=4))
     cut = Merges("\n".join(lines)).apply(" ".join(words))
     assert cut == " ".join(plain(word, pairs, apart) for word in words)
     assert joined(cut) == " ".join(words)
+
+
+def test_a_long_word_takes_a_few_looks_a_letter():
+    class Counting(dict):
+        looks = 0
+
+        def get(self, pair):
+            self.looks += 1
+            return super().get(pair)
+
+    size, symbols = 5000, ["a" * 2**n for n in range(9)]
+    pairs = [*zip(symbols, symbols, strict=True), ("a" * 256, "a</w>"), ("b", "a"), ("a", "ba")]
+    for word in "a" * size, "ab" * (size // 2), "b" * size:
+        ranks = Counting({pair: rank for rank, pair in enumerate(pairs)})
+        parts = _merged([*word[:-1], f"{word[-1]}</w>"], ranks)
+        assert "".join(parts) == f"{word}</w>"
+        assert ranks.looks < 5 * size
+    merges = Merges(MERGES)
+    assert merges.apply(f"{'low' * 1000} low") == "low@@ " * 999 + "low low"
+    assert merges._cached.cache_info().currsize == 1  # a cache of long words has no bound in bytes
 
 
 @pytest.mark.parametrize(
