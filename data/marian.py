@@ -82,10 +82,11 @@ class MarianTokenizer(Tokenizer):
         self._cuts, self._joins = map(processor, self.models)
         self._ids = self.table.ids()
         special = {self.table.end, self.table.unknown, self.table.padding, *self.table.special}
-        if not special | {*self.table.whole} <= self._ids.keys() or "" in special:
+        whole = special | {*self.table.whole}
+        if not whole <= self._ids.keys():
             raise DataError("not a vocabulary: a special word is none of its words")
         # The longest first: where one begins another, the longer is meant.
-        parted = sorted(special | {*self.table.whole}, key=len, reverse=True)
+        parted = sorted(whole - {""}, key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(map(re.escape, parted))})")
         self._left_out = {self._ids[word] for word in special}
         size = UNK + 1 + len(self.table.words)

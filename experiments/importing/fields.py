@@ -70,11 +70,14 @@ def number(file: Path, found: Mapping[str, Any], name: str, default: Any = None)
 
 def shown(value: Any) -> str:
     """A value of others in a message: as JSON has it, and cut short whatever it contains."""
-    if value is None or isinstance(value, bool | str):
-        text = json.dumps(value if not isinstance(value, str) else value[:80])
-        return text
-    return _SHORT.repr(value)
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number beyond 64 bits"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, int | float | Mapping | list | tuple | set):
+        return _SHORT.repr(value)
+    return json.dumps(str(value)[:80])  # YAML knows dates, too
 
 
-_SHORT = reprlib.Repr()
+_SHORT = reprlib.Repr()  # of what refers to itself, too
 _SHORT.maxlevel = 3
