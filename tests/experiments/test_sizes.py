@@ -1,4 +1,4 @@
-"""A size in config.json that the stored weights cannot have is one line, at no cost."""
+"""A size in config.json that stored weights cannot have is one line, before anything is built."""
 
 import json
 import shutil
