@@ -67,7 +67,7 @@ class _Storage:
         self.tensor = tensor
 
 
-class _Writer(pickle._Pickler):
+class PickleWriter(pickle._Pickler):
     """A pickler that names what it does not have."""
 
     dispatch = pickle._Pickler.dispatch | {
@@ -98,7 +98,7 @@ class _Writer(pickle._Pickler):
 def save_checkpoint(file, content):
     """As torch.save does it."""
     out = io.BytesIO()
-    writer = _Writer(out)
+    writer = PickleWriter(out)
     writer.dump(content)
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(f"{file.stem}/data.pkl", out.getvalue())

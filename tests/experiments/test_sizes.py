@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from data.corpus import DataError
-from experiments.workdir import load
+from experiments.config import LoraConfig
+from experiments.sizes import check_stored_sizes
+from experiments.workdir import load, read_config
 
 SIZES = {
     "d_model": 10**9,
@@ -14,7 +17,6 @@ SIZES = {
     "d_ff": 10**12,
     "vocab_size": 10**10,
     "num_heads": 10**9,
-    "lora.rank": 10**9,
 }
 
 
@@ -23,13 +25,18 @@ def test_a_size_that_the_weights_cannot_have(name, run, tmp_path):
     folder = shutil.copytree(run[0], tmp_path / "run")
     file = folder / "config.json"
     found = json.loads(file.read_text())
-    group, _, field = name.rpartition(".")
-    found["experiment"][group or "model"][field] = SIZES[name]
+    found["experiment"]["model"][name] = SIZES[name]
     if name == "num_heads":
         found["experiment"]["model"] |= dict(d_k=4, d_v=4)
-    if group:
-        shutil.copytree(folder / "checkpoints" / "15", folder / "base" / "0")
     file.write_text(json.dumps(found))
     with pytest.raises(DataError, match=f"config.json: .*{name}={SIZES[name]}") as told:
         load(folder, "last")
     assert "\n" not in str(told.value)
+
+
+def test_a_rank_that_the_adapters_cannot_have(run, tmp_path):
+    folder = shutil.copytree(run[0], tmp_path / "run")
+    shutil.copytree(folder / "checkpoints" / "30", folder / "base" / "0")
+    experiment = replace(read_config(folder), lora=LoraConfig(rank=10**9), init_from="other")
+    with pytest.raises(DataError, match="config.json: lora.rank=1000000000 would need more"):
+        check_stored_sizes(folder, experiment, 30)

@@ -1,0 +1,198 @@
+"""Damage files as accidents and attackers do: bytes, and the structure of what they hold.
+
+Each function takes a `random.Random` and a file's content and returns other content.
+"""
+
+import gzip
+import io
+import json
+import pickletools
+import struct
+import zipfile
+from random import Random
+from typing import Any
+
+HUGE = (-1, 0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, 2**64 - 1)
+
+
+class Raw(str):
+    """JSON text that stands for itself."""
+
+
+VALUES: tuple[Any, ...] = (
+    *(None, True, False, 0, -1, 1, 7, 0.5, 1e308, 2**31, 2**63, 2**64, 10**12, "", "a", "\0"),
+    *([], {}, [1], [[]], {"": None}, {"a": [1, {"b": 2}]}, "x" * 3000, "\n", "\u2028", "<unk>"),
+    *("../x", "/dev/zero", "a\0b", "-1", "1e400", "nan", "\ue000", "\U0001f600", "</s>"),
+    *map(Raw, ("NaN", "Infinity", "-Infinity", "1e400", "9" * 400, "-0", '"\\ud800"', "1.0")),
+    *map(Raw, ("[" * 1500 + "]" * 1500, '{"a":' * 1500 + "1" + "}" * 1500, "tru", "'a'")),
+)
+YAML = (
+    *("!!int ''", "!!bool foo", "!!timestamp 1", "2001-99-99", "&x [*x]", "*x", "!!python/name:os"),
+    *("~", "''", "[]", "{}", "[[[[]]]]", "{? [1] : 2}", "!!set {a}", "!!binary '=='", "-.inf"),
+    *("0x10", "1_000", "1e999", "9" * 400, '"\\x00"', '"\\ud800"', "|", ">", "%", "'", "---"),
+    *("999999999999", "-1", "yes", "1:30", "<<: {a: b}", "[" * 1200),
+)
+_PICKLE = (
+    *(b"r\xff\xff\xff\xff", b"\x96" + struct.pack("<Q", 1 << 40), b"\x8b\xff\xff\xff\x7f"),
+    *(b"cos\nsystem\n", b"ctorch\nFloatStorage\n", b"cargparse\nNamespace\n", b")R", b")\x81"),
+    *(b"}b", b"h\x00h\x00\x86q\x00" * 40, b"(", b"0", b"1", b"2", b"N", b"]", b"}", b")", b"K\x00"),
+    *(b"h\x00", b"Q", b"P0\n", b"a", b"e", b"s", b"u", b"d", b"l", b"t", b"\x85", b"o", b"I9\n"),
+    *(b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"X\xff\xff\xff\xff", b"M\xff\xff"),
+    b"J\xff\xff\xff\xff",
+)  # fmt: skip
+
+
+def some_bytes(random: Random, data: bytes) -> bytes:
+    """Other bytes: flipped, cut, repeated, moved, inserted, or a number that is huge."""
+    found = bytearray(data)
+    for _ in range(random.choice((1, 1, 1, 2, 4, 16))):
+        size = len(found)
+        at, other = random.randint(0, size), random.randint(0, size)
+        length = min(random.choice((1, 4, 8, 64, 4096)), size - at)
+        match random.randrange(9):
+            case 0 if at < size:
+                found[at] ^= 1 << random.randrange(8)
+            case 1 if at < size:
+                found[at] = random.choice((0, 1, 0x7F, 0x80, 0xFF))
+            case 2:
+                del found[at:]
+            case 3:
+                del found[at : at + length]
+            case 4:
+                found[other:other] = found[at : at + length]
+            case 5:
+                found[other : other + length] = found[at : at + length]
+            case 6:
+                found[at:at] = random.randbytes(random.choice((1, 8, 200)))
+            case 7:
+                width = random.choice((2, 4, 8))
+                at -= at % random.choice((1, width))
+                number = random.choice(HUGE) % (1 << 8 * width)
+                found[at : at + width] = number.to_bytes(width, random.choice(("little", "big")))
+            case 8:
+                found[at : at + length] = bytes(length)
+    return bytes(found)
+
+
+def json_text(random: Random, data: bytes) -> bytes:
+    """JSON with other values, kinds of values, keys or encodings."""
+    tree = [json.loads(data)]
+    for _ in range(random.choice((1, 1, 2, 3))):
+        _change(random, tree)
+    text = _dump(tree[0])
+    if not random.randrange(30):
+        return text.encode(random.choice(("utf-16", "utf-8-sig", "utf-32")), "surrogatepass")
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _dump(value: Any) -> str:
+    if isinstance(value, Raw):
+        return str(value)
+    if isinstance(value, dict):
+        items = (f"{json.dumps(key)}: {_dump(each)}" for key, each in value.items())
+        return "{" + ", ".join(items) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_dump, value)) + "]"
+    return json.dumps(value)
+
+
+def _change(random: Random, tree: list) -> None:
+    """Changes a value somewhere in the one of `tree`."""
+    place: Any = tree
+    key: Any = 0
+    while isinstance(place[key], dict | list) and place[key] and random.randrange(5):
+        place = place[key]
+        key = random.choice([*place]) if isinstance(place, dict) else random.randrange(len(place))
+    value = random.choice(VALUES)
+    match random.randrange(6):
+        case 0 if place is not tree:
+            del place[key]
+        case 1 if isinstance(place, dict):
+            place[str(random.choice(("", "-1", "a", "\0", "9" * 30, "\u00e4")))] = place.pop(key)
+        case 2:
+            place[key] = [place[key]]
+        case 3 if type(place[key]) is int:
+            place[key] += random.choice((-1, 1, 2**31, 10**9))
+        case _:
+            place[key] = value
+
+
+def json_lines(random: Random, data: bytes) -> bytes:
+    """One of the lines with other JSON."""
+    lines = data.split(b"\n")
+    at = random.randrange(len(lines))
+    lines[at] = json_text(random, lines[at] or b"{}")
+    return b"\n".join(lines)
+
+
+def yaml_text(random: Random, data: bytes) -> bytes:
+    """Other scalars behind keys or dashes, or other keys."""
+    lines = data.decode().split("\n")
+    at = random.randrange(len(lines))
+    key, colon, value = lines[at].rpartition(random.choice((":", "-", " ")))
+    other = random.choice(YAML)
+    lines[at] = other + colon + value if not random.randrange(4) else f"{key}{colon} {other}"
+    return "\n".join(lines).encode()
+
+
+def pickled(random: Random, data: bytes) -> bytes:
+    """Instructions that are left out, repeated, moved, or others."""
+    places = [at for *_, at in pickletools.genops(data)] + [len(data)]
+    parts = [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    for _ in range(random.choice((1, 1, 2, 4))):
+        at, other = random.randrange(len(parts)), random.randrange(len(parts))
+        match random.randrange(5):
+            case 0 if len(parts) > 1:
+                del parts[at]
+            case 1:
+                parts.insert(other, parts[at])
+            case 2:
+                parts[at], parts[other] = parts[other], parts[at]
+            case 3:
+                parts[at] = some_bytes(random, parts[at])
+            case _:
+                parts.insert(at, random.choice(_PICKLE))
+    return b"".join(parts)
+
+
+def zipped(random: Random, data: bytes) -> bytes:
+    """Members with other content, names, sizes or compression, and checksums that are right."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = [(name, archive.read(name)) for name in archive.namelist()]
+    at = random.randrange(len(members))
+    pickles = [n for n, (name, _) in enumerate(members) if name.endswith(".pkl")]
+    if pickles and random.randrange(3):
+        at = pickles[0]
+    name, content = members[at]
+    match random.randrange(6):
+        case 0:
+            del members[at]
+        case 1:
+            members.append((random.choice((name, "x", "../x", "a/data.pkl")), content))
+        case 2:
+            members[at] = (name + "\u00e4", content)
+        case 3:
+            head = content[:128]
+            members[at] = name, some_bytes(random, head) + content[128:]
+        case _ if name.endswith(".pkl"):
+            members[at] = name, pickled(random, content)
+        case _:
+            members[at] = name, some_bytes(random, content)
+    found = io.BytesIO()
+    method = random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2))
+    with zipfile.ZipFile(found, "w", method) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return found.getvalue()
+
+
+def gzipped(random: Random, data: bytes) -> bytes:
+    """Other text, compressed as before."""
+    return gzip.compress(some_bytes(random, gzip.decompress(data)), 1)
+
+
+def after_header(random: Random, data: bytes) -> bytes:
+    """A safetensors file with another JSON header, whose length is right."""
+    size = int.from_bytes(data[:8], "little")
+    header = json_text(random, data[8 : 8 + size])
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
