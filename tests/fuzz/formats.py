@@ -203,7 +203,7 @@ FORMATS: dict[str, Format] = {
     "marian.vocab.yml": Format("native table", "vocab.yml", mutations.yaml_text,
                                _import(read_native)),
     "fairseq.pt": Format("fairseq", _BEST, mutations.zipped, _import(read_fairseq)),
-    "fairseq.legacy": Format("fairseq legacy", _BEST, mutations.pickled, _import(read_fairseq)),
+    "fairseq.legacy": Format("fairseq legacy", _BEST, mutations.pickles, _import(read_fairseq)),
     "fairseq.dict": Format("fairseq", "data/dict.en.txt", mutations.some_bytes,
                            _import(read_fairseq)),
     "fairseq.codes": Format("fairseq", "data/bpe.code", mutations.some_bytes,

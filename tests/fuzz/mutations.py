@@ -155,6 +155,18 @@ def pickled(random: Random, data: bytes) -> bytes:
     return b"".join(parts)
 
 
+def pickles(random: Random, data: bytes) -> bytes:
+    """One of the pickles of PyTorch's archives of before 2020 as other instructions."""
+    stream, ends = io.BytesIO(data), [0]
+    for _ in range(5):
+        for _ in pickletools.genops(stream):
+            pass
+        ends.append(stream.tell())
+    at = random.choice((0, 1, 2, 3, 3, 3, 3, 4))
+    start, end = ends[at], ends[at + 1]
+    return data[:start] + pickled(random, data[start:end]) + data[end:]
+
+
 def zipped(random: Random, data: bytes) -> bytes:
     """Members with other content, names, sizes or compression, and checksums that are right."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
