@@ -77,7 +77,7 @@ def _run(name: str, folder: Path) -> int:
         status, used = _ended()
         most = max(most, used)
         if number < last:  # it ended amid a case
-            what = f"it took more than {MAX_SECONDS} s or {MAX_BYTES:,} bytes: status {status}"
+            what = f"its process ended with {status}: after {MAX_SECONDS} s, perhaps"
             _keep(name, Told(begun, _FAILED, 0, what), damaged(name, whole, SEED.value, begun))
             failures, number = failures + 1, begun + 1
     print_json(

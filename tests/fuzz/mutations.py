@@ -9,6 +9,7 @@ import json
 import pickletools
 import struct
 import zipfile
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -103,7 +104,7 @@ def _change(random: Random, tree: list) -> None:
     while isinstance(place[key], dict | list) and place[key] and random.randrange(5):
         place = place[key]
         key = random.choice([*place]) if isinstance(place, dict) else random.randrange(len(place))
-    value = random.choice(VALUES)
+    value = deepcopy(random.choice(VALUES))  # it may be changed next
     match random.randrange(6):
         case 0 if place is not tree:
             del place[key]
