@@ -1,5 +1,6 @@
 """What there is of a fairseq model: its checkpoint, its dictionaries, its merges, its languages."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,7 +103,7 @@ def find_merges(checkpoint: Path, settings: dict[str, Any]) -> Path | None:
         place / name
         for place in places_of(checkpoint)
         for name in dict.fromkeys((told, *_MERGES))
-        if name and (place / name).is_file()
+        if name and os.path.isfile(place / name)
     ]
     if len(found) > 1:
         raise DataError(

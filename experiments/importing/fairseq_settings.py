@@ -34,6 +34,7 @@ _SEARCH: dict[str, tuple] = {  # their name, and the values that change nothing
 
 
 Size = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Text = Annotated[str, Meta(max_length=1000)]
 Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
 _NODES, _DEPTH = 100_000, 50  # of settings: real ones have a thousand, five deep
 
@@ -42,22 +43,22 @@ class _Model(msgspec.Struct, omit_defaults=True):
     """Those settings of a model and its task that are looked at."""
 
     activation_dropout: Factor | None = None
-    activation_fn: str | None = None
+    activation_fn: Text | None = None
     adaptive_input: bool | None = None
-    adaptive_softmax_cutoff: str | list[Size] | None = None
-    arch: str | None = None
+    adaptive_softmax_cutoff: Text | list[Size] | None = None
+    arch: Text | None = None
     attention_dropout: Factor | None = None
     base_layers: Size | None = None
-    bpe: str | None = None
-    bpe_codes: str | None = None
+    bpe: Text | None = None
+    bpe_codes: Text | None = None
     cross_self_attention: bool | None = None
-    data: str | None = None
+    data: Text | None = None
     decoder_attention_heads: Size | None = None
     decoder_embed_dim: Size | None = None
     decoder_ffn_embed_dim: Size | None = None
     decoder_input_dim: Size | None = None
     decoder_layers: Size | None = None
-    decoder_layers_to_keep: str | list[Size] | None = None
+    decoder_layers_to_keep: Text | list[Size] | None = None
     decoder_learned_pos: bool | None = None
     decoder_normalize_before: bool | None = None
     decoder_output_dim: Size | None = None
@@ -66,7 +67,7 @@ class _Model(msgspec.Struct, omit_defaults=True):
     encoder_embed_dim: Size | None = None
     encoder_ffn_embed_dim: Size | None = None
     encoder_layers: Size | None = None
-    encoder_layers_to_keep: str | list[Size] | None = None
+    encoder_layers_to_keep: Text | list[Size] | None = None
     encoder_learned_pos: bool | None = None
     encoder_normalize_before: bool | None = None
     layernorm_embedding: bool | None = None
@@ -84,28 +85,28 @@ class _Model(msgspec.Struct, omit_defaults=True):
     scale_resids: bool | None = None
     share_all_embeddings: bool | None = None
     share_decoder_input_output_embed: bool | None = None
-    source_lang: str | None = None
-    target_lang: str | None = None
-    task: str | None = None
-    tokenizer: str | None = None
+    source_lang: Text | None = None
+    target_lang: Text | None = None
+    task: Text | None = None
+    tokenizer: Text | None = None
 
 
 class _Search(msgspec.Struct, omit_defaults=True):
     """Those settings of a search that are looked at."""
 
     beam: Size | None = None
-    constraints: str | bool | None = None
+    constraints: Text | bool | None = None
     diverse_beam_groups: int | None = None
     diversity_rate: Factor | None = None
     lenpen: Factor | None = None
-    lm_path: str | None = None
+    lm_path: Text | None = None
     match_source_len: bool | None = None
     max_len_a: Factor | None = None
     max_len_b: Size | None = None
     min_len: Size | None = None
     no_repeat_ngram_size: Size | None = None
     prefix_size: Size | None = None
-    replace_unk: str | bool | None = None
+    replace_unk: Text | bool | None = None
     retain_dropout: bool | None = None
     sampling: bool | None = None
     temperature: Factor | None = None

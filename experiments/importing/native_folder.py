@@ -1,5 +1,6 @@
 """What there is in a folder of Marian's own, and how Marian would search by it."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -119,7 +120,7 @@ def _shortlist(folder: Path, file: Path, decoder: Decoder) -> Path | None:
     if not isinstance(told[0], str):
         raise DataError(f"{file}: shortlist must be a list that begins with a file")
     found = folder / Path(told[0]).name
-    if not found.is_file():
+    if not os.path.isfile(found):
         raise DataError(f"{file}: shortlist names {told[0]}, which is not there")
     return found
 

@@ -9,20 +9,21 @@ from msgspec import Meta
 from data.yaml_file import decode_yaml, read_yaml
 
 Size = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Text = Annotated[str, Meta(max_length=1000)]
 Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
 
 
 class _Model(msgspec.Struct, rename="kebab", omit_defaults=True):
     """Those settings of a model that are looked at; Marian writes a hundred more."""
 
-    type: str | None = None
+    type: Text | None = None
     right_left: bool | None = None
     ulr: bool | None = None
     dim_vocabs: list[Size] | None = None
     dim_emb: Size | None = None
     enc_depth: Size | None = None
     dec_depth: Size | None = None
-    dec_cell: str | None = None
+    dec_cell: Text | None = None
     layer_normalization: bool | None = None
     lemma_dim_emb: Size | None = None
     factors_dim_emb: Size | None = None
@@ -30,19 +31,19 @@ class _Model(msgspec.Struct, rename="kebab", omit_defaults=True):
     tied_embeddings: bool | None = None
     tied_embeddings_all: bool | None = None
     tied_embeddings_src: bool | None = None
-    transformer_decoder_autoreg: str | None = None
+    transformer_decoder_autoreg: Text | None = None
     transformer_dim_ffn: Size | None = None
-    transformer_ffn_activation: str | None = None
+    transformer_ffn_activation: Text | None = None
     transformer_ffn_depth: Size | None = None
     transformer_heads: Size | None = None
     transformer_no_affine: bool | None = None
     transformer_no_bias: bool | None = None
     transformer_no_projection: bool | None = None
     transformer_pool: bool | None = None
-    transformer_postprocess: str | None = None
-    transformer_postprocess_emb: str | None = None
-    transformer_postprocess_top: str | None = None
-    transformer_preprocess: str | None = None
+    transformer_postprocess: Text | None = None
+    transformer_postprocess_emb: Text | None = None
+    transformer_postprocess_top: Text | None = None
+    transformer_preprocess: Text | None = None
     transformer_rnn_projection: bool | None = None
     transformer_tied_layers: list[Size] | None = None
     transformer_train_position_embeddings: bool | None = None
@@ -52,9 +53,9 @@ class _Model(msgspec.Struct, rename="kebab", omit_defaults=True):
 class Decoder(msgspec.Struct, rename="kebab"):
     """What a decoder's file says."""
 
-    models: list[str]
-    vocabs: list[str]
-    shortlist: list[Any] | None = None  # a file, and numbers
+    models: list[Text]
+    vocabs: list[Text]
+    shortlist: list[Text | float | bool] | None = None  # a file, and numbers
     beam_size: Size | None = None
     normalize: Factor | bool | None = None
     word_penalty: Factor | None = None

@@ -1,10 +1,13 @@
 """Tensors from files, as numpy arrays in float32; nothing in a file is ever executed."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from safetensors import safe_open
 
 from data.corpus import DataError
@@ -19,7 +22,7 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 class _Index(msgspec.Struct):
     """Which file has which tensor."""
 
-    weight_map: dict[str, str]
+    weight_map: dict[str, Annotated[str, Meta(max_length=1000)]]
 
 
 def read_tensors(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
@@ -44,7 +47,7 @@ def _shards(index: Path) -> list[Path]:
     listed = read_json(index, _Index).weight_map
     files = [index.parent / Path(name).name for name in sorted(set(listed.values()))]
     for file in files:
-        if not file.exists():
+        if not os.path.exists(file):  # Path.exists raises OSError for what no file can be called
             raise DataError(f"{file} is missing, which {index.name} names")
     return files
 

@@ -8,7 +8,7 @@ import pytest
 from tests.fuzz.cases import damaged, outcome
 from tests.fuzz.formats import FOLDERS, FORMATS
 
-CASES = 40
+CASES = 20
 
 
 @pytest.fixture(scope="module")
