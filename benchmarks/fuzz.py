@@ -52,7 +52,7 @@ def main(_: list[str]) -> None:
     for name in FORMATS if FORMAT.value == "all" else [FORMAT.value]:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "whole"
-            _alone(lambda folder=folder, name=name: FOLDERS[FORMATS[name].folder](folder))
+            _alone(lambda folder=folder, name=name: _make(name, folder))
             failed += _run(name, folder)
     sys.exit(bool(failed))
 
@@ -137,11 +137,22 @@ def _child(name: str, folder: Path, whole: bytes, cases: range, pipe: int) -> No
     os._exit(0)
 
 
+def _make(name: str, folder: Path) -> None:
+    """Makes a folder, which is then read as it is."""
+    FOLDERS[FORMATS[name].folder](folder)
+    FORMATS[name].read(folder)
+
+
 def _alone(make) -> None:
     """Has a forked process make something: JAX's threads, once there, do not survive a fork."""
     if not (process := os.fork()):
-        make()
-        os._exit(0)
+        status = 1
+        try:
+            make()
+            status = 0
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        os._exit(status)
     if os.waitpid(process, 0)[1]:
         sys.exit("the whole files could not be made")
 
