@@ -97,6 +97,35 @@ def test_a_training_begins_with_exactly_these_weights_and_learns(imported, text,
     assert losses[-1] < losses[0]
 
 
+def test_settings_that_the_other_run_decides_are_refused_as_flags_and_reported_else(
+    imported, text, tmp_path, capsys
+):
+    """And config.json says what is used: the model and the vocabulary are the other run's."""
+    workdir, _ = imported
+    c = replace(small_experiment(text), init_from=str(workdir), search=SearchConfig())
+    theirs, new = read_config(workdir), tmp_path / "new"
+    capsys.readouterr()
+    t = prepare(c, new, given=["model.dropout", "train.num_steps", "data.path"])
+    told = capsys.readouterr().err
+    assert "decides these, so they have no effect: " in told and f"init_from={workdir}" in told
+    assert f"model.d_ff={c.model.d_ff}" in told and "data.vocab_size=290" in told
+    used = t.experiment
+    assert replace(used.model, dropout=theirs.model.dropout) == theirs.model
+    assert used.data.vocab_size == used.model.vocab_size
+    assert used.data.joint == (used.model.target_vocab_size is None)
+    for name, value in ("model.d_ff", c.model.d_ff), ("data.vocab_size", 290):
+        with pytest.raises(ConfigError, match=f"--config.{name}={value} has no effect: .* leave"):
+            prepare(c, new, given=[name])
+    own = replace(c, data=replace(c.data, tokenizer_model="some.model"))
+    with pytest.raises(ConfigError, match="data.tokenizer_model=some.model has no effect"):
+        prepare(own, new, given=["data.tokenizer_model"])
+    # A flag of the search is heard, also where it says what the default is.
+    assert theirs.search.beam_size != SearchConfig.beam_size
+    assert t.experiment.search == theirs.search
+    searching = prepare(c, new, given=["search.beam_size"]).experiment.search
+    assert searching.beam_size == SearchConfig.beam_size
+
+
 def test_a_training_leaves_the_run_that_it_begins_with_alone(imported, text, tmp_path):
     experiment = small_experiment(text)
     with pytest.raises(ConfigError, match="holds another run"):

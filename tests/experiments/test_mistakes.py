@@ -34,6 +34,12 @@ BAD_DATA = {
     "counts": (one_line_less, r"train.en has 120 lines, but .*train.de has 119"),
     "utf8": (broken_utf8, r"train.de, line 3: not valid UTF-8"),
     "empty": (lambda f: (f / "valid.en").write_text(""), r"valid.en is empty"),
+    "blank": (lambda f: (f / "valid.en").write_text("\n \n\n"), r"valid.en has only blank lines"),
+    "too long": (
+        lambda f: [(f / f"valid.{code}").write_text("dog " * 300 + "\n") for code in ("en", "de")],
+        r"no pair of the valid split \(.*valid.en and .*valid.de\) can be used: 1 with over 256 "
+        r"tokens \(raise --config.data.max_length\)$",
+    ),
     "missing": (lambda f: (f / "test.de").unlink(), r"test.de is missing"),
 }
 

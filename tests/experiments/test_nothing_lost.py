@@ -138,6 +138,17 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(run, tex
     same(folder, whole)
 
 
+def test_a_checkpoint_that_best_cannot_compare_is_told(run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    best = workdir.load(folder).step
+    assert capsys.readouterr().err == ""
+    (folder / f"checkpoints/{best}/metrics/metrics").write_text("[]")
+    loaded = workdir.load(folder)
+    line = f"the metrics of step {best} are unreadable, so best is chosen without it"
+    assert loaded.step == ({15, 30} - {best}).pop() and line in capsys.readouterr().err
+
+
 def test_a_grace_period_that_is_too_short_is_told(text, tmp_path):
     it = started(*train_args(text, tmp_path / "run", "train.grace_seconds=0.0"))
     until(has_event(tmp_path / "run", 5))

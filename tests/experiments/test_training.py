@@ -80,6 +80,7 @@ def test_many_settings_at_once(text, tmp_path):
         lines = (text / f"train.{language}").read_text().splitlines()
         Tokenizer.learn(lines, 280).save(tmp_path / f"{side}.model")
     settings = f"""model.dtype=bfloat16 model.tying=decoder optimizer.accumulate=2 data.joint=False
+        data.vocab_size=280
         data.tokenizer_model={tmp_path}/source.model,{tmp_path}/target.model
         mesh.fsdp=2 mesh.tensor=2 optimizer.schedule=cosine optimizer.warmup_steps=1""".split()
     args = train_args(text, tmp_path / "run", *settings)

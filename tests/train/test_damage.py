@@ -222,6 +222,54 @@ def test_unreadable_metrics_are_told_and_set_aside_by_who_writes(folder, bits, s
     assert (folder / "3.damaged.2").is_dir() and not (folder / "3").exists()
 
 
+@pytest.mark.parametrize("left", [None, "params", "meta"])
+def test_a_folder_that_lacks_parts_is_damaged_and_the_one_before_is_used(folder, bits, left):
+    """As a copy that was broken off leaves it; it is not of a run with other settings."""
+    state = make_state(1.0)
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, state, META)
+    if left:
+        shutil.copytree(folder / "1" / left, folder / "2" / left)
+    else:
+        (folder / "2").mkdir()
+    with Checkpoints(folder) as checkpoints:
+        found, _, (line,) = checkpoints.restore_newest(shapes(state))
+        assert "step 2 is damaged (there are also 1): " in line and "\n" not in line
+        same(bits(found), bits(state))
+        checkpoints.save(2, state, META)
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.restore_newest(shapes(state))[2] == []
+
+
+BAD_METRICS = {
+    "text": '{"bleu": "1"}',
+    "truth": '{"bleu": true}',
+    "a list": "[3]",
+    "NaN": '{"bleu": NaN}',
+    "infinite": '{"bleu": 1e999}',
+    "huge": '{"bleu": 1' + "0" * 400 + "}",
+    "longer": '{"bleu": 1' + "0" * 5000 + "}",
+    "nested": "[" * 100_000,
+    "another number": '{"bleu": 0.5}',
+}
+
+
+def test_a_checkpoint_with_unusable_metrics_is_not_ranked_but_listed(folder):
+    with Checkpoints(folder) as checkpoints:
+        for step in 1, 2:
+            checkpoints.save(step, make_state(), META, {"bleu": -float(step), "loss": float("inf")})
+        checkpoints.wait()
+        assert (checkpoints.best_step(), checkpoints.unranked()) == (1, [])
+        for case, content in BAD_METRICS.items():
+            (folder / "1" / "metrics" / "metrics").write_text(content)
+            assert (checkpoints.best_step(), checkpoints.unranked()) == (2, [1]), case
+        (folder / "1" / "digests.json").unlink()  # its writer ended before it was noted
+        for case, content in BAD_METRICS.items():
+            (folder / "1" / "metrics" / "metrics").write_text(content)
+            unranked = [] if case == "another number" else [1]
+            assert checkpoints.unranked() == unranked, case
+
+
 def test_no_bit_of_its_metrics_keeps_other_checkpoints_from_being_used(folder, bits):
     old, new = make_state(1.0), make_state(2.0)
     with Checkpoints(folder) as checkpoints:
