@@ -84,10 +84,15 @@ def blocks(page, language):
 def with_fewer_steps(block):
     """The block, its trainings small; several processes only look at what they would train."""
     values = FEWER if "configs/text.py" in block else TINY
-    flags = " ".join(f"--config.{value}" for value in values)
-    flags += " --dry_run" * ("experiments.pod.local" in block)
-    command = r"experiments\.(?:train|inspect|pod\.local)(?:\\\n|.)*"
-    return re.sub(command, lambda whole: f"{whole[0]} {flags}", block)
+    dry = " --dry_run" * ("experiments.pod.local" in block)
+
+    def shortened(command):
+        # Who begins with another run has its model and vocabulary, and no flag may set them.
+        theirs = ("model.", "data.vocab_size") if "init_from" in command[0] else ()
+        flags = (f" --config.{value}" for value in values if not value.startswith(theirs))
+        return f"{command[0]}{''.join(flags)}{dry}"
+
+    return re.sub(r"experiments\.(?:train|inspect|pod\.local)(?:\\\n|.)*", shortened, block)
 
 
 def typed(block, folder):
