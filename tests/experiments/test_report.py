@@ -323,6 +323,9 @@ def test_a_run_of_damaged_events_only_names_them(run, tmp_path):
 
 @hypothesis.settings(deadline=None, derandomize=True)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False).filter(drawable), min_size=1))
+@hypothesis.example([0.0, 5e-324])
+@hypothesis.example([1.0, 1.0000000000000002])
+@hypothesis.example([-9e299, 9e299])
 def test_whatever_is_drawable_is_drawn(values):
     chart = draw("t", "x", "y", [Series("a", "train", 0, list(enumerate(values)))])
     places = [float(x) for place in chart.lines[0].path.split() for x in place.split(",")]
