@@ -32,7 +32,7 @@ _PEER = ("gloo", "barrier", "heartbeat", "coordination")  # what errors speak of
 
 
 class _Sign(msgspec.Struct):
-    """A process's sign of life, as its file has it."""
+    """What others read of a process's sign of life."""
 
     run: str
     process: int
@@ -41,8 +41,7 @@ class _Sign(msgspec.Struct):
     moves: int
     beat: int
     ended: str | None
-    interrupted: bool
-    time: float
+    interrupted: bool = False
 
 
 class NotSharedError(ValueError):

@@ -120,6 +120,12 @@ def test_a_run_that_began_since_is_no_sign_of_life(second):
     assert len(ended) == 1 and "no sign of life for 0.4 s from process 0" in ended[0]
 
 
+def test_a_sign_of_life_that_is_not_whole_is_none_and_ends_no_thread(second):
+    folder, ended = second
+    beats(folder, ended, "mine", 5.0, dict(host=["h"]))
+    assert len(ended) == 1 and "no sign of life for 0.4 s from process 0" in ended[0]
+
+
 def test_one_that_was_told_to_end_takes_the_others_along_only_if_they_stay(second):
     """Each hears of the signal by itself, and saves; an error is heard of from this file alone."""
     folder, ended = second
