@@ -77,17 +77,21 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(run, text, tmp_path, when):
     same(folder, whole)
 
 
-def test_sigterm_saves_and_ends_well_and_the_run_goes_on_bit_for_bit(run, text, tmp_path):
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 0), ("SIGINT", 130)])
+def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(run, text, tmp_path, name, status):
     whole, *_ = run
     folder = tmp_path / "run"
     args = train_args(text, folder)
     it = started(*args)
     until(has_event(folder, 5))
-    it.terminate()
+    it.send_signal(getattr(signal, name))
     out, err = it.communicate()
-    assert it.returncode == 0, err.decode()
+    assert it.returncode == status, err.decode()
     last = json.loads(out)
-    assert last["stopped_by"] == "SIGTERM" and 5 <= last["step"] < 30
+    assert last["stopped_by"] == name and 5 <= last["step"] < 30
+    saved = f"checkpoint saved at step {last['step']}; run the same command to resume"
+    lines = [line for line in err.decode().splitlines() if line.startswith("heed: ")]
+    assert lines == [f"heed: interrupted: {saved}"] * (name == "SIGINT")
     assert (folder / "checkpoints" / str(last["step"])).exists()
     code, _, err = heed("train", *args)
     assert code == 0 and f"resuming at step {last['step']}" in err, err
@@ -97,11 +101,11 @@ def test_sigterm_saves_and_ends_well_and_the_run_goes_on_bit_for_bit(run, text, 
 AT = """if True:
     import os, signal, sys
     from experiments import cli, run, train
-    name = sys.argv.pop(1)
+    name, number = sys.argv.pop(1), int(sys.argv.pop(1))
     real = getattr(run, name)
 
     def terminated(*args, **options):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         return real(*args, **options)
 
     setattr(run, name, terminated)
@@ -109,17 +113,21 @@ AT = """if True:
 """
 
 
-def test_sigterm_where_there_is_nothing_to_save_ends_at_once_and_well(run, text, tmp_path):
+def test_a_signal_where_there_is_nothing_to_save_ends_it_at_once(run, text, tmp_path):
     """While a run is prepared, and while its best checkpoint is tested."""
     whole, *_ = run
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
-    for name, step, where in ("prepare", None, tmp_path / "no"), ("make_translator", 30, folder):
-        command = [sys.executable, "-c", AT, name, *train_args(text, where)]
+    cases = (("prepare", None, tmp_path / "no"), ("make_translator", 30, folder))
+    for (name, step, where), number in itertools.product(cases, (signal.SIGTERM, signal.SIGINT)):
+        command = [sys.executable, "-c", AT, name, str(int(number)), *train_args(text, where)]
         done = subprocess.run(command, capture_output=True, env=environment(), cwd=ROOT)
-        assert done.returncode == 0, done.stderr.decode()
-        last = json.loads(done.stdout)
-        assert (last["step"], last["stopped_by"]) == (step, "SIGTERM")
+        if number == signal.SIGTERM or step:
+            last = json.loads(done.stdout)
+            assert (last["step"], last["stopped_by"]) == (step, number.name)
+        status = 0 if number == signal.SIGTERM else 130
+        assert done.returncode == status, done.stderr.decode()
+        assert done.stderr.count(b"heed: interrupted") == bool(status)
     assert not (tmp_path / "no").exists()
     same(folder, whole)
 

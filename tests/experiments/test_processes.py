@@ -134,18 +134,20 @@ READING = """if True:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT])
 def test_one_that_is_gone_while_it_reads_text_is_named(text, tmp_path, number):
-    """Nothing was written by then, and nothing stays; SIGTERM to one ends all, and well."""
+    """Nothing was written by then, and nothing stays; SIGTERM or Ctrl-C to one ends all."""
     folder = tmp_path / "deep/run"
     args = train_args(text, folder, "train.lost_seconds=2.0")
     two = first, _ = both(READING, str(int(number)), *args)
     try:
         out, err = first.communicate(timeout=100)
-        if number == signal.SIGTERM:
-            assert [process.wait(timeout=60) for process in two] == [0, 0], err
+        if number in (signal.SIGTERM, signal.SIGINT):
+            status = 0 if number == signal.SIGTERM else 130
+            assert [process.wait(timeout=60) for process in two] == [status] * 2, err
             nothing = dict.fromkeys(("step", "params", "trainable"))
-            assert json.loads(out) == nothing | {"stopped_by": "SIGTERM"}
+            assert json.loads(out) == nothing | {"stopped_by": number.name}
+            assert err.count("heed: interrupted\n") == bool(status)
             assert not folder.parent.exists()
         else:
             assert first.returncode == 1 and "Traceback" not in err, err
