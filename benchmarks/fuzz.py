@@ -122,7 +122,8 @@ def _child(name: str, folder: Path, whole: bytes, cases: range, pipe: int) -> No
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what Rust writes of its panics
     form = FORMATS[name]
     outcome(form, folder, whole)  # what is imported or traced once
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
+    size = pages * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MAX_BYTES, size + MAX_BYTES))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     for number in cases:

@@ -126,6 +126,8 @@ def sweep(name: str, command: Command) -> int:
 def complaint(command: Command, status: int, out: str, err: str) -> str:
     """What is not as it should be, or nothing."""
     told = [line for line in err.splitlines() if "heed: interrupted" in line]
+    if "KeyboardInterrupt" in err and "experiments" not in err:
+        return ""  # amid Python's own start
     for sign in "Traceback", "Exception ignored", "Fatal", "leaked", "heed: error":
         if sign in err:
             return f"{sign}: {err[-2000:]}"

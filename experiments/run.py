@@ -56,17 +56,23 @@ def train(
     c = experiment.train
     try:
         with on_interruption(c.grace_seconds) as interrupted, ExitStack() as stack:
-            with nothing_to_save(terminated):
-                first_alone(lambda: stack.enter_context(folders.held(workdir)))
-                watchdog = stack.enter_context(Watchdog(workdir, c.lost_seconds, c.stalled_seconds))
+            before_steps = stack.enter_context(ExitStack())
+            before_steps.enter_context(nothing_to_save(terminated))
+            first_alone(lambda: stack.enter_context(folders.held(workdir)))
+            watchdog = stack.enter_context(Watchdog(workdir, c.lost_seconds, c.stalled_seconds))
 
-                def moved() -> None:
-                    watchdog.moved()
-                    if reason := interrupted(0):
-                        raise Interrupted(reason)
+            def moved() -> None:
+                watchdog.moved()
+                if reason := interrupted(0):
+                    raise Interrupted(reason)
 
-                t = prepare(experiment, workdir, allow_batch_change, moved, given)
-            return _train(t, begun, watchdog, interrupted)
+            def asked(step: int) -> str:
+                if step:  # from now on there is something to save
+                    before_steps.close()
+                return interrupted(step)
+
+            t = prepare(experiment, workdir, allow_batch_change, moved, given)
+            return _train(t, begun, watchdog, asked)
     except Interrupted as interruption:  # before its training
         return nothing_done(str(interruption))
 
@@ -88,7 +94,7 @@ def _train(
         summary = follow(t, checkpoints, begun, watchdog, interrupted)
         tested_from = time.monotonic()
         try:
-            stop = stopper(interrupted)
+            stop = stopper(lambda _: interrupted(summary.step))
             test = partial(_test, t, checkpoints, watchdog, stop)
             tested = _attempt("the test was not run", test, collective=True)
         except Interrupted as interruption:
