@@ -42,9 +42,14 @@ STREAM = flags.DEFINE_bool(
     "Show on stderr what each line becomes, as it grows: a line of JSON a token and a last one "
     '("done") of what was chosen, or for typed sentences the text in place.',
 )
-PREFIX = flags.DEFINE_string("prefix", "", "What every translation begins with.")
+PREFIX = flags.DEFINE_string(
+    "prefix",
+    "",
+    "What every translation begins with. Its last word may be completed, unless a space or "
+    "punctuation follows it.",
+)
 PREFIX_FILE = flags.DEFINE_string(
-    "prefix_file", "", "A file of what each line's translation begins with, line by line."
+    "prefix_file", "", "A file of what each line's translation begins with, as --prefix has it."
 )
 REQUIRE = flags.DEFINE_multi_string(
     "require", [], "A word or phrase that every translation contains; repeatable."

@@ -14,7 +14,9 @@ from decode.batching import split_text
 from decode.bleu import score, tokenizer
 from decode.force import alignment, force, force_pairs
 from decode.mbr import expected_utilities
-from decode.options import InputError
+from decode.options import InputError, SearchOptions
+from decode.shortlist import Shortlist
+from decode.translate import Translator
 from model import Transformer
 from tests.decode.small import CONFIG, best, parameters, same, sentences, translator
 
@@ -104,6 +106,40 @@ def test_outputs_begin_with_their_prefix(params, vocabulary):
     assert found[1].tokens == free[1].tokens
     with pytest.raises(InputError, match="line 1: its prefix has"):
         translator(params, vocabulary, max_length=3).hypotheses(text, prefixes=["a green book"] * 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(n_best=3), dict(method="sample", samples=3, n_best=3, top_k=2)],
+    ids=lambda o: " ".join(o),
+)
+def test_a_prefix_may_end_within_a_word(vocabulary, options):
+    text, prefixes = ["a book"] * 4, ["the teach", "", "b", "why it "]
+    params = parameters(CONFIG, scale=1.5)
+    some = translator(params, vocabulary, **options, extra_length=12, max_length=16)
+    found = some.hypotheses(text, prefixes=prefixes)
+    for each, prefix in zip(found, prefixes, strict=True):
+        for h in each:  # nothing, or a word, comes after the space at the end
+            assert h.text.startswith(prefix) or h.text == prefix.strip()
+    every = [h for each in found for h in each]
+    for number, forced in force_pairs(Transformer(CONFIG), params, [h.parts[0] for h in every]):
+        np.testing.assert_allclose(every[number].token_scores, forced.token_scores, atol=1e-4)
+    spelled = vocabulary.target.encode(["b"])[0]  # not by the pieces that it has by itself
+    assert any(list(h.tokens[: len(spelled)]) != spelled for h in found[2])
+
+
+def test_an_ensemble_with_a_shortlist_completes_words_as_well(params, vocabulary):
+    prefixes, size = ["the teach", "gre"], CONFIG.vocab_size
+    nothing = Shortlist(np.zeros(size + 1, np.int64), np.zeros(0, np.int32), np.arange(0), size)
+    others = [(Transformer(CONFIG), parameters(CONFIG, 2.0))]
+    options = SearchOptions(extra_length=12, max_length=16)
+    both = Translator(Transformer(CONFIG), params, vocabulary, None, options, others=others,
+                      shortlist=nothing)  # fmt: skip
+    found = best(both.hypotheses(["a book"] * 2, None, prefixes))
+    for h, prefix in zip(found, prefixes, strict=True):
+        assert h.text.startswith(prefix)
+        # Nothing may be said but what spells the prefix.
+        assert set(h.tokens) <= {EOS, *vocabulary.target.encode([prefix])[0]}
 
 
 def test_outputs_hold_what_is_required(vocabulary):
