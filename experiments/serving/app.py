@@ -33,7 +33,7 @@ from decode.options import InputError
 from experiments.pages import page
 from experiments.serving.asked import Asked, read
 from experiments.serving.batcher import Batcher, ClosedError, QueueFullError
-from experiments.serving.guard import Guard
+from experiments.serving.guard import Guard, broken
 from experiments.serving.hosts import HostCheck, client_key
 from experiments.serving.limits import Limits, RefusedError
 from experiments.serving.metrics import Metrics
@@ -81,7 +81,7 @@ class Service:
             Route("/health", self._health),
             Route("/metrics", self._metrics),
         ]
-        handlers = {RefusedError: _refused, HTTPException: _refused_by_route}
+        handlers = {RefusedError: _refused, HTTPException: _refused_by_route, 500: broken}
 
         @asynccontextmanager
         async def lifespan(_):

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from experiments.console import note
@@ -40,13 +40,19 @@ class Guard:
         except BaseException as error:
             note(f"{scope['method']} {path} failed: {one_line(error)}")
             if not begun:
-                answer = JSONResponse({"error": "a mistake of the server's own: see its log"}, 500)
+                answer = await broken()
                 await answer(scope, receive, sent)
+
+
+async def broken(*_) -> Response:
+    """What a client hears of an error that is not its own."""
+    return JSONResponse({"error": "a mistake of the server's own: see its log"}, 500)
 
 
 def one_line(error: BaseException) -> str:
     """An error's type, message and place."""
     line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    line = "".join(each if each.isprintable() else "?" for each in line)  # it may quote a request
     last = error.__traceback__
     while last and last.tb_next:
         last = last.tb_next
