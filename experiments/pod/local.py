@@ -22,6 +22,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.console import note
+from experiments.float_flags import define_float
 from experiments.pod.ports import free_port
 from experiments.signals import handling, held_back
 from model import ConfigError
@@ -30,7 +31,7 @@ PROCESSES = flags.DEFINE_integer("processes", 2, "How many processes to start.",
 DEVICES = flags.DEFINE_integer(
     "devices_per_process", 1, "Simulated CPU devices of each.", lower_bound=1
 )
-END_SECONDS = flags.DEFINE_float(
+END_SECONDS = define_float(
     "end_seconds",
     300.0,
     "Once a process has ended, how long the others may take to end: then they are killed.",

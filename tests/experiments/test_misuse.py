@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from experiments.serving import http_server
 from experiments.serving.hosts import client_key, is_loopback
 from tests.experiments.serving import LIMITS, Echo, client, until
 
@@ -153,3 +154,38 @@ def test_what_no_limit_of_tokens_allows_is_refused_before_it_is_tokenized():
         for text in "x" * 9601, [""] * 301:
             answer = there.post("/translate", json={"text": text})
             assert answer.status_code == 422 and "300 tokens" in answer.json()["error"]
+
+
+def test_a_server_that_does_not_end_is_ended(monkeypatch):
+    ended, server = threading.Event(), SimpleNamespace(should_exit=False)
+    told = []
+
+    def end(message):
+        told.append(message)
+        ended.set()
+
+    monkeypatch.setattr(http_server, "end_at_once", end)
+    http_server.end_by_force(server, 0.05)
+    assert not ended.wait(0.3)
+    server.should_exit = True
+    assert ended.wait(20) and told == [
+        "the server did not end within 0.05 seconds: a request is stuck"
+    ]
+
+
+def test_connections_leave_room_for_other_open_files(monkeypatch):
+    def limits(soft, hard):
+        monkeypatch.setattr(http_server.resource, "getrlimit", lambda _: (soft, hard))
+
+    new = []
+    monkeypatch.setattr(http_server.resource, "setrlimit", lambda _, pair: new.append(pair))
+    for soft, hard, most, raised in (
+        (2000, 4000, 1000, []),
+        (1024, 4000, 1000, [(1064, 4000)]),
+        (1024, -1, 1000, [(1064, -1)]),
+        (256, 512, 448, [(512, 512)]),
+        (-1, -1, 1000, []),
+    ):
+        new.clear()
+        limits(soft, hard)
+        assert http_server.connections_at_most(1000) == most and new == raised

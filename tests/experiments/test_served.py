@@ -82,5 +82,6 @@ def test_mistakes_in_serving_end_in_one_line(run, server):
     assert f"{taken}: Address already in use" in refused("serve", here, taken)
     assert "--n_best has no meaning here" in refused("serve", here, "--n_best=2")
     assert "--beams=2,x: must be whole numbers from 1" in refused("serve", here, "--beams=2,x")
+    assert "flag --host=: must not be empty" in refused("serve", here, "--host=", "--timeout=1")
     greedy = "--method=greedy", "--beams=1"
     assert "--beams is for --method=beam, not greedy" in refused("serve", here, "--port=0", *greedy)
