@@ -18,6 +18,7 @@ from jax import Array
 from model.config import TransformerConfig
 from model.dropout import Dropout
 from model.embedding import rotate
+from model.products import float32_einsum
 from model.sharding import constrain
 
 
@@ -48,7 +49,7 @@ def attention_weights(q: Array, k: Array, mask: Array, bias: Array | None = None
     """
     heads, kv_heads = q.shape[-3], k.shape[-3]
     grouped = q.reshape(*q.shape[:-3], kv_heads, heads // kv_heads * q.shape[-2], q.shape[-1])
-    scores = jnp.einsum("...htk,...hsk->...hts", grouped, k, preferred_element_type=jnp.float32)
+    scores = float32_einsum("...htk,...hsk->...hts", grouped, k)
     scores = scores.reshape(*q.shape[:-1], k.shape[-2]) * q.shape[-1] ** -0.5
     if bias is not None:
         scores += jnp.expand_dims(bias, tuple(range(scores.ndim - bias.ndim)))

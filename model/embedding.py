@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from model.config import ConfigError, TransformerConfig
+from model.products import float32_einsum
 from model.sharding import constrain
 
 
@@ -37,7 +38,7 @@ class Embedding(nn.Module):
     def logits(self, x: Array) -> Array:
         """x [...,T,D] -> float32 [...,T,V]."""
         table = self.table.astype(self.config.dtype)
-        return jnp.einsum("...td,vd->...tv", x, table, preferred_element_type=jnp.float32)
+        return float32_einsum("...td,vd->...tv", x, table)
 
 
 class Positions(nn.Module):

@@ -17,6 +17,7 @@ from model.dropout import Dropout
 from model.embedding import Embedding, Positions
 from model.layers import DecoderLayer, EncoderLayer, Norm
 from model.masks import causal_mask, padding_mask, segment_mask, within_segments
+from model.products import float32_einsum
 from model.recurrence import Cell
 from model.relative import RelativeBias
 from model.sharding import constrain
@@ -186,7 +187,7 @@ class Transformer(nn.Module):
             logits = embedding.logits(y)
         else:
             kernel = self.output.astype(self.config.dtype)
-            logits = jnp.einsum("...td,dv->...tv", y, kernel, preferred_element_type=jnp.float32)
+            logits = float32_einsum("...td,dv->...tv", y, kernel)
         if self.config.output_bias:
             logits += jnp.expand_dims(self.output_bias, tuple(range(logits.ndim - 1)))
         return constrain(logits, "batch", "length", "vocab")

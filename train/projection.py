@@ -15,6 +15,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from data.batch import PAD
+from model.products import float32_einsum
 from model.sharding import batch_shards
 from train.loss import Metrics, token_losses
 
@@ -93,10 +94,9 @@ def _with_gradient(hidden, output, targets, weights, smoothing):
         if bias is not None:
             of_bias += jnp.sum(of_logits, (0, 1))
         of_logits, hidden = of_logits.astype(kind), hidden.astype(kind)
-        both = dict(preferred_element_type=jnp.float32)
-        of_hidden = jnp.einsum("bcv,vd->bcd", of_logits, table.astype(kind), **both)
+        of_hidden = float32_einsum("bcv,vd->bcd", of_logits, table.astype(kind))
         # As [D,V]: the logits' gradient is then read as it lies, not transposed first.
-        of_table += jnp.einsum("bcd,bcv->dv", hidden, of_logits, **both)
+        of_table += float32_einsum("bcd,bcv->dv", hidden, of_logits)
         sums = tuple(jnp.sum(weights * each) for each in losses)
         return (of_table, of_bias), (sums, of_hidden.astype(kind))
 
@@ -123,7 +123,7 @@ _sums.defvjp(_with_gradient, _gradient)
 def _logits(hidden: Array, output: tuple[Array, Array | None]) -> Array:
     table, bias = output
     table = table.astype(hidden.dtype)
-    logits = jnp.einsum("bcd,vd->bcv", hidden, table, preferred_element_type=jnp.float32)
+    logits = float32_einsum("bcd,vd->bcv", hidden, table)
     return logits if bias is None else logits + bias[None, None]
 
 
