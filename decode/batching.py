@@ -60,21 +60,22 @@ def batches(
     rows, and so one shape. Where one of `shapes` holds them, it is one of these instead.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    seen = set()
-    while order:
-        if shape := rung(shapes, len(order), lengths[order[0]] + 1):
-            yield order[: shape[0]], shape
-            order = order[shape[0] :]
+    seen, at = set(), 0
+    while at < len(order):
+        left, most = len(order) - at, lengths[order[at]]
+        if shape := rung(shapes, left, most + 1):
+            yield order[at : at + shape[0]], shape
+            at += shape[0]
             continue
-        source = next(size for size in sizes() if size > lengths[order[0]])  # holds EOS as well
+        source = next(size for size in sizes() if size > most)  # holds EOS as well
         source = min(source, longest or source)
         rows = max(1, tokens_per_batch // source) * devices
-        while source not in seen and rows // 2 >= len(order):  # a typed sentence is a row alone
+        while source not in seen and rows // 2 >= left:  # a typed sentence is a row alone
             rows //= 2
         seen.add(source)
         rows = -(-rows // devices) * devices
-        yield order[:rows], (rows, source)
-        order = order[rows:]
+        yield order[at : at + rows], (rows, source)
+        at += rows
 
 
 _CUTS = (
@@ -83,12 +84,15 @@ _CUTS = (
 )
 
 
-def split_text(text: str, fits: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+def split_text(
+    text: str, fits: Callable[[str], bool], patterns: Sequence[str] = _CUTS
+) -> Iterator[tuple[str, str]]:
     """Pieces of `text` that fit, in order, each after the gap before it: "" or one space.
 
     A text that does not fit is cut in two near its middle: after a sentence's end if there is
     one, else between words, else anywhere. Nothing is lost but white space at the cuts. Raises
-    InputError where one character does not fit.
+    InputError where one character does not fit. `patterns` are those of the cuts that the text may
+    have: its halves have no others.
     """
     if fits(text):
         yield "", text
@@ -96,14 +100,14 @@ def split_text(text: str, fits: Callable[[str], bool]) -> Iterator[tuple[str, st
     if len(text) < 2:
         raise InputError(f"--max_input is too small for the single character {text!r}")
     middle = len(text) // 2
-    for pattern in _CUTS:
-        cuts = [match.span() for match in re.finditer(pattern, text)]
+    start = end = middle
+    while patterns:
+        cuts = [match.span() for match in re.finditer(patterns[0], text)]
         if cuts:
             start, end = min(cuts, key=lambda cut: abs(cut[0] - middle))
             break
-    else:
-        start = end = middle
-    yield from split_text(text[:start], fits)
-    rest = split_text(text[end:], fits)
+        patterns = patterns[1:]
+    yield from split_text(text[:start], fits, patterns)
+    rest = split_text(text[end:], fits, patterns)
     yield " " if end > start else "", next(rest)[1]
     yield from rest

@@ -15,6 +15,8 @@ from decode.completion import Completion, open_end
 from decode.options import InputError, SearchOptions
 from decode.shortlist import Shortlist
 
+_LETTERS = 16  # of a token, many: the beginning of a text tells that it is far too long
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -142,8 +144,16 @@ class InputPolicy:
                 f"line {line} has {len(ids)} tokens, more than {most}: shorten it, or use "
                 f"--max_input=split:{self.size}"
             )
+
+        def fits(part: str) -> bool:
+            # Each level of cuts would otherwise encode the whole text again.
+            head = part[: _LETTERS * self.size]
+            if len(head) < len(part) and len(_encode(head, tokenizer)) > 2 * self.size:
+                return False
+            return len(_encode(part, tokenizer)) <= self.size
+
         try:
-            return list(split_text(text, lambda part: len(_encode(part, tokenizer)) <= self.size))
+            return list(split_text(text, fits))
         except InputError as error:
             raise InputError(f"line {line}: {error}") from None
 

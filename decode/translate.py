@@ -157,7 +157,7 @@ class Translator:
         return other
 
     def translate(
-        self, sentences: Sequence[str], progress: Callable[[int], None] | None = None
+        self, sentences: Sequence[str], progress: Callable[[float], None] | None = None
     ) -> list[str]:
         """The best translation of each sentence; an empty one stays empty."""
         return [found[0].text for found in self.hypotheses(sentences, progress)]
@@ -165,7 +165,7 @@ class Translator:
     def hypotheses(
         self,
         sentences: Sequence[str],
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[float], None] | None = None,
         prefixes: Sequence[str] | None = None,
         required: Sequence[Sequence[str]] | None = None,
         counts: Sequence[int] | None = None,
@@ -174,10 +174,11 @@ class Translator:
 
         `counts` are how many of them are wanted of each sentence, where that is not all.
 
-        `progress` hears how many more sentences are done. A sentence's outputs begin with its own
-        of `prefixes` and contain all its `required` words and phrases. Raises InputError for a
-        sentence over `max_input` tokens where these are refused, and for a prefix or a phrase that
-        the sentence's length limit has no room for or that the vocabulary cannot spell.
+        `progress` hears how many more sentences are done after each batch; of a sentence that was
+        cut, its pieces are equal parts. A sentence's outputs begin with its own of `prefixes` and
+        contain all its `required` words and phrases. Raises InputError for a sentence over
+        `max_input` tokens where these are refused, and for a prefix or a phrase that the sentence's
+        length limit has no room for or that the vocabulary cannot spell.
         """
         prefixes = prefixes or [""] * len(sentences)
         required = required or [()] * len(sentences)
@@ -197,9 +198,9 @@ class Translator:
         )
         needs = room(pieces)
         results: dict[int, list[Hypothesis]] = {}
-        waiting = Counter(piece.owner for piece in pieces)  # a sentence's pieces not yet found
+        counted = Counter(piece.owner for piece in pieces)
         if progress:
-            progress(len(sentences) - len(waiting))
+            progress(len(sentences) - len(counted))
         for rows, (count, length) in batches(
             [len(piece.ids) for piece in pieces],
             self.tokens_per_batch,
@@ -211,12 +212,11 @@ class Translator:
             batch = [pieces[row] for row in rows]
             found = self._run(batch, count, length, needs, counts)
             results.update(zip(rows, found, strict=True))
-            for row, piece in zip(rows, batch, strict=True):
-                waiting[piece.owner] -= 1
-                if self._watch:
+            if self._watch:
+                for row, piece in zip(rows, batch, strict=True):
                     self._watch(piece.owner, piece.part, results[row][0].text, True)
             if progress:
-                progress(len({piece.owner for piece in batch if not waiting[piece.owner]}))
+                progress(sum(1 / counted[piece.owner] for piece in batch))
         parts: list[list[tuple[str, list[Hypothesis]]]] = [[] for _ in sentences]
         for row, piece in enumerate(pieces):
             parts[piece.owner].append((piece.gap, results[row]))

@@ -31,7 +31,7 @@ def read_stdin() -> bytes:
 
 
 @contextmanager
-def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def bar(title: str, total: int | None) -> Iterator[Callable[[float], None]]:
     """A progress bar on stderr, told of what is done; silent where that is no terminal.
 
     Without a total it shows only that something is done. Of several processes the first shows its

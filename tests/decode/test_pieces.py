@@ -22,6 +22,16 @@ class Poor(Tokenizer):
         return [[UNK] if "x" in text else super(Poor, self).encode([text])[0] for text in sentences]
 
 
+class Counting(Tokenizer):
+    """Knows how many letters it was given."""
+
+    letters = 0
+
+    def encode(self, sentences):
+        self.letters += sum(map(len, sentences))
+        return super().encode(sentences)
+
+
 def pieces(
     vocabulary, sentences, prefixes=None, required=None, policy="split:256", most=None, **options
 ):
@@ -155,3 +165,17 @@ def test_what_cannot_be_is_refused_by_line(vocabulary, asked, message):
         asked = asked | {"banned": tuple(map(tuple, poor.encode([asked["banned"]])))}
     with pytest.raises(InputError, match=message):
         pieces(Vocabulary(poor, poor), ["a book", "it rains on a green monday"], **asked)
+
+
+@pytest.mark.parametrize("letter", ["the", "the ", "on. "])
+def test_cutting_a_long_line_takes_as_long_for_each_of_its_letters(vocabulary, letter):
+    found = []
+    for count in 500, 8000:
+        both = Counting(vocabulary.source.to_bytes())
+        line = letter * count
+        cuts = pieces(Vocabulary(both, both), [line], policy="split:16")
+        assert max(len(piece.ids) for piece in cuts) <= 16
+        text = "".join(piece.gap + both.decode([piece.ids])[0] for piece in cuts)
+        assert text.strip() == line.strip()
+        found.append(both.letters / len(line))
+    assert found[1] < 1.1 * found[0]
