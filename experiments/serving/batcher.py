@@ -30,17 +30,16 @@ class _Job(Generic[Asked]):
     key: Hashable  # only equal ones go together
     size: int
     client: Hashable
-    start: int  # of its service, in virtual time: the order in the queue
+    turn: int  # the order in the queue
     answer: Future = field(default_factory=Future)
 
 
 class Batcher(Generic[Asked, Answer]):
     """A queue, and a thread that gives `run` what is in it, in fair order.
 
-    Clients take turns (start-time fair queueing): a request comes behind those of its own client,
-    and before those of clients that have had more than it, by size. Of one client's requests the
-    oldest goes first. A client may have as many waiting as there are free places left in the queue,
-    so that one alone never fills it.
+    Clients take turns (self-clocked fair queueing): of each goes one request, the oldest, and then
+    of each the next. One of several batches counts as so many. A client may have as many waiting as
+    there are free places left in the queue, so that one alone never fills it.
 
     `run(key, [asked, ..])` returns as many answers in the same order. It is given requests of one
     key whose sizes add up to at most `most`, but at least one; where several times as much waits,
@@ -68,7 +67,7 @@ class Batcher(Generic[Asked, Answer]):
         self._run, self._begin, self._failed = run, begin, failed
         self._most, self._fold, self._max_queue, self._window = most, fold, max_queue, window
         self._jobs: list[_Job[Asked]] = []
-        self._now = 0  # virtual time: the start of what was taken last
+        self._turn = 0  # of what was taken last
         self._changed = threading.Condition()
         self._closed, self._several = False, False
         self.ready = threading.Event()
@@ -93,9 +92,10 @@ class Batcher(Generic[Asked, Answer]):
             own = [job for job in self._jobs if job.client == client]
             if len(own) >= free:
                 raise QueueFullError
-            start = max(self._now, own[-1].start + own[-1].size) if own else self._now
-            job = _Job(asked, key, size, client, start)
-            bisect.insort(self._jobs, job, key=lambda each: each.start)
+            last = own[-1].turn if own else self._turn
+            turn = max(self._turn, last) + max(1, -(-size // self._most))
+            job = _Job(asked, key, size, client, turn)
+            bisect.insort(self._jobs, job, key=lambda each: each.turn)
             self._changed.notify_all()
         return job.answer
 
@@ -171,7 +171,7 @@ class Batcher(Generic[Asked, Answer]):
             elif job.answer.set_running_or_notify_cancel():
                 taken.append(job)
                 size += job.size
-                self._now = max(self._now, job.start)
+                self._turn = max(self._turn, job.turn)
         self._jobs = kept
         return taken
 

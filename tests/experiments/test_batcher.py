@@ -132,12 +132,12 @@ def test_clients_take_turns():
         batcher.close()
     assert ran == [
         ["first"],
-        ["greedy 0"],  # the large one does not fit, and none of its kind overtakes it
-        ["large"],
-        ["one", "two"],
-        ["greedy 1", "greedy 2"],
+        ["greedy 0", "one"],
+        ["two", "greedy 1"],
+        ["large"],  # two batches, so that it is its client's second turn
+        ["greedy 2", "after it"],
         ["greedy 3", "greedy 4"],
-        ["after it", "greedy 5"],
+        ["greedy 5"],
     ]
 
 
@@ -193,3 +193,29 @@ def test_the_end_of_the_thread_answers_all_that_wait():
         assert told.wait(10) and isinstance(batcher.failure, ValueError)
         with pytest.raises(ClosedError):
             batcher.submit(2, None, 1)
+
+
+def test_who_comes_late_takes_its_turn_and_no_more():
+    ran, may, step = [], threading.Semaphore(0), threading.Semaphore(0)
+
+    def run(_, asked):
+        ran.extend(asked)
+        step.release()
+        assert may.acquire(timeout=10)
+        return asked
+
+    with working(run, most=1) as batcher:
+        for n in range(6):
+            batcher.submit(f"greedy {n}", None, 1, "greedy")
+        for n in range(4):  # each a client of its own, which comes while another is searched for
+            assert step.acquire(timeout=10)
+            batcher.submit(f"late {n}", None, 1, n)
+            may.release()
+        for _ in range(10):
+            may.release()
+        batcher.close()
+    greedy, late = ([f"{name} {n}" for n in range(6)] for name in ("greedy", "late"))
+    assert ran == [
+        *(greedy[0], greedy[1], late[0], greedy[2], late[1], late[2]),
+        *(greedy[3], late[3], greedy[4], greedy[5]),
+    ]
