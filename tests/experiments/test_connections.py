@@ -12,10 +12,10 @@ from tests.experiments.serving import LIMITS, Echo, connect, heard, listening, u
 
 QUICK = replace(LIMITS, client_seconds=0.3, headers=1024, connections=8, seconds=20.0)
 PATIENT = replace(QUICK, client_seconds=20.0)
+POST = b"POST /translate HTTP/1.1\r\nHost: localhost\r\n"
 HEAD = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 BODY = json.dumps({"text": "a"}).encode()
-ASK = b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(BODY)
-ASK += BODY
+ASK = POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 
 
 def open_connections(there):
@@ -25,6 +25,7 @@ def open_connections(there):
 @pytest.mark.parametrize(
     ("sent", "answer"),
     [
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nno size\r\n", b"400"),
         (b"", b""),
         (HEAD, b"408"),
         (HEAD + b"X: " + b"a" * 1100, b"431"),
@@ -33,9 +34,9 @@ def open_connections(there):
         # After the body's last chunk come trailers, which are headers too.
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"a" * 1100, b"431"),
     ],
-    ids=["silent", "half", "large", "large line", "no HTTP", "trailers"],
+    ids=["bad chunk", "silent", "half", "large", "large line", "no HTTP", "trailers"],
 )
-def test_a_connection_without_a_request_is_closed(sent, answer):
+def test_a_connection_without_a_request_is_closed(sent, answer, capfd):
     with listening(Echo(), QUICK) as there, connect(there) as connection:
         connection.sendall(sent)
         found = heard(connection)
@@ -46,6 +47,7 @@ def test_a_connection_without_a_request_is_closed(sent, answer):
             assert b"x-content-type-options: nosniff" in found.lower()
         assert there.alive()
         until(lambda: open_connections(there) == 0)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_bytes_one_by_one_do_not_extend_the_deadline():
