@@ -12,11 +12,12 @@ MAX_SETTINGS_BYTES = 64 << 20  # a vocabulary of a million entries in JSON is ha
 _SMALL_BYTES = 64 << 20  # a file up to this size may be all holes
 
 
-def open_regular(path: str | os.PathLike) -> BinaryIO:
+def open_regular(path: str | os.PathLike, pipes: bool = False) -> BinaryIO:
     """Opens a regular file, or a link to one, for reading. Raises DataError for anything else.
 
     Opening a pipe that nobody writes to would wait for ever, so it is opened without waiting and
-    its kind is read off the open descriptor.
+    its kind is read off the open descriptor. With `pipes` one that somebody writes to is opened as
+    well, such as a shell's <(command); one without a writer is empty.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -25,9 +26,11 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read {os.fspath(path)!r}: {reason}") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
         os.close(descriptor)
         raise DataError(f"{path} is not a regular file")
+    os.set_blocking(descriptor, True)
     return os.fdopen(descriptor, "rb")
 
 

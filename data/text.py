@@ -29,8 +29,8 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """What a regular file holds, unpacked if its name ends in .gz. Raises DataError."""
-    with open_regular(path) as file:
+    """What a file or a pipe holds, unpacked if its name ends in .gz. Raises DataError."""
+    with open_regular(path, pipes=True) as file:
         check_holes(file, path)
         try:
             return _unpack(file, path) if path.suffix == ".gz" else file.read()

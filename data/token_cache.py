@@ -7,10 +7,11 @@ another process, another workdir. What is not whole is made anew.
 import hashlib
 import io
 import os
-import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import sentencepiece
@@ -18,10 +19,11 @@ from filelock import FileLock
 
 from data.corpus import Source
 from data.files import replace_file
+from data.npz import read_npz
 from data.pipeline import Ragged, TokenPairs, tokenize
 from data.tokenizer import Vocabulary
 
-_FORMAT = 1  # another number where ids or files come to mean something else
+_FORMAT = 2  # another number where ids or files come to mean something else
 _MOST_BYTES = 20 << 30
 
 
@@ -83,24 +85,24 @@ def _parts(pairs: TokenPairs) -> dict[str, np.ndarray]:
 
 def _bytes(pairs: TokenPairs) -> bytes:
     file = io.BytesIO()
-    np.savez(file, digest=np.array(pairs.digest()), **_parts(pairs))
+    digest = np.frombuffer(pairs.digest().encode(), np.uint8)
+    np.savez(file, digest=digest, **_parts(pairs))
     return file.getvalue()
 
 
 def _read(file: Path) -> TokenPairs | None:
     """What a file holds; None where it is missing or not whole."""
     try:
-        with np.load(io.BytesIO(file.read_bytes())) as told:
-            sides = (
-                Ragged.of(told[f"{name}_offsets"], told[f"{name}_ids"])
-                for name in TokenPairs._fields
-            )
-            found, digest = TokenPairs(*sides), str(told["digest"])
-        if found.digest() != digest:
+        told = read_npz(file)
+        sides = (
+            Ragged.of(told[f"{name}_offsets"], told[f"{name}_ids"]) for name in TokenPairs._fields
+        )
+        found, digest = TokenPairs(*sides), told["digest"].tobytes()
+        if found.digest().encode() != digest:
             return None
         os.utime(file)  # it was used
         return found
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error):
         return None
 
 

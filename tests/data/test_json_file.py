@@ -1,6 +1,8 @@
 """JSON that others wrote, as typed values or as an error of one line."""
 
 import os
+from pathlib import Path
+from threading import Thread
 from typing import Annotated, Any
 
 import msgspec
@@ -9,6 +11,7 @@ import pytest
 from data.corpus import DataError
 from data.json_file import decode_json, read_json
 from data.regular_file import read_regular
+from data.text import read_bytes
 
 
 class Settings(msgspec.Struct):
@@ -67,5 +70,16 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path):
         with pytest.raises(DataError) as error:
             read_regular(tmp_path / name, max_bytes=4)
         assert "\n" not in str(error.value)
+    assert read_bytes(tmp_path / "pipe") == b""  # of text: nobody writes
     (tmp_path / "good").symlink_to(tmp_path / "large")
     assert read_regular(tmp_path / "good", max_bytes=5) == b"12345"
+
+
+def test_text_may_come_from_a_pipe():
+    """As of translate --input=<(zcat text.gz)."""
+    reader, writer = os.pipe()
+    thread = Thread(target=lambda: (os.write(writer, b"a\nb\n"), os.close(writer)))
+    thread.start()
+    assert read_bytes(Path(f"/dev/fd/{reader}")) == b"a\nb\n"
+    thread.join()
+    os.close(reader)
