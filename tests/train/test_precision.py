@@ -1,0 +1,196 @@
+"""Training in bfloat16 and float16: every config file, every fast path, on one and more devices.
+
+Rows of a covering design: each takes a real update and evaluates. The tests for the same things in
+float32 compare results exactly; here, what matters is that the compiler has all products.
+"""
+
+import importlib
+import itertools
+import math
+import random
+import zlib
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+import pytest
+
+from data.batch import EOS, PAD, Batch
+from experiments import configs
+from experiments.config import to_experiment
+from model import Transformer, TransformerConfig
+from model.lora import Adapted
+from model.sharding import make_mesh, param_shardings
+from train.state import _beginning, param_shapes, state_shardings
+from train.step import compile_eval_step, compile_train_step, eval_step
+
+V, ROWS, LENGTH = 64, 16, 9
+SIZES = dict(vocab_size=V, encoder_layers=1, decoder_layers=1, d_model=32, d_ff=64, num_heads=4)
+SIZES |= dict(num_kv_heads=None, d_k=None, d_v=None, target_vocab_size=None)
+SWITCHES = {  # of a model that no config file has on
+    "rotary": dict(positions="rotary", norm_kind="rms", activation="swiglu", ff_bias=False)
+    | dict(tying="none", attention_bias=True, attention_dropout=0.1, ff_dropout=0.1),
+    "relative": dict(positions="relative", relative_buckets=8, tying="decoder", output_bias=True),
+    "recurrent": dict(decoder_mixer="ssru", embedding_norm=True, scale_embedding=False),
+}
+HALF = "multi30k", "table3:E", "rotary"
+SPEED = "remat", "transposed_product", "dropout_bits", "scan_layers"  # the same function
+FACTORS = {
+    "dtype": ["bfloat16", "float16"],
+    "mesh": [(1, 1, 1), (2, 2, 1), (1, 2, 2)],
+    "chunked": [True, False],
+    "remat": ["none", "dots", "full"],
+    "transposed_product": [True, False],
+    "dropout_bits": [16, 32],
+    "packed": [True, False],
+    "accumulate": [1, 2],
+    "scan_layers": [False, True],
+    "lora": [False, True],
+    "ema": [0.0, 0.9],
+}
+
+
+def structures() -> dict[str, TransformerConfig]:
+    """The config files' models at tiny sizes, those that are then alike but once, and SWITCHES."""
+    found = {}
+    names = [file.stem for file in Path(configs.__file__).parent.glob("[a-z]*.py")]
+    for name in [*sorted(names), "table3:E"]:
+        module, *row = name.split(":")
+        get_config = importlib.import_module(f"experiments.configs.{module}").get_config
+        model = replace(to_experiment(get_config(*row)).model, **SIZES)
+        found.setdefault(replace(model, dropout=0.1 * (model.dropout > 0)), name)
+    named = {name: model for model, name in found.items()}
+    return named | {name: replace(named["demo"], **switch) for name, switch in SWITCHES.items()}
+
+
+STRUCTURES = structures()
+
+
+def pairs(row: dict) -> set:
+    """Of a row's values, every two."""
+    return {*itertools.combinations(row.items(), 2)}
+
+
+@cache
+def design() -> list[tuple[str, dict]]:
+    """Each structure in bfloat16, some in float16 too, with all pairs of FACTORS' values."""
+    choose, seen, rows = random.Random(4), set(), []
+    named = [(name, "bfloat16") for name in STRUCTURES]
+    for name, dtype in [*named, *((name, "float16") for name in HALF)]:
+        drawn = (
+            {factor: choose.choice(values) for factor, values in FACTORS.items()} | {"dtype": dtype}
+            for _ in range(1000)
+        )
+        row = max(drawn, key=lambda row: len(pairs(row) - seen))
+        seen |= pairs(row)
+        rows.append((name, row))
+    return rows
+
+
+def test_the_design_has_all_pairs():
+    found = set().union(*(pairs(row) for _, row in design()))
+    for (one, ones), (other, others) in itertools.combinations(FACTORS.items(), 2):
+        if {one, other} == {"mesh", "remat"}:  # one would need more rows than all others
+            continue
+        for x, y in itertools.product(ones, others):
+            assert ((one, x), (other, y)) in found
+
+
+def batch_of(packed: bool, rows=ROWS, length=LENGTH, vocab=V) -> Batch:
+    """Two sentences in each row, or the same in rows of their own."""
+    ids = np.random.default_rng(0).integers(4, vocab, (2, rows, length)).astype(np.int32)
+    half = 1 + np.arange(rows) % (length - 2)
+    ids[:, np.arange(rows), half] = ids[..., -1] = EOS
+    first = np.broadcast_to(np.arange(length) <= half[:, None], ids.shape)
+    if packed:
+        return Batch(*ids, *np.where(first, 1, 2).astype(np.int32))
+    second = [
+        np.stack([np.roll(row, -at - 1) for row, at in zip(side, half, strict=True)])
+        for side in ids
+    ]
+    left = np.arange(length) < (length - 1 - half)[:, None]
+    return Batch(*np.concatenate([np.where(first, ids, PAD), np.where(left, second, PAD)], 1))
+
+
+def parameters(model: Transformer | Adapted) -> dict:
+    """Random ones, by their names: the same whether the layers (one of each) are scanned or not.
+
+    Adapters begin, as they should, with no effect.
+    """
+
+    def leaf(path, shape):
+        name = jax.tree_util.keystr(path).replace("_0'", "'")
+        draw = np.random.default_rng(zlib.crc32(name.encode()))
+        values = 0.15 * draw.standard_normal(shape.shape)
+        return np.float32(values * (not name.endswith(".b")) + name.endswith("['scale']"))
+
+    return jax.tree.map_with_path(leaf, nn.unbox(param_shapes(model)))
+
+
+@cache
+def in_float32(model: TransformerConfig, batch) -> float:
+    """The loss on one device, of rows of one sentence and all logits at once."""
+    plain = Transformer(model)
+    step = jax.jit(partial(eval_step, model=plain, smoothing=0.1))
+    return float(step(parameters(plain), batch_of(packed=False, **dict(batch))).loss)
+
+
+def check(
+    model: TransformerConfig, packed: bool, batch: dict, mesh, dtype, lora=False, ema=0.0, **how
+):
+    """An evaluation, one update, and another evaluation (of a model without adapters)."""
+    data, mesh = batch_of(packed, **batch), make_mesh(*mesh, jax.devices()[: math.prod(mesh)])
+    trained = plain = Transformer(replace(model, dtype=dtype))
+    if lora:
+        trained = Adapted(plain, 2, 4.0, ("out", "hidden", "feed_forward_out"))
+    tx, base = optax.sgd(0.1), parameters(plain) if lora else None
+    state = _beginning(trained, tx, ema > 0, parameters(trained), jax.random.key(0))
+    state = jax.tree.map(lambda x: x.copy(), state)  # updates take its memory
+    places = state_shardings(trained, tx, mesh, ema=ema > 0)
+    of_base = param_shardings(param_shapes(plain), mesh) if lora else None
+    state = jax.device_put(state._replace(base=base), places._replace(base=of_base))
+    step = compile_train_step(trained, tx, mesh, smoothing=0.1, ema_decay=ema, **how)
+    evaluate = compile_eval_step(plain, mesh, smoothing=0.1, chunked=how.get("chunked", True))
+
+    valid = evaluate(state.base if lora else state.params, data)
+    before = jax.tree.map(np.asarray, state.params)
+    state, told = step(state, data)
+    assert told.skipped == 0 and np.isfinite(told.grad_norm_sum) and told.grad_norm_sum > 0
+    expected = in_float32(plainly(model), tuple(batch.items()))
+    np.testing.assert_allclose(valid.loss, expected, rtol=0.01)
+    np.testing.assert_allclose(told.loss, expected, rtol=0.1 if model.dropout else 0.01)
+    leaves = zip(*map(jax.tree.leaves, (before, state.params)), strict=True)
+    changed = [(x != y).any() for x, y in leaves]
+    assert any(changed) if lora else all(changed)
+    assert lora or evaluate(state.params, data).loss < valid.loss - 0.001
+
+
+def plainly(model: TransformerConfig) -> TransformerConfig:
+    """What is the same function."""
+    defaults = {name: getattr(TransformerConfig, name) for name in SPEED}
+    return replace(model, dropout=0.0, attention_dropout=0.0, ff_dropout=0.0, **defaults)
+
+
+@pytest.mark.parametrize(("name", "row"), design(), ids=lambda x: x if isinstance(x, str) else "")
+def test_training_and_evaluation_work_and_are_near_float32(name, row):
+    row = dict(row)
+    model = replace(STRUCTURES[name], **{switch: row.pop(switch) for switch in SPEED})
+    check(model, row.pop("packed"), {}, **row)
+
+
+@pytest.mark.parametrize(
+    ("config", "devices", "accumulate"),
+    [("tiny", 1, 1), ("demo", 1, 2), ("demo", 2, 1)],
+    ids=["tiny", "demo in parts", "demo on two devices"],
+)
+def test_devices_with_few_positions_train_in_bfloat16(config, devices, accumulate):
+    """So few that their logits are one chunk, at the sizes of the config files."""
+    whole = to_experiment(importlib.import_module(f"experiments.configs.{config}").get_config())
+    vocab, length = whole.data.vocab_size, 125
+    model = replace(whole.model, vocab_size=vocab, encoder_layers=1, decoder_layers=1)
+    batch = dict(rows=whole.data.tokens_per_batch // length // 2 * 2, length=length, vocab=vocab)
+    check(model, True, batch, (devices, 1, 1), dtype="bfloat16", accumulate=accumulate)
