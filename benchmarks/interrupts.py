@@ -24,10 +24,12 @@ from typing import NamedTuple
 
 from absl import app, flags
 
+from experiments.float_flags import define_float
+
 COMMANDS = flags.DEFINE_list("commands", [], "Which ones; default: all.")
-EVERY = flags.DEFINE_float("every", 0.25, "Seconds from one moment to the next.", 0.001)
-FIRST = flags.DEFINE_float("first", 0.1, "Seconds to the first moment.", 0.0)
-LIMIT = flags.DEFINE_float("limit", 60.0, "Seconds to the last moment at most.", 0.0)
+EVERY = define_float("every", 0.25, "Seconds from one moment to the next.", 0.001)
+FIRST = define_float("first", 0.1, "Seconds to the first moment.", 0.0)
+LIMIT = define_float("limit", 60.0, "Seconds to the last moment at most.", 0.0)
 ROOT = Path(__file__).parent.parent
 SENTENCES = "I am a student.\nThe teacher reads the book.\n" * 20
 

@@ -138,13 +138,18 @@ def test_invalid_utf8(before, line, bad, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "content"), [
-    ("train.en", b""), ("train.en", b"\n\n"), ("train.en.gz", b""),
-    ("train.en.gz", gzip.compress(b"", mtime=0)),
+    ("train.en", b""), ("train.en.gz", b""), ("train.en.gz", gzip.compress(b"", mtime=0)),
 ])  # fmt: skip
 def test_an_empty_file(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     (tmp_path / "train.de").write_text("a\n")
     assert failure("text", tmp_path) == f"{tmp_path}/{name} is empty"
+
+
+def test_a_file_of_blank_lines(tmp_path):
+    (tmp_path / "train.en").write_bytes(b"\n\n")
+    (tmp_path / "train.de").write_text("a\n")
+    assert failure("text", tmp_path) == f"{tmp_path}/train.en has only blank lines"
 
 
 # A gzip file holds the time, which would give these cases other names in every test process.

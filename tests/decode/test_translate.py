@@ -119,7 +119,7 @@ def test_training_in_bfloat16_ties_no_sentence_to_its_batch(params, vocabulary):
 def test_a_few_sentences_make_a_small_batch(params, vocabulary):
     some = translator(params, vocabulary)
     some.translate(["a book"] * 3)
-    assert some.shapes == {(3, 16, 0, 0, 0)}
+    assert {(*sizes[:5],) for sizes in some.shapes} == {(3, 16, 0, 0, 0)}
 
 
 def test_as_many_lines_out_as_in_and_in_order(params, vocabulary):

@@ -30,7 +30,7 @@ BAD = {
     "no JSON": ("{", "is not JSON"),
     "empty": ("", "is not JSON"),
     "a list": ("[]", "expected object, got array"),
-    "no experiment": ("{}", "missing required field experiment"),
+    "no experiment": ("{}", "experiment: it is missing"),
     "experiment null": ('{"experiment": null}', "experiment: expected object, got null"),
     "a commit": (json.dumps({"experiment": TREE, "commit": 3}), "commit: expected str | null"),
     "no settings": ('{"experiment": {}}', "config.model is missing"),

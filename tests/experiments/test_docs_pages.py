@@ -61,7 +61,9 @@ def test_settings_in_the_text_are_settings(monkeypatch):
 
 def test_flags_in_the_text_are_flags():
     files = [file for room in ("experiments", "benchmarks") for file in (ROOT / room).rglob("*.py")]
-    known = re.findall(r'DEFINE_\w+\(\s*"(\w+)"', "".join(file.read_text() for file in files))
+    known = re.findall(
+        r'(?:DEFINE_\w+|define_float)\(\s*"(\w+)"', "".join(file.read_text() for file in files)
+    )
     told = {
         name
         for page in PAGES
