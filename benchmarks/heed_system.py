@@ -48,7 +48,7 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
         precision,
         static_argnames="room",
     )
-    jobs = list(_jobs(work, tokens))
+    jobs = list(_jobs(work, tokens, config.target_vocab))
 
     def run():
         for asked, room in jobs:
@@ -59,7 +59,7 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
     return run, facts | {"machine_gflops": round(machine_gflops(precision), 1)}
 
 
-def _jobs(work: Workload, tokens: int):
+def _jobs(work: Workload, tokens: int, vocab: int):
     groups = [(group, (len(group), 32)) for group in work.groups(1)]
     if work.mixed:
         groups = list(batches([len(source) for source in work.sources], tokens))
@@ -72,7 +72,7 @@ def _jobs(work: Workload, tokens: int):
             Piece(row, 0, "", work.sources[row], [], [], limit=work.lengths[row], seed=0)
             for row in rows
         ]
-        asked = jax.tree.map(jnp.asarray, request(pieces, count, length, nothing))
+        asked = jax.tree.map(jnp.asarray, request(pieces, count, length, nothing, vocab))
         yield asked, rooms[length]
 
 

@@ -57,7 +57,7 @@ class Room(NamedTuple):
     prefix: int
     phrases: int
     phrase: int
-    completion: Sizes
+    completion: Sizes = Sizes()  # none ends within a word
 
 
 def room(pieces: Sequence[Piece]) -> Room:

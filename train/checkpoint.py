@@ -1,6 +1,6 @@
 """Checkpoints on disk: saved in the background, whole or not at all; the last few and the best.
 
-The one module that knows Orbax. In a folder, each step's own folder holds the parameters, the rest
+With train/stored.py the only module that knows Orbax. In a folder, each step's own folder holds the parameters, the rest
 of the state, the moving average where there is one, `meta` (JSON, for the caller to compare with
 what it expects) and the metrics that "best" goes by. A step's folder gets its name by a rename
 after its last byte, so what is listed is whole, whatever interrupted its neighbours.
@@ -252,7 +252,8 @@ class Checkpoints:
 
             def check() -> None:
                 found = ocp.checkpointables_metadata(path).metadata
-                for name in abstract.keys() - {"meta"}:
+                # Parts that all checkpoints have come first: rest, params, then ema.
+                for name in sorted(abstract.keys() - {"meta"}, reverse=True):
                     stored.check(f"{self.folder}, step {step}", name, found, abstract[name])
 
             everywhere(check)

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from orbax.checkpoint import v1 as ocp
 
 from data.regular_file import read_regular
 from train.choice import CheckpointError
 from train.digests import check_digests
+from train.orbax_errors import first_line
 from train.state import TrainState
 
 _OPTIONAL = ("ema",)  # whether a run has it depends on its settings; the other parts all have
@@ -37,6 +39,18 @@ def metrics(folder: Path, score: str) -> dict[str, float] | None:
         return found if usable and math.isfinite(value) else None
     except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
+
+
+def param_shapes(checkpoint: Path) -> list[tuple[int, ...]]:
+    """The shapes of a checkpoint's parameters, without their values; raises CheckpointError."""
+    try:
+        found = ocp.checkpointables_metadata(checkpoint.absolute()).metadata["params"]
+        shapes = [leaf.shape for leaf in jax.tree.leaves(found)]
+    except Exception as error:  # Orbax knows many kinds
+        raise CheckpointError(f"{checkpoint} is damaged: {first_line(error)}") from None
+    if not shapes:
+        raise CheckpointError(f"{checkpoint} is damaged: it holds no params")
+    return shapes
 
 
 def somewhere(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

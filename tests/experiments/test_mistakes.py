@@ -100,7 +100,7 @@ def test_mistakes_with_a_trained_run_end_in_one_line(run, tmp_path):
     assert "are for --method=beam" in refused("translate", here, *greedy, stdin="a\n")
     assert "give either" in refused("evaluate", here)
     bad = {
-        "--alpha=nan": "--alpha=nan must be from -10 to 10",
+        "--alpha=nan": "--alpha=nan: nan is not a finite number",
         "--min_length=80": "line 1: --min_length=80 is more than its limit",
         "--n_best=2": "--n_best has no meaning with --format=text",
         "--seed=0": "--seed=0 has no meaning with --method=beam",

@@ -160,16 +160,16 @@ def test_a_server_that_does_not_end_is_ended(monkeypatch):
     ended, server = threading.Event(), SimpleNamespace(should_exit=False)
     told = []
 
-    def end(message):
-        told.append(message)
+    def end(status, message):
+        told.append((status, message))
         ended.set()
 
-    monkeypatch.setattr(http_server, "end_at_once", end)
+    monkeypatch.setattr(http_server, "leave", end)
     http_server.end_by_force(server, 0.05)
     assert not ended.wait(0.3)
     server.should_exit = True
     assert ended.wait(20) and told == [
-        "the server did not end within 0.05 seconds: a request is stuck"
+        (1, "heed: error: not ended within 0.05 seconds: a request is stuck")
     ]
 
 

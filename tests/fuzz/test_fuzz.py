@@ -9,6 +9,8 @@ from tests.fuzz.cases import damaged, outcome
 from tests.fuzz.formats import FOLDERS, FORMATS
 
 CASES = 20
+# A run is read also where lines of these, or what a checkpoint scored, cannot be.
+LINES = "run.metrics", "run.environment", "run.translations", "run.checkpoint"
 
 
 @pytest.fixture(scope="module")
@@ -38,4 +40,4 @@ def test_damage_is_told_in_one_line(name, folders):
         file.write_bytes(whole)
     failures = {n: each.failure for n, each in enumerate(found) if each.failure}
     assert not failures
-    assert not all(each.accepted for each in found)
+    assert name in LINES or not all(each.accepted for each in found)
