@@ -1,9 +1,9 @@
 """Checkpoints on disk: saved in the background, whole or not at all; the last few and the best.
 
-With train/stored.py the only module that knows Orbax. In a folder, each step's own folder holds the parameters, the rest
-of the state, the moving average where there is one, `meta` (JSON, for the caller to compare with
-what it expects) and the metrics that "best" goes by. A step's folder gets its name by a rename
-after its last byte, so what is listed is whole, whatever interrupted its neighbours.
+This module and train/stored.py alone know Orbax. In a folder, each step's own folder holds the
+parameters, the rest of the state, the moving average where there is one, `meta` (JSON, for the
+caller to compare with what it expects) and the metrics that "best" goes by. It gets its name by a
+rename after its last byte, so what is listed is whole, whatever interrupted its neighbours.
 """
 
 import gc

@@ -72,7 +72,7 @@ def test_outputs_begin_with_theirs_at_no_cost(nllb):
     text = ["a green book"]
     (((plain, *_),), ((begun, *_),), ((wanted, *_),)) = (
         search.hypotheses(text),
-        search.hypotheses(text, prefixes=["ein "])  # a whole word,
+        search.hypotheses(text, prefixes=["ein "]),  # a whole word
         search.hypotheses(text, required=[["Buch"]]),
     )
     assert begun.text.startswith("ein") and not plain.text.startswith("ein")
