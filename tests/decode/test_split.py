@@ -32,7 +32,7 @@ def test_devices_that_share_weights_translate_as_one(vocabulary, mesh, config, o
     text, params = sentences(21), parameters(config)
     asked = {}
     if "extra_length" in options:
-        asked = dict(prefixes=["the", ""] * 10 + ["a"], required=[["rains"], [], ["a"]] * 7)
+        asked = dict(prefixes=["the ", ""] * 10 + ["a "], required=[["rains"], [], ["a"]] * 7)
     alone = translator(params, vocabulary, config, **options).hypotheses(text, **asked)
     assert len({h.tokens for (h, *_) in alone}) > 5  # or the test could not fail
     mesh = make_mesh(*mesh, devices=jax.devices()[: np.prod(mesh)])
