@@ -12,7 +12,7 @@ from benchmarks.heed_system import parameters
 from benchmarks.workloads import Workload
 from data.batch import BOS, EOS, UNK
 from model import TransformerConfig
-from model.embedding import sinusoids
+from model.positions import sinusoids
 
 BATCH = 32  # of mixed lengths
 

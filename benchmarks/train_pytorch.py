@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmarks.training import LEARNING_RATE, SMOOTHING, STEP_TOKENS, Workload, flops
 from data.batch import BOS, EOS, PAD, pad_rows
-from model.embedding import sinusoids
+from model.positions import sinusoids
 
 Logits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # [B,S], [B,T] -> [B,T,V]
 

@@ -21,7 +21,7 @@ def attention_maps(model: Transformer, params, src: Array, tgt_in: Array) -> dic
         return np.stack([np.asarray(w) for w in weights])
 
     kinds = {"encoder": ("encoder", config.encoder_layers, "attention")}
-    if config.decoder_mixer == "attention":
+    if config.recurrence is None:
         kinds["decoder"] = ("decoder", config.decoder_layers, "self_attention")
     kinds["cross"] = ("decoder", config.decoder_layers, "cross_attention")
     return {name: maps(*kind) for name, kind in kinds.items()}

@@ -1,67 +1,57 @@
 """The model over decoding's `Weights`: encode, the source's keys and values, one cached step.
 
-The same function as model.Transformer (the tests hold them equal for every switch), written for
-speed where nothing is to be trained: sums and residuals in float32, products in the weights' own
-type, keys [K,S] and values [S,V] as the products read them. These are float32 in any precision:
-CPUs convert a whole bfloat16 buffer to float32 and back to change a part of it.
+Layers are those of model/layer.py, as in training; what differs is how weights and keys lie: sums
+and residuals in float32, products in the weights' own type, keys [K,S] and values [S,V] as the
+products read them. These are float32 in any precision: CPUs convert a whole bfloat16 buffer to
+float32 and back to change a part of it. The tests hold the two equal for every switch.
 Axes: B batch, W beam, Z beams of a row of the pool, S source, D, H heads, K, V (head widths).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from decode import pool
+from decode.memory import AllPositions, BeamMemory, attention, kv_block, small_query_product
 from decode.pool import Block, Pool
 from decode.split import look_up, whole
-from decode.weights import Int8, Layer, Norm, Weights
+from decode.weights import Norm, Weights
 from model import TransformerConfig
-from model.activations import ACTIVATIONS
-from model.embedding import encodings, rotate
-from model.layers import normalised
+from model.layer import Layer, feed_forward, layer, self_attention
+from model.norm import normalize
+from model.positions import add_positions, rotate
 from model.relative import relative_bias
-
-Product = Callable[[Array, Array], Array]  # [B,H,Q,I], [B,H,I,O] -> [B,H,Q,O]
+from model.residual import RESIDUALS
 
 
 def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> Array:
     """src [B,S] ids, mask [B,S] (True: a token) -> memory float32 [B,S,D]."""
-    places = jnp.arange(src.shape[1], dtype=jnp.int32)
-    table = weights.target_table if weights.source_table is None else weights.source_table
-    x = _placed(c, look_up(table, src), weights.source_positions, places)
-    norm, x = whole(weights.source_embedding_norm, x)
-    x = x if norm is None else _normed(c, x, norm)
-    table, x = whole(weights.encoder_bias, x)
+    positions = jnp.arange(src.shape[1], dtype=jnp.int32)
+    x = _embed(c, weights, "source", src, positions)
+    table, x = whole(weights.tree.get("encoder_bias"), x)
     bias = None
     if table is not None:
-        bias = [relative_bias(table, places, places, c.relative_distance, both=True)]
-    for layer in weights.encoder:
-        layer, x = whole(layer, x)
-
-        def attend(x, layer=layer):
-            q, k, v = _split(c, layer.qkv(x))
-            q, k = (_turned(c, part, places) for part in (q, k))
-            kept = Block(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
-            return layer.out(attention(q, [kept], [mask[:, None]], biases=bias)[0])
-
-        x = _framed(c, x, layer.norm, attend)
-        x = _framed(c, x, layer.feed_forward_norm, lambda x, layer=layer: _forward(c, layer, x))
-    norm, x = whole(weights.encoder_norm, x)
-    return x if norm is None else _normed(c, x, norm)
+        table = table["table"]
+        bias = [relative_bias(table, positions, positions, c.relative_distance, both=True)]
+    for w in weights.stack("encoder"):
+        w, x = whole(w, x)
+        parts = _parts(c, w, partial(_qkv, c, w["attention"], positions=positions))
+        x, _ = layer(parts, x, AllPositions([mask[:, None]], bias))
+    return _final_norm(c, weights, "encoder", x)
 
 
 def cross_kv(c: TransformerConfig, weights: Weights, memory: Array) -> tuple[Block, ...]:
     """memory [B,S,D] -> each decoder layer's keys [B,H,K,S] and values [B,H,S,V] of it."""
-    kept = []
-    for layer in weights.decoder:
-        linear, memory = whole(layer.cross_kv, memory)
+    blocks = []
+    for w in weights.stack("decoder"):
+        linear, memory = whole(w["cross_attention"]["kv"], memory)
         k, v = _split(c, linear(memory), queries=False)
         k, v = (x.astype(linear.weight.dtype) for x in (k, v))
-        kept.append(Block(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
-    return tuple(kept)
+        blocks.append(kv_block(k, v))
+    return tuple(blocks)
 
 
 def step(
@@ -79,101 +69,106 @@ def step(
     `weights.logits` makes logits, the pool with this token, and the cross-attention weights
     [B,W,S], the mean over layers and heads.
     """
-    place = jnp.reshape(index, (1,))
-    y = _placed(c, look_up(weights.target_table, tokens), weights.target_positions, place)
-    norm, y = whole(weights.target_embedding_norm, y)
-    y = y if norm is None else _normed(c, y, norm)
+    position = jnp.reshape(index, (1,))
+    y = _embed(c, weights, "target", tokens, position)
     past, masks, at = pool.arrive(past, index)
     rows = past.ancestry.shape[:2]
-    product = _few_queries(weights, c.num_heads // c.kv_heads * tokens.shape[1])
-    table, y = whole(weights.decoder_bias, y)
-    biases = None if table is None else _biases(c, table, place, past, masks)
+    product = small_query_product(weights, c.num_heads // c.kv_heads * tokens.shape[1])
+    table, y = whole(weights.tree.get("decoder_bias"), y)
+    biases = None if table is None else _biases(c, table["table"], position, past, masks)
     layers, received = [], []
-    for layer, kept, blocks in zip(weights.decoder, cross, past.layers, strict=True):
-        layer, y = whole(layer, y)
+    for w, source, state in zip(weights.stack("decoder"), cross, past.layers, strict=True):
+        w, y = whole(w, y)
 
-        def recur(y, layer=layer, cells=blocks):
-            candidate, forget = jnp.split(layer.cell(y.reshape(*rows, -1)), 2, axis=-1)
-            gate = jax.nn.sigmoid(forget)
-            layers.append(gate * cells + (1.0 - gate) * candidate)
-            return jax.nn.relu(layers[-1]).reshape(y.shape)
-
-        def attend_self(y, layer=layer, blocks=blocks):
-            q, k, v = _split(c, layer.qkv(y.reshape(*rows, -1)))
-            q, k = (_turned(c, part, place) for part in (q, k))
-            layers.append(pool.write(blocks, k, v, at))
-            return layer.out(attention(q, layers[-1], masks, product, biases)[0]).reshape(y.shape)
-
-        def attend_cross(y, layer=layer, kept=kept):
-            q = layer.cross_query(y).reshape(*y.shape[:2], c.num_heads, c.key_width)
-            mixed, weights = attention(q, [kept], [mask[:, None]], product)
+        def attend_cross(y, w=w["cross_attention"], source=source):
+            q = w["query"](y).reshape(*y.shape[:2], c.num_heads, c.key_width)
+            mixed, weights = attention(q, [source], [mask[:, None]], product)
             received.append(weights[0].mean(1))
-            return layer.cross_out(mixed)
+            return w["out"](mixed)
 
-        y = _framed(c, y, layer.norm, recur if past.recurrent else attend_self)
-        y = _framed(c, y, layer.cross_norm, attend_cross)
-        y = _framed(c, y, layer.feed_forward_norm, lambda y, layer=layer: _forward(c, layer, y))
-    norm, y = whole(weights.decoder_norm, y)
-    if norm is not None:
-        y = _normed(c, y, norm)
+        if c.recurrence:
+            parts = _parts(c, w, None, rows, attend_cross)
+        else:
+            qkv = partial(_qkv, c, w["self_attention"], positions=position)
+            parts = _parts(c, w, qkv, rows, attend_cross)
+            state = BeamMemory(state, masks, at, product, biases)
+        y, state = layer(parts, y, state)
+        layers.append(state)
+    y = _final_norm(c, weights, "decoder", y)
     past = past._replace(layers=tuple(layers))
     return y, past, sum(received) / len(received)
 
 
-def _matmul(x: Array, y: Array) -> Array:
-    return jnp.matmul(x, y, preferred_element_type=jnp.float32)
+def _parts(c: TransformerConfig, w, qkv, rows=None, cross=None) -> Layer:
+    """A layer's weights as the parts of model/layer.py.
 
-
-def attention(
-    q: Array,
-    blocks: Sequence[Block],
-    masks: Sequence[Array],
-    product: Product = _matmul,
-    biases: Sequence[Array] | None = None,
-) -> tuple[Array, list[Array]]:
-    """Queries q [B,Q,H,K] over blocks of keys, masks [B,Q or 1,S] -> [B,Q,H*V], weights [B,H,Q,S].
-
-    One softmax over all blocks, whose keys need not lie together. G query heads in a row share a
-    key head, as in model/attention.py. What `biases` [H,Q or 1,S] have is added to the scores.
+    `rows` [R,Z] are those of a pool, which may group beams otherwise than x [B,W,D] does.
     """
-    batch, queries, heads, width = q.shape
-    kv_heads = blocks[0].k.shape[1]
-    shape = (batch, kv_heads, heads // kv_heads, queries)
-    q = (q * width**-0.5).reshape(batch, queries, *shape[1:3], width).transpose(0, 2, 3, 1, 4)
-    q = q.reshape(batch, kv_heads, -1, width)  # a key head's queries side by side
-    scores = []
-    for (k, _), mask, bias in zip(blocks, masks, biases or [None] * len(blocks), strict=True):
-        each = product(q.astype(k.dtype), k)
-        mask, each = mask[:, None, None], each.reshape(*shape, -1)
-        if bias is not None:
-            each += bias.reshape(1, *shape[1:3], *bias.shape[1:])
-        each = jnp.where(mask, each, jnp.finfo(jnp.float32).min)
-        scores.append(each)
-    highest = jnp.stack([each.max(-1) for each in scores]).max(0)[..., None]
-    grown = [jnp.exp(each - highest) for each in scores]
-    total = sum(each.sum(-1) for each in grown)[..., None]
-    mixed = 0.0
-    for (_, v), each in zip(blocks, grown, strict=True):
-        mixed += product(each.reshape(batch, kv_heads, -1, v.shape[2]).astype(v.dtype), v)
-    mixed = mixed.reshape(*shape, -1) / total
-    mixed = mixed.transpose(0, 3, 1, 2, 4).reshape(batch, queries, -1)
-    return mixed, [(each / total).reshape(batch, heads, queries, -1) for each in grown]
+    fold = lambda x: x if rows is None else x.reshape(*rows, -1)  # noqa: E731
+
+    def recur(x, cell):
+        arrays = jnp.split(w[c.decoder_mixer]["projections"](fold(x)), _count(c), axis=-1)
+        arrays = (array[..., None, :] for array in arrays)  # one position
+        y, cells = c.recurrence.function(*arrays, cell)
+        return y.reshape(x.shape), cells[..., 0, :]
+
+    def attend(x, memory):
+        out = w["attention" if cross is None else "self_attention"]["out"]
+        y, memory = self_attention(qkv, out, fold(x), memory)
+        return y.reshape(x.shape), memory
+
+    def around(name):
+        norm = partial(_norm, c, w[f"{name}_frame"]["norm"])
+        return partial(RESIDUALS[c.norm].connect, norm, _no_dropout)
+
+    ff = w["feed_forward"]
+    return Layer(
+        mix=attend if qkv else recur,
+        feed_forward=partial(
+            feed_forward, c.activation, ff["hidden"], ff.get("gate"), ff["out"], _no_dropout
+        ),
+        mix_residual=around("attention" if cross is None else "self"),
+        feed_forward_residual=around("feed_forward"),
+        cross=cross,
+        cross_residual=None if cross is None else around("cross"),
+    )
 
 
-def _sums(x: Array, y: Array) -> Array:
-    """x [B,H,Q,I] times y [B,H,I,O] as one fused sum, which the barriers keep apart."""
-    x, y = jax.lax.optimization_barrier((x, y))
-    return jax.lax.optimization_barrier(jnp.sum(x[..., None] * y[:, :, None], axis=-2))
+def _count(c: TransformerConfig) -> int:
+    return len(c.recurrence.projections)
 
 
-def _few_queries(weights: Weights, count: int) -> Product:
-    """The product for `count` queries a head: many tiny ones, and on CPUs slow ones.
+def _no_dropout(x: Array) -> Array:
+    return x
 
-    With float32 weights a fused sum takes half their time there. With others it gains nothing
-    (decode/compile.py has other options then), and a single query has a product of its own.
-    """
-    exact = not isinstance(weights.logits.weight, Int8) and weights.logits.weight.dtype == "float32"
-    return _sums if exact and 1 < count <= 8 and jax.default_backend() == "cpu" else _matmul
+
+def _norm(c: TransformerConfig, w: Norm, x: Array) -> Array:
+    return normalize(c.norm_kind, x, w.scale, w.bias, c.norm_epsilon)
+
+
+def _final_norm(c: TransformerConfig, weights: Weights, side: str, x: Array) -> Array:
+    if not RESIDUALS[c.norm].final_norm:
+        return x
+    norm, x = whole(weights.tree[f"{side}_norm"], x)
+    return _norm(c, norm, x)
+
+
+def _embed(c: TransformerConfig, weights: Weights, side: str, ids: Array, positions: Array):
+    """ids [B,T] at positions [T] -> float32 [B,T,D]."""
+    x = look_up(weights.embedding(side), ids)
+    table, x = whole(weights.tree.get(f"{side}_positions"), x)
+    x = add_positions(c, x, positions, table and table["table"])
+    if not c.embedding_norm:
+        return x
+    norm, x = whole(weights.tree[f"{side}_embedding_norm"], x)
+    return _norm(c, norm, x)
+
+
+def _qkv(c: TransformerConfig, w, x: Array, positions: Array) -> tuple[Array, Array, Array]:
+    """x [B,T,D] -> queries, keys and values [B,T,heads,width], rotated if positions are rotary."""
+    q, k, v = _split(c, w["qkv"](x))
+    q, k = (rotate(c, part.swapaxes(1, 2), positions).swapaxes(1, 2) for part in (q, k))
+    return q, k, v
 
 
 def _split(c: TransformerConfig, x: Array, queries: bool = True) -> list[Array]:
@@ -186,13 +181,6 @@ def _split(c: TransformerConfig, x: Array, queries: bool = True) -> list[Array]:
     return parts
 
 
-def _turned(c: TransformerConfig, x: Array, places: Array) -> Array:
-    """[B,T,H,K], rotated where positions are rotary; a single place is all T's."""
-    if c.positions != "rotary":
-        return x
-    return rotate(x.swapaxes(1, 2), places).swapaxes(1, 2)
-
-
 def _biases(
     c: TransformerConfig, table: Array, place: Array, past: Pool, masks: Sequence[Array]
 ) -> list[Array]:
@@ -202,29 +190,3 @@ def _biases(
     bias = relative_bias(table, place, places, c.relative_distance, both=False)
     bias = jnp.repeat(bias, sum(sizes) // length, axis=2)  # a position's slots are at one place
     return jnp.split(bias, np.cumsum(sizes)[:-1], axis=2)
-
-
-def _placed(c: TransformerConfig, x: Array, table: Array | None, places: Array) -> Array:
-    if c.positions in ("rotary", "relative"):
-        return x
-    if c.positions == "learned":
-        table, x = whole(table, x)
-        return x + jnp.take(table, places, axis=0, mode="clip")[None]
-    return x + encodings(c, places)[None]
-
-
-def _framed(c: TransformerConfig, x: Array, norm: Norm, sublayer) -> Array:
-    if c.norm == "post":
-        return _normed(c, x + sublayer(x), norm)
-    return x + sublayer(_normed(c, x, norm))
-
-
-def _normed(c: TransformerConfig, x: Array, norm: Norm) -> Array:
-    return normalised(x, *norm, c.norm_epsilon)
-
-
-def _forward(c: TransformerConfig, layer: Layer, x: Array) -> Array:
-    hidden = ACTIVATIONS[c.activation].function(layer.hidden(x))
-    if layer.gate is not None:
-        hidden *= layer.gate(x)
-    return layer.feed_forward_out(hidden)

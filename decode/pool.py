@@ -44,7 +44,7 @@ class Pool(NamedTuple):
 def empty_pool(config: TransformerConfig, rows: int, beams: int) -> Pool:
     """A pool without room: `extend` makes it."""
     nothing = ()
-    if config.decoder_mixer == "ssru":
+    if config.recurrence:
         nothing = jnp.zeros((rows, beams, config.d_model))
     return Pool((nothing,) * config.decoder_layers, jnp.zeros((rows, beams, 0), jnp.int32))
 

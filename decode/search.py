@@ -73,7 +73,7 @@ def fast_step(
         covered = covered + received if coverage else None
         # With products of its own, what is read apart does not keep the logits from being changed
         # in place: every copy of them costs a fiftieth of a step.
-        (logits, first), y = whole((weights.logits, weights.first_logits), y)
+        (logits, first), y = whole((weights.logits, weights.special_logits), y)
         logits, first = logits(y), first(y)
         found = following(logits, first, config.target_vocab, index, rules)
         if beams < width:
@@ -176,7 +176,7 @@ def search(
         return tuple((pool.joined(past), covered) for past, covered in caches)
 
     # A recurrence remembers as much after any number of tokens.
-    grows = any(config.decoder_mixer == "attention" for config in configs)
+    grows = any(config.recurrence is None for config in configs)
     ends = stages(max_length) if grows else (max_length,)
     ops = CacheOps(reorder, extend, ends, slots > 1, joined)
     few = batch // _TAIL if tail and batch >= 2 * _TAIL else 0

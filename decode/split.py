@@ -17,10 +17,7 @@ from model import TransformerConfig
 
 _AXES = ("fsdp", "tensor")
 # Of these the model's width is the last axis, of all others the first.
-_TO_WIDTH = {
-    *("out", "cross_out", "feed_forward_out"),
-    *("source_table", "target_table", "source_positions", "target_positions"),
-}
+_TO_WIDTH = ("out", "embedding", "positions")
 
 
 @jax.tree_util.register_dataclass
@@ -70,7 +67,7 @@ def abstract_weights(config: TransformerConfig, params, mesh: Mesh) -> Weights:
 def _split(weights: Weights, count: int) -> Weights:
     def one(path, x: Array) -> Array | Part:
         axes = range(x.ndim)
-        if not _TO_WIDTH.isdisjoint(key.name for key in path if hasattr(key, "name")):
+        if any(str(getattr(key, "key", "")).endswith(_TO_WIDTH) for key in path):
             axes = reversed(axes)
         axis = next((axis for axis in axes if x.shape[axis] % count == 0), None)
         return x if axis is None else Part(x, axis)

@@ -1,18 +1,19 @@
-"""The trained parameters laid out for decoding: transposed, fused and cast once, by one function.
+"""The trained parameters laid out for decoding: fused and cast once, by a walk of their tree.
 
-What is read together lies together: one matrix makes queries, keys and values, one makes the keys
-and values of the encoder's output, and the output projection is a matrix [D, V] of its own where
-training ties it to a table [V, D]. Axes as in model/attention.py; I and O are any two widths.
+What is read together lies together: one matrix projects to queries, keys and values, one to the
+keys and values of the encoder's output, one to all that a recurrence needs, and the output
+projection is a matrix [D,V] of its own where training ties it to a table [V,D]. Axes as in
+model/attention.py; I and O are any two widths.
 """
 
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 from data.batch import UNK
 from model import TransformerConfig
+from model.mixers import MIXERS
 from model.transformer import unroll_layers
 
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -62,40 +63,27 @@ class Norm(NamedTuple):
     bias: Array | None  # none: RMSNorm
 
 
-class Layer(NamedTuple):
-    """One layer of encoder or decoder; an encoder's has no cross-attention."""
-
-    qkv: Linear | None  # [D, H K + Hkv K + Hkv V], for self-attention
-    out: Linear | None
-    cell: Linear | None  # [D, D + D], a recurrence's candidate and forget gate, in its place
-    norm: Norm
-    cross_query: Linear | None
-    cross_kv: Linear | None  # [D, Hkv K + Hkv V]
-    cross_out: Linear | None
-    cross_norm: Norm | None
-    hidden: Linear
-    gate: Linear | None
-    feed_forward_out: Linear
-    feed_forward_norm: Norm
-
-
 class Weights(NamedTuple):
-    """A whole model."""
+    """A model's weights: a tree like the parameters, and the output projection.
 
-    source_table: Array | None  # [V,D], scaled; none where it is the target's
-    target_table: Array
-    source_positions: Array | None  # the learned ones
-    target_positions: Array | None
-    source_embedding_norm: Norm | None
-    target_embedding_norm: Norm | None
-    encoder: tuple[Layer, ...]
-    decoder: tuple[Layer, ...]
-    encoder_norm: Norm | None
-    decoder_norm: Norm | None
+    In `tree`, modules have the parameters' names; what `pack` fuses has a name of its own: "qkv"
+    [D, H K + Hkv K + Hkv V] of self-attention, "kv" of cross-attention, "projections" [D, n D] of a
+    recurrence. Matrices are `Linear`, norms `Norm`, tables arrays, embeddings' tables scaled.
+    """
+
+    tree: dict[str, Any]
     logits: Linear  # [D, V and zeros that fill the last block]
-    first_logits: Linear  # its columns of the ids that stand for no text, and of EOS
-    encoder_bias: Array | None  # [R,H], of relative positions
-    decoder_bias: Array | None
+    special_logits: Linear  # its columns of the ids that stand for no text, and of EOS
+
+    def stack(self, side: str) -> list[dict[str, Any]]:
+        """The layers of the "encoder" or the "decoder", in order."""
+        count = sum(name.startswith(f"{side}_") and name[8:].isdecimal() for name in self.tree)
+        return [self.tree[f"{side}_{i}"] for i in range(count)]
+
+    def embedding(self, side: str) -> Array:
+        """The table of the "source" or the "target", scaled: [V,D]."""
+        name = "embedding" if "embedding" in self.tree else f"{side}_embedding"
+        return self.tree[name]["table"]
 
 
 def pack(config: TransformerConfig, params, precision: str = "float32") -> Weights:
@@ -106,29 +94,37 @@ def pack(config: TransformerConfig, params, precision: str = "float32") -> Weigh
     a time they cost nothing.
     """
     config, params = unroll_layers(config, params)
-    tied = config.tying
-    target = params["embedding" if tied == "all" else "target_embedding"]["table"]
-    output = params["output"] if tied == "none" else target.T
-    places = [params.get(f"{side}_positions", {}).get("table") for side in ("source", "target")]
+    rest = {name: p for name, p in params.items() if name not in ("output", "output_bias")}
+    tree = {name: _pack(name, p, precision) for name, p in rest.items()}
+    output = params.get("output")
+    for name in [name for name in rest if name.endswith("embedding")]:
+        if output is None and name != "source_embedding":
+            output = params[name]["table"].T
+        tree[name] = {"table": params[name]["table"] * config.embedding_scale}
     fill = (0, -output.shape[1] % BLOCK)
     output, bias = jnp.pad(output, ((0, 0), fill)), params.get("output_bias")
     bias = None if bias is None else jnp.pad(bias, fill)
-    return Weights(
-        None if tied == "all" else params["source_embedding"]["table"] * config.embedding_scale,
-        target * config.embedding_scale,
-        *places,
-        *(_norm(params.get(f"{side}_embedding_norm")) for side in ("source", "target")),
-        tuple(
-            _layer(params[f"encoder_{i}"], _large(precision)) for i in range(config.encoder_layers)
-        ),
-        tuple(_layer(params[f"decoder_{i}"], precision) for i in range(config.decoder_layers)),
-        *(_norm(params.get(f"{side}_norm")) for side in ("encoder", "decoder")),
-        *(
-            Linear(_cast(output[:, :most], precision), None if bias is None else bias[:most])
-            for most in (None, UNK + 1)
-        ),
-        *(params.get(f"{side}_bias", {}).get("table") for side in ("encoder", "decoder")),
+    logits, special = (
+        Linear(_cast(output[:, :count], precision), None if bias is None else bias[:count])
+        for count in (None, UNK + 1)
     )
+    return Weights(tree, logits, special)
+
+
+def _pack(name: str, p, precision: str) -> Any:
+    """The parameters of the module `name`, packed."""
+    if name.startswith("encoder"):
+        precision = _large(precision)
+    if "scale" in p:
+        return Norm(p["scale"], p.get("bias"))
+    if "kernel" in p:
+        return _linear(precision, (p["kernel"], p.get("bias")))
+    if "query" in p:
+        return _attention(p, precision, cross=name.startswith("cross"))
+    if MIXERS.get(name):
+        return {"projections": _linear(precision, *_recurrence(name, p))}
+    return {key: _pack(key, child, precision) if isinstance(child, dict) else child
+            for key, child in p.items()}  # fmt: skip
 
 
 def _large(precision: str) -> str:
@@ -136,37 +132,14 @@ def _large(precision: str) -> str:
     return "float32" if precision == "float32" else "bfloat16"
 
 
-def _layer(p, precision: str) -> Layer:
-    linear = partial(_linear, precision)
-    own, cross, frame = p.get("self_attention", p.get("attention")), p.get("cross_attention"), None
-    if cross is not None:
-        query, kv = (
-            linear(_projection(cross, "query")),
-            _linear(_large(precision), *_keys_and_values(cross)),
-        )
-        frame, cross = p["cross_frame"]["norm"], (query, kv, linear(_out(cross)))
-    forward = {
-        name: linear((part["kernel"], part.get("bias"))) for name, part in p["feed_forward"].items()
-    }
-    if own is None:
-        mixer = None, None, linear(*_cell(p["ssru"]))
-    else:
-        mixer = linear(_projection(own, "query"), *_keys_and_values(own)), linear(_out(own)), None
-    return Layer(
-        *mixer,
-        _norm(p.get("self_frame", p.get("attention_frame"))["norm"]),
-        *(cross or (None,) * 3),
-        _norm(frame),
-        forward["hidden"],
-        forward.get("gate"),
-        forward["out"],
-        _norm(p["feed_forward_frame"]["norm"]),
-    )
-
-
-def _cell(p):
-    kernel = p["candidate"]["kernel"]
-    return (kernel, jnp.zeros(kernel.shape[1])), (p["forget"]["kernel"], p["forget"]["bias"])
+def _attention(p, precision: str, cross: bool) -> dict[str, Linear]:
+    query, *kv = (_projection(p, name) for name in ("query", "key", "value"))
+    out = p["out"].reshape(-1, p["out"].shape[-1]), p.get("out_bias")
+    packed = {"out": _linear(precision, out)}
+    if not cross:
+        return packed | {"qkv": _linear(precision, query, *kv)}
+    # Keys and values of a source are made once, in a large product.
+    return packed | {"query": _linear(precision, query), "kv": _linear(_large(precision), *kv)}
 
 
 def _projection(attention, name: str):
@@ -174,16 +147,10 @@ def _projection(attention, name: str):
     return kernel.reshape(kernel.shape[0], -1), None if bias is None else bias.reshape(-1)
 
 
-def _keys_and_values(attention):
-    return _projection(attention, "key"), _projection(attention, "value")
-
-
-def _out(attention):
-    return attention["out"].reshape(-1, attention["out"].shape[-1]), attention.get("out_bias")
-
-
-def _norm(p) -> Norm | None:
-    return None if p is None else Norm(p["scale"], p.get("bias"))
+def _recurrence(name: str, p):
+    for projection, biased in MIXERS[name].projections:
+        kernel = p[projection]["kernel"]
+        yield kernel, p[projection]["bias"] if biased else jnp.zeros(kernel.shape[1])
 
 
 def _linear(precision: str, *parts: tuple[Array, Array | None]) -> Linear:

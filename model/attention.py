@@ -3,9 +3,9 @@
 Axes: B batch, W beam, T query length, S key length, H heads, K head width, D d_model.
 `...` stands for the batch axes: B, or B and W.
 
-    self-attention, whole sequence    attend(x, kv(x), mask)
-    self-attention, cached            attend(x, past.write(kv(x), index), mask)
-    cross-attention                   attend(x, kept, mask)   with kept = kv(memory), made once
+    self-attention, all positions    AllPositions(..).attend(*qkv(x, positions))
+    self-attention, cached           Cached(.., cache, index).attend(*qkv(x, positions))
+    cross-attention                  attend(x, kv, mask)   with kv = kv(memory), computed once
 """
 
 from typing import NamedTuple
@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from model.adapter import add_adapter
 from model.config import TransformerConfig
 from model.dropout import Dropout
-from model.embedding import rotate
+from model.positions import rotate
 from model.products import float32_einsum
 from model.sharding import constrain
 
@@ -57,7 +58,7 @@ def attention_weights(q: Array, k: Array, mask: Array, bias: Array | None = None
     return jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1)
 
 
-def mix_values(weights: Array, v: Array) -> Array:
+def weighted_values(weights: Array, v: Array) -> Array:
     """The values weighed: weights [...,H,T,S], v [...,H,S,V] -> [...,H,T,V], in v's dtype."""
     heads, kv_heads = weights.shape[-3], v.shape[-3]
     queries = weights.shape[-2]
@@ -75,9 +76,9 @@ class MultiHeadAttention(nn.Module):
 
     def setup(self):
         c = self.config
-        self.query = self._projection("query", c.num_heads, c.key_width, "heads")
-        self.key = self._projection("key", c.kv_heads, c.key_width, "kv_heads")
-        self.value = self._projection("value", c.kv_heads, c.value_width, "kv_heads")
+        self.query = self._weights("query", c.num_heads, c.key_width, "heads")
+        self.key = self._weights("key", c.kv_heads, c.key_width, "kv_heads")
+        self.value = self._weights("value", c.kv_heads, c.value_width, "kv_heads")
         init = nn.initializers.variance_scaling(
             1.0, "fan_avg", "uniform", in_axis=(0, 1), out_axis=2
         )
@@ -91,7 +92,7 @@ class MultiHeadAttention(nn.Module):
             self.out_bias = self.param("out_bias", zeros, (c.d_model,))
         self.drop = Dropout(c.attention_dropout, c.dropout_bits)
 
-    def _projection(self, name: str, heads: int, width: int, axis: str) -> tuple[Array, ...]:
+    def _weights(self, name: str, heads: int, width: int, axis: str) -> tuple[Array, ...]:
         """The kernel [D, H, K], Xavier as one [D, H*K] matrix, and the bias [H, K] if any."""
         c = self.config
         init = nn.initializers.variance_scaling(
@@ -104,33 +105,48 @@ class MultiHeadAttention(nn.Module):
             weights += (self.param(f"{name}_bias", zeros, (heads, width)),)
         return weights
 
-    def _project(self, x: Array, weights: tuple[Array, ...], axis: str) -> Array:
-        kernel, *bias = (w.astype(self.config.dtype) for w in weights)
+    def _project(self, x: Array, name: str) -> Array:
+        """x [...,T,D] by the "query", "key" or "value" weights -> [...,heads,T,width]."""
+        kernel, *bias = (w.astype(self.config.dtype) for w in getattr(self, name))
         y = jnp.einsum("...td,dhk->...htk", x, kernel)
+        y = add_adapter(self, name, y, x, "...td,dr->...tr", "...tr,rhk->...htk")
         if bias:
             y += jnp.expand_dims(bias[0][:, None], tuple(range(y.ndim - 3)))
+        axis = "heads" if name == "query" else "kv_heads"
         return constrain(y, "batch", axis, "length", "head_dim")
 
-    def kv(self, x: Array, positions: Array | None = None) -> KV:
-        """Project what is attended to: x [...,S,D] -> KV; rotated where positions [S] are given."""
-        k = self._project(x, self.key, "kv_heads")
-        if positions is not None:
-            k = rotate(k, positions)
-        return KV(k, self._project(x, self.value, "kv_heads"))
+    def kv(self, x: Array) -> KV:
+        """Project what is attended to, without positions: x [...,S,D] -> KV."""
+        return KV(self._project(x, "key"), self._project(x, "value"))
 
-    def attend(
-        self,
-        x: Array,
-        kv: KV,
-        mask: Array,
-        positions: Array | None = None,
-        bias: Array | None = None,
-        *,
-        train: bool = False,
+    def qkv(self, x: Array, positions: Array) -> tuple[Array, Array, Array]:
+        """Queries, keys and values of x [...,T,D] at positions [T] or [B,T], for self-attention."""
+        k, v = self.kv(x)
+        q = self._project(x, "query")
+        return rotate(self.config, q, positions), rotate(self.config, k, positions), v
+
+    def mix(
+        self, q: Array, kv: KV, mask: Array, bias: Array | None = None, *, train: bool = False
     ) -> Array:
-        """Project queries, mix the values, project out: x [...,T,D] -> [...,T,D].
+        """Softmax-weighted values: q [...,H,T,K] -> [...,H,T,V].
 
         A `bias` [H,T,S] is added to the scores.
+        """
+        weights = attention_weights(q, kv.k, mask, bias)
+        self.sow("intermediates", "weights", weights)
+        return weighted_values(self.drop(weights, train=train), kv.v)
+
+    def project_out(self, mixed: Array) -> Array:
+        """The heads' values as one: [...,H,T,V] -> [...,T,D]."""
+        y = jnp.einsum("...htv,hvd->...td", mixed, self.out.astype(self.config.dtype))
+        y = add_adapter(self, "out", y, mixed, "...htv,hvr->...tr", "...tr,rd->...td")
+        if self.config.attention_bias:
+            bias = self.out_bias.astype(y.dtype)
+            y += jnp.expand_dims(bias, tuple(range(y.ndim - 1)))
+        return constrain(y, "batch", "length", None)
+
+    def attend(self, x: Array, kv: KV, mask: Array, *, train: bool = False) -> Array:
+        """Attention of x [...,T,D] to `kv`, without positions -> [...,T,D].
 
         Where x has more batch axes than the keys (beams of one sentence), these fold into the
         queries: all beams read the same keys, so keys have no beam axis. The mask must then be
@@ -138,14 +154,33 @@ class MultiHeadAttention(nn.Module):
         """
         shape, batch = x.shape, kv.k.ndim - 3
         x = x.reshape(*shape[:batch], -1, shape[-1])
-        q = self._project(x, self.query, "heads")
-        if positions is not None:
-            q = rotate(q, positions)
-        weights = attention_weights(q, kv.k, mask, bias)
-        self.sow("intermediates", "weights", weights)
-        mixed = mix_values(self.drop(weights, train=train), kv.v)
-        y = jnp.einsum("...htv,hvd->...td", mixed, self.out.astype(self.config.dtype))
-        if self.config.attention_bias:
-            bias = self.out_bias.astype(y.dtype)
-            y += jnp.expand_dims(bias, tuple(range(y.ndim - 1)))
-        return constrain(y, "batch", "length", None).reshape(shape)
+        q = self._project(x, "query")
+        return self.project_out(self.mix(q, kv, mask, train=train)).reshape(shape)
+
+
+class AllPositions(NamedTuple):
+    """A `Memory` of this call's positions alone: in training, and of the encoder."""
+
+    attention: MultiHeadAttention
+    mask: Array
+    bias: Array | None
+    train: bool
+
+    def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, None]:
+        """q [...,H,T,K], k and v of the same positions -> [...,H,T,V]."""
+        return self.attention.mix(q, KV(k, v), self.mask, self.bias, train=self.train), None
+
+
+class Cached(NamedTuple):
+    """A `Memory` with the keys and values of positions before `index`: prefill and cached steps."""
+
+    attention: MultiHeadAttention
+    cache: KV
+    index: Array | int
+    mask: Array
+    bias: Array | None
+
+    def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, KV]:
+        """q, k, v [...,H,T,width] from `index` on -> [...,H,T,V], and the cache with k and v."""
+        cache = self.cache.write(KV(k, v), self.index)
+        return self.attention.mix(q, cache, self.mask, self.bias), cache

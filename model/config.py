@@ -8,6 +8,19 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from model.activations import ACTIVATIONS
+from model.mixers import MIXERS, Recurrence
+from model.norm import NORMS
+from model.positions import POSITIONS
+from model.residual import RESIDUALS
+
+# A new row of one of these is a new value of the setting.
+_TABLES = {
+    "activation": ACTIVATIONS,
+    "norm": RESIDUALS,
+    "norm_kind": NORMS,
+    "positions": POSITIONS,
+    "decoder_mixer": MIXERS,
+}
 
 
 class ConfigError(ValueError):
@@ -28,18 +41,11 @@ class TransformerConfig:
     num_kv_heads: int | None = None  # None: H; fewer: that many key/value heads, shared by groups
     d_k: int | None = None  # width of a head's queries and keys; None: D / H
     d_v: int | None = None  # width of a head's values; None: D / H
-    norm: Literal["post", "pre"] = "post"  # LayerNorm(x + f(x)), or x + f(LayerNorm(x))
-    norm_kind: Literal["layer", "rms"] = "layer"
+    norm: str = "post"  # a row of model/residual.py: post, pre
+    norm_kind: str = "layer"  # a row of model/norm.py: layer, rms
     norm_epsilon: float = 1e-6
     embedding_norm: bool = False  # a norm of embedding plus position, before dropout, as in BART
-    positions: Literal[
-        "sinusoidal",
-        "sinusoidal_halves",
-        "sinusoidal_tensor2tensor",
-        "learned",
-        "rotary",
-        "relative",
-    ] = "sinusoidal"
+    positions: str = "sinusoidal"  # a row of model/positions.py
     first_position: int = 0  # the number of a sinusoidal model's first position
     max_length: int = 1024  # rows of the learned position table; the other kinds have no limit
     relative_buckets: int = 32  # rows of the relative bias's table: model/relative.py
@@ -47,7 +53,7 @@ class TransformerConfig:
     activation: str = "relu"  # a row of model/activations.py
     attention_bias: bool = False
     ff_bias: bool = True
-    decoder_mixer: Literal["attention", "ssru"] = "attention"  # what a target token sees others by
+    decoder_mixer: str = "attention"  # or a row of model/mixers.py: ssru
     tying: Literal["all", "decoder", "none"] = "all"  # source, target and output; last two; none
     scale_embedding: bool = True  # embeddings times sqrt(D) on the way in (3.4)
     output_bias: bool = False  # added to the logits
@@ -66,9 +72,11 @@ class TransformerConfig:
             if get_origin(kind) is Literal and value not in get_args(kind):
                 options = ", ".join(map(str, get_args(kind)))
                 raise ConfigError(f"model.{name}={value!r} is not one of: {options}")
-        if self.activation not in ACTIVATIONS:
-            options = ", ".join(ACTIVATIONS)
-            raise ConfigError(f"model.activation={self.activation!r} is not one of: {options}")
+        for name, known in _TABLES.items():
+            value = getattr(self, name)
+            if value not in known:
+                options = ", ".join(known)
+                raise ConfigError(f"model.{name}={value!r} is not one of: {options}")
         for field in fields(self):
             value = getattr(self, field.name)
             least = 0 if field.name == "first_position" else 1
@@ -87,17 +95,18 @@ class TransformerConfig:
             raise ConfigError(
                 f"model.num_kv_heads={self.kv_heads} must divide model.num_heads={self.num_heads}"
             )
-        if self.d_model % 2 and self.positions.startswith("sinusoidal"):
+        kind = POSITIONS[self.positions]
+        if self.d_model % 2 and kind.encode:
             raise ConfigError(f"model.d_model={self.d_model} must be even for sinusoids")
-        if self.first_position and not self.positions.startswith("sinusoidal"):
+        if self.first_position and not kind.encode:
             raise ConfigError(
                 f"model.first_position={self.first_position} is for sinusoids: leave it out with "
                 f"model.positions={self.positions}"
             )
-        if self.key_width % 2 and self.positions == "rotary":
+        if self.key_width % 2 and kind.rotate:
             raise ConfigError(f"model.d_k={self.key_width} must be even for rotary positions")
-        if self.positions in ("rotary", "relative") and self.decoder_mixer != "attention":
-            todo = {"rotary": "rotate", "relative": "measure distances to"}[self.positions]
+        if (kind.rotate or kind.bias) and self.recurrence:
+            todo = "rotate" if kind.rotate else "measure distances to"
             raise ConfigError(
                 f"model.decoder_mixer={self.decoder_mixer} has no keys to {todo}: set "
                 f"model.positions to another kind than {self.positions}"
@@ -134,13 +143,18 @@ class TransformerConfig:
         return self.target_vocab_size or self.vocab_size
 
     @property
+    def recurrence(self) -> Recurrence | None:
+        """What the decoder has in the place of self-attention, if anything."""
+        return MIXERS[self.decoder_mixer]
+
+    @property
     def embedding_scale(self) -> float:
         return self.d_model**0.5 if self.scale_embedding else 1.0
 
     @property
     def longest(self) -> int | None:
         """How many positions there are; None: as many as anyone asks for."""
-        return self.max_length if self.positions == "learned" else None
+        return self.max_length if POSITIONS[self.positions].table else None
 
 
 BASE = TransformerConfig()

@@ -1,77 +1,50 @@
-"""Encoder and decoder layers: attention, feed-forward, residuals and norms (paper 3.1, 3.3).
+"""Encoder and decoder layers with trained weights (paper 3.1, 3.3).
 
-A layer's methods are bodies of a scan, (carried, ...) -> (carried, output), so that the same code
+What a layer computes is defined in model/layer.py; these modules bring its weights. A layer's
+methods are bodies of a scan, (carried, ...) -> (carried, output), so that the same code
 serves N unrolled layers and one layer scanned over stacked parameters.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from model.activations import ACTIVATIONS
-from model.attention import KV, MultiHeadAttention
+from model.adapter import Dense
+from model.attention import KV, AllPositions, Cached, MultiHeadAttention
 from model.config import TransformerConfig
 from model.dropout import Dropout
-from model.recurrence import SSRU, Cell
+from model.layer import Layer, feed_forward, layer, self_attention
+from model.norm import Norm
+from model.recurrence import Cell, Recurrent
+from model.residual import RESIDUALS, Sublayer
 from model.sharding import constrain
 
 
-class Norm(nn.Module):
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019) over the last axis."""
-
-    config: TransformerConfig
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """x [...,D] -> [...,D]; statistics in float32, the result in x's dtype."""
-        c = self.config
-        scale = self._vector("scale", nn.initializers.ones)
-        bias = self._vector("bias", nn.initializers.zeros) if c.norm_kind == "layer" else None
-        return normalised(x.astype(jnp.float32), scale, bias, c.norm_epsilon).astype(x.dtype)
-
-    def _vector(self, name: str, init) -> Array:
-        init = nn.with_logical_partitioning(init, ("embed",))
-        return self.param(name, init, (self.config.d_model,))
-
-
-def normalised(x: Array, scale: Array, bias: Array | None, epsilon: float) -> Array:
-    """x [...,D] by LayerNorm, or by RMSNorm where there is no bias; scale and bias [D]."""
-    scale, bias = (
-        None if vector is None else jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
-        for vector in (scale, bias)
-    )
-    if bias is not None:
-        x -= x.mean(-1, keepdims=True)
-    x *= jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon)
-    x *= scale
-    return x if bias is None else x + bias
-
-
 class FeedForward(nn.Module):
-    """max(0, x W1 + b1) W2 + b2, at each position alike (paper 3.3).
-
-    Gated kinds (Shazeer 2020) multiply the activation by a second projection of x.
-    """
+    """The trained projections of model/layer.py's `feed_forward`, at each position alike."""
 
     config: TransformerConfig
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         c = self.config
-        activation = ACTIVATIONS[c.activation]
-        hidden = activation.function(self._dense("hidden", c.d_ff)(x))
-        if activation.gated:
-            hidden *= self._dense("gate", c.d_ff)(x)
-        hidden = constrain(hidden, "batch", "length", "mlp")
-        hidden = Dropout(c.ff_dropout, c.dropout_bits)(hidden, train=train)
-        return constrain(self._dense("out", c.d_model)(hidden), "batch", "length", None)
+        drop = Dropout(c.ff_dropout, c.dropout_bits)
+        y = feed_forward(
+            c.activation,
+            self._dense("hidden", c.d_ff),
+            self._dense("gate", c.d_ff) if ACTIVATIONS[c.activation].gated else None,
+            self._dense("out", c.d_model),
+            lambda hidden: drop(constrain(hidden, "batch", "length", "mlp"), train=train),
+            x,
+        )
+        return constrain(y, "batch", "length", None)
 
-    def _dense(self, name: str, width: int) -> nn.Dense:
+    def _dense(self, name: str, width: int) -> Dense:
         axes = ("mlp", "embed") if name == "out" else ("embed", "mlp")
-        return nn.Dense(
+        return Dense(
             width,
             use_bias=self.config.ff_bias,
             dtype=self.config.dtype,
@@ -94,17 +67,16 @@ def _narrowing(x: Array, kernel: Array, _dimensions, **options) -> Array:
 
 
 class Residual(nn.Module):
-    """A sub-layer's frame: LayerNorm(x + Dropout(f(x))), or x + Dropout(f(LayerNorm(x)))."""
+    """The residual connection around a sub-layer, with its norm and dropout (model/residual.py)."""
 
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, x: Array, sublayer: Callable[[Array], Array], *, train: bool) -> Array:
-        norm = Norm(self.config, name="norm")
+    def __call__(self, x: Array, sublayer: Sublayer, *, train: bool) -> Array:
+        """x [...,D] -> [...,D]."""
         drop = Dropout(self.config.dropout, self.config.dropout_bits)
-        if self.config.norm == "post":
-            return norm(x + drop(sublayer(x), train=train))
-        return x + drop(sublayer(norm(x)), train=train)
+        connect = RESIDUALS[self.config.norm].connect
+        return connect(Norm(self.config, name="norm"), partial(drop, train=train), x, sublayer)
 
 
 class EncoderLayer(nn.Module):
@@ -118,19 +90,17 @@ class EncoderLayer(nn.Module):
         self.attention_frame, self.feed_forward_frame = Residual(c), Residual(c)
 
     def __call__(
-        self, x: Array, mask: Array, positions: Array | None, bias: Array | None, train: bool
+        self, x: Array, mask: Array, positions: Array, bias: Array | None, train: bool
     ) -> tuple[Array, None]:
-        """x [B,S,D] -> [B,S,D]; `positions` [S] only where attention rotates.
-
-        `bias` [H,S,S] only where it has one.
-        """
-
-        def attend(x):
-            kv = self.attention.kv(x, positions)
-            return self.attention.attend(x, kv, mask, positions, bias, train=train)
-
-        x = self.attention_frame(x, attend, train=train)
-        x = self.feed_forward_frame(x, lambda x: self.feed_forward(x, train=train), train=train)
+        """x [B,S,D] at positions [S] or [B,S] -> [B,S,D]; `bias` [H,S,S] is added to scores."""
+        qkv = partial(self.attention.qkv, positions=positions)
+        parts = Layer(
+            mix=partial(self_attention, qkv, self.attention.project_out),
+            feed_forward=partial(self.feed_forward, train=train),
+            mix_residual=partial(self.attention_frame, train=train),
+            feed_forward_residual=partial(self.feed_forward_frame, train=train),
+        )
+        x, _ = layer(parts, x, AllPositions(self.attention, mask, bias, train))
         return x, None
 
 
@@ -141,8 +111,8 @@ class DecoderLayer(nn.Module):
 
     def setup(self):
         c = self.config
-        if c.decoder_mixer == "ssru":
-            self.ssru = SSRU(c)
+        if c.recurrence:
+            self.recurrence = Recurrent(c, name=c.decoder_mixer)
         else:
             self.self_attention = MultiHeadAttention(c)
         self.cross_attention = MultiHeadAttention(c)
@@ -157,40 +127,36 @@ class DecoderLayer(nn.Module):
         self,
         y: Array,
         cross: KV,
-        past: KV | Cell | None,
+        cache: KV | Cell | None,
         index: Array | int,
         masks: tuple[Array | None, Array],
-        positions: Array | None,
+        positions: Array,
         bias: Array | None,
         train: bool,
     ) -> tuple[Array, KV | Cell | None]:
         """y [...,T,D] -> [...,T,D], and the cache with y's own part in it (None if none).
 
         `masks` are the causal one [1,T,S or L] and the source padding's; training, prefill and a
-        cached step differ in T and in whether there is a `past`, in nothing else. Of a recurrence
-        the first tells which positions begin a sentence [B,T], or None: only the first does.
-        `positions` and `bias` [H,T,S or L] are those of self-attention.
+        cached step differ in T and in whether there is a `cache`, in nothing else. Of a recurrence
+        the first marks the positions that start a sentence [B,T], or is None: only the first does.
+        `positions` [T] or [B,T] and `bias` [H,T,S or L] are those of self-attention.
         """
-        causal, padding = masks
-        cache = None
-
-        def recur(y):
-            nonlocal cache
-            y, cell = self.ssru(y, past, causal)
-            cache = None if past is None else cell
-            return y
-
-        def attend(y):
-            nonlocal cache
-            kv = self.self_attention.kv(y, positions)
-            if past is not None:
-                kv = cache = past.write(kv, index)
-            return self.self_attention.attend(y, kv, causal, positions, bias, train=train)
-
-        mix = recur if self.config.decoder_mixer == "ssru" else attend
-        y = self.self_frame(y, mix, train=train)
-        y = self.cross_frame(
-            y, lambda y: self.cross_attention.attend(y, cross, padding, train=train), train=train
+        mask, padding = masks
+        if self.config.recurrence:
+            mix, state = partial(self.recurrence, starts=mask), cache
+        else:
+            own = self.self_attention
+            mix = partial(self_attention, partial(own.qkv, positions=positions), own.project_out)
+            state = AllPositions(own, mask, bias, train)
+            if cache is not None:
+                state = Cached(own, cache, index, mask, bias)
+        parts = Layer(
+            mix=mix,
+            feed_forward=partial(self.feed_forward, train=train),
+            mix_residual=partial(self.self_frame, train=train),
+            feed_forward_residual=partial(self.feed_forward_frame, train=train),
+            cross=lambda y: self.cross_attention.attend(y, cross, padding, train=train),
+            cross_residual=partial(self.cross_frame, train=train),
         )
-        y = self.feed_forward_frame(y, lambda y: self.feed_forward(y, train=train), train=train)
-        return y, cache
+        y, state = layer(parts, y, state)
+        return y, None if cache is None else state

@@ -12,25 +12,20 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from model.adapter import COLLECTION, Adapter
 from model.config import ConfigError, TransformerConfig
+from model.mixers import MIXERS
 from model.transformer import Transformer
 
 _ATTENTION = ("query", "key", "value", "out")  # of the encoder, the decoder, and across
 PROJECTIONS = (*_ATTENTION, "hidden", "gate", "feed_forward_out", "candidate", "forget")
-
-
-class Adapter(NamedTuple):
-    """What is added to one matrix: A [inputs,R], B [R,outputs], both stacked where that is."""
-
-    a: Array
-    b: Array
 
 
 @dataclass(frozen=True)
@@ -56,9 +51,14 @@ class Adapted:
         return {"params": make_adapters(rng, boxes, self.rank, self.projections)}
 
     def apply(self, variables: dict[str, Any], *inputs, **options):
-        """The Transformer's `apply` with base and adapters merged; differentiable in both."""
-        params = merge(variables["base"], variables["params"], self.scale)
-        return self.model.apply({"params": params}, *inputs, **options)
+        """The Transformer's `apply` of the base's parameters with the adapters beside them."""
+        scaled = jax.tree.map(
+            lambda adapter: adapter._replace(b=adapter.b * self.scale),
+            variables["params"],
+            is_leaf=_is_adapter,
+        )
+        variables = {"params": variables["base"], COLLECTION: scaled}
+        return self.model.apply(variables, *inputs, **options)
 
 
 def make_adapters(rng: Array, params, rank: int, projections: tuple[str, ...]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _matrices(params) -> Iterator[tuple[str, tuple[str, ...], nn.LogicallyPartit
                 yield name, keys, box
             case _, "feed_forward", "out", "kernel":
                 yield "feed_forward_out", keys, box
-            case _, "feed_forward" | "ssru", name, "kernel":
+            case _, module, name, "kernel" if module == "feed_forward" or MIXERS.get(module):
                 yield name, keys, box
 
 

@@ -11,15 +11,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from model.adapter import COLLECTION
 from model.attention import KV
 from model.config import ConfigError, TransformerConfig
 from model.dropout import Dropout
-from model.embedding import Embedding, Positions
-from model.layers import DecoderLayer, EncoderLayer, Norm
+from model.embedding import Embedding, PositionEmbedding
+from model.layers import DecoderLayer, EncoderLayer
 from model.masks import causal_mask, padding_mask, segment_mask, within_segments
+from model.norm import Norm
+from model.positions import POSITIONS
 from model.products import float32_einsum
 from model.recurrence import Cell
 from model.relative import RelativeBias
+from model.residual import RESIDUALS
 from model.sharding import constrain
 
 PAD = 0  # the id that fills short rows; a source position that holds it is attended to by none
@@ -49,16 +53,17 @@ class Transformer(nn.Module):
         if c.output_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",))
             self.output_bias = self.param("output_bias", zeros, (c.target_vocab,))
-        self.source_positions, self.target_positions = Positions(c), Positions(c)
+        self.source_positions = PositionEmbedding(c)
+        self.target_positions = PositionEmbedding(c)
         self.encoder = _stack(EncoderLayer, c, c.encoder_layers, inputs=(nn.broadcast,) * 4)
         self.decoder = _stack(
             DecoderLayer, c, c.decoder_layers, inputs=(0, 0, *(nn.broadcast,) * 5)
         )
         if c.embedding_norm:
             self.source_embedding_norm, self.target_embedding_norm = Norm(c), Norm(c)
-        if c.positions == "relative":
+        if POSITIONS[c.positions].bias:
             self.encoder_bias, self.decoder_bias = RelativeBias(c, True), RelativeBias(c, False)
-        if c.norm == "pre":  # without it a pre-norm stack would end in bare residuals
+        if RESIDUALS[c.norm].final_norm:
             self.encoder_norm, self.decoder_norm = Norm(c), Norm(c)
         self.drop = Dropout(c.dropout, c.dropout_bits)
 
@@ -97,16 +102,16 @@ class Transformer(nn.Module):
             positions, mask = within_segments(segments), segment_mask(segments, segments)
         norm = self.source_embedding_norm if self.config.embedding_norm else None
         x = self._embed(src, embedding, self.source_positions, norm, positions, train)
-        turn, bias = self._rotary(positions), None
-        if self.config.positions == "relative":
+        bias = None
+        if POSITIONS[self.config.positions].bias:
             places = jnp.arange(src.shape[-1], dtype=jnp.int32)
             bias = self.encoder_bias(places, places)
         if self.config.scan_layers:
-            x, _ = self.encoder(x, mask, turn, bias, train)
+            x, _ = self.encoder(x, mask, positions, bias, train)
         else:
             for layer in self.encoder:
-                x, _ = layer(x, mask, turn, bias, train)
-        return self.encoder_norm(x) if self.config.norm == "pre" else x
+                x, _ = layer(x, mask, positions, bias, train)
+        return self.encoder_norm(x) if RESIDUALS[self.config.norm].final_norm else x
 
     def cross_kv(self, memory: Array) -> tuple[KV, ...]:
         """memory [B,S,D] -> each decoder layer's keys and values of it, [B,H,S,K]."""
@@ -135,7 +140,7 @@ class Transformer(nn.Module):
     ) -> tuple[Array, Cache | None, Embedding]:
         """The same up to the logits: hidden states [B,(W,)T,D], cache, the table of the target."""
         c = self.config
-        attends = c.decoder_mixer == "attention"
+        attends = c.recurrence is None
         causal = None
         if attends:
             keys = tokens.shape[-1] if cache is None else cache[0].k.shape[-2]
@@ -152,35 +157,29 @@ class Transformer(nn.Module):
         target = self.embedding if c.tying == "all" else self.target_embedding
         norm = self.target_embedding_norm if c.embedding_norm else None
         y = self._embed(tokens, target, self.target_positions, norm, positions, train)
-        turn, bias = self._rotary(positions), None
-        if c.positions == "relative":
+        bias = None
+        if POSITIONS[c.positions].bias:
             places = jnp.arange(tokens.shape[-1], dtype=jnp.int32) + jnp.asarray(index, jnp.int32)
             bias = self.decoder_bias(places, jnp.arange(keys, dtype=jnp.int32))
         if c.scan_layers:
             past = None if cache is None else _restack(cache)
-            y, new = self.decoder(y, _restack(cross), past, index, masks, turn, bias, train)
+            y, new = self.decoder(y, _restack(cross), past, index, masks, positions, bias, train)
             new = None if cache is None else _unstack(new, c.decoder_layers)
         else:
             past = cache or (None,) * c.decoder_layers
             new = []
             for layer, kept, old in zip(self.decoder, cross, past, strict=True):
-                y, written = layer(y, kept, old, index, masks, turn, bias, train)
+                y, written = layer(y, kept, old, index, masks, positions, bias, train)
                 new.append(written)
             new = None if cache is None else tuple(new)
-        if c.norm == "pre":
+        if RESIDUALS[c.norm].final_norm:
             y = self.decoder_norm(y)
         return y, new, target
 
     def _embed(self, tokens, embedding, table, norm, positions, train) -> Array:
-        x = embedding(tokens)
-        added = table(positions)
-        if added is not None:
-            x += jnp.expand_dims(added, tuple(range(x.ndim - added.ndim)))
+        x = table(embedding(tokens), positions)
         x = x if norm is None else norm(x)
         return self.drop(constrain(x, "batch", "length", None), train=train)
-
-    def _rotary(self, positions: Array) -> Array | None:
-        return positions if self.config.positions == "rotary" else None
 
     def _logits(self, y: Array, embedding: Embedding) -> Array:
         if self.config.tying != "none":
@@ -204,7 +203,7 @@ def empty_cache(config: TransformerConfig, batch: tuple[int, ...], length: int) 
             f"a cache of {length} tokens, but the learned positions end at "
             f"model.max_length={config.max_length}"
         )
-    if config.decoder_mixer == "ssru":
+    if config.recurrence:
         return tuple(
             Cell(jnp.zeros((*batch, config.d_model))) for _ in range(config.decoder_layers)
         )
@@ -249,7 +248,7 @@ def _stack(layer: type[nn.Module], config: TransformerConfig, count: int, inputs
     if not config.scan_layers:
         return [layer(config) for _ in range(count)]
     shared = dict(
-        variable_axes={"params": 0, "intermediates": 0},
+        variable_axes={"params": 0, "intermediates": 0, COLLECTION: 0},
         split_rngs={"params": True, "dropout": True},
         length=count,
         metadata_params={nn.PARTITION_NAME: "layers"},

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from model.embedding import sinusoids
+from model.positions import sinusoids
 from train.loss import token_losses
 
 

@@ -120,7 +120,7 @@ def typed(block, folder):
 def prepared(page, folder):
     """What a page asks to be written by hand before its commands are typed."""
     if page.stem == "variants":
-        (line,) = (block for block in blocks(page, "python") if block.startswith("ACTIVATIONS["))
+        (line,) = (block for block in blocks(page, "python") if "ACTIVATIONS[" in block)
         (folder / "model").unlink()
         shutil.copytree(ROOT / "model", folder / "model")
         with (folder / "model" / "activations.py").open("a") as file:

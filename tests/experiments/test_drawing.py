@@ -13,7 +13,7 @@ import pytest
 from decode.tree import Node
 from experiments.drawing import attention, beams, paper, runs
 from experiments.pages import filled
-from model.embedding import sinusoids
+from model.positions import sinusoids
 from train.optimizer import make_schedule
 
 TREE = [

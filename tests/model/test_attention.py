@@ -10,11 +10,13 @@ import pytest
 
 from model import TransformerConfig
 from model.activations import ACTIVATIONS
-from model.attention import KV, MultiHeadAttention, attention_weights, mix_values
+from model.attention import KV, MultiHeadAttention, attention_weights, weighted_values
 from model.dropout import Dropout, keep_mask
-from model.embedding import Positions, rotate, sinusoids
-from model.layers import FeedForward, Norm
+from model.embedding import PositionEmbedding
+from model.layers import FeedForward
 from model.masks import causal_mask, padding_mask
+from model.norm import Norm
+from model.positions import apply_rope, sinusoids
 
 rng = np.random.default_rng(0)
 
@@ -28,7 +30,7 @@ def test_attention_is_the_loop(heads, kv_heads):
     q, k, v = normal(2, heads, 3, 8), normal(2, kv_heads, 5, 8), normal(2, kv_heads, 5, 6)
     mask = rng.random((2, 1, 3, 5)) < 0.7
     mask[..., 0] = True
-    found = mix_values(attention_weights(*map(jnp.asarray, (q, k, mask))), jnp.asarray(v))
+    found = weighted_values(attention_weights(*map(jnp.asarray, (q, k, mask))), jnp.asarray(v))
     for b in range(2):
         for h in range(heads):
             shared = h // (heads // kv_heads)
@@ -55,14 +57,16 @@ def test_a_cache_is_written_at_the_cursor():
 def test_sinusoids_are_the_papers():
     positions = np.array([0, 1, 7, 200])
     found = np.asarray(sinusoids(jnp.asarray(positions, jnp.int32), 6))
-    halves = np.asarray(sinusoids(jnp.asarray(positions, jnp.int32), 6, halves=True))
+    halves = np.asarray(sinusoids(jnp.asarray(positions, jnp.int32), 6, concatenated=True))
     for row, p in enumerate(positions):
         for i in range(3):
             angle = p / 10_000 ** (2 * i / 6)
             np.testing.assert_allclose(found[row, 2 * i], np.sin(angle), atol=1e-4)
             np.testing.assert_allclose(found[row, 2 * i + 1], np.cos(angle), atol=1e-4)
     np.testing.assert_array_equal(halves, np.concatenate([found[:, ::2], found[:, 1::2]], 1))
-    whole = np.asarray(sinusoids(jnp.asarray(positions, jnp.int32), 6, halves=True, whole=True))
+    whole = np.asarray(
+        sinusoids(jnp.asarray(positions, jnp.int32), 6, concatenated=True, inclusive=True)
+    )
     angles = positions[:, None] * [1, 1e-2, 1e-4]  # to the whole of 10,000 times 2 pi
     np.testing.assert_allclose(
         whole, np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=1e-4
@@ -73,16 +77,18 @@ def test_sinusoids_are_the_papers():
 def test_sinusoids_may_begin_with_another_position(places):
     kind = dict(positions="sinusoidal_tensor2tensor", first_position=2)
     config = TransformerConfig(d_model=6, num_heads=1, **kind)
-    found = Positions(config).apply({}, jnp.asarray(places, jnp.int32))
-    from_two = jnp.asarray(np.array(places) + 2, jnp.int32)
-    np.testing.assert_array_equal(found, sinusoids(from_two, 6, halves=True, whole=True))
+    places = np.array(places)
+    x = jnp.zeros((*places.shape, 6))
+    found = PositionEmbedding(config).apply({}, x, jnp.asarray(places, jnp.int32))
+    from_two = jnp.asarray(places + 2, jnp.int32)
+    np.testing.assert_array_equal(found, sinusoids(from_two, 6, concatenated=True, inclusive=True))
 
 
 def test_rotary_products_depend_on_distance_only():
     q, k = jnp.asarray(normal(1, 1, 8)), jnp.asarray(normal(1, 1, 8))
 
     def product(i, j):
-        turn = lambda x, p: rotate(x, jnp.array([p], jnp.int32))  # noqa: E731
+        turn = lambda x, p: apply_rope(x, jnp.array([p], jnp.int32))  # noqa: E731
         return float((turn(q, i) * turn(k, j)).sum())
 
     assert np.isclose(product(3, 1), product(12, 10), atol=1e-5)

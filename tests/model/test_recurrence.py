@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model import ConfigError, TransformerConfig
-from model.recurrence import SSRU, Cell
+from model.recurrence import Cell, Recurrent
 
 rng = np.random.default_rng(0)
 CONFIG = TransformerConfig(vocab_size=9, d_model=6, num_heads=1, decoder_mixer="ssru")
@@ -15,7 +15,7 @@ CONFIG = TransformerConfig(vocab_size=9, d_model=6, num_heads=1, decoder_mixer="
 
 @pytest.fixture(scope="module")
 def params():
-    made = SSRU(CONFIG).init(jax.random.key(0), jnp.zeros((1, 1, 6)), None, None)["params"]
+    made = Recurrent(CONFIG).init(jax.random.key(0), jnp.zeros((1, 1, 6)), None, None)["params"]
     noise = lambda p: p + 0.3 * jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
     return jax.tree.map(noise, nn.unbox(made))
 
@@ -38,7 +38,7 @@ def test_it_is_the_loop(params, length):
     x = rng.normal(size=(3, length, 6)).astype(np.float32)
     past = rng.normal(size=(3, 6)).astype(np.float32)
     begins = rng.random((3, length)) < 0.3
-    found, cell = SSRU(CONFIG).apply(
+    found, cell = Recurrent(CONFIG).apply(
         {"params": params}, jnp.asarray(x), Cell(jnp.asarray(past)), jnp.asarray(begins)
     )
     for b in range(3):
@@ -49,7 +49,7 @@ def test_it_is_the_loop(params, length):
 
 def test_halves_of_a_sequence_are_the_whole(params):
     x = jnp.asarray(rng.normal(size=(2, 3, 9, 6)), jnp.float32)
-    apply = lambda x, past: SSRU(CONFIG).apply({"params": params}, x, past, None)  # noqa: E731
+    apply = lambda x, past: Recurrent(CONFIG).apply({"params": params}, x, past, None)  # noqa: E731
     whole, last = apply(x, None)
     first, cell = apply(x[..., :4, :], None)
     second, after = apply(x[..., 4:, :], cell)

@@ -166,6 +166,7 @@ def test_an_old_pickle_is_never_run(vocabulary, tmp_path):
     witness = tmp_path / "witness"
     content = {"model.shared.weight": Program(str(witness))}
     torch.save(content, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-    with pytest.raises(DataError, match=r"holds more than tensors \(\w+.open\).* is not opened"):
+    message = r"more than tensors and settings \(\w+.open\).* is not opened"
+    with pytest.raises(DataError, match=message):
         read_marian(tmp_path)
     assert not witness.exists()

@@ -1,0 +1,105 @@
+"""What queries attend to in decoding, and one attention over all of it.
+
+Kernels lie as products read them: keys [K,S], values [S,V].
+Axes: B batch, Q queries, H heads, K and V head widths, S keys, R rows of a pool, Z beams of a row.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from decode import pool
+from decode.pool import Block
+from decode.weights import Int8, Weights
+
+Product = Callable[[Array, Array], Array]  # [B,H,Q,I], [B,H,I,O] -> [B,H,Q,O]
+
+
+def kv_block(k: Array, v: Array) -> Block:
+    """k [B,S,H,K], v [B,S,H,V] as the products over them read them."""
+    return Block(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
+
+
+def _matmul(x: Array, y: Array) -> Array:
+    return jnp.matmul(x, y, preferred_element_type=jnp.float32)
+
+
+def attention(
+    q: Array,
+    blocks: Sequence[Block],
+    masks: Sequence[Array],
+    product: Product = _matmul,
+    biases: Sequence[Array] | None = None,
+) -> tuple[Array, list[Array]]:
+    """Queries q [B,Q,H,K] over blocks of keys, masks [B,Q or 1,S] -> [B,Q,H*V], weights [B,H,Q,S].
+
+    One softmax over all blocks, whose keys need not lie together. G query heads in a row share a
+    key head, as in model/attention.py. What `biases` [H,Q or 1,S] have is added to the scores.
+    """
+    batch, queries, heads, width = q.shape
+    kv_heads = blocks[0].k.shape[1]
+    shape = (batch, kv_heads, heads // kv_heads, queries)
+    q = (q * width**-0.5).reshape(batch, queries, *shape[1:3], width).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(batch, kv_heads, -1, width)  # a key head's queries side by side
+    scores = []
+    for (k, _), mask, bias in zip(blocks, masks, biases or [None] * len(blocks), strict=True):
+        each = product(q.astype(k.dtype), k)
+        mask, each = mask[:, None, None], each.reshape(*shape, -1)
+        if bias is not None:
+            each += bias.reshape(1, *shape[1:3], *bias.shape[1:])
+        each = jnp.where(mask, each, jnp.finfo(jnp.float32).min)
+        scores.append(each)
+    highest = jnp.stack([each.max(-1) for each in scores]).max(0)[..., None]
+    grown = [jnp.exp(each - highest) for each in scores]
+    total = sum(each.sum(-1) for each in grown)[..., None]
+    mixed = 0.0
+    for (_, v), each in zip(blocks, grown, strict=True):
+        mixed += product(each.reshape(batch, kv_heads, -1, v.shape[2]).astype(v.dtype), v)
+    mixed = mixed.reshape(*shape, -1) / total
+    mixed = mixed.transpose(0, 3, 1, 2, 4).reshape(batch, queries, -1)
+    return mixed, [(each / total).reshape(batch, heads, queries, -1) for each in grown]
+
+
+def _fused_sum(x: Array, y: Array) -> Array:
+    """x [B,H,Q,I] times y [B,H,I,O] as one fused sum, which the barriers keep apart."""
+    x, y = jax.lax.optimization_barrier((x, y))
+    return jax.lax.optimization_barrier(jnp.sum(x[..., None] * y[:, :, None], axis=-2))
+
+
+def small_query_product(weights: Weights, count: int) -> Product:
+    """The product for `count` queries a head: many tiny ones, and on CPUs slow ones.
+
+    With float32 weights a fused sum takes half their time there. With others it gains nothing
+    (decode/compile.py has other options then), and a single query has a product of its own.
+    """
+    exact = not isinstance(weights.logits.weight, Int8) and weights.logits.weight.dtype == "float32"
+    return _fused_sum if exact and 1 < count <= 8 and jax.default_backend() == "cpu" else _matmul
+
+
+class AllPositions(NamedTuple):
+    """A `Memory` of this call's positions alone: the encoder's."""
+
+    masks: Sequence[Array]
+    biases: Sequence[Array] | None
+
+    def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, None]:
+        """q, k, v [B,S,heads,width] -> [B,S,H*V]."""
+        return attention(q, [kv_block(k, v)], self.masks, biases=self.biases)[0], None
+
+
+class BeamMemory(NamedTuple):
+    """A `Memory` of a beam search: a layer's blocks in the pool, each beam through its own mask."""
+
+    blocks: tuple[Block, ...]
+    masks: Sequence[Array]
+    at: Array
+    product: Product
+    biases: Sequence[Array] | None
+
+    def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, tuple[Block, ...]]:
+        """q, k, v [R,Z,heads,width] -> [R,Z,H*V], and the blocks with k and v."""
+        blocks = pool.write(self.blocks, k, v, self.at)
+        return attention(q, blocks, self.masks, self.product, self.biases)[0], blocks

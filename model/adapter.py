@@ -1,0 +1,44 @@
+"""The low-rank adapter of one matrix in use (Hu et al. 2021): x W + (x A) B.
+
+Where an `apply` is given a collection "adapters", a tree with an `Adapter` in the place of each
+adapted matrix, the modules of these matrices add (x A) B to their products. W + A B is never built,
+and no gradient of W is computed.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+COLLECTION = "adapters"
+
+
+class Adapter(NamedTuple):
+    """A [inputs,R] and B [R,outputs] of one matrix; stacked where layers are scanned."""
+
+    a: Array
+    b: Array
+
+
+def add_adapter(module: nn.Module, name: str, y: Array, x: Array, down: str, up: str) -> Array:
+    """y = x W, plus (x A) B where the module's matrix `name` has an adapter.
+
+    `down` and `up` are the products with A and B as einsum writes them.
+    """
+    if not module.has_variable(COLLECTION, name):
+        return y
+    adapter = module.get_variable(COLLECTION, name)
+    a, b = (matrix.astype(x.dtype) for matrix in adapter)
+    return y + jnp.einsum(up, jnp.einsum(down, x, a), b).astype(y.dtype)
+
+
+class Dense(nn.Dense):
+    """x W + b over the last axis, with the adapter of "kernel" if there is one."""
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """[...,I] -> [...,O]."""
+        y = super().__call__(inputs)
+        x = inputs.astype(y.dtype)
+        return add_adapter(self, "kernel", y, x, "...i,ir->...r", "...r,ro->...o")

@@ -1,0 +1,76 @@
+"""A layer of any stack as a function of its parts (paper 3.1 to 3.3).
+
+Training, prefill and cached steps all call `layer`. A part is a callable that knows the layout and
+the type of its own weights: a bound Flax module in training; fused, cast or int8 matrices in
+decoding. What queries attend to is a `Memory`. Neither is visible here.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from jax import Array
+
+from model.activations import ACTIVATIONS
+from model.residual import Sublayer
+
+
+class Memory(Protocol):
+    """What queries attend to: all positions at once, a cache, or a beam search's cache."""
+
+    def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, Any]:
+        """Add this call's keys and values, then attend -> weighted values, the memory with them."""
+
+
+class Layer(NamedTuple):
+    """The parts of a layer; encoder and decoder-only layers have no cross-attention."""
+
+    mix: Callable[[Array, Any], tuple[Array, Any]]  # self-attention or a recurrence
+    feed_forward: Sublayer
+    mix_residual: Callable[[Array, Sublayer], Array]
+    feed_forward_residual: Callable[[Array, Sublayer], Array]
+    cross: Sublayer | None = None
+    cross_residual: Callable[[Array, Sublayer], Array] | None = None
+
+
+def layer(parts: Layer, x: Array, state: Any) -> tuple[Array, Any]:
+    """x [...,D] and the state of earlier positions -> the same, one layer later.
+
+    The state is the `Memory` of an attention layer or the cell of a recurrent one.
+    """
+
+    def mix(x: Array) -> Array:
+        nonlocal state
+        x, state = parts.mix(x, state)
+        return x
+
+    x = parts.mix_residual(x, mix)
+    if parts.cross is not None:
+        x = parts.cross_residual(x, parts.cross)
+    return parts.feed_forward_residual(x, parts.feed_forward), state
+
+
+def self_attention(
+    qkv: Callable[[Array], tuple[Array, Array, Array]], out: Sublayer, x: Array, memory: Memory
+) -> tuple[Array, Any]:
+    """`qkv(x)` are queries, keys and values; `out` projects the weighted values."""
+    mixed, memory = memory.attend(*qkv(x))
+    return out(mixed), memory
+
+
+def feed_forward(
+    activation: str,
+    up: Sublayer,
+    gate: Sublayer | None,
+    down: Sublayer,
+    drop: Sublayer,
+    x: Array,
+) -> Array:
+    """max(0, x W1 + b1) W2 + b2 (paper 3.3), or another activation, gated or not (Shazeer 2020).
+
+    `gate` is used by gated activations only; `drop` is applied to the hidden layer.
+    """
+    kind = ACTIVATIONS[activation]
+    hidden = kind.function(up(x))
+    if kind.gated:
+        hidden *= gate(x)
+    return down(drop(hidden))

@@ -1,0 +1,100 @@
+"""How a model sees the order of tokens (paper 3.5).
+
+A row of `POSITIONS` is a kind of position everywhere: a value of `model.positions`, trained and
+decoded. Axes: T positions, D d_model, H heads, K head width; `...` stands for the batch axes.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+if TYPE_CHECKING:
+    from model.config import TransformerConfig
+
+
+class PositionKind(NamedTuple):
+    """What a kind of position does; each does one of these."""
+
+    encode: Callable[[Array, int], Array] | None = None  # added, as `sinusoids`
+    table: bool = False  # added: rows of a learned table [model.max_length, D]
+    rotate: Callable[[Array, Array], Array] | None = None  # queries and keys, as `apply_rope`
+    bias: bool = False  # added to attention scores: model/relative.py
+
+
+def sinusoids(
+    positions: Array, width: int, concatenated: bool = False, inclusive: bool = False
+) -> Array:
+    """sin and cos of positions [...,T] at wavelengths from 2 pi to 10000 * 2 pi: float32 [...,T,D].
+
+    Interleaved as the paper writes it (sin at 2i, cos at 2i + 1), or `concatenated`: all the sines,
+    then all the cosines, as Hugging Face has it in Marian's models. By the paper's formula the
+    longest wavelength is a little less than 10000 * 2 pi; an `inclusive` range ends there exactly,
+    as in tensor2tensor, fairseq and Marian itself.
+    """
+    steps = max(width - 2, 1) if inclusive else width
+    rates = np.exp(np.arange(0, width, 2) * (-math.log(10_000.0) / steps)).astype(np.float32)
+    rates = jnp.expand_dims(jnp.asarray(rates), tuple(range(positions.ndim)))
+    angles = positions.astype(jnp.float32)[..., None] * rates
+    sin, cos = jnp.sin(angles), jnp.cos(angles)
+    if concatenated:
+        return jnp.concatenate([sin, cos], axis=-1)
+    return jnp.stack([sin, cos], axis=-1).reshape(*positions.shape, width)
+
+
+def apply_rope(x: Array, positions: Array) -> Array:
+    """Rotary positions (Su et al. 2021): x [...,H,T,K] rotated by angles that grow with position.
+
+    Positions are [T], or [B,T] where x is [B,H,T,K].
+
+    The i-th and the (K/2 + i)-th entry are one pair, rotated by position / 10000^(2i/K); products
+    of queries and keys then depend on the distance of their positions only.
+    """
+    half = sinusoids(positions, x.shape[-1], concatenated=True)
+    if positions.ndim > 1:
+        half = half[:, None]  # for all heads
+    half = jnp.expand_dims(half, tuple(range(x.ndim - half.ndim)))
+    sin, cos = jnp.split(half, 2, axis=-1)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x.dtype)
+
+
+POSITIONS: dict[str, PositionKind] = {
+    "sinusoidal": PositionKind(encode=sinusoids),
+    "sinusoidal_halves": PositionKind(encode=partial(sinusoids, concatenated=True)),
+    "sinusoidal_tensor2tensor": PositionKind(
+        encode=partial(sinusoids, concatenated=True, inclusive=True)
+    ),
+    "learned": PositionKind(table=True),
+    "rotary": PositionKind(rotate=apply_rope),
+    "relative": PositionKind(bias=True),
+}
+
+
+def add_positions(
+    config: "TransformerConfig", x: Array, positions: Array, table: Array | None = None
+) -> Array:
+    """Embeddings x [...,T,D] plus what is added for positions [T] or [B,T], if anything is.
+
+    `table` [L,D] is the learned one, where the model has one.
+    """
+    kind = POSITIONS[config.positions]
+    if kind.table:
+        added = jnp.take(table, positions, axis=0, mode="clip")
+    elif kind.encode:
+        offset = config.first_position
+        added = kind.encode(positions + offset if offset else positions, config.d_model)
+    else:
+        return x
+    return x + jnp.expand_dims(added.astype(x.dtype), tuple(range(x.ndim - added.ndim)))
+
+
+def rotate(config: "TransformerConfig", x: Array, positions: Array) -> Array:
+    """Queries or keys [...,H,T,K], rotated where the model's positions are of such a kind."""
+    function = POSITIONS[config.positions].rotate
+    return x if function is None else function(x, positions)
