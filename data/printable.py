@@ -29,6 +29,13 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: _escape(found[0]), text)
 
 
+def excerpt(text: str, limit: int = 800) -> str:
+    """The text, `printable`, for a message: of a long one the beginning and the end."""
+    text = printable(text)
+    half = limit // 2
+    return text if len(text) <= limit else f"{text[:half]} ... {text[-half:]}"
+
+
 def text_line(text: str, stream: TextIO | None) -> str:
     """A line of output for a stream: `printable` where that is a terminal, else just `one_line`."""
     text = one_line(text)

@@ -33,6 +33,7 @@ from jax.sharding import Mesh
 from data.corpus import DataError
 from data.files import replace_file
 from data.json_file import read_json
+from data.printable import excerpt
 from data.tokenizer import Vocabulary
 from decode import shortlist
 from experiments.adapting import BASE, check_base, learner, read_base
@@ -89,7 +90,7 @@ def read_config(workdir: Path, flag: str = "workdir") -> Experiment:
     except DataError as error:
         raise ConfigError(str(error)) from None
     except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from None
+        raise ConfigError(f"{file}: {excerpt(str(error))}") from None
 
 
 def read_previous(workdir: Path) -> Experiment | None:

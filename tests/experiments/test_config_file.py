@@ -118,3 +118,12 @@ def test_the_commit_is_that_of_the_repository_that_tracks_the_code(tmp_path, mon
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))  # as within a hook of another repository
     assert commit_of_the_code(str(tmp_path / "own.py")) == f"{head}-dirty"
     assert commit_of_the_code("/own.py") is None
+
+
+@pytest.mark.parametrize("value", ["x" * 3000, "\u2028"])
+def test_a_value_of_any_length_and_kind_is_in_a_line_that_can_be_read(value, tmp_path):
+    content = with_setting("model", "dtype", json.dumps(value))
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match="model.dtype='") as error:
+        read_config(tmp_path)
+    assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 1500
