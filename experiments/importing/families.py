@@ -1,5 +1,6 @@
 """Which reader a Hugging Face folder has, by the `model_type` of its config.json."""
 
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,5 +25,5 @@ def read_folder(folder: Path, source_language: str = "", target_language: str = 
     kind = family(file)
     if kind not in READERS:
         known = ", ".join(sorted(READERS))
-        raise DataError(f"{file}: model_type={kind!r} is not supported, only {known}")
+        raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only {known}")
     return READERS[kind](folder, source_language, target_language)

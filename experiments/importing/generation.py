@@ -1,5 +1,6 @@
 """How a Hugging Face model is meant to be searched, as the settings of a search here."""
 
+import reprlib
 from pathlib import Path
 
 from msgspec import Struct
@@ -83,7 +84,8 @@ def search_settings(
         )
     if found.early_stopping not in _STOPPING:
         raise DataError(
-            f"{file}: early_stopping={found.early_stopping!r} is not supported: false, true, never"
+            f"{file}: early_stopping={reprlib.repr(found.early_stopping)} is not supported: "
+            "false, true, never"
         )
     for word in found.bad_words_ids:
         if word not in ([pad], [unknown]):

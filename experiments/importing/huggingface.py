@@ -5,6 +5,7 @@ then come their end and their unknown word, then all others in their order. Our 
 nothing ever reads or says, is one id more, and its logit is kept too low to count.
 """
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def read_config(file: Path) -> Marian:
     """A config.json; raises DataError, naming the field, for what is not here."""
     kind = family(file)
     if kind != "marian":
-        raise DataError(f"{file}: model_type={kind!r} is not supported, only 'marian'")
+        raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only 'marian'")
     return read_settings(file, Marian, _NEUTRAL)
 
 
@@ -116,8 +117,8 @@ def shared_settings(file: Path, config: Bart) -> dict[str, Any]:
     if config.activation_function not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise DataError(
-            f"{file}: activation_function={config.activation_function!r} is not supported, only "
-            f"{known}"
+            f"{file}: activation_function={reprlib.repr(config.activation_function)} is not "
+            f"supported, only {known}"
         )
     return dict(
         encoder_layers=config.encoder_layers,

@@ -6,6 +6,7 @@ theirs are folded into weights: scores are not divided by sqrt(d_k), so queries 
 it, and where outputs are scaled by d_model^-0.5, so is the decoder's last norm.
 """
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,14 @@ def read_config(file: Path) -> T5:
     kind = family(file)
     if kind not in PROJECTIONS:
         known = " or ".join(map(repr, PROJECTIONS))
-        raise DataError(f"{file}: model_type={kind!r} is not supported, only {known}")
+        raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only {known}")
     config = read_settings(file, T5, _NEUTRAL)
     projection = config.feed_forward_proj = config.feed_forward_proj or PROJECTIONS[kind]
     if projection not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
-        raise DataError(f"{file}: feed_forward_proj={projection!r} is not supported, only {known}")
+        raise DataError(
+            f"{file}: feed_forward_proj={reprlib.repr(projection)} is not supported, only {known}"
+        )
     *gated, function = projection.split("-")
     derived = {
         "is_gated_act": (bool(gated),),
