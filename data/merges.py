@@ -11,6 +11,7 @@ from functools import lru_cache
 from heapq import heapify, heappop, heappush
 
 from data.corpus import DataError
+from data.printable import excerpt
 
 SEPARATOR = "@@"
 _END = "</w>"
@@ -29,7 +30,7 @@ class Merges:
         if first := lines[0].startswith("#version:"):
             found = _VERSION.fullmatch(lines[0].strip())
             if not found:
-                raise DataError(f"line 1: {lines[0]} is not supported, only 0.1 and 0.2")
+                raise DataError(f"line 1: {excerpt(lines[0])} is not supported, only 0.1 and 0.2")
             version = found[1]
         self._ranks: dict[tuple[str, ...], int] = {}
         for number, line in enumerate(lines[first:], 1 + first):
