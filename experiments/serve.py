@@ -76,7 +76,7 @@ def main() -> None:
     try:
         from experiments.serving import http_server
         from experiments.serving.app import Service
-        from experiments.serving.guard import one_line
+        from experiments.serving.guard import describe_error
         from experiments.serving.hosts import is_loopback
         from experiments.serving.limits import Limits
         from experiments.serving.searches import Searches
@@ -138,7 +138,7 @@ def main() -> None:
     if isinstance(failure, cli.MISTAKES):
         raise failure
     if failure:
-        cli.fail(f"the search thread ended: {one_line(failure)}")
+        cli.fail(f"the search thread ended: {describe_error(failure)}")
     if interrupts:
         note("heed: interrupted")
         sys.exit(INTERRUPTED)

@@ -38,7 +38,7 @@ class Guard:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            note(f"{scope['method']} {path} failed: {one_line(error)}")
+            note(f"{scope['method']} {path} failed: {describe_error(error)}")
             if not begun:
                 answer = await broken()
                 await answer(scope, receive, sent)
@@ -49,7 +49,7 @@ async def broken(*_) -> Response:
     return JSONResponse({"error": "a mistake of the server's own: see its log"}, 500)
 
 
-def one_line(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An error's type, message and place."""
     line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
     line = "".join(each if each.isprintable() else "?" for each in line)  # it may quote a request
