@@ -2,7 +2,6 @@
 
 import io
 import json
-import time
 
 import numpy as np
 import pytest
@@ -15,19 +14,40 @@ from train.metrics import MetricsWriter, read_metrics
 from train.progress import Progress
 
 
-def test_time_in_hooks_is_told_and_not_counted_as_training(tmp_path):
-    stream = io.StringIO()
+class Clock:
+    """Time that passes only where a test says so, in seconds."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def pass_(self, seconds):
+        self.now += seconds
+
+
+def test_time_in_hooks_is_told_and_not_counted_as_training(tmp_path, monkeypatch):
+    clock, stream = Clock(), io.StringIO()
+    for module in "account", "loop":
+        monkeypatch.setattr(f"train.{module}.time", clock)
+
+    def update(state, batch):
+        clock.pass_(0.01)
+        return count(state, batch)
+
     with MetricsWriter(tmp_path) as writer:
         _, summary = counted(
             8,
-            hooks=[Hook("bleu", 4, lambda *_: time.sleep(0.2) or {"bleu": 33.0})],
+            update,
+            hooks=[Hook("bleu", 4, lambda *_: clock.pass_(0.2) or {"bleu": 33.0})],
             log_every=8,
             writer=writer,
             progress=Progress(stream),
         )
-    assert 0.4 <= summary.hook_seconds["bleu"] <= summary.seconds
+    assert summary.hook_seconds["bleu"] == pytest.approx(0.4)
+    assert summary.seconds == pytest.approx(0.48)
     (train,) = [e for e in read_metrics(tmp_path) if e["split"] == "train"]
-    assert train["tokens_per_second"] > 8 * 25 / 0.15  # hooks took 0.2 s by then
+    assert train["tokens_per_second"] == pytest.approx(8 * 25 / 0.08)
     first, second = stream.getvalue().splitlines()
     assert first.startswith("step 4  bleu 33  (time: bleu ") and second.startswith("step 8")
 
