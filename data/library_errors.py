@@ -27,10 +27,10 @@ def library_errors(what: str) -> Iterator[None]:
     except BaseException as error:
         if not (isinstance(error, Exception) or _is_panic(error)):
             raise
-        raise DataError(f"{what}: {one_line(error)}") from None
+        raise DataError(f"{what}: {_message(error)}") from None
 
 
-def one_line(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     """What an exception says, in one line of at most 300 characters; its class, if nothing."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 

@@ -22,9 +22,11 @@ def report_ineffective(asked: Experiment, used: Experiment, given: Collection[st
     cause = _cause(used)
     for name in lost:
         if name in given:
+            # Of a ready-made vocabulary nobody asks how it was learned.
+            instead = "" if name == "data.tokenizer" else f" sets it to {actual[name]!r}"
             raise ConfigError(
-                f"--config.{name}={wanted[name]} has no effect: {cause} sets it to "
-                f"{actual[name]!r}; leave it out"
+                f"--config.{name}={wanted[name]} has no effect: "
+                f"{cause}{instead or ' is ready-made'}; leave it out"
             )
     reported = [f"{name}={wanted[name]}" for name in lost if wanted[name] != default[name]]
     if reported:

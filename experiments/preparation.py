@@ -23,7 +23,7 @@ from data.tokenizer import Tokenizer, Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments.caches import cache_folder
-from experiments.config import Experiment, SearchConfig
+from experiments.config import DataConfig, Experiment, SearchConfig
 from experiments.console import bar, note
 from experiments.workdir import read_config, saved
 from model import ConfigError, TransformerConfig
@@ -106,7 +106,8 @@ def resolve(experiment: Experiment, vocabulary: Vocabulary, old: Experiment | No
     target = None if vocabulary.joint else vocabulary.target.vocab_size
     model = replace(model, vocab_size=size, target_vocab_size=target)
     if data.tokenizer_model:
-        data = replace(data, vocab_size=old.data.vocab_size if old else size)
+        learned = old.data if old else replace(DataConfig(), vocab_size=size)
+        data = replace(data, vocab_size=learned.vocab_size, tokenizer=learned.tokenizer)
     if data.path and Path(data.path).exists():
         data = replace(data, path=str(Path(data.path).absolute()))
     return replace(experiment, model=model, data=data)

@@ -31,3 +31,9 @@ def optimised():
     """Programs as users have them: for what the order of a sum might change."""
     with as_users_have_it():
         yield
+
+
+def pytest_sessionfinish():
+    from tests.experiments.commands import stop_fork_server
+
+    stop_fork_server()

@@ -3,10 +3,14 @@
 import os
 import subprocess
 import sys
+import tempfile
+import time
+from functools import cache
 from pathlib import Path
 
 from experiments.config import default_config, to_experiment
 from tests.compiling import xla_flags
+from tests.experiments import forks
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = {"red": "rot", "green": "grün", "one": "eins", "two": "zwei", "cat": "Katze", "dog": "Hund"}
@@ -25,17 +29,40 @@ def environment():
     return os.environ | ours | dict(JAX_DISABLE_MOST_OPTIMIZATIONS="1")
 
 
+@cache
+def fork_server():
+    """The server of tests/experiments/forks.py of this process, and its socket."""
+    path = f"{tempfile.mkdtemp()}/socket"
+    command = [sys.executable, forks.__file__, "serve", path]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment())
+    for _ in range(1200):
+        if os.path.exists(path) or server.poll() is not None:
+            break
+        time.sleep(0.1)
+    return server, path
+
+
+def stop_fork_server():
+    if fork_server.cache_info().currsize:
+        server, path = fork_server()
+        server.communicate()
+        os.unlink(path)
+        os.rmdir(os.path.dirname(path))
+
+
 def heed(command, *args, stdin="", env=()):
     """Run `python -m experiments.<command>` as a user would; rc, stdout, stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"experiments.{command}", *map(str, args)],
-        input=stdin.encode() if isinstance(stdin, str) else stdin,
-        capture_output=True,
-        env=environment() | dict(env),
-        cwd=ROOT,
-        timeout=300,
-    )
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    arguments = ["-m", f"experiments.{command}", *map(str, args)]
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as out:
+        with tempfile.TemporaryFile() as err:
+            asked.write(stdin.encode() if isinstance(stdin, str) else stdin)
+            asked.seek(0)
+            files = [file.fileno() for file in (asked, out, err)]
+            told = environment() | dict(env)
+            code = forks.run(fork_server()[1], arguments, str(ROOT), told, files, timeout=300)
+            out.seek(0)
+            err.seek(0)
+            return code, out.read().decode(), err.read().decode()
 
 
 def refused(command, *args, stdin=""):

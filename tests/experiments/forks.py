@@ -3,20 +3,21 @@
 A process imports what is slow and forks for each command, before any device is started: what runs
 is the command, in a process of its own, with its own working folder, environment and files.
 
-    python forks.py serve SOCKET
+    python forks.py serve SOCKET                             (until its stdin ends)
     python forks.py run SOCKET -m experiments.train ..       (what a test has `python` mean)
 """
 
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
 
 
 def serve(path):
-    """Answer connections until killed."""
+    """Answer connections until stdin ends, as it does when the process that started this ends."""
     for name in IMPORTS:
         __import__(name)
     from orbax.checkpoint import v1  # noqa: F401, an attribute, which cannot be imported by name
@@ -25,9 +26,10 @@ def serve(path):
         listening.bind(path)
         listening.listen()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
-        while True:
+        while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
             connection, _ = listening.accept()
             if os.fork() == 0:
+                listening.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 answer(connection)
                 os._exit(0)
@@ -47,6 +49,12 @@ def answer(connection):
     if child == 0:
         connection.close()
         os._exit(command(json.loads(told), files))
+    for file in files:
+        os.close(file)
+    # Who asked closes the connection when it waits no longer.
+    with open(os.pidfd_open(child), "rb", buffering=0) as ended:
+        if connection in select.select([ended, connection], [], [])[0]:
+            os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
 
@@ -74,15 +82,19 @@ def command(told, files):
     return int(status)
 
 
-def run(path, arguments):
-    """Have the command run with this process's files, folder and environment."""
-    told = dict(arguments=arguments, folder=os.getcwd(), environment=dict(os.environ))
+def run(path, arguments, folder, environment, files=(0, 1, 2), timeout=None):
+    """Exit status of the command, run with these open files. Raises TimeoutError."""
+    told = dict(arguments=arguments, folder=folder, environment=environment)
     with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(timeout)
         connection.connect(path)
-        socket.send_fds(connection, [json.dumps(told).encode()], [0, 1, 2])
+        socket.send_fds(connection, [json.dumps(told).encode()], files)
         return int(connection.recv(64) or 1)
 
 
 if __name__ == "__main__":
     action, at, *others = sys.argv[1:]
-    sys.exit(serve(at) if action == "serve" else run(at, others))
+    if action == "serve":
+        serve(at)
+    else:
+        sys.exit(run(at, others, os.getcwd(), dict(os.environ)))

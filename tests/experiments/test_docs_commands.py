@@ -8,13 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
 from experiments.pod.ports import free_port
-from tests.experiments import bart_folders, fairseq_folders, native_folders, t5_folders
-from tests.experiments.commands import ROOT, SMALL, environment
+from tests.experiments import bart_folders, fairseq_folders, forks, native_folders, t5_folders
+from tests.experiments.commands import ROOT, SMALL, environment, fork_server
 
 ROOMS = ("model", "data", "train", "decode", "experiments", "benchmarks")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -26,24 +25,12 @@ INSTEAD[STUDENT] = "marian-en-de"
 # What trainings are given as well: those on `mytext` go on with the small run.
 FEWER = [*SMALL, "train.num_steps=32", "train.eval_every=32"]
 TINY = ["train.num_steps=12", "train.eval_every=12", "search.beam_size=1"]
-FORKS = ROOT / "tests" / "experiments" / "forks.py"
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory):
-    path = tmp_path_factory.mktemp("forks") / "socket"
-    with subprocess.Popen([sys.executable, FORKS, "serve", path], env=environment()) as server:
-        for _ in range(1200):
-            if path.exists() or server.poll() is not None:
-                break
-            time.sleep(0.1)
-        yield path
-        server.kill()
 
 
 @pytest.fixture
-def place(forks, run, text, marian, tmp_path):
+def place(run, text, marian, tmp_path):
     """A folder with the rooms, a trained run and text, where `python` forks."""
+    _, socket = fork_server()
     for room in ROOMS:
         (tmp_path / room).symlink_to(ROOT / room)
     shutil.copytree(run[0], tmp_path / "runs" / "mine")
@@ -57,7 +44,7 @@ def place(forks, run, text, marian, tmp_path):
     (tmp_path / "reference.txt").write_text("rot Katze\nzwei Hund eins\n")
     (tmp_path / "output.txt").write_text("rot Katze\nzwei Hund zwei\n")
     (tmp_path / "bin").mkdir()
-    stand_in(tmp_path, "python", f'exec {sys.executable} -S -E {FORKS} run {forks} "$@"')
+    stand_in(tmp_path, "python", f'exec {sys.executable} -S -E {forks.__file__} run {socket} "$@"')
     for name in "gcloud", "sbatch", "kubectl":
         stand_in(tmp_path, name, f"test -t 0 || cat > /dev/null; echo {name} >> called")
     return tmp_path

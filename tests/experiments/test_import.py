@@ -11,7 +11,7 @@ import pytest
 from benchmarks.damage import arrays, same
 from data.batch import BOS
 from data.pipeline import collate
-from data.tokenizer import Vocabulary
+from data.tokenizer import Tokenizer, Vocabulary
 from decode.attention import attention_maps
 from decode.force import score_pairs
 from decode.options import SearchOptions
@@ -124,6 +124,20 @@ def test_settings_that_the_other_run_decides_are_refused_as_flags_and_reported_e
     assert t.experiment.search == theirs.search
     searching = prepare(c, new, given=["search.beam_size"]).experiment.search
     assert searching.beam_size == SearchConfig.beam_size
+
+
+def test_how_a_ready_made_vocabulary_was_learned_is_no_setting(text, tmp_path, capsys):
+    """Nothing reads data.tokenizer where data.tokenizer_model is given."""
+    lines = (text / "train.de").read_text().splitlines()
+    Tokenizer.learn(lines, 290).save(tmp_path / "some.model")
+    c = small_experiment(text)
+    ready = dict(tokenizer="unigram", tokenizer_model=str(tmp_path / "some.model"))
+    c = replace(c, data=replace(c.data, **ready))
+    assert prepare(c, tmp_path / "new").experiment.data.tokenizer == "bpe"
+    assert "these, so they have no effect: data.tokenizer=unigram" in capsys.readouterr().err
+    expected = "data.tokenizer=unigram has no effect: .*some.model is ready-made; leave it out"
+    with pytest.raises(ConfigError, match=expected):
+        prepare(c, tmp_path / "new", given=["data.tokenizer"])
 
 
 def test_a_training_leaves_the_run_that_it_begins_with_alone(imported, text, tmp_path):
