@@ -27,7 +27,11 @@ def decode_json(data: bytes | str, kind: type[T], where: str) -> T:
     except msgspec.ValidationError as error:
         raise _mistake(error, where) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{where} is not JSON: {error}") from None
+        reason = f"{error}"
+        text = data if isinstance(data, bytes) else data.encode(errors="replace")
+        if "truncated" in reason and re.search(rb"\\u[dD][89a-fA-F]", text):
+            reason = r"half a surrogate pair, as \ud800, is no character"
+        raise DataError(f"{where} is not JSON: {reason}") from None
     except RecursionError:
         raise DataError(f"{where} is not JSON that can be read: nested too deeply") from None
 

@@ -76,7 +76,7 @@ def split_lines(data: bytes, where: str) -> list[str]:
 def _find(folder: str, name: str) -> Path:
     """The file of that name, plain or gzip. Raises DataError that tells what is there."""
     for candidate in (Path(folder, name), Path(folder, f"{name}.gz")):
-        if candidate.exists():
+        if os.path.lexists(candidate):
             return candidate
     if not Path(folder).is_dir():
         raise DataError(f"data.path={folder} is not a folder")
@@ -152,6 +152,9 @@ def read_jsonl(path: str, split: str, languages: tuple[str, str]) -> Pairs:
             raise DataError(f"{file}, line {number}: blank, but not at the end: remove it")
         try:
             row = json.loads(line)
+        except json.JSONDecodeError as error:
+            where = f"{error.msg} at column {error.colno}"
+            raise DataError(f"{file}, line {number}: not JSON: {where}") from None
         except (ValueError, RecursionError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"{file}, line {number}: not JSON: {reason}") from None

@@ -188,7 +188,10 @@ def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
     """A serialized SentencePiece model, ready to cut and join; raises DataError."""
     found = sentencepiece.SentencePieceProcessor()
     with library_errors("not a SentencePiece model"):
-        found.LoadFromSerializedProto(model)
+        try:
+            found.LoadFromSerializedProto(model)
+        except RuntimeError:  # whose text names a line of the library's own
+            raise DataError("not a SentencePiece model, or a damaged one") from None
         found.id_to_piece([*range(found.get_piece_size())])  # pieces may be no UTF-8
     return found
 
@@ -272,10 +275,10 @@ class Vocabulary(NamedTuple):
         path = Path(path)
         joint = path / VOCABULARY_FILES[0] if path.is_dir() else path
         separate = [path / name for name in VOCABULARY_FILES[1:]]
-        if joint.exists():
+        if os.path.lexists(joint):
             both = Tokenizer.load(joint)
             return cls(both, both)
-        if path.is_dir() and any(file.exists() for file in separate):
+        if path.is_dir() and any(map(os.path.lexists, separate)):
             return cls(*map(Tokenizer.load, separate))
         raise DataError(f"{joint}: no vocabulary there")
 

@@ -15,11 +15,11 @@ ONLY_FOR = {
     "sample": ("samples", "temperature", "top_k", "top_p", "min_p", "seed"),
     "mbr": ("utility",),
 }
-_COUNT = 1 << 20  # more tokens or outputs than any search has
+MAX_COUNT = 1 << 20  # more tokens or outputs than any search has
 _RANGES = {  # within which float32 scores stay finite, and their order with them
-    **dict.fromkeys(("beam_size", "groups", "samples", "n_best", "min_length"), (1, _COUNT)),
-    **dict.fromkeys(("max_length", "extra_length", "no_repeat_ngrams", "top_k"), (0, _COUNT)),
-    "first": (0, _COUNT),
+    **dict.fromkeys(("beam_size", "groups", "samples", "n_best", "min_length"), (1, MAX_COUNT)),
+    **dict.fromkeys(("max_length", "extra_length", "no_repeat_ngrams", "top_k"), (0, MAX_COUNT)),
+    "first": (0, MAX_COUNT),
     "seed": (0, 2**32 - 1),
     "alpha": (-10, 10),
     "coverage": (0, 1000),

@@ -3,6 +3,10 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # Python is looking for the command of `python -m experiments.NAME`
+    import _signal  # built in: importing `signal` takes time in which a Ctrl-C would be a traceback
+
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})  # until startup handles it
+
     from experiments import startup
 
     startup.begin()

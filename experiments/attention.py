@@ -36,6 +36,7 @@ def main() -> None:
     from decode.options import InputError
     from experiments.console import bar, note
     from experiments.drawing.attention import draw, without_glyphs
+    from experiments.unfinished import removed_unless_done
 
     trained = loading.load()
     vocabulary = trained.vocabulary
@@ -60,16 +61,18 @@ def main() -> None:
     sources = vocabulary.source.pieces(src)
     read, written = vocabulary.target.pieces(tgt_in), vocabulary.target.pieces(best.tokens)
     output = Path(OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
     axes = {"encoder": (sources, sources), "decoder": (read, read), "cross": (written, sources)}
     axes = {kind: axes[kind] for kind in maps}  # a recurrent decoder has none of its own
-    replace_file(output / "attention.html", interactive(TEXT.value, best.text, maps, axes).encode())
-    if missing := without_glyphs([*sources, *read, *written]):
-        note(f"the PNGs have boxes for {missing[:20]}: the SVGs and the page show them")
-    with bar("drawing", len(axes)) as progress:
-        for kind, (rows, columns) in axes.items():
-            draw(maps[kind], rows, columns, output / kind)
-            progress(1)
+    with removed_unless_done(output):
+        replace_file(
+            output / "attention.html", interactive(TEXT.value, best.text, maps, axes).encode()
+        )
+        if missing := without_glyphs([*sources, *read, *written]):
+            note(f"the PNGs have boxes for {missing[:20]}: the SVGs and the page show them")
+        with bar("drawing", len(axes)) as progress:
+            for kind, (rows, columns) in axes.items():
+                draw(maps[kind], rows, columns, output / kind)
+                progress(1)
     print(text_line(best.text, sys.stdout))
 
 

@@ -3,9 +3,9 @@
     python -m experiments.bleu --output=FILE --reference=FILE --language=de
 
 13a is sacreBLEU's default, intl its international tokens, atat the paper's: Moses' tokens,
-compounds split at hyphens. Languages without spaces between words have others: zh for Chinese,
-ja-mecab and ko-mecab for Japanese and Korean where these are installed, char for all of them and
-for Thai, Lao, Khmer and Burmese.
+compounds split at hyphens. Some languages need other tokens: zh for Chinese, ja-mecab and ko-mecab
+for Japanese and Korean where these are installed, char for all of them and for Thai, Lao, Khmer and
+Burmese.
 """
 
 from pathlib import Path

@@ -111,8 +111,8 @@ def _parse(argv: list[str]) -> list[str]:
     for argument in argv[1:]:
         if argument != argument.encode(errors="replace").decode():
             fail(f"{ascii(argument)} is not valid UTF-8: rename the file, or convert the text")
-        if match := re.match(r"--?config=([^:]+)", argument):
-            _check_there(Path(match[1]))
+        if match := re.match(r"--?config=([^:]*)", argument):
+            _check_there(match[1])
     try:
         try:
             rest = flags.FLAGS(argv)
@@ -122,6 +122,8 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         fail(f"unknown flag --{error.flagname}{_near_flag(error.flagname)}")
     except flags.Error as error:
+        if match := re.match(r"flag --(\w+)=None: .* must have a value", str(error)):
+            fail(f"--{match[1]} is missing; see --help")
         # A config file's own error arrives as a traceback's text: its last line says what it was.
         fail(str(error).strip().splitlines()[-1].split("Error: ")[-1])
     except (AttributeError, KeyError) as error:
@@ -135,10 +137,23 @@ def _parse(argv: list[str]) -> list[str]:
         fail(error)
     except (SyntaxError, NameError) as error:
         fail(f"{getattr(error, 'filename', None) or 'the config file'}: {error}")
+    _check_empty()
     return rest
 
 
-def _check_there(config: Path) -> None:
+def _check_empty() -> None:
+    """An unset variable makes a flag empty, and "" would name the working folder."""
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        values = flag.value if isinstance(flag.value, list) else [flag.value]
+        if flag.present and "" in values and flag.default not in ("", []):
+            fail(f"--{name} is empty: give it a value, or leave it out")
+
+
+def _check_there(name: str) -> None:
+    if not name:
+        fail("--config is empty: name a config file, as in --config=experiments/configs/tiny.py")
+    config = Path(name)
     if not config.is_file():
         there = sorted(file.name for file in Path(config.parent).glob("[!_]*.py"))
         hint = nearest(config.name, there) if there else ""

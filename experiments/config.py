@@ -1,6 +1,7 @@
 """An experiment as a tree of frozen dataclasses, and that tree as absl flags see it."""
 
 import math
+import re
 import reprlib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
@@ -9,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ml_collections import config_dict
 
+from decode.options import InputError, SearchOptions
 from model import ConfigError, TransformerConfig
 from model.lora import PROJECTIONS
 
@@ -164,7 +166,10 @@ class SearchConfig:
     first: int = 0  # the id that outputs begin with, a language's code say; 0: any
 
     def __post_init__(self):
-        _at_least(self, "search", beam_size=1, extra_length=0)
+        try:
+            SearchOptions(**asdict(self))
+        except InputError as error:
+            raise ConfigError(re.sub(r"--(\w+)", r"config.search.\1", str(error))) from None
 
 
 @dataclass(frozen=True)

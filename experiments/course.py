@@ -33,18 +33,21 @@ from train.watchdog import Watchdog
 def follow(
     t: Training,
     checkpoints: Checkpoints,
+    state: TrainState,
+    meta: dict,
     begun: float,
     watchdog: Watchdog,
     interrupted: Callable[[int], str],
 ) -> Summary:
-    """Train from the last checkpoint on; `begun` is this process's start on the monotonic clock.
+    """Train on from what `last_state` returned, which the first step uses up.
+
+    `begun` is this process's start on the monotonic clock.
 
     A divergence goes back to a checkpoint from before it, and on in another order of the data, up
     to `train.rewinds` times in a run. Raises DivergedError beyond that. `interrupted(step)` names
     what ends it sooner. Several processes do all of it together, step by step.
     """
     c = t.experiment
-    state, meta = _last(t, checkpoints)
     if c.schedule_end is not None and c.schedule_end < c.train.num_steps:
         note(
             f"warning: the learning rate is 0 from step {c.schedule_end} on: raise "
@@ -127,15 +130,20 @@ def _batches(t: Training, plan: BatchPlan, step: int) -> Iterator[Batch]:
     return (assemble(batch, t.mesh) for batch in made)
 
 
-def _last(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
-    """The state to begin or to go on with, and what its checkpoint was saved with."""
+def last_state(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
+    """The state to begin or to resume with, and what its checkpoint was saved with.
+
+    Raises ConfigError or CheckpointError where the folder's vocabulary, text or base is not that of
+    the checkpoint.
+    """
     if not firsts(checkpoints.steps()):
         return first_state(t), {}
     state, meta = _newest(t, checkpoints)
     folders.check_vocabulary(t.workdir, t.vocabulary, meta)
     folders.check_text(t.workdir, t.text.digests, meta)
     check_base(t.workdir, t.experiment, meta)
-    note(resume_line(t.previous or t.experiment, t.experiment, int(state.step)))
+    old = folders.settings_of(meta) or t.previous or t.experiment
+    note(resume_line(old, t.experiment, int(state.step)))
     return state, meta
 
 

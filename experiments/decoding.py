@@ -142,6 +142,7 @@ def _other(name: str, trained) -> tuple:
     ends = [at for at, letter in enumerate(name) if letter == ":"] + [len(name)]
     end = max((at for at in ends if Path(name[:at]).is_dir()), default=len(name))
     folder, checkpoint = name[:end], name[end + 1 :] or CHECKPOINT.value.split(",")[0]
+    workdir.read_config(Path(folder), "ensemble")
     try:
         other = workdir.load(Path(folder), checkpoint, trained.mesh)
     except (ConfigError, DataError, CheckpointError) as error:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from absl import flags
 
-from data.language import find_language
 from data.text import read_parallel
 from experiments import cli, decoding, loading
-from experiments.console import bar, note, print_json
+from experiments.console import bar, print_json
 from model import ConfigError
 
 flags.adopt_module_key_flags(decoding)  # so that --help tells them too
@@ -24,7 +23,7 @@ REFERENCE = flags.DEFINE_string("reference", None, "Its right translation, line 
 def main() -> None:
     """Translate and score what the flags say."""
     from decode.bleu import score
-    from experiments.preparation import open_split, sides
+    from experiments.preparation import open_split, sides, warn_unknown_language
 
     files = SOURCE.value, REFERENCE.value
     if (SPLIT.value is None) == (files == (None, None)) or (None in files and any(files)):
@@ -46,12 +45,7 @@ def main() -> None:
         pairs = read_parallel(*map(Path, files))
     sources, references = sides(pairs)
     language = experiment.data.target_language
-    if find_language(language) is None:
-        note(
-            f"data.target_language={language} is not a language code: BLEU counts words between "
-            "spaces (13a)"
-        )
-
+    warn_unknown_language(language)
     translator = decoding.make_translator(trained)
     for name in names:
         if name != names[0]:

@@ -16,6 +16,7 @@ it, with the model's own search settings as their defaults, and train goes on fr
 --config.init_from=DIR. Last is a line of JSON.
 """
 
+import os
 from pathlib import Path
 
 from absl import flags
@@ -44,7 +45,7 @@ def main() -> None:
     workdir = Path(WORKDIR.value)
     check_free(workdir)
     folder = folder_of(FROM.value)
-    if (folder / "config.json").exists():
+    if os.path.lexists(folder / "config.json"):
         read = read_folder
     elif is_native(folder):
         read = read_native

@@ -1,6 +1,8 @@
 """What a training stops for: its validation loss, BLEU of real beam search, a checkpoint."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from data.batch import Batch
 from decode.bleu import score
@@ -33,6 +35,7 @@ class Looks:
         """Validation loss, then BLEU, then a checkpoint that knows both, saved with `meta`."""
         t, every = self._t, self._t.experiment.train
         meta |= {"vocabulary": t.vocabulary.digest(), **t.text.digests}
+        meta |= {"experiment": json.dumps(asdict(t.experiment))}
         meta |= {"base": base_of(t.workdir)} if t.experiment.lora.rank else {}
         return [
             validation_hook(self._evaluate, self._batches, every.eval_every, weights=t.weights),

@@ -43,7 +43,8 @@ def prepare(
     that flags set ("model.d_ff"): each must have an effect. Raises ConfigError, DataError for
     settings and input that cannot be, in all processes.
     """
-    opened = everywhere(lambda: open_text(experiment, workdir, given))
+    old = find_previous(experiment, workdir)
+    opened = everywhere(lambda: open_text(experiment, old, given))
     vocabulary = find_vocabulary(opened.experiment, workdir, opened.splits["train"])
     t = everywhere(lambda: plan(workdir, opened, vocabulary, allow_batch_change, moved))
     _check_alike(t)
@@ -61,12 +62,30 @@ class Opened(NamedTuple):
     given: Collection[str]
 
 
-def open_text(experiment: Experiment, workdir: Path, given: Collection[str] = ()) -> Opened:
-    """Check the settings and the folder, and open the text. Raises ConfigError, DataError."""
-    check_sizes(experiment)
-    folders.check_folder(workdir)
+def find_previous(experiment: Experiment, workdir: Path) -> Experiment | None:
+    """Check the folder; the settings that its newest checkpoint was saved with, None without one.
+
+    These need not be those of config.json: a start that saves no checkpoint writes them too. All
+    processes call it together. Raises ConfigError.
+    """
+
+    def read() -> Experiment | None:
+        check_sizes(experiment)
+        folders.check_folder(workdir)
+        return folders.read_previous(workdir)
+
+    old = everywhere(read)
+    return old and (folders.read_checkpoint_settings(workdir) or old)
+
+
+def open_text(
+    experiment: Experiment, old: Experiment | None, given: Collection[str] = ()
+) -> Opened:
+    """Check the settings, and open the text. Raises ConfigError, DataError.
+
+    `old` is the experiment that is resumed, if one is.
+    """
     mesh = make_mesh(*(getattr(experiment.mesh, axis) for axis in ("data", "fsdp", "tensor")))
-    old = folders.read_previous(workdir)
     taken = take_over(experiment, old, given)
     schedule_and_optimizer(taken)
     splits = {split: open_split(taken, split) for split in SPLITS}
@@ -83,7 +102,7 @@ def plan(
     """Tokenise the text and plan its batches. Raises ConfigError, DataError."""
     c = resolve(opened.experiment, vocabulary, opened.old)
     report_ineffective(opened.asked, c, opened.given)
-    folders.check_same_run(workdir, c, allow_batch_change)
+    folders.check_same_run(workdir, c, allow_batch_change, opened.old)
     model = Transformer(c.model)
     schedule, tx = schedule_and_optimizer(c)
     # Raises where the mesh does not divide the sizes, or adapters have no place.

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from data.batch import Batch
 from data.corpus import SPLITS, Some, Source, open_source
+from data.language import find_language
 from data.pipeline import (
     Shard,
     TokenPairs,
@@ -50,6 +51,15 @@ def sides(pairs: Source, count: int = 0) -> tuple[list[str], list[str]]:
     count = min(count or len(pairs), len(pairs))
     some = [pairs[i * len(pairs) // count] for i in range(count)]
     return [pair[0] for pair in some], [pair[1] for pair in some]
+
+
+def warn_unknown_language(language: str) -> None:
+    """Report a target language that BLEU's tokenizer cannot be chosen by."""
+    if find_language(language) is None:
+        note(
+            f"data.target_language={language} is not a language code: BLEU counts words between "
+            "spaces (13a)"
+        )
 
 
 def make_translator(

@@ -141,9 +141,10 @@ def resume_line(old: Experiment, new: Experiment, step: int) -> str:
     """What a resumed run says first: its step, each changed setting, and what that affects."""
     changed = _changed(old, new)
     settings = ", ".join(f"{name}={value}" for name, (_, value) in changed.items())
-    effects = [_schedule_effect(old, new, step)]
     if new.train.num_steps <= step and "train.num_steps" in changed:
-        effects.append("no step is left to train")
+        effects = ["no step is left to train"]
+    else:
+        effects = [_schedule_effect(old, new, step)]
     if any(RULES[name].effect == _BLEU for name in changed):
         effects.append(f"this changes {_BLEU.replace('`', '')}")
     told = "".join(f"; {effect}" for effect in effects if effect)

@@ -18,11 +18,11 @@ from decode.ranking import Hypothesis
 from experiments import workdir as folders
 from experiments.config import Experiment
 from experiments.console import bar, note
-from experiments.course import follow
+from experiments.course import follow, last_state
 from experiments.environment import record_start
 from experiments.interruption import nothing_to_save, on_interruption, stopper
 from experiments.planning import prepare
-from experiments.preparation import make_translator, sides
+from experiments.preparation import make_translator, sides, warn_unknown_language
 from experiments.reporting.page import REPORT, write_report
 from experiments.reporting.record import read_run
 from experiments.training import Training
@@ -86,12 +86,18 @@ def _train(
     t: Training, begun: float, watchdog: Watchdog, interrupted: Callable[[int], str]
 ) -> dict:
     c, workdir = t.experiment, t.workdir
-    first_alone(lambda: _write_settings(t))
+    resumed = firsts(folders.saved(workdir))
+    if not resumed:
+        first_alone(lambda: _write_settings(t))
     with Checkpoints(workdir / "checkpoints", c.train.keep, c.train.keep_best) as checkpoints:
         sizes = t.sizes()
         told = f"{sizes['params']:,} parameters" + _adapters(t, sizes["trainable"])
         note(f"{told} on a mesh of {dict(t.mesh.shape)}{_processes()}")
-        summary = follow(t, checkpoints, begun, watchdog, interrupted)
+        warn_unknown_language(c.data.target_language)
+        state, meta = last_state(t, checkpoints)
+        if resumed:  # a start that is rejected until here leaves the run as it was
+            first_alone(lambda: _write_settings(t))
+        summary = follow(t, checkpoints, state, meta, begun, watchdog, interrupted)
         tested_from = time.monotonic()
         try:
             stop = stopper(lambda _: interrupted(summary.step))

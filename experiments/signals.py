@@ -37,11 +37,15 @@ def begin() -> None:
 
     Where SIGINT is ignored, as in a shell's background jobs, it stays so.
     """
-    if SIGINT in _reactions or signal.getsignal(SIGINT) is signal.SIG_IGN:
+    if SIGINT in _reactions:
+        return
+    if signal.getsignal(SIGINT) is signal.SIG_IGN:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGINT})
         return
     _reactions[SIGINT] = _Reaction(interrupt, ends=True, again=True)
     signal.signal(SIGINT, _handle)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGINT})  # a launcher may have it wait until now
+    # experiments/__init__.py, or a launcher, has it wait until now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGINT})
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

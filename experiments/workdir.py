@@ -45,8 +45,9 @@ from experiments.signals import cleanup
 from experiments.sizes import check_stored_sizes
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
-from train.checkpoint import Checkpoints
+from train.checkpoint import CheckpointError, Checkpoints
 from train.state import abstract_params
+from train.together import firsts
 from train.whole import compile_whole
 
 # What an attempt that saved no checkpoint leaves behind; TensorBoard's files stay, out of date.
@@ -108,6 +109,28 @@ def read_previous(workdir: Path) -> Experiment | None:
     except DataError as error:
         raise ConfigError(f"{error}: it is not the file of a run; choose another folder") from None
     return None
+
+
+def read_checkpoint_settings(workdir: Path) -> Experiment | None:
+    """The experiment that the newest checkpoint with a readable `meta` was saved with.
+
+    None if it does not say so: those of earlier versions do not. All processes call it together.
+    """
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        for step in reversed(firsts(checkpoints.steps())):
+            try:
+                return settings_of(checkpoints.meta(step))
+            except CheckpointError:
+                continue  # resuming reports it
+    return None
+
+
+def settings_of(meta: dict) -> Experiment | None:
+    """The experiment in a checkpoint's `meta`; None where there is none that can be read."""
+    try:
+        return to_experiment(json.loads(meta["experiment"]))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def read_commit(workdir: Path) -> str | None:
@@ -193,11 +216,17 @@ def check_folder(workdir: Path, flag: str = "workdir") -> None:
         raise ConfigError(f"--{flag}={workdir}: {there} is not a folder that can be written to")
 
 
-def check_same_run(workdir: Path, experiment: Experiment, allow_batch_change: bool = False) -> None:
+def check_same_run(
+    workdir: Path,
+    experiment: Experiment,
+    allow_batch_change: bool = False,
+    old: Experiment | None = None,
+) -> None:
     """Raise ConfigError, naming the first difference, if the workdir is another experiment's.
 
     A run that never saved a checkpoint has nothing to lose: its settings may change. The size of
-    batches may with `allow_batch_change`.
+    batches may with `allow_batch_change`. `old` is what it is compared with, by default the
+    settings in config.json.
     """
     if not saved(workdir):
         return
@@ -206,7 +235,8 @@ def check_same_run(workdir: Path, experiment: Experiment, allow_batch_change: bo
             f"--workdir={workdir} has checkpoints, but config.json is missing: of which run "
             "they are cannot be told; choose another folder"
         )
-    check_changes(read_config(workdir), experiment, allow_batch_change, f"--workdir={workdir}")
+    old = old or read_config(workdir)
+    check_changes(old, experiment, allow_batch_change, f"--workdir={workdir}")
 
 
 def check_vocabulary(workdir: Path, vocabulary: Vocabulary, meta: dict) -> None:
@@ -240,7 +270,7 @@ def warn_unranked(checkpoints: Checkpoints, which: str) -> None:
     if unranked:
         steps = ", ".join(map(str, unranked))
         note(
-            f"warning: {checkpoints.folder}: the metrics of step {steps} are unreadable, "
+            f"warning: {checkpoints.folder}: the metrics of step {steps} are missing or damaged, "
             f"so {which} is chosen without it"
         )
 

@@ -90,10 +90,11 @@ class Checkpoints:
         CheckpointError where there is none.
         """
         unlisted = [str(each) for each in self._unlisted()]
-        steps, unlisted = firsts([self.steps(), unlisted])
+        steps, unlisted, others = firsts([self.steps(), unlisted, self._no_folders()])
         damaged = [
             f"{each} has unreadable metrics; the next save sets it aside" for each in unlisted
         ]
+        damaged += [f"{each} is not a folder, so it is no checkpoint" for each in others]
         for step in sorted(steps if among is None else among, reverse=True):
             if str(self.folder / str(step)) in unlisted:
                 continue
@@ -141,8 +142,9 @@ class Checkpoints:
         return next(iter(self._ranked()), None)
 
     def unranked(self) -> list[int]:
-        """The steps whose metrics are unreadable, so that "best" leaves them out."""
-        return [int(folder.name) for folder in self._unlisted()]
+        """The steps whose metrics are lost, so that "best" leaves them out."""
+        lost = lambda step: stored.lost_metrics(self.folder / str(step), self.best_by)  # noqa: E731
+        return [step for step in self.steps() if lost(step)]
 
     def best_first(self) -> list[int]:
         """All steps: by `best_by`, the highest first; then those without it, the newest first."""
@@ -204,6 +206,11 @@ class Checkpoints:
         folders = [self.folder / str(step) for step in unread]
         return [each for each in folders if (each / "metrics").is_dir()]
 
+    def _no_folders(self) -> list[str]:
+        """What has a step's name and is a file, or a link that leads nowhere."""
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(str(p) for p in there if p.name.isdecimal() and not p.is_dir())
+
     def _measured(self, step: int) -> dict[str, float] | None:
         return stored.metrics(self.folder / str(step), self.best_by)
 
@@ -249,6 +256,7 @@ class Checkpoints:
         with self._one_line(told, DamagedError):
             path = self.folder / str(step)
             first_alone(lambda: check_digests(path, [*abstract, "metrics"]))
+            everywhere(lambda: stored.check_folders(path, abstract))
 
             def check() -> None:
                 found = ocp.checkpointables_metadata(path).metadata

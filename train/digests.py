@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from data.corpus import DataError
 from data.files import replace_file
 from data.json_file import read_json
 
@@ -63,6 +64,15 @@ def check_digests(folder: Path, parts: Iterable[str]) -> None:
                 raise ValueError(f"{name} is missing")
             if _digest(path) != noted:
                 raise ValueError(f"{name} is not what was written")
+
+
+def was_written(folder: Path, part: str) -> bool:
+    """Whether a checkpoint was saved with this part; also True where what was noted is damaged."""
+    try:
+        noted = read_json(folder / _NAME, dict[str, list[int]])
+    except DataError:
+        return (folder / _NAME).exists()
+    return any(name.split("/")[0] == part for name in noted)
 
 
 def signature(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from orbax.checkpoint import v1 as ocp
 
 from data.regular_file import read_regular
 from train.choice import CheckpointError
-from train.digests import check_digests
+from train.digests import check_digests, was_written
 from train.orbax_errors import first_line
 from train.state import TrainState
 
@@ -41,9 +42,18 @@ def metrics(folder: Path, score: str) -> dict[str, float] | None:
         return None
 
 
+def lost_metrics(folder: Path, score: str) -> bool:
+    """Whether a checkpoint was saved with metrics that cannot be read, or lacks its parameters."""
+    if metrics(folder, score) is not None:
+        return False
+    there = {part: (folder / part).is_dir() for part in ("metrics", "params")}
+    return there["metrics"] or not there["params"] or was_written(folder, "metrics")
+
+
 def param_shapes(checkpoint: Path) -> list[tuple[int, ...]]:
     """The shapes of a checkpoint's parameters, without their values; raises CheckpointError."""
     try:
+        check_folders(checkpoint, ["params"])
         found = ocp.checkpointables_metadata(checkpoint.absolute()).metadata["params"]
         shapes = [leaf.shape for leaf in jax.tree.leaves(found)]
     except Exception as error:  # Orbax knows many kinds
@@ -59,6 +69,13 @@ def somewhere(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return leaf
     home = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=home)
+
+
+def check_folders(checkpoint: Path, names: Iterable[str]) -> None:
+    """Raises ValueError where a part that every checkpoint has is not there at all."""
+    for name in names:
+        if name not in _OPTIONAL and not (checkpoint / name).is_dir():
+            raise ValueError(f"{name} is missing")
 
 
 def check(where: str, part: str, stored: dict[str, Any], wanted: Any) -> None:

@@ -6,6 +6,7 @@ is Heed's. What texts begin with, a language's code or BART's `<s>`, is the toke
 settings force it, outputs begin with it at no cost.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -145,7 +146,7 @@ def read_vocabulary(
             "begin with their language's code; if it is that, say so there"
         )
     content = folder / "tokenizer.json"
-    if not content.exists():
+    if not os.path.lexists(content):
         raise DataError(
             f"{content} is missing: write it with transformers, "
             f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"

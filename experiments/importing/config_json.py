@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from data.json_file import read_json
-from experiments.importing.fields import Count, Size
+from experiments.importing.fields import Count, Epsilon, Size
 
 
 class Family(Struct):
@@ -27,7 +27,7 @@ class Bert(Struct, kw_only=True):
     num_attention_heads: Size
     max_position_embeddings: Size
     type_vocab_size: Size = 2
-    layer_norm_eps: float = 1e-12
+    layer_norm_eps: Epsilon = 1e-12
     hidden_act: str = "gelu"
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
@@ -76,7 +76,7 @@ class T5(Struct, kw_only=True):
     relative_attention_num_buckets: Size = 32
     relative_attention_max_distance: Size = 128
     n_positions: Count = 512
-    layer_norm_epsilon: float = 1e-6
+    layer_norm_epsilon: Epsilon = 1e-6
     dropout_rate: float = 0.1
     feed_forward_proj: str | None = None  # None: as the family has it
     tie_word_embeddings: bool | None = None

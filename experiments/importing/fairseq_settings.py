@@ -5,7 +5,6 @@ such a list, or has trees again. All of them become one list, of the names that 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +13,6 @@ from msgspec import Meta
 
 from data.corpus import DataError
 from data.json_file import convert
-from decode.options import SearchOptions
 from experiments.config import SearchConfig
 from experiments.importing.fields import number, refuse_others
 
@@ -195,7 +193,6 @@ def search_settings(file: Path, found: Mapping[str, Any], longest: int) -> Searc
             no_repeat_ngrams=number(file, found, "no_repeat_ngram_size", 0),
             allow_unknown=True,
         )
-        SearchOptions(**asdict(search))
     except ValueError as error:
         raise error if isinstance(error, DataError) else DataError(f"{file}: {error}") from None
     return search

@@ -21,6 +21,7 @@ LARGEST = 2**31 - 1
 MAX_MODEL_BYTES = 1 << 30  # of a vocabulary or a list of words
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 Size = Annotated[int, Meta(ge=1, le=LARGEST)]  # of an axis, or a number of layers
+Epsilon = Annotated[float, Meta(ge=0, le=1)]  # of a norm
 Id = Annotated[int, Meta(ge=-1, le=LARGEST)]  # of a word; -1 where there is none
 
 

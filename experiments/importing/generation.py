@@ -1,13 +1,17 @@
 """How a Hugging Face model is meant to be searched, as the settings of a search here."""
 
+import os
+import re
 import reprlib
 from pathlib import Path
 
 from msgspec import Struct
 
 from data.corpus import DataError
+from decode.options import MAX_COUNT
 from experiments.config import SearchConfig
 from experiments.importing.fields import Count, Id, read_settings
+from model import ConfigError
 
 # Their name, and the values with which outputs are what they are here without it.
 _NEUTRAL: dict[str, tuple] = {
@@ -21,6 +25,12 @@ _NEUTRAL: dict[str, tuple] = {
     **dict.fromkeys(("force_words_ids", "constraints", "forced_decoder_ids"), ()),
     **dict.fromkeys(("sequence_bias", "exponential_decay_length_penalty"), ()),
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "penalty_alpha"), ([],)),
+}
+_NAMES = {  # of the settings of a search, there
+    "beam_size": "num_beams",
+    "alpha": "length_penalty",
+    "no_repeat_ngrams": "no_repeat_ngram_size",
+    "renormalize": "renormalize_logits",
 }
 _STOPPING = {False: "now", True: "first", "never": "bounded"}  # by their early_stopping
 
@@ -52,7 +62,7 @@ def read_generation(folder: Path, forces: bool = False) -> tuple[Path, Generatio
     field, for what this search does not do.
     """
     file = folder / "generation_config.json"
-    if not file.exists():
+    if not os.path.lexists(file):
         file = folder / "config.json"
     neutral = _NEUTRAL | ({} if forces else {"forced_bos_token_id": ()})
     return file, read_settings(file, Generation, neutral)
@@ -95,16 +105,21 @@ def search_settings(
             )
     limit = found.max_new_tokens or (found.max_length or positions) - 1
     limit += found.forced_eos_token_id is None  # what is not forced to end has no end, which counts
-    return SearchConfig(
-        beam_size=found.num_beams,
-        penalty="average",
-        alpha=found.length_penalty,
-        stopping=_STOPPING[found.early_stopping],
-        free_end=True,
-        min_length=max(found.min_length, found.min_new_tokens + 1, 1),
-        max_length=limit,
-        extra_length=limit,  # an output's own source sets no limit
-        no_repeat_ngrams=found.no_repeat_ngram_size,
-        allow_unknown=[unknown] not in found.bad_words_ids,
-        renormalize=found.renormalize_logits,
-    )
+    limit = min(limit, MAX_COUNT)
+    try:
+        return SearchConfig(
+            beam_size=found.num_beams,
+            penalty="average",
+            alpha=found.length_penalty,
+            stopping=_STOPPING[found.early_stopping],
+            free_end=True,
+            min_length=max(found.min_length, found.min_new_tokens + 1, 1),
+            max_length=limit,
+            extra_length=limit,  # an output's own source sets no limit
+            no_repeat_ngrams=found.no_repeat_ngram_size,
+            allow_unknown=[unknown] not in found.bad_words_ids,
+            renormalize=found.renormalize_logits,
+        )
+    except ConfigError as error:
+        theirs = re.sub(r"config\.search\.(\w+)", lambda m: _NAMES.get(m[1], m[1]), str(error))
+        raise DataError(f"{file}: {theirs}") from None

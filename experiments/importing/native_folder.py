@@ -3,14 +3,12 @@
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 from data.corpus import DataError
 from data.regular_file import read_regular
 from data.yaml_file import MAX_BYTES
-from decode.options import SearchOptions
 from experiments.config import SearchConfig
 from experiments.console import note
 from experiments.importing.native_settings import Decoder, decoder_settings
@@ -32,7 +30,7 @@ class Folder(NamedTuple):
 
 def is_native(folder: Path) -> bool:
     """Whether a folder holds models of Marian's own, and none of Hugging Face's."""
-    return not (folder / "config.json").exists() and bool(_models(folder))
+    return not os.path.lexists(folder / "config.json") and bool(_models(folder))
 
 
 def find(folder: Path) -> Folder:
@@ -102,7 +100,6 @@ def search_settings(found: Folder) -> SearchConfig:
             extra_length=_EXTRA,
             allow_unknown=bool(decoder and decoder.allow_unk),
         )
-        SearchOptions(**asdict(search))
     except ValueError as error:
         raise DataError(f"{file}: beam-size or normalize cannot be: {error}") from None
     return search

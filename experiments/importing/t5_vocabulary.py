@@ -4,6 +4,7 @@ A text is split at the special words that stand in it ("</s>", "<extra_id_0>"), 
 cuts what lies between.
 """
 
+import os
 from pathlib import Path
 
 from data.corpus import DataError
@@ -36,7 +37,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
         if settings.mark(name, mark) != mark:
             told = shown(settings.mark(name, mark))
             raise DataError(f'{file}: {name}_token={told} is not supported, only "{mark}"')
-    if not spiece.exists() and (folder / "tokenizer.json").exists():
+    if not os.path.lexists(spiece) and (folder / "tokenizer.json").exists():
         raise DataError(
             f"{spiece} is missing, and tokenizer.json alone is not supported: copy that of the "
             "model that this one was trained from"

@@ -32,9 +32,9 @@ def read_tensors(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
     """
     for name, read in ("model.safetensors", _safetensors), ("pytorch_model.bin", _pickled):
         file, index = folder / name, folder / f"{name}.index.json"
-        if file.exists():
+        if os.path.lexists(file):
             return file, dict(read(file))
-        if index.exists():
+        if os.path.lexists(index):
             tensors: dict[str, np.ndarray] = {}
             for part in _shards(index):
                 tensors |= read(part)

@@ -12,7 +12,7 @@ from experiments.inspection import coverage, lengths, repeats, writing
 from experiments.inspection.section import SIDES, Section
 from experiments.inspection.survey import Survey, survey
 from experiments.inspection.telling import teller
-from experiments.planning import open_text, plan
+from experiments.planning import find_previous, open_text, plan
 from experiments.preparation import find_vocabulary
 
 
@@ -28,7 +28,7 @@ def look(
     `workdir` is a run's folder, or one that is not there. `form` and `show` as in `teller`. Raises
     ConfigError and DataError where training would, after what could be told before.
     """
-    opened = open_text(experiment, workdir)
+    opened = open_text(experiment, find_previous(experiment, workdir))
     tell = teller(form, show, opened.splits)
     found = sum(map(tell, _text(experiment, opened.splits)))
     vocabulary = find_vocabulary(opened.experiment, workdir, opened.splits["train"])

@@ -115,3 +115,48 @@ def test_a_run_does_not_resume_with_other_text_to_measure_by(run, text, tmp_path
         workdir.check_text(folder, t.text.digests, meta)
     older = {key: value for key, value in meta.items() if not key.endswith("_text")}
     workdir.check_text(folder, t.text.digests, older)  # saved when this was not stored yet
+
+
+def of_command(folder):
+    """A run's experiment as its command has it: without the vocabulary's size."""
+    c = workdir.read_config(folder)
+    return replace(c, model=replace(c.model, vocab_size=TransformerConfig.vocab_size))
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_start_that_is_rejected_changes_nothing(run, text, tmp_path, split):
+    folder, other = tmp_path / "run", tmp_path / "text"
+    shutil.copytree(run[0], folder)
+    shutil.copytree(text, other)
+    lines = (text / f"{split}.de").read_text().splitlines(keepends=True)
+    (other / f"{split}.de").write_text("".join(["rot\n", *lines[1:]]))
+    c = of_command(folder)
+    longer = replace(c.train, num_steps=c.train.num_steps + 10)
+    c = replace(c, train=longer, data=replace(c.data, path=str(other)))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="text is not the one that the run in"):
+        train(c, folder)
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for name in "lock", "lock.owner":
+        before.pop(folder / name, None), after.pop(folder / name, None)
+    assert after == before
+
+
+def test_a_resume_is_compared_with_the_checkpoint_and_not_with_the_last_start(
+    run, tmp_path, attempt, capfd
+):
+    """A start that ended before it saved anything has changed config.json, but not the run."""
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    c = of_command(folder)
+    batches = replace(c.data, tokens_per_batch=2 * c.data.tokens_per_batch)
+    longer = replace(c, data=batches, train=replace(c.train, num_steps=99))
+    told = "resuming at step 30 with "
+    for _ in range(2):  # what is announced to the first start is announced to the second
+        t = attempt(longer, folder, allow_batch_change=True)
+        assert workdir.read_config(folder).train.num_steps == 99
+        assert t.previous.train.num_steps == c.train.num_steps
+        err = capfd.readouterr().err
+        assert told in err and "train.num_steps=99" in err and "data.tokens_per_batch=" in err
+    t = attempt(c, folder)  # not locked out by the batches that no checkpoint was saved with
+    assert "resuming at step 30\n" in capfd.readouterr().err and t.experiment.train == c.train

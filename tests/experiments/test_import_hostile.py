@@ -56,6 +56,14 @@ FIELDS = [
     ("marian", "generation_config.json", dict(pad_token_id="1"), "pad_token_id: expected"),
     ("marian", "generation_config.json", dict(early_stopping=[]), "early_stopping: expected"),
     ("marian", "generation_config.json", dict(max_length=10**400), "max_length: expected int <="),
+    ("marian", "generation_config.json", dict(num_beams=0), ": num_beams=0 must be from 1"),
+    (
+        "marian",
+        "generation_config.json",
+        dict(length_penalty=1e300),
+        ": length_penalty=1e.300 must be from -10",
+    ),
+    ("t5", "config.json", dict(layer_norm_epsilon=1e300), "layer_norm_epsilon: expected float <="),
     ("marian", "tokenizer_config.json", dict(pad_token=5), "pad_token: expected str"),
     ("marian", "tokenizer_config.json", dict(source_lang=5), "source_lang: expected str"),
     ("marian", "tokenizer_config.json", dict(added_tokens_decoder=[1]), "decoder: expected object"),
@@ -207,6 +215,29 @@ def test_a_file_that_is_something_else_is_named(case, copy):
     folder = copy(name)
     spoil(folder)
     refused(folder, message)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("marian", "generation_config.json"),
+        ("marian", "model.safetensors"),
+        ("nllb", "tokenizer.json"),
+        ("t5", "spiece.model"),
+    ],
+)
+def test_a_broken_link_is_not_a_file_that_was_left_out(name, file, copy):
+    """As a download that was interrupted leaves them; without the file other settings hold."""
+    folder = copy(name)
+    (folder / file).unlink()
+    (folder / file).symlink_to("../blobs/abc")
+    refused(folder, f"{file} is a link to ../blobs/abc, which is missing")
+
+
+def test_a_longer_limit_than_any_output_is_no_mistake(copy):
+    folder = copy("marian")
+    change(folder / "generation_config.json", max_length=2**31 - 1)
+    assert read_folder(folder).experiment.search.max_length == 1 << 20
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.damage import DAMAGE, arrays, events, same
 from experiments.adapting import write_base
 from experiments.config import LoraConfig, default_config, to_experiment
-from experiments.course import _last, first_state
+from experiments.course import first_state, last_state
 from experiments.dry_run import describe
 from experiments.exporting.huggingface import write_marian
 from experiments.importing.huggingface import read_marian
@@ -209,6 +209,6 @@ def test_adapters_of_another_base_are_not_merged_into_it(tuned, imported, tmp_pa
     other = load(workdir, mesh=t.mesh).params
     write_base(workdir, first_state(t)._replace(base=other), {"of": "x"})
     with Checkpoints(workdir / "checkpoints") as there:
-        for start in lambda: load(workdir), lambda: _last(t, there):
+        for start in lambda: load(workdir), lambda: last_state(t, there):
             with pytest.raises(CheckpointError, match=f"{workdir}/base is another one: .*put it"):
                 start()

@@ -74,7 +74,10 @@ def test_mistakes_in_training_end_in_one_line(run, text, tmp_path):
     (tmp_path / "broken.py").write_text("def get_config(:\n")
     broken = f"--config={tmp_path}/broken.py", f"--workdir={tmp_path}/no"
     assert "broken.py" in refused("train", *broken)
-    assert "--config" in refused("train", f"--workdir={tmp_path}/no")
+    assert "--config is missing" in refused("train", f"--workdir={tmp_path}/no")
+    assert "--config is empty: name" in refused("train", "--config=", f"--workdir={tmp_path}/no")
+    empty = refused("train", *train_args(text, ""))
+    assert empty == "heed: error: --workdir is empty: give it a value, or leave it out"
     two = train_args(text, tmp_path / "no", "data.joint=False", "data.vocab_size=280")
     assert "data.joint=False needs model.tying" in refused("train", *two)
     row = "--config=experiments/configs/table3.py:B9", f"--workdir={tmp_path}/no"
@@ -106,7 +109,7 @@ def test_mistakes_with_a_trained_run_end_in_one_line(run, tmp_path):
         "--seed=0": "--seed=0 has no meaning with --method=beam",
         "--attention": "--attention has no meaning with --format=text",
         "--ban= ": "--ban: ' ' cannot be spelled",
-        "--ensemble=nowhere": "--ensemble=nowhere: ",
+        "--ensemble=nowhere": "--ensemble=nowhere holds no run: ",
         "--fsdp=2": "--fsdp=2: mesh.data=-1, mesh.fsdp=2, mesh.tensor=1 does not fit 1 devices",
         f"--ensemble={workdir}:17": "--ensemble=",
     }

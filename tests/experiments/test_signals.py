@@ -61,6 +61,23 @@ def test_ctrl_c_is_never_lost(moment):
     assert found == (130, "", "heed: interrupted\n")
 
 
+def test_it_waits_until_it_is_handled():
+    """Python runs experiments/__init__.py with this argv, before all else of a command's code."""
+    program = """
+import os, sys, threading
+from signal import SIGINT
+sys.argv = ["-m"]
+class Finder:
+    def find_spec(name, *_):
+        if name == "experiments.signals":
+            os.kill(os.getpid(), SIGINT)
+sys.meta_path.insert(0, Finder)
+import experiments
+print("continued")
+"""
+    assert run(program) == (130, "", "heed: interrupted\n")
+
+
 def test_where_it_is_ignored_it_stays_so():
     """As in the background jobs of a script."""
     assert run(f"{BEGIN}interrupt()\nprint('done')", ignored=True) == (0, "done\n", "")

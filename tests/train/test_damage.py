@@ -270,6 +270,37 @@ def test_a_checkpoint_with_unusable_metrics_is_not_ranked_but_listed(folder):
             assert checkpoints.unranked() == unranked, case
 
 
+def test_lost_metrics_are_told_from_none(folder):
+    """Those that were saved and are gone, and a folder that lost its parts, are reported."""
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, make_state(), META)  # never measured
+        for step in 2, 3, 4, 5:
+            checkpoints.save(step, make_state(), META, {"bleu": float(step)})
+        checkpoints.wait()
+        there = checkpoints.steps()
+        assert checkpoints.unranked() == []
+        shutil.rmtree(folder / "5" / "metrics")
+        for path in (folder / "4").iterdir():
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+        assert checkpoints.unranked() == [4, 5] and checkpoints.best_step() == 3
+        assert checkpoints.steps() == there
+        with pytest.raises(CheckpointError, match="step 4 is damaged .*: params is missing$"):
+            checkpoints.restore_params(4, shapes(make_state()).params)
+
+
+def test_a_file_in_the_place_of_a_checkpoint_is_reported(folder):
+    state = make_state()
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, state, META)
+    (folder / "2").write_text("")
+    (folder / "3").symlink_to(folder / "3")
+    with Checkpoints(folder) as checkpoints:
+        damaged = checkpoints.restore_newest(shapes(state))[2]
+    assert [line.split("/")[-1] for line in damaged] == [
+        f"{n} is not a folder, so it is no checkpoint" for n in "23"
+    ]
+
+
 def test_no_bit_of_its_metrics_keeps_other_checkpoints_from_being_used(folder, bits):
     old, new = make_state(1.0), make_state(2.0)
     with Checkpoints(folder) as checkpoints:
