@@ -1,25 +1,26 @@
 """A batch of token ids, and the ids that are not words."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = (PAD, BOS, EOS, UNK)
+Numbers = TypeVar("Numbers")  # an array of NumPy's, or of JAX's within a program
 
 
-class Batch(NamedTuple):
+class Batch(NamedTuple, Generic[Numbers]):
     """Source and target ids, each sentence ending in EOS; rows are filled up with PAD, or empty.
 
     Where rows hold several pairs, `src_segments` and `tgt_segments` say which of its row's pairs
     each id is of: 1, 2, .., and 0 for PAD.
     """
 
-    src: np.ndarray  # [B,S] int32
-    tgt: np.ndarray  # [B,T] int32, what is to be predicted: no BOS
-    src_segments: np.ndarray | None = None  # [B,S] int32
-    tgt_segments: np.ndarray | None = None  # [B,T] int32
+    src: Numbers  # [B,S] int32
+    tgt: Numbers  # [B,T] int32, what is to be predicted: no BOS
+    src_segments: Numbers | None = None  # [B,S] int32
+    tgt_segments: Numbers | None = None  # [B,T] int32
 
     @property
     def segments(self):

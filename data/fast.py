@@ -49,10 +49,10 @@ class FastTokenizer(Tokenizer):
         self._cleans, self.order = found.cleans, found.order
         self._library = _library(found.tokenizer)
         # A padding that is spelled out is no word: it would be none of the text any more.
-        self._ours = {theirs: id for id, theirs in enumerate(self.order) if id >= EOS}
-        if not self._ours.keys() >= {*found.prefix}:
+        self._ids = {theirs: id for id, theirs in enumerate(self.order) if id >= EOS}
+        if not self._ids.keys() >= {*found.prefix}:
             raise DataError("not a vocabulary of Heed's: a text begins with none of its words")
-        self.prefix = tuple(self._ours[id] for id in found.prefix)
+        self.prefix = tuple(self._ids[id] for id in found.prefix)
         marks = ["<pad>", "<s>", "</s>", "<unk>"]
         self._names = marks + [
             self._library.id_to_token(id) or f"<{id}>" for id in self.order[UNK + 1 :]
@@ -88,7 +88,7 @@ class FastTokenizer(Tokenizer):
         """
         with library_errors(CANNOT_ENCODE):
             found = self._library.encode_batch_fast(list(sentences), add_special_tokens=False)
-        each = ([self._ours.get(id, UNK) for id in one.ids] for one in found)
+        each = ([self._ids.get(id, UNK) for id in one.ids] for one in found)
         told = zip(sentences, each, strict=True)
         return [[*self.prefix, *ids] if text.strip() else [] for text, ids in told]
 

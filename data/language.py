@@ -42,7 +42,7 @@ def find_language(code: str) -> Language | None:
     if not found.language or not found.is_valid():
         return None
     usual = found.prefer_macrolanguage()  # Mandarin is "zh", as most write it
-    return Language(usual.language, found.maximize().script or "")
+    return Language(usual.language or found.language, found.maximize().script or "")
 
 
 def nearest_codes(code: str) -> list[str]:

@@ -14,7 +14,7 @@ class Rows(NamedTuple):
 
     row: np.ndarray
     place: np.ndarray
-    count: int  # of rows
+    count: int  # type: ignore[assignment]  # of rows; no tuple's method
 
 
 def room(source: np.ndarray, target: np.ndarray, pairs: int = 1) -> tuple[int, int]:
@@ -36,12 +36,12 @@ def pack(source: np.ndarray, target: np.ndarray, size: tuple[int, int]) -> Rows:
     from full (experiments/LOG.md).
     """
     kinds, number = np.unique(np.stack([source, target], 1), axis=0, return_counts=True)
-    size = np.array(size)
+    axes = np.array(size)
     left = np.lexsort((kinds.sum(1), kinds.max(1)))[::-1]  # the kinds that pairs are left of
     groups, number = [], number.copy()
     while len(left):
         lengths, there = kinds[left], number[left]
-        used, room, held, kind = np.zeros(len(left), int), size, [], 0
+        used, room, held, kind = np.zeros(len(left), int), axes, [], 0
         while True:
             used[kind] += 1
             held.append(int(left[kind]))
@@ -49,8 +49,8 @@ def pack(source: np.ndarray, target: np.ndarray, size: tuple[int, int]) -> Rows:
             fitting = np.flatnonzero((lengths <= room).all(1) & (used < there))
             if not len(fitting):
                 break
-            rest = (room - lengths[fitting]) / size
-            uneven = np.abs(rest[:, 0] - rest[:, 1]) * size.mean()
+            rest = (room - lengths[fitting]) / axes
+            uneven = np.abs(rest[:, 0] - rest[:, 1]) * axes.mean()
             kind = fitting[(lengths[fitting].sum(1) - uneven).argmax()]
         some = used > 0
         rows = int((there[some] // used[some]).min())
@@ -61,12 +61,12 @@ def pack(source: np.ndarray, target: np.ndarray, size: tuple[int, int]) -> Rows:
 
 
 def _slots(groups: list[tuple[list[int], int]]) -> Rows:
-    row, kind, count = [], [], 0
+    numbers, kinds, count = [], [], 0
     for held, rows in groups:
-        row.append(np.repeat(np.arange(count, count + rows), len(held)))
-        kind.append(np.tile(held, rows))
+        numbers.append(np.repeat(np.arange(count, count + rows), len(held)))
+        kinds.append(np.tile(held, rows))
         count += rows
-    row, kind = np.concatenate(row), np.concatenate(kind)
+    row, kind = np.concatenate(numbers), np.concatenate(kinds)
     # The slots of a kind take its places among the sorted pairs in turn.
     place = np.empty(len(kind), np.int64)
     place[np.argsort(kind, kind="stable")] = np.arange(len(kind))

@@ -67,7 +67,7 @@ class TokenPairs(NamedTuple):
 
     def digest(self) -> str:
         """A hexadecimal digest by which two tokenised texts can be told apart."""
-        parts = (part for side in self for part in (side.offsets, side.ids))
+        parts = (part.data for side in self for part in (side.offsets, side.ids))
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
@@ -165,7 +165,7 @@ class Shard(NamedTuple):
     """
 
     parts: tuple[int, ...] = (0,)
-    count: int = 1
+    count: int = 1  # type: ignore[assignment]  # no tuple's method
 
 
 WHOLE = Shard()

@@ -151,7 +151,7 @@ def _fullest(
 
     None has more than `most` positions a side, unless a single pair does.
     """
-    found = []
+    found: list[tuple[float, tuple[int, int], packing.Rows]] = []
     for pairs in 1, 6:
         size = packing.room(source, target, pairs)
         if found and max(size) > most:

@@ -125,9 +125,9 @@ def read_tsv(path: str, split: str, languages: tuple[str, str]) -> Pairs:
     """
     file = _find(path, f"{split}.tsv")
     rows = [line.split("\t") for line in _without_blank_end(read_lines(file))]
-    columns, width, first = (0, 1), 2, 1
+    columns, width, first = [0, 1], 2, 1
     if set(languages) <= set(rows[0]):
-        columns, width, first = tuple(map(rows[0].index, languages)), len(rows[0]), 2
+        columns, width, first = list(map(rows[0].index, languages)), len(rows[0]), 2
         rows = rows[1:]
         if not rows:
             raise DataError(f"{file} has nothing below its first line of language codes")
@@ -136,8 +136,8 @@ def read_tsv(path: str, split: str, languages: tuple[str, str]) -> Pairs:
             raise DataError(
                 f"{file}, line {number}: {len(row)} columns instead of {width} (a tab between)"
             )
-    sides = ([row[column] for row in rows] for column in columns)
-    return Pairs(*sides, (str(file), str(file)), first)
+    source, target = ([row[column] for row in rows] for column in columns)
+    return Pairs(source, target, (str(file), str(file)), first)
 
 
 def read_jsonl(path: str, split: str, languages: tuple[str, str]) -> Pairs:

@@ -86,7 +86,7 @@ def _parts(pairs: TokenPairs) -> dict[str, np.ndarray]:
 def _bytes(pairs: TokenPairs) -> bytes:
     file = io.BytesIO()
     digest = np.frombuffer(pairs.digest().encode(), np.uint8)
-    np.savez(file, digest=digest, **_parts(pairs))
+    np.savez(file, digest=digest, **_parts(pairs))  # type: ignore[arg-type]  # are arrays
     return file.getvalue()
 
 

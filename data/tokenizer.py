@@ -8,7 +8,7 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -202,7 +202,8 @@ def _rare(sentence: str) -> bool:
 
 def evenly_spaced(items: Iterable[str], limit: int) -> list[str]:
     """Returns every k-th item for the smallest k = 1, 2, 4, ... that keeps at most `limit`."""
-    kept, step = [], 1
+    kept: list[str] = []
+    step = 1
     for index, item in enumerate(items):
         if index % step:
             continue
@@ -262,7 +263,7 @@ class Vocabulary(NamedTuple):
         if joint:
             both = Tokenizer.learn(itertools.chain.from_iterable(chosen), vocab_size, kind)
             return cls(both, both)
-        sides: tuple[Iterator, Iterator] = zip(*chosen, strict=True) if count else ((), ())
+        sides: Iterable[Iterable] = zip(*chosen, strict=True) if count else ((), ())
         return cls(*(Tokenizer.learn(side, vocab_size, kind) for side in sides))
 
     @classmethod

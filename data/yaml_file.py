@@ -18,7 +18,7 @@ from data.regular_file import read_regular
 MAX_BYTES = 32 << 20  # a vocabulary of a million words has about half
 T = TypeVar("T")
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # that in C is ten times as fast
-_CONSTANTS = {"": None, "~": None, "null": None}
+_CONSTANTS: dict[str, bool | None] = {"": None, "~": None, "null": None}
 _CONSTANTS |= dict.fromkeys(("true", "yes", "on"), True)
 _CONSTANTS |= dict.fromkeys(("false", "no", "off"), False)
 _FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]?\d+)?")

@@ -40,8 +40,8 @@ def professions() -> tuple[tuple[Phrase, Predicate], ...]:
     subjects = PRONOUNS + grownups("the the+ this these+", "") + PLAIN_FAMILY
     adjectives = ("", "good", "clever", "famous")
     found = []
-    for who_is, name, *rest in product(subjects, FEMININES, adjectives, (False, True)):
-        adjective, negative = rest
+    choices = product(subjects, FEMININES, adjectives, (False, True))
+    for who_is, name, adjective, negative in choices:
         several = who_is.person == PLURAL
         if several and not adjective and who_is in PRONOUNS:
             continue  # "We are students." is too short
@@ -54,7 +54,7 @@ def professions() -> tuple[tuple[Phrase, Predicate], ...]:
 
 def qualities(codes: str) -> tuple[tuple[Phrase, Predicate], ...]:
     """Return what things are like; two adjectives of one dimension would contradict each other."""
-    found = []
+    found: list[tuple[Phrase, Predicate]] = []
     for noun, code in product(THINGS.values(), codes.split()):
         for adjective in ("", *noun.adjectives) if fits(code, noun) else ():
             said = DIMENSION.get(adjective)

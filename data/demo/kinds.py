@@ -102,7 +102,7 @@ class Kind(NamedTuple):
     slots: tuple[Sequence, ...]
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override]  # no tuple's
         """How many sentences there are of this kind."""
         return math.prod(map(len, self.slots))
 
@@ -112,7 +112,11 @@ class Kind(NamedTuple):
         for slot in self.slots:
             number, digit = divmod(number, len(slot))
             choices.append(slot[digit])
-        return tuple(text[0].upper() + text[1:] + self.mark for text in self.say(*choices))
+        english, german = self.say(*choices)
+        return self._written(english), self._written(german)
+
+    def _written(self, text: str) -> str:
+        return text[0].upper() + text[1:] + self.mark
 
 
 EITHER = (False, True)  # the subordinate clause last or first

@@ -52,8 +52,11 @@ def phrase(code: str, adjective: str, noun: Noun, negative: bool = False) -> Phr
     if word == "a" and head[0] in "aeiou":
         word = "an"
     english = head if word == "-" else f"{word} {head}"
-    cases = (decline(stem, adjective, noun, case, plural) for case in range(3))
-    return Phrase(english, english, *cases, PLURAL if plural else SINGULAR, noun.gender)
+    nominative, accusative, dative = (
+        decline(stem, adjective, noun, case, plural) for case in range(3)
+    )
+    person = PLURAL if plural else SINGULAR
+    return Phrase(english, english, nominative, accusative, dative, person, noun.gender)
 
 
 def fits(code: str, noun: Noun) -> bool:

@@ -21,7 +21,7 @@ CONTRACTIONS = {
 
 
 def _places(table: str) -> dict[str, dict[str, tuple[str, str]]]:
-    places = {}
+    places: dict[str, dict[str, tuple[str, str]]] = {}
     for line in table.strip().splitlines():
         name, english, german, prepositions = (column.strip() for column in line.split("|"))
         german, gender = german.split()

@@ -24,12 +24,12 @@ def why(subject, predicate, setting):
     return f"why {asked[0]}", f"warum {asked[1]}"
 
 
-def described(pair, setting):
+def described(pair: tuple[Phrase, Predicate], setting):
     """The red coat is very expensive."""
     return statement(*pair, setting)
 
 
-def inquired(pair, setting):
+def inquired(pair: tuple[Phrase, Predicate], setting):
     """Is the red coat very expensive?"""
     return question(*pair, setting)
 
