@@ -5,20 +5,21 @@ adapted matrix, the modules of these matrices add (x A) B to their products. W +
 and no gradient of W is computed.
 """
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
 COLLECTION = "adapters"
+Matrix = TypeVar("Matrix")  # an array, or its box with the axes' names
 
 
-class Adapter(NamedTuple):
+class Adapter(NamedTuple, Generic[Matrix]):
     """A [inputs,R] and B [R,outputs] of one matrix; stacked where layers are scanned."""
 
-    a: Array
-    b: Array
+    a: Matrix
+    b: Matrix
 
 
 def add_adapter(module: nn.Module, name: str, y: Array, x: Array, down: str, up: str) -> Array:
@@ -28,7 +29,7 @@ def add_adapter(module: nn.Module, name: str, y: Array, x: Array, down: str, up:
     """
     if not module.has_variable(COLLECTION, name):
         return y
-    adapter = module.get_variable(COLLECTION, name)
+    adapter: Adapter[Array] = module.get_variable(COLLECTION, name)
     a, b = (matrix.astype(x.dtype) for matrix in adapter)
     return y + jnp.einsum(up, jnp.einsum(down, x, a), b).astype(y.dtype)
 

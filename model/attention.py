@@ -18,6 +18,7 @@ from jax import Array
 from model.adapter import add_adapter
 from model.config import TransformerConfig
 from model.dropout import Dropout
+from model.partitioned import partitioned
 from model.positions import rotate
 from model.products import float32_einsum
 from model.sharding import constrain
@@ -84,11 +85,11 @@ class MultiHeadAttention(nn.Module):
         )
         self.out = self.param(
             "out",
-            nn.with_logical_partitioning(init, ("heads", "head_dim", "embed")),
+            partitioned(init, ("heads", "head_dim", "embed")),
             (c.num_heads, c.value_width, c.d_model),
         )
         if c.attention_bias:
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
+            zeros = partitioned(nn.initializers.zeros, ("embed",))
             self.out_bias = self.param("out_bias", zeros, (c.d_model,))
         self.drop = Dropout(c.attention_dropout, c.dropout_bits)
 
@@ -98,12 +99,12 @@ class MultiHeadAttention(nn.Module):
         init = nn.initializers.variance_scaling(
             1.0, "fan_avg", "uniform", in_axis=0, out_axis=(1, 2)
         )
-        kernel = nn.with_logical_partitioning(init, ("embed", axis, "head_dim"))
-        weights = (self.param(name, kernel, (c.d_model, heads, width)),)
-        if c.attention_bias:
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, (axis, "head_dim"))
-            weights += (self.param(f"{name}_bias", zeros, (heads, width)),)
-        return weights
+        kernel = partitioned(init, ("embed", axis, "head_dim"))
+        weight = self.param(name, kernel, (c.d_model, heads, width))
+        if not c.attention_bias:
+            return (weight,)
+        zeros = partitioned(nn.initializers.zeros, (axis, "head_dim"))
+        return weight, self.param(f"{name}_bias", zeros, (heads, width))
 
     def _project(self, x: Array, name: str) -> Array:
         """x [...,T,D] by the "query", "key" or "value" weights -> [...,heads,T,width]."""
@@ -176,7 +177,7 @@ class Cached(NamedTuple):
 
     attention: MultiHeadAttention
     cache: KV
-    index: Array | int
+    index: Array | int  # type: ignore[assignment]  # no tuple's method
     mask: Array
     bias: Array | None
 

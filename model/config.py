@@ -4,6 +4,7 @@ Defaults are the paper's base model, exactly. Everything here is a value known b
 exists; what changes from call to call (training or not, cached or not) is an argument instead.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -14,7 +15,7 @@ from model.positions import POSITIONS
 from model.residual import RESIDUALS
 
 # A new row of one of these is a new value of the setting.
-_TABLES = {
+_TABLES: dict[str, Mapping[str, object]] = {
     "activation": ACTIVATIONS,
     "norm": RESIDUALS,
     "norm_kind": NORMS,

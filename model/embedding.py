@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from model.config import ConfigError, TransformerConfig
+from model.partitioned import partitioned
 from model.positions import POSITIONS, add_positions
 from model.products import float32_einsum
 from model.sharding import constrain
@@ -22,7 +23,7 @@ class Embedding(nn.Module):
         init = nn.initializers.normal(self.config.d_model**-0.5)
         self.table = self.param(
             "table",
-            nn.with_logical_partitioning(init, ("vocab", "embed")),
+            partitioned(init, ("vocab", "embed")),
             (self.vocab_size, self.config.d_model),
         )
 
@@ -54,7 +55,6 @@ class PositionEmbedding(nn.Module):
                     f"{positions.shape[0]} positions, but the learned table has "
                     f"model.max_length={c.max_length}"
                 )
-            init = nn.initializers.normal(c.d_model**-0.5)
-            init = nn.with_logical_partitioning(init, ("length", "embed"))
+            init = partitioned(nn.initializers.normal(c.d_model**-0.5), ("length", "embed"))
             table = self.param("table", init, (c.max_length, c.d_model))
         return add_positions(c, x, positions, table)

@@ -45,6 +45,7 @@ def layer(parts: Layer, x: Array, state: Any) -> tuple[Array, Any]:
 
     x = parts.mix_residual(x, mix)
     if parts.cross is not None:
+        assert parts.cross_residual is not None
         x = parts.cross_residual(x, parts.cross)
     return parts.feed_forward_residual(x, parts.feed_forward), state
 
@@ -72,5 +73,6 @@ def feed_forward(
     kind = ACTIVATIONS[activation]
     hidden = kind.function(up(x))
     if kind.gated:
+        assert gate is not None
         hidden *= gate(x)
     return down(drop(hidden))

@@ -16,8 +16,9 @@ from model.adapter import Dense
 from model.attention import KV, AllPositions, Cached, MultiHeadAttention
 from model.config import TransformerConfig
 from model.dropout import Dropout
-from model.layer import Layer, feed_forward, layer, self_attention
+from model.layer import Layer, Memory, feed_forward, layer, self_attention
 from model.norm import Norm
+from model.partitioned import partitioned
 from model.recurrence import Cell, Recurrent
 from model.residual import RESIDUALS, Sublayer
 from model.sharding import constrain
@@ -48,8 +49,8 @@ class FeedForward(nn.Module):
             width,
             use_bias=self.config.ff_bias,
             dtype=self.config.dtype,
-            kernel_init=nn.with_logical_partitioning(nn.initializers.xavier_uniform(), axes),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
+            kernel_init=partitioned(nn.initializers.xavier_uniform(), axes),
+            bias_init=partitioned(nn.initializers.zeros, axes[1:]),
             dot_general=_narrowing if name == "out" and self.config.transposed_product else None,
             name=name,
         )
@@ -142,13 +143,16 @@ class DecoderLayer(nn.Module):
         `positions` [T] or [B,T] and `bias` [H,T,S or L] are those of self-attention.
         """
         mask, padding = masks
+        state: Memory | KV | Cell | None = cache
         if self.config.recurrence:
-            mix, state = partial(self.recurrence, starts=mask), cache
+            mix = partial(self.recurrence, starts=mask)
         else:
             own = self.self_attention
             mix = partial(self_attention, partial(own.qkv, positions=positions), own.project_out)
-            state = AllPositions(own, mask, bias, train)
-            if cache is not None:
+            assert mask is not None and not isinstance(cache, Cell)
+            if cache is None:
+                state = AllPositions(own, mask, bias, train)
+            else:
                 state = Cached(own, cache, index, mask, bias)
         parts = Layer(
             mix=mix,
@@ -158,5 +162,5 @@ class DecoderLayer(nn.Module):
             cross=lambda y: self.cross_attention.attend(y, cross, padding, train=train),
             cross_residual=partial(self.cross_frame, train=train),
         )
-        y, state = layer(parts, y, state)
-        return y, None if cache is None else state
+        y, new = layer(parts, y, state)
+        return y, None if cache is None else new

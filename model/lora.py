@@ -122,7 +122,9 @@ def _matrices(params) -> Iterator[tuple[str, tuple[str, ...], nn.LogicallyPartit
                 yield name, keys, box
 
 
-def _adapter(rng: Array, box: nn.LogicallyPartitioned, inputs: int, rank: int) -> Adapter:
+def _adapter(
+    rng: Array, box: nn.LogicallyPartitioned, inputs: int, rank: int
+) -> Adapter[nn.LogicallyPartitioned]:
     names, shape = box.names, box.value.shape
     first = names[0] == "layers"
     end = first + inputs  # of the axes that A has
@@ -135,7 +137,7 @@ def _adapter(rng: Array, box: nn.LogicallyPartitioned, inputs: int, rank: int) -
     )
 
 
-def _add(scale: float, adapter: Adapter, matrix: Array) -> Array:
+def _add(scale: float, adapter: Adapter[Array], matrix: Array) -> Array:
     a, b = adapter
     stacked = tuple(range(a.ndim + b.ndim - 2 - matrix.ndim))
     dimensions = ((a.ndim - 1,), (len(stacked),)), (stacked, stacked)

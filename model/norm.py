@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from model.partitioned import partitioned
+
 if TYPE_CHECKING:
     from model.config import TransformerConfig
 
@@ -58,5 +60,5 @@ class Norm(nn.Module):
         return y.astype(x.dtype)
 
     def _vector(self, name: str, init) -> Array:
-        init = nn.with_logical_partitioning(init, ("embed",))
+        init = partitioned(init, ("embed",))
         return self.param(name, init, (self.config.d_model,))

@@ -27,7 +27,7 @@ class PositionKind(NamedTuple):
 
 
 def sinusoids(
-    positions: Array, width: int, concatenated: bool = False, inclusive: bool = False
+    positions: Array | np.ndarray, width: int, concatenated: bool = False, inclusive: bool = False
 ) -> Array:
     """sin and cos of positions [...,T] at wavelengths from 2 pi to 10000 * 2 pi: float32 [...,T,D].
 
@@ -37,8 +37,8 @@ def sinusoids(
     as in tensor2tensor, fairseq and Marian itself.
     """
     steps = max(width - 2, 1) if inclusive else width
-    rates = np.exp(np.arange(0, width, 2) * (-math.log(10_000.0) / steps)).astype(np.float32)
-    rates = jnp.expand_dims(jnp.asarray(rates), tuple(range(positions.ndim)))
+    falling = np.exp(np.arange(0, width, 2) * (-math.log(10_000.0) / steps)).astype(np.float32)
+    rates = jnp.expand_dims(jnp.asarray(falling), tuple(range(positions.ndim)))
     angles = positions.astype(jnp.float32)[..., None] * rates
     sin, cos = jnp.sin(angles), jnp.cos(angles)
     if concatenated:
@@ -85,6 +85,7 @@ def add_positions(
     """
     kind = POSITIONS[config.positions]
     if kind.table:
+        assert table is not None
         added = jnp.take(table, positions, axis=0, mode="clip")
     elif kind.encode:
         offset = config.first_position

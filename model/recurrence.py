@@ -11,6 +11,7 @@ from jax import Array
 
 from model.adapter import Dense
 from model.config import TransformerConfig
+from model.partitioned import partitioned
 from model.sharding import constrain
 
 
@@ -34,17 +35,18 @@ class Recurrent(nn.Module):
         A position that `starts` [B,T] marks begins a sentence: it ignores those before it.
         """
         kind = self.config.recurrence
+        assert kind is not None
         projected = [self._dense(name, bias)(x) for name, bias in kind.projections]
         y, cells = kind.function(*projected, None if past is None else past.c, starts)
         return constrain(y.astype(x.dtype), "batch", "length", None), Cell(cells[..., -1, :])
 
     def _dense(self, name: str, bias: bool) -> Dense:
-        init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", None))
+        init = partitioned(nn.initializers.xavier_uniform(), ("embed", None))
         return Dense(
             self.config.d_model,
             use_bias=bias,
             dtype=self.config.dtype,
             kernel_init=init,
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None,)),
+            bias_init=partitioned(nn.initializers.zeros, (None,)),
             name=name,
         )

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from model.config import TransformerConfig
+from model.partitioned import partitioned
 
 
 class RelativeBias(nn.Module):
@@ -29,7 +30,7 @@ class RelativeBias(nn.Module):
         init = nn.initializers.normal(c.d_model**-0.5)
         table = self.param(
             "table",
-            nn.with_logical_partitioning(init, (None, "heads")),
+            partitioned(init, (None, "heads")),
             (c.relative_buckets, c.num_heads),
         )
         return relative_bias(table, queries, keys, c.relative_distance, self.both)

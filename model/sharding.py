@@ -104,7 +104,7 @@ def param_shardings(abstract, mesh: Mesh):
 
 def _check_divides(path: str, box: nn.LogicallyPartitioned, mesh: Mesh) -> None:
     for name, size in zip(box.names, box.value.shape, strict=True):
-        axis = dict(RULES).get(name)
+        axis = dict(RULES).get(name) if name else None
         if axis and size % mesh.shape[axis]:
             fitting = [n for n in range(1, mesh.size + 1) if not (size % n or mesh.size % n)]
             raise ConfigError(
@@ -130,7 +130,7 @@ def own_parts(mesh: Mesh) -> tuple[int, ...]:
     """
     parts = batch_shards(mesh)
     slices = batch_sharding(mesh).addressable_devices_indices_map((parts,)).values()
-    return tuple(sorted({rows.indices(parts)[0] for (rows,) in slices}))
+    return tuple(sorted({index[0].indices(parts)[0] for index in slices if index}))
 
 
 def assemble(batch, mesh: Mesh):

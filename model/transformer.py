@@ -5,6 +5,8 @@ Axes: B batch, W beam, T target length, S source length, L cache length, D d_mod
 
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
@@ -19,6 +21,7 @@ from model.embedding import Embedding, PositionEmbedding
 from model.layers import DecoderLayer, EncoderLayer
 from model.masks import causal_mask, padding_mask, segment_mask, within_segments
 from model.norm import Norm
+from model.partitioned import partitioned
 from model.positions import POSITIONS
 from model.products import float32_einsum
 from model.recurrence import Cell
@@ -27,7 +30,8 @@ from model.residual import RESIDUALS
 from model.sharding import constrain
 
 PAD = 0  # the id that fills short rows; a source position that holds it is attended to by none
-Cache = tuple[KV, ...] | tuple[Cell, ...]  # what each decoder layer knows of earlier tokens
+Layer = TypeVar("Layer", KV, Cell)  # what a decoder layer knows of earlier tokens
+Cache = tuple[KV, ...] | tuple[Cell, ...]
 Segments = tuple[Array, Array]  # the source's [B,S] and the target's [B,T]
 
 
@@ -47,11 +51,11 @@ class Transformer(nn.Module):
             init = nn.initializers.xavier_uniform()
             self.output = self.param(
                 "output",
-                nn.with_logical_partitioning(init, ("embed", "vocab")),
+                partitioned(init, ("embed", "vocab")),
                 (c.d_model, c.target_vocab),
             )
         if c.output_bias:
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",))
+            zeros = partitioned(nn.initializers.zeros, ("vocab",))
             self.output_bias = self.param("output_bias", zeros, (c.target_vocab,))
         self.source_positions = PositionEmbedding(c)
         self.target_positions = PositionEmbedding(c)
@@ -116,7 +120,8 @@ class Transformer(nn.Module):
     def cross_kv(self, memory: Array) -> tuple[KV, ...]:
         """memory [B,S,D] -> each decoder layer's keys and values of it, [B,H,S,K]."""
         if self.config.scan_layers:
-            return _unstack(self.decoder.cross_kv(memory)[1], self.config.decoder_layers)
+            stacked: KV = self.decoder.cross_kv(memory)[1]
+            return _unstack(stacked, self.config.decoder_layers)
         return tuple(layer.cross_kv(memory)[1] for layer in self.decoder)
 
     def decode(
@@ -152,7 +157,7 @@ class Transformer(nn.Module):
         else:
             source, own = segments
             positions = within_segments(own)
-            within = causal[None] & segment_mask(own, own) if attends else positions == 0
+            within = positions == 0 if causal is None else causal[None] & segment_mask(own, own)
             masks = within, segment_mask(own, source)
         target = self.embedding if c.tying == "all" else self.target_embedding
         norm = self.target_embedding_norm if c.embedding_norm else None
@@ -166,12 +171,12 @@ class Transformer(nn.Module):
             y, new = self.decoder(y, _restack(cross), past, index, masks, positions, bias, train)
             new = None if cache is None else _unstack(new, c.decoder_layers)
         else:
-            past = cache or (None,) * c.decoder_layers
-            new = []
-            for layer, kept, old in zip(self.decoder, cross, past, strict=True):
+            layers = []
+            pasts = cache or (None,) * c.decoder_layers
+            for layer, kept, old in zip(self.decoder, cross, pasts, strict=True):
                 y, written = layer(y, kept, old, index, masks, positions, bias, train)
-                new.append(written)
-            new = None if cache is None else tuple(new)
+                layers.append(written)
+            new = None if cache is None else tuple(layers)
         if RESIDUALS[c.norm].final_norm:
             y = self.decoder_norm(y)
         return y, new, target
@@ -259,9 +264,9 @@ def _stack(layer: type[nn.Module], config: TransformerConfig, count: int, inputs
     return nn.scan(layer, methods=methods)(config)
 
 
-def _restack(layers: Cache) -> KV | Cell:
+def _restack(layers: tuple[Layer, ...]) -> Layer:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
 
-def _unstack(stacked: KV | Cell, count: int) -> Cache:
-    return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count))
+def _unstack(stacked: Layer, count: int) -> tuple[Layer, ...]:
+    return tuple(jax.tree.map(itemgetter(i), stacked) for i in range(count))
