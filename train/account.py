@@ -2,9 +2,10 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import jax
+from jax import Array
 
 from train.health import Health
 from train.loss import Metrics
@@ -30,7 +31,7 @@ class Account:
         writer: MetricsWriter | None,
         progress: Progress | None,
         health: Health | None,
-        pairs_of: Callable[[int], Sequence[int]] | None,
+        pairs_of: Callable[[int], Iterable[int]] | None,
         limit: float,
         before: dict,
     ):
@@ -147,7 +148,7 @@ class Account:
         return {} if rate is None else {"learning_rate": rate}
 
 
-def _describe(sums: Metrics, seconds: float) -> dict[str, float]:
+def _describe(sums: Metrics, seconds: float) -> dict[str, Array | float]:
     """Real tokens are the source's and the target's, without PAD."""
     real = sums.source_tokens + sums.tokens
     return sums.to_dict() | {

@@ -48,7 +48,7 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
         self.best_by = best_by
         self._keep, self._keep_best = keep, keep_best
-        self._orbax = None  # Orbax's writer, from the first save on
+        self._orbax: Any = None  # Orbax's writer, from the first save on
         self._signing: Signing | None = None  # of the step last saved
         quieten()
 

@@ -20,7 +20,8 @@ class Signing:
     """
 
     def __init__(self, folder: Path):
-        self._folder, self._over, self._error = folder, threading.Event(), None
+        self._folder, self._over = folder, threading.Event()
+        self._error: Exception | None = None
         self._replaced = folder.exists()  # then its name says nothing until the save is over
         self._thread = threading.Thread(target=self._sign, daemon=True)
         self._thread.start()

@@ -38,7 +38,8 @@ class Health:
 
     @numbers.setter
     def numbers(self, numbers: list[float]) -> None:
-        self._skipped, self._seen, self._mean, self._variance = numbers
+        skipped, seen, self._mean, self._variance = numbers
+        self._skipped, self._seen = int(skipped), int(seen)
 
     def saw(self, step: int, metrics: Metrics) -> float | None:
         """The loss that was expected, if that of update `step` is a spike. Raises DivergedError."""

@@ -63,7 +63,7 @@ def fit(
     log_every: int = 100,
     max_minutes: float = 0.0,
     health: Health | None = None,
-    pairs_of: Callable[[int], Sequence[int]] | None = None,
+    pairs_of: Callable[[int], Iterable[int]] | None = None,
     interrupted: Callable[[int], str] | None = None,
     agreed: Callable[[str], str] = lambda reason: reason,
     before: dict | None = None,
@@ -99,6 +99,7 @@ def fit(
         if not stopped_by:
             account.progress.show("compiling the first step")
         while not stopped_by:
+            assert batch is not None  # or it would be over
             state, metrics = step_fn(state, batch)
             account.took(metrics)
             batch = next(batches, None)  # made while the device works

@@ -25,10 +25,10 @@ class Metrics(NamedTuple):
     for a training run's own account and is 0 where nobody filled it in.
     """
 
-    loss_sum: Array  # what training minimises, in nats; with label smoothing
-    nll_sum: Array  # negative log-likelihood, in nats; without
-    correct: Array  # tokens whose target had the highest logit
-    tokens: Array  # target tokens that are not PAD, EOS included
+    loss_sum: Array | float  # what training minimises, in nats; with label smoothing
+    nll_sum: Array | float  # negative log-likelihood, in nats; without
+    correct: Array | float  # tokens whose target had the highest logit
+    tokens: Array | float  # target tokens that are not PAD, EOS included
     source_tokens: Array | float = 0.0  # the source's
     slots: Array | float = 0.0  # places for tokens in the batches, source and target, PAD too
     updates: Array | float = 0.0
@@ -40,7 +40,7 @@ class Metrics(NamedTuple):
         """The sums of nothing."""
         return cls(*[0.0] * len(cls._fields))
 
-    def __add__(self, other: "Metrics") -> "Metrics":
+    def __add__(self, other: "Metrics") -> "Metrics":  # type: ignore[override]  # no tuple's
         return Metrics(*(a + b for a, b in zip(self, other, strict=True)))
 
     @property
@@ -79,7 +79,8 @@ def cross_entropy(
         weights = targets != PAD
     weights = weights.astype(jnp.float32)
     losses = token_losses(logits, targets, smoothing)
-    return Metrics(*(jnp.sum(weights * each) for each in losses), jnp.sum(weights))
+    loss, nll, correct = (jnp.sum(weights * each) for each in losses)
+    return Metrics(loss, nll, correct, jnp.sum(weights))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

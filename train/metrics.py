@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -62,7 +62,7 @@ class MetricsWriter:
         # TensorBoard leaves out earlier files' events from this step on.
         self._board = EventFile(Path(folder) / "tensorboard", warn, step + 1)
 
-    def write(self, step: int, split: str, values: dict[str, float | str]) -> None:
+    def write(self, step: int, split: str, values: Mapping[str, object]) -> None:
         """One event of a split ("train", "valid" or "test"); numbers are drawn, words only kept."""
         known = {name: _or_none(value) for name, value in values.items()}
         line = json.dumps({"step": step, "split": split, **known}) + "\n"
@@ -91,7 +91,8 @@ def _drop_after(path: Path, step: int, warn: Callable[[str], None]) -> None:
     """Keeps the events up to `step`; at any moment the file is whole, and a full disk suffices."""
     if not path.exists():
         return
-    kept, unusable, prefix = [], [], True
+    kept: list[bytes] = []
+    unusable, prefix = [], True
     for line in iter_json_lines(path, Event) if step else ():
         if line.row is None or not line.content.endswith(b"\n"):  # torn, at the end
             unusable.append(line.number)

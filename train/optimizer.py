@@ -54,11 +54,13 @@ def make_schedule(
         step = jnp.asarray(updates_before, jnp.float32) + 1.0
         rise = jnp.minimum(step / warmup, 1.0)
         if name == "paper":
+            assert d_model is not None
             return learning_rate * d_model**-0.5 * jnp.minimum(step**-0.5, step * warmup**-1.5)
         if name == "rsqrt":
             return learning_rate * jnp.minimum(rise, (warmup / step) ** 0.5)
         if name == "constant":
             return learning_rate * rise
+        assert decay_steps is not None
         left = jnp.clip((decay_steps - step) / (decay_steps - warmup), 0.0, 1.0)
         fall = left if name == "linear" else 0.5 - 0.5 * jnp.cos(jnp.pi * left)
         return learning_rate * rise * fall

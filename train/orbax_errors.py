@@ -6,7 +6,9 @@ import logging
 import resource
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -53,18 +55,23 @@ def quieten() -> None:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     # A failed load leaves coroutines that nobody awaits and an event loop that others still call.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    if sys.unraisablehook is not _unraisable:
-        _unraisable.inner, sys.unraisablehook = sys.unraisablehook, _unraisable
+    if not isinstance(sys.unraisablehook, _Unraisable):
+        sys.unraisablehook = _Unraisable(sys.unraisablehook)
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:
     return "/orbax/" not in record.pathname
 
 
-def _unraisable(unraisable) -> None:
-    name = getattr(unraisable.object, "__qualname__", "")
-    half_made = name == "BaseEventLoop.__del__"  # without the files that it would close
-    closed = "loop is closed" in str(unraisable.exc_value)
-    if half_made or closed or inspect.iscoroutine(unraisable.object):
-        return
-    _unraisable.inner(unraisable)
+@dataclass(frozen=True)
+class _Unraisable:
+    """A hook, and the one that hears of what it leaves."""
+
+    inner: Callable[[Any], object]
+
+    def __call__(self, unraisable: Any, /) -> None:
+        name = getattr(unraisable.object, "__qualname__", "")
+        half_made = name == "BaseEventLoop.__del__"  # without the files that it would close
+        closed = "loop is closed" in str(unraisable.exc_value)
+        if not (half_made or closed or inspect.iscoroutine(unraisable.object)):
+            self.inner(unraisable)

@@ -30,8 +30,8 @@ def projected_cross_entropy(
     hidden [B,T,D], table [V,D], bias [V], targets [B,T]. Only `loss_sum` has a gradient.
     """
     weights = (targets != PAD).astype(jnp.float32)
-    sums = _sums(hidden, (table, bias), targets, weights, smoothing)
-    return Metrics(*sums, jnp.sum(weights))
+    loss, nll, correct = _sums(hidden, (table, bias), targets, weights, smoothing)
+    return Metrics(loss, nll, correct, jnp.sum(weights))
 
 
 def projection_on(mesh: Mesh) -> Callable[..., Metrics] | None:

@@ -1,7 +1,9 @@
 """One update, and one evaluation, as pure functions of arrays (paper, section 5)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -80,7 +82,7 @@ def train_step(
         params=params,
         opt_state=opt_state,
         ema=ema,
-        loss_scale=None if scale is None else adjusted(state.loss_scale, finite),
+        loss_scale=state.loss_scale and adjusted(state.loss_scale, finite),
     )
     return state, _account(metrics, finite, norm)
 
@@ -107,13 +109,13 @@ def compile_train_step(
     accumulate: int = 1,
     ema_decay: float = 0.0,
     chunked: bool = True,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> "OnMesh":
     """`train_step` as one jit for all batch shapes, laid out on the mesh; the state is donated.
 
     A batch may be of NumPy arrays; its rows are split over the mesh's data and fsdp axes, so their
     number is a multiple of those. The state is that of `create_state(..., ema=ema_decay > 0)`.
     Logits are `chunked` unless the mesh splits the vocabulary.
-    The function's attribute `traced` lists the batch shapes that it was compiled for.
+    Its attribute `traced` lists the batch shapes that it was compiled for.
     """
     shardings = state_shardings(model, tx, mesh, ema=ema_decay > 0)
     traced: list[Batch] = []
@@ -137,15 +139,13 @@ def compile_train_step(
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
     )
-    call = _on_mesh(mesh, jitted)
-    call.traced = traced
-    return call
+    return OnMesh(mesh, jitted, traced)
 
 
 @lru_cache(maxsize=4)  # a run validates and tests by one, which is traced once a shape
 def compile_eval_step(
     model: nn.Module, mesh: Mesh, *, smoothing: float = 0.0, chunked: bool = True
-) -> Callable[..., Metrics]:
+) -> "OnMesh":
     """`eval_step` as one jit: parameters stay as they lie, a batch is split over the mesh."""
     project = projection_on(mesh) if chunked else None
     step = jax.jit(
@@ -153,12 +153,12 @@ def compile_eval_step(
         in_shardings=(None, batch_sharding(mesh)),
         out_shardings=replicated(mesh),
     )
-    return _on_mesh(mesh, step)
+    return OnMesh(mesh, step)
 
 
 def _summed_loss(
     params, batch, rng, model, smoothing, scale, project=None, base=None
-) -> tuple[Array, Metrics]:
+) -> tuple[Array | float, Metrics]:
     variables = {"params": params} | ({} if base is None else {"base": base})
     apply = partial(model.apply, variables, train=True, rngs={"dropout": rng})
     metrics = _losses(apply, batch, smoothing, project)
@@ -217,16 +217,19 @@ def _moving_average(state: TrainState, params, decay: float):
     return jax.tree.map(lambda ema, p: ema + rate * (p - ema), state.ema, params)
 
 
-def _on_mesh(mesh: Mesh, function: Callable) -> Callable:
+@dataclass(frozen=True, eq=False)
+class OnMesh:
     """Calls (and so compiles) with the mesh in use: without it the constraints are dropped."""
 
-    def call(*args):
-        with use_mesh(mesh):
-            return function(*args)
+    mesh: Mesh
+    jitted: jax.stages.Wrapped
+    traced: Sequence[Batch] = ()  # shapes, where they are noted
 
-    def compiled(*args):
-        with use_mesh(mesh):
-            return function.lower(*args).compile()
+    def __call__(self, *args) -> Any:
+        with use_mesh(self.mesh):
+            return self.jitted(*args)
 
-    call.jitted, call.compiled = function, compiled
-    return call
+    def compiled(self, *args) -> jax.stages.Compiled:
+        """The program for arguments such as these."""
+        with use_mesh(self.mesh):
+            return self.jitted.lower(*args).compile()
