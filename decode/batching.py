@@ -28,10 +28,13 @@ def ladder(
     shapes = []
     for source in dict.fromkeys(min(source, longest or source) for source in sources):
         full = max(1, tokens_per_batch // source)
-        several = chain([1], (8 * 4**power for power in count()))
-        some = takewhile(lambda rows, full=full: 4 * rows < 3 * full, several)
-        shapes += [(rows * devices, source) for rows in (*some, full)]
+        shapes += [(rows * devices, source) for rows in (*_fewer(full), full)]
     return shapes
+
+
+def _fewer(full: int) -> Iterator[int]:
+    several = chain([1], (8 * 4**power for power in count()))
+    return takewhile(lambda rows: 4 * rows < 3 * full, several)
 
 
 def rung(ladder: Sequence[tuple[int, int]], count: int, length: int) -> tuple[int, int] | None:

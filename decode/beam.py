@@ -33,7 +33,7 @@ Choose = Callable[[Array, Array, Array, Array], tuple[Array, Array, Array]]
 
 
 class _State(NamedTuple):
-    index: Array  # how many tokens live hypotheses have
+    index: Array  # type: ignore[assignment]  # how many tokens live ones have; no tuple's method
     live: Hypotheses  # scores: sums, -inf marks a dead beam; lengths: all `index`
     pool: Hypotheses  # [B,P,...]
     stopped: Array  # [B] bool
@@ -91,7 +91,7 @@ def beam(
     """
     (batch,), width = start.shape, beam_size
     # Twice W: even if W of the candidates end, W are left to live on.
-    choose = choose or (lambda *args: best_continuations(*args[:2], 2 * width, top_k))
+    choose = choose or (lambda scores, each, *_: best_continuations(scores, each, 2 * width, top_k))
 
     def begin(cache: object) -> _State:
         none = _nothing(batch, width, max_length)

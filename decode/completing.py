@@ -5,29 +5,29 @@ within the rest of the word. State S is that all of it has been written.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from data.batch import EOS
+from data.batch import EOS, Numbers
 from decode.completion import Completion
 from decode.transforms import WORD, Transform, beams_of, sized, unpacked
 
 NOTHING = -1  # stands where no token does
 
 
-class Completions(NamedTuple):
+class Completions(NamedTuple, Generic[Numbers]):
     """Those of B sentences; a sentence without one begins in state S."""
 
-    begins: np.ndarray  # [B] int32: the first state
-    ends: np.ndarray  # [B,S,V/32] uint32: bits of the tokens that complete it
-    ids: np.ndarray  # [B,S,M] int32: the tokens that do not, or NOTHING
-    states: np.ndarray  # [B,S,M] int32: the state after each
-    needs: np.ndarray  # [B,S,M] int32: how many tokens have to follow each
-    owed: np.ndarray  # [B] int32: tokens of required phrases, for which room is left as well
+    begins: Numbers  # [B] int32: the first state
+    ends: Numbers  # [B,S,V/32] uint32: bits of the tokens that complete it
+    ids: Numbers  # [B,S,M] int32: the tokens that do not, or NOTHING
+    states: Numbers  # [B,S,M] int32: the state after each
+    needs: Numbers  # [B,S,M] int32: how many tokens have to follow each
+    owed: Numbers  # [B] int32: tokens of required phrases, for which room is left as well
 
 
 class Sizes(NamedTuple):
@@ -54,7 +54,7 @@ def pack(
     rows: int,
     vocab: int,
     sizes: Sizes,
-) -> Completions:
+) -> Completions[np.ndarray]:
     """The arrays of up to `rows` sentences; `allowed` are the bits of each one's shortlist."""
     states, steps = sizes
     words = -(-vocab // WORD)
@@ -62,7 +62,8 @@ def pack(
         np.full(rows, states, np.int32),
         np.zeros((rows, states, words), np.uint32),
         np.full((rows, states, steps), NOTHING, np.int32),
-        *(np.zeros((rows, states, steps), np.int32) for _ in range(2)),
+        np.zeros((rows, states, steps), np.int32),
+        np.zeros((rows, states, steps), np.int32),
         np.array([*owed, *[0] * (rows - len(owed))], np.int32),
     )
     for row, (one, bits) in enumerate(zip(each, allowed, strict=True)):
@@ -76,11 +77,11 @@ def pack(
             mask = np.zeros(words * WORD, bool)
             mask[[*ends, EOS] if one.optional else ends] = True
             found.ends[row, state] = np.packbits(mask, bitorder="little").view("<u4")
-            possible = ((id, to) for id, to in ahead.items() if needs[to] is not None)
-            for place, (id, to) in enumerate(possible):
+            possible = ((id, to, n) for id, to in ahead.items() if (n := needs[to]) is not None)
+            for place, (id, to, least) in enumerate(possible):
                 found.ids[row, state, place] = id
                 found.states[row, state, place] = to
-                found.needs[row, state, place] = needs[to]
+                found.needs[row, state, place] = least
     return found
 
 

@@ -33,8 +33,8 @@ class Completion:
         """How many tokens complete it at least, by state; None where none can."""
         found: list[int | None] = [None] * len(self.ends)
         for state in reversed(range(len(self.ends))):
-            counts = [found[after] for after in self.steps[state].values()]
-            counts = [count + 1 for count in counts if count is not None]
+            needed = [found[after] for after in self.steps[state].values()]
+            counts = [count + 1 for count in needed if count is not None]
             if self.ends[state]:
                 counts.append(1)
             found[state] = 0 if self.optional else min(counts, default=None)
@@ -126,7 +126,9 @@ def _completion(
 
     A place in it is a state if it can be reached.
     """
-    reached, ends, steps = {0: 0}, [], []
+    reached = {0: 0}
+    ends: list[list[int]] = []
+    steps: list[dict[int, int]] = []
     for place in range(len(rest)):
         if place not in reached:
             continue

@@ -74,6 +74,7 @@ def diverse_beam(
         return reorder(cache, parents.reshape(batch, beam_size))
 
     def grouped_transform(log_probs, tokens, index):
+        assert transform is not None
         return apart(transform(together(log_probs), together(tokens), index))
 
     def choose(scores, log_probs, tokens, index):

@@ -50,8 +50,8 @@ def _forcing(config: TransformerConfig, attention: bool) -> Callable[..., Forced
     layer = max(config.decoder_layers - 2, 0)
 
     def forced(params, src, tgt):
-        found = force(Transformer(config), params, src, tgt)
-        return found._replace(attention=found.attention[:, layer] if attention else None)
+        scores, maps = force(Transformer(config), params, src, tgt)
+        return Forced(scores, maps[:, layer] if attention and maps is not None else None)
 
     return jax.jit(forced)
 

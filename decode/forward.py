@@ -8,7 +8,8 @@ Axes: B batch, W beam, Z beams of a row of the pool, S source, D, H heads, K, V 
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
+from operator import add
 
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +78,7 @@ def step(
     table, y = whole(weights.tree.get("decoder_bias"), y)
     biases = None if table is None else _biases(c, table["table"], position, past, masks)
     layers, received = [], []
-    for w, source, state in zip(weights.stack("decoder"), cross, past.layers, strict=True):
+    for w, source, old in zip(weights.stack("decoder"), cross, past.layers, strict=True):
         w, y = whole(w, y)
 
         def attend_cross(y, w=w["cross_attention"], source=source):
@@ -86,17 +87,16 @@ def step(
             received.append(weights[0].mean(1))
             return w["out"](mixed)
 
-        if c.recurrence:
-            parts = _parts(c, w, None, rows, attend_cross)
-        else:
+        if isinstance(old, tuple):
             qkv = partial(_qkv, c, w["self_attention"], positions=position)
             parts = _parts(c, w, qkv, rows, attend_cross)
-            state = BeamMemory(state, masks, at, product, biases)
-        y, state = layer(parts, y, state)
-        layers.append(state)
+            y, new = layer(parts, y, BeamMemory(old, masks, at, product, biases))
+        else:
+            y, new = layer(_parts(c, w, None, rows, attend_cross), y, old)
+        layers.append(new)
     y = _final_norm(c, weights, "decoder", y)
     past = past._replace(layers=tuple(layers))
-    return y, past, sum(received) / len(received)
+    return y, past, reduce(add, received) / len(received)
 
 
 def _parts(c: TransformerConfig, w, qkv, rows=None, cross=None) -> Layer:
@@ -107,9 +107,10 @@ def _parts(c: TransformerConfig, w, qkv, rows=None, cross=None) -> Layer:
     fold = lambda x: x if rows is None else x.reshape(*rows, -1)  # noqa: E731
 
     def recur(x, cell):
-        arrays = jnp.split(w[c.decoder_mixer]["projections"](fold(x)), _count(c), axis=-1)
-        arrays = (array[..., None, :] for array in arrays)  # one position
-        y, cells = c.recurrence.function(*arrays, cell)
+        kind = c.recurrence
+        assert kind is not None
+        wide = w[c.decoder_mixer]["projections"](fold(x))[..., None, :]  # one position
+        y, cells = kind.function(*jnp.split(wide, len(kind.projections), axis=-1), cell)
         return y.reshape(x.shape), cells[..., 0, :]
 
     def attend(x, memory):
@@ -132,10 +133,6 @@ def _parts(c: TransformerConfig, w, qkv, rows=None, cross=None) -> Layer:
         cross=cross,
         cross_residual=None if cross is None else around("cross"),
     )
-
-
-def _count(c: TransformerConfig) -> int:
-    return len(c.recurrence.projections)
 
 
 def _no_dropout(x: Array) -> Array:

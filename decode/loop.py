@@ -6,7 +6,7 @@ Axes: B batch, W outputs of a sentence, L buffer length, V vocabulary.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -63,17 +63,33 @@ def all_room(max_length: int) -> CacheOps:
     return CacheOps(reorder, lambda cache, length: cache, (max_length,))
 
 
-class Search(NamedTuple):
-    """One kind of search over B sentences, as functions of its state.
+class State(Protocol):
+    """A NamedTuple of these and of arrays that begin with B or a multiple of it.
 
-    A state is a NamedTuple with an `index` (how many steps there were), a `cache`, and arrays that
-    begin with B or a multiple of it, a sentence's rows together.
+    A sentence's rows lie together.
     """
 
-    begin: Callable[[object], object]  # cache -> state
-    grow: Callable[[object], object]  # state -> state, a token further
-    going: Callable[[object], Array]  # state -> [B] bool: which sentences still go on
-    found: Callable[[object], Hypotheses]  # state -> what was found
+    @property
+    def index(self) -> Array:
+        """How many steps there were."""
+
+    @property
+    def cache(self) -> object: ...
+
+    def _replace(self, *, cache: object) -> Self: ...
+
+
+S = TypeVar("S", bound=State)
+Rows = TypeVar("Rows")
+
+
+class Search(NamedTuple, Generic[S]):
+    """One kind of search over B sentences, as functions of its state."""
+
+    begin: Callable[[object], S]  # cache -> state
+    grow: Callable[[S], S]  # state -> state, a token further
+    going: Callable[[S], Array]  # state -> [B] bool: which sentences still go on
+    found: Callable[[S], Hypotheses]  # state -> what was found
 
 
 Count = Callable[[Array], Array]  # [] -> []
@@ -84,7 +100,7 @@ def alone(count: Array) -> Array:
     return count
 
 
-def run(search: Search, cache: object, ops: CacheOps, few: int = 0, most: Count = alone):
+def run(search: Search[S], cache: object, ops: CacheOps, few: int = 0, most: Count = alone) -> S:
     """The state of a `search` begun with `cache` once no more than `few` sentences go on."""
     state = search.begin(cache)
     for end in ops.stages:
@@ -96,8 +112,8 @@ def run(search: Search, cache: object, ops: CacheOps, few: int = 0, most: Count 
 
 
 def run_in_two(
-    make: Callable[[object], Search],
-    rows: object,
+    make: Callable[[Rows], Search],
+    rows: Rows,
     cache: object,
     ops: CacheOps,
     few: int,
@@ -123,8 +139,8 @@ def run_in_two(
     return jax.tree.map(lambda every, some: every.at[order].set(some), found, search.found(state))
 
 
-def _until(search: Search, state, end: int, few: int, most: Count):
-    def on(state) -> Array:
+def _until(search: Search[S], state: S, end: int, few: int, most: Count) -> S:
+    def on(state: S) -> Array:
         return (state.index < end) & (most(search.going(state).sum(dtype=jnp.int32)) > few)
 
     return jax.lax.while_loop(on, search.grow, state)

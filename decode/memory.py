@@ -5,6 +5,8 @@ Axes: B batch, Q queries, H heads, K and V head widths, S keys, R rows of a pool
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import jax
@@ -45,7 +47,8 @@ def attention(
     q = (q * width**-0.5).reshape(batch, queries, *shape[1:3], width).transpose(0, 2, 3, 1, 4)
     q = q.reshape(batch, kv_heads, -1, width)  # a key head's queries side by side
     scores = []
-    for (k, _), mask, bias in zip(blocks, masks, biases or [None] * len(blocks), strict=True):
+    added = biases or (None,) * len(blocks)
+    for (k, _), mask, bias in zip(blocks, masks, added, strict=True):
         each = product(q.astype(k.dtype), k)
         mask, each = mask[:, None, None], each.reshape(*shape, -1)
         if bias is not None:
@@ -54,11 +57,10 @@ def attention(
         scores.append(each)
     highest = jnp.stack([each.max(-1) for each in scores]).max(0)[..., None]
     grown = [jnp.exp(each - highest) for each in scores]
-    total = sum(each.sum(-1) for each in grown)[..., None]
-    mixed = 0.0
-    for (_, v), each in zip(blocks, grown, strict=True):
-        mixed += product(each.reshape(batch, kv_heads, -1, v.shape[2]).astype(v.dtype), v)
-    mixed = mixed.reshape(*shape, -1) / total
+    total = reduce(add, [each.sum(-1) for each in grown])[..., None]
+    rows = (each.reshape(batch, kv_heads, -1, each.shape[-1]) for each in grown)
+    parts = [product(x.astype(v.dtype), v) for x, (_, v) in zip(rows, blocks, strict=True)]
+    mixed = reduce(add, parts).reshape(*shape, -1) / total
     mixed = mixed.transpose(0, 3, 1, 2, 4).reshape(batch, queries, -1)
     return mixed, [(each / total).reshape(batch, heads, queries, -1) for each in grown]
 

@@ -3,11 +3,11 @@
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import numpy as np
 
-from data.batch import EOS, UNK, pad_rows
+from data.batch import EOS, UNK, Numbers, pad_rows
 from data.tokenizer import Tokenizer, Vocabulary
 from decode.batching import split_text
 from decode.completing import Completions, Sizes, pack, sizes
@@ -38,17 +38,17 @@ class Piece:
         return sum(len(ids) for ids in self.phrases if not _holds(self.prefix, ids))
 
 
-class Request(NamedTuple):
+class Request(NamedTuple, Generic[Numbers]):
     """Pieces as the arrays of a search of B rows; those beyond the last piece end at once."""
 
-    src: np.ndarray  # [B,S] int32, with EOS
-    limits: np.ndarray  # [B] int32
-    prefix: np.ndarray  # [B,P] int32
-    phrases: np.ndarray  # [B,N,Q] int32
-    seeds: np.ndarray  # [B] uint32
-    owners: np.ndarray  # [B,2] int32: sentence and part; -1 where there is none
-    allowed: np.ndarray | None = None  # [B,V/32] uint32, bits of a shortlist; None: all words
-    completions: Completions | None = None  # of prefixes that end within a word, if any does
+    src: Numbers  # [B,S] int32, with EOS
+    limits: Numbers  # [B] int32
+    prefix: Numbers  # [B,P] int32
+    phrases: Numbers  # [B,N,Q] int32
+    seeds: Numbers  # [B] uint32
+    owners: Numbers  # [B,2] int32: sentence and part; -1 where there is none
+    allowed: Numbers | None = None  # [B,V/32] uint32, bits of a shortlist; None: all words
+    completions: Completions[Numbers] | None = None  # of prefixes that end within a word, if any
 
 
 class Room(NamedTuple):
@@ -82,17 +82,18 @@ def request(
     room: Room,
     vocab: int,
     shortlist: Shortlist | None = None,
-) -> Request:
+) -> Request[np.ndarray]:
     """Up to `rows` pieces of less than `length` ids, for outputs of `vocab` ids."""
 
     def column(values, rest, dtype=np.int32) -> np.ndarray:
         return np.array([*values, *[rest] * (rows - len(pieces))], dtype)
 
-    phrases = [[*piece.phrases, *[[]] * (room.phrases - len(piece.phrases))] for piece in pieces]
+    filled = [[*piece.phrases, *[[]] * (room.phrases - len(piece.phrases))] for piece in pieces]
     phrases = pad_rows(
-        [phrase for each in phrases for phrase in each], rows * room.phrases, room.phrase
+        [phrase for each in filled for phrase in each], rows * room.phrases, room.phrase
     )
-    allowed, each = None, [None] * len(pieces)
+    allowed: np.ndarray | None = None
+    each: list[np.ndarray | None] = [None] * len(pieces)
     if shortlist is not None:
         each = [shortlist.allowed([*p.ids, EOS], _asked(p)) for p in pieces]
         allowed = column(each, shortlist.allowed([]), np.uint32)
@@ -201,7 +202,10 @@ def cut(
             seed = zlib.crc32(text.strip().encode())
             piece = Piece(number, part, gap, ids, prefix, phrases, limit, seed, completion)
             needed = (len(prefix) or bool(options.first)) + piece.owed
-            needed += completion.needs()[0] if completion else 0
+            if completion:
+                least = completion.needs()[0]
+                assert least is not None  # the prefix's own ids are one way to complete it
+                needed += least
             if needed >= limit:
                 what = "its required phrases (and prefix) have" if phrases else "its prefix has"
                 raise InputError(

@@ -33,7 +33,7 @@ class Pool(NamedTuple):
     Of recurrent layers each is its cells [R,Z,D], and L stays 0.
     """
 
-    layers: tuple[tuple[Block, ...], ...] | tuple[Array, ...]
+    layers: tuple[tuple[Block, ...] | Array, ...]
     ancestry: Array
 
     @property
@@ -43,7 +43,7 @@ class Pool(NamedTuple):
 
 def empty_pool(config: TransformerConfig, rows: int, beams: int) -> Pool:
     """A pool without room: `extend` makes it."""
-    nothing = ()
+    nothing: tuple[Block, ...] | Array = ()
     if config.recurrence:
         nothing = jnp.zeros((rows, beams, config.d_model))
     return Pool((nothing,) * config.decoder_layers, jnp.zeros((rows, beams, 0), jnp.int32))
@@ -67,18 +67,18 @@ def extend(pool: Pool, config: TransformerConfig, length: int, slots: int) -> Po
 def joined(pool: Pool) -> Pool:
     """The same pool with all its room in one block, so that every position of it can be written."""
 
-    def one(blocks: tuple[Block, ...]) -> tuple[Block]:
+    def one(blocks: tuple[Block, ...] | Array) -> tuple[Block] | Array:
+        if not isinstance(blocks, tuple):
+            return blocks
         keys, values = zip(*blocks, strict=True)
         return (Block(jnp.concatenate(keys, axis=3), jnp.concatenate(values, axis=2)),)
 
-    return pool if pool.recurrent else pool._replace(layers=tuple(map(one, pool.layers)))
+    return pool._replace(layers=tuple(map(one, pool.layers)))
 
 
 def reorder(pool: Pool, parents: Array) -> Pool:
     """The pool in which beam z goes on from where beam `parents` [R,Z] was, of as many or fewer."""
-    layers = pool.layers
-    if pool.recurrent:
-        layers = tuple(take(cells, parents) for cells in layers)
+    layers = tuple(x if isinstance(x, tuple) else take(x, parents) for x in pool.layers)
     return Pool(layers, take(pool.ancestry, parents))
 
 

@@ -27,7 +27,7 @@ Pick = Callable[[Array, Array], Array]
 
 
 class _State(NamedTuple):
-    index: Array  # how many tokens outputs that go on have
+    index: Array  # type: ignore[assignment]  # tokens of outputs that go on; no tuple's method
     tokens: Array  # [B,W,L]
     token_scores: Array  # [B,W,L]
     lengths: Array  # [B,W]: of those that have ended

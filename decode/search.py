@@ -226,7 +226,6 @@ def _transform(o: SearchOptions, asked: Request) -> transforms.Transform | None:
     """What the options ask for, in order: the sampler's filters see what the others left."""
     t, phrases, prefix = transforms, _phrases(asked), asked.prefix
     chosen = [
-        (asked.allowed is not None, lambda: t.only(asked.allowed)),
         (o.repetition_penalty != 1, lambda: t.repetition_penalty(o.repetition_penalty)),
         (o.banned, lambda: t.banned(o.banned)),
         (o.no_repeat_ngrams, lambda: t.no_repeat_ngrams(o.no_repeat_ngrams)),
@@ -235,7 +234,8 @@ def _transform(o: SearchOptions, asked: Request) -> transforms.Transform | None:
         (o.top_p < 1, lambda: t.top_p(o.top_p)),
         (o.min_p, lambda: t.min_p(o.min_p)),
     ]
-    wanted = [make() for wanted, make in chosen if wanted]
+    wanted = [] if asked.allowed is None else [t.only(asked.allowed)]
+    wanted += [make() for wanted, make in chosen if wanted]
     steered = t.chain(*wanted)
     if phrases.sizes.shape[1]:
         steered = required(phrases, asked.limits, EOS, steered)

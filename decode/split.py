@@ -5,8 +5,10 @@ its own, so all that they tell each other is weights, and whether any of them go
 A tree without a `Part` is whole, and passes through everything here as it is.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeGuard
 
 import jax
 from jax import Array
@@ -66,9 +68,9 @@ def abstract_weights(config: TransformerConfig, params, mesh: Mesh) -> Weights:
 
 def _split(weights: Weights, count: int) -> Weights:
     def one(path, x: Array) -> Array | Part:
-        axes = range(x.ndim)
+        axes: Sequence[int] = range(x.ndim)
         if any(str(getattr(key, "key", "")).endswith(_TO_WIDTH) for key in path):
-            axes = reversed(axes)
+            axes = axes[::-1]
         axis = next((axis for axis in axes if x.shape[axis] % count == 0), None)
         return x if axis is None else Part(x, axis)
 
@@ -103,8 +105,8 @@ def look_up(table: Array | Part, ids: Array) -> Array:
     is large.
     """
     if not _is_part(table) or table.axis == 0:
-        table, ids = whole(table, ids)
-        return table[ids]
+        rows, ids = whole(table, ids)
+        return rows[ids]
     everyones = jax.lax.all_gather(ids, _AXES, tiled=True)
     columns = table.array[everyones]
     return jax.lax.all_to_all(columns, _AXES, split_axis=0, concat_axis=ids.ndim, tiled=True)
@@ -115,7 +117,7 @@ def most(count: Array) -> Array:
     return jax.lax.pmax(count, _AXES)
 
 
-def _is_part(x) -> bool:
+def _is_part(x) -> TypeGuard[Part]:
     return isinstance(x, Part)
 
 

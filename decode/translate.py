@@ -126,7 +126,7 @@ class Translator:
             # What other processes' devices found can be read once it is on this one's as well.
             out_shardings=replicated(self.mesh) if jax.process_count() > 1 else None,
         )
-        self.shapes: set[tuple[int, ...]] = set()  # (rows, source, *Room): a compilation each
+        self.shapes: set[tuple] = set()  # (rows, source, *Room): a compilation each
 
     def with_options(
         self, options: SearchOptions, ladder: Sequence[tuple[int, int]] = ()
@@ -238,6 +238,7 @@ class Translator:
             yield ranked(own, piece, spell, self.options, count, self.language)
 
     def _watched(self, owners: np.ndarray, tokens: np.ndarray, length: int, on: np.ndarray) -> None:
+        assert self._watch is not None
         rows = zip(owners[on].tolist(), tokens[on, :length].tolist(), strict=True)
         for (owner, part), row in rows:
             if owner >= 0:

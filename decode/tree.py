@@ -4,6 +4,7 @@ The search itself, a step at a time outside of its loop: slow, and for looking a
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -50,9 +51,9 @@ def beam_tree(
     policy = InputPolicy("refuse:256", config.longest and config.longest - 1)
     if not sentence.strip():
         raise InputError("an empty sentence is not searched for: give it words")
-    settings = dict(vocabulary=vocabulary, policy=policy, options=options, longest=config.longest)
     vocab = config.target_vocab
-    (piece,) = cut([sentence], [""], [()], **settings)
+    pieces = partial(cut, vocabulary=vocabulary, policy=policy, options=options)
+    (piece,) = pieces([sentence], [""], [()], longest=config.longest)
     asked = jax.tree.map(jnp.asarray, request([piece], 1, len(piece.ids) + 1, room([piece]), vocab))
     variables = {"params": params}
     memory = model.apply(variables, asked.src, method="encode")

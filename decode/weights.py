@@ -36,8 +36,8 @@ class Linear(NamedTuple):
     def __call__(self, x: Array) -> Array:
         """x [...,I] -> float32 [...,O]; the product takes its operands in the weight's type."""
         rows = x.reshape(-1, x.shape[-1])
-        product = _int8_product if isinstance(self.weight, Int8) else _product
-        y = product(rows, self.weight)
+        weight = self.weight
+        y = _int8_product(rows, weight) if isinstance(weight, Int8) else _product(rows, weight)
         if self.bias is not None:
             y += self.bias[None]
         return y.reshape(*x.shape[:-1], y.shape[-1])
@@ -148,7 +148,9 @@ def _projection(attention, name: str):
 
 
 def _recurrence(name: str, p):
-    for projection, biased in MIXERS[name].projections:
+    kind = MIXERS[name]
+    assert kind is not None
+    for projection, biased in kind.projections:
         kernel = p[projection]["kernel"]
         yield kernel, p[projection]["bias"] if biased else jnp.zeros(kernel.shape[1])
 
@@ -156,8 +158,9 @@ def _recurrence(name: str, p):
 def _linear(precision: str, *parts: tuple[Array, Array | None]) -> Linear:
     """Kernels [I,O1], [I,O2] .. and their biases side by side, as one."""
     kernel = jnp.concatenate([kernel for kernel, _ in parts], axis=1)
-    biases = [bias for _, bias in parts]
-    return Linear(_cast(kernel, precision), None if None in biases else jnp.concatenate(biases))
+    biases = [bias for _, bias in parts if bias is not None]
+    whole = jnp.concatenate(biases) if len(biases) == len(parts) else None
+    return Linear(_cast(kernel, precision), whole)
 
 
 def _cast(kernel: Array, precision: str) -> Array | Int8:
