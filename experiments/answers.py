@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from decode.ranking import Hypothesis
 
 if TYPE_CHECKING:
@@ -63,17 +65,19 @@ def _aligned(
     pairs = [pair for hypothesis in hypotheses for pair in hypothesis.parts]
     forced: dict = {}
     parts = trained.model, trained.params, pairs, progress
-    for number, pair in force_pairs(*parts, ladder=ladder):
+    for number, found in force_pairs(*parts, ladder=ladder):
         # A float32 cannot hold what is rounded.
-        rows = pair.attention.astype(float).round(4) if attention else None
-        forced[number] = alignment(pair.attention), rows
-    numbers, found = itertools.count(), []
+        weights = np.asarray(found.attention)
+        forced[number] = alignment(weights), weights.astype(float).round(4) if attention else None
+    numbers, told = itertools.count(), []
     for hypothesis in hypotheses:
-        at, links, rows = [0, 0], [], []
+        at = [0, 0]
+        links: list[list[int]] = []
+        rows: list[list[float]] = []
         for pair in hypothesis.parts:
             aligned, weights = forced[next(numbers)]
             links += [[s + at[0], t + at[1]] for s, t in aligned]
             rows += [] if weights is None else weights.tolist()  # of its own part of the source
             at = [begun + len(ids) for begun, ids in zip(at, pair, strict=True)]
-        found.append({"alignment": links} | ({"attention": rows} if attention else {}))
-    return found
+        told.append({"alignment": links} | ({"attention": rows} if attention else {}))
+    return told

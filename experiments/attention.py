@@ -16,11 +16,13 @@ from absl import flags
 from experiments import cli, decoding, loading
 
 flags.adopt_module_key_flags(decoding)  # so that --help tells them too
-TEXT = flags.DEFINE_string("text", None, "The sentence to translate.")
+TEXT = flags.DEFINE_string("text", None, "The sentence to translate.", required=True)
 OUTPUT = flags.DEFINE_string(
-    "output", None, "The folder for encoder, decoder and cross, .png and .svg, and attention.html."
+    "output",
+    None,
+    "The folder for encoder, decoder and cross, .png and .svg, and attention.html.",
+    required=True,
 )
-flags.mark_flags_as_required(["text", "output"])
 
 
 def main() -> None:

@@ -16,15 +16,18 @@ from data.text import read_parallel
 from experiments import cli
 from experiments.console import note, print_json
 
-OUTPUT = flags.DEFINE_string("output", None, "Translations, one a line, not tokenised.")
-REFERENCE = flags.DEFINE_string("reference", None, "What is right, line by line, not tokenised.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Translations, one a line, not tokenised.", required=True
+)
+REFERENCE = flags.DEFINE_string(
+    "reference", None, "What is right, line by line, not tokenised.", required=True
+)
 LANGUAGE = flags.DEFINE_string(
     "language",
     "de",
     "The translations' language, by which words are told apart: a code of ISO 639, as de, deu, "
     "pt-BR, zh_CN or zho_Hans.",
 )
-flags.mark_flags_as_required(["output", "reference"])
 
 
 def main() -> None:

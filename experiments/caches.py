@@ -29,7 +29,7 @@ def keep_compiled() -> None:
     JAX_ENABLE_COMPILATION_CACHE=0 turns it off. The least recently used programs make room for new
     ones, under a lock: several processes may share it.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     folder = cache_folder("compiled")
     if folder is None:

@@ -30,8 +30,10 @@ from train.health import DivergedError
 from train.together import ElsewhereError, Interrupted
 from train.watchdog import NotSharedError
 
-MISTAKES = (ConfigError, DataError, CheckpointError, InputError, DivergedError)
-MISTAKES += (ElsewhereError, NotSharedError)
+MISTAKES = (
+    *(ConfigError, DataError, CheckpointError, InputError, DivergedError),
+    *(ElsewhereError, NotSharedError),
+)
 
 
 def run(main: Callable[..., None], argv: list[str] | None = None, takes_more: bool = False) -> None:
@@ -171,8 +173,10 @@ def _unknown_key(error: Exception) -> str:
 
     for argument in sys.argv[1:]:
         match = re.match(r"--?config\.([\w.]+)", argument)
+        if match is None:
+            continue
         node = default_config()
-        for name in match[1].split(".") if match else ():
+        for name in match[1].split("."):
             if not hasattr(node, "keys") or name not in node:
                 names = list(node.keys()) if hasattr(node, "keys") else ()
                 return f"config.{match[1]} is unknown{nearest(name, names)}"

@@ -265,7 +265,7 @@ def _build(kind: type, tree: Any, prefix: str) -> Any:
     values = {}
     for name, value in tree.items():
         hint = hints[name]
-        if is_dataclass(hint):
+        if isinstance(hint, type) and is_dataclass(hint):
             values[name] = _build(hint, value, f"{prefix}{name}.")
         else:
             values[name] = _typed(value, hint, f"{prefix}{name}")

@@ -1,8 +1,9 @@
 """The course of a training: from its last checkpoint to its end, and back where it diverges."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -57,13 +58,18 @@ def follow(
     step_fn = t.compile_step()
     tried: set[int] = set()
     looks = Looks(t, checkpoints, interrupted, watchdog)
+
+    def heard(step: int) -> str:
+        watchdog.at(step)
+        return interrupted(step)
+
     while True:
         step = int(state.step)
         rewinds = meta.get("rewinds", 0)
         ahead = ahead_of(t.text.plan, step, meta)
         plan = t.text.plan.reordered(rewinds).ahead(ahead)
         place = dict(rewinds=rewinds, ahead=ahead, epoch=plan.batches_per_epoch)
-        agree = Agreement((*REASONS, "max_minutes"), IN_FLIGHT)
+        agreed = partial(_soonest, Agreement((*REASONS, "max_minutes"), IN_FLIGHT))
         try:
             with MetricsWriter(t.workdir, step) if is_first() else nullcontext() as writer:
                 if writer and rewinds and step in tried:
@@ -79,9 +85,9 @@ def follow(
                     log_every=c.train.log_every,
                     max_minutes=c.train.max_minutes,
                     health=Health(c.train.max_skipped, c.train.spike),
-                    pairs_of=lambda step, plan=plan: plan[step - 1].pairs,
-                    interrupted=lambda step: watchdog.at(step) or interrupted(step),
-                    agreed=lambda reason, agree=agree: _soonest(agree({reason} - {""})),
+                    pairs_of=partial(_pairs_of, plan),
+                    interrupted=heard,
+                    agreed=agreed,
                     before=meta | {"seconds": age + time.monotonic() - begun},
                 )
             break
@@ -117,9 +123,13 @@ def ahead_of(plan: BatchPlan, step: int, meta: dict) -> int:
     return there - step
 
 
-def _soonest(reasons: set[str]) -> str:
-    """A signal, if that is one of them: it has least time. The same one in all processes."""
-    return min(reasons, default="")
+def _pairs_of(plan: BatchPlan, step: int) -> Iterable[int]:
+    return plan[step - 1].pairs
+
+
+def _soonest(agree: Agreement, reason: str) -> str:
+    """A signal, if a process has one: it has least time. The same one in all processes."""
+    return min(agree({reason} - {""}), default="")
 
 
 def _batches(t: Training, plan: BatchPlan, step: int) -> Iterator[Batch]:
@@ -188,8 +198,8 @@ def first_state(t: Training) -> TrainState:
     Where adapters are trained, these are fresh, and the others go into the run's folder.
     """
     c = t.experiment
-    key, ema = jax.random.key(c.train.seed), c.train.ema > 0
-    state = create_state(t.learner, t.tx, key, t.mesh, ema=ema)
+    key = jax.random.key(c.train.seed)
+    state = create_state(t.learner, t.tx, key, t.mesh, ema=c.train.ema > 0)
     if not c.init_from:
         return state
     source = Path(c.init_from)

@@ -42,7 +42,7 @@ def main() -> None:
     if SPLIT.value:
         pairs = open_split(experiment, SPLIT.value)
     else:
-        pairs = read_parallel(*map(Path, files))
+        pairs = read_parallel(*(Path(file) for file in files if file is not None))
     sources, references = sides(pairs)
     language = experiment.data.target_language
     warn_unknown_language(language)

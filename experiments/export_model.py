@@ -19,9 +19,8 @@ from experiments.console import bar, note
 
 FORMATS = ("huggingface", "ctranslate2", "safetensors", "stablehlo")
 flags.adopt_module_key_flags(loading)  # so that --help tells them too
-TO = flags.DEFINE_enum("to", None, FORMATS, "For which system.")
-OUTPUT = flags.DEFINE_string("output", None, "The folder to write, new or empty.")
-flags.mark_flags_as_required(["to", "output"])
+TO = flags.DEFINE_enum("to", None, FORMATS, "For which system.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "The folder to write, new or empty.", required=True)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ it, with the model's own search settings as their defaults, and train goes on fr
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
@@ -25,11 +26,14 @@ from data.corpus import DataError
 from experiments import cli
 from experiments.console import bar, print_json
 
-FROM = flags.DEFINE_string("from", None, "The folder of the model, or package:NAME/PATH.")
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run, which holds none yet.")
+FROM = flags.DEFINE_string(
+    "from", None, "The folder of the model, or package:NAME/PATH.", required=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The folder of the run, which holds none yet.", required=True
+)
 SOURCE_LANGUAGE = flags.DEFINE_string("source_language", "", "Its code; default: the model's own.")
 TARGET_LANGUAGE = flags.DEFINE_string("target_language", "", "Its code; default: the model's own.")
-flags.mark_flags_as_required(["from", "workdir"])
 
 
 def main() -> None:
@@ -39,12 +43,14 @@ def main() -> None:
     from experiments.importing.families import read_folder
     from experiments.importing.native import read_native
     from experiments.importing.native_folder import is_native
+    from experiments.importing.parts import Imported
     from experiments.importing.places import folder_of
     from experiments.importing.writing import check_free, write_run
 
     workdir = Path(WORKDIR.value)
     check_free(workdir)
     folder = folder_of(FROM.value)
+    read: Callable[[Path, str, str], Imported]
     if os.path.lexists(folder / "config.json"):
         read = read_folder
     elif is_native(folder):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.")
+WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.", required=True)
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     "best",
@@ -17,7 +17,6 @@ FSDP = flags.DEFINE_integer(
     "Over how many devices the weights are split, where one cannot hold them.",
     lower_bound=1,
 )
-flags.mark_flag_as_required("workdir")
 
 
 def load(checkpoint: str = ""):

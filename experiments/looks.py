@@ -7,6 +7,7 @@ from dataclasses import asdict
 from data.batch import Batch
 from decode.bleu import score
 from decode.options import NothingFoundError
+from decode.translate import Translator
 from experiments.adapting import base_of
 from experiments.console import bar, note
 from experiments.interruption import stopper
@@ -29,7 +30,7 @@ class Looks:
             t.text.splits["valid"], t.experiment.train.bleu_sentences
         )
         self._evaluate = compile_eval_step(t.model, t.mesh, chunked=t.experiment.train.chunked_loss)
-        self._translator = None  # made with the first weights there are
+        self._translator: Translator | None = None  # made with the first weights there are
 
     def hooks(self, **meta) -> list[Hook]:
         """Validation loss, then BLEU, then a checkpoint that knows both, saved with `meta`."""
@@ -61,7 +62,7 @@ class Looks:
         stop = stopper(self._interrupted)
         with bar("validating", len(self._sources)) as progress:
 
-            def hear(count: int) -> None:
+            def hear(count: float) -> None:
                 progress(count)
                 self._watchdog.moved()
                 stop(step)

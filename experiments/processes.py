@@ -32,6 +32,7 @@ CLUSTER = flags.DEFINE_bool(
     False,
     "Find the other processes by what TPU pods, Slurm, Kubernetes or MPI tell of themselves.",
 )
+
 JOIN_SECONDS = define_float(
     "join_seconds", 300.0, "How long to wait for the others at the start.", lower_bound=0
 )
@@ -63,31 +64,32 @@ def joined(lost_seconds: float) -> Iterator[None]:
 
 def _where() -> dict | None:
     """What JAX is to be told of the cluster; None: there is none."""
-    given = {flag.name: flag.value for flag in (COORDINATOR, PROCESSES, PROCESS)}
+    coordinator, processes, process = COORDINATOR.value, PROCESSES.value, PROCESS.value
+    given = dict(coordinator=coordinator, processes=processes, process=process)
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given):
         return {} if CLUSTER.value else None
     if CLUSTER.value:
         raise ConfigError("--cluster finds --coordinator, --processes and --process by itself")
-    if missing:
+    if coordinator is None or processes is None or process is None:
         raise ConfigError(
             "--coordinator, --processes and --process are given together: "
             f"there is no --{missing[0]}"
         )
-    host_port = re.fullmatch(r"\S+:(\d{1,5})", COORDINATOR.value)
+    host_port = re.fullmatch(r"\S+:(\d{1,5})", coordinator)
     if not host_port or not 0 < int(host_port[1]) < 1 << 16:
-        raise ConfigError(f"--coordinator={COORDINATOR.value} is not HOST:PORT")
-    if PROCESSES.value < 1:
-        raise ConfigError(f"--processes={PROCESSES.value} must be at least 1")
-    if not 0 <= PROCESS.value < PROCESSES.value:
+        raise ConfigError(f"--coordinator={coordinator} is not HOST:PORT")
+    if processes < 1:
+        raise ConfigError(f"--processes={processes} must be at least 1")
+    if not 0 <= process < processes:
         raise ConfigError(
-            f"--process={PROCESS.value} must be from 0 to {PROCESSES.value - 1}: "
-            f"there are --processes={PROCESSES.value}"
+            f"--process={process} must be from 0 to {processes - 1}: "
+            f"there are --processes={processes}"
         )
     return dict(
-        coordinator_address=COORDINATOR.value,
-        num_processes=PROCESSES.value,
-        process_id=PROCESS.value,
+        coordinator_address=coordinator,
+        num_processes=processes,
+        process_id=process,
         cluster_detection_method="deactivate",
     )
 
@@ -142,8 +144,11 @@ def on_abort(tell: Callable[[], None], seconds: float) -> None:
 
     # Python's own handlers run in the main thread, which waits for a peer. The C library's run in
     # the thread that aborts, and must be kept.
-    on_abort.kept = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
-    ctypes.CDLL(None).signal(signal.SIGABRT, on_abort.kept)
+    _HANDLERS.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(handle))
+    ctypes.CDLL(None).signal(signal.SIGABRT, _HANDLERS[-1])
+
+
+_HANDLERS: list[object] = []
 
 
 def _keep_stdout() -> None:

@@ -15,7 +15,10 @@ from experiments import cli
 from experiments.console import note
 
 WORKDIR = flags.DEFINE_multi_string(
-    "workdir", None, "A trained run's folder; more may follow it, by themselves or each as a flag."
+    "workdir",
+    None,
+    "A trained run's folder; more may follow it, by themselves or each as a flag.",
+    required=True,
 )
 OUTPUT = flags.DEFINE_string("output", None, "Another file for the page.")
 TRANSLATE = flags.DEFINE_bool(
@@ -24,7 +27,6 @@ TRANSLATE = flags.DEFINE_bool(
     "Translate the test split of those runs that have not kept its translations, by the best "
     "checkpoint, and keep them.",
 )
-flags.mark_flag_as_required("workdir")
 
 
 def main(more: list[str]) -> None:

@@ -91,8 +91,8 @@ def _train(
         first_alone(lambda: _write_settings(t))
     with Checkpoints(workdir / "checkpoints", c.train.keep, c.train.keep_best) as checkpoints:
         sizes = t.sizes()
-        told = f"{sizes['params']:,} parameters" + _adapters(t, sizes["trainable"])
-        note(f"{told} on a mesh of {dict(t.mesh.shape)}{_processes()}")
+        learned = f"{sizes['params']:,} parameters" + _adapters(t, sizes["trainable"])
+        note(f"{learned} on a mesh of {dict(t.mesh.shape)}{_processes()}")
         warn_unknown_language(c.data.target_language)
         state, meta = last_state(t, checkpoints)
         if resumed:  # a start that is rejected until here leaves the run as it was
@@ -176,7 +176,7 @@ def _test(
     translator = make_translator(c, best.model, best.params, best.vocabulary, best.mesh)
     with bar("testing", len(sources)) as progress:
 
-        def hear(count: int) -> None:
+        def hear(count: float) -> None:
             progress(count)
             watchdog.moved()
             stop(0)

@@ -15,15 +15,14 @@ from experiments import cli, loading
 from experiments.console import bar, print_json
 
 flags.adopt_module_key_flags(loading)  # so that --help tells them too
-SOURCE = flags.DEFINE_string("source", None, "A file of one sentence a line.")
-TARGET = flags.DEFINE_string("target", None, "Its translation, line by line.")
+SOURCE = flags.DEFINE_string("source", None, "A file of one sentence a line.", required=True)
+TARGET = flags.DEFINE_string("target", None, "Its translation, line by line.", required=True)
 MAX_TOKENS = flags.DEFINE_integer(
     "max_tokens",
     2048,
     "A line of more tokens, its end included, stops with its number; memory grows with the square.",
     lower_bound=1,
 )
-flags.mark_flags_as_required(["source", "target"])
 
 
 def main() -> None:

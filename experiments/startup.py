@@ -47,18 +47,20 @@ def _use_utf8() -> None:
     """
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
-    text = dict(encoding="utf-8", errors="backslashreplace")
-    raw = io.BufferedWriter(_Stderr(2, "w", closefd=False))
-    sys.stderr = io.TextIOWrapper(raw, line_buffering=True, **text)
+    sys.stderr = _text(_Stderr(2, "w", closefd=False), True)
     if sys.stdout is not None:
-        raw = io.BufferedWriter(_Stdout(1, "w", closefd=False))
-        sys.stdout = io.TextIOWrapper(raw, line_buffering=sys.stdout.isatty(), **text)
+        sys.stdout = _text(_Stdout(1, "w", closefd=False), sys.stdout.isatty())
+
+
+def _text(raw: io.FileIO, by_line: bool) -> io.TextIOWrapper:
+    file = io.BufferedWriter(raw)
+    return io.TextIOWrapper(file, "utf-8", "backslashreplace", line_buffering=by_line)
 
 
 class _Stdout(io.FileIO):
     """Standard output, whose errors name it."""
 
-    def write(self, data) -> int | None:
+    def write(self, data) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -69,7 +71,7 @@ class _Stdout(io.FileIO):
 class _Stderr(io.FileIO):
     """Standard error: a log that nobody can take, on a full disk, say, is no reason to end."""
 
-    def write(self, data) -> int | None:
+    def write(self, data) -> int:
         try:
             return super().write(data)
         except OSError:
@@ -81,7 +83,7 @@ def _check_packages() -> None:
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for name in _PACKAGES:
         spec = find_spec(name)  # which runs nothing
-        there = spec and spec.origin
+        there = spec.origin if spec else None
         if there is None:  # a folder that is no package: it hides one that an import hook finds
             sys.path.insert(0, root)
         elif os.path.realpath(os.path.dirname(there)) != os.path.realpath(f"{root}/{name}"):

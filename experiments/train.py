@@ -27,7 +27,8 @@ from experiments.thread_failure import ends_the_process
 from train.together import is_first
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of experiments/configs.")
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
+flags.mark_flag_as_required("config")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 DRY_RUN = flags.DEFINE_bool(
     "dry_run",
     False,
@@ -49,7 +50,6 @@ SIGTERM_STATUS = flags.DEFINE_integer(
     lower_bound=0,
     upper_bound=255,
 )
-flags.mark_flags_as_required(["config", "workdir"])
 flags.adopt_module_key_flags(processes)  # so that --help tells them too
 
 

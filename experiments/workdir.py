@@ -21,7 +21,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +311,8 @@ def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> T
         learns = learner(experiment, model)
         base = read_base(workdir, learns, mesh)
         check_base(workdir, experiment, meta)
-        whole = partial(compile_whole(learns, mesh), base=base)
-        params = checkpoints.restore_params(checkpoint, abstract_params(learns, mesh), whole)
+        merge = compile_whole(learns, mesh)
+        params = checkpoints.restore_params(
+            checkpoint, abstract_params(learns, mesh), lambda trained: merge(trained, base)
+        )
     return Trained(experiment, vocabulary, model, params, mesh, steps)

@@ -58,7 +58,7 @@ def draw(weights, rows: list[str], columns: list[str], file: Path) -> None:
                 cell.set_yticks(range(len(rows)), rows if first else [""] * len(rows), **plain)
                 cell.tick_params(length=0)
         dpi = min(_DPI, _MOST_PIXELS / max(size))
-        for kind, extra in ("png", {}), ("svg", {"metadata": {"Date": None}}):
+        for kind, metadata in ("png", None), ("svg", {"Date": None}):
             picture = io.BytesIO()
-            figure.savefig(picture, format=kind, dpi=dpi, **extra)
+            figure.savefig(picture, format=kind, dpi=dpi, metadata=metadata)
             replace_file(file.with_suffix(f".{kind}"), picture.getvalue())

@@ -1,6 +1,7 @@
 """A beam search as a tree."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -26,12 +27,10 @@ def tree(nodes: Sequence[Node], pieces: Sequence[str]) -> Figure:
             axes.plot(*ends, color=colour, linewidth=2 if node.best else 0.8, zorder=0)
         piece = drawable(piece)
         text = piece if node.score is None else f"{piece}  {node.score:.2f}"
-        axes.text(
-            *(node.step, at[number], text),
-            **dict(ha="center", va="center", fontsize=8, color=colour, weight=weight),
-            parse_math=False,  # a piece may be a dollar sign
-            bbox=dict(facecolor="white", edgecolor="none", pad=1.5),
-        )
+        look: dict[str, Any] = dict(fontsize=8, color=colour, weight=weight)
+        look |= dict(bbox=dict(facecolor="white", edgecolor="none", pad=1.5))
+        look |= dict(parse_math=False)  # a piece may be a dollar sign
+        axes.text(node.step, at[number], text, ha="center", va="center", **look)
     axes.set(xlim=(-0.6, last + 0.9), ylim=(height - 0.3, -0.7), yticks=[], xlabel="tokens")
     axes.spines[["left", "right", "top"]].set_visible(False)
     return figure

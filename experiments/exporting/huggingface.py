@@ -6,7 +6,7 @@ with it what its logit would take of the others' probabilities.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,11 @@ def tensors(
                 found = found.take(width, axis)
         return found
 
+    def table(*path: str) -> np.ndarray:
+        there = parameter(*path)
+        assert there is not None
+        return there
+
     found: dict[str, np.ndarray] = {}
     for named in names(c):
         ours = parameter(*named.ours)
@@ -124,16 +129,16 @@ def tensors(
             ours = np.zeros(len(weight), np.float32)
         found[named.theirs] = named.there(ours)
     if c.tying == "all":
-        found["model.shared.weight"] = parameter("embedding", "table")[target_order]
+        found["model.shared.weight"] = table("embedding", "table")[target_order]
     else:
-        for ours, theirs, order in (
+        for side, theirs, order in (
             ("source", "encoder", source_order),
             ("target", "decoder", target_order),
         ):
-            table = parameter(f"{ours}_embedding", "table")
-            found[f"model.{theirs}.embed_tokens.weight"] = table[order]
+            words = table(f"{side}_embedding", "table")
+            found[f"model.{theirs}.embed_tokens.weight"] = words[order]
     if c.tying == "none":
-        found["lm_head.weight"] = np.ascontiguousarray(parameter("output").T[target_order])
+        found["lm_head.weight"] = np.ascontiguousarray(table("output").T[target_order])
     bias = parameter("output_bias")
     bias = np.zeros(c.target_vocab, np.float32) if bias is None else bias
     found["final_logits_bias"] = bias[target_order][None]
@@ -156,7 +161,7 @@ def _cuts(tokenizer: Tokenizer) -> bytes:
     return tokenizer.models[0] if isinstance(tokenizer, MarianTokenizer) else tokenizer.to_bytes()
 
 
-def settings(c: TransformerConfig, special: dict[str, int | None], positions: int) -> dict:
+def settings(c: TransformerConfig, special: Mapping[str, int | None], positions: int) -> dict:
     """Their config.json of a model, which has no PAD of ours; `special` are their special ids."""
     sides = {
         f"{side}_{name}": value

@@ -48,7 +48,8 @@ def write_programs(trained: Trained, folder: Path) -> None:
         program = partial(_search, config, structure, options, longest)
         content[f"{name}.stablehlo"] = bytes(_exported(program, leaves, config).serialize())
     arrays = io.BytesIO()
-    np.savez(arrays, **{str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)})
+    numbered = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    np.savez(arrays, **numbered)  # type: ignore[arg-type]  # are arrays
     content["weights.npz"] = arrays.getvalue()
     facts = {"max_length": longest, "pad": PAD, "bos": BOS, "eos": EOS, "unk": UNK}
     content["program.json"] = json.dumps(facts | {"search": vars(settings)}, indent=2).encode()

@@ -75,7 +75,7 @@ def read_bart(folder: Path, source_language: str = "", target_language: str = ""
     Raises DataError for what is missing, damaged or not supported, with file and field.
     """
     file = folder / "config.json"
-    kind = KINDS[family(file)]
+    kind = KINDS[family(file) or ""]
     config = read_config(file, kind)
     model = model_config(file, config, kind)
     where, tensors = read_tensors(folder)

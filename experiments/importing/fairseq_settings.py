@@ -126,7 +126,8 @@ def read_settings(file: Path, content: Any) -> tuple[dict[str, Any], dict[str, A
     told = cfg.get("model") if cfg else _plain(file, content.get("args"))
     if not isinstance(told, Mapping) or not told:
         raise DataError(f"{file} is no checkpoint of fairseq: it has neither 'cfg' nor 'args'")
-    task = cfg.get("task") if isinstance(cfg.get("task"), Mapping) else {}
+    task = cfg.get("task")
+    task = task if isinstance(task, Mapping) else {}
     settings = {name: value for name, value in task.items() if value is not None} | dict(told)
     for side in "encoder", "decoder":
         if isinstance(told.get(side), Mapping):
@@ -145,7 +146,7 @@ def read_settings(file: Path, content: Any) -> tuple[dict[str, Any], dict[str, A
     return _typed(file, settings, _Model), _typed(file, generation, _Search)
 
 
-def _typed(file: Path, found: Mapping, kind: type) -> dict[str, Any]:
+def _typed(file: Path, found: Mapping, kind: type[msgspec.Struct]) -> dict[str, Any]:
     known = {name: found[name] for name in kind.__struct_fields__ if name in found}
     return msgspec.to_builtins(convert(known, kind, str(file), strict=False))
 

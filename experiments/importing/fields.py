@@ -27,7 +27,8 @@ Id = Annotated[int, Meta(ge=-1, le=LARGEST)]  # of a word; -1 where there is non
 
 def read_object(file: Path, default: dict | None = None) -> dict[str, Any]:
     """A JSON object without its nulls; `default` where there is no file. Raises DataError."""
-    found = read_json(file, dict[str, Any], *([] if default is None else [default]))
+    kind = dict[str, Any]
+    found = read_json(file, kind) if default is None else read_json(file, kind, default)
     return {name: value for name, value in found.items() if value is not None}
 
 

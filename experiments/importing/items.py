@@ -30,8 +30,8 @@ def read_items(file: Path) -> tuple[dict[str, np.ndarray], bytes]:
     """The arrays of a model, float32, and its settings in YAML; DataError where it is not whole."""
     with library_errors(f"{file} is damaged or no model of Marian's"):
         items = read_npz(file) if file.suffix == ".npz" else dict(_binary(file))
-        text = items.pop(SETTINGS, None)
-        text = None if text is None else bytes(text.astype(np.int8)).rstrip(b"\0")
+        stored = items.pop(SETTINGS, None)
+        text = None if stored is None else bytes(stored.astype(np.int8)).rstrip(b"\0")
         items = {name: np.asarray(x, np.float32) for name, x in items.items()}
     if text is None:
         raise DataError(f"{file} lacks {SETTINGS}: it is no whole model of Marian's")

@@ -87,8 +87,9 @@ def search_settings(found: Folder) -> SearchConfig:
         note(f"{found.model.parent}: no YAML says how to search: greedily, as Firefox does")
         beam, alpha = _FIREFOX
     else:
-        told = decoder.beam_size, decoder.normalize
-        beam, alpha = (_ALWAYS[i] if each is None else each for i, each in enumerate(told))
+        beam, alpha = _ALWAYS
+        beam = beam if decoder.beam_size is None else decoder.beam_size
+        alpha = alpha if decoder.normalize is None else decoder.normalize
     if decoder and decoder.word_penalty:
         raise DataError(f"{file}: word-penalty={decoder.word_penalty} is not supported, only 0")
     try:

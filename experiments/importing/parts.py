@@ -33,8 +33,11 @@ class Imported(NamedTuple):
 class Named(Protocol):
     """A parameter of a layer: its name there, its path here, and how the one becomes the other."""
 
-    theirs: str
-    ours: tuple[str, ...]
+    @property
+    def theirs(self) -> str: ...
+
+    @property
+    def ours(self) -> tuple[str, ...]: ...
 
     def size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of their array, where our parameter has this one."""
@@ -65,7 +68,9 @@ def check_sizes(file: Path, model: TransformerConfig, num_tensors: int, num_elem
         products.append((("max_length", "d_model"), 0))
     if model.positions == "relative":
         products.append((("relative_buckets", "num_heads"), 0))
-    limits = [(names, 0, num_tensors, "tensors") for names in layers if not model.scan_layers]
+    limits: list[tuple[tuple[str, ...], int, int, str]] = []
+    if not model.scan_layers:
+        limits += [(names, 0, num_tensors, "tensors") for names in layers]
     limits += [(*product, num_elements, "numbers") for product in products]
     for names, ours, there, kind in limits:
         sizes = {name: getattr(model, name) for name in names}

@@ -8,7 +8,7 @@ it, and where outputs are scaled by d_model^-0.5, so is the decoder's last norm.
 
 import reprlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -35,6 +35,7 @@ ACTIVATIONS = {
     "gated-gelu_new": "geglu_tanh",
     "gated-silu": "swiglu",
 }
+Tying = Literal["all", "decoder", "none"]
 PROJECTIONS = {"t5": "relu", "mt5": "gated-gelu"}  # where config.json does not tell it
 _NEUTRAL: dict[str, tuple] = {
     "pad_token_id": (0,),
@@ -105,7 +106,7 @@ def read_config(file: Path) -> T5:
     return config
 
 
-def model_config(file: Path, config: T5, tying: str = "all") -> TransformerConfig:
+def model_config(file: Path, config: T5, tying: Tying = "all") -> TransformerConfig:
     """The model of a config.json; raises DataError, naming the field, for what is not here."""
     try:
         return TransformerConfig(
@@ -123,7 +124,7 @@ def model_config(file: Path, config: T5, tying: str = "all") -> TransformerConfi
             positions="relative",
             relative_buckets=config.relative_attention_num_buckets,
             relative_distance=config.relative_attention_max_distance,
-            activation=ACTIVATIONS[config.feed_forward_proj],
+            activation=ACTIVATIONS[config.feed_forward_proj or ""],
             ff_bias=False,
             tying=tying,
             scale_embedding=False,
@@ -143,10 +144,10 @@ def _scales_outputs(config: T5) -> bool:
     return config.model_type == "t5" and config.tie_word_embeddings is not False
 
 
-def tying(tensors: dict[str, np.ndarray]) -> str:
+def tying(tensors: dict[str, np.ndarray]) -> Tying:
     """Which tables of a file are one: theirs are tied unless it has unlike ones."""
     found = [
-        next((tensors[name] for name in names if name in tensors), None)
+        next((tensors[name] for name in names if name in tensors), np.empty(0))
         for names in _TABLES.values()
     ]
     same = [a is b or np.array_equal(a, b) for a, b in zip(found, found[1:], strict=False)]

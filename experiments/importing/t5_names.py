@@ -33,6 +33,6 @@ def names(c: TransformerConfig) -> Iterator[Named]:
             for theirs, name in forward.items():
                 tensor = f"{last}.DenseReluDense.{theirs}.weight"
                 yield Named(tensor, (own, "feed_forward", name, "kernel"), 1)
-            norm = own, "feed_forward_frame", "norm", "scale"
-            yield Named(f"{last}.layer_norm.weight", norm, 0)
+            norm = f"{last}.layer_norm.weight"
+            yield Named(norm, (own, "feed_forward_frame", "norm", "scale"), 0)
         yield Named(f"{side}.final_layer_norm.weight", (f"{side}_norm", "scale"), 0)

@@ -8,8 +8,9 @@ is made of, and no instruction can take more memory or time than a small multipl
 
 import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -61,7 +62,7 @@ class Storage(NamedTuple):
 
     kind: str  # a key of TYPES
     key: str
-    count: int
+    count: int  # type: ignore[assignment]  # no tuple's method
 
 
 class Stored(NamedTuple):
@@ -105,7 +106,12 @@ class Unpickler(pickle._Unpickler):
     tuples, which may take for ever.
     """
 
-    dispatch = {
+    # What typeshed's class, of which the one in C is a subclass, has not.
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list]
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         code[0]: pickle._Unpickler.dispatch[code[0]]
         for code in (
             *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK),

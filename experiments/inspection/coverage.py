@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,13 @@ def find_unknown(splits: dict[str, Source], vocabulary: Vocabulary) -> Section:
 
     A model learns little of the first and nothing of the second.
     """
-    values, lines, warnings = {}, [], []
+    values: dict[str, dict] = {}
+    lines, warnings = [], []
     for number, (name, tokenizer) in enumerate(zip(SIDES, vocabulary, strict=True)):
         spelling = _Spelling(tokenizer)
         for split in SPLITS[1:]:
-            pairs, counts = splits[split], Counter()
+            pairs = splits[split]
+            counts: Counter[str] = Counter()
             for i in range(len(pairs)):
                 line = pairs[i][number]
                 if missing := sorted(set(line) & spelling.missing(line)):
@@ -67,7 +70,8 @@ def count_pieces(pairs: TokenPairs, vocabulary: Vocabulary, seldom: int) -> Sect
 
     Pieces seen seldom have embeddings that hardly learn: many of them ask for a smaller vocabulary.
     """
-    values, lines = {}, []
+    values: dict[str, dict[str, Any]] = {}
+    lines = []
     for name, tokenizer, seen in _seen(pairs, vocabulary):
         pieces = tokenizer.pieces(range(tokenizer.vocab_size))
         real = [i for i in range(UNK + 1, len(pieces)) if not _BYTE.fullmatch(pieces[i])]

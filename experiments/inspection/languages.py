@@ -33,7 +33,8 @@ def read_as(lines: Iterable[str], expected: str, count: int) -> Iterator[tuple[s
     lines = iter(lines)
     chunks = iter(lambda: list(islice(lines, _CHUNK)), [])
     judge = partial(_judge, expected=expected)
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    affinity = getattr(os, "sched_getaffinity", None)
+    workers = len(affinity(0)) if affinity else os.cpu_count() or 1
     if count <= _FEW or workers == 1:
         for chunk in chunks:
             yield from judge(chunk)

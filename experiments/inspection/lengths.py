@@ -1,5 +1,7 @@
 """How long lines are, in tokens of the vocabulary; which pairs are of unlike lengths, or left."""
 
+from typing import Any
+
 import numpy as np
 
 from data.pipeline import TokenPairs, find_faults
@@ -13,7 +15,8 @@ _FACTOR, _SPREADS = 2.0, 5.0
 
 def draw_lengths(pairs: dict[str, TokenPairs], data: DataConfig) -> Section:
     """A histogram of the training lines' lengths in tokens, EOS included, and their quantiles."""
-    values, lines = {}, []
+    values: dict[str, Any] = {}
+    lines = []
     for split, both in pairs.items():
         values[split] = {}
         for name, side in zip(SIDES, both, strict=True):
@@ -35,10 +38,10 @@ def draw_lengths(pairs: dict[str, TokenPairs], data: DataConfig) -> Section:
     most = max(int(c.max()) for c in counts)
     names = [f"{a:,} to {b - 1:,}" for a, b in zip(edges, edges[1:], strict=False)]
     for row, name in enumerate([*names, f"{edges[-1]:,} and more"]):
-        for side, count in zip(SIDES, counts, strict=True):
+        for of, count in zip(SIDES, counts, strict=True):
             bar = "#" * -(-_BAR * int(count[row]) // most)
-            label = name if side == SIDES[0] else ""
-            lines.append(f"{label:>14}  {side}  {int(count[row]):>9,}  {bar}".rstrip())
+            label = name if of == SIDES[0] else ""
+            lines.append(f"{label:>14}  {of}  {int(count[row]):>9,}  {bar}".rstrip())
     lines.append(f"lengths in tokens, EOS included; data.max_length is {data.max_length}")
     return Section("lengths", values, lines)
 
@@ -101,8 +104,9 @@ def find_dropped(pairs: TokenPairs, data: DataConfig) -> Section:
     }
     total = len(pairs.source)
     counts = {name: int(mask.sum()) for name, mask in faults._asdict().items()}
-    values = {"kept": total - sum(counts.values()), "dropped": counts}
-    lines = [f"{share(values['kept'], total)} of {total:,} training pairs are kept"]
+    kept = total - sum(counts.values())
+    values = {"kept": kept, "dropped": counts}
+    lines = [f"{share(kept, total)} of {total:,} training pairs are kept"]
     lines += [f"dropped: {share(counts[name], total)}, {reasons[name]}" for name in reasons]
     warnings = [
         Warned("dropped", "train", 0, i, f"dropped: {reasons[name]}: {_tokens(pairs, i)}")

@@ -17,7 +17,7 @@ class Warned(NamedTuple):
     kind: str
     split: str
     side: int  # 0 the source's, 1 the target's
-    index: int  # of the pair, from 0 on
+    index: int  # type: ignore[assignment]  # of the pair, from 0 on; no tuple's method
     text: str
 
 

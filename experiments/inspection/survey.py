@@ -36,6 +36,11 @@ class Survey(NamedTuple):
         return len(self.copies)
 
     @property
+    def sides(self) -> tuple[Side, Side]:
+        """By number."""
+        return self.source, self.target
+
+    @property
     def pairs(self) -> np.ndarray:
         """Hashes of whole pairs, [N] uint64."""
         odd = np.uint64(0x9E3779B97F4A7C15)
@@ -55,7 +60,7 @@ def survey(pairs: Source, progress: Callable[[int], None] | None = None) -> Surv
             progress(4096)
     if progress:
         progress(len(pairs) % 4096)
-    read = [side.done() for side in sides]
+    read = sides[0].done(), sides[1].done()
     return Survey(*read, copies & ~read[0].blank)
 
 

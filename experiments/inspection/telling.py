@@ -22,8 +22,8 @@ def teller(form: str, show: int | None, splits: dict[str, Source]) -> Callable[[
     def chosen(section: Section, default: int):
         most = default if show is None else show
         key = lambda warned: (warned.kind, warned.split)  # noqa: E731
-        for _, group in groupby(sorted(section.warnings, key=key), key=key):
-            group = list(group)
+        for _, alike in groupby(sorted(section.warnings, key=key), key=key):
+            group = list(alike)
             yield group[: most or None], len(group)
 
     def shown(split: str, side: int, index: int) -> str:

@@ -18,11 +18,11 @@ _SAMPLE = 2000
 
 def find_broken(surveys: dict[str, Survey]) -> Section:
     """Blank lines, and lines with control characters or what undecodable bytes were replaced by."""
-    values, lines, warnings = {}, [], []
+    values: dict[str, dict] = {}
+    lines, warnings = [], []
     for split, each in surveys.items():
         values[split] = {}
-        for number, name in enumerate(SIDES):
-            side: Side = each[number]
+        for number, (name, side) in enumerate(zip(SIDES, each.sides, strict=True)):
             values[split][name] = {
                 "blank": int(side.blank.sum()),
                 "broken": int(side.broken.sum()),
@@ -42,12 +42,13 @@ def find_scripts(surveys: dict[str, Survey]) -> Section:
 
     The scripts of a side are those of at least a twentieth of its training lines.
     """
-    values, lines, warnings = {}, [], []
+    values: dict[str, dict] = {}
+    lines, warnings = [], []
     for number, name in enumerate(SIDES):
-        usual = _scripts(surveys["train"][number])
+        usual = _scripts(surveys["train"].sides[number])
         lines.append(f"{name}: written in {', '.join(usual) or 'no script'}")
         for split, each in surveys.items():
-            side: Side = each[number]
+            side = each.sides[number]
             strange = np.array([n not in usual and n != "" for n in side.names])[side.scripts]
             strange &= (side.letters >= _LETTERS) & bool(usual)
             values.setdefault(split, {})[name] = {
@@ -80,9 +81,10 @@ def find_languages(
     That is the one of the configuration's code, or where the model knows no such code the one that
     most of the first training lines read as.
     """
-    values, lines, warnings = {}, [], []
+    values: dict[str, dict] = {}
+    lines, warnings = [], []
     for number, name in enumerate(SIDES):
-        long = {split: _long(each[number]) for split, each in surveys.items()}
+        long = {split: _long(each.sides[number]) for split, each in surveys.items()}
 
         def texts(split: str, number=number, long=long):
             return (splits[split][int(i)][number] for i in long[split])
@@ -95,7 +97,8 @@ def find_languages(
                 + (f"most lines read as {expected}" if expected else "its lines read as none")
             )
         for split, each in surveys.items():
-            counts, wrong = Counter(), []
+            counts: Counter[str] = Counter()
+            wrong = []
             found = languages.read_as(texts(split), expected, len(long[split]))
             for i, (language, surely) in zip(long[split], found, strict=True):
                 counts[language or "unclear"] += 1

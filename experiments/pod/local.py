@@ -62,8 +62,8 @@ def main(args: list[str]) -> None:
                 with held_back():
                     started.append(start(process, port, args))
         if came:  # perhaps while the last one was being started
-            for process in started[-1:]:
-                process.send_signal(came[0])
+            for last in started[-1:]:
+                last.send_signal(came[0])
         sys.exit(_follow(started) if started else 128 + came[0])
 
 

@@ -47,7 +47,7 @@ def _series(runs: Sequence[Run], lines) -> list[Series]:
     found = []
     for number, run in enumerate(runs):
         for split, value, factor in lines:
-            points = [
+            points: list[tuple[float, float]] = [
                 (_place(event), event[value] * factor)
                 for event in run.of(split)
                 if drawable(event.get(value))

@@ -17,8 +17,9 @@ mistake of the server's own; 503, with Retry-After, queue full, too many connect
 import asyncio
 import math
 import time
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio.to_thread
 from starlette.applications import Starlette
@@ -63,7 +64,7 @@ class Service:
     ):
         self.searches, self.limits = searches, limits
         self._allowed_hosts = allowed_hosts
-        self.batcher: Batcher[Asked, list[dict]] = Batcher(
+        self.batcher: Batcher[int, Asked, list[dict]] = Batcher(
             self._search,
             most=searches.most,
             fold=_FOLD,
@@ -81,7 +82,11 @@ class Service:
             Route("/health", self._health),
             Route("/metrics", self._metrics),
         ]
-        handlers = {RefusedError: _refused, HTTPException: _refused_by_route, 500: broken}
+        handlers: dict[Any, Callable] = {
+            RefusedError: _refused,
+            HTTPException: _refused_by_route,
+            500: broken,
+        }
 
         @asynccontextmanager
         async def lifespan(_):
@@ -95,9 +100,9 @@ class Service:
         checked = HostCheck(app, self._allowed_hosts)
         return Guard(checked, self.metrics, {route.path for route in routes})
 
-    def _search(self, key: Hashable, asked: Sequence[Asked]) -> list[list[dict]]:
+    def _search(self, beam_size: int, asked: Sequence[Asked]) -> list[list[dict]]:
         start = time.monotonic()
-        found = self.searches.answer(key, asked)
+        found = self.searches.answer(beam_size, asked)
         self.metrics.search_seconds.observe(time.monotonic() - start)
         self.metrics.batch_requests.observe(len(asked))
         self.metrics.batch_texts.observe(sum(len(each.texts) for each in asked))
@@ -143,8 +148,9 @@ class Service:
             raise _ending() from None
         found, gone = asyncio.wrap_future(answer), asyncio.ensure_future(_disconnected(request))
         try:
+            either: set[asyncio.Future] = {found, gone}
             await asyncio.wait(
-                {found, gone}, timeout=self._left(start), return_when=asyncio.FIRST_COMPLETED
+                either, timeout=self._left(start), return_when=asyncio.FIRST_COMPLETED
             )
             if found.done():
                 self.metrics.seconds.observe(time.monotonic() - start)

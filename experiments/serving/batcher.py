@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+Key = TypeVar("Key", bound=Hashable)
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
@@ -25,16 +26,16 @@ class SearchError(RuntimeError):
 
 
 @dataclass(frozen=True, eq=False)
-class _Job(Generic[Asked]):
+class _Job(Generic[Key, Asked]):
     asked: Asked
-    key: Hashable  # only equal ones go together
+    key: Key  # only equal ones go together
     size: int
     client: Hashable
     turn: int  # the order in the queue
     answer: Future = field(default_factory=Future)
 
 
-class Batcher(Generic[Asked, Answer]):
+class Batcher(Generic[Key, Asked, Answer]):
     """A queue, and a thread that gives `run` what is in it, in fair order.
 
     Clients take turns (self-clocked fair queueing): of each goes one request, the oldest, and then
@@ -55,7 +56,7 @@ class Batcher(Generic[Asked, Answer]):
 
     def __init__(
         self,
-        run: Callable[[Hashable, Sequence[Asked]], Sequence[Answer]],
+        run: Callable[[Key, Sequence[Asked]], Sequence[Answer]],
         *,
         most: int,
         fold: int = 1,
@@ -66,7 +67,7 @@ class Batcher(Generic[Asked, Answer]):
     ):
         self._run, self._begin, self._failed = run, begin, failed
         self._most, self._fold, self._max_queue, self._window = most, fold, max_queue, window
-        self._jobs: list[_Job[Asked]] = []
+        self._jobs: list[_Job[Key, Asked]] = []
         self._turn = 0  # of what was taken last
         self._changed = threading.Condition()
         self._closed, self._several = False, False
@@ -79,7 +80,7 @@ class Batcher(Generic[Asked, Answer]):
         self._thread.start()
 
     def submit(
-        self, asked: Asked, key: Hashable, size: int, client: Hashable = None
+        self, asked: Asked, key: Key, size: int, client: Hashable = None
     ) -> "Future[Answer]":
         """The answer to come; to cancel it takes the request out, unless it was begun.
 
@@ -122,7 +123,7 @@ class Batcher(Generic[Asked, Answer]):
         return len(self._jobs)
 
     def _work(self) -> None:
-        batch: list[_Job[Asked]] = []
+        batch: list[_Job[Key, Asked]] = []
         try:
             self._begin()
             self.ready.set()
@@ -132,7 +133,7 @@ class Batcher(Generic[Asked, Answer]):
         except BaseException as error:
             self._fail(error, batch)
 
-    def _fail(self, error: BaseException, begun: list[_Job[Asked]]) -> None:
+    def _fail(self, error: BaseException, begun: list[_Job[Key, Asked]]) -> None:
         with self._changed:
             self.failure = error
             self._closed = True
@@ -142,7 +143,7 @@ class Batcher(Generic[Asked, Answer]):
             if not job.answer.done():
                 job.answer.set_exception(ClosedError())
 
-    def _next(self) -> list[_Job[Asked]]:
+    def _next(self) -> list[_Job[Key, Asked]]:
         """The next batch, all of it begun; empty at the end."""
         with self._changed:
             while True:
@@ -158,9 +159,9 @@ class Batcher(Generic[Asked, Answer]):
                     self._several = len(batch) > 1
                     return batch
 
-    def _take(self) -> list[_Job[Asked]]:
-        taken: list[_Job[Asked]] = []
-        kept: list[_Job[Asked]] = []
+    def _take(self) -> list[_Job[Key, Asked]]:
+        taken: list[_Job[Key, Asked]] = []
+        kept: list[_Job[Key, Asked]] = []
         size, full = 0, False
         alike = sum(job.size for job in self._jobs if job.key == self._jobs[0].key)
         most = self._most * min(max(alike // self._most, 1), self._fold)
@@ -175,7 +176,7 @@ class Batcher(Generic[Asked, Answer]):
         self._jobs = kept
         return taken
 
-    def _answer(self, batch: list[_Job[Asked]]) -> None:
+    def _answer(self, batch: list[_Job[Key, Asked]]) -> None:
         try:
             found = self._run(batch[0].key, [job.asked for job in batch])
         except BaseException as error:

@@ -7,6 +7,7 @@ connections: when one more comes, the oldest that has not yet sent a whole reque
 
 import asyncio
 import json
+from collections.abc import Sequence
 
 import h11
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
@@ -36,7 +37,8 @@ class LimitedConnection(H11Protocol):
         """Whether a whole request has come that has no complete answer."""
         return self.in_request and not self.cycle.more_body
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    # Of a narrower type than asyncio's, as uvicorn's own is.
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # So that `pause_writing` is called whenever something is left that the client has not read.
         transport.set_write_buffer_limits(high=0)
@@ -111,7 +113,8 @@ class LimitedConnection(H11Protocol):
         """Close the oldest connection without a whole request where one too many is open."""
         if len(self.connections) <= self._limits.connections:
             return
-        there = [each for each in self.connections if not each.aborted]
+        ours = (each for each in self.connections if isinstance(each, LimitedConnection))
+        there = [each for each in ours if not each.aborted]
         if len(there) <= self._limits.connections:
             return
         idle = [each for each in there if each is not self and not each.asks]
@@ -120,7 +123,7 @@ class LimitedConnection(H11Protocol):
         else:
             self._refuse(503, "too many connections", [(b"retry-after", b"1")])
 
-    def _refuse(self, status: int, message: str, headers: list[tuple[bytes, bytes]] = ()) -> None:
+    def _refuse(self, status: int, message: str, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Answer outside of the application, and close."""
         if self.in_request:  # what the application still sends is dropped
             self.cycle.disconnected = True
@@ -134,7 +137,7 @@ class LimitedConnection(H11Protocol):
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
-            *headers,
+            *more,
         ]
         begin = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
         for event in begin, h11.Data(data=body):

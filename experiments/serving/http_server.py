@@ -47,7 +47,7 @@ def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
     """A server of the application, which does not listen yet."""
     config = uvicorn.Config(
         app,
-        http=partial(LimitedConnection, limits=limits),
+        http=partial(LimitedConnection, limits=limits),  # type: ignore[arg-type]  # it is called
         h11_max_incomplete_event_size=limits.headers,
         ws="none",
         lifespan="on",

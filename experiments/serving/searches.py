@@ -49,7 +49,7 @@ class Searches:
     def steps(self) -> list[Callable[[], None]]:
         """What `prepare` does, one by one."""
         of = self.trained.model, self.trained.params
-        searches = [
+        searches: list[Callable[[], None]] = [
             partial(translator.prepare, *shape)
             for translator in self._translators.values()
             for shape in translator.ladder
@@ -62,7 +62,7 @@ class Searches:
         counts = [each.n_best for each in asked for _ in each.texts]
         found = iter(self._translators[beam_size].hypotheses(texts, counts=counts))
         own = [[next(found) for _ in each.texts] for each in asked]
-        told = {}
+        told: dict[int, list[dict]] = {}
         for wanted in True, False:
             rows = [n for n, each in enumerate(asked) if each.alignment == wanted]
             flat = answers(
