@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-_NONE = MappingProxyType({})
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Client:
@@ -16,6 +16,7 @@ class Client:
 
     def __init__(self, url: str):
         parts = urlsplit(url)
+        assert parts.hostname and parts.port, url
         self.host, self.port = parts.hostname, parts.port
 
     @property

@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def events(folder: Path) -> list[dict]:
     return [{k: v for k, v in e.items() if k not in TIMED} for e in read_metrics(folder)]
 
 
-def _abstract(run: Path, mesh: Sequence[int] = (1, 1, 1)):
+def _abstract(run: Path, sizes: tuple[int, int, int] = (1, 1, 1)):
     """The state that `run` trains, on the first devices, as many as the mesh has."""
     import jax
 
@@ -46,8 +46,7 @@ def _abstract(run: Path, mesh: Sequence[int] = (1, 1, 1)):
     from train.state import abstract_state
 
     c = read_config(run)
-    devices = jax.devices()[: math.prod(mesh)]
-    mesh = make_mesh(*mesh, devices=devices)
+    mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
     learns = learner(c, Transformer(c.model))
     return abstract_state(learns, schedule_and_optimizer(c)[1], mesh)._replace(base=None)
 
@@ -61,7 +60,9 @@ def restored(checkpoints: Path, run: Path) -> tuple[int, list[str]]:
         return int(state.step), told
 
 
-def arrays(checkpoints: Path, step: int | str, run: Path, mesh: Sequence[int] = (1, 1, 1)) -> list:
+def arrays(
+    checkpoints: Path, step: int | str, run: Path, mesh: tuple[int, int, int] = (1, 1, 1)
+) -> list:
     """All of a checkpoint's arrays, restored on a mesh of these sizes."""
     import jax
     import numpy as np
@@ -85,7 +86,7 @@ def same_state(left: Path, step: int, right: Path, run: Path) -> bool:
 
 
 @contextmanager
-def mounted(folder: Path, option: str) -> Iterator[Callable[[str], None]]:
+def mounted(folder: Path, option: str) -> Iterator[Callable[[str], object]]:
     """A small disk of its own at `folder`; raises OSError where there can be none."""
     folder.mkdir()
     size = option if option.startswith("size") else "size=50m"

@@ -70,12 +70,12 @@ def main(argv):
 def _check(peer: str, precision: str) -> None:
     """Ends with a line where this machine cannot run the peer at that precision."""
     turns.check_installed(peer, _PEERS[peer])
-    known = {"float32", "bfloat16"}
+    there = {"float32", "bfloat16"}
     if peer == "ctranslate2":
         import ctranslate2
 
-        known = ctranslate2.get_supported_compute_types("cpu")  # not every one on every processor
-    known = [name for name in _PRECISIONS if name in known]
+        there = ctranslate2.get_supported_compute_types("cpu")  # not every one on every processor
+    known = [name for name in _PRECISIONS if name in there]
     if precision not in known:
         sys.exit(
             f"--peers={peer} cannot do {precision} here, but {' and '.join(known)}: "

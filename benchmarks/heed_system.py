@@ -63,7 +63,7 @@ def _jobs(work: Workload, tokens: int, vocab: int):
     groups = [(group, (len(group), 32)) for group in work.groups(1)]
     if work.mixed:
         groups = list(batches([len(source) for source in work.sources], tokens))
-    rooms = {}  # one a source length: as few compilations as a translator's
+    rooms: dict[int, int] = {}  # one a source length: as few compilations as a translator's
     for rows, (_, length) in groups:
         rooms[length] = max(rooms.get(length, 0), *(work.lengths[row] for row in rows))
     nothing = Room(0, 0, 0)

@@ -126,7 +126,8 @@ def slow_readers(client: Client) -> str:
 
 def greedy(client: Client) -> str:
     """Clients of another address that ask as much as they can, one request after the other."""
-    answered, stop = Counter(), time.monotonic() + _HELD
+    answered: Counter[bytes] = Counter()
+    stop = time.monotonic() + _HELD
 
     def ask() -> None:
         with socket.create_connection(client.address, 60, ("127.0.0.2", 0)) as one:

@@ -44,6 +44,7 @@ def main(argv):
     command = [sys.executable, "-m", "experiments.serve", f"--workdir={WORKDIR.value}", "--port=0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
+            assert server.stdout is not None  # it is a pipe
             client = Client(json.loads(server.stdout.readline())["url"])
             start = time.monotonic()
             client.wait_until_ready(server)

@@ -82,17 +82,21 @@ def _loop() -> None:
     """T3, of Heed alone: the peers have no such command."""
     if PEERS.value:
         sys.exit(f"--peers={','.join(PEERS.value)}: T3 is Heed's own command, without peers")
+    if len(LANGUAGES.value) != 2:
+        sys.exit(f"--languages={','.join(LANGUAGES.value)}: T3 needs two, source and target")
     for language in LANGUAGES.value:
         if not Path(DATA.value, f"train.{language}").is_file():
             sys.exit(
                 f"--workload=T3 needs --data=DIR with train.{language}: {DATA.value!r} has none"
             )
+
+    source, target = LANGUAGES.value
     turns.pin(CORES.value)
     from benchmarks import train_loop
     from experiments import memory
 
     memory.keep_freed()
-    told = train_loop.measured(DATA.value, tuple(LANGUAGES.value), STEPS.value, PRECISION.value)
+    told = train_loop.measured(DATA.value, (source, target), STEPS.value, PRECISION.value)
     own = dict(precision=PRECISION.value, workload="T3", cores=CORES.value)
     print(json.dumps({"system": "heed", **own, **told}), flush=True)
 
@@ -109,10 +113,10 @@ def _be(name: str) -> None:
         memory.keep_freed()
     module = importlib.import_module(f"benchmarks.train_{name}")
     own = (PACKING.value, CHUNKED.value) if name == "heed" else (CORES.value,)
-    made = module.make(training.workload(WORKLOAD.value), PRECISION.value, *own)
+    run, facts = module.make(training.workload(WORKLOAD.value), PRECISION.value, *own)
     if name != "heed":
-        return turns.be(*made)
-    turns.be(*made, lambda: {"machine_gflops": machine_gflops(PRECISION.value)})
+        return turns.be(run, facts)
+    turns.be(run, facts, lambda: {"machine_gflops": machine_gflops(PRECISION.value)})
 
 
 if __name__ == "__main__":

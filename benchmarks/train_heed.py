@@ -3,6 +3,7 @@
 import itertools
 import time
 from dataclasses import replace
+from typing import Literal
 
 import jax
 import numpy as np
@@ -27,7 +28,7 @@ def _delivered(work: Workload, plan: BatchPlan, batches: int = 200) -> float:
     return batches * plan.tokens / plan.batches_per_epoch / (time.perf_counter() - begun)
 
 
-def make(work: Workload, precision: str, packed: bool, chunked: bool):
+def make(work: Workload, precision: Literal["float32", "bfloat16"], packed: bool, chunked: bool):
     """A function that makes a round's updates, and facts for its line."""
     source, target = work.pairs.lengths
     kept = np.arange(len(source))

@@ -16,6 +16,8 @@ Logits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # [B,S], [B,T] ->
 class Seq2Seq(nn.Module):
     """nn.Transformer between one table, as embedding and as output, and sinusoids."""
 
+    places: torch.Tensor
+
     def __init__(self, c, longest: int = 128):
         super().__init__()
         self.width = c.d_model
@@ -91,7 +93,8 @@ def _batches(work: Workload) -> tuple[Iterator, float]:
     """Sorted by length into batches of about as many target tokens, in random order; padding."""
     source, target = work.pairs.lengths
     order = np.lexsort((source, target))
-    groups, group = [], []
+    groups: list[list[int]] = []
+    group: list[int] = []
     for pair in order:
         if group and (len(group) + 1) * target[pair] > STEP_TOKENS:
             groups.append(group)

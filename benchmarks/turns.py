@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 
 def check_installed(peer: str, packages: Sequence[str]) -> None:
@@ -24,7 +24,7 @@ def check_installed(peer: str, packages: Sequence[str]) -> None:
 
 
 def measured(
-    module: str, systems: dict[str, Sequence[str]], rounds: int
+    module: str, systems: Mapping[str, Sequence[str]], rounds: int
 ) -> dict[str, tuple[dict, list[dict]]]:
     """Of each system what it said when ready, and in each of the rounds.
 
@@ -36,15 +36,13 @@ def measured(
         pipe = subprocess.PIPE
         running[name] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
         ready[name] = _answer(name, running[name])
-    told = {name: [] for name in running}
+    told: dict[str, list[dict]] = {name: [] for name in running}
     for _ in range(rounds):
         for name, process in running.items():
-            process.stdin.write("go\n")
-            process.stdin.flush()
+            print("go", file=process.stdin, flush=True)
             told[name].append(_answer(name, process))
     for process in running.values():
-        process.stdin.close()
-        process.wait()
+        process.communicate()  # their input ends
     return {name: (ready[name], told[name]) for name in running}
 
 
@@ -90,6 +88,7 @@ def be(run: Callable[[], int], facts: dict, beside: Callable[[], dict] = dict) -
 
 
 def _answer(name: str, process: subprocess.Popen) -> dict:
+    assert process.stdout is not None  # it is a pipe
     line = process.stdout.readline()
     if not line:
         sys.exit(f"{name} ended without a result")

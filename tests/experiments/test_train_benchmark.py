@@ -98,6 +98,9 @@ def test_text_that_is_not_there_is_named(tmp_path, benchmark_main):
     with pytest.raises(SystemExit, match="needs --data=DIR with train.en"):
         with flagsaver.flagsaver(workload="T3", data=str(tmp_path)):
             train.main([])
+    with pytest.raises(SystemExit, match="--languages=en: T3 needs two"):
+        with flagsaver.flagsaver(workload="T3", data=str(tmp_path), languages=["en"]):
+            train.main([])
     with pytest.raises(SystemExit, match="--peers=pytorch: T3 is Heed's own command"):
         with flagsaver.flagsaver(workload="T3", peers=["pytorch"]):
             train.main([])
