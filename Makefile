@@ -18,6 +18,7 @@ test: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/shellcheck .ci/run experiments/pod/*.sh
+	$(BIN)/mypy
 
 enpt: runs/enpt/config.json
 	echo "Where is the bus stop?" | $(BIN)/python -m experiments.translate --workdir=runs/enpt

@@ -22,8 +22,10 @@ def open_regular(path: str | os.PathLike, pipes: bool = False) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        broken = f" a link to {os.readlink(path)}, which is" if os.path.islink(path) else ""
-        raise DataError(f"{path} is{broken} missing") from None
+        if os.path.islink(path):
+            target = os.readlink(os.fspath(path))
+            raise DataError(f"{path} is a link to {target}, which is missing") from None
+        raise DataError(f"{path} is missing") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read {os.fspath(path)!r}: {reason}") from None

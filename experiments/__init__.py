@@ -3,7 +3,7 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # Python is looking for the command of `python -m experiments.NAME`
-    import _signal  # built in: importing `signal` takes time in which a Ctrl-C would be a traceback
+    import _signal  # type: ignore[import-not-found]  # built in, unlike signal: takes no time
 
     _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})  # until startup handles it
 
