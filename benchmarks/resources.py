@@ -1,4 +1,4 @@
-"""Disks that fill, few files, a clock that is set back: cases of benchmarks/faults.py."""
+"""Disks that fill, few files, a clock that is set back: cases of benchmarks/fault_injection.py."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.damage import mounted
+from benchmarks.corruption import mounted
 
 _RARELY = "train.log_every=1 train.checkpoint_every=200 train.eval_every=200".split()
 _SECONDS = 300  # after which a run is taken to hang

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from absl import app, flags
 
+from benchmarks.adversarial_clients import CASES
 from benchmarks.clients import Client
-from benchmarks.hostile import CASES
 from benchmarks.load import Load
 from experiments.float_flags import define_float
 
@@ -93,14 +93,14 @@ def _offline(workdir: Path, count: int, alignment: bool):
 
     from decode import shortlist
     from decode.translate import Translator
-    from experiments import memory
-    from experiments.answers import answers
-    from experiments.caches import keep_compiled
+    from experiments import malloc
+    from experiments.compilation_cache import keep_compiled
+    from experiments.json_output import answers
     from experiments.preparation import make_translator, open_split, sides
     from experiments.workdir import load
 
     keep_compiled()
-    memory.keep_freed()
+    malloc.keep_freed()
     trained = load(workdir, mesh=None)
     if INPUT.value:
         sentences = Path(INPUT.value).read_text("utf-8").splitlines()[:count]

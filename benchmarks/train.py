@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks import turns
+from benchmarks import interleaved
 
 WORKLOAD = flags.DEFINE_enum("workload", "T1", ("T1", "T2", "T3"), "What to train on.")
 PRECISION = flags.DEFINE_enum("precision", "float32", ("float32", "bfloat16"), "Of the products.")
@@ -32,7 +32,7 @@ flags.register_validator(PEERS, lambda names: set(names) <= {*_PEERS}, f"known a
 PEERS_KEEP_MEMORY = flags.DEFINE_bool(
     "peers_keep_memory",
     False,
-    "Whether peers, too, have malloc keep what is freed (experiments/memory.py): faster, but not "
+    "Whether peers, too, have malloc keep what is freed (experiments/malloc.py): faster, but not "
     "what their users have.",
 )
 CORES = flags.DEFINE_integer(
@@ -54,11 +54,11 @@ def main(_) -> None:
     if WORKLOAD.value == "T3":
         return _loop()
     for peer in PEERS.value:
-        turns.check_installed(peer, _PEERS[peer])
+        interleaved.check_installed(peer, _PEERS[peer])
     own = [f"--{flag.name}={flag.value}" for flag in (WORKLOAD, PRECISION, CORES, PACKING, CHUNKED)]
     kept = f"--peers_keep_memory={PEERS_KEEP_MEMORY.value}"
     systems = dict.fromkeys(["heed", *PEERS.value], [*own, kept])
-    found = turns.measured("benchmarks.train", systems, ROUNDS.value)
+    found = interleaved.measured("benchmarks.train", systems, ROUNDS.value)
     machine = found["heed"][1]
     for name, (ready, rounds) in found.items():
         line = dict(
@@ -66,15 +66,15 @@ def main(_) -> None:
             precision=PRECISION.value,
             workload=WORKLOAD.value,
             cores=CORES.value,
-            tokens_per_s=turns.speed(rounds),
+            tokens_per_s=interleaved.speed(rounds),
             peak_mb=rounds[0]["peak_mb"],  # later ones have the product's compiler in them
             **ready,
         )
         each = line.pop("gflop_a_token")
         line["gflops"] = round(each * line["tokens_per_s"], 1)
-        line["mfu"] = turns.share(rounds, each, machine)
+        line["mfu"] = interleaved.share(rounds, each, machine)
         if name != "heed":
-            line["heed_is_times"] = turns.times(found["heed"][1], rounds)
+            line["heed_is_times"] = interleaved.times(found["heed"][1], rounds)
         print(json.dumps(line), flush=True)
 
 
@@ -91,32 +91,32 @@ def _loop() -> None:
             )
 
     source, target = LANGUAGES.value
-    turns.pin(CORES.value)
+    interleaved.pin(CORES.value)
     from benchmarks import train_loop
-    from experiments import memory
+    from experiments import malloc
 
-    memory.keep_freed()
+    malloc.keep_freed()
     told = train_loop.measured(DATA.value, (source, target), STEPS.value, PRECISION.value)
     own = dict(precision=PRECISION.value, workload="T3", cores=CORES.value)
     print(json.dumps({"system": "heed", **own, **told}), flush=True)
 
 
 def _be(name: str) -> None:
-    turns.pin(CORES.value)
+    interleaved.pin(CORES.value)
     import importlib
 
-    from benchmarks import training
-    from benchmarks.heed_system import machine_gflops
-    from experiments import memory
+    from benchmarks import train_workloads
+    from benchmarks.heed_decode import machine_gflops
+    from experiments import malloc
 
     if name == "heed" or PEERS_KEEP_MEMORY.value:
-        memory.keep_freed()
+        malloc.keep_freed()
     module = importlib.import_module(f"benchmarks.train_{name}")
     own = (PACKING.value, CHUNKED.value) if name == "heed" else (CORES.value,)
-    run, facts = module.make(training.workload(WORKLOAD.value), PRECISION.value, *own)
+    run, facts = module.make(train_workloads.workload(WORKLOAD.value), PRECISION.value, *own)
     if name != "heed":
-        return turns.be(run, facts)
-    turns.be(run, facts, lambda: {"machine_gflops": machine_gflops(PRECISION.value)})
+        return interleaved.be(run, facts)
+    interleaved.be(run, facts, lambda: {"machine_gflops": machine_gflops(PRECISION.value)})
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.heed_system import machine_gflops
-from benchmarks.training import flops
+from benchmarks.heed_decode import machine_gflops
+from benchmarks.train_workloads import flops
 from data.batch import Batch
 from data.corpus import SPLITS
 from data.pipeline import train_batches
@@ -31,8 +31,8 @@ from experiments.configs import text
 from experiments.planning import prepare
 from experiments.preparation import open_split, read_text
 from experiments.training import Training
-from train.health import Health
 from train.loop import fit
+from train.loss_monitor import Health
 from train.metrics import MetricsWriter, read_metrics
 from train.state import TrainState, create_state
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.training import LEARNING_RATE, SMOOTHING, STEP_TOKENS, Workload, flops
+from benchmarks.train_workloads import LEARNING_RATE, SMOOTHING, STEP_TOKENS, Workload, flops
 from data.batch import BOS, EOS, PAD, pad_rows
 from model.positions import sinusoids
 

@@ -5,7 +5,7 @@ from transformers import MarianMTModel
 
 from benchmarks.marian import marian_config
 from benchmarks.train_pytorch import trained
-from benchmarks.training import Workload
+from benchmarks.train_workloads import Workload
 from data.batch import PAD
 
 

@@ -14,9 +14,9 @@ import grain
 import numpy as np
 
 from data.batch import EOS, PAD, Batch
+from data.batch_schedule import BatchPlan, Planned
 from data.buckets import make_buckets
 from data.corpus import DataError, Source
-from data.plan import BatchPlan, Planned
 from data.tokenizer import Vocabulary
 
 

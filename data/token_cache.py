@@ -17,8 +17,8 @@ import numpy as np
 import sentencepiece
 from filelock import FileLock
 
+from data.atomic_write import replace_file
 from data.corpus import Source
-from data.files import replace_file
 from data.npz import read_npz
 from data.pipeline import Ragged, TokenPairs, tokenize
 from data.tokenizer import Vocabulary

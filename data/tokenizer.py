@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import sentencepiece
 
+from data.atomic_write import replace_file
 from data.batch import BOS, EOS, PAD, UNK
 from data.corpus import DataError, Source
-from data.files import replace_file
 from data.library_errors import library_errors
 from data.regular_file import read_regular
-from data.surface import piece_surface
+from data.token_bytes import piece_surface
 
 FLAG = "--config.data.vocab_size"
 MAX_SENTENCES = 2_000_000
@@ -111,13 +111,20 @@ class Tokenizer:
         """What `to_bytes` gave, of any kind of tokenizer; raises DataError where it is none."""
         if not model.startswith(b"{"):
             return Tokenizer(model)
-        from data import dictionary, fast, marian  # they are of this kind
+        from data import (
+            fairseq_tokenizer,
+            hf_tokenizer,
+            marian_tokenizer,  # they are of this kind
+        )
 
-        kinds = {dictionary.FORMAT: dictionary.DictionaryTokenizer, fast.FORMAT: fast.FastTokenizer}
+        kinds = {
+            fairseq_tokenizer.FORMAT: fairseq_tokenizer.DictionaryTokenizer,
+            hf_tokenizer.FORMAT: hf_tokenizer.FastTokenizer,
+        }
         for name, kind in kinds.items():
             if model.startswith(f'{{"format": "{name}"'.encode()):
                 return kind(model)
-        return marian.MarianTokenizer(model)
+        return marian_tokenizer.MarianTokenizer(model)
 
     @staticmethod
     def load(path: str | os.PathLike) -> "Tokenizer":
@@ -172,7 +179,7 @@ class Tokenizer:
         return [names.get(i) or self._processor.id_to_piece(int(self.model_ids[i])) for i in ids]
 
     def surfaces(self) -> list[bytes] | None:
-        """Returns what each id adds to a text (data/surface.py); None where that is not known.
+        """Returns what each id adds to a text (data/token_bytes.py); None where that is not known.
 
         b"" stands for what no text shows.
         """

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from decode.length_normalization import Normalise
 from decode.loop import (
     CacheOps,
     Hypotheses,
@@ -23,7 +24,6 @@ from decode.loop import (
     run,
     take,
 )
-from decode.scoring import Normalise
 from decode.stopping import Stopping
 from decode.transforms import Transform
 

@@ -15,16 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from decode import pool
+from decode import kv_cache
+from decode.kv_cache import Block, Pool
 from decode.memory import AllPositions, BeamMemory, attention, kv_block, small_query_product
-from decode.pool import Block, Pool
-from decode.split import look_up, whole
+from decode.sharded_weights import look_up, whole
 from decode.weights import Norm, Weights
 from model import TransformerConfig
 from model.layer import Layer, feed_forward, layer, self_attention
 from model.norm import normalize
 from model.positions import add_positions, rotate
-from model.relative import relative_bias
+from model.relative_position_bias import relative_bias
 from model.residual import RESIDUALS
 
 
@@ -72,7 +72,7 @@ def step(
     """
     position = jnp.reshape(index, (1,))
     y = _embed(c, weights, "target", tokens, position)
-    past, masks, at = pool.arrive(past, index)
+    past, masks, at = kv_cache.arrive(past, index)
     rows = past.ancestry.shape[:2]
     product = small_query_product(weights, c.num_heads // c.kv_heads * tokens.shape[1])
     table, y = whole(weights.tree.get("decoder_bias"), y)

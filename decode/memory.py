@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from decode import pool
-from decode.pool import Block
+from decode import kv_cache
+from decode.kv_cache import Block
 from decode.weights import Int8, Weights
 
 Product = Callable[[Array, Array], Array]  # [B,H,Q,I], [B,H,I,O] -> [B,H,Q,O]
@@ -75,7 +75,7 @@ def small_query_product(weights: Weights, count: int) -> Product:
     """The product for `count` queries a head: many tiny ones, and on CPUs slow ones.
 
     With float32 weights a fused sum takes half their time there. With others it gains nothing
-    (decode/compile.py has other options then), and a single query has a product of its own.
+    (decode/xla_options.py has other options then), and a single query has a product of its own.
     """
     exact = not isinstance(weights.logits.weight, Int8) and weights.logits.weight.dtype == "float32"
     return _fused_sum if exact and 1 < count <= 8 and jax.default_backend() == "cpu" else _matmul
@@ -103,5 +103,5 @@ class BeamMemory(NamedTuple):
 
     def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, tuple[Block, ...]]:
         """q, k, v [R,Z,heads,width] -> [R,Z,H*V], and the blocks with k and v."""
-        blocks = pool.write(self.blocks, k, v, self.at)
+        blocks = kv_cache.write(self.blocks, k, v, self.at)
         return attention(q, blocks, self.masks, self.product, self.biases)[0], blocks

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from decode.choose import argmax
+from decode.length_normalization import Normalise
 from decode.loop import (
     CacheOps,
     Hypotheses,
@@ -19,7 +19,7 @@ from decode.loop import (
     gains,
     run,
 )
-from decode.scoring import Normalise
+from decode.topk import argmax
 from decode.transforms import Transform
 
 # (log-probabilities [B,W,V], each row less any constant; index) -> tokens [B,W]

@@ -9,18 +9,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from data.batch import BOS, EOS, PAD, UNK
-from decode import choose, forward, pool, scoring, stopping, transforms
+from decode import forward, kv_cache, length_normalization, stopping, topk, transforms
 from decode.batching import sizes
 from decode.beam import beam
-from decode.completing import completing
 from decode.diverse import diverse_beam
+from decode.inputs import Request
+from decode.lexical_constraints import Phrases, allocate, required
 from decode.loop import CacheOps, Count, Hypotheses, Next, Search, StepFn, alone, run_in_two, take
 from decode.options import SearchOptions
-from decode.pieces import Request
-from decode.required import Phrases, allocate, required
-from decode.rules import RULES, Rules, following
+from decode.prefix_constraint import completing
 from decode.sample import drawn, likeliest, samples
-from decode.split import whole
+from decode.sharded_weights import whole
+from decode.token_constraints import RULES, Rules, following
 from decode.weights import Weights
 from model import Transformer, TransformerConfig
 
@@ -80,7 +80,7 @@ def fast_step(
             found, covered = jax.tree.map(
                 lambda x: jnp.broadcast_to(x, (batch, width, *x.shape[2:])), (found, covered)
             )
-            past = pool.reorder(past, jnp.zeros((batch, width), jnp.int32))
+            past = kv_cache.reorder(past, jnp.zeros((batch, width), jnp.int32))
         return found, (past, covered)
 
     return step
@@ -123,8 +123,8 @@ def search(
 
     Several models are an ensemble. `max_length` (static) is the room of the cache: no limit may
     exceed it. `watch` is that of decode/loop.py, but hears the sentences' owners [B,2] first. Where
-    weights are split (decode/split.py), `most` is that of decode/loop.py. Without `tail` all of a
-    batch go on until its last one ends, as where its size is not known (jax.export).
+    weights are sharded (decode/sharded_weights.py), `most` is that of decode/loop.py. Without
+    `tail` all of a batch go on until its last one ends, as if its size is unknown (jax.export).
     """
     o, (batch, length) = options, asked.src.shape
     mask = asked.src != PAD
@@ -135,17 +135,17 @@ def search(
     for config, w in zip(configs, weights, strict=True):
         sources.append(forward.cross_kv(config, w, forward.encode(config, w, asked.src, mask)))
         covered = jnp.zeros((batch, 1, length)) if o.coverage else None
-        caches.append((pool.empty_pool(config, rows, 1), covered))
+        caches.append((kv_cache.empty_pool(config, rows, 1), covered))
 
     def extend(caches, length):
         return tuple(
-            (pool.extend(past, config, length, slots), covered)
+            (kv_cache.extend(past, config, length, slots), covered)
             for (past, covered), config in zip(caches, configs, strict=True)
         )
 
     def reorder(caches, parents):
         return tuple(
-            (pool.reorder(past, parents), None if covered is None else take(covered, parents))
+            (kv_cache.reorder(past, parents), None if covered is None else take(covered, parents))
             for past, covered in caches
         )
 
@@ -160,7 +160,7 @@ def search(
 
         def bonus(caches):
             covered = sum(covered for _, covered in caches) / len(caches)
-            return scoring.coverage_penalty(covered, mask, o.coverage)
+            return length_normalization.coverage_penalty(covered, mask, o.coverage)
 
         return searching(
             o,
@@ -173,7 +173,7 @@ def search(
         )
 
     def joined(caches):
-        return tuple((pool.joined(past), covered) for past, covered in caches)
+        return tuple((kv_cache.joined(past), covered) for past, covered in caches)
 
     # A recurrence remembers as much after any number of tokens.
     grows = any(config.recurrence is None for config in configs)
@@ -209,9 +209,10 @@ def searching(
     )
 
 
-def _normalise(o: SearchOptions) -> scoring.Normalise:
+def _normalise(o: SearchOptions) -> length_normalization.Normalise:
     alpha = 0.0 if o.penalty == "none" else o.alpha
-    return (scoring.average if o.penalty == "average" else scoring.gnmt)(alpha)
+    kind = length_normalization.average if o.penalty == "average" else length_normalization.gnmt
+    return kind(alpha)
 
 
 def _lengths(tokens: Array) -> Array:
@@ -257,9 +258,9 @@ def _method(o: SearchOptions, asked: Request, bonus, reorder) -> Callable[..., S
     known |= {"bounded": stopping.bounded, "never": stopping.never}
     options = dict(beam_size=o.beam_size, stopping=known[o.stopping](), bonus=bonus)
     options |= dict(free_end=o.free_end)
-    options |= dict(top_k=choose.top_k, reorder=reorder)
+    options |= dict(top_k=topk.top_k, reorder=reorder)
     if asked.phrases.shape[1]:
-        options |= dict(choose=allocate(_phrases(asked), o.beam_size, choose.top_k))
+        options |= dict(choose=allocate(_phrases(asked), o.beam_size, topk.top_k))
     if o.groups == 1:
         return partial(beam, **options)
     return partial(diverse_beam, groups=o.groups, diversity=o.diversity, **options)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.atomic_write import replace_file
 from data.batch import EOS, UNK
-from data.files import replace_file
 from data.library_errors import library_errors
 from data.npz import read_npz
 from decode.transforms import WORD

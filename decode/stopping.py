@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from decode.scoring import Normalise
+from decode.length_normalization import Normalise
 
 
 class Stopping(NamedTuple):

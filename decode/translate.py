@@ -10,12 +10,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data.tokenizer import Vocabulary
-from decode import compile, split
+from decode import sharded_weights, xla_options
 from decode.batching import batches
+from decode.hypotheses import Hypothesis, joined, ranked
+from decode.inputs import InputPolicy, Piece, Request, Room, cut, request, room
 from decode.loop import alone
 from decode.options import InputError, SearchOptions
-from decode.pieces import InputPolicy, Piece, Request, Room, cut, request, room
-from decode.ranking import Hypothesis, joined, ranked
 from decode.search import search
 from decode.shortlist import Shortlist
 from decode.weights import PRECISIONS
@@ -52,7 +52,8 @@ class Translator:
     several as they may.
 
     Every device of the mesh searches for rows of its own, without a word to the others; but those
-    along its fsdp and tensor axes share one set of weights, and so every step (decode/split.py).
+    along its fsdp and tensor axes share one set of weights, and so every step
+    (decode/sharded_weights.py).
     Where the mesh spans processes, all of them call the same with the same sentences.
     """
 
@@ -103,7 +104,7 @@ class Translator:
                     f"{model.config.target_vocab}"
                 )
         configs = tuple(m.config for m, _ in models)
-        lay_out = partial(split.lay_out, mesh=self.mesh, precision=precision)
+        lay_out = partial(sharded_weights.lay_out, mesh=self.mesh, precision=precision)
         self._packs = [jax.jit(partial(lay_out, c)) for c in configs]
         self.weights = tuple(make(p) for make, (_, p) in zip(self._packs, models, strict=True))
         self._models, self._precision = configs, precision
@@ -112,7 +113,7 @@ class Translator:
     def _search_by(self, options: SearchOptions) -> None:
         options.check_vocabulary(self._models[0].target_vocab)
         self.options = options
-        self._search = compile.jit(
+        self._search = xla_options.jit(
             partial(
                 _sharded_search,
                 self._models,
@@ -121,7 +122,7 @@ class Translator:
                 watch=self._watched if self._watch else None,
             ),
             self._precision,
-            split=split.parts(self.mesh) > 1,
+            split=sharded_weights.parts(self.mesh) > 1,
             static_argnames="max_length",
             # What other processes' devices found can be read once it is on this one's as well.
             out_shardings=replicated(self.mesh) if jax.process_count() > 1 else None,
@@ -255,12 +256,12 @@ def _sharded_search(configs, weights, asked: Request, *, mesh, options, watch, m
         options=options,
         max_length=max_length,
         watch=watch and partial(jax.debug.callback, watch),
-        most=split.most if split.parts(mesh) > 1 else alone,
+        most=sharded_weights.most if sharded_weights.parts(mesh) > 1 else alone,
     )
     return jax.shard_map(
         shard,
         mesh=mesh,
-        in_specs=(split.specs(weights), _ROWS),
+        in_specs=(sharded_weights.specs(weights), _ROWS),
         out_specs=_ROWS,
         check_vma=False,  # each device's loop ends when its own rows are done
     )(weights, asked)

@@ -17,7 +17,7 @@ from model.mixers import MIXERS
 from model.transformer import unroll_layers
 
 PRECISIONS = ("float32", "bfloat16", "int8")
-BLOCK = 128  # the output projection has a multiple of so many columns: see decode/choose.py
+BLOCK = 128  # the output projection has a multiple of so many columns: see decode/topk.py
 
 
 class Int8(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
-PACKAGES = ("model", "data", "train", "decode", "experiments", "benchmarks")
+PACKAGES = ("model", "data", "train", "decode", "interop", "serve", "experiments", "benchmarks")
 HEADING = "## File list\n"
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli, decoding, loading
+from experiments import cli, model_flags, search_flags
 
-flags.adopt_module_key_flags(decoding)  # so that --help tells them too
+flags.adopt_module_key_flags(search_flags)  # so that --help tells them too
 TEXT = flags.DEFINE_string("text", None, "The sentence to translate.", required=True)
 OUTPUT = flags.DEFINE_string(
     "output",
@@ -30,21 +30,21 @@ def main() -> None:
     import jax
     import jax.numpy as jnp
 
+    from data.atomic_write import replace_file
     from data.batch import BOS, EOS
     from data.corpus import DataError
-    from data.files import replace_file
     from data.printable import text_line
-    from decode.attention import attention_maps
+    from decode.attention_maps import attention_maps
     from decode.options import InputError
     from experiments.console import bar, note
-    from experiments.drawing.attention import draw, without_glyphs
-    from experiments.unfinished import removed_unless_done
+    from experiments.report.plots.attention import draw, without_glyphs
+    from experiments.temporary_folders import removed_unless_done
 
-    trained = loading.load()
+    trained = model_flags.load()
     vocabulary = trained.vocabulary
     if not TEXT.value.strip():
         raise DataError("--text is empty: give it a sentence")
-    translator = decoding.make_translator(trained)
+    translator = search_flags.make_translator(trained)
     src = [*vocabulary.source.encode([TEXT.value])[0], EOS]
     if len(src) - 1 > translator.policy.size:
         advice = "" if translator.policy.full else ", or raise --max_input"
@@ -87,7 +87,7 @@ def interactive(
     """
     import numpy as np
 
-    from experiments.pages import filled
+    from experiments.report.templates import filled
 
     kinds = {
         kind: {

@@ -32,7 +32,7 @@ LANGUAGE = flags.DEFINE_string(
 
 def main() -> None:
     """Print the scores of the files that the flags name."""
-    from decode.protocols import bleu_by_protocol, missing_protocols
+    from decode.bleu_protocols import bleu_by_protocol, missing_protocols
 
     for name, install in missing_protocols(LANGUAGE.value).items():
         note(f"{name}, sacreBLEU's own for {LANGUAGE.value}, is left out: {install}")

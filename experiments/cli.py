@@ -15,19 +15,19 @@ import jax
 from absl import app, flags, logging
 from jax.errors import JaxRuntimeError
 
+from data.atomic_write import remove_unfinished
 from data.corpus import DataError
-from data.files import remove_unfinished
 from data.printable import printable
 from decode.options import InputError
 from experiments import signals
-from experiments.caches import keep_compiled
+from experiments.compilation_cache import keep_compiled
 from experiments.config import nearest
-from experiments.memory import keep_freed
+from experiments.malloc import keep_freed
 from experiments.startup import STDOUT
 from model import ConfigError
 from train.checkpoint import CheckpointError
-from train.health import DivergedError
-from train.together import ElsewhereError, Interrupted
+from train.loss_monitor import DivergedError
+from train.multihost import ElsewhereError, Interrupted
 from train.watchdog import NotSharedError
 
 MISTAKES = (

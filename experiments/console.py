@@ -10,7 +10,7 @@ from rich.progress import Progress as Bar
 
 from data.corpus import DataError
 from data.printable import json_line, printable
-from train.together import is_first
+from train.multihost import is_first
 
 
 def note(text: str) -> None:

@@ -10,24 +10,24 @@ import jax
 import jax.numpy as jnp
 
 from data.batch import Batch
+from data.batch_schedule import BatchPlan
 from data.pipeline import Shard, train_batches
-from data.plan import BatchPlan
 from experiments import workdir as folders
-from experiments.adapting import check_base, write_base
 from experiments.console import note
-from experiments.interruption import REASONS
-from experiments.looks import Looks
+from experiments.evaluation_hooks import Looks
+from experiments.lora import check_base, write_base
+from experiments.preemption import REASONS
 from experiments.resume_rules import resume_line
 from experiments.training import Training
 from model import ConfigError
 from model.sharding import assemble, batch_shards, own_parts
-from train.account import IN_FLIGHT
 from train.checkpoint import Checkpoints
-from train.health import DivergedError, Health
 from train.loop import Summary, fit
+from train.loss_monitor import DivergedError, Health
+from train.metric_logger import IN_FLIGHT
 from train.metrics import MetricsWriter, read_metrics
+from train.multihost import Agreement, firsts, is_first
 from train.state import TrainState, create_state
-from train.together import Agreement, firsts, is_first
 from train.watchdog import Watchdog
 
 

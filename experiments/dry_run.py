@@ -5,7 +5,7 @@ import numpy as np
 
 from data.batch import Batch
 from data.buckets import Bucket
-from decode.split import abstract_weights
+from decode.sharded_weights import abstract_weights
 from experiments.console import bar
 from experiments.training import Training
 from model.sharding import batch_sharding

@@ -10,7 +10,7 @@ import jax
 import msgspec
 from jax.sharding import Mesh
 
-from data.files import replace_file
+from data.atomic_write import replace_file
 from experiments.git_commit import commit_of_the_code
 
 FILE = "environment.jsonl"

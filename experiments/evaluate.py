@@ -10,11 +10,11 @@ from pathlib import Path
 from absl import flags
 
 from data.text import read_parallel
-from experiments import cli, decoding, loading
+from experiments import cli, model_flags, search_flags
 from experiments.console import bar, print_json
 from model import ConfigError
 
-flags.adopt_module_key_flags(decoding)  # so that --help tells them too
+flags.adopt_module_key_flags(search_flags)  # so that --help tells them too
 SPLIT = flags.DEFINE_enum("split", None, ("train", "valid", "test"), "A split of the run's data.")
 SOURCE = flags.DEFINE_string("source", None, "A file to translate, one sentence a line.")
 REFERENCE = flags.DEFINE_string("reference", None, "Its right translation, line by line.")
@@ -28,16 +28,16 @@ def main() -> None:
     files = SOURCE.value, REFERENCE.value
     if (SPLIT.value is None) == (files == (None, None)) or (None in files and any(files)):
         raise ConfigError("give either --split=test, or both --source=FILE and --reference=FILE")
-    if (decoding.N_BEST.value or 1) > 1:
+    if (search_flags.N_BEST.value or 1) > 1:
         raise ConfigError("--n_best has no meaning here: only the best translation is scored")
-    samples = decoding.SAMPLES.value or 1
-    if decoding.METHOD.value == "sample" and samples > 1:
+    samples = search_flags.SAMPLES.value or 1
+    if search_flags.METHOD.value == "sample" and samples > 1:
         raise ConfigError(
             f"--samples={samples} has no meaning here with --method=sample: only one translation "
             "is scored: use --method=mbr, or --samples=1"
         )
-    names = loading.CHECKPOINT.value.split(",")
-    trained = loading.load(names[0])
+    names = model_flags.CHECKPOINT.value.split(",")
+    trained = model_flags.load(names[0])
     experiment = trained.experiment
     if SPLIT.value:
         pairs = open_split(experiment, SPLIT.value)
@@ -46,10 +46,10 @@ def main() -> None:
     sources, references = sides(pairs)
     language = experiment.data.target_language
     warn_unknown_language(language)
-    translator = decoding.make_translator(trained)
+    translator = search_flags.make_translator(trained)
     for name in names:
         if name != names[0]:
-            trained = loading.load(name)
+            trained = model_flags.load(name)
             translator = translator.with_params(trained.params)
         start = time.monotonic()
         with bar(f"translating with {name}", len(sources)) as progress:

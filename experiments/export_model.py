@@ -5,7 +5,7 @@
 huggingface   a folder that MarianMTModel and MarianTokenizer load, and import_model as well
 ctranslate2   a folder that ctranslate2.Translator loads; needs the extra [bench]
 safetensors   the parameters as they are, with a table of their names and axes
-stablehlo     greedy and beam search as programs that need JAX alone (experiments/exporting/)
+stablehlo     greedy and beam search as programs that need JAX alone (interop/export_stablehlo.py)
 
 Marian is post-norm with sinusoids: what it has no counterpart of is refused by name.
 """
@@ -14,11 +14,11 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli, loading
+from experiments import cli, model_flags
 from experiments.console import bar, note
 
 FORMATS = ("huggingface", "ctranslate2", "safetensors", "stablehlo")
-flags.adopt_module_key_flags(loading)  # so that --help tells them too
+flags.adopt_module_key_flags(model_flags)  # so that --help tells them too
 TO = flags.DEFINE_enum("to", None, FORMATS, "For which system.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "The folder to write, new or empty.", required=True)
 
@@ -26,20 +26,20 @@ OUTPUT = flags.DEFINE_string("output", None, "The folder to write, new or empty.
 def main() -> None:
     """Export what the flags name."""
     from decode import shortlist
-    from experiments.exporting.ctranslate2 import write_ctranslate2
-    from experiments.exporting.huggingface import write_marian
-    from experiments.exporting.stablehlo import write_programs
-    from experiments.exporting.tensors import write_tensors
-    from experiments.unfinished import removed_unless_done
+    from experiments.temporary_folders import removed_unless_done
     from experiments.workdir import check_folder
+    from interop.export_ctranslate2 import write_ctranslate2
+    from interop.export_hf_marian import write_marian
+    from interop.export_safetensors import write_tensors
+    from interop.export_stablehlo import write_programs
     from model import ConfigError
 
     output = Path(OUTPUT.value)
     check_folder(output, "output")
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"--output={output} is not empty: choose another folder")
-    trained = loading.load()
-    if shortlist.load(Path(loading.WORKDIR.value)) is not None:
+    trained = model_flags.load()
+    if shortlist.load(Path(model_flags.WORKDIR.value)) is not None:
         note("the run's shortlist is left out: what is written may say every word")
     with removed_unless_done(output), bar("exporting", None):
         if TO.value == "huggingface":

@@ -38,14 +38,14 @@ TARGET_LANGUAGE = flags.DEFINE_string("target_language", "", "Its code; default:
 
 def main() -> None:
     """Import what the flags name."""
-    from experiments.importing.fairseq import read_fairseq
-    from experiments.importing.fairseq_folder import is_fairseq
-    from experiments.importing.families import read_folder
-    from experiments.importing.native import read_native
-    from experiments.importing.native_folder import is_native
-    from experiments.importing.parts import Imported
-    from experiments.importing.places import folder_of
-    from experiments.importing.writing import check_free, write_run
+    from interop.fairseq.files import is_fairseq
+    from interop.fairseq.model import read_fairseq
+    from interop.imported_model import Imported
+    from interop.locate import folder_of
+    from interop.marian.files import is_native
+    from interop.marian.model import read_native
+    from interop.registry import read_folder
+    from interop.write_run import check_free, write_run
 
     workdir = Path(WORKDIR.value)
     check_free(workdir)

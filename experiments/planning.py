@@ -11,9 +11,8 @@ from jax.sharding import Mesh
 from data.corpus import SPLITS, Source
 from data.tokenizer import Vocabulary
 from experiments import workdir as folders
-from experiments.adapting import learner
 from experiments.config import Experiment
-from experiments.ineffective import report_ineffective
+from experiments.lora import learner
 from experiments.preparation import (
     check_sizes,
     find_vocabulary,
@@ -23,11 +22,12 @@ from experiments.preparation import (
     take_over,
 )
 from experiments.training import Training
+from experiments.unused_settings import report_ineffective
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
+from train.multihost import everywhere, gathered
 from train.optimizer import make_optimizer, make_schedule
 from train.state import abstract_state
-from train.together import everywhere, gathered
 
 
 def prepare(

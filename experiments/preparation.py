@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data.batch import Batch
+from data.batch_schedule import BatchPlan
 from data.corpus import SPLITS, Some, Source, open_source
 from data.language import find_language
 from data.pipeline import (
@@ -18,18 +19,17 @@ from data.pipeline import (
     eval_batches,
     filter_pairs,
 )
-from data.plan import BatchPlan
 from data.token_cache import text_digest, tokenize_once
 from data.tokenizer import Tokenizer, Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
-from experiments.caches import cache_folder
+from experiments.compilation_cache import cache_folder
 from experiments.config import DataConfig, Experiment, SearchConfig
 from experiments.console import bar, note
 from experiments.workdir import read_config, saved
 from model import ConfigError, TransformerConfig
 from model.sharding import assemble, batch_shards, own_parts
-from train.together import of_first
+from train.multihost import of_first
 
 
 def open_split(experiment: Experiment, split: str) -> Source:

@@ -14,26 +14,26 @@ from typing import Any, NamedTuple
 import jax
 
 from decode.bleu import score
-from decode.ranking import Hypothesis
+from decode.hypotheses import Hypothesis
 from experiments import workdir as folders
 from experiments.config import Experiment
 from experiments.console import bar, note
 from experiments.course import follow, last_state
 from experiments.environment import record_start
-from experiments.interruption import nothing_to_save, on_interruption, stopper
 from experiments.planning import prepare
+from experiments.preemption import nothing_to_save, on_interruption, stopper
 from experiments.preparation import make_translator, sides, warn_unknown_language
-from experiments.reporting.page import REPORT, write_report
-from experiments.reporting.record import read_run
+from experiments.report.page import REPORT, write_report
+from experiments.report.record import read_run
 from experiments.training import Training
 from experiments.translations import FILE as TRANSLATIONS
 from experiments.translations import write_translations
 from train.checkpoint import CheckpointError, Checkpoints
 from train.loop import total_metrics
 from train.metrics import MetricsWriter, read_metrics
+from train.multihost import Interrupted, first_alone, firsts, is_first
 from train.orbax_errors import first_line
 from train.step import compile_eval_step
-from train.together import Interrupted, first_alone, firsts, is_first
 from train.watchdog import Watchdog
 
 
@@ -50,7 +50,7 @@ def train(
     first. Its folder is taken before that, so that its processes can watch each other while they
     read; where they do not come to write, it is left as it was. `given` as in `prepare`;
     `terminated` ends the process of a command on a SIGTERM before its training
-    (experiments/interruption.py).
+    (experiments/preemption.py).
     """
     begun = time.monotonic()
     c = experiment.train

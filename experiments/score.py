@@ -11,10 +11,10 @@ from pathlib import Path
 from absl import flags
 
 from data.text import read_parallel
-from experiments import cli, loading
+from experiments import cli, model_flags
 from experiments.console import bar, print_json
 
-flags.adopt_module_key_flags(loading)  # so that --help tells them too
+flags.adopt_module_key_flags(model_flags)  # so that --help tells them too
 SOURCE = flags.DEFINE_string("source", None, "A file of one sentence a line.", required=True)
 TARGET = flags.DEFINE_string("target", None, "Its translation, line by line.", required=True)
 MAX_TOKENS = flags.DEFINE_integer(
@@ -29,10 +29,10 @@ def main() -> None:
     """Print the scores of what the flags name."""
     import math
 
-    from decode.force import score_pairs
+    from decode.teacher_forcing import score_pairs
 
     pairs = read_parallel(Path(SOURCE.value), Path(TARGET.value))
-    trained = loading.load()
+    trained = model_flags.load()
     model = trained.model, trained.params, trained.vocabulary
     with bar("scoring", len(pairs)) as progress:
         found = score_pairs(*model, pairs.source, pairs.target, progress, MAX_TOKENS.value)

@@ -4,7 +4,7 @@
     curl -d '{"text": "I am a student.", "n_best": 2}' http://127.0.0.1:8000/translate
 
 Prints {"url"} as a line of JSON once it listens; GET /health answers 200 once all searches are
-compiled. experiments/serving/app.py has the API. SIGTERM: what was asked is answered, then it ends.
+compiled. serve/app.py has the API. SIGTERM: what was asked is answered, then it ends.
 Ctrl-C does the same, with exit status 130; a second one ends it at once.
 """
 
@@ -14,13 +14,13 @@ from signal import SIGINT, SIGTERM
 from absl import flags
 
 from decode.options import InputError
-from experiments import cli, decoding, loading
+from experiments import cli, model_flags, search_flags
 from experiments.console import bar, note, print_json
 from experiments.float_flags import define_float
 from experiments.signals import INTERRUPTED, handling
 from model import ConfigError
 
-flags.adopt_module_key_flags(decoding)  # so that --help tells them too
+flags.adopt_module_key_flags(search_flags)  # so that --help tells them too
 HOST = flags.DEFINE_string("host", "127.0.0.1", "The address to listen on; 0.0.0.0: all.")
 flags.register_validator("host", bool, "must not be empty: 0.0.0.0 is for all addresses")
 PORT = flags.DEFINE_integer("port", 8000, "0: any that is free.", 0, 65535)
@@ -74,23 +74,23 @@ ALLOWED_HOSTS = flags.DEFINE_list(
 def main() -> None:
     """Serve what the flags say until a signal ends it."""
     try:
-        from experiments.serving import http_server
-        from experiments.serving.app import Service
-        from experiments.serving.guard import describe_error
-        from experiments.serving.hosts import is_loopback
-        from experiments.serving.limits import Limits
-        from experiments.serving.searches import Searches
+        from serve import http_server
+        from serve.app import Service
+        from serve.compiled_searches import Searches
+        from serve.guard import describe_error
+        from serve.hosts import is_loopback
+        from serve.limits import Limits
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed: pip install -e '.[serve]'") from None
 
     # Between two steps the search waits for Python's lock, which the answers' thread holds as long.
     sys.setswitchinterval(0.0005)
     beams = _beams()
-    if decoding.N_BEST.value:
+    if search_flags.N_BEST.value:
         raise InputError("--n_best has no meaning here: a request says how many it wants")
     listening = http_server.listen(HOST.value, PORT.value)
-    trained = loading.load()
-    searches = Searches(trained, decoding.make_translator(trained), beams)
+    trained = model_flags.load()
+    searches = Searches(trained, search_flags.make_translator(trained), beams)
     limits = Limits(
         body=MAX_BODY.value,
         tokens=MAX_TOKENS.value,
@@ -125,7 +125,7 @@ def main() -> None:
     server = http_server.make_server(service.app(), limits)
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    note(f"serving {loading.WORKDIR.value} at {url}")
+    note(f"serving {model_flags.WORKDIR.value} at {url}")
     if not is_loopback(host):
         note(
             "warning: whoever can reach this address can use it: it has no password, no encryption"

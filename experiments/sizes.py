@@ -4,11 +4,11 @@ from math import prod
 from pathlib import Path
 
 from data.corpus import DataError
-from experiments.adapting import BASE
 from experiments.config import Experiment
-from experiments.importing.parts import check_sizes
-from train.stored import param_shapes
-from train.together import everywhere
+from experiments.lora import BASE
+from interop.imported_model import check_sizes
+from train.checkpoint_items import param_shapes
+from train.multihost import everywhere
 
 
 def check_stored_sizes(workdir: Path, experiment: Experiment, step: int) -> None:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from experiments import signals
 
 STDOUT = "standard output"  # the file's name in errors
-_PACKAGES = ("model", "data", "train", "decode")
+_PACKAGES = ("model", "data", "train", "decode", "interop", "serve")
 
 
 def begin() -> None:

@@ -19,12 +19,12 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli, processes
+from experiments import cli, distributed
 from experiments.config import to_experiment
 from experiments.console import note, print_json
 from experiments.signals import INTERRUPTED, leave
-from experiments.thread_failure import ends_the_process
-from train.together import is_first
+from experiments.thread_errors import ends_the_process
+from train.multihost import is_first
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of experiments/configs.")
 flags.mark_flag_as_required("config")
@@ -50,7 +50,7 @@ SIGTERM_STATUS = flags.DEFINE_integer(
     lower_bound=0,
     upper_bound=255,
 )
-flags.adopt_module_key_flags(processes)  # so that --help tells them too
+flags.adopt_module_key_flags(distributed)  # so that --help tells them too
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
 
     experiment, workdir = to_experiment(CONFIG.value), Path(WORKDIR.value)
     given = config_flags.get_override_values(flags.FLAGS["config"]).keys()
-    with ends_the_process(), processes.joined(experiment.train.lost_seconds):
+    with ends_the_process(), distributed.joined(experiment.train.lost_seconds):
         if DRY_RUN.value:
             result = describe(prepare(experiment, workdir, ALLOW_BATCH_CHANGE.value, given=given))
         else:

@@ -9,14 +9,14 @@ import optax
 from jax.sharding import Mesh
 
 from data.tokenizer import Vocabulary
-from experiments.adapting import learner, read_base
 from experiments.config import Experiment
+from experiments.lora import learner, read_base
 from experiments.preparation import Text
 from model import Transformer
 from model.sharding import batch_shards
+from train.merge_adapters import compile_whole
 from train.state import Model, TrainState, abstract_params, abstract_state
 from train.step import compile_train_step
-from train.whole import compile_whole
 
 
 class Training(NamedTuple):

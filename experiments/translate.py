@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from data.atomic_write import replace_file
 from data.corpus import DataError
-from data.files import replace_file
 from data.printable import json_line, printable, text_line
 from data.text import read_bytes, split_lines
+from decode.hypotheses import Hypothesis
 from decode.options import InputError
-from decode.ranking import Hypothesis
 from decode.translate import Translator
-from experiments import cli, decoding, loading
+from experiments import cli, model_flags, search_flags
 from experiments.console import bar, note, read_stdin
 
 if TYPE_CHECKING:
     from experiments.workdir import Trained
 
-flags.adopt_module_key_flags(decoding)  # so that --help tells them too
+flags.adopt_module_key_flags(search_flags)  # so that --help tells them too
 INPUT = flags.DEFINE_string("input", "-", "A file of one sentence a line; -: standard input.")
 FORMAT = flags.DEFINE_enum("format", "text", ("text", "jsonl"), "jsonl: a line of JSON for each "
                            "line, with scores, tokens and the n best.")  # fmt: skip
@@ -68,16 +68,16 @@ def main() -> None:
     _check_output()
     typed = INPUT.value == "-" and sys.stdin is not None and sys.stdin.isatty()
     lines = None if typed else _lines(INPUT.value)
-    several = (decoding.N_BEST.value or 1) > 1
-    for flag, asked in (ATTENTION, ATTENTION.value), (decoding.N_BEST, several):
+    several = (search_flags.N_BEST.value or 1) > 1
+    for flag, asked in (ATTENTION, ATTENTION.value), (search_flags.N_BEST, several):
         if asked and FORMAT.value == "text":
             raise InputError(f"--{flag.name} has no meaning with --format=text: set --format=jsonl")
     if lines is None and OUTPUT.value != "-":
         raise InputError("--output is for --input, not for typed sentences")
     prefixes, required = _asked(lines)
-    trained = loading.load()
+    trained = model_flags.load()
     shown = _grows if lines is None else _told
-    translator = decoding.make_translator(trained, shown if STREAM.value else None)
+    translator = search_flags.make_translator(trained, shown if STREAM.value else None)
     if lines is None:
         translator.hypotheses([""], None, prefixes, required)  # refuses what no sentence could have
         _talk(trained, translator, prefixes, required)
@@ -148,7 +148,7 @@ def _written(found: Sequence[list[Hypothesis]], trained: "Trained") -> list[str]
     if FORMAT.value == "text":
         stream = sys.stdout if OUTPUT.value == "-" else None
         return [text_line(best.text, stream) for best, *_ in found]
-    from experiments.answers import answers
+    from experiments.json_output import answers
 
     with bar("aligning", sum(map(len, found))) as progress:
         told = answers(found, trained, attention=ATTENTION.value, progress=progress)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from data.files import replace_file
+from data.atomic_write import replace_file
 from data.printable import json_line
-from decode.ranking import Hypothesis
+from decode.hypotheses import Hypothesis
 from experiments.console import bar
 from experiments.preparation import make_translator, open_split, sides
 from experiments.workdir import load

@@ -29,25 +29,25 @@ import msgspec
 from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 
+from data.atomic_write import replace_file
 from data.corpus import DataError
-from data.files import replace_file
 from data.json_file import read_json
 from data.printable import excerpt
 from data.tokenizer import Vocabulary
 from decode import shortlist
-from experiments.adapting import BASE, check_base, learner, read_base
 from experiments.config import Experiment, to_experiment
 from experiments.console import note
 from experiments.git_commit import commit_of_the_code
+from experiments.lora import BASE, check_base, learner, read_base
 from experiments.resume_rules import check_changes
 from experiments.signals import cleanup
 from experiments.sizes import check_stored_sizes
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
 from train.checkpoint import CheckpointError, Checkpoints
+from train.merge_adapters import compile_whole
+from train.multihost import firsts
 from train.state import abstract_params
-from train.together import firsts
-from train.whole import compile_whole
 
 # What an attempt that saved no checkpoint leaves behind; TensorBoard's files stay, out of date.
 _OF_AN_ATTEMPT = (
@@ -292,7 +292,7 @@ class Trained:
 
 
 def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> Trained:
-    """The model of `checkpoint` (train/choice.py), on `mesh`, or whole on this process's devices.
+    """The model of `checkpoint` (train/checkpoint_spec.py), on `mesh` or on this process's devices.
 
     Where the mesh spans processes, all of them load it together. Adapters are merged into the
     model that they are of, and so are they before there is a mean of several.

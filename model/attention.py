@@ -18,9 +18,9 @@ from jax import Array
 from model.adapter import add_adapter
 from model.config import TransformerConfig
 from model.dropout import Dropout
+from model.float32_products import float32_einsum
 from model.partitioned import partitioned
 from model.positions import rotate
-from model.products import float32_einsum
 from model.sharding import constrain
 
 

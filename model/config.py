@@ -49,7 +49,7 @@ class TransformerConfig:
     positions: str = "sinusoidal"  # a row of model/positions.py
     first_position: int = 0  # the number of a sinusoidal model's first position
     max_length: int = 1024  # rows of the learned position table; the other kinds have no limit
-    relative_buckets: int = 32  # rows of the relative bias's table: model/relative.py
+    relative_buckets: int = 32  # rows of the relative bias's table: model/relative_position_bias.py
     relative_distance: int = 128  # from which on all distances share one of them
     activation: str = "relu"  # a row of model/activations.py
     attention_bias: bool = False

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from model.config import ConfigError, TransformerConfig
+from model.float32_products import float32_einsum
 from model.partitioned import partitioned
 from model.positions import POSITIONS, add_positions
-from model.products import float32_einsum
 from model.sharding import constrain
 
 

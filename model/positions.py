@@ -23,7 +23,7 @@ class PositionKind(NamedTuple):
     encode: Callable[[Array, int], Array] | None = None  # added, as `sinusoids`
     table: bool = False  # added: rows of a learned table [model.max_length, D]
     rotate: Callable[[Array, Array], Array] | None = None  # queries and keys, as `apply_rope`
-    bias: bool = False  # added to attention scores: model/relative.py
+    bias: bool = False  # added to attention scores: model/relative_position_bias.py
 
 
 def sinusoids(

@@ -18,14 +18,14 @@ from model.attention import KV
 from model.config import ConfigError, TransformerConfig
 from model.dropout import Dropout
 from model.embedding import Embedding, PositionEmbedding
+from model.float32_products import float32_einsum
 from model.layers import DecoderLayer, EncoderLayer
 from model.masks import causal_mask, padding_mask, segment_mask, within_segments
 from model.norm import Norm
 from model.partitioned import partitioned
 from model.positions import POSITIONS
-from model.products import float32_einsum
 from model.recurrence import Cell
-from model.relative import RelativeBias
+from model.relative_position_bias import RelativeBias
 from model.residual import RESIDUALS
 from model.sharding import constrain
 

@@ -4,7 +4,7 @@ import gc
 import os
 from pathlib import Path
 
-from tests.compiling import as_users_have_it, xla_flags
+from tests.xla_for_tests import as_users_have_it, xla_flags
 
 # The suite compiles the same small programs over and over, in both workers and every command:
 # `--cache-clear` has it compile them all again.

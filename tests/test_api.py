@@ -23,7 +23,7 @@ own = [name for name in names if hasattr(sys.modules[name.rpartition(".")[0]], "
 pdoc.pdoc(*rooms, *own, output_directory=Path(sys.argv[1]))
 print(len(names))
 """
-ROOMS = ("model", "data", "train", "decode", "experiments")
+ROOMS = ("model", "data", "train", "decode", "interop", "serve", "experiments")
 
 
 def test_docstrings_render(tmp_path):

@@ -1,9 +1,9 @@
-"""Checkpoints on disk: saved in the background, whole or not at all; the last few and the best.
+"""Checkpoints on disk: saved in the background, complete or absent; the last few and the best.
 
-This module and train/stored.py alone know Orbax. In a folder, each step's own folder holds the
-parameters, the rest of the state, the moving average where there is one, `meta` (JSON, for the
-caller to compare with what it expects) and the metrics that "best" goes by. It gets its name by a
-rename after its last byte, so what is listed is whole, whatever interrupted its neighbours.
+This module and train/checkpoint_items.py alone know Orbax. In a folder, each step's own folder
+holds the parameters, the rest of the state, the moving average if there is one, `meta` (JSON, for
+the caller to compare with what it expects) and the metrics that "best" compares. It gets its name
+by a rename after its last byte, so a listed checkpoint is complete.
 """
 
 import gc
@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from train import stored
-from train.choice import CheckpointError, Choice, Which, choose
-from train.digests import Signing, check_digests
+from train import checkpoint_items
+from train.checkpoint_spec import CheckpointError, Choice, Which, choose
+from train.checksums import Signing, check_digests
+from train.multihost import everywhere, first_alone, firsts, is_first
 from train.orbax_errors import disk_is_full, first_line, quieten
 from train.state import TrainState
-from train.together import everywhere, first_alone, firsts, is_first
 
 _UNFINISHED = "*.orbax-checkpoint-tmp"
 
@@ -60,7 +60,7 @@ class Checkpoints:
         Waits for an earlier save still under way, and raises what went wrong with that one.
         """
         self.wait()
-        parts = stored.parts(state) | {"meta": meta}
+        parts = checkpoint_items.parts(state) | {"meta": meta}
         scored = metrics is not None and self.best_by in metrics
         with self._one_line(f"cannot save step {step}"):
             if self._orbax is None:  # only who writes here may sweep up
@@ -77,7 +77,7 @@ class Checkpoints:
 
         The mesh need not be the one it was saved from. `base`, which is not stored, is as given.
         """
-        loaded = self._load(which, stored.parts(abstract_state))
+        loaded = self._load(which, checkpoint_items.parts(abstract_state))
         rest = loaded.pop("rest")
         return abstract_state._replace(**rest, **loaded)
 
@@ -109,7 +109,7 @@ class Checkpoints:
     def restore_params(
         self, which: Which, abstract_params: Any, whole: Callable[[Any], Any] = lambda x: x
     ) -> Any:
-        """Weights for decoding: a checkpoint's, or the mean of several (train/choice.py).
+        """Weights for decoding: a checkpoint's, or the mean of several (train/checkpoint_spec.py).
 
         Of what is stored, `whole` makes what decoding takes, before there is a mean.
         """
@@ -143,7 +143,7 @@ class Checkpoints:
 
     def unranked(self) -> list[int]:
         """The steps whose metrics are lost, so that "best" leaves them out."""
-        lost = lambda step: stored.lost_metrics(self.folder / str(step), self.best_by)  # noqa: E731
+        lost = lambda step: checkpoint_items.lost_metrics(self.folder / str(step), self.best_by)  # noqa: E731
         return [step for step in self.steps() if lost(step)]
 
     def best_first(self) -> list[int]:
@@ -212,7 +212,7 @@ class Checkpoints:
         return sorted(str(p) for p in there if p.name.isdecimal() and not p.is_dir())
 
     def _measured(self, step: int) -> dict[str, float] | None:
-        return stored.metrics(self.folder / str(step), self.best_by)
+        return checkpoint_items.metrics(self.folder / str(step), self.best_by)
 
     def _open(self) -> ocp.training.Checkpointer:
         policies = ocp.training.preservation_policies
@@ -230,7 +230,7 @@ class Checkpoints:
         )
 
     def choice(self, which: Which) -> Choice:
-        """The steps and the weights that a name means (train/choice.py)."""
+        """The steps and the weights that a name means (train/checkpoint_spec.py)."""
         try:
             return choose(which, self.steps(), self._ranked())
         except CheckpointError as error:
@@ -256,16 +256,18 @@ class Checkpoints:
         with self._one_line(told, DamagedError):
             path = self.folder / str(step)
             first_alone(lambda: check_digests(path, [*abstract, "metrics"]))
-            everywhere(lambda: stored.check_folders(path, abstract))
+            everywhere(lambda: checkpoint_items.check_folders(path, abstract))
 
             def check() -> None:
                 found = ocp.checkpointables_metadata(path).metadata
                 # Parts that all checkpoints have come first: rest, params, then ema.
                 for name in sorted(abstract.keys() - {"meta"}, reverse=True):
-                    stored.check(f"{self.folder}, step {step}", name, found, abstract[name])
+                    checkpoint_items.check(
+                        f"{self.folder}, step {step}", name, found, abstract[name]
+                    )
 
             everywhere(check)
-            wanted = jax.tree.map(stored.somewhere, abstract)
+            wanted = jax.tree.map(checkpoint_items.somewhere, abstract)
             return everywhere(lambda: ocp.load_checkpointables(path, wanted))
 
     @contextmanager

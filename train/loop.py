@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import jax
 
 from data.batch import Batch
-from train.account import Account
 from train.checkpoint import Checkpoints
-from train.health import Health
 from train.loss import Metrics
+from train.loss_monitor import Health
+from train.metric_logger import Account
 from train.metrics import MetricsWriter
+from train.multihost import Interrupted
 from train.progress import Progress
 from train.state import TrainState
-from train.together import Interrupted
 
 _ENDS = ("num_steps", "max_minutes", "batches")
 

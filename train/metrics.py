@@ -9,9 +9,9 @@ from typing import Annotated
 
 import msgspec
 
-from data.files import replace_file
+from data.atomic_write import replace_file
 from data.json_lines import iter_json_lines, read_json_lines, unusable_lines
-from train.append import AppendFile
+from train.append_log import AppendFile
 from train.progress import Progress
 
 FILE = "metrics.jsonl"

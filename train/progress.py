@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from data.printable import printable
-from train.together import is_first
+from train.multihost import is_first
 
 
 class Progress:

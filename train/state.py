@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from model.lora import Adapted
 from model.sharding import param_shardings, use_mesh
-from train.scaling import LossScale, first_scale
+from train.loss_scale import LossScale, first_scale
 
 
 class TrainState(NamedTuple):

@@ -14,9 +14,9 @@ from jax.sharding import Mesh
 
 from data.batch import PAD, Batch, shift_right
 from model.sharding import batch_sharding, replicated, use_mesh
+from train.chunked_cross_entropy import projection_on
 from train.loss import Metrics, cross_entropy
-from train.projection import projection_on
-from train.scaling import adjusted
+from train.loss_scale import adjusted
 from train.state import Model, TrainState, state_shardings
 
 
@@ -34,13 +34,14 @@ def train_step(
     """One update by the gradient of the mean loss over the batch's real target tokens.
 
     Where loss or gradient is not finite, parameters, optimizer and average stay as they are: the
-    update is skipped, and counted. Training in float16 scales its loss (train/scaling.py).
+    update is skipped, and counted. Training in float16 scales its loss (train/loss_scale.py).
 
     Of an adapted model (model/lora.py) the adapters are updated, and `state.base` is as it was.
 
     The batch's rows go through the model in `accumulate` parts, one after the other: less memory,
     and (dropout's draws aside) the same gradient. Raises ValueError where rows do not divide so.
-    `project` makes the losses out of hidden states (train/projection.py); None: out of all logits.
+    `project` makes the losses out of hidden states (train/chunked_cross_entropy.py); None: out of
+    all logits.
     """
     rng = jax.random.fold_in(state.rng, state.step)
     # Of the mean over a part's places: of a sum over tokens float16 would hold less.

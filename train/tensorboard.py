@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from train.append import AppendFile
+from train.append_log import AppendFile
 
 _NAME = re.compile(r"events\.out\.tfevents\.(\d{10})\.")
 

@@ -22,11 +22,11 @@ import jax
 import msgspec
 from jax.errors import JaxRuntimeError
 
+from data.atomic_write import replace_file
 from data.corpus import DataError
-from data.files import replace_file
 from data.json_file import read_json
 from data.printable import printable
-from train.together import Interrupted, everywhere, first_alone, gathered, is_first, of_first
+from train.multihost import Interrupted, everywhere, first_alone, gathered, is_first, of_first
 
 _PEER = ("gloo", "barrier", "heartbeat", "coordination")  # what errors speak of when a peer is gone
 

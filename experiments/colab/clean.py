@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from data.files import replace_file
+from data.atomic_write import replace_file
 from experiments import cli
 
 FOLDER = Path(__file__).parent

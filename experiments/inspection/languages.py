@@ -9,7 +9,7 @@ from itertools import islice
 from multiprocessing import get_context
 
 from data.language import find_language
-from experiments.interruption import flagged
+from experiments.preemption import flagged
 from experiments.signals import held_back
 
 LETTERS = 20  # fewer say too little

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.attention import interactive
-from experiments.pages import json_in_html
+from experiments.report.templates import json_in_html
 
 SOURCE = ["▁I", "▁am", "</script>", "▁<!--", "</s>"]
 READ, WRITTEN = ["<s>", "▁Ich", "▁bin", "$x$"], ["▁Ich", "▁bin", "$x$", "</s>"]

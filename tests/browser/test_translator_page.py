@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import expect
 
-from experiments.serving.app import Service
+from serve.app import Service
 from tests.experiments.serving import LIMITS, small_searches
 
 

@@ -6,8 +6,8 @@ import pytest
 import tokenizers
 
 from data.corpus import DataError
-from data.fast import FastTokenizer
-from data.marian import MarianTokenizer, Words
+from data.hf_tokenizer import FastTokenizer
+from data.marian_tokenizer import MarianTokenizer, Words
 from tests.experiments import bart_folders, t5_folders
 
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.batch import BOS, EOS, shift_right
+from data.batch_schedule import BatchPlan
 from data.packing import pack, room
 from data.pipeline import Ragged, Shard, TokenPairs, collate
-from data.plan import BatchPlan
 
 LENGTHS = st.lists(st.tuples(st.integers(2, 40), st.integers(2, 40)), min_size=1, max_size=300)
 

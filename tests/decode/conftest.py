@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.tokenizer import Tokenizer, Vocabulary
-from tests.decode.small import CONFIG, WORDS, parameters
+from tests.decode.tiny_model import CONFIG, WORDS, parameters
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from decode.beam import beam_search, best_continuations
+from decode.length_normalization import length_penalty
 from decode.sample import sample
-from decode.scoring import length_penalty
 from decode.stopping import bounded, first, never
-from tests.decode.language import (
+from tests.decode.toy_language import (
     EOS,
     PENALTIES,
     enough,

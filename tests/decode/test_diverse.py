@@ -8,9 +8,9 @@ import pytest
 
 from decode import transforms
 from decode.diverse import diverse_beam_search
-from decode.scoring import average, gnmt
+from decode.length_normalization import average, gnmt
 from decode.stopping import bounded, first, never
-from tests.decode.language import enough, every_choice, language, mean, plain_beam, run
+from tests.decode.toy_language import enough, every_choice, language, mean, plain_beam, run
 
 WIDTH, GROUPS = 6, 3
 EACH = WIDTH // GROUPS

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from data.batch import EOS, PAD, UNK
-from decode import choose, forward, pool
+from decode import forward, kv_cache, topk
 from decode.loop import take
-from decode.rules import RULES, Rules
 from decode.search import fast_step, plain_step, stages
+from decode.token_constraints import RULES, Rules
 from decode.weights import BLOCK, PRECISIONS, pack
 from model import Transformer, TransformerConfig, empty_cache
 
@@ -52,10 +52,10 @@ def walk(config, weights, src, steps=L, coverage=False, rules=RULES):
     mask = src != PAD
     cross = forward.cross_kv(config, weights, forward.encode(config, weights, src, mask))
     step = jax.jit(fast_step(config, weights, cross, mask, coverage, rules))
-    cache = pool.empty_pool(config, B, W), jnp.zeros((B, W, src.shape[1])) if coverage else None
+    cache = kv_cache.empty_pool(config, B, W), jnp.zeros((B, W, src.shape[1])) if coverage else None
     return wander(
-        step, cache, steps, lambda c, rows: (pool.reorder(c[0], rows), c[1]),
-        lambda c, length: (pool.extend(c[0], config, length, W), c[1]),
+        step, cache, steps, lambda c, rows: (kv_cache.reorder(c[0], rows), c[1]),
+        lambda c, length: (kv_cache.extend(c[0], config, length, W), c[1]),
     )  # fmt: skip
 
 
@@ -121,10 +121,10 @@ def test_a_cache_of_one_beam_stands_for_equal_beams(mixer):
     found = []
     for beams in (W, 1):
         covered = jnp.zeros((B, beams, src.shape[1]))
-        cache = pool.extend(pool.empty_pool(config, B, beams), config, 3, W), covered
+        cache = kv_cache.extend(kv_cache.empty_pool(config, B, beams), config, 3, W), covered
         for index in range(3):
             following, cache = step(jnp.asarray(tokens[index]), cache, jnp.int32(index))
-            cache = pool.reorder(cache[0], jnp.asarray([[3, 0, 0, 1]] * B)), cache[1]
+            cache = kv_cache.reorder(cache[0], jnp.asarray([[3, 0, 0, 1]] * B)), cache[1]
             found.append((following, cache[1]))
     for all_there, one in zip(found[:3], found[3:], strict=True):
         jax.tree.map(lambda *x: np.testing.assert_allclose(*x, atol=1e-5), all_there, one)
@@ -190,7 +190,7 @@ def test_the_best_by_blocks_are_the_best(vocab, values):
     x = jnp.where(jnp.asarray(rng.random(x.shape) < 0.3), -jnp.inf, x)
     for count in (1, 4, min(8, vocab)):
         count = min(count, vocab)
-        for found, expected in zip(choose.top_k(x, count), jax.lax.top_k(x, count), strict=True):
+        for found, expected in zip(topk.top_k(x, count), jax.lax.top_k(x, count), strict=True):
             np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(choose.argmax(x), jnp.argmax(x, -1))
-    np.testing.assert_array_equal(choose.highest(x), x.max(-1))
+    np.testing.assert_array_equal(topk.argmax(x), jnp.argmax(x, -1))
+    np.testing.assert_array_equal(topk.highest(x), x.max(-1))

@@ -8,7 +8,7 @@ import pytest
 from data.batch import EOS, UNK
 from decode.options import InputError, SearchOptions
 from model import Transformer
-from tests.decode.small import CONFIG, parameters, translator
+from tests.decode.tiny_model import CONFIG, parameters, translator
 
 
 @pytest.mark.parametrize(

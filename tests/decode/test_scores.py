@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from data.batch import BOS, EOS, pad_rows, shift_right
-from decode.attention import attention_maps
+from decode.attention_maps import attention_maps
 from decode.batching import split_text
 from decode.bleu import score, tokenizer
-from decode.force import alignment, force, force_pairs
 from decode.mbr import expected_utilities
 from decode.options import InputError, SearchOptions
 from decode.shortlist import Shortlist
+from decode.teacher_forcing import alignment, force, force_pairs
 from decode.translate import Translator
 from model import Transformer
-from tests.decode.small import CONFIG, best, parameters, same, sentences, translator
+from tests.decode.tiny_model import CONFIG, best, parameters, same, sentences, translator
 
 
 @pytest.mark.parametrize("method", ["beam", "greedy"])

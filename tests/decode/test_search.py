@@ -12,16 +12,16 @@ from data.batch import BOS, EOS, PAD, UNK, pad_rows
 from decode import transforms as T
 from decode.beam import beam_search
 from decode.diverse import diverse_beam_search
+from decode.length_normalization import average, gnmt
 from decode.mbr import expected_utilities
 from decode.options import SearchOptions
-from decode.rules import Rules
 from decode.sample import drawn, likeliest, sample
-from decode.scoring import average, gnmt
 from decode.search import plain_step, search
 from decode.stopping import bounded, first, never
+from decode.token_constraints import Rules
 from decode.weights import pack
 from model import Transformer, empty_cache
-from tests.decode.small import CONFIG, asked, parameters, same, sentences, translator
+from tests.decode.tiny_model import CONFIG, asked, parameters, same, sentences, translator
 
 
 def test_width_one_is_greedy(params, vocabulary):

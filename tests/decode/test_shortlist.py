@@ -13,7 +13,7 @@ from decode.options import InputError, SearchOptions
 from decode.shortlist import NAME, Shortlist
 from decode.translate import Translator
 from model import Transformer
-from tests.decode.small import CONFIG, same, sentences, translator
+from tests.decode.tiny_model import CONFIG, same, sentences, translator
 
 SIZE = CONFIG.vocab_size
 

@@ -10,10 +10,10 @@ import pytest
 
 from decode import loop
 from decode.beam import beam
+from decode.length_normalization import average, gnmt
 from decode.loop import Next
-from decode.scoring import average, gnmt
 from decode.stopping import bounded, first, never, now
-from tests.decode.language import (
+from tests.decode.toy_language import (
     EOS,
     PENALTIES,
     every_choice,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from decode import transforms as t
+from decode.length_normalization import coverage_penalty, gnmt
 from decode.loop import Next
 from decode.sample import drawn, likeliest, sample
-from decode.scoring import coverage_penalty, gnmt
 
 EOS = 2
 B, W, L, V = 3, 2, 8, 6

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from data.batch import EOS
 from decode.batching import split_text
-from decode.force import force_pairs, score_pairs
+from decode.inputs import Request
 from decode.options import InputError, SearchOptions
-from decode.pieces import Request
+from decode.teacher_forcing import force_pairs, score_pairs
 from decode.translate import Translator
 from model import Transformer
 from model.sharding import make_mesh
-from tests.decode.small import CONFIG, WORDS, best, parameters, same, sentences, translator
+from tests.decode.tiny_model import CONFIG, WORDS, best, parameters, same, sentences, translator
 
 
 @pytest.mark.usefixtures("optimised")

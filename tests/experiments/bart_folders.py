@@ -8,8 +8,8 @@ import numpy as np
 import tokenizers
 from safetensors.numpy import save_file
 
-from experiments.importing.bart import KINDS, model_config, read_config
-from experiments.importing.names import Positions, around, names
+from interop.bart import KINDS, model_config, read_config
+from interop.hf_param_names import Positions, around, names
 from model import Transformer
 from tests.experiments.marian_folders import lines
 from train.state import param_shapes

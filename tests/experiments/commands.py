@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from experiments.config import default_config, to_experiment
-from tests.compiling import xla_flags
 from tests.experiments import forks
+from tests.xla_for_tests import xla_flags
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = {"red": "rot", "green": "grün", "one": "eins", "two": "zwei", "cat": "Katze", "dog": "Hund"}

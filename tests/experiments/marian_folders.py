@@ -8,9 +8,9 @@ import sentencepiece
 from safetensors.numpy import save_file
 
 from data.demo import Demo
-from experiments.importing.huggingface import model_config, read_config
-from experiments.importing.names import names
-from tests.decode.small import parameters
+from interop.hf_marian import model_config, read_config
+from interop.hf_param_names import names
+from tests.decode.tiny_model import parameters
 
 CODES = (">>fr<<", ">>de<<", ">>pt_br<<")
 SMALL = dict(

@@ -5,9 +5,9 @@ import struct
 import numpy as np
 import yaml
 
-from experiments.importing.items import SETTINGS
-from experiments.importing.native import model_config
-from experiments.importing.native_names import names
+from interop.marian.binary import SETTINGS
+from interop.marian.model import model_config
+from interop.marian.param_names import names
 from model import Transformer
 from tests.experiments.marian_folders import learn, lines
 from train.state import param_shapes

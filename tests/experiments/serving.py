@@ -13,11 +13,11 @@ from benchmarks.clients import Client
 from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments import workdir
-from experiments.serving import http_server
-from experiments.serving.app import Service
-from experiments.serving.limits import Limits
-from experiments.serving.searches import Searches
 from model.sharding import make_mesh
+from serve import http_server
+from serve.app import Service
+from serve.compiled_searches import Searches
+from serve.limits import Limits
 
 
 def small_searches(folder, beams=(2, 1)):

@@ -6,10 +6,10 @@ from functools import cache
 import numpy as np
 from safetensors.numpy import save_file
 
-from data.marian import processor
-from experiments.importing.t5 import model_config, read_config
-from experiments.importing.t5_names import names
-from tests.decode.small import parameters
+from data.marian_tokenizer import processor
+from interop.t5 import model_config, read_config
+from interop.t5_param_names import names
+from tests.decode.tiny_model import parameters
 from tests.experiments.marian_folders import learn, lines, theirs
 
 SMALL = dict(

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.damage import flip
+from benchmarks.corruption import flip
 from experiments import run as module
 from experiments import workdir as folders
 from experiments.run import train
 from model import TransformerConfig
 from train.checkpoint import CheckpointError, Checkpoints
 from train.metrics import MetricsWriter, read_metrics
-from train.together import Interrupted
+from train.multihost import Interrupted
 
 
 def full(*_args, **_kwargs):

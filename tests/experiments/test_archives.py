@@ -16,8 +16,8 @@ from data.npz import read_npz
 from data.regular_file import check_holes, open_regular
 from data.text import read_lines
 from data.yaml_file import decode_yaml, read_strings
-from experiments.importing.archive import read_arrays, read_content
-from experiments.importing.fairseq_settings import read_settings
+from interop.fairseq.settings import read_settings
+from interop.torch_archive import read_arrays, read_content
 from tests.experiments.fairseq_folders import Tensor, save_checkpoint
 from tests.fuzz.legacy import save_legacy
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from experiments.serving.batcher import Batcher, ClosedError, QueueFullError, SearchError
+from serve.dynamic_batcher import Batcher, ClosedError, QueueFullError, SearchError
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from absl.testing import flagsaver
 
-from benchmarks import heed_system
+from benchmarks import heed_decode
 from benchmarks.workloads import base, workload
 
 SMALL = replace(
@@ -31,19 +31,19 @@ def test_heed_runs_a_workload_to_its_exact_lengths(monkeypatch):
     work = replace(workload("W4", SMALL), beam_size=2)
     work = replace(work, sources=work.sources[:9], lengths=work.lengths[:9])
     found = {}
-    search = heed_system.search
+    search = heed_decode.search
 
     def watched(*args, **options):
         result = search(*args, **options)
-        heed_system.jax.debug.callback(
+        heed_decode.jax.debug.callback(
             lambda lengths, limits: found.update({tuple(limits.tolist()): lengths[:, 0]}),
             result.lengths,
             args[2].limits,
         )
         return result
 
-    monkeypatch.setattr(heed_system, "search", watched)
-    run, facts = heed_system.make(SMALL, work, "float32", 1, 512)
+    monkeypatch.setattr(heed_decode, "search", watched)
+    run, facts = heed_decode.make(SMALL, work, "float32", 1, 512)
     run()
     assert facts["compilations"] == len(found) and facts["gflop_a_token"] > 0
     for limits, lengths in found.items():

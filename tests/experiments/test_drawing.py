@@ -10,9 +10,9 @@ import matplotlib
 import numpy as np
 import pytest
 
-from decode.tree import Node
-from experiments.drawing import attention, beams, paper, runs
-from experiments.pages import filled
+from decode.beam_tree import Node
+from experiments.report.plots import attention, beams, paper, runs
+from experiments.report.templates import filled
 from model.positions import sinusoids
 from train.optimizer import make_schedule
 

@@ -17,13 +17,13 @@ from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
 from experiments.config import Experiment, SearchConfig
-from experiments.exporting import huggingface, stablehlo, tensors
-from experiments.importing.huggingface import read_marian
 from experiments.workdir import Trained
+from interop import export_hf_marian, export_safetensors, export_stablehlo
+from interop.hf_marian import read_marian
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
-from tests.decode.small import CONFIG as SMALLEST
-from tests.decode.small import asked, parameters
+from tests.decode.tiny_model import CONFIG as SMALLEST
+from tests.decode.tiny_model import asked, parameters
 from tests.experiments.commands import environment, heed, refused
 from tests.experiments.marian_folders import lines, save_folder
 from tests.experiments.test_import import leaves
@@ -61,7 +61,7 @@ def test_import_export_and_import_again_is_bit_for_bit_the_same(name, tmp_path):
     }
     change(tmp_path / "theirs" / "tokenizer_config.json", added_tokens_decoder=added)
     first, notes = read_marian(tmp_path / "theirs"), []
-    huggingface.write_marian(as_run(first), tmp_path / "ours", notes.append)
+    export_hf_marian.write_marian(as_run(first), tmp_path / "ours", notes.append)
     again = read_marian(tmp_path / "ours")
     assert again.experiment == first.experiment and not notes
     assert again.vocabulary.digest() == first.vocabulary.digest()
@@ -86,7 +86,7 @@ def test_a_model_of_ours_has_the_same_logits_there(name, tmp_path):
     sides = both, both if config.target_vocab == 360 else Tokenizer.learn(german, 340)
     params, notes = parameters(config, 2.0), []
     trained = run_of(config, Vocabulary(*sides), params, penalty="average", max_length=30)
-    huggingface.write_marian(trained, tmp_path / "there", notes.append)
+    export_hf_marian.write_marian(trained, tmp_path / "there", notes.append)
     there = read_marian(tmp_path / "there")
     assert not notes and there.vocabulary.joint == (sides[0] is sides[1])
     found = []
@@ -121,13 +121,13 @@ UNLIKE = {
 @pytest.mark.parametrize("name", UNLIKE)
 def test_what_marian_has_not_is_refused_by_name(name):
     with pytest.raises(ConfigError, match=f"model.{name} has no counterpart in Hugging Face's"):
-        huggingface.check(replace(CONFIG, **UNLIKE[name]))
+        export_hf_marian.check(replace(CONFIG, **UNLIKE[name]))
 
 
 def test_what_cannot_be_quite_the_same_is_told(tmp_path):
     vocabulary = Vocabulary(*[Tokenizer.learn(lines(100)[0], 360)] * 2)
     notes = []
-    huggingface.write_marian(
+    export_hf_marian.write_marian(
         run_of(CONFIG, vocabulary, parameters(CONFIG)), tmp_path / "out", notes.append
     )
     told = " ".join(notes)
@@ -138,7 +138,7 @@ def test_what_cannot_be_quite_the_same_is_told(tmp_path):
 def test_a_file_of_tensors_has_every_parameter_and_what_its_axes_are(tmp_path):
     vocabulary = Vocabulary(*[Tokenizer.learn(lines(100)[0], 360)] * 2)
     trained = run_of(CONFIG, vocabulary, parameters(CONFIG))
-    tensors.write_tensors(trained, tmp_path / "out")
+    export_safetensors.write_tensors(trained, tmp_path / "out")
     found = load_file(tmp_path / "out" / "model.safetensors")
     table = json.loads((tmp_path / "out" / "names.json").read_text())
     assert table.keys() == found.keys()
@@ -177,7 +177,7 @@ def test_the_whole_search_runs_where_there_is_jax_alone(changes, tmp_path):
     vocabulary = Vocabulary(*[Tokenizer.learn(lines(100)[0], 360)] * 2)
     config = replace(CONFIG, decoder_layers=1, **changes)
     trained = run_of(config, vocabulary, parameters(config), beam_size=3, max_length=12)
-    stablehlo.write_programs(trained, tmp_path)
+    export_stablehlo.write_programs(trained, tmp_path)
     src = np.random.default_rng(0).integers(4, 360, (5, 9)).astype(np.int32)
     src[:, 6], src[:, 7:] = EOS, 0
     src[2, 3], src[2, 4:] = EOS, 0

@@ -8,21 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.damage import arrays, same
+from benchmarks.corruption import arrays, same
 from data.batch import BOS
 from data.pipeline import collate
 from data.tokenizer import Tokenizer, Vocabulary
-from decode.attention import attention_maps
-from decode.force import score_pairs
+from decode.attention_maps import attention_maps
 from decode.options import SearchOptions
+from decode.teacher_forcing import score_pairs
 from decode.translate import Translator
 from experiments.config import SearchConfig
 from experiments.course import first_state
-from experiments.importing.huggingface import read_marian
 from experiments.planning import prepare
 from experiments.preparation import open_split
 from experiments.run import train
 from experiments.workdir import load, read_config, write_config
+from interop.hf_marian import read_marian
 from model import ConfigError
 from tests.experiments.commands import heed, small_experiment
 

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from data import fast
+from data import hf_tokenizer
 from data.batch import BOS, EOS, PAD, UNK
 from data.corpus import DataError
 from data.tokenizer import Tokenizer
+from decode.inputs import spelled
 from decode.options import InputError
-from decode.pieces import spelled
 from decode.translate import Translator
 from experiments.config import SearchConfig
-from experiments.importing.families import read_folder
-from experiments.importing.writing import write_run
 from experiments.preparation import make_translator, take_over
 from experiments.workdir import load
+from interop.registry import read_folder
+from interop.write_run import write_run
 from tests.experiments.bart_folders import CODES, save_folder
 from tests.experiments.test_import_mistakes import change
 
@@ -238,6 +238,6 @@ def test_what_is_missing_says_how_to_come_by_it(mbart, monkeypatch):
         read_folder(mbart)
     (mbart / "tokenizer.json").write_bytes(content)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    fast._library.cache_clear()
+    hf_tokenizer._library.cache_clear()
     with pytest.raises(DataError, match="tokenizer.json: .*: pip install tokenizers"):
         read_folder(mbart)

@@ -12,8 +12,8 @@ import pytest
 from data.batch import BOS, EOS, shift_right
 from decode.options import SearchOptions
 from decode.translate import Translator
-from experiments.importing.archive import read_arrays, read_content
-from experiments.importing.fairseq import read_fairseq
+from interop.fairseq.model import read_fairseq
+from interop.torch_archive import read_arrays, read_content
 from model import Transformer
 from tests.experiments.commands import heed
 from tests.experiments.fairseq_folders import (

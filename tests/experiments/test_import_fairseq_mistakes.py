@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from data.corpus import DataError
-from experiments.importing.archive import read_arrays, read_content
-from experiments.importing.fairseq import read_fairseq
-from experiments.importing.places import folder_of
+from interop.fairseq.model import read_fairseq
+from interop.locate import folder_of
+from interop.torch_archive import read_arrays, read_content
 from tests.experiments.commands import refused
 from tests.experiments.fairseq_folders import Named, Tensor, content, save_checkpoint, save_folder
 from tests.experiments.pickles import Program

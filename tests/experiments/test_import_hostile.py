@@ -9,9 +9,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from data.corpus import DataError
-from experiments.importing import writing
-from experiments.importing.bert import read_bert
-from experiments.importing.families import read_folder
+from interop import write_run
+from interop.bert import read_bert
+from interop.registry import read_folder
 from tests.experiments import bart_folders, marian_folders, t5_folders
 from tests.experiments.test_import_mistakes import change
 
@@ -278,10 +278,10 @@ def test_an_import_that_fails_leaves_the_folder_as_it_was(before, made, tmp_path
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writing.folders, "write_config", full)
-    monkeypatch.setattr(writing, "_move", lambda part, workdir: full())
+    monkeypatch.setattr(write_run.folders, "write_config", full)
+    monkeypatch.setattr(write_run, "_move", lambda part, workdir: full())
     with pytest.raises(OSError, match="No space left"):
-        writing.write_run(workdir, read_folder(made["marian"]))
+        write_run.write_run(workdir, read_folder(made["marian"]))
     if before is None:
         assert not list(tmp_path.iterdir())
     else:

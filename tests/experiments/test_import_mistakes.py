@@ -10,9 +10,9 @@ import pytest
 
 from data.corpus import DataError
 from decode.options import InputError
-from experiments.importing.huggingface import read_marian
-from experiments.importing.tensors import read_tensors
-from experiments.importing.writing import check_free, write_run
+from interop.hf_marian import read_marian
+from interop.tensor_files import read_tensors
+from interop.write_run import check_free, write_run
 from model import ConfigError
 from tests.experiments.commands import refused
 from tests.experiments.pickles import Program

@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from data.batch import BOS, EOS, shift_right
-from data.marian import processor
+from data.marian_tokenizer import processor
 from decode.options import SearchOptions
 from decode.translate import Translator
-from experiments.importing.items import read_items
-from experiments.importing.native import read_native
-from experiments.importing.native_settings import model_settings
-from experiments.importing.native_vocabulary import read_vocabulary
 from experiments.workdir import load
+from interop.marian.binary import read_items
+from interop.marian.model import read_native
+from interop.marian.settings import model_settings
+from interop.marian.vocabulary import read_vocabulary
 from model import Transformer
 from tests.experiments.commands import heed
 from tests.experiments.marian_folders import lines

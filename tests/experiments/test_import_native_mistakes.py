@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from data.corpus import DataError
-from experiments.importing.items import read_items
-from experiments.importing.native import read_native
-from experiments.importing.places import folder_of
+from interop.locate import folder_of
+from interop.marian.binary import read_items
+from interop.marian.model import read_native
 from tests.experiments.commands import refused
 from tests.experiments.native_folders import (
     DECODER,

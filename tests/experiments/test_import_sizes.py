@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.corpus import DataError
-from experiments.importing.parts import check_sizes
+from interop.imported_model import check_sizes
 from model import TransformerConfig
 
 HUGE = 10**12

@@ -8,15 +8,15 @@ import pytest
 
 from data.batch import UNK
 from data.corpus import DataError
-from data.marian import MarianTokenizer, Words
+from data.marian_tokenizer import MarianTokenizer, Words
 from data.tokenizer import Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
-from experiments.exporting import huggingface
-from experiments.importing.families import read_folder
-from experiments.importing.t5 import read_t5, tying
-from experiments.importing.t5_vocabulary import read_vocabulary
 from experiments.workdir import load
+from interop import export_hf_marian
+from interop.registry import read_folder
+from interop.t5 import read_t5, tying
+from interop.t5_vocabulary import read_vocabulary
 from model import ConfigError
 from tests.experiments.commands import heed
 from tests.experiments.marian_folders import learn, lines
@@ -51,7 +51,7 @@ def test_the_command_makes_a_run_that_translates(t5, tmp_path):
     assert trained.vocabulary.source.pieces(found[1][0].parts[0][0])[-1] == "</s>"
     assert all(1 <= len(best.tokens) <= 20 for best, *_ in found[:2]) and found[2][0].text == ""
     with pytest.raises(ConfigError, match="model.norm=pre has no counterpart"):
-        huggingface.check(trained.model.config)
+        export_hf_marian.check(trained.model.config)
 
 
 def test_sentinels_are_words_and_spare_ids_are_none(t5, folder):

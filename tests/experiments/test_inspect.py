@@ -9,7 +9,7 @@ import pytest
 
 from data import demo
 from data.corpus import SPLITS, DataError, open_source
-from experiments.inspection import looking
+from experiments.inspection import runner
 from tests.experiments.commands import heed, refused, small_experiment, train_args
 
 COUNTS = {"train": 400, "valid": 30, "test": 30}
@@ -54,7 +54,7 @@ def no_needs(monkeypatch):
     """A dry run compiles; it is asked once, by the command."""
     told = dict(parameters=1, mesh={}, bytes_per_device={}, batches=[], compilations=0)
     told |= dict(tokens_per_step=1.0, steps_per_epoch=1, padding=0.0)
-    monkeypatch.setattr(looking, "describe", lambda t: told)
+    monkeypatch.setattr(runner, "describe", lambda t: told)
 
 
 def warned(capsys):
@@ -105,7 +105,7 @@ PLANTED = {
 @pytest.mark.parametrize("kind", ["text", "tsv", "jsonl"])
 def test_planted_faults_are_found_at_their_lines_and_nothing_else(kind, tmp_path, capsys, no_needs):
     folder = write(tmp_path / "text", planted(), kind)
-    count = looking.look(experiment_of(folder, kind), tmp_path / "no", "jsonl")
+    count = runner.look(experiment_of(folder, kind), tmp_path / "no", "jsonl")
     assert not (tmp_path / "no").exists()
     found, sections = warned(capsys)
     assert count == len(found) == sections["in all"]["warnings"]
@@ -132,7 +132,7 @@ def test_planted_faults_are_found_at_their_lines_and_nothing_else(kind, tmp_path
 def test_clean_text_has_no_warnings(kind, tmp_path, capsys, no_needs, monkeypatch):
     monkeypatch.setattr(demo.source, "SIZES", COUNTS)
     folder = write(tmp_path / "text", demo_pairs())
-    looking.look(experiment_of(folder, kind), tmp_path / "no", "jsonl")
+    runner.look(experiment_of(folder, kind), tmp_path / "no", "jsonl")
     found, sections = warned(capsys)
     if kind == "demo":  # has rare characters, and no files
         found = [row for row in found if row["warning"] != "unknown"]
@@ -167,7 +167,7 @@ def test_the_command_tells_people_and_what_training_would_need(run, text):
 def test_mistakes_end_in_one_line_after_what_could_be_told(text, tmp_path, capsys):
     assert "data.source=text needs" in refused("inspect", "--config=experiments/configs/text.py")
     with pytest.raises(DataError, match="more than the training text supports"):
-        looking.look(experiment_of(text, vocab_size=5000), tmp_path / "no")
+        runner.look(experiment_of(text, vocab_size=5000), tmp_path / "no")
     assert "120 pairs" in capsys.readouterr().out
 
 
@@ -176,7 +176,7 @@ def test_a_runs_own_vocabulary_is_used(run, text, capsys, no_needs):
     model = replace(experiment.model, norm="pre")
     optimizer = replace(experiment.optimizer, clip_norm=1.0)
     experiment = replace(experiment, model=model, optimizer=optimizer)
-    looking.look(experiment, run[0], "jsonl")
+    runner.look(experiment, run[0], "jsonl")
     _, sections = warned(capsys)
     assert sections["pieces"]["vocabulary"]["size"] == 290
     assert "learning" not in capsys.readouterr().err
@@ -184,5 +184,5 @@ def test_a_runs_own_vocabulary_is_used(run, text, capsys, no_needs):
 
 def test_help_reads_well():
     _, out, err = heed("inspect", "--help")
-    assert "python -m experiments.inspect --config=" in out + err
+    assert "python -m experiments.inspect_data --config=" in out + err
     assert "--show" in out + err and "Traceback" not in err

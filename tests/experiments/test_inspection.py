@@ -10,7 +10,7 @@ from data import demo
 from data.corpus import SPLITS, Pairs
 from data.pipeline import Ragged, TokenPairs
 from data.tokenizer import Vocabulary
-from experiments.inspection import languages, lengths, looking, repeats, writing
+from experiments.inspection import duplicate_pairs, languages, lengths, runner, scripts_and_encoding
 from experiments.inspection.coverage import count_pieces, find_unknown
 from experiments.inspection.scripts import script
 from experiments.inspection.section import place
@@ -37,7 +37,7 @@ def test_a_lines_script_is_that_of_most_of_its_letters(line, name, letters):
 def test_words_are_counted_where_there_are_spaces_between_them():
     pairs = Pairs(["two words", "one"], ["我今天去学校。", "他在看书。"])
     surveys = {"train": survey(pairs)}
-    section = looking._counts(surveys, ("en", "zho_Hans"))
+    section = runner._counts(surveys, ("en", "zho_Hans"))
     source, target = {"words": 3, "characters": 12}, {"characters": 12}
     assert section.values["train"] == {"pairs": 2, "source": source, "target": target}
     assert section.lines == ["train: 2 pairs; source 3 words, 12 characters; target 12 characters"]
@@ -49,12 +49,12 @@ def test_a_side_may_have_several_scripts_and_other_languages_than_its_code(capsy
     sides = ["Студент читает книгу."] * 60 + ["Der Student liest das Buch sehr gern."] * 40
     pairs = {split: Pairs(sides, sides) for split in SPLITS}
     surveys = {split: survey(each) for split, each in pairs.items()}
-    scripts = writing.find_scripts(surveys)
+    scripts = scripts_and_encoding.find_scripts(surveys)
     assert scripts.warnings == [] and scripts.values["train"]["source"]["scripts"] == [
         "CYRILLIC", "LATIN",
     ]  # fmt: skip
     heard = []
-    told = writing.find_languages(pairs, surveys, ("xx", "de"), heard.append)
+    told = scripts_and_encoding.find_languages(pairs, surveys, ("xx", "de"), heard.append)
     assert sum(heard) == 2 * 3 * 100
     assert told.values["train"]["source"]["expected"] == "de"  # the only one of 20 letters
     assert told.warnings == []
@@ -79,8 +79,8 @@ def test_repeats_are_those_of_a_slow_count():
         for split in SPLITS
     }
     surveys = {split: survey(pairs) for split, pairs in splits.items()}
-    duplicates = repeats.find_duplicates(splits, surveys)
-    overlap = repeats.find_overlap(splits, surveys)
+    duplicates = duplicate_pairs.find_duplicates(splits, surveys)
+    overlap = duplicate_pairs.find_overlap(splits, surveys)
     for split, pairs in splits.items():
         rows = [pairs[i] for i in range(80)]
         slow = {i: rows.index(row) for i, row in enumerate(rows) if row in rows[:i]}

@@ -111,7 +111,17 @@ def test_flags_that_are_missing_are_answered_with_an_example(script):
 def test_shell_is_sound():
     shellcheck = shutil.which("shellcheck", path=os.path.dirname(sys.executable))
     shellcheck = shellcheck or shutil.which("shellcheck")
-    rooms = ("experiments", "benchmarks", "data", "decode", "model", "train", "tests")
+    rooms = (
+        "experiments",
+        "benchmarks",
+        "data",
+        "decode",
+        "interop",
+        "model",
+        "serve",
+        "train",
+        "tests",
+    )
     scripts = [script for room in rooms for script in (ROOT / room).rglob("*.sh")]
     scripts.append(ROOT / ".ci" / "run")
     assert len(scripts) > 3

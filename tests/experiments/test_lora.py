@@ -8,17 +8,17 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.damage import DAMAGE, arrays, events, same
-from experiments.adapting import write_base
+from benchmarks.corruption import DAMAGE, arrays, events, same
 from experiments.config import LoraConfig, default_config, to_experiment
 from experiments.course import first_state, last_state
 from experiments.dry_run import describe
-from experiments.exporting.huggingface import write_marian
-from experiments.importing.huggingface import read_marian
-from experiments.importing.writing import write_run
+from experiments.lora import write_base
 from experiments.planning import prepare
 from experiments.run import train
 from experiments.workdir import load
+from interop.export_hf_marian import write_marian
+from interop.hf_marian import read_marian
+from interop.write_run import write_run
 from model import ConfigError
 from model.lora import merge
 from tests.experiments.marian_folders import save_folder

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import memory
+from experiments import malloc
 
 
 @pytest.mark.parametrize(("platform", "said", "kept"), [
@@ -15,15 +15,15 @@ def test_malloc_is_told_unless_the_environment_says_not_to(platform, said, kept,
     told = {}
     library = SimpleNamespace(mallopt=lambda option, value: told.update({option: value}))
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
-    monkeypatch.setattr(memory.sys, "platform", platform)
+    monkeypatch.setattr(malloc.sys, "platform", platform)
     monkeypatch.delenv("HEED_KEEP_MEMORY", raising=False)
     if said:
         monkeypatch.setenv("HEED_KEEP_MEMORY", said)
-    memory.keep_freed()
+    malloc.keep_freed()
     assert (told == {-8: 1, -4: 0, -1: -1}) is kept and bool(told) is kept
 
 
 def test_another_library_than_glibc_is_left_alone(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
-    monkeypatch.setattr(memory.sys, "platform", "linux")
-    memory.keep_freed()
+    monkeypatch.setattr(malloc.sys, "platform", "linux")
+    malloc.keep_freed()

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments.serving import http_server
-from experiments.serving.hosts import client_key, is_loopback
+from serve import http_server
+from serve.hosts import client_key, is_loopback
 from tests.experiments.serving import LIMITS, Echo, client, until
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.damage import arrays, events
+from benchmarks.corruption import arrays, events
 from experiments import course, training, workdir
 from experiments.run import train
 from tests.experiments.commands import (
@@ -24,8 +24,8 @@ from tests.experiments.commands import (
     train_args,
 )
 from train.checkpoint import DamagedError
-from train.health import DivergedError
 from train.loss import Metrics
+from train.loss_monitor import DivergedError
 from train.metrics import MetricsWriter, read_metrics
 
 

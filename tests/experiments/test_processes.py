@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from benchmarks.damage import arrays
-from benchmarks.workers import send
-from experiments import processes, workdir
+from benchmarks.corruption import arrays
+from benchmarks.multiprocess_faults import send
+from experiments import distributed, workdir
 from experiments.pod.ports import free_port
 from model import ConfigError
-from tests.compiling import xla_flags
 from tests.experiments.commands import ROOT, environment, heed, refused, train_args
+from tests.xla_for_tests import xla_flags
 from train.metrics import read_metrics
 
 FOUR = {"XLA_FLAGS": xla_flags(4)}
@@ -172,7 +172,7 @@ WRONG = [
 @pytest.mark.parametrize(("given", "message"), WRONG, ids=str)
 def test_flags_that_do_not_make_a_cluster_are_refused(given, message):
     with flagsaver.flagsaver(**given), pytest.raises(ConfigError, match=message):
-        with processes.joined(60):
+        with distributed.joined(60):
             pytest.fail("joined")
 
 
@@ -180,7 +180,7 @@ def test_other_numbers_of_devices_are_refused(monkeypatch):
     devices = [SimpleNamespace(process_index=i) for i in (0, 1, 1)]
     monkeypatch.setattr(jax, "devices", lambda: devices)
     with pytest.raises(ConfigError, match="not the same everywhere: process 0: 1, process 1: 2"):
-        processes._check_devices()
+        distributed._check_devices()
 
 
 def test_who_cannot_join_ends_in_one_line(text, tmp_path):

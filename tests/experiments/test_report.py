@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from data.corpus import DataError
 from experiments.environment import record_start
-from experiments.reporting.chart import Series, draw, drawable, thinned, ticks
-from experiments.reporting.examples import worst_and_best
-from experiments.reporting.lengths import by_length
-from experiments.reporting.page import render, summarise
-from experiments.reporting.record import read_run, read_runs
-from experiments.reporting.settings import settings
+from experiments.report.chart import Series, draw, drawable, thinned, ticks
+from experiments.report.examples import worst_and_best
+from experiments.report.lengths import by_length
+from experiments.report.page import render, summarise
+from experiments.report.record import read_run, read_runs
+from experiments.report.settings import settings
 from model import ConfigError
 from model.sharding import make_mesh
 from tests.experiments.commands import heed, refused

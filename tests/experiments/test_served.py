@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from benchmarks import hostile
+from benchmarks import adversarial_clients
 from benchmarks.clients import Client
 from benchmarks.load import Load
 from tests.experiments.commands import ROOT, environment, heed, refused
@@ -49,9 +49,9 @@ def test_the_server_outlives_its_clients_and_ends_when_told(server, run, monkeyp
     lost.run(clients=1, seconds=0.01)
     assert lost.lost == lost.asked >= 1
     for name, less in ("_MANY", 40), ("_CROWD", 60), ("_GREEDY", 4), ("_HELD", 0.1):
-        monkeypatch.setattr(hostile, name, less)
+        monkeypatch.setattr(adversarial_clients, name, less)
     happened = {}
-    for name, case in hostile.CASES.items():
+    for name, case in adversarial_clients.CASES.items():
         happened[name] = case(client)
         assert client.alive() and server.poll() is None, name
     assert happened["oversized bodies"] == "3 times 413 Request Entity Too Large"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from starlette.testclient import TestClient
 
 from decode.options import InputError
-from experiments.serving.app import Service
+from serve.app import Service
 from tests.experiments.serving import LIMITS, client, told, until
 
 HOST = "http://localhost"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from decode.options import SearchOptions
-from experiments.answers import answers
-from experiments.serving.limits import Limits
+from experiments.json_output import answers
+from serve.limits import Limits
 from tests.experiments.serving import client, until
 
 TEXTS = [

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from experiments import signals
-from experiments.interruption import flagged, on_interruption
+from experiments.preemption import flagged, on_interruption
 from tests.experiments.commands import ROOT
 
 BEGIN = """
@@ -87,8 +87,8 @@ def test_what_is_half_written_is_removed(tmp_path):
     """A file, a folder that was not there, and one with something of others in it."""
     program = f"""{BEGIN}
 from pathlib import Path
-from data.files import remove_unfinished, replace_file
-from experiments.unfinished import removed_unless_done, temporary_folder
+from data.atomic_write import remove_unfinished, replace_file
+from experiments.temporary_folders import removed_unless_done, temporary_folder
 real = Path.write_bytes
 
 def write_bytes(path, content):

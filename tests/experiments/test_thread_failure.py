@@ -8,7 +8,7 @@ from tests.experiments.commands import ROOT, environment
 # Each case in a process of its own, but with what they all import imported once.
 CASES = """if True:
     import errno, os, sys, threading
-    from experiments.thread_failure import ends_the_process
+    from experiments.thread_errors import ends_the_process
 
     def fail():
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -7,11 +7,11 @@ import subprocess
 from dataclasses import replace
 from types import SimpleNamespace
 
-from benchmarks.damage import arrays, same
+from benchmarks.corruption import arrays, same
 from data.tokenizer import Tokenizer
 from experiments import course, run
-from tests.compiling import xla_flags
 from tests.experiments.commands import ROOT, heed, refused, small_experiment, train_args
+from tests.xla_for_tests import xla_flags
 from train.checkpoint import Checkpoints
 from train.metrics import read_metrics
 
@@ -42,11 +42,11 @@ def test_training_leaves_what_the_readme_says(run):
 
 def test_the_best_checkpoint_is_tested(text, tmp_path, monkeypatch):
     """Its BLEU falls from validation to validation, so that the first is the best."""
-    from experiments import looks, run
+    from experiments import evaluation_hooks, run
 
     bleus = iter([50.0, 40.0, 30.0])
     words = dict(chrf=1.0, signature="s", chrf_signature="c")
-    for module in run, looks:
+    for module in run, evaluation_hooks:
         monkeypatch.setattr(module, "score", lambda *_: dict(bleu=next(bleus), **words))
     result = run.train(small_experiment(text), tmp_path / "run")
     assert result["step"] == 30 and result["valid"]["bleu"] == 50.0

@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from decode.options import SearchOptions
-from experiments.drawing.attention import draw
-from tests.compiling import xla_flags
+from experiments.report.plots.attention import draw
 from tests.experiments.commands import ROOT, environment, heed, refused
+from tests.xla_for_tests import xla_flags
 
 
 def test_typed_sentences_are_answered_one_by_one(run):
@@ -76,7 +76,7 @@ def test_a_line_out_is_one_to_every_reader(run):
 
 def test_every_option_of_a_search_has_a_flag():
     # In a process of its own: benchmarks have flags of the same names.
-    told = "import json; from experiments.decoding import SEARCH as all_of_them; "
+    told = "import json; from experiments.search_flags import SEARCH as all_of_them; "
     told += "print(json.dumps({flag.name: flag.default for flag in all_of_them}))"
     command = [sys.executable, "-c", told]
     flags = json.loads(subprocess.check_output(command, env=environment(), cwd=ROOT))

@@ -10,7 +10,7 @@ from decode.options import InputError
 from model import ConfigError
 from tests.fuzz.formats import FORMATS, Format
 from tests.fuzz.mutations import some_bytes
-from train.choice import CheckpointError
+from train.checkpoint_spec import CheckpointError
 
 MISTAKES = (ConfigError, DataError, InputError, CheckpointError)  # a user's
 

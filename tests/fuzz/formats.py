@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data import text
-from data.dictionary import DictionaryTokenizer
-from data.fast import FastTokenizer
+from data.fairseq_tokenizer import DictionaryTokenizer
+from data.hf_tokenizer import FastTokenizer
 from data.tokenizer import Vocabulary
 from decode import shortlist
 from experiments import workdir
 from experiments.config import DataConfig, Experiment
-from experiments.importing import parts
-from experiments.importing.fairseq import read_fairseq
-from experiments.importing.families import read_folder
-from experiments.importing.native import read_native
-from experiments.importing.tensors import read_tensors
-from experiments.reporting.record import read_run
+from experiments.report.record import read_run
+from interop import imported_model
+from interop.fairseq.model import read_fairseq
+from interop.marian.model import read_native
+from interop.registry import read_folder
+from interop.tensor_files import read_tensors
 from model import TransformerConfig
 from tests.experiments import (
     bart_folders,
@@ -34,7 +34,7 @@ from tests.experiments import (
 )
 from tests.fuzz import mutations
 from tests.fuzz.legacy import save_legacy
-from train import stored
+from train.checkpoint_items import metrics
 
 
 class Format(NamedTuple):
@@ -166,16 +166,16 @@ def _import(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
     """An importer whose traces are kept: a case costs what parsing does."""
 
     def reading(folder: Path) -> Any:
-        kept, parts.param_shapes = parts.param_shapes, _shapes
+        kept, imported_model.param_shapes = imported_model.param_shapes, _shapes
         try:
             return _use(read(folder).vocabulary)
         finally:
-            parts.param_shapes = kept
+            imported_model.param_shapes = kept
 
     return reading
 
 
-_shapes = lru_cache(8)(parts.param_shapes)
+_shapes = lru_cache(8)(imported_model.param_shapes)
 
 
 def _use(vocabulary: Vocabulary) -> None:
@@ -226,7 +226,7 @@ FORMATS: dict[str, Format] = {
     **{f"run.{name}": Format("run", f"{name}.jsonl", mutations.json_lines, read_run)
        for name in ("metrics", "environment", "translations")},
     "run.checkpoint": Format("run", "checkpoints/3/metrics/metrics", mutations.json_text,
-                             lambda folder: stored.metrics(folder / "checkpoints" / "3", "bleu")),
+                             lambda folder: metrics(folder / "checkpoints" / "3", "bleu")),
     "run.shortlist": Format("run", shortlist.NAME, mutations.zipped, shortlist.load),
     "run.tokenizer": Format("run", "tokenizer.model", mutations.some_bytes, _load),
     "run.dictionary": Format("dictionary", "tokenizer.model", mutations.json_text, _load),

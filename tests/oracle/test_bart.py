@@ -26,7 +26,7 @@ from transformers import (
 from data.batch import BOS, EOS, PAD, pad_rows
 from decode.options import SearchOptions
 from decode.translate import Translator
-from experiments.importing.families import read_folder
+from interop.registry import read_folder
 from model import Transformer
 from model.sharding import make_mesh
 from tests.experiments import bart_folders

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoTokenizer, BertModel
 
 from data.corpus import DataError
-from experiments.importing.bert import read_bert
+from interop.bert import read_bert
 from model import Transformer
 from tests.experiments.marian_folders import lines
 

@@ -14,13 +14,13 @@ from data.tokenizer import Tokenizer, Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments.config import Experiment, SearchConfig
-from experiments.exporting import ctranslate2 as converted
-from experiments.exporting import huggingface
-from experiments.importing.huggingface import read_marian
 from experiments.workdir import Trained
+from interop import export_ctranslate2 as converted
+from interop import export_hf_marian
+from interop.hf_marian import read_marian
 from model import Transformer, TransformerConfig
 from model.sharding import make_mesh
-from tests.decode.small import parameters
+from tests.decode.tiny_model import parameters
 from tests.experiments.marian_folders import learn, lines, save_vocabulary, table, words
 from tests.oracle import folders
 
@@ -53,7 +53,7 @@ def generated(model, folder, text):
 def test_an_imported_model_goes_back_as_it_came(imported, tmp_path):
     """The same texts in all three: theirs, ours, and theirs of ours."""
     folder, theirs, trained = imported
-    huggingface.write_marian(trained, tmp_path / "back", print)
+    export_hf_marian.write_marian(trained, tmp_path / "back", print)
     text = lines(40)[0]
     back = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "back").eval()
     assert isinstance(back, MarianMTModel)
@@ -85,7 +85,7 @@ def test_an_exported_model_of_ours_has_equal_logits(tmp_path):
     experiment = Experiment(model=config, search=SearchConfig(penalty="average", max_length=30))
     model, vocabulary = Transformer(config), Vocabulary(both, both)
     trained = Trained(experiment, vocabulary, model, params, make_mesh(), (0,))
-    huggingface.write_marian(trained, tmp_path / "there", print)
+    export_hf_marian.write_marian(trained, tmp_path / "there", print)
     theirs = MarianMTModel.from_pretrained(tmp_path / "there").eval()
     tokenizer = MarianTokenizer.from_pretrained(tmp_path / "there")
     (src,), (tgt,) = both.encode(english[:1]), both.encode(german[:1])

@@ -19,9 +19,9 @@ from subword_nmt.apply_bpe import BPE
 from data.batch import EOS, PAD, UNK, shift_right
 from decode.options import SearchOptions
 from decode.translate import Translator
-from experiments.importing.archive import read_arrays, read_content
-from experiments.importing.fairseq import read_fairseq
-from experiments.importing.places import folder_of
+from interop.fairseq.model import read_fairseq
+from interop.locate import folder_of
+from interop.torch_archive import read_arrays, read_content
 from model import Transformer
 from tests.experiments.commands import heed
 

@@ -11,9 +11,9 @@ from data.corpus import DataError
 from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
-from experiments.importing.huggingface import read_marian
+from interop.hf_marian import read_marian
 from model import Transformer
-from tests.decode.small import asked
+from tests.decode.tiny_model import asked
 from tests.experiments.marian_folders import CODES, learn, lines, save_vocabulary, table, words
 from tests.experiments.pickles import Program
 from tests.oracle import folders

@@ -20,7 +20,7 @@ from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
 from model import Transformer, TransformerConfig
-from tests.decode.small import asked
+from tests.decode.tiny_model import asked
 
 D, H, F, V = 32, 4, 48, 40
 LIMIT = 40

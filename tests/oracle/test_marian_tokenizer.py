@@ -7,8 +7,8 @@ import pytest
 from transformers import MarianTokenizer
 
 from data.batch import BOS, EOS, UNK
-from experiments.importing import huggingface
-from experiments.importing.tokenizer_config import read_tokenizer_config
+from interop import hf_marian
+from interop.tokenizer_config import read_tokenizer_config
 from tests.experiments.marian_folders import SMALL, learn, lines, save_vocabulary, table, words
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs recommends a package that it never calls
@@ -76,9 +76,9 @@ def both(request, tmp_path_factory):
     )
     file = folder / "config.json"
     file.write_text(json.dumps(config))
-    config = huggingface.read_config(file)
-    model, settings = huggingface.model_config(file, config), read_tokenizer_config(folder, {})
-    vocabulary, orders = huggingface.read_vocabulary(folder, model, config, settings)
+    config = hf_marian.read_config(file)
+    model, settings = hf_marian.model_config(file, config), read_tokenizer_config(folder, {})
+    vocabulary, orders = hf_marian.read_vocabulary(folder, model, config, settings)
     return MarianTokenizer.from_pretrained(folder), vocabulary, orders
 
 
@@ -125,9 +125,9 @@ def test_added_words_stay_in_outputs_unless_they_are_special(legacy, tmp_path):
     save_vocabulary(tmp_path, *models, ids, **settings)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(dict(model_type="marian", **SMALL, vocab_size=len(ids))))
-    config = huggingface.read_config(file)
-    model, found = huggingface.model_config(file, config), read_tokenizer_config(tmp_path, {})
-    vocabulary, orders = huggingface.read_vocabulary(tmp_path, model, config, found)
+    config = hf_marian.read_config(file)
+    model, found = hf_marian.model_config(file, config), read_tokenizer_config(tmp_path, {})
+    vocabulary, orders = hf_marian.read_vocabulary(tmp_path, model, config, found)
     theirs, rng = MarianTokenizer.from_pretrained(tmp_path), random.Random(2)
     text = []
     for line in mixed_lines()[:3000]:

@@ -4,8 +4,8 @@ import pytest
 
 from decode.options import SearchOptions
 from decode.translate import Translator
-from experiments.importing.native import read_native
-from experiments.importing.places import folder_of
+from interop.locate import folder_of
+from interop.marian.model import read_native
 from model import Transformer
 from tests.experiments.commands import heed
 from tests.oracle.students import MODELS, STUDENTS, engine, sentences

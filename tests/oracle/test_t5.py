@@ -14,10 +14,10 @@ from data.batch import BOS, EOS, PAD, UNK, pad_rows
 from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
-from experiments.importing.families import read_folder
-from experiments.importing.t5_vocabulary import read_vocabulary
+from interop.registry import read_folder
+from interop.t5_vocabulary import read_vocabulary
 from model import Transformer
-from tests.decode.small import asked
+from tests.decode.tiny_model import asked
 from tests.experiments.t5_folders import save_vocabulary
 from tests.oracle import folders
 from tests.oracle.test_marian_tokenizer import mixed_lines

@@ -13,7 +13,7 @@ import time
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from benchmarks.damage import cut, flip
+from benchmarks.corruption import cut, flip
 from tests.train.states import META, make_state, same, shapes
 from train.checkpoint import CheckpointError, Checkpoints
 
@@ -174,7 +174,7 @@ def test_a_late_writer_leaves_nothing_unfinished(tmp_path):
 
 
 def test_whatever_file_of_the_newest_is_damaged_the_one_before_is_used(folder, bits, capfd):
-    """Each file in one way; benchmarks/faults.py has every file in every way."""
+    """Each file in one way; benchmarks/fault_injection.py has every file in every way."""
     old, new = make_state(1.0), make_state(2.0)
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(1, old, META)

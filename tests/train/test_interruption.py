@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from tests.train.counting import counted
+from tests.train.counting_step import counted
 from train.loop import Hook
 from train.metrics import MetricsWriter, read_metrics
-from train.together import Interrupted
+from train.multihost import Interrupted
 
 
 def test_only_what_is_urgent_runs_when_a_run_is_interrupted():

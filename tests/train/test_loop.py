@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.batch import PAD, Batch
-from tests.train.counting import count, counted, quiet, start, told
+from tests.train.counting_step import count, counted, quiet, start, told
 from train.checkpoint import Checkpoints
 from train.loop import Hook, checkpoint_hook, fit, validation_hook
 from train.metrics import MetricsWriter, read_metrics

@@ -12,10 +12,10 @@ from model import Transformer, TransformerConfig
 from model.lora import Adapted
 from model.sharding import make_mesh
 from train.checkpoint import CheckpointError, Checkpoints
+from train.merge_adapters import compile_whole
 from train.optimizer import make_optimizer, make_schedule
 from train.state import abstract_params, abstract_state, create_state
 from train.step import compile_eval_step, compile_train_step
-from train.whole import compile_whole
 
 CONFIG = TransformerConfig(
     vocab_size=32, encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, num_heads=2

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data.batch_schedule import BatchPlan
 from data.pipeline import Ragged, TokenPairs, collate
-from data.plan import BatchPlan
 from model import Transformer, TransformerConfig
 from train.step import _summed_loss, eval_step
 

@@ -11,8 +11,8 @@ import pytest
 from data.batch import Batch
 from model import Transformer, TransformerConfig
 from model.sharding import make_mesh
+from train.loss_scale import PATIENCE, START, LossScale, adjusted, first_scale
 from train.optimizer import make_optimizer
-from train.scaling import PATIENCE, START, LossScale, adjusted, first_scale
 from train.state import TrainState, abstract_state, create_state
 from train.step import train_step
 

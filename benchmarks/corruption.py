@@ -1,0 +1,101 @@
+"""What can happen to a checkpoint's files, and what of two runs is the same."""
+
+import math
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TIMED = {"seconds", "tokens_per_second"}
+
+
+def cut(path: Path) -> None:
+    """Leave the first half of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    """Change one bit amid a file."""
+    content = bytearray(path.read_bytes())
+    if content:
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {"cut in half": cut, "with one bit flipped": flip, "removed": os.remove}
+
+
+def events(folder: Path) -> list[dict]:
+    """What a run tells of itself, but for the time it took."""
+    from train.metrics import read_metrics
+
+    return [{k: v for k, v in e.items() if k not in TIMED} for e in read_metrics(folder)]
+
+
+def _abstract(run: Path, sizes: tuple[int, int, int] = (1, 1, 1)):
+    """The state that `run` trains, on the first devices, as many as the mesh has."""
+    import jax
+
+    from experiments.lora import learner
+    from experiments.planning import schedule_and_optimizer
+    from experiments.workdir import read_config
+    from model import Transformer
+    from model.sharding import make_mesh
+    from train.state import abstract_state
+
+    c = read_config(run)
+    mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
+    learns = learner(c, Transformer(c.model))
+    return abstract_state(learns, schedule_and_optimizer(c)[1], mesh)._replace(base=None)
+
+
+def restored(checkpoints: Path, run: Path) -> tuple[int, list[str]]:
+    """The step that a run would go on from, and what it would tell of newer ones."""
+    from train.checkpoint import Checkpoints
+
+    with Checkpoints(checkpoints) as there:
+        state, _, told = there.restore_newest(_abstract(run))
+        return int(state.step), told
+
+
+def arrays(
+    checkpoints: Path, step: int | str, run: Path, mesh: tuple[int, int, int] = (1, 1, 1)
+) -> list:
+    """All of a checkpoint's arrays, restored on a mesh of these sizes."""
+    import jax
+    import numpy as np
+
+    from train.checkpoint import Checkpoints
+
+    with Checkpoints(checkpoints) as there:
+        state = there.restore(step, _abstract(run, mesh))
+    state = state._replace(rng=jax.random.key_data(state.rng))
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def same(left: list, right: list) -> bool:
+    """Whether two lists of arrays are bitwise the same."""
+    return all(x.tobytes() == y.tobytes() for x, y in zip(left, right, strict=True))
+
+
+def same_state(left: Path, step: int, right: Path, run: Path) -> bool:
+    """Whether two folders' checkpoints of a step are bitwise the same."""
+    return same(*(arrays(folder, step, run) for folder in (left, right)))
+
+
+@contextmanager
+def mounted(folder: Path, option: str) -> Iterator[Callable[[str], object]]:
+    """A small disk of its own at `folder`; raises OSError where there can be none."""
+    folder.mkdir()
+    size = option if option.startswith("size") else "size=50m"
+    mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        raise OSError("no disk of its own could be mounted, which needs root")
+    try:
+        yield lambda how: subprocess.run(
+            ["mount", "-o", f"remount,{how}", str(folder)], check=True, capture_output=True
+        )
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)

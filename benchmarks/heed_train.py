@@ -1,0 +1,66 @@
+"""Heed's train step, with its own pipeline, as one of the systems of benchmarks/train.py."""
+
+import itertools
+import time
+from dataclasses import replace
+from typing import Literal
+
+import jax
+import numpy as np
+
+from benchmarks.train_workloads import LEARNING_RATE, SMOOTHING, STEP_TOKENS, Workload, flops
+from data.batch_schedule import BatchPlan
+from data.pipeline import train_batches
+from model import Transformer
+from model.sharding import make_mesh
+from train.optimizer import make_optimizer, make_schedule
+from train.state import create_state
+from train.step import compile_train_step
+
+
+def _delivered(work: Workload, plan: BatchPlan, batches: int = 200) -> float:
+    """Real tokens a second of the pipeline alone."""
+    made = train_batches(work.pairs, plan)
+    next(made)
+    begun = time.perf_counter()
+    for _ in range(batches):
+        next(made)
+    return batches * plan.tokens / plan.batches_per_epoch / (time.perf_counter() - begun)
+
+
+def make(work: Workload, precision: Literal["float32", "bfloat16"], packed: bool, chunked: bool):
+    """A function that makes a round's updates, and facts for its line."""
+    source, target = work.pairs.lengths
+    kept = np.arange(len(source))
+    tokens = min(STEP_TOKENS, int(target.sum()))
+    plan = BatchPlan(work.pairs, kept, 0, count=6, packed=packed, tokens_per_batch=tokens)
+    model = Transformer(replace(work.config, dtype=precision))
+    schedule = make_schedule("constant", learning_rate=LEARNING_RATE, warmup_steps=1)
+    tx, mesh = make_optimizer("adam", schedule), make_mesh(devices=jax.devices()[:1])
+    step = compile_train_step(model, tx, mesh, smoothing=SMOOTHING, chunked=chunked)
+    state = create_state(model, tx, jax.random.key(0), mesh)
+    batches = train_batches(work.pairs, plan)
+    begun = time.perf_counter()
+    for bucket in plan.buckets:  # all shapes, before what is measured
+        first = next(i for i in itertools.count() if plan[i].bucket == bucket)
+        state, _ = step(state, next(iter(train_batches(work.pairs, plan, first))))
+
+    def run() -> int:
+        nonlocal state
+        counted = []
+        for batch in itertools.islice(batches, work.steps):
+            state, metrics = step(state, batch)
+            counted.append(metrics)
+        return int(sum(float(m.tokens + m.source_tokens) for m in jax.device_get(counted)))
+
+    jax.block_until_ready(state)
+    compiled = time.perf_counter() - begun
+    real = int(source.sum() + target.sum())
+    facts = dict(
+        compile_s=round(compiled, 1),
+        input_tokens_per_s=round(_delivered(work, plan)),
+        padding=round(plan.padding, 4),
+        compilations=len(step.traced),
+        gflop_a_token=1e-9 * flops(work.config, source, target) / real,
+    )
+    return run, facts

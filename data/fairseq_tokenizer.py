@@ -1,0 +1,100 @@
+"""The tokenizer of fairseq's models: words between spaces, cut by merges if there are any.
+
+A dictionary file has a word and its count a line; ids are by order, after fairseq's own special
+ones. Here the special ones are Heed's, and `<s>`, which fairseq has beside the end with which its
+outputs begin, comes next: it is a word like any other, only that no text shows it.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from data.batch import EOS, UNK
+from data.bpe import SEPARATOR, Merges, joined
+from data.corpus import DataError
+from data.json_file import decode_json
+from data.tokenizer import Tokenizer
+
+FORMAT = "heed dictionary 1"
+_BEGIN = UNK + 1
+_OVERWRITE = "#fairseq:overwrite"  # after a word that stands there again, with another id
+
+
+class _Content(msgspec.Struct):
+    """What is stored."""
+
+    format: Literal["heed dictionary 1"]
+    words: list[str]
+    merges: str | None
+
+
+class DictionaryTokenizer(Tokenizer):
+    """One side: its words, and its merges."""
+
+    def __init__(self, model: bytes):
+        """Reads what `make` wrote; raises DataError where it is something else."""
+        self._model = model
+        found = decode_json(model, _Content, "not a vocabulary of Heed's")
+        self._merges = None if found.merges is None else Merges(found.merges)
+        self._names = ["<pad>", "<s>", "</s>", "<unk>", "<s>", *found.words]
+        # A padding that is spelled out is no word: it would be none of the text any more.
+        self._ids = {word: id for id, word in enumerate(self._names) if id >= EOS}
+
+    def __reduce__(self):
+        return DictionaryTokenizer, (self._model,)
+
+    @classmethod
+    def make(cls, words: Sequence[str], merges: str | None) -> "DictionaryTokenizer":
+        """From the words of a dictionary file, in order, and the text of a file of merges."""
+        if merges is not None:
+            Merges(merges)  # raises DataError
+        content = {"format": FORMAT, "words": list(words), "merges": merges}
+        return cls(json.dumps(content, ensure_ascii=False).encode())
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids, PAD, BOS, EOS and UNK included."""
+        return len(self._names)
+
+    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, without BOS or EOS, but for those that it spells out."""
+        if self._merges is not None:
+            sentences = [self._merges.apply(sentence) for sentence in sentences]
+        return [[self._ids.get(word, UNK) for word in text.split()] for text in sentences]
+
+    def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
+        """Returns the text of each list of ids, PAD, BOS and EOS left out.
+
+        An unknown word shows, as it does in fairseq's outputs.
+        """
+        shown = [[self._names[i] for i in ids if i > EOS and i != _BEGIN] for ids in sentences]
+        return [joined(" ".join(words)) for words in shown]
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Returns each id as its word."""
+        return [self._names[i] for i in ids]
+
+    def surfaces(self) -> list[bytes] | None:
+        """Returns what each id adds to a text (data/token_bytes.py): a word ends in a space."""
+        words = (f"{name} ".removesuffix(f"{SEPARATOR} ") for name in self._names)
+        shown = [word.encode(errors="replace") for word in words]
+        return [b"" if id <= _BEGIN else word for id, word in enumerate(shown)]
+
+
+def read_words(text: str) -> list[str]:
+    """The words of a dictionary file, in order; raises DataError, naming the line."""
+    words: list[str] = []
+    known = {"<s>", "<pad>", "</s>", "<unk>"}
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
+    for number, line in enumerate(lines, 1):
+        again = line.rstrip().endswith(f" {_OVERWRITE}")
+        word, space, count = line.rstrip().removesuffix(_OVERWRITE).rstrip().rpartition(" ")
+        if not space or not count.removeprefix("-").isdecimal():
+            raise DataError(f"line {number}: it needs a word and a count, but is {line[:40]!r}")
+        if word in known and not again:
+            raise DataError(f"line {number}: {word!r} is there already, so that ids are not sure")
+        known.add(word)
+        words.append(word)
+    return words

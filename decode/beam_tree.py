@@ -1,0 +1,121 @@
+"""A beam search as the tree that it was: every continuation that lived on or ended, by step.
+
+The search itself, a step at a time outside of its loop: slow, and for looking at only.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.batch import BOS, PAD
+from data.tokenizer import Vocabulary
+from decode.inputs import InputPolicy, cut, request, room
+from decode.loop import CacheOps, Search, all_room
+from decode.options import InputError, SearchOptions
+from decode.search import plain_step, searching
+from decode.token_constraints import Rules
+from model import Transformer, empty_cache
+
+
+class Node(NamedTuple):
+    """One token of a tree; the first node is the root, BOS, and has itself as parent."""
+
+    parent: int  # the number of the node that it continues
+    token: int
+    step: int  # how many tokens lead here, this one included
+    total: float  # their summed log-probability
+    score: float | None  # what the output is worth by the search's own measure, if it ended here
+    best: bool  # whether it is on the way to the best output
+
+
+def beam_tree(
+    model: Transformer,
+    params,
+    vocabulary: Vocabulary,
+    sentence: str,
+    options: SearchOptions | None = None,
+) -> list[Node]:
+    """The nodes of the search for one sentence's translation, parents before children.
+
+    `options` are those of a beam search, in groups or not. Raises InputError for what can only be
+    searched for in pieces, and for a coverage penalty, which the plain step has no account of.
+    """
+    options = options or SearchOptions()
+    if options.method != "beam" or options.coverage:
+        raise InputError("a tree is drawn of --method=beam, and without --coverage")
+    config = model.config
+    policy = InputPolicy("refuse:256", config.longest and config.longest - 1)
+    if not sentence.strip():
+        raise InputError("an empty sentence is not searched for: give it words")
+    vocab = config.target_vocab
+    pieces = partial(cut, vocabulary=vocabulary, policy=policy, options=options)
+    (piece,) = pieces([sentence], [""], [()], longest=config.longest)
+    asked = jax.tree.map(jnp.asarray, request([piece], 1, len(piece.ids) + 1, room([piece]), vocab))
+    variables = {"params": params}
+    memory = model.apply(variables, asked.src, method="encode")
+    cross = model.apply(variables, memory, method="cross_kv")
+    mask = asked.src != PAD
+    ops = all_room(piece.limit)
+    search = searching(
+        options,
+        asked,
+        plain_step(model, params, cross, mask, Rules.of(options)),
+        max_length=piece.limit,
+        reorder=ops.reorder,
+    )
+    return nodes(search, empty_cache(config, (1, options.beam_size), piece.limit), ops)
+
+
+def nodes(search: Search, cache: object, ops: CacheOps) -> list[Node]:
+    """The tree of a `search` for one sentence, run to its end from `cache`."""
+    totals: dict[tuple[int, ...], float] = {(): 0.0}
+    ended: dict[tuple[int, ...], float] = {}
+    state = None
+    for state in _states(search, cache, ops):
+        live = state.live
+        for tokens, total in zip(_rows(live.tokens), live.scores.ravel(), strict=True):
+            if np.isfinite(total):
+                totals[tuple(tokens[: state.index].tolist())] = float(total)
+        for tokens, score, length, each in zip(
+            _rows(state.pool.tokens),
+            state.pool.scores.ravel(),
+            state.pool.lengths.ravel(),
+            _rows(state.pool.token_scores),
+            strict=True,
+        ):
+            if np.isfinite(score):
+                output = tuple(tokens[:length].tolist())
+                ended[output] = float(score)
+                totals[output] = float(each[:length].sum())
+    found = jax.device_get(search.found(state))
+    best = tuple(found.tokens[0, 0, : found.lengths[0, 0]].tolist())
+    order = sorted(totals, key=lambda tokens: (len(tokens), -totals[tokens], tokens))
+    numbers = {tokens: number for number, tokens in enumerate(order)}
+    return [
+        Node(
+            numbers[tokens[:-1]],
+            tokens[-1] if tokens else BOS,
+            len(tokens),
+            totals[tokens],
+            ended.get(tokens),
+            best[: len(tokens)] == tokens,
+        )
+        for tokens in order
+    ]
+
+
+def _states(search: Search, cache: object, ops: CacheOps) -> Iterator:
+    """What the search knows after each step."""
+    grow = jax.jit(search.grow)
+    state = search.begin(ops.extend(cache, ops.stages[-1]))
+    while bool(search.going(state).any()):
+        state = grow(state)
+        yield jax.device_get(state)
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    return x.reshape(-1, x.shape[-1])

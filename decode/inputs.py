@@ -1,0 +1,296 @@
+"""What is searched for at once: a sentence, or a part of a long one, and what is asked of it."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple
+
+import numpy as np
+
+from data.batch import EOS, UNK, Numbers, pad_rows
+from data.tokenizer import Tokenizer, Vocabulary
+from decode.batching import split_text
+from decode.options import InputError, SearchOptions
+from decode.prefix_completion import Completion, open_end
+from decode.prefix_constraint import Completions, Sizes, pack, sizes
+from decode.shortlist import Shortlist
+
+_LETTERS = 16  # of a token, many: the beginning of a text tells that it is far too long
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A sentence, or a part of a long one; all lists are of ids without EOS."""
+
+    owner: int  # the sentence's number
+    part: int  # which of its pieces this is
+    gap: str  # what stands between it and the piece before
+    ids: list[int]
+    prefix: list[int]  # its output begins with it, and goes on as the completion has it
+    phrases: list[list[int]]  # its output contains them
+    limit: int  # its output's length, EOS included
+    seed: int
+    completion: Completion | None = None
+
+    @property
+    def owed(self) -> int:
+        """How many tokens of its phrases its prefix does not hold."""
+        return sum(len(ids) for ids in self.phrases if not _holds(self.prefix, ids))
+
+
+class Request(NamedTuple, Generic[Numbers]):
+    """Pieces as the arrays of a search of B rows; those beyond the last piece end at once."""
+
+    src: Numbers  # [B,S] int32, with EOS
+    limits: Numbers  # [B] int32
+    prefix: Numbers  # [B,P] int32
+    phrases: Numbers  # [B,N,Q] int32
+    seeds: Numbers  # [B] uint32
+    owners: Numbers  # [B,2] int32: sentence and part; -1 where there is none
+    allowed: Numbers | None = None  # [B,V/32] uint32, bits of a shortlist; None: all words
+    completions: Completions[Numbers] | None = None  # of prefixes that end within a word, if any
+
+
+class Room(NamedTuple):
+    """How much all of a call's pieces need, in powers of two: few shapes, few compilations."""
+
+    prefix: int
+    phrases: int
+    phrase: int
+    completion: Sizes = Sizes()  # none ends within a word
+
+
+def room(pieces: Sequence[Piece]) -> Room:
+    """What holds the longest prefix, the most phrases and the longest phrase."""
+
+    def most(sizes) -> int:
+        size = max(sizes, default=0)
+        return 1 << (size - 1).bit_length() if size else 0
+
+    return Room(
+        most(len(piece.prefix) for piece in pieces),
+        most(len(piece.phrases) for piece in pieces),
+        most(len(phrase) for piece in pieces for phrase in piece.phrases),
+        sizes([piece.completion for piece in pieces]),
+    )
+
+
+def request(
+    pieces: Sequence[Piece],
+    rows: int,
+    length: int,
+    room: Room,
+    vocab: int,
+    shortlist: Shortlist | None = None,
+) -> Request[np.ndarray]:
+    """Up to `rows` pieces of less than `length` ids, for outputs of `vocab` ids."""
+
+    def column(values, rest, dtype=np.int32) -> np.ndarray:
+        return np.array([*values, *[rest] * (rows - len(pieces))], dtype)
+
+    filled = [[*piece.phrases, *[[]] * (room.phrases - len(piece.phrases))] for piece in pieces]
+    phrases = pad_rows(
+        [phrase for each in filled for phrase in each], rows * room.phrases, room.phrase
+    )
+    allowed: np.ndarray | None = None
+    each: list[np.ndarray | None] = [None] * len(pieces)
+    if shortlist is not None:
+        each = [shortlist.allowed([*p.ids, EOS], _asked(p)) for p in pieces]
+        allowed = column(each, shortlist.allowed([]), np.uint32)
+    completions = None
+    if room.completion.states:
+        of, owed = [p.completion for p in pieces], [p.owed for p in pieces]
+        completions = pack(of, owed, each, rows, vocab, room.completion)
+    return Request(
+        pad_rows([[*piece.ids, EOS] for piece in pieces], rows, length),
+        column([piece.limit for piece in pieces], 1),
+        pad_rows([piece.prefix for piece in pieces], rows, room.prefix),
+        phrases.reshape(rows, room.phrases, room.phrase),
+        column([piece.seed for piece in pieces], 0, np.uint32),
+        column([(piece.owner, piece.part) for piece in pieces], (-1, -1)),
+        allowed,
+        completions,
+    )
+
+
+def _asked(piece: Piece) -> list[int]:
+    """The ids that its output may have whatever its source is."""
+    spelling = piece.completion.spelling if piece.completion else ()
+    return [*piece.prefix, *spelling, *sum(piece.phrases, [])]
+
+
+class InputPolicy:
+    """What becomes of inputs of more than `size` tokens: they are `split`, or else refused."""
+
+    def __init__(self, text: str, most: int | None = None):
+        """Reads "split:TOKENS" or "refuse:TOKENS"; raises InputError.
+
+        `most` is what the model has positions for beside the end, where these are bounded.
+        """
+        policy, _, size = text.partition(":")
+        if policy not in ("split", "refuse") or not size.isdecimal() or int(size) == 0:
+            raise InputError(f"--max_input={text} is not split:TOKENS or refuse:TOKENS")
+        self.split, self.size = policy == "split", min(int(size), most or int(size))
+        self.full = self.size == most  # no larger one would help
+
+    def parts(self, line: int, text: str, ids: list[int], tokenizer: Tokenizer):
+        """(the gap before it, a text to search for) ..; raises InputError where it is refused."""
+        if len(ids) <= self.size:
+            return [("", text)]
+        if not self.split:
+            most = f"--max_input=refuse:{self.size} allows"
+            if self.full:
+                most = f"the {self.size} that the model has positions for beside the end"
+            raise InputError(
+                f"line {line} has {len(ids)} tokens, more than {most}: shorten it, or use "
+                f"--max_input=split:{self.size}"
+            )
+
+        def fits(part: str) -> bool:
+            # Each level of cuts would otherwise encode the whole text again.
+            head = part[: _LETTERS * self.size]
+            if len(head) < len(part) and len(_encode(head, tokenizer)) > 2 * self.size:
+                return False
+            return len(_encode(part, tokenizer)) <= self.size
+
+        try:
+            return list(split_text(text, fits))
+        except InputError as error:
+            raise InputError(f"line {line}: {error}") from None
+
+
+def cut(
+    sentences: Sequence[str],
+    prefixes: Sequence[str],
+    required: Sequence[Sequence[str]],
+    *,
+    vocabulary: Vocabulary,
+    policy: InputPolicy,
+    options: SearchOptions,
+    longest: int | None,
+) -> Iterator[Piece]:
+    """All sentences' pieces in order, none for an empty one; outputs are no longer than `longest`.
+
+    A sentence's output begins with its prefix and contains its required phrases. Raises InputError,
+    naming the line, for what is refused, has no room, or cannot be spelled or searched for.
+    """
+    encoded = vocabulary.source.encode(sentences)
+    for number, (sentence, ids) in enumerate(zip(sentences, encoded, strict=True)):
+        line = number + 1
+        prefix, completion = _prefix(line, prefixes[number], vocabulary.target, options)
+        phrases = _phrases(line, required[number], vocabulary.target, options)
+        if not sentence.strip():
+            continue
+        parts = policy.parts(line, sentence, ids, vocabulary.source)
+        if phrases and len(parts) > 1:
+            advice = f"raise --max_input=split:{policy.size}"
+            if policy.full:
+                advice = f"shorten it (the model has positions for {policy.size} and the end)"
+            raise InputError(
+                f"line {line} would be translated in {len(parts)} pieces, and which of them wants "
+                f"its required phrases is not known: {advice}, or split it by hand"
+            )
+        for part, (gap, text) in enumerate(parts):
+            ids = ids if text is sentence else _encode(text, vocabulary.source)
+            limit = options.limit(len(ids), longest)
+            if options.min_length > limit:
+                raise InputError(
+                    f"line {line}: --min_length={options.min_length} is more than its limit, "
+                    f"{limit}: lower it, or raise --extra_length, --max_length or --max_ratio"
+                )
+            # Samples follow a sentence's text, wherever it stands: equal lines get equal ones.
+            seed = zlib.crc32(text.strip().encode())
+            piece = Piece(number, part, gap, ids, prefix, phrases, limit, seed, completion)
+            needed = (len(prefix) or bool(options.first)) + piece.owed
+            if completion:
+                least = completion.needs()[0]
+                assert least is not None  # the prefix's own ids are one way to complete it
+                needed += least
+            if needed >= limit:
+                what = "its required phrases (and prefix) have" if phrases else "its prefix has"
+                raise InputError(
+                    f"line {line}: {what} {needed} tokens, but the length limit is {limit} with "
+                    "the end: shorten it, or raise the limit"
+                )
+            yield piece
+            prefix, completion = [], None  # a long sentence's first piece begins with it
+
+
+def _phrases(
+    line: int, texts: Sequence[str], tokenizer: Tokenizer, options: SearchOptions
+) -> list[list[int]]:
+    if texts and (options.method != "beam" or options.groups > 1):
+        raise InputError(
+            "required phrases (--require, --require_file) are for --method=beam with --groups=1: "
+            "no other search finds its way to them"
+        )
+    phrases = {}  # by their ids: several texts may be spelled alike
+    for text in texts:
+        ids = spelled(f"line {line}: the required phrase", text, tokenizer)
+        _allow(f"line {line}: {text!r} is required", ids, tokenizer, options)
+        phrases[tuple(ids)] = ids
+    return [*phrases.values()]
+
+
+def _prefix(
+    line: int, text: str, tokenizer: Tokenizer, options: SearchOptions
+) -> tuple[list[int], Completion | None]:
+    """What an output begins with, and how the last word of that may be completed."""
+    if not text.strip():
+        return [], None
+    # Without the space at its end: that belongs to the piece after it.
+    ids = spelled(f"line {line}: the prefix", text, tokenizer)
+    what = f"line {line}: {text.strip()!r} is the prefix"
+    _allow(what, [*tokenizer.prefix, *ids], tokenizer, options)
+    ids, completion = open_end(text, ids, tokenizer)
+    ids = [*tokenizer.prefix, *ids]
+    if options.first and not ids:
+        ids = [options.first]
+    return ids, completion
+
+
+def _allow(what: str, ids: list[int], tokenizer: Tokenizer, options: SearchOptions) -> None:
+    """Raises InputError where the options forbid what is asked for."""
+    for banned in options.banned:
+        if _holds(ids, banned):
+            (word,) = tokenizer.decode([banned])
+            raise InputError(f"{what}, but --ban={word} forbids it")
+    size = options.no_repeat_ngrams
+    if size and len(set(_windows(ids, size))) < len(_windows(ids, size)):
+        raise InputError(f"{what}, but it repeats what --no_repeat_ngrams={size} forbids to")
+
+
+def _windows(ids: list[int], size: int) -> list[tuple[int, ...]]:
+    return [tuple(ids[at : at + size]) for at in range(len(ids) - size + 1)]
+
+
+def _holds(ids: list[int], phrase: Sequence[int]) -> bool:
+    return tuple(phrase) in _windows(ids, len(phrase))
+
+
+def spelled(what: str, text: str, tokenizer: Tokenizer) -> list[int]:
+    """The ids that spell `text`, as after a space, without the blanks around it.
+
+    Raises InputError, naming it, if none do.
+    """
+    ids = _encode(text.strip(), tokenizer)[len(tokenizer.prefix) :] if text.strip() else []
+    if UNK in ids or not ids:
+        raise InputError(
+            f"{what} {text!r} cannot be spelled by the vocabulary: leave it out, or write it in "
+            "characters that the vocabulary was learned from"
+        )
+    return ids
+
+
+def spellings(what: str, text: str, tokenizer: Tokenizer) -> list[list[int]]:
+    """The ids that spell `text` after a space and, if it begins with no letter, after a word."""
+    found = [spelled(what, text, tokenizer)]
+    if not text.strip()[0].isalnum():
+        stem, joined = (_encode(start, tokenizer) for start in ("a", f"a{text.strip()}"))
+        if joined[: len(stem)] == stem and len(joined) > len(stem):
+            found.append(joined[len(stem) :])
+    return found
+
+
+def _encode(text: str, tokenizer: Tokenizer) -> list[int]:
+    return tokenizer.encode([text])[0]

@@ -1,0 +1,165 @@
+"""The flags by which a process joins others in one training, and how it joins and leaves."""
+
+import atexit
+import ctypes
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import jax
+from absl import flags
+
+from experiments.float_flags import define_float
+from experiments.signals import leave
+from model import ConfigError
+
+COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of process 0, where the processes of one training meet; with --processes and "
+    "--process.",
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train together.")
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is: 0, 1, ..")
+CLUSTER = flags.DEFINE_bool(
+    "cluster",
+    False,
+    "Find the other processes by what TPU pods, Slurm, Kubernetes or MPI tell of themselves.",
+)
+
+JOIN_SECONDS = define_float(
+    "join_seconds", 300.0, "How long to wait for the others at the start.", lower_bound=0
+)
+
+
+@contextmanager
+def joined(lost_seconds: float) -> Iterator[None]:
+    """Within it this process is one of those that the flags name; without flags it stays alone.
+
+    To be entered before JAX starts its devices. `lost_seconds` are the watchdog's, which is to
+    speak before JAX does. Raises ConfigError.
+    """
+    where = _where()
+    if where is None:
+        yield
+        return
+    _keep_stdout()
+    aborted = "heed: error: JAX ended this process, as it says above"
+    on_abort(lambda: leave(1, aborted), lost_seconds + 10)
+    _join(where, lost_seconds)
+    try:
+        _check_devices()
+        yield
+    except BaseException:
+        atexit.register(_leave)  # runs before JAX's own, which would wait for the others
+        raise
+    jax.distributed.shutdown()
+
+
+def _where() -> dict | None:
+    """What JAX is to be told of the cluster; None: there is none."""
+    coordinator, processes, process = COORDINATOR.value, PROCESSES.value, PROCESS.value
+    given = dict(coordinator=coordinator, processes=processes, process=process)
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return {} if CLUSTER.value else None
+    if CLUSTER.value:
+        raise ConfigError("--cluster finds --coordinator, --processes and --process by itself")
+    if coordinator is None or processes is None or process is None:
+        raise ConfigError(
+            "--coordinator, --processes and --process are given together: "
+            f"there is no --{missing[0]}"
+        )
+    host_port = re.fullmatch(r"\S+:(\d{1,5})", coordinator)
+    if not host_port or not 0 < int(host_port[1]) < 1 << 16:
+        raise ConfigError(f"--coordinator={coordinator} is not HOST:PORT")
+    if processes < 1:
+        raise ConfigError(f"--processes={processes} must be at least 1")
+    if not 0 <= process < processes:
+        raise ConfigError(
+            f"--process={process} must be from 0 to {processes - 1}: "
+            f"there are --processes={processes}"
+        )
+    return dict(
+        coordinator_address=coordinator,
+        num_processes=processes,
+        process_id=process,
+        cluster_detection_method="deactivate",
+    )
+
+
+def _join(where: dict, lost_seconds: float) -> None:
+    who = f"--coordinator={COORDINATOR.value}" if where else "--cluster"
+    # When JAX waits too long it aborts with a dump; this comes before.
+    late = threading.Timer(
+        JOIN_SECONDS.value,
+        lambda: leave(
+            1,
+            f"heed: error: {who}: not all processes met within --join_seconds="
+            f"{JOIN_SECONDS.value:g}: is the address right, and does every other process run with "
+            "the same --processes?",
+        ),
+    )
+    late.daemon = True
+    late.start()
+    # SIGTERM is ours: JAX's service would swallow it, unheard by experiments/preemption.py.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            **where,
+            initialization_timeout=int(JOIN_SECONDS.value) + 60,
+            heartbeat_timeout_seconds=int(max(100, 2 * lost_seconds + 30)),
+        )
+    except (ValueError, RuntimeError, OSError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        if "should be defined" in reason or "must be defined" in reason:
+            reason = "no TPU pod, Slurm, Kubernetes or MPI is known here"
+        late.cancel()
+        raise ConfigError(f"{who}: cannot join: {reason}") from None
+    late.cancel()
+
+
+def _check_devices() -> None:
+    counts = Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"process {process}: {counts[process]}" for process in sorted(counts))
+        raise ConfigError(f"the number of devices is not the same everywhere: {told}")
+
+
+def on_abort(tell: Callable[[], None], seconds: float) -> None:
+    """JAX aborts a process whose coordinator is gone: let it wait `seconds`, then call `tell`.
+
+    Meanwhile the watchdog names who is missing, and ends the process well.
+    """
+
+    def handle(_signal: int) -> None:
+        time.sleep(seconds)
+        tell()
+
+    # Python's own handlers run in the main thread, which waits for a peer. The C library's run in
+    # the thread that aborts, and must be kept.
+    _HANDLERS.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(handle))
+    ctypes.CDLL(None).signal(signal.SIGABRT, _HANDLERS[-1])
+
+
+_HANDLERS: list[object] = []
+
+
+def _keep_stdout() -> None:
+    """Python's stdout alone: C++ libraries (Gloo) tell there what is not for programs."""
+    sys.stdout.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _leave() -> None:
+    sys.stdout.flush()
+    if jax.process_index() == 0:
+        time.sleep(3)  # JAX ends the others with a dump once it is gone: they say their word first
+    os._exit(1)

@@ -1,1 +1,0 @@
-"""A run's model for other systems: one file a format."""

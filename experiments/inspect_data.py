@@ -1,0 +1,50 @@
+"""Look at the text of a run before it is trained on, and say what is strange about it.
+
+    python -m experiments.inspect_data --config=experiments/configs/text.py --config.data.path=DIR
+
+Counts, duplicates, copies, overlap of the splits, scripts and languages, lengths, what the filters
+drop, what the vocabulary covers, samples, and what the training would need. Warnings name file and
+line. Lengths are in tokens of the vocabulary that training would learn, or of the run's own with
+--workdir; learning it takes most of the time. Nothing is written.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import cli
+from experiments.config import to_experiment
+from experiments.temporary_folders import temporary_folder
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of experiments/configs.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "A run's folder: its own vocabulary is used, and its settings are compared."
+)
+FORMAT = flags.DEFINE_enum(
+    "format", "text", ("text", "jsonl"), "For people, or for programs: a line of JSON a finding."
+)
+SHOW = flags.DEFINE_integer(
+    "show",
+    None,
+    "Warnings of each kind and split that are told; 0: all. Default: 5 as text, all as jsonl.",
+    lower_bound=0,
+)
+SELDOM = flags.DEFINE_integer(
+    "seldom", 20, "Pieces seen less than so often in training are counted.", lower_bound=1
+)
+flags.mark_flag_as_required("config")
+
+
+def main() -> None:
+    """Inspect the text of the flags' experiment."""
+    from experiments.inspection.runner import look
+
+    experiment = to_experiment(CONFIG.value)
+    with temporary_folder() as nowhere:
+        workdir = Path(WORKDIR.value or nowhere / "run")
+        look(experiment, workdir, FORMAT.value, SHOW.value, SELDOM.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)

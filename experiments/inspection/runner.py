@@ -1,0 +1,96 @@
+"""The whole inspection, told section by section as it is found."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.corpus import Source
+from data.language import find_language
+from experiments.config import Experiment
+from experiments.console import bar
+from experiments.dry_run import describe
+from experiments.inspection import coverage, duplicate_pairs, lengths, scripts_and_encoding
+from experiments.inspection.output import teller
+from experiments.inspection.section import SIDES, Section
+from experiments.inspection.survey import Survey, survey
+from experiments.planning import find_previous, open_text, plan
+from experiments.preparation import find_vocabulary
+
+
+def look(
+    experiment: Experiment,
+    workdir: Path,
+    form: str = "text",
+    show: int | None = None,
+    seldom: int = 20,
+) -> int:
+    """Inspect an experiment's text and print what is found; returns the number of warnings.
+
+    `workdir` is a run's folder, or one that is not there. `form` and `show` as in `teller`. Raises
+    ConfigError and DataError where training would, after what could be told before.
+    """
+    opened = open_text(experiment, find_previous(experiment, workdir))
+    tell = teller(form, show, opened.splits)
+    found = sum(map(tell, _text(experiment, opened.splits)))
+    vocabulary = find_vocabulary(opened.experiment, workdir, opened.splits["train"])
+    t = plan(workdir, opened, vocabulary, allow_batch_change=True)
+    pairs, data = t.text.pairs, t.experiment.data
+    found += tell(lengths.draw_lengths(pairs, data))
+    found += tell(lengths.find_outliers(pairs))
+    found += tell(lengths.find_dropped(pairs["train"], data))
+    found += tell(coverage.find_unknown(opened.splits, vocabulary))
+    found += tell(coverage.count_pieces(pairs["train"], vocabulary, seldom))
+    found += tell(coverage.show_samples(opened.splits["train"], vocabulary))
+    tell(_needs(describe(t)))
+    tell(Section("in all", {"warnings": found}, [f"{found:,} warnings"]))
+    return found
+
+
+def _text(experiment: Experiment, splits: dict[str, Source]) -> Iterator[Section]:
+    """What needs no vocabulary."""
+    total = sum(map(len, splits.values()))
+    with bar("reading", total) as progress:
+        surveys = {split: survey(pairs, progress) for split, pairs in splits.items()}
+    codes = experiment.data.source_language, experiment.data.target_language
+    yield _counts(surveys, codes)
+    yield scripts_and_encoding.find_broken(surveys)
+    yield duplicate_pairs.find_duplicates(splits, surveys)
+    yield duplicate_pairs.find_copies(surveys)
+    yield duplicate_pairs.find_overlap(splits, surveys)
+    yield scripts_and_encoding.find_scripts(surveys)
+    with bar("telling languages apart", 2 * total) as progress:
+        told = scripts_and_encoding.find_languages(splits, surveys, codes, progress)
+    yield told
+
+
+def _counts(surveys: dict[str, Survey], codes: tuple[str, str]) -> Section:
+    """How much text there is; of words only where a language puts spaces between them."""
+    values, lines = {}, []
+    found = dict(zip(SIDES, map(find_language, codes), strict=True))
+    spaced = {name: language is None or language.spaced for name, language in found.items()}
+    for split, each in surveys.items():
+        sides = {
+            name: ({"words": side.words} if spaced[name] else {}) | {"characters": side.characters}
+            for name, side in zip(SIDES, (each.source, each.target), strict=True)
+        }
+        values[split] = {"pairs": len(each), **sides}
+        told = "; ".join(
+            f"{name} " + ", ".join(f"{count:,} {what}" for what, count in side.items())
+            for name, side in sides.items()
+        )
+        lines.append(f"{split}: {len(each):,} pairs; {told}")
+    return Section("counts", values, lines)
+
+
+def _needs(told: dict) -> Section:
+    """What `train --dry_run` tells."""
+    memory = ", ".join(f"{k} {n / 2**20:,.1f}" for k, n in told["bytes_per_device"].items())
+    shapes = ", ".join(f"{b['rows']}x({b['source']}, {b['target']})" for b in told["batches"])
+    mesh = ", ".join(f"{axis} {size}" for axis, size in told["mesh"].items())
+    lines = [
+        f"{told['parameters']:,} parameters on a mesh of {mesh}",
+        f"MiB of a device: {memory}",
+        f"batches, rows x (source, target): {shapes}; {told['compilations']} compilations",
+        f"{told['tokens_per_step']:,.0f} tokens a step, {told['steps_per_epoch']:,} steps an epoch",
+        f"{told['padding']:.1%} padding",
+    ]
+    return Section("what training would need", told, lines)

@@ -1,0 +1,66 @@
+"""Adapters in the place of the model: what is trained then, and where what they adapt is kept.
+
+A run's checkpoints hold its adapters. The model that these are of stands once in the run's folder,
+as a checkpoint of its own, so that the run that it came from is not needed any more.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import optax
+from jax.sharding import Mesh
+
+from experiments.config import Experiment
+from model import Transformer
+from model.lora import Adapted
+from train.checkpoint import Checkpoints
+from train.checkpoint_spec import CheckpointError
+from train.checksums import signature
+from train.multihost import firsts
+from train.state import Model, TrainState, abstract_params
+
+BASE = "base"  # a run's folder has it there
+_NEEDED = "the run's checkpoints are adapters of it; put it back as it was"
+
+
+def learner(experiment: Experiment, model: Transformer) -> Model:
+    """What the optimizer sees: the model, or adapters of it."""
+    lora = experiment.lora
+    return Adapted(model, lora.rank, lora.scale, lora.names) if lora.rank else model
+
+
+def write_base(workdir: Path, state: TrainState, meta: dict) -> None:
+    """Keep a fresh state's base in the run's folder, whole or not at all.
+
+    Raises CheckpointError.
+    """
+    alone = TrainState(state.step, state.base, optax.EmptyState(), state.rng)
+    with Checkpoints(workdir / BASE) as there:
+        there.save(0, alone, meta)
+
+
+def read_base(workdir: Path, model: Model, mesh: Mesh) -> Any:
+    """What the run's adapters are of, laid out on the mesh; None of a run without adapters.
+
+    Raises CheckpointError where it is missing or damaged.
+    """
+    if not isinstance(model, Adapted):
+        return None
+    if not firsts((workdir / BASE / "0").is_dir()):
+        raise CheckpointError(f"{workdir / BASE} is missing: {_NEEDED}")
+    with Checkpoints(workdir / BASE) as there:
+        try:
+            return there.restore_params(0, abstract_params(model.model, mesh))
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}: {_NEEDED}") from None
+
+
+def base_of(workdir: Path) -> str:
+    """What tells the run's base from others, for its checkpoints to know it by."""
+    return firsts(signature(workdir / BASE / "0"))
+
+
+def check_base(workdir: Path, experiment: Experiment, meta: dict) -> None:
+    """Raise CheckpointError if a checkpoint with this `meta` has adapters of another base."""
+    if experiment.lora.rank and meta.get("base") != base_of(workdir):
+        raise CheckpointError(f"{workdir / BASE} is another one: {_NEEDED}")

@@ -1,0 +1,63 @@
+"""The curves of a training: which events make which lines, of all runs in one chart."""
+
+from collections.abc import Sequence
+
+from experiments.report.chart import Chart, Series, draw, drawable
+from experiments.report.record import Run
+
+# title, what is measured, note, and the lines: (split, the event's value, factor)
+_CURVES = (
+    (
+        "Loss",
+        "nats a target token",
+        "Training loss is label-smoothed, validation loss is not.",
+        (("train", "loss", 1), ("valid", "loss", 1)),
+    ),
+    (
+        "BLEU",
+        "",
+        "By beam search, on validation and test.",
+        (("valid", "bleu", 1), ("test", "bleu", 1)),
+    ),
+    ("Learning rate", "", "Of the latest update.", (("train", "learning_rate", 1),)),
+    (
+        "Speed",
+        "tokens a second",
+        "Source and target tokens, without padding, while updating.",
+        (("train", "tokens_per_second", 1),),
+    ),
+    (
+        "Padding",
+        "% of positions",
+        "What of the batches is not tokens.",
+        (("train", "padding", 100),),
+    ),
+)
+
+
+def draw_curves(runs: Sequence[Run]) -> list[Chart]:
+    """A chart for each of loss, BLEU, learning rate, tokens a second and padding, over updates."""
+    return [
+        draw(title, "update", unit, _series(runs, lines), caption, from_zero=title != "Loss")
+        for title, unit, caption, lines in _CURVES
+    ]
+
+
+def _series(runs: Sequence[Run], lines) -> list[Series]:
+    found = []
+    for number, run in enumerate(runs):
+        for split, value, factor in lines:
+            points: list[tuple[float, float]] = [
+                (_place(event), event[value] * factor)
+                for event in run.of(split)
+                if drawable(event.get(value))
+            ]
+            if points:
+                found.append(Series(run.name, split, number, points))
+    return found
+
+
+def _place(event: dict) -> int:
+    """The update that was measured: a test's is that of its checkpoint."""
+    tested = event.get("checkpoint")
+    return tested if isinstance(tested, int) else event["step"]

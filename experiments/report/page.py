@@ -1,0 +1,92 @@
+"""The report as one file of HTML: every text escaped, nothing loaded from anywhere, no script."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from data.atomic_write import replace_file
+from data.printable import drawable
+from experiments.console import bar
+from experiments.report import chart
+from experiments.report.curves import draw_curves
+from experiments.report.examples import worst_and_best
+from experiments.report.lengths import by_length
+from experiments.report.record import Run
+from experiments.report.settings import settings
+from train.progress import duration
+
+REPORT = "report.html"
+_HERE = Path(__file__).parent
+
+
+class Summary(NamedTuple):
+    """A run in one row: its last update, its best validation and its test."""
+
+    step: int
+    seconds: float | None
+    valid: dict
+    test: dict
+    told: list[str]  # what went wrong on the way, in words
+
+
+def write_report(runs: Sequence[Run], output: Path) -> None:
+    """Write the page of these runs, whole or not at all. Raises OSError."""
+    replace_file(output, render(runs).encode())
+
+
+def render(runs: Sequence[Run]) -> str:
+    """The page of these runs."""
+    with bar("scoring sentences", sum(len(run.translations) for run in runs)) as progress:
+        examples = [worst_and_best(run, progress=progress) for run in runs]
+    return _template().render(
+        runs=runs,
+        summaries=[summarise(run) for run in runs],
+        charts=draw_curves(runs),
+        lengths=by_length(runs),
+        examples=examples,
+        settings=settings([run.experiment for run in runs]),
+        style=(_HERE / "style.css").read_text(encoding="utf-8"),
+    )
+
+
+def summarise(run: Run) -> Summary:
+    """What there is to say of a run in one row; without BLEU the best is that of least loss."""
+    valid = [event for event in run.of("valid") if event.get("loss") is not None]
+    best = max(valid, key=lambda e: (e.get("bleu") or 0, -e["loss"]), default={})
+    counts = {
+        "update{} skipped": sum(event.get("skipped") or 0 for event in run.of("train")),
+        "loss spike{}": len(run.of("spike")),
+        "time{} gone back": len(run.of("rewind")),
+    }
+    return Summary(
+        max(event["step"] for event in run.events),
+        max((event.get("seconds") or 0 for event in run.events), default=0) or None,
+        best,
+        (run.of("test") or [{}])[-1],
+        [
+            f"{count:,.0f} {what.format('s' * (count != 1))}"
+            for what, count in counts.items()
+            if count
+        ],
+    )
+
+
+def _template():
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: drawable(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": chart.number, "duration": duration, "points": _points}
+    environment.globals |= {name: getattr(chart, name) for name in _SIZES}
+    return environment.get_template("page.html")
+
+
+_SIZES = ("WIDTH", "HEIGHT", "LEFT", "RIGHT", "TOP", "BOTTOM", "COLORS")
+_points = partial("{:.1f}".format)  # of a score from 0 to 100

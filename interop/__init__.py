@@ -1,0 +1,1 @@
+"""Import and export models of other systems: one file per format, and what formats share."""

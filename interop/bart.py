@@ -1,0 +1,242 @@
+"""Hugging Face folders of BART and its kin: mBART-50, and M2M-100's architecture, which NLLB has.
+
+Outputs begin with the word that ends them: BOS, which is an id of its own here, has the same
+embedding, and is never said. All other ids keep what they have, the padding too: only their order
+is Heed's. What texts begin with, a language's code or BART's `<s>`, is the tokenizer's; where the
+settings force it, outputs begin with it at no cost.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data.batch import BOS
+from data.corpus import DataError
+from data.hf_tokenizer import FastTokenizer
+from data.tokenizer import Vocabulary
+from experiments.config import DataConfig, Experiment, nearest
+from interop import imported_model, tokenizer_config
+from interop.config_json import Bart, family
+from interop.fields import read_settings
+from interop.generation_config import read_generation, search_settings
+from interop.hf_marian import shared_settings
+from interop.hf_param_names import around, names
+from interop.imported_model import Imported
+from interop.tensor_files import read_tensors
+from interop.tokenizer_config import TokenizerConfig
+from interop.tokenizer_json import AddedWithId, read_tokenizer
+from model import ConfigError, TransformerConfig
+
+
+class _Kind(NamedTuple):
+    """One model_type: what it is without a word in config.json, and how texts begin."""
+
+    model: dict[str, Any]
+    neutral: dict[str, tuple]
+    tokenizers: tuple[str, ...]
+    codes: bool  # texts begin with their language's code, not with their `<s>`
+    cleans: bool = False  # outputs' spaces, where the tokenizer's settings say so
+
+
+_LEARNED = {"positions": "learned", "embedding_norm": True}
+_BOTH = {"is_encoder_decoder": (True,), "quantization_config": ()}
+_NORMALISED = {"normalize_embedding": (True,), "static_position_embeddings": (False,)}
+KINDS = {
+    "bart": _Kind(
+        {"norm": "post", **_LEARNED},
+        _BOTH | _NORMALISED | {"normalize_before": (False,), "add_final_layer_norm": (False,)},
+        ("BartTokenizer", "BartTokenizerFast", "RobertaTokenizer", "RobertaTokenizerFast"),
+        False,
+    ),
+    "mbart": _Kind(
+        {"norm": "pre", **_LEARNED},
+        _BOTH | _NORMALISED | {"normalize_before": (True,), "add_final_layer_norm": (True,)},
+        ("MBart50Tokenizer", "MBart50TokenizerFast"),
+        True,
+        True,
+    ),
+    "m2m_100": _Kind(
+        {"norm": "pre", "positions": "sinusoidal_tensor2tensor", "first_position": 2},
+        _BOTH,
+        ("NllbTokenizer", "NllbTokenizerFast"),
+        True,
+    ),
+}
+
+
+def read_bart(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
+    """The model of a folder; languages that are given replace those that it names.
+
+    Raises DataError for what is missing, damaged or not supported, with file and field.
+    """
+    file = folder / "config.json"
+    kind = KINDS[family(file) or ""]
+    config = read_config(file, kind)
+    model = model_config(file, config, kind)
+    where, tensors = read_tensors(folder)
+    imported_model.check_sizes(file, model, *imported_model.count(tensors))
+    neutral = {"tokenizer_class": kind.tokenizers, "legacy_behaviour": (False,)}
+    settings = tokenizer_config.read_tokenizer_config(folder, neutral)
+    languages = [source_language or settings.src_lang, target_language or settings.tgt_lang]
+    vocabulary, order = read_vocabulary(folder, config, settings, kind, languages)
+    searched, found = read_generation(folder, forces=True)
+    pad, eos, _, unknown = order[:4]
+    search = search_settings(
+        searched,
+        found,
+        pad=pad,
+        eos=eos,
+        unknown=unknown,
+        start=eos,
+        positions=config.max_position_embeddings,
+    )
+    first = vocabulary.target.prefix[0] if kind.codes else 0
+    if found.forced_bos_token_id is not None:
+        forced = _ours(searched, found.forced_bos_token_id, order)
+        if kind.codes and forced != first:
+            (code,) = vocabulary.target.pieces([forced])
+            raise DataError(f"{searched}: outputs begin with {code!r}: --target_language={code}")
+        first = forced
+    data = DataConfig(
+        source="text",
+        source_language=languages[0] or "source",
+        target_language=languages[1] or "target",
+        vocab_size=vocabulary.source.vocab_size,
+        max_length=min(DataConfig.max_length, model.longest or DataConfig.max_length),
+    )
+    experiment = Experiment(model=model, data=data, search=replace(search, first=first))
+    return Imported(experiment, vocabulary, _params(where, tensors, model, np.array(order)))
+
+
+def read_config(file: Path, kind: _Kind) -> Bart:
+    """A config.json; raises DataError, naming the field, for what is not here."""
+    neutral = kind.neutral | {"tokenizer_class": kind.tokenizers, "tie_word_embeddings": (True,)}
+    return read_settings(file, Bart, neutral)
+
+
+def model_config(file: Path, config: Bart, kind: _Kind) -> TransformerConfig:
+    """The model of a config.json; raises DataError, naming the field, for what is not here."""
+    try:
+        return TransformerConfig(
+            vocab_size=config.vocab_size + 1,
+            max_length=config.max_position_embeddings,
+            **shared_settings(file, config),
+            **kind.model,
+        )
+    except ConfigError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
+def read_vocabulary(
+    folder: Path, config: Bart, settings: TokenizerConfig, kind: _Kind, languages: Sequence[str]
+) -> tuple[Vocabulary, list[int]]:
+    """Both sides, and the order of the ids there in which ours are.
+
+    Raises DataError for files that are missing or do not go together, and for a missing language.
+    """
+    file = folder / tokenizer_config.NAME
+    if kind.codes and not (settings.tokenizer_class or config.tokenizer_class):
+        raise DataError(
+            f"{file} has no tokenizer_class: {kind.tokenizers[0]} is supported, by which texts "
+            "begin with their language's code; if it is that, say so there"
+        )
+    content = folder / "tokenizer.json"
+    if not os.path.lexists(content):
+        raise DataError(
+            f"{content} is missing: write it with transformers, "
+            f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+        )
+    text, words, added = read_tokenizer(content)
+    _check_added(file, settings, words, added)
+    size = config.vocab_size
+    last = max((id for word, id in words.items() if word not in added), default=0)
+    if last >= size:
+        raise DataError(f"{content} has ids up to {last}, but config.json says vocab_size={size}")
+    # A model may lack a special word of its training, as BART's summarisers do their <mask>.
+    words = {word: id for word, id in words.items() if id < size}
+    special = added.keys() & words.keys()
+    marks = [_mark(file, settings, name, words) for name in _MARKS]
+    pad, eos, unknown, begin = marks
+    order = [pad, eos, eos, unknown, *(id for id in range(size) if id not in marks[:3])]
+    sides = []
+    for side, language in zip(("source", "target"), languages, strict=True):
+        if kind.codes and language not in special:
+            told = f"{content} has no {language!r}" if language else "it is not told which"
+            raise DataError(
+                f"--{side}_language is the code that this model's texts begin with, and {told}"
+                f"{nearest(language, sorted(special - set(_MARKS.values())))}"
+            )
+        prefix = [words[language]] if kind.codes else [begin]
+        try:
+            cleans = settings.clean_up_tokenization_spaces and kind.cleans
+            sides.append(FastTokenizer.make(text, order, prefix, cleans))
+        except DataError as error:
+            raise DataError(f"{content}: {error}") from None
+    if sides[0].to_bytes() == sides[1].to_bytes():
+        sides[1] = sides[0]
+    return Vocabulary(*sides), order
+
+
+_MARKS = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>", "bos": "<s>"}
+
+
+def _mark(file: Path, settings: TokenizerConfig, name: str, words: dict[str, int]) -> int:
+    token = settings.mark(name, _MARKS[name])
+    if token not in words:
+        raise DataError(f"{file}: {name}_token={token!r} is no word of tokenizer.json")
+    return words[token]
+
+
+def _check_added(
+    file: Path, settings: TokenizerConfig, words: dict[str, int], added: dict[str, AddedWithId]
+) -> None:
+    """Raises DataError where tokenizer_config.json changes words that tokenizer.json adds.
+
+    Their class would add them to what the library reads; here the library alone cuts text.
+    """
+    for id, token in settings.added_tokens_decoder.items():
+        there = added.get(token.content)
+        if there is None or (there.id, there.special) != (id, token.special):
+            raise DataError(
+                f"{file}: added token {id}, {token.content!r}, is not as tokenizer.json has it, "
+                "which is not supported"
+            )
+    for name, word in settings.listed():
+        if word not in added or not added[word].special:
+            raise DataError(
+                f"{file}: {name} has {word!r}, and only special words of tokenizer.json are "
+                "supported"
+            )
+
+
+def _ours(file: Path, id: int, order: Sequence[int]) -> int:
+    if id not in order[BOS + 1 :]:
+        raise DataError(f"{file}: forced_bos_token_id={id!r} is no id of the vocabulary")
+    return order.index(id, BOS + 1)
+
+
+def _params(
+    file: Path, tensors: dict[str, np.ndarray], model: TransformerConfig, order: np.ndarray
+) -> dict[str, Any]:
+    """The parameters of `model`; raises DataError where a tensor is missing or of another size."""
+    if "shared.weight" in tensors:  # saved without the output's projection, as facebook/bart-base
+        tensors = {f"model.{name}": x for name, x in tensors.items()}
+    arrays = imported_model.Arrays(file, tensors, "config.json")
+    size = len(order) - 1  # BOS is ours alone
+    tables = [f"{name}.weight" for name in
+              ("model.shared", "model.encoder.embed_tokens", "model.decoder.embed_tokens",
+               "lm_head")]  # fmt: skip
+
+    def table(_: str, shape: tuple[int, int]) -> np.ndarray:
+        return arrays.take((size, shape[1]), *tables)
+
+    bias = arrays.find((1, size), "final_logits_bias")
+    params = imported_model.layers(model, chain(names(model), around(model)), arrays)
+    params |= imported_model.words(model, [order, order], 0, table, bias[0])
+    params["output_bias"][BOS] = imported_model.UNSAID
+    return params

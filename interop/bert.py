@@ -1,0 +1,92 @@
+"""The encoder of a Hugging Face BERT, for its states: there is no decoder, and so no run of it.
+
+    config, params = read_bert(folder)
+    states = Transformer(config).apply({"params": params}, ids, method="encode")
+
+`ids` [B,S] are BERT's own, their padding 0, `[CLS]` and `[SEP]` included; states are [B,S,D]. All
+tokens are of the first type (a sentence alone), whose embedding is in that of the positions.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data.corpus import DataError
+from interop import imported_model
+from interop.config_json import Bert
+from interop.fields import read_settings
+from interop.hf_param_names import Named
+from interop.tensor_files import read_tensors
+from model import ConfigError, TransformerConfig
+
+_NEUTRAL: dict[str, tuple] = {
+    "model_type": ("bert",),
+    "hidden_act": ("gelu", "relu"),
+    "position_embedding_type": ("absolute",),
+    "pad_token_id": (0,),
+    "is_decoder": (False,),
+    "quantization_config": (),
+}
+_NORMS = {"attention.output": "attention_frame", "output": "feed_forward_frame"}
+_PRODUCTS = {
+    "attention.self.query": ("attention", "query", 1),
+    "attention.self.key": ("attention", "key", 1),
+    "attention.self.value": ("attention", "value", 1),
+    "attention.output.dense": ("attention", "out", 2),
+}
+
+
+def read_bert(folder: Path) -> tuple[TransformerConfig, dict[str, Any]]:
+    """The encoder's settings and its parameters; its decoder has none.
+
+    Raises DataError for what is missing, damaged or not supported, with file and field.
+    """
+    file = folder / "config.json"
+    config = read_settings(file, Bert, _NEUTRAL)
+    try:
+        model = TransformerConfig(
+            vocab_size=config.vocab_size,
+            encoder_layers=config.num_hidden_layers,
+            d_model=config.hidden_size,
+            d_ff=config.intermediate_size,
+            num_heads=config.num_attention_heads,
+            norm_epsilon=config.layer_norm_eps,
+            embedding_norm=True,
+            positions="learned",
+            max_length=config.max_position_embeddings,
+            activation=config.hidden_act,
+            attention_bias=True,
+            scale_embedding=False,
+            dropout=config.hidden_dropout_prob,
+            attention_dropout=config.attention_probs_dropout_prob,
+        )
+    except ConfigError as error:
+        raise DataError(f"{file}: {error}") from None
+    where, tensors = read_tensors(folder)
+    imported_model.check_sizes(file, model, *imported_model.count(tensors))
+    tensors = {name.removeprefix("bert."): x for name, x in tensors.items()}
+    arrays = imported_model.Arrays(where, tensors, "config.json")
+    params = imported_model.layers(model, _names(model.encoder_layers), arrays)
+    width = model.d_model
+    words = arrays.take((model.vocab_size, width), "embeddings.word_embeddings.weight")
+    places = arrays.take((model.max_length, width), "embeddings.position_embeddings.weight")
+    kinds = arrays.take((config.type_vocab_size, width), "embeddings.token_type_embeddings.weight")
+    params["embedding"] = {"table": words}
+    params["source_positions"] = {"table": places + kinds[:1]}
+    return model, params
+
+
+def _names(layers: int) -> Iterator[Named]:
+    for theirs, name in ("weight", "scale"), ("bias", "bias"):
+        yield Named(f"embeddings.LayerNorm.{theirs}", ("source_embedding_norm", name), 0)
+    for i in range(layers):
+        layer, own = f"encoder.layer.{i}", f"encoder_{i}"
+        for theirs, (part, name, inputs) in _PRODUCTS.items():
+            yield Named(f"{layer}.{theirs}.weight", (own, part, name), inputs)
+            yield Named(f"{layer}.{theirs}.bias", (own, part, f"{name}_bias"), 0)
+        for theirs, name in ("intermediate", "hidden"), ("output", "out"):
+            yield Named(f"{layer}.{theirs}.dense.weight", (own, "feed_forward", name, "kernel"), 1)
+            yield Named(f"{layer}.{theirs}.dense.bias", (own, "feed_forward", name, "bias"), 0)
+        for theirs, frame in _NORMS.items():
+            for which, name in ("weight", "scale"), ("bias", "bias"):
+                yield Named(f"{layer}.{theirs}.LayerNorm.{which}", (own, frame, "norm", name), 0)

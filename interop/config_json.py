@@ -1,0 +1,88 @@
+"""The config.json of Hugging Face's models, each family as a type; what is not here is ignored.
+
+A field that would make another model is refused by its value, by the importer of its family.
+"""
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from data.json_file import read_json
+from interop.fields import Count, Epsilon, Size
+
+
+class Family(Struct):
+    """What every config.json has."""
+
+    model_type: str | None = None
+
+
+class Bert(Struct, kw_only=True):
+    """An encoder alone."""
+
+    vocab_size: Size
+    num_hidden_layers: Size
+    hidden_size: Size
+    intermediate_size: Size
+    num_attention_heads: Size
+    max_position_embeddings: Size
+    type_vocab_size: Size = 2
+    layer_norm_eps: Epsilon = 1e-12
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+
+
+class Bart(Struct, kw_only=True):
+    """BART and its kin, and what Marian has in common with them."""
+
+    model_type: str
+    vocab_size: Size
+    encoder_layers: Size
+    decoder_layers: Size
+    d_model: Size
+    encoder_ffn_dim: Size
+    decoder_ffn_dim: Size
+    encoder_attention_heads: Size
+    decoder_attention_heads: Size
+    max_position_embeddings: Size = 1024
+    activation_function: str = "gelu"
+    scale_embedding: bool = False
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    tokenizer_class: str = ""
+
+
+class Marian(Bart, kw_only=True):
+    """Marian's models, whose sides may have a vocabulary each."""
+
+    decoder_vocab_size: Size | None = None  # None: as the source's
+    share_encoder_decoder_embeddings: bool = True
+    tie_word_embeddings: bool = True
+
+
+class T5(Struct, kw_only=True):
+    """T5 and mT5."""
+
+    model_type: str
+    vocab_size: Size
+    d_model: Size
+    d_kv: Size
+    d_ff: Size
+    num_heads: Size
+    num_layers: Size
+    num_decoder_layers: Size | None = None  # None: as many as the encoder's
+    relative_attention_num_buckets: Size = 32
+    relative_attention_max_distance: Size = 128
+    n_positions: Count = 512
+    layer_norm_epsilon: Epsilon = 1e-6
+    dropout_rate: float = 0.1
+    feed_forward_proj: str | None = None  # None: as the family has it
+    tie_word_embeddings: bool | None = None
+    scale_decoder_outputs: bool | None = None
+
+
+def family(file: Path) -> str | None:
+    """The `model_type` of a config.json; raises DataError where it is no such file."""
+    return read_json(file, Family).model_type

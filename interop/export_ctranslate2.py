@@ -1,0 +1,35 @@
+"""A run becomes a CTranslate2 folder, through CTranslate2's own converter of Marian models."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from data.batch import BOS
+from experiments.temporary_folders import temporary_folder
+from experiments.workdir import Trained
+from interop.export_hf_marian import write_marian
+from model import ConfigError
+
+_NEEDED = ("ctranslate2", "torch", "transformers")
+
+
+def write_ctranslate2(trained: Trained, folder: Path, note: Callable[[str], None]) -> None:
+    """Writes the model of a run; raises ConfigError where something to do it with is missing."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"--to=ctranslate2 needs {missing[0]}: pip install {' '.join(_NEEDED)}")
+    from ctranslate2.converters import TransformersConverter
+
+    if not trained.vocabulary.joint:
+        raise ConfigError("--to=ctranslate2: its converter knows no separate vocabularies")
+    embedding = "embedding" if trained.model.config.tying == "all" else "target_embedding"
+    if np.any(trained.params[embedding]["table"][BOS]):
+        raise ConfigError(
+            "--to=ctranslate2: its converter has outputs begin with an embedding of zeros, as "
+            "OPUS-MT's do, and this run has learned another one"
+        )
+    with temporary_folder() as marian:
+        write_marian(trained, marian, note)
+        TransformersConverter(str(marian)).convert(str(folder), force=True)

@@ -1,0 +1,34 @@
+"""A run's own parameters in a safetensors file, with a table of what each of them is."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import jax
+import numpy as np
+from safetensors.numpy import save
+
+from data.atomic_write import replace_file
+from experiments.workdir import Trained
+from train.state import param_shapes
+
+
+def write_tensors(trained: Trained, folder: Path) -> None:
+    """Writes model.safetensors, names.json, config.json and the vocabulary into a folder.
+
+    names.json has of every tensor its shape and what its axes are (model/sharding.py).
+    """
+    boxes = param_shapes(trained.model)
+    found, table = {}, {}
+    for path, leaf in jax.tree.leaves_with_path(jax.device_get(trained.params)):
+        name, box = ".".join(key.key for key in path), boxes
+        for key in path:
+            box = box[key.key]
+        found[name] = np.ascontiguousarray(leaf)
+        table[name] = {"shape": list(leaf.shape), "axes": list(box.names)}
+    settings = {"model": asdict(trained.model.config), "search": asdict(trained.experiment.search)}
+    folder.mkdir(parents=True, exist_ok=True)
+    trained.vocabulary.save(folder)
+    replace_file(folder / "names.json", json.dumps(table, indent=1).encode())
+    replace_file(folder / "config.json", json.dumps(settings, indent=2).encode())
+    replace_file(folder / "model.safetensors", save(found, {"step": str(trained.step)}))

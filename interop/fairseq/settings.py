@@ -1,0 +1,199 @@
+"""What a fairseq checkpoint says of its model, and of how it is searched.
+
+Older ones have all settings in one list, `args`; newer ones have a tree, `cfg`, whose `model` is
+such a list, or has trees again. All of them become one list, of the names that `args` has.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from data.corpus import DataError
+from data.json_file import convert
+from experiments.config import SearchConfig
+from interop.fields import number, refuse_others
+
+_ALWAYS = 5, 1.0, 200  # beam, lenpen and max_len_b of fairseq-generate
+_SEARCH: dict[str, tuple] = {  # their name, and the values that change nothing
+    "max_len_a": (0,),
+    "unkpen": (0,),
+    "temperature": (1,),
+    "prefix_size": (0,),
+    "diverse_beam_groups": (-1, 0, 1),
+    "diversity_rate": (-1, 0),
+    "lm_path": ("",),
+    "constraints": (),
+    "replace_unk": (),
+    **dict.fromkeys(("sampling", "match_source_len", "retain_dropout"), (False,)),
+}
+
+
+Size = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Text = Annotated[str, Meta(max_length=1000)]
+Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
+_NODES, _DEPTH = 100_000, 50  # of settings: real ones have a thousand, five deep
+
+
+class _Model(msgspec.Struct, omit_defaults=True):
+    """Those settings of a model and its task that are looked at."""
+
+    activation_dropout: Factor | None = None
+    activation_fn: Text | None = None
+    adaptive_input: bool | None = None
+    adaptive_softmax_cutoff: Text | list[Size] | None = None
+    arch: Text | None = None
+    attention_dropout: Factor | None = None
+    base_layers: Size | None = None
+    bpe: Text | None = None
+    bpe_codes: Text | None = None
+    cross_self_attention: bool | None = None
+    data: Text | None = None
+    decoder_attention_heads: Size | None = None
+    decoder_embed_dim: Size | None = None
+    decoder_ffn_embed_dim: Size | None = None
+    decoder_input_dim: Size | None = None
+    decoder_layers: Size | None = None
+    decoder_layers_to_keep: Text | list[Size] | None = None
+    decoder_learned_pos: bool | None = None
+    decoder_normalize_before: bool | None = None
+    decoder_output_dim: Size | None = None
+    dropout: Factor | None = None
+    encoder_attention_heads: Size | None = None
+    encoder_embed_dim: Size | None = None
+    encoder_ffn_embed_dim: Size | None = None
+    encoder_layers: Size | None = None
+    encoder_layers_to_keep: Text | list[Size] | None = None
+    encoder_learned_pos: bool | None = None
+    encoder_normalize_before: bool | None = None
+    layernorm_embedding: bool | None = None
+    max_source_positions: Size | None = None
+    max_target_positions: Size | None = None
+    no_cross_attention: bool | None = None
+    no_decoder_final_norm: bool | None = None
+    no_scale_embedding: bool | None = None
+    no_token_positional_embeddings: bool | None = None
+    quant_noise_scalar: Factor | None = None
+    relu_dropout: Factor | None = None
+    scale_attn: bool | None = None
+    scale_fc: bool | None = None
+    scale_heads: bool | None = None
+    scale_resids: bool | None = None
+    share_all_embeddings: bool | None = None
+    share_decoder_input_output_embed: bool | None = None
+    source_lang: Text | None = None
+    target_lang: Text | None = None
+    task: Text | None = None
+    tokenizer: Text | None = None
+
+
+class _Search(msgspec.Struct, omit_defaults=True):
+    """Those settings of a search that are looked at."""
+
+    beam: Size | None = None
+    constraints: Text | bool | None = None
+    diverse_beam_groups: int | None = None
+    diversity_rate: Factor | None = None
+    lenpen: Factor | None = None
+    lm_path: Text | None = None
+    match_source_len: bool | None = None
+    max_len_a: Factor | None = None
+    max_len_b: Size | None = None
+    min_len: Size | None = None
+    no_repeat_ngram_size: Size | None = None
+    prefix_size: Size | None = None
+    replace_unk: Text | bool | None = None
+    retain_dropout: bool | None = None
+    sampling: bool | None = None
+    temperature: Factor | None = None
+    unkpen: Factor | None = None
+    unnormalized: bool | None = None
+
+
+def read_settings(file: Path, content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of the model and its task, and those of a search, without those that are not given.
+
+    `content` is that of the checkpoint. Raises DataError where it is none, or where a setting is of
+    another type, naming it.
+    """
+    content = content if isinstance(content, Mapping) else {}
+    if not isinstance(content.get("model"), Mapping):
+        raise DataError(f"{file} is no checkpoint of fairseq: it has no weights named 'model'")
+    cfg = _plain(file, content.get("cfg"))
+    cfg = cfg if isinstance(cfg, Mapping) else {}  # an older one's is None
+    told = cfg.get("model") if cfg else _plain(file, content.get("args"))
+    if not isinstance(told, Mapping) or not told:
+        raise DataError(f"{file} is no checkpoint of fairseq: it has neither 'cfg' nor 'args'")
+    task = cfg.get("task")
+    task = task if isinstance(task, Mapping) else {}
+    settings = {name: value for name, value in task.items() if value is not None} | dict(told)
+    for side in "encoder", "decoder":
+        if isinstance(told.get(side), Mapping):
+            settings |= {f"{side}_{name}": value for name, value in told[side].items()}
+    for name in "source_lang", "target_lang", "data":
+        settings[name] = settings.get(name) or task.get(name)
+    settings["arch"] = told.get("arch") or told.get("_name")
+    for name in "task", "bpe", "tokenizer":
+        # Their settings are a tree or, with no more to set, a name.
+        value = cfg.get(name) or told.get(name)
+        settings[name] = value.get("_name") if isinstance(value, Mapping) else value
+        if isinstance(value, Mapping) and name == "bpe":
+            settings |= {key: each for key, each in value.items() if key != "_name"}
+    generation = cfg.get("generation")
+    generation = generation if isinstance(generation, Mapping) else {}
+    return _typed(file, settings, _Model), _typed(file, generation, _Search)
+
+
+def _typed(file: Path, found: Mapping, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    known = {name: found[name] for name in kind.__struct_fields__ if name in found}
+    return msgspec.to_builtins(convert(known, kind, str(file), strict=False))
+
+
+def _plain(file: Path, value: Any) -> Any:
+    """Settings without what OmegaConf wraps them in.
+
+    Raises DataError where they hold themselves, or others again and again.
+    """
+    left = _NODES
+
+    def plain(value: Any, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0 or depth > _DEPTH:
+            raise DataError(f"{file}: its settings hold too much, or themselves")
+        if not isinstance(value, Mapping):
+            return value
+        for name in "_content", "_val":
+            if name in value:
+                return plain(value[name], depth + 1)
+        return {name: plain(each, depth + 1) for name, each in value.items()}
+
+    return plain(value, 0)
+
+
+def search_settings(file: Path, found: Mapping[str, Any], longest: int) -> SearchConfig:
+    """How fairseq-generate would search; raises DataError, naming the field.
+
+    `longest` is how many positions an output may have there.
+    """
+    refuse_others(file, found, _SEARCH)
+    beam, power, limit = _ALWAYS
+    # Theirs does not count the end.
+    limit = 1 + min(number(file, found, "max_len_b", limit), longest - 1)
+    try:
+        search = SearchConfig(
+            beam_size=number(file, found, "beam", beam),
+            penalty="none" if found.get("unnormalized") else "average",
+            alpha=0.0 if found.get("unnormalized") else float(found.get("lenpen", power)),
+            stopping="first",
+            min_length=min(1 + number(file, found, "min_len", 1), limit),
+            max_length=limit,
+            extra_length=limit,  # an output's own source sets no limit
+            no_repeat_ngrams=number(file, found, "no_repeat_ngram_size", 0),
+            allow_unknown=True,
+        )
+    except ValueError as error:
+        raise error if isinstance(error, DataError) else DataError(f"{file}: {error}") from None
+    return search

@@ -1,0 +1,125 @@
+"""How a Hugging Face model is meant to be searched, as the settings of a search here."""
+
+import os
+import re
+import reprlib
+from pathlib import Path
+
+from msgspec import Struct
+
+from data.corpus import DataError
+from decode.options import MAX_COUNT
+from experiments.config import SearchConfig
+from interop.fields import Count, Id, read_settings
+from model import ConfigError
+
+# Their name, and the values with which outputs are what they are here without it.
+_NEUTRAL: dict[str, tuple] = {
+    "do_sample": (False,),
+    "num_beam_groups": (1,),
+    "diversity_penalty": (0.0,),
+    "repetition_penalty": (1.0,),
+    "encoder_repetition_penalty": (1.0,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "guidance_scale": (1, 1.0),
+    **dict.fromkeys(("force_words_ids", "constraints", "forced_decoder_ids"), ()),
+    **dict.fromkeys(("sequence_bias", "exponential_decay_length_penalty"), ()),
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "penalty_alpha"), ([],)),
+}
+_NAMES = {  # of the settings of a search, there
+    "beam_size": "num_beams",
+    "alpha": "length_penalty",
+    "no_repeat_ngrams": "no_repeat_ngram_size",
+    "renormalize": "renormalize_logits",
+}
+_STOPPING = {False: "now", True: "first", "never": "bounded"}  # by their early_stopping
+
+
+class Generation(Struct):
+    """A generation_config.json, or a config.json that has its fields too."""
+
+    pad_token_id: Id | list[Id] | None = None
+    eos_token_id: Id | list[Id] | None = None
+    decoder_start_token_id: Id | None = None
+    forced_bos_token_id: Id | None = None
+    forced_eos_token_id: Id | list[Id] | None = None
+    bad_words_ids: list[list[Id]] = []
+    early_stopping: bool | str = False
+    num_beams: Count = 1
+    length_penalty: float = 1.0
+    max_length: Count = 0
+    max_new_tokens: Count = 0
+    min_length: Count = 1
+    min_new_tokens: Count = 0
+    no_repeat_ngram_size: Count = 0
+    renormalize_logits: bool = False
+
+
+def read_generation(folder: Path, forces: bool = False) -> tuple[Path, Generation]:
+    """The file of a folder that says how to search, and what it says: config.json, if no other.
+
+    Where it `forces` a first word, that is the caller's to read. Raises DataError, naming the
+    field, for what this search does not do.
+    """
+    file = folder / "generation_config.json"
+    if not os.path.lexists(file):
+        file = folder / "config.json"
+    neutral = _NEUTRAL | ({} if forces else {"forced_bos_token_id": ()})
+    return file, read_settings(file, Generation, neutral)
+
+
+def search_settings(
+    file: Path,
+    found: Generation,
+    *,
+    pad: int,
+    eos: int,
+    unknown: int,
+    positions: int,
+    start: int | None = None,
+) -> SearchConfig:
+    """What a generation_config.json says, as the settings of a search here.
+
+    Ids are those of the special words there; outputs begin with `start`, or else with the padding.
+    Raises DataError, naming the field, for what this search does not do.
+    """
+    for name, id in ("pad_token_id", pad), ("eos_token_id", eos), ("forced_eos_token_id", eos):
+        if getattr(found, name) not in (id, [id], None):
+            raise DataError(f"{file}: {name}={getattr(found, name)} is not supported, only {id}")
+    start, name = (pad, "pad_token_id") if start is None else (start, "eos_token_id")
+    if found.decoder_start_token_id not in (start, None):
+        raise DataError(
+            f"{file}: decoder_start_token_id={found.decoder_start_token_id} is not supported, "
+            f"only {name}={start}, as all models of this kind have it"
+        )
+    if found.early_stopping not in _STOPPING:
+        raise DataError(
+            f"{file}: early_stopping={reprlib.repr(found.early_stopping)} is not supported: "
+            "false, true, never"
+        )
+    for word in found.bad_words_ids:
+        if word not in ([pad], [unknown]):
+            raise DataError(
+                f"{file}: bad_words_ids has {word}, and only {[pad]} and {[unknown]}, the padding "
+                "and the unknown word, are supported: translate with --ban instead"
+            )
+    limit = found.max_new_tokens or (found.max_length or positions) - 1
+    limit += found.forced_eos_token_id is None  # what is not forced to end has no end, which counts
+    limit = min(limit, MAX_COUNT)
+    try:
+        return SearchConfig(
+            beam_size=found.num_beams,
+            penalty="average",
+            alpha=found.length_penalty,
+            stopping=_STOPPING[found.early_stopping],
+            free_end=True,
+            min_length=max(found.min_length, found.min_new_tokens + 1, 1),
+            max_length=limit,
+            extra_length=limit,  # an output's own source sets no limit
+            no_repeat_ngrams=found.no_repeat_ngram_size,
+            allow_unknown=[unknown] not in found.bad_words_ids,
+            renormalize=found.renormalize_logits,
+        )
+    except ConfigError as error:
+        theirs = re.sub(r"config\.search\.(\w+)", lambda m: _NAMES.get(m[1], m[1]), str(error))
+        raise DataError(f"{file}: {theirs}") from None

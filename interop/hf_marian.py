@@ -1,0 +1,230 @@
+"""A Hugging Face folder of a Marian model (OPUS-MT) becomes an experiment, a vocabulary, weights.
+
+Ids move so that the special ones are Heed's: their padding, with which outputs begin, becomes BOS,
+then come their end and their unknown word, then all others in their order. Our own PAD, which
+nothing ever reads or says, is one id more, and its logit is kept too low to count.
+"""
+
+import reprlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.batch import UNK
+from data.corpus import DataError
+from data.json_file import read_json
+from data.marian_tokenizer import MarianTokenizer, Words
+from data.tokenizer import Vocabulary
+from experiments.config import DataConfig, Experiment
+from interop import imported_model, tokenizer_config
+from interop.config_json import Bart, Marian, family
+from interop.fields import Id, read_bytes, read_settings
+from interop.generation_config import read_generation, search_settings
+from interop.hf_param_names import names
+from interop.imported_model import Imported
+from interop.tensor_files import read_tensors
+from interop.tokenizer_config import TokenizerConfig
+from model import ConfigError, TransformerConfig
+
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}
+_NEUTRAL: dict[str, tuple] = {  # what an older or a related class would do otherwise
+    "is_encoder_decoder": (True,),
+    "normalize_before": (False,),
+    "normalize_embedding": (False,),
+    "add_final_layer_norm": (False,),
+    "static_position_embeddings": (True,),
+    "quantization_config": (),
+}
+_TOKENIZER: dict[str, tuple] = {
+    "tokenizer_class": ("MarianTokenizer",),
+    "sp_model_kwargs": ({},),
+    "split_special_tokens": (False,),
+}
+
+
+def read_marian(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
+    """The model of a folder; languages that are given replace those that it names.
+
+    Raises DataError for what is missing, damaged or not supported, with file and field.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder")
+    file = folder / "config.json"
+    config = read_config(file)
+    model = model_config(file, config)
+    where, tensors = read_tensors(folder)
+    imported_model.check_sizes(file, model, *imported_model.count(tensors))
+    tokenizer = tokenizer_config.read_tokenizer_config(folder, _TOKENIZER)
+    vocabulary, orders = read_vocabulary(folder, model, config, tokenizer)
+    pad, eos, unknown = orders[1][1:4].tolist()
+    search = search_settings(
+        *read_generation(folder),
+        pad=pad,
+        eos=eos,
+        unknown=unknown,
+        positions=config.max_position_embeddings,
+    )
+    data = DataConfig(
+        source="text",
+        source_language=source_language or tokenizer.source_lang or "source",
+        target_language=target_language or tokenizer.target_lang or "target",
+        vocab_size=vocabulary.source.vocab_size,
+        joint=vocabulary.joint,
+    )
+    experiment = Experiment(model=model, data=data, search=search)
+    arrays = imported_model.Arrays(where, tensors, "config.json")
+    return Imported(experiment, vocabulary, _params(config, model, arrays, orders))
+
+
+def read_config(file: Path) -> Marian:
+    """A config.json; raises DataError, naming the field, for what is not here."""
+    kind = family(file)
+    if kind != "marian":
+        raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only 'marian'")
+    return read_settings(file, Marian, _NEUTRAL)
+
+
+def model_config(file: Path, config: Marian) -> TransformerConfig:
+    """The model of a config.json; raises DataError, naming the field, for what is not here."""
+    shared, tied = config.share_encoder_decoder_embeddings, config.tie_word_embeddings
+    source = config.vocab_size
+    target = source if shared else config.decoder_vocab_size or source
+    try:
+        return TransformerConfig(
+            vocab_size=source + 1,
+            target_vocab_size=None if target == source else target + 1,
+            positions="sinusoidal_halves",
+            tying="none" if not tied else "all" if shared else "decoder",
+            **shared_settings(file, config),
+        )
+    except ConfigError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
+def shared_settings(file: Path, config: Bart) -> dict[str, Any]:
+    """What Marian's models and BART's kin have alike, as settings of a TransformerConfig.
+
+    Raises DataError, naming the field, for what is not here.
+    """
+    for name in "ffn_dim", "attention_heads":
+        sides = [getattr(config, f"{side}_{name}") for side in ("encoder", "decoder")]
+        if sides[0] != sides[1]:
+            raise DataError(
+                f"{file}: encoder_{name}={sides[0]} and decoder_{name}={sides[1]} differ, which is "
+                "not supported"
+            )
+    if config.activation_function not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise DataError(
+            f"{file}: activation_function={reprlib.repr(config.activation_function)} is not "
+            f"supported, only {known}"
+        )
+    return dict(
+        encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers,
+        d_model=config.d_model,
+        d_ff=config.encoder_ffn_dim,
+        num_heads=config.encoder_attention_heads,
+        norm_epsilon=1e-5,
+        activation=ACTIVATIONS[config.activation_function],
+        attention_bias=True,
+        scale_embedding=config.scale_embedding,
+        output_bias=True,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        ff_dropout=config.activation_dropout,
+    )
+
+
+def read_vocabulary(
+    folder: Path, model: TransformerConfig, config: Marian, settings: TokenizerConfig
+) -> tuple[Vocabulary, list[np.ndarray]]:
+    """Both sides, and of each one's ids from 1 on what their ids were (0 stands before them).
+
+    Raises DataError for files that are missing, or that do not go together.
+    """
+    file, separate = folder / tokenizer_config.NAME, settings.separate_vocabs
+    tables = [folder / "vocab.json"]
+    tables.append(folder / "target_vocab.json" if separate else tables[0])
+    if separate and config.share_encoder_decoder_embeddings:
+        raise DataError(f"{file}: separate_vocabs does not go with shared embeddings")
+    words, orders = [], []
+    marks = [settings.mark(name, default) for name, default in _MARKS.items()]
+    added = tokenizer_config.added_words(file, settings)
+    # Their class leaves out of outputs what is listed, and lists what is special when it saves.
+    special = {word for _, word in settings.listed()}
+    special |= {word.content for word in added.values() if word.special}
+    whole = special | {word.content for word in added.values()}
+    for side, size in zip(tables, (model.vocab_size, model.target_vocab), strict=True):
+        ids = _ids(side, size - 1)
+        for mark in marks:
+            if mark not in ids:
+                raise DataError(f"{side} lacks {mark!r}, which {file} names")
+        for id, word in added.items():
+            if ids.get(word.content) != id:
+                raise DataError(f"{side}: {word.content!r} has another id than {file} says")
+        first = [ids[mark] for mark in marks]
+        others = [word for word in sorted(ids, key=ids.__getitem__) if word not in marks]
+        orders.append(np.array([0, *first, *(ids[word] for word in others)]))
+        whole_here = [word for word in others if word in whole]
+        words.append(
+            Words(
+                tuple(others),
+                *(marks[1], marks[2], marks[0]),
+                special=tuple(word for word in whole_here if word in special),
+                clean_up=settings.clean_up_tokenization_spaces,
+                whole=tuple(word for word in whole_here if word not in special),
+            )
+        )
+    if (orders[0][1 : UNK + 1] != orders[1][1 : UNK + 1]).any():
+        raise DataError(f"{tables[1]}: {', '.join(marks)} have other ids than in {tables[0]}")
+    source, target = (read_bytes(folder / f"{side}.spm") for side in ("source", "target"))
+    # Theirs joins the pieces of outputs by the source's model where the table is one for both.
+    pairs = (source, source), (target, target if separate else source)
+    sides = []
+    for name, pair, table in zip(("source", "target"), pairs, words, strict=True):
+        try:
+            sides.append(MarianTokenizer.make(*pair, table))
+        except DataError as error:
+            raise DataError(f"{folder / name}.spm: {error}") from None
+    return Vocabulary(*sides), orders
+
+
+_MARKS = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
+
+
+def _ids(file: Path, size: int) -> dict[str, int]:
+    ids = read_json(file, dict[str, Id])
+    if len(ids) != size or sorted(ids.values()) != [*range(size)]:
+        raise DataError(
+            f"{file} has {len(ids)} words, and config.json says vocab_size={size}: it needs one "
+            f"word for each id from 0 to {size - 1}"
+        )
+    return ids
+
+
+def _params(
+    config: Marian,
+    model: TransformerConfig,
+    arrays: imported_model.Arrays,
+    orders: list[np.ndarray],
+) -> dict[str, Any]:
+    """The parameters of `model`; raises DataError where a tensor is missing or of another size."""
+    shared, output = "model.shared.weight", "lm_head.weight"
+    encoder, decoder = (f"model.{side}.embed_tokens.weight" for side in ("encoder", "decoder"))
+    # A file may hold a table that is tied under any of its names, and under one alone.
+    tied = (output,) if config.tie_word_embeddings else ()
+    tables = {
+        "all": (shared, encoder, decoder, output),
+        "source": (encoder, shared),
+        "target": (decoder, shared, *tied),
+        "output": (output, decoder, shared),
+    }
+
+    def table(which: str, shape: tuple[int, int]) -> np.ndarray:
+        return arrays.take(shape, *tables[which])
+
+    bias = arrays.find((1, len(orders[1]) - 1), "final_logits_bias")
+    layers = imported_model.layers(model, names(model), arrays)
+    return layers | imported_model.words(model, orders, 1, table, bias[0])

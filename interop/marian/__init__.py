@@ -1,0 +1,1 @@
+"""Marian's own model files: arrays, settings, vocabularies and shortlists."""

@@ -1,0 +1,69 @@
+"""The vocabularies of Marian's own models: a SentencePiece model, or a table of its pieces.
+
+A table (YAML, word to id) goes with source.spm and target.spm beside it, as OPUS-MT has them. The
+ids of both move so that the special ones are Heed's: PAD and BOS, which Marian lacks, then its end
+and its unknown word, then all others in their order.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from data.corpus import DataError
+from data.marian_tokenizer import MarianTokenizer, Words, processor
+from data.regular_file import read_regular
+from data.tokenizer import Vocabulary
+from data.yaml_file import read_strings
+
+_END, _UNKNOWN = "</s>", "<unk>"
+
+
+def read_vocabulary(source: Path, target: Path) -> tuple[Vocabulary, list[np.ndarray]]:
+    """Both sides, and of each one's ids from 2 on what their ids were (0 stands before them).
+
+    Raises DataError for a file that is missing, or that is no vocabulary.
+    """
+    sides, orders = [], []
+    for name, file in ("source", source), ("target", target):
+        if file.suffix == ".spm":
+            cuts = read_regular(file)
+            words, plain = _pieces(file, cuts), True
+        else:
+            cuts = read_regular(file.parent / f"{name}.spm")
+            words, plain = _table(file), False
+        try:
+            end, unknown = (words.index(mark) for mark in (_END, _UNKNOWN))
+        except ValueError:
+            raise DataError(f"{file} lacks {_END} or {_UNKNOWN}") from None
+        others = [id for id in range(len(words)) if id not in (end, unknown)]
+        orders.append(np.array([0, 0, end, unknown, *others]))
+        table = Words(tuple(words[id] for id in others), _END, _UNKNOWN, "", plain=plain)
+        try:
+            sides.append(MarianTokenizer.make(cuts, cuts, table))
+        except DataError as error:
+            raise DataError(f"{file}: {error}") from None
+    one = source == target and source.suffix == ".spm"
+    return Vocabulary(sides[0], sides[0] if one else sides[1]), orders
+
+
+def _pieces(file: Path, model: bytes) -> list[str]:
+    try:
+        cuts = processor(model)
+    except DataError as error:
+        raise DataError(f"{file} is {error}") from None
+    try:
+        words = [cuts.id_to_piece(id) for id in range(cuts.get_piece_size())]
+    except UnicodeDecodeError:
+        raise DataError(f"{file} has pieces that are not UTF-8") from None
+    for id, mark in (cuts.eos_id(), _END), (cuts.unk_id(), _UNKNOWN):
+        if id >= 0:
+            words[id] = mark  # whatever it is called
+    return words
+
+
+def _table(file: Path) -> list[str]:
+    ids = read_strings(file)
+    words = {id: word for word, id in ids.items()}
+    if len(words) != len(ids) or words.keys() != set(map(str, range(len(ids)))):
+        raise DataError(f"{file}: it needs one word for each id from 0 to {len(ids) - 1}")
+    return [words[str(id)] for id in range(len(words))]

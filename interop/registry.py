@@ -1,0 +1,29 @@
+"""Which reader a Hugging Face folder has, by the `model_type` of its config.json."""
+
+import reprlib
+from collections.abc import Callable
+from pathlib import Path
+
+from data.corpus import DataError
+from interop.bart import KINDS, read_bart
+from interop.config_json import family
+from interop.hf_marian import read_marian
+from interop.imported_model import Imported
+from interop.t5 import read_t5
+
+READERS: dict[str, Callable[[Path, str, str], Imported]] = {
+    "marian": read_marian,
+    "t5": read_t5,
+    "mt5": read_t5,
+    **dict.fromkeys(KINDS, read_bart),
+}
+
+
+def read_folder(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
+    """The model of a folder; raises DataError where there is no reader for it."""
+    file = folder / "config.json"
+    kind = family(file)
+    if kind not in READERS:
+        known = ", ".join(sorted(READERS))
+        raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only {known}")
+    return READERS[kind](folder, source_language, target_language)

@@ -1,0 +1,181 @@
+"""A Hugging Face folder of a T5 model becomes an experiment, a vocabulary, weights.
+
+Ids move by one: their padding, with which outputs begin, becomes BOS, then come their end and their
+unknown word, then all others; our own PAD is one id more, as of Marian's models. Two numbers of
+theirs are folded into weights: scores are not divided by sqrt(d_k), so queries are multiplied by
+it, and where outputs are scaled by d_model^-0.5, so is the decoder's last norm.
+"""
+
+import reprlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from data.corpus import DataError
+from experiments.config import DataConfig, Experiment
+from interop import imported_model
+from interop.config_json import T5, family
+from interop.fields import read_object, read_settings, refuse_others
+from interop.generation_config import read_generation, search_settings
+from interop.imported_model import Arrays, Imported
+from interop.t5_param_names import names
+from interop.t5_vocabulary import read_vocabulary
+from interop.tensor_files import read_tensors
+from model import ConfigError, TransformerConfig
+
+# By their feed_forward_proj; their "gated-gelu" is the tanh form, by the class's own rule.
+ACTIVATIONS = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "silu": "silu",
+    "gated-relu": "reglu",
+    "gated-gelu": "geglu_tanh",
+    "gated-gelu_new": "geglu_tanh",
+    "gated-silu": "swiglu",
+}
+Tying = Literal["all", "decoder", "none"]
+PROJECTIONS = {"t5": "relu", "mt5": "gated-gelu"}  # where config.json does not tell it
+_NEUTRAL: dict[str, tuple] = {
+    "pad_token_id": (0,),
+    "eos_token_id": (1, [1]),
+    "decoder_start_token_id": (0,),
+    "is_encoder_decoder": (True,),
+    "is_decoder": (False,),
+    "quantization_config": (),
+}
+# Tensors that may hold a table, in the order that theirs looks for them: a model whose tables are
+# tied may be saved under any of their names alone.
+_NAMES = [f"{name}.weight" for name in
+          ("encoder.embed_tokens", "decoder.embed_tokens", "lm_head", "shared")]  # fmt: skip
+_ENCODER, _DECODER, _HEAD, _SHARED = _NAMES
+_TABLES = {
+    "source": (_ENCODER, _SHARED, _DECODER, _HEAD),
+    "target": (_DECODER, _SHARED, _ENCODER, _HEAD),
+    "output": (_HEAD, _SHARED, _ENCODER, _DECODER),
+}
+
+
+def read_t5(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
+    """The model of a folder; it names no languages, so they are what is given.
+
+    Raises DataError for what is missing, damaged or not supported, with file and field.
+    """
+    file = folder / "config.json"
+    config = read_config(file)
+    weights, tensors = read_tensors(folder)
+    model = model_config(file, config, tying(tensors))
+    imported_model.check_sizes(file, model, *imported_model.count(tensors))
+    vocabulary = read_vocabulary(folder, model.vocab_size - 1)
+    search = search_settings(
+        *read_generation(folder), pad=0, eos=1, unknown=2, positions=config.n_positions or 512
+    )
+    data = DataConfig(
+        source="text",
+        source_language=source_language or "source",
+        target_language=target_language or "target",
+        vocab_size=model.vocab_size,
+        joint=True,
+    )
+    experiment = Experiment(model=model, data=data, search=search)
+    arrays = Arrays(weights, tensors, "config.json")
+    return Imported(experiment, vocabulary, params(model, arrays, _scales_outputs(config)))
+
+
+def read_config(file: Path) -> T5:
+    """A config.json; raises DataError, naming the field, for what is not here."""
+    kind = family(file)
+    if kind not in PROJECTIONS:
+        known = " or ".join(map(repr, PROJECTIONS))
+        raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only {known}")
+    config = read_settings(file, T5, _NEUTRAL)
+    projection = config.feed_forward_proj = config.feed_forward_proj or PROJECTIONS[kind]
+    if projection not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise DataError(
+            f"{file}: feed_forward_proj={reprlib.repr(projection)} is not supported, only {known}"
+        )
+    *gated, function = projection.split("-")
+    derived = {
+        "is_gated_act": (bool(gated),),
+        "dense_act_fn": ("gelu_new" if projection == "gated-gelu" else function,),
+        "scale_decoder_outputs": (True, False) if kind == "t5" else (False,),
+    }
+    refuse_others(file, read_object(file), derived)
+    return config
+
+
+def model_config(file: Path, config: T5, tying: Tying = "all") -> TransformerConfig:
+    """The model of a config.json; raises DataError, naming the field, for what is not here."""
+    try:
+        return TransformerConfig(
+            vocab_size=config.vocab_size + 1,
+            encoder_layers=config.num_layers,
+            decoder_layers=config.num_decoder_layers or config.num_layers,
+            d_model=config.d_model,
+            d_ff=config.d_ff,
+            num_heads=config.num_heads,
+            d_k=config.d_kv,
+            d_v=config.d_kv,
+            norm="pre",
+            norm_kind="rms",
+            norm_epsilon=config.layer_norm_epsilon,
+            positions="relative",
+            relative_buckets=config.relative_attention_num_buckets,
+            relative_distance=config.relative_attention_max_distance,
+            activation=ACTIVATIONS[config.feed_forward_proj or ""],
+            ff_bias=False,
+            tying=tying,
+            scale_embedding=False,
+            output_bias=True,
+            dropout=config.dropout_rate,
+            attention_dropout=config.dropout_rate,
+            ff_dropout=config.dropout_rate,
+        )
+    except ConfigError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
+def _scales_outputs(config: T5) -> bool:
+    """Whether they multiply by d_model^-0.5 before the output's projection: T5 1.0, not 1.1."""
+    if config.scale_decoder_outputs is not None:
+        return config.scale_decoder_outputs
+    return config.model_type == "t5" and config.tie_word_embeddings is not False
+
+
+def tying(tensors: dict[str, np.ndarray]) -> Tying:
+    """Which tables of a file are one: theirs are tied unless it has unlike ones."""
+    found = [
+        next((tensors[name] for name in names if name in tensors), np.empty(0))
+        for names in _TABLES.values()
+    ]
+    same = [a is b or np.array_equal(a, b) for a, b in zip(found, found[1:], strict=False)]
+    return "all" if all(same) else "decoder" if same[1] else "none"
+
+
+def params(c: TransformerConfig, arrays: Arrays, scales_outputs: bool) -> dict[str, Any]:
+    """The parameters of `c`; raises DataError where a tensor is missing or of another size."""
+    order = np.arange(-1, c.vocab_size - 1)
+    order[0] = 0
+    tables = _TABLES | {"all": (_SHARED, _ENCODER, _DECODER, _HEAD)}
+
+    def table(which: str, shape: tuple[int, int]) -> np.ndarray:
+        return arrays.take(shape, *tables[which])
+
+    bias = np.zeros(c.vocab_size - 1, np.float32)
+    found = imported_model.layers(c, names(c), arrays) | imported_model.words(
+        c, [order] * 2, 1, table, bias
+    )
+    for side in "encoder", "decoder":
+        name = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        shape = c.relative_buckets, c.num_heads
+        found[f"{side}_bias"] = {"table": arrays.take(shape, name)}
+        for i in range(getattr(c, f"{side}_layers")):
+            layer = found[f"{side}_{i}"]
+            for kind in {"attention", "self_attention", "cross_attention"} & set(layer):
+                layer[kind]["query"] = layer[kind]["query"] * np.float32(c.key_width**0.5)
+    if scales_outputs:
+        norm = found["decoder_norm"]
+        norm["scale"] = norm["scale"] * np.float32(c.d_model**-0.5)
+    return found

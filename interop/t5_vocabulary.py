@@ -1,0 +1,97 @@
+"""The tokenizer of T5's models: SentencePiece, sentinels after its words, and spare ids.
+
+A text is split at the special words that stand in it ("</s>", "<extra_id_0>"), and SentencePiece
+cuts what lies between.
+"""
+
+import os
+from pathlib import Path
+
+from data.corpus import DataError
+from data.marian_tokenizer import MarianTokenizer, Words
+from data.tokenizer import Vocabulary, processor
+from interop.fields import read_bytes, shown
+from interop.tokenizer_config import (
+    NAME,
+    TokenizerConfig,
+    added_words,
+    read_tokenizer_config,
+)
+
+_TOKENIZER: dict[str, tuple] = {
+    "tokenizer_class": ("T5Tokenizer", "T5TokenizerFast"),
+    "sp_model_kwargs": ({},),
+    "split_special_tokens": (False,),
+}
+_MARKS = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
+
+
+def read_vocabulary(folder: Path, size: int) -> Vocabulary:
+    """The words of spiece.model, the sentinels after them, and names that fill `size` ids.
+
+    Raises DataError for files that are missing, or that do not go together.
+    """
+    file, spiece = folder / NAME, folder / "spiece.model"
+    settings = read_tokenizer_config(folder, _TOKENIZER)
+    for name, mark in _MARKS.items():
+        if settings.mark(name, mark) != mark:
+            told = shown(settings.mark(name, mark))
+            raise DataError(f'{file}: {name}_token={told} is not supported, only "{mark}"')
+    if not os.path.lexists(spiece) and (folder / "tokenizer.json").exists():
+        raise DataError(
+            f"{spiece} is missing, and tokenizer.json alone is not supported: copy that of the "
+            "model that this one was trained from"
+        )
+    model = read_bytes(spiece)
+    try:
+        cuts = processor(model)
+    except DataError as error:
+        raise DataError(f"{spiece}: {error}") from None
+    special = cuts.pad_id(), cuts.eos_id(), cuts.unk_id()
+    if special != (0, 1, 2):
+        raise DataError(
+            f"{spiece}: padding, end and unknown word have the ids {special}, and T5's are 0, 1, 2"
+        )
+    pieces = [cuts.id_to_piece(id) for id in range(cuts.get_piece_size())]
+    if len(pieces) + settings.extra_ids > size:
+        raise DataError(
+            f"{spiece} has {len(pieces)} words and extra_ids={settings.extra_ids} more, but "
+            f"config.json says vocab_size={size}"
+        )
+    sentinels = [f"<extra_id_{i}>" for i in reversed(range(settings.extra_ids))]
+    words = pieces + sentinels
+    control = [piece for id, piece in enumerate(pieces) if cuts.is_control(id)]
+    _check_added(file, settings, words, {*control, pieces[2], *sentinels})
+    spare = [f"<spare_{id}>" for id in range(len(words), size)]
+    listed = {word for _, word in settings.listed()}
+    added = {token.content for token in settings.added_tokens_decoder.values() if not token.special}
+    whole = [word for word in sentinels if word in added - listed]  # those stay in outputs
+    table = Words(
+        tuple(words[3:] + spare),
+        *(pieces[1], pieces[2], pieces[0]),
+        special=tuple(word for word in control[2:] + sentinels if word not in whole),
+        clean_up=settings.clean_up_tokenization_spaces,
+        codes=False,
+        spare=len(spare),
+        whole=tuple(whole),
+    )
+    both = MarianTokenizer.make(model, model, table)
+    return Vocabulary(both, both)
+
+
+def _check_added(
+    file: Path, settings: TokenizerConfig, words: list[str], special: set[str]
+) -> None:
+    """Raises DataError where words are added, or special ones are named that are not."""
+    for id, token in added_words(file, settings).items():
+        word = token.content
+        if words[id : id + 1] != [word] or word not in special:
+            raise DataError(
+                f"{file}: added token {id}, {word!r}, is not supported, only those of "
+                "spiece.model and extra_ids"
+            )
+    for name, word in settings.listed():
+        if word not in special:
+            raise DataError(
+                f"{file}: {name} has {word!r}, and only the sentinels of extra_ids are supported"
+            )

@@ -1,0 +1,160 @@
+"""PyTorch's archives, read without PyTorch: a pickle, and beside it the numbers of each tensor.
+
+A .pt or .bin of 2020 or later is a zip archive of both. Older ones are one stream: three pickles
+that say what it is, the content, the names of the numbers, and then for each name how many there
+are and the numbers. What a checkpoint has beside its weights is never read.
+"""
+
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from data.library_errors import library_errors
+from data.regular_file import check_holes, open_regular
+from data.zip_archive import ZipArchive, open_zip
+from interop.unpickle import MAX_BYTES, TYPES, Storage, Stored, Unpickler, unpickle
+
+_FLOATS = {"FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage"}
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # what an old one begins with
+_NAMES = 4  # under so many names a table may be: shared, encoder's, decoder's, output's
+_FREE = 1 << 20  # numbers that any archive's tensors may have, however few are stored
+
+
+def read_content(file: Path) -> Any:
+    """What is in an archive, its tensors as `Stored`; raises DataError."""
+    with _damage(file):
+        if _is_zip(file):
+            with open_zip(file) as archive:
+                return unpickle(file, _pickle(archive))[0]
+        with _open_stream(file) as stream:
+            return _read_stream(file, stream)[0]
+
+
+def read_arrays(file: Path, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The numbers of those `tensors` that are of floats, as float32, read-only; raises DataError.
+
+    Tensors that share numbers there share them here. All of them together may have a few times as
+    many numbers as are stored, as tied tables do, and not more.
+    """
+    wanted = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if isinstance(name, str) and isinstance(tensor, Stored) and tensor.storage.kind in _FLOATS
+    }
+    with _damage(file):
+        storages = {tensor.storage.key: tensor.storage for tensor in wanted.values()}
+        stored = sum(storage.count for storage in storages.values())
+        if sum(prod(tensor.size) for tensor in wanted.values()) > _NAMES * stored + _FREE:
+            raise ValueError(f"its tensors have many times the {stored:,} numbers that it stores")
+        with _numbers(file) as read:
+            found = {key: _floats(storage, read(storage)) for key, storage in storages.items()}
+        return {name: _view(tensor, found[tensor.storage.key]) for name, tensor in wanted.items()}
+
+
+def _damage(file: Path) -> AbstractContextManager:
+    return library_errors(f"{file} is damaged or no archive of PyTorch's")
+
+
+def _is_zip(file: Path) -> bool:
+    with open_regular(file) as content:
+        return content.read(4) == b"PK\3\4"
+
+
+@contextmanager
+def _numbers(file: Path) -> Iterator[Callable[[Storage], bytes]]:
+    """What reads the bytes of a storage, open within."""
+    if _is_zip(file):
+        with open_zip(file) as archive:
+            root = _name(archive).removesuffix("data.pkl")
+            order = f"{root}byteorder"
+            if order in archive.names and archive.read(order) != b"little":
+                raise ValueError("its numbers are big-endian")
+            yield lambda storage: archive.read(f"{root}data/{storage.key}")
+    else:
+        with _open_stream(file) as stream:
+            _, places = _read_stream(file, stream)
+
+            def read(storage: Storage) -> bytes:
+                stream.seek(places[storage.key])
+                return stream.read(storage.count * TYPES[storage.kind].itemsize)
+
+            yield read
+
+
+def _pickle(archive: ZipArchive) -> bytes:
+    content = archive.read(_name(archive))
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"its data.pkl has more than {MAX_BYTES:,} bytes")
+    return content
+
+
+def _name(archive: ZipArchive) -> str:
+    found = [name for name in archive.names if name.split("/")[1:] == ["data.pkl"]]
+    if len(found) != 1:
+        raise ValueError("there is no data.pkl in it")
+    return found[0]
+
+
+@contextmanager
+def _open_stream(file: Path) -> Iterator[BinaryIO]:
+    with open_regular(file) as stream:
+        check_holes(stream, file)
+        yield stream
+
+
+def _read_stream(file: Path, stream: BinaryIO) -> tuple[Any, dict[str, int]]:
+    """What is in an archive of before 2020, and where the numbers of each storage begin."""
+    pickles = io.BytesIO(stream.read(MAX_BYTES))
+
+    def load() -> tuple[Any, dict[str, Storage]]:
+        reader = Unpickler(file, pickles)
+        return reader.load(), reader.storages
+
+    if load()[0] != _MAGIC or load()[0] != _VERSION:
+        raise ValueError("it begins with another mark than theirs")
+    machine, _ = load()
+    if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise ValueError("its numbers are big-endian")
+    content, storages = load()
+    keys, _ = load()
+    size, at = os.fstat(stream.fileno()).st_size, pickles.tell()
+    if type(keys) is not list or len(keys) != len(storages):
+        raise ValueError("it does not say where its numbers are")
+    places = {}
+    for key in keys:
+        storage = storages[key]
+        stream.seek(at)
+        count = int.from_bytes(stream.read(8), "little")
+        places[key] = at + 8
+        at += 8 + storage.count * TYPES[storage.kind].itemsize
+        if count != storage.count or at > size:
+            raise ValueError("it ends before all of its numbers")
+    return content, places
+
+
+def _floats(storage: Storage, content: bytes) -> np.ndarray:
+    numbers = np.frombuffer(content, TYPES[storage.kind])
+    if len(numbers) != storage.count:
+        raise ValueError("a tensor is not what its shape says")
+    return np.asarray(numbers, np.float32)
+
+
+def _view(tensor: Stored, numbers: np.ndarray) -> np.ndarray:
+    count = prod(tensor.size)
+    last = sum((n - 1) * step for n, step in zip(tensor.size, tensor.stride, strict=True))
+    # Without these a shape could reach beyond what is there, or be larger than any memory.
+    if count > len(numbers) or (count and tensor.offset + last >= len(numbers)):
+        raise ValueError("a tensor is not what its shape says")
+    if not count:
+        return np.zeros(tensor.size, np.float32)
+    steps = [step * numbers.itemsize for step in tensor.stride]
+    view = np.lib.stride_tricks.as_strided(
+        numbers[tensor.offset :], tensor.size, steps, writeable=False
+    )
+    return view

@@ -1,0 +1,78 @@
+"""A run's folder for a model that was not trained here."""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from data.tokenizer import VOCABULARY_FILES
+from decode import shortlist
+from decode.options import SearchOptions
+from experiments import workdir as folders
+from experiments.temporary_folders import removed_unless_done
+from interop.imported_model import Imported
+from model import ConfigError
+from train.checkpoint import Checkpoints
+from train.state import TrainState
+
+_PART = ".importing"  # a run's files until all of them are written
+
+
+def check_free(workdir: Path) -> None:
+    """Raises ConfigError where a folder holds a run already, or can hold none."""
+    folders.check_folder(workdir)
+    if (workdir / "config.json").exists() or any((workdir / "checkpoints").glob("[0-9]*")):
+        raise ConfigError(f"--workdir={workdir} holds a run already: choose another folder")
+
+
+def write_run(workdir: Path, imported: Imported) -> dict:
+    """Writes the run, its config.json last, and returns what the command says of it.
+
+    Its one checkpoint is of step 0. Where it fails, the folder is as it was before. Raises
+    ConfigError, InputError, CheckpointError.
+    """
+    experiment, vocabulary, params, words = imported
+    options = SearchOptions(**asdict(experiment.search))  # raises for what no search has
+    options.check_vocabulary(experiment.model.target_vocab)
+    part = workdir / _PART
+    with folders.held(workdir), removed_unless_done(workdir):
+        shutil.rmtree(part, ignore_errors=True)  # of an import that was killed
+        part.mkdir()
+        vocabulary.save(part)
+        if words is not None:
+            words.save(part)
+        state = TrainState(
+            jnp.int32(0),
+            jax.tree.map(jnp.asarray, params),
+            optax.identity().init(params),
+            jax.random.key(0),
+        )
+        with Checkpoints(part / "checkpoints") as checkpoints:
+            checkpoints.save(0, state, {"vocabulary": vocabulary.digest(), "text": ""})
+        _move(part, workdir)
+        part.rmdir()
+        folders.write_config(workdir, experiment)
+    model = experiment.model
+    return {
+        "workdir": str(workdir),
+        "params": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "source_vocabulary": model.vocab_size,
+        "target_vocabulary": model.target_vocab,
+        "shortlist": words is not None,
+        "search": asdict(experiment.search),
+    }
+
+
+def _move(part: Path, workdir: Path) -> None:
+    """Everything in `part` into the folder, in the place of what an unfinished run left there."""
+    for name in ("checkpoints", shortlist.NAME, *VOCABULARY_FILES):
+        old = workdir / name
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
+    for new in sorted(part.iterdir()):
+        new.rename(workdir / new.name)

@@ -1,0 +1,222 @@
+"""The page and the JSON API over HTTP: what is asked, awaited, and answered with which status.
+
+POST /translate {"text": one line or a list, "n_best", "beam_size", "alignment"}; the answer is
+                {"translations": [..]}, each as in experiments/json_output.py
+GET /           the page
+GET /health     200 and {"status": "ready"}, or 503 while searches are compiled ("starting"), the
+                server ends ("ending"), or its search thread has died ("failed")
+GET /metrics    Prometheus
+
+Statuses: 400 not HTTP, not JSON, or a field that is wrong; 403 a page of another site; 404, 405;
+408 headers or a body that do not come; 413 a body too large; 421 a host that is not served; 422
+more tokens than are taken, or no translation has a finite score; 431 headers too large; 500 a
+mistake of the server's own; 503, with Retry-After, queue full, too many connections or not ready;
+504 not done in time. Every error is {"error": "..."}.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from decode.options import InputError
+from experiments.report.templates import page
+from serve.compiled_searches import Searches
+from serve.dynamic_batcher import Batcher, ClosedError, QueueFullError
+from serve.guard import Guard, broken
+from serve.hosts import HostCheck, client_key
+from serve.limits import Limits, RefusedError
+from serve.metrics import Metrics
+from serve.request import Asked, read
+
+_GONE = 499  # as servers note a client that left before its answer
+_FOLD = 4  # batches that are searched at a time: a second's work, where many ask for much
+_LARGE = 1 << 11  # bytes that take long enough to read that others should not wait for it
+_READERS = 4  # large requests that are read at a time
+_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Service:
+    """What answers requests: searches, the thread that runs them, limits and metrics."""
+
+    def __init__(
+        self,
+        searches: Searches,
+        limits: Limits,
+        *,
+        window: float = 0.0,
+        allowed_hosts: Collection[str] = (),
+        **thread,
+    ):
+        self.searches, self.limits = searches, limits
+        self._allowed_hosts = allowed_hosts
+        self.batcher: Batcher[int, Asked, list[dict]] = Batcher(
+            self._search,
+            most=searches.most,
+            fold=_FOLD,
+            max_queue=limits.queue,
+            window=window,
+            **thread,
+        )
+        self.metrics = Metrics(self.batcher.waiting)
+
+    def app(self) -> ASGIApp:
+        """The ASGI application; the thread runs as long as it does."""
+        routes = [
+            Route("/", self._page),
+            Route("/translate", self._translate, methods=["POST"]),
+            Route("/health", self._health),
+            Route("/metrics", self._metrics),
+        ]
+        handlers: dict[Any, Callable] = {
+            RefusedError: _refused,
+            HTTPException: _refused_by_route,
+            500: broken,
+        }
+
+        @asynccontextmanager
+        async def lifespan(_):
+            self._readers = anyio.CapacityLimiter(_READERS)
+            self.batcher.start()
+            yield
+            await run_in_threadpool(self.batcher.close)
+
+        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+        app.router.redirect_slashes = False  # to whatever Host was asked for
+        checked = HostCheck(app, self._allowed_hosts)
+        return Guard(checked, self.metrics, {route.path for route in routes})
+
+    def _search(self, beam_size: int, asked: Sequence[Asked]) -> list[list[dict]]:
+        start = time.monotonic()
+        found = self.searches.answer(beam_size, asked)
+        self.metrics.search_seconds.observe(time.monotonic() - start)
+        self.metrics.batch_requests.observe(len(asked))
+        self.metrics.batch_texts.observe(sum(len(each.texts) for each in asked))
+        return found
+
+    async def _page(self, _: Request) -> Response:
+        return HTMLResponse(page("translator"), headers={"Content-Security-Policy": _POLICY})
+
+    async def _health(self, _: Request) -> Response:
+        status = "ready" if self.batcher.ready.is_set() else "starting"
+        status = "ending" if self.batcher.closed else status
+        status = "failed" if self.batcher.failure else status
+        data = self.searches.trained.experiment.data
+        told = {
+            "status": status,
+            "beam_sizes": [*self.searches.beams],  # the default first
+            "n_best": next(iter(self.searches.beams.values())),
+            "languages": [data.source_language, data.target_language],
+            "max_tokens": self.limits.tokens,
+        }
+        return JSONResponse(told, 200 if status == "ready" else 503)
+
+    async def _metrics(self, _: Request) -> Response:
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def _translate(self, request: Request) -> Response:
+        start = time.monotonic()
+        try:
+            body = await self._body(request)
+        except ClientDisconnect:
+            return Response(status_code=_GONE)
+        asked = await self._read(body, start)
+        if not self.batcher.ready.is_set():
+            raise RefusedError(503, "not ready: searches are still compiled", {"Retry-After": "5"})
+        try:
+            # A batch's sentences count, and a long one as many as it takes the room of.
+            size = max(len(asked.texts), math.ceil(asked.tokens / 32))
+            client = client_key(request.client.host) if request.client else None
+            answer = self.batcher.submit(asked, asked.beam_size, size, client)
+        except QueueFullError:
+            raise RefusedError(503, "too many requests wait", {"Retry-After": "1"}) from None
+        except ClosedError:
+            raise _ending() from None
+        found, gone = asyncio.wrap_future(answer), asyncio.ensure_future(_disconnected(request))
+        try:
+            either: set[asyncio.Future] = {found, gone}
+            await asyncio.wait(
+                either, timeout=self._left(start), return_when=asyncio.FIRST_COMPLETED
+            )
+            if found.done():
+                self.metrics.seconds.observe(time.monotonic() - start)
+                return JSONResponse({"translations": found.result()})
+            if gone.done():
+                return Response(status_code=_GONE)
+        except InputError as error:
+            raise RefusedError(422, str(error)) from None
+        except ClosedError:  # the search thread has died
+            raise _ending() from None
+        finally:
+            found.cancel()  # takes it out of the queue, where it is not done
+            gone.cancel()
+        raise self._late()
+
+    async def _read(self, body: bytes, start: float) -> Asked:
+        """What the body asks for, read in another thread where that takes long."""
+        arguments = body, self.searches.beams, self.searches.trained.vocabulary.source, self.limits
+        if len(body) < _LARGE:
+            return read(*arguments)
+        run = anyio.to_thread.run_sync
+        try:
+            async with asyncio.timeout(self._left(start)):
+                return await run(read, *arguments, abandon_on_cancel=True, limiter=self._readers)
+        except TimeoutError:
+            raise self._late() from None
+
+    def _left(self, start: float) -> float:
+        """Seconds until a request that came at `start` is late."""
+        return max(self.limits.seconds - (time.monotonic() - start), 0.0)
+
+    def _late(self) -> RefusedError:
+        return RefusedError(504, f"not done within {self.limits.seconds:g} seconds")
+
+    async def _body(self, request: Request) -> bytes:
+        """The body; one too large is read to its end, within reason: so its answer is heard."""
+        most, size, kept = self.limits.body, 0, []
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size <= most:
+                        kept.append(chunk)
+                    elif size > 64 * most:
+                        break
+        except TimeoutError:
+            raise RefusedError(408, "the body did not come", {"Connection": "close"}) from None
+        if size > most:
+            close = {"Connection": "close"}
+            raise RefusedError(413, f"the body has more than {most} bytes", close)
+        return b"".join(kept)
+
+
+def _ending() -> RefusedError:
+    return RefusedError(503, "the server ends", {"Retry-After": "5"})
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _refused(_: Request, error: RefusedError) -> Response:
+    return JSONResponse({"error": error.message}, error.status, error.headers)
+
+
+async def _refused_by_route(request: Request, error: HTTPException) -> Response:
+    told = f"{request.method} {request.url.path[:100]}: {error.detail}"
+    return JSONResponse({"error": told}, error.status_code, error.headers)

@@ -1,0 +1,81 @@
+"""The searches that are served: one a beam size, all compiled ahead, over one set of weights."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+from decode.batching import ladder
+from decode.options import InputError
+from decode.teacher_forcing import prepare_forcing
+from decode.translate import Translator
+from experiments.json_output import answers
+from experiments.workdir import Trained
+from serve.request import Asked
+
+
+class Searches:
+    """`translator`'s search, with other `beams` too; each keeps all its hypotheses.
+
+    `n_best` only chooses among what was found, so requests that differ in it go together.
+    """
+
+    def __init__(self, trained: Trained, translator: Translator, beams: Sequence[int] = ()):
+        self.trained, options = trained, translator.options
+        if beams and options.method != "beam":
+            raise InputError(f"--beams is for --method=beam, not {options.method}")
+        most = translator.policy.size
+        devices, longest = translator.mesh.size, translator.max_output
+        shapes = ladder(most, translator.tokens_per_batch, devices, longest)
+        searches = [replace(options, beam_size=beam) for beam in beams] or [options]
+        self._translators = {
+            search.beam_size: translator.with_options(replace(search, n_best=search.width), shapes)
+            for search in searches
+        }
+        # An output may be longer than its source.
+        output = options.limit(most, longest)
+        self._forced = ladder(output, translator.tokens_per_batch, 1, trained.model.config.longest)
+        self.beams = {beam: t.options.width for beam, t in self._translators.items()}
+        self.most = max(rows for rows, _ in shapes)  # sentences of one batch
+
+    def prepare(self, progress: Callable[[int], None] = lambda _: None, go_on=lambda: True) -> None:
+        """Compile all shapes, several at a time; stops early where `go_on` says so."""
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            for one in [pool.submit(self._one, step, go_on) for step in self.steps()]:
+                one.result()
+                progress(1)
+
+    def steps(self) -> list[Callable[[], None]]:
+        """What `prepare` does, one by one."""
+        of = self.trained.model, self.trained.params
+        searches: list[Callable[[], None]] = [
+            partial(translator.prepare, *shape)
+            for translator in self._translators.values()
+            for shape in translator.ladder
+        ]
+        return searches + [partial(prepare_forcing, *of, *shape) for shape in self._forced]
+
+    def answer(self, beam_size: int, asked: Sequence[Asked]) -> list[list[dict]]:
+        """The translations of each request's texts, found in one search."""
+        texts = [text for each in asked for text in each.texts]
+        counts = [each.n_best for each in asked for _ in each.texts]
+        found = iter(self._translators[beam_size].hypotheses(texts, counts=counts))
+        own = [[next(found) for _ in each.texts] for each in asked]
+        told: dict[int, list[dict]] = {}
+        for wanted in True, False:
+            rows = [n for n, each in enumerate(asked) if each.alignment == wanted]
+            flat = answers(
+                [one for n in rows for one in own[n]],
+                self.trained,
+                alignment=wanted,
+                ladder=self._forced,
+            )
+            every = iter(flat)
+            told |= {n: [next(every) for _ in own[n]] for n in rows}
+        return [told[n] for n in range(len(asked))]
+
+    @staticmethod
+    def _one(step: Callable[[], None], go_on: Callable[[], bool]) -> None:
+        if go_on():
+            step()

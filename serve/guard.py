@@ -1,0 +1,59 @@
+"""Count requests, and answer what an application raises with status 500 and one line in the log."""
+
+import asyncio
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from experiments.console import note
+from serve.metrics import Metrics
+
+
+class Guard:
+    """Counts every request by path and status; one that raises is answered with 500.
+
+    What it raised is told in one line on stderr: also what is no Exception, as the panics of
+    tokenizers are.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: set[str]):
+        self._app, self._metrics, self._paths = app, metrics, paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"] if scope["path"] in self._paths else "other"
+        begun = False
+
+        async def sent(message):
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                self._metrics.requests.labels(path, message["status"]).inc()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            note(f"{scope['method']} {path} failed: {describe_error(error)}")
+            if not begun:
+                answer = await broken()
+                await answer(scope, receive, sent)
+
+
+async def broken(*_) -> Response:
+    """What a client hears of an error that is not its own."""
+    return JSONResponse({"error": "a mistake of the server's own: see its log"}, 500)
+
+
+def describe_error(error: BaseException) -> str:
+    """An error's type, message and place."""
+    line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    line = "".join(each if each.isprintable() else "?" for each in line)  # it may quote a request
+    last = error.__traceback__
+    while last and last.tb_next:
+        last = last.tb_next
+    return f"{line} ({last.tb_frame.f_code.co_filename}:{last.tb_lineno})" if last else line

@@ -1,0 +1,83 @@
+"""Which Host and Origin headers are answered, so that no web site can use the server unasked.
+
+A site can have a browser ask any address: directly, and then the Origin is the site's, or under a
+name of the site's that resolves to the server (DNS rebinding), and then the Host is. An address of
+digits and localhost cannot be rebound.
+"""
+
+import ipaddress
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve.limits import RefusedError
+
+
+class HostCheck:
+    """An application that answers requests to `allowed` hosts, localhost and numeric addresses.
+
+    Pages may use it only from the host that they ask, or from one of `allowed`; a * allows all.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: Collection[str]):
+        self._app, self._allowed = app, {name.lower() for name in allowed}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if scope["type"] == "http" and "*" not in self._allowed:
+                self._check(Headers(scope=scope))
+        except RefusedError as error:
+            answer = JSONResponse({"error": error.message}, error.status, error.headers)
+            await answer(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _check(self, headers: Headers) -> None:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        name = _name(f"//{host}")
+        if host and not (name in self._allowed or _is_local(name)):  # HTTP/1.0 may have none
+            raise RefusedError(421, f"host {name[:100]!r} is not served: see --allowed_hosts")
+        if origin is not None:
+            same = host and origin.lower().partition("://")[2] == host.lower()
+            if not same and _name(origin) not in self._allowed:
+                raise RefusedError(
+                    403, f"origin {origin[:100]!r} is another site: see --allowed_hosts"
+                )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach a numeric address."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def client_key(address: str) -> str:
+    """What one client's requests have in common: its address, or its network of IPv6."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.version == 6 and not parsed.ipv4_mapped:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
+
+
+def _is_local(name: str) -> bool:
+    """Whether a host is localhost or an address of digits."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _name(url: str) -> str:
+    """The host of a URL without its port; what is none is a name that is not allowed."""
+    try:
+        return (urlsplit(url).hostname or "?").rstrip(".")
+    except ValueError:
+        return "?"

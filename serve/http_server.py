@@ -1,0 +1,73 @@
+"""The HTTP server: uvicorn with limited connections, which ends even where a thread is stuck."""
+
+import resource
+import socket
+import threading
+import time
+from functools import partial
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from experiments.signals import leave
+from model import ConfigError
+from serve.connections import LimitedConnection
+from serve.limits import Limits
+
+_OTHER_FILES = 64  # that the process may have open besides its connections
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises ConfigError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"--host={host} --port={port}: {reason}") from None
+
+
+def connections_at_most(wanted: int) -> int:
+    """As many connections as `wanted`, or as the limit of open files allows (ulimit -n)."""
+    most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OTHER_FILES
+    if most != resource.RLIM_INFINITY and most < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return max(most - _OTHER_FILES, 1)
+    return wanted
+
+
+def grace(limits: Limits) -> int:
+    """Seconds in which requests that were accepted are answered after SIGTERM."""
+    return int(limits.seconds) + 5
+
+
+def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
+    """A server of the application, which does not listen yet."""
+    config = uvicorn.Config(
+        app,
+        http=partial(LimitedConnection, limits=limits),  # type: ignore[arg-type]  # it is called
+        h11_max_incomplete_event_size=limits.headers,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        headers=[("X-Content-Type-Options", "nosniff")],
+        timeout_graceful_shutdown=grace(limits),
+    )
+    return uvicorn.Server(config)
+
+
+def end_by_force(server: uvicorn.Server, seconds: float) -> None:
+    """End the process `seconds` after the server was to end, whatever its threads are doing."""
+
+    def watch() -> None:
+        while not server.should_exit:
+            time.sleep(0.2)
+        time.sleep(seconds)
+        leave(1, f"heed: error: not ended within {seconds:g} seconds: a request is stuck")
+
+    threading.Thread(target=watch, name="end by force", daemon=True).start()

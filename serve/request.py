@@ -1,0 +1,106 @@
+"""Parse a request's body; what is wrong is refused with the name of the field."""
+
+import difflib
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+
+from data.corpus import DataError
+from data.json_file import decode_json
+from data.tokenizer import Tokenizer
+from serve.limits import Limits, RefusedError
+
+_Count = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=1 << 31)]  # its bounds are told below
+_WANTED = {
+    "text": "a string or a list of strings",
+    "n_best": "a whole number",
+    "beam_size": "a whole number",
+    "alignment": "true or false",
+}
+
+
+class _Body(msgspec.Struct):
+    text: str | list[str]
+    n_best: _Count = 1
+    beam_size: _Count | msgspec.UnsetType = msgspec.UNSET
+    alignment: bool = True
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Texts, how many hypotheses of each, by which beam, and whether with alignments."""
+
+    texts: tuple[str, ...]
+    tokens: int  # of all texts, each with its end
+    beam_size: int
+    n_best: int = 1
+    alignment: bool = True
+
+
+def read(body: bytes, beams: dict[int, int], tokenizer: Tokenizer, limits: Limits) -> Asked:
+    """What the JSON in `body` asks for; raises RefusedError.
+
+    `beams` has how many hypotheses there are of each beam size that is served, the default first.
+    """
+    fields = _parse(body)
+    texts = [fields.text] if isinstance(fields.text, str) else fields.text
+    for number, text in enumerate(texts):
+        if "\n" in text or "\r" in text:
+            what = "text" if isinstance(fields.text, str) else f"text[{number}]"
+            raise RefusedError(400, f"field {what}: has a line break: give a list, a line each")
+    beam_size = next(iter(beams)) if fields.beam_size is msgspec.UNSET else fields.beam_size
+    if beam_size not in beams:
+        served = ", ".join(map(str, beams))
+        raise RefusedError(400, f"field beam_size: {beam_size} is not served here, but {served}")
+    if not 1 <= fields.n_best <= beams[beam_size]:
+        raise RefusedError(
+            400,
+            f"field n_best: {fields.n_best} must be from 1 to {beams[beam_size]}, "
+            "as many as there are",
+        )
+    tokens = _count_tokens(texts, tokenizer, limits)
+    return Asked(tuple(texts), tokens, beam_size, fields.n_best, fields.alignment)
+
+
+def _parse(body: bytes) -> _Body:
+    try:
+        fields = decode_json(body, Any, "the body")
+    except DataError as error:
+        raise RefusedError(400, str(error)) from None
+    if not isinstance(fields, dict):
+        raise RefusedError(400, 'the body is not a JSON object such as {"text": "..."}')
+    for name in fields:
+        if name not in _WANTED:
+            near = difflib.get_close_matches(name[:40], _WANTED, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_WANTED)}"
+            raise RefusedError(400, f"field {name[:40]!r} is unknown: {hint}")
+    if "text" not in fields:
+        raise RefusedError(400, "field text is missing")
+    try:
+        return msgspec.convert(fields, _Body)
+    except msgspec.ValidationError as error:
+        place = str(error).rpartition(" - at ")[2].strip("`").removeprefix("$.")
+        name, bracket, _ = place.partition("[")
+        wanted = "a string" if bracket else _WANTED[name]
+        raise RefusedError(400, f"field {place}: must be {wanted}") from None
+
+
+def _count_tokens(texts: list[str], tokenizer: Tokenizer, limits: Limits) -> int:
+    """Of all texts, each with its end; raises RefusedError where they are too many."""
+    characters = sum(map(len, texts))
+    if characters > limits.characters or len(texts) > limits.tokens:
+        # Some tokenizers take long for long texts, so these are refused before.
+        what = (
+            f"{characters} characters" if characters > limits.characters else f"{len(texts)} texts"
+        )
+        raise RefusedError(
+            422, f"field text: {what} are more than the {limits.tokens} tokens that are taken"
+        )
+    tokens = sum(len(ids) + 1 for ids in tokenizer.encode(texts))
+    if tokens > limits.tokens:
+        raise RefusedError(
+            422,
+            f"field text: {tokens} tokens are more than the {limits.tokens} that are taken at once",
+        )
+    return tokens

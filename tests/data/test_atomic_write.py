@@ -1,0 +1,34 @@
+"""A file is written whole or not at all."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from data.atomic_write import replace_file
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    replace_file(file, b"old")
+
+    def half(path, content):
+        with path.open("wb") as out:
+            out.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        replace_file(file, b"something new")
+    assert caught.value.filename == str(file)
+    assert file.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_it_replaces_and_writes_to_devices(tmp_path):
+    file = tmp_path / "file"
+    for content in b"old", b"new":
+        replace_file(file, content)
+        assert file.read_bytes() == content
+    replace_file("/dev/null", b"gone")
+    assert not Path("/dev/null").is_file()

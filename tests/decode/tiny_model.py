@@ -1,0 +1,61 @@
+"""A small random model as a translator, and what translations are compared by."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from decode.inputs import Request
+from decode.options import SearchOptions
+from decode.translate import Translator
+from model import Transformer, TransformerConfig
+
+WORDS = "the teacher reads a book and the student asks why it rains on a green monday".split()
+CONFIG = TransformerConfig(
+    encoder_layers=1, decoder_layers=2, d_model=16, d_ff=32, num_heads=2, vocab_size=300
+)
+
+
+def parameters(config, scale=4.0):
+    """Random, and large enough that outputs differ and end."""
+    shape = jnp.ones((1, 2), jnp.int32)
+    params = nn.unbox(Transformer(config).init(jax.random.key(1), shape, shape))["params"]
+    return jax.tree.map(lambda p: p * scale, params)
+
+
+def sentences(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, rng.integers(1, 12))) for _ in range(count)]
+
+
+def translator(params, vocabulary, config=CONFIG, mesh=None, others=(), **options):
+    batching = {n: options.pop(n) for n in ("tokens_per_batch", "max_input") if n in options}
+    # One stage of the cache unless a test asks for more: a search compiles a loop for each.
+    options = SearchOptions(**{"extra_length": 6, "max_length": 16} | options)
+    model = Transformer(config)
+    return Translator(model, params, vocabulary, mesh, options, others=others, **batching)
+
+
+def asked(src, limits):
+    """Sources [B,S] as a search gets them when nothing else is asked for."""
+    rows = len(src)
+    return Request(
+        jnp.asarray(src, jnp.int32),
+        jnp.broadcast_to(jnp.asarray(limits, jnp.int32), rows),
+        jnp.zeros((rows, 0), jnp.int32),
+        jnp.zeros((rows, 0, 0), jnp.int32),
+        jnp.arange(rows, dtype=jnp.uint32),
+        jnp.zeros((rows, 2), jnp.int32),
+    )
+
+
+def best(found):
+    return [first for first, *_ in found]
+
+
+def same(left, right):
+    left, right = ([h for hs in side for h in hs] for side in (left, right))
+    assert [h.text for h in left] == [h.text for h in right]
+    assert [h.tokens for h in left] == [h.tokens for h in right]
+    scores = [[h.score for h in side] for side in (left, right)]
+    np.testing.assert_allclose(*scores, rtol=5e-5, atol=1e-4)

@@ -1,0 +1,185 @@
+"""A process of several, as tests start it: `python -m tests.train.multiprocess` and arguments."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from experiments.distributed import joined
+from experiments.pod.ports import free_port
+from model.sharding import assemble, batch_shards, make_mesh, own_parts, placed
+from tests.xla_for_tests import xla_flags
+from train.checkpoint import Checkpoints
+from train.multihost import Agreement, ElsewhereError, everywhere, first_alone, gathered, of_first
+from train.state import TrainState
+from train.watchdog import Watchdog
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def start(task, folder, count, devices):
+    """`count` processes that do `task`."""
+    xla = xla_flags(devices)
+    port, pipe = free_port(), subprocess.PIPE
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.train.multiprocess", task, str(folder), f"{port}"]
+            + [f"{count}", f"{index}"],
+            stdout=pipe, stderr=pipe, text=True, cwd=ROOT,
+            env=os.environ | dict(XLA_FLAGS=xla, PYTHONPATH=str(ROOT), JAX_PLATFORMS="cpu"),
+        )
+        for index in range(count)
+    ]  # fmt: skip
+
+
+def end(processes, timeout=120):
+    """Each one's status, stdout and stderr."""
+    try:
+        told = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, out, err) for p, (out, err) in zip(processes, told, strict=True)]
+
+
+def state_on(mesh, seed=1):
+    """The same bits on every mesh."""
+    lay = lambda *spec: NamedSharding(mesh, P(*spec))  # noqa: E731
+    layout = TrainState(
+        lay(), {"w": lay("fsdp", "tensor"), "bias": lay()}, {"m": lay(None, "fsdp")}, lay()
+    )
+
+    def make():
+        one, two = (jax.random.uniform(jax.random.key(seed + i), (8, 64)) for i in range(2))
+        return TrainState(jnp.int32(7), {"w": one, "bias": one[0]}, {"m": two}, jax.random.key(3))
+
+    return jax.jit(make, out_shardings=layout)()
+
+
+def shapes(state):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def same_bits(left, right) -> bool:
+    """Whether each device holds the same of both."""
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    raw = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x  # noqa: E731
+    return all(
+        (a.data == b.data).all()
+        for x, y in pairs
+        for a, b in zip(raw(x).addressable_shards, raw(y).addressable_shards, strict=True)
+    )
+
+
+def agree(folder):
+    """All that processes tell each other, and what they save and restore together."""
+    index, count = jax.process_index(), jax.process_count()
+    assert gathered({"i": index, "text": "ü" * 300 * index}) == [
+        {"i": i, "text": "ü" * 300 * i} for i in range(count)
+    ]
+    assert of_first(lambda: b"x" * 1000 if index == 0 else 1 / 0) == b"x" * 1000
+    assert everywhere(lambda: index) == index
+    for who in 0, count - 1:
+        try:
+            everywhere(lambda who=who: 1 / 0 if index == who else None)
+            raise AssertionError("nobody heard")
+        except ZeroDivisionError:
+            assert index == who
+        except ElsewhereError as error:
+            assert index != who and str(error) == f"process {who}: division by zero"
+    first_alone(lambda: (folder / "first").write_text(str(index)))
+    assert (folder / "first").read_text() == "0"
+
+    now, late = Agreement(("a", "b")), Agreement(("a", "b"), lag=2)
+    assert now({"b"} if index == 1 else set()) == {"b"}
+    assert now({"a"} if index == 0 else {"b"}) == {"a", "b"}
+    mine = [set(), {"a"} if index == 1 else set(), set(), set(), {"b"}]
+    assert [late(words) for words in mine] == [set(), set(), set(), {"a"}, set()]
+
+    mesh = make_mesh(2, 2, 2)
+    for each in mesh, make_mesh():  # where a process holds one part of a batch, and two
+        rows = np.arange(48, dtype=np.int32).reshape(24, 2)
+        own = [np.split(rows, batch_shards(each))[part] for part in own_parts(each)]
+        lay = NamedSharding(each, P(each.axis_names))
+        for batch in assemble({"x": np.concatenate(own)}, each), placed({"x": rows}, lay):
+            assert batch["x"].shape == rows.shape
+            for part in batch["x"].addressable_shards:
+                assert (part.data == rows[part.index]).all()
+    state = state_on(mesh)
+
+    with Checkpoints(folder / "theirs") as checkpoints:  # of one process, on eight devices
+        assert same_bits(checkpoints.restore("last", shapes(state)), state)
+    with Checkpoints(folder / "ours") as checkpoints:
+        checkpoints.save(1, state_on(mesh, seed=5), {"by": "all"})
+        checkpoints.save(2, state, {"by": "all"}, {"bleu": 1.0})
+    if index == 0:
+        (large,) = sorted((folder / "ours/2/params").rglob("d/*"))[:1]
+        large.write_bytes(large.read_bytes()[:-9])
+    with Checkpoints(folder / "ours") as checkpoints:
+        found, meta, damaged = checkpoints.restore_newest(shapes(state))
+        assert same_bits(found, state_on(mesh, seed=5)) and meta == {"by": "all"}
+        assert len(damaged) == 1 and "step 2 is damaged" in damaged[0], damaged
+        checkpoints.save(3, state, {"by": "all"})
+        checkpoints.drop_after(1)  # as where a run goes back
+        assert checkpoints.steps() == [1]
+        checkpoints.save(2, found, {"by": "all, again"})
+    with Checkpoints(folder / "ours") as checkpoints:
+        found, meta, damaged = checkpoints.restore_newest(shapes(state), [1, 2])
+        assert same_bits(found, state_on(mesh, seed=5)) and meta == {"by": "all, again"}
+        assert not damaged
+
+
+def train(folder):
+    """Steps without an end, each of which waits for all, until something ends them."""
+    with Watchdog(folder, lost_seconds=2, stalled_seconds=0) as watchdog:
+        for step in range(10**6):
+            watchdog.at(step)
+            gathered(step)
+
+
+def hang(folder):
+    """The last process's main thread hangs, while it lives."""
+    _befallen(folder, lambda: time.sleep(1000), stalled_seconds=2)
+
+
+def fail(folder):
+    """The last process alone has an error."""
+
+    def wrong():
+        raise ValueError("nothing but this")
+
+    _befallen(folder, wrong, stalled_seconds=0)
+
+
+def _befallen(folder, what, stalled_seconds):
+    """Ten steps, before the sixth of which something befalls the last process."""
+    with Watchdog(folder, lost_seconds=60, stalled_seconds=stalled_seconds) as watchdog:
+        for step in range(10):
+            if step == 5 and jax.process_index() == jax.process_count() - 1:
+                what()
+            watchdog.at(step)
+            gathered(step)
+
+
+def _main():
+    task, folder, port, count, index = sys.argv[1:]
+    where = f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={index}"
+    flags.FLAGS([task, *where])
+    with joined(lost_seconds=2):
+        globals()[task](Path(folder))
+
+
+if __name__ == "__main__":
+    signal.alarm(100)
+    _main()

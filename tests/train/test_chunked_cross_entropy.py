@@ -1,0 +1,121 @@
+"""Logits in chunks give the loss and the gradients that they give at once."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.batch import Batch
+from model import Transformer, TransformerConfig
+from train import chunked_cross_entropy
+from train.chunked_cross_entropy import projected_cross_entropy
+from train.loss import cross_entropy
+from train.step import eval_step
+
+V, D = 11, 6
+
+
+def at_once(hidden, table, bias, targets, smoothing):
+    table = table.astype(hidden.dtype)
+    logits = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
+    if bias is not None:
+        logits += bias[None, None]
+    return cross_entropy(logits, targets, smoothing)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    rows=st.integers(1, 4),
+    length=st.integers(1, 9),
+    tokens=st.sampled_from([1, 8, 100]),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    dtype=st.sampled_from(["float32", "bfloat16", "float16"]),
+    biased=st.booleans(),
+)
+def test_loss_and_gradients_are_those_of_all_logits(rows, length, tokens, smoothing, dtype, biased):
+    random = np.random.default_rng(rows * 10 + length)
+    hidden = jnp.asarray(random.standard_normal((rows, length, D)), dtype)
+    table = jnp.asarray(random.standard_normal((V, D)), jnp.float32)
+    bias = jnp.asarray(random.standard_normal(V), jnp.float32) if biased else None
+    targets = jnp.asarray(random.integers(0, V, (rows, length)), jnp.int32)  # PAD among them
+
+    def found(function):
+        def loss(hidden, table, bias):
+            metrics = function(hidden, table, bias, targets, smoothing)
+            return 3.0 * metrics.loss_sum, metrics
+
+        return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(hidden, table, bias)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunked_cross_entropy, "_TOKENS", tokens)
+        (_, ours), gradients = found(projected_cross_entropy)
+        alone = projected_cross_entropy(hidden, table, bias, targets, smoothing)
+    (_, plain), expected = found(at_once)
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, ours, plain)
+    jax.tree.map(close, alone, plain)
+    rounding = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.01}[dtype]
+    for mine, its in zip(*map(jax.tree.leaves, (gradients, expected)), strict=True):
+        assert mine.dtype == its.dtype
+        mine, its = (np.asarray(x, np.float32) for x in (mine, its))
+        np.testing.assert_allclose(mine, its, atol=rounding * max(1.0, abs(its).max()))
+
+
+@pytest.mark.parametrize(
+    ("tying", "biased"), [("all", False), ("decoder", True), ("none", False), ("all", True)]
+)
+def test_a_model_tells_what_its_logits_are_made_of(tying, biased):
+    model = Transformer(
+        TransformerConfig(vocab_size=20, encoder_layers=1, decoder_layers=1, d_model=8, d_ff=8,
+                          num_heads=2, tying=tying, output_bias=biased)
+    )  # fmt: skip
+    ids = np.random.default_rng(0).integers(4, 20, (2, 5)).astype(np.int32)
+    params = nn.unbox(model.init(jax.random.key(0), ids, ids))["params"]
+    if biased:
+        params["output_bias"] = jnp.linspace(-1.0, 1.0, 20)
+    hidden, table, bias = model.apply({"params": params}, ids, ids, method="features")
+    logits = model.apply({"params": params}, ids, ids)
+    found = jnp.einsum("btd,vd->btv", hidden, table) + (bias[None, None] if biased else 0.0)
+    np.testing.assert_allclose(found, logits, atol=1e-5)
+    batch = Batch(ids, ids)
+    one, many = (
+        eval_step(params, batch, model=model, project=project)
+        for project in (None, projected_cross_entropy)
+    )
+    np.testing.assert_allclose(one.nll_sum, many.nll_sum, rtol=1e-5)
+
+
+def test_small_gradients_outlive_float16():
+    """What scales the loss comes before they are rounded to it, as without chunks."""
+    random = np.random.default_rng(0)
+    hidden = jnp.ones((1, 4, D), "float16")
+    words = random.standard_normal((V, D)).astype(np.float32)
+    words -= words.mean(1, keepdims=True)  # logits of 0, and of 24 for the target
+    words[1] = 4.0
+    table, targets = jnp.asarray(words), jnp.ones((1, 4), jnp.int32)
+
+    def gradient(function):
+        loss = lambda h: 2.0**30 * function(h, table, None, targets).loss_sum  # noqa: E731
+        return np.asarray(jax.grad(loss)(hidden), np.float32)
+
+    expected, found = gradient(partial(at_once, smoothing=0.0)), gradient(projected_cross_entropy)
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
+
+
+def test_logits_are_never_there_at_once():
+    hidden, table = jnp.zeros((8, 1024, 16)), jnp.zeros((2000, 16))
+    targets = jnp.ones((8, 1024), jnp.int32)
+
+    def memory(function):
+        loss = lambda h, t: function(h, t, None, targets, 0.1).loss_sum  # noqa: E731
+        program = jax.jit(jax.grad(loss, (0, 1))).lower(hidden, table).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    logits = 8 * 1024 * 2000 * 4
+    assert memory(projected_cross_entropy) < logits / 2 < logits < memory(at_once) + 1

@@ -1,0 +1,90 @@
+"""A checkpoint's checksums, by which damage that its format does not notice is found."""
+
+import json
+import threading
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from data.atomic_write import replace_file
+from data.corpus import DataError
+from data.json_file import read_json
+
+_NAME = "digests.json"
+
+
+class Signing:
+    """Notes a checkpoint's checksums in the background, as soon as it has its name.
+
+    From then on a run may go on from it, whatever becomes of the one that wrote it.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder, self._over = folder, threading.Event()
+        self._error: Exception | None = None
+        self._replaced = folder.exists()  # then its name says nothing until the save is over
+        self._thread = threading.Thread(target=self._sign, daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Returns once they are noted, of a save that is over; raises what went wrong."""
+        self._over.set()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _sign(self) -> None:
+        while not self._over.wait(0.05) and (self._replaced or not self._folder.is_dir()):
+            pass
+        try:
+            if self._folder.is_dir():
+                write_digests(self._folder)
+        except Exception as error:  # finish raises it
+            self._error = error
+
+
+def write_digests(folder: Path) -> None:
+    """Notes the size and the CRC-32 of every file that a finished checkpoint consists of."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _NAME]
+    noted = {str(path.relative_to(folder)): _digest(path) for path in files}
+    replace_file(folder / _NAME, json.dumps(noted, indent=0).encode())
+
+
+def check_digests(folder: Path, parts: Iterable[str]) -> None:
+    """Raises ValueError, naming the file, where one of these parts is not as it was written.
+
+    A checkpoint whose writer ended before it noted anything is taken as it is.
+    """
+    if not (folder / _NAME).exists():
+        return
+    parts = tuple(parts)
+    for name, noted in read_json(folder / _NAME, dict[str, list[int]]).items():
+        if name.split("/")[0] in parts or "/" not in name:
+            path = folder / name
+            if not path.is_file():
+                raise ValueError(f"{name} is missing")
+            if _digest(path) != noted:
+                raise ValueError(f"{name} is not what was written")
+
+
+def was_written(folder: Path, part: str) -> bool:
+    """Whether a checkpoint was saved with this part; also True where what was noted is damaged."""
+    try:
+        noted = read_json(folder / _NAME, dict[str, list[int]])
+    except DataError:
+        return (folder / _NAME).exists()
+    return any(name.split("/")[0] == part for name in noted)
+
+
+def signature(folder: Path) -> str:
+    """What tells a checkpoint from others: a checksum of what was noted, "" if nothing was."""
+    file = folder / _NAME
+    return f"{zlib.crc32(file.read_bytes()):08x}" if file.exists() else ""
+
+
+def _digest(path: Path) -> list[int]:
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            checksum = zlib.crc32(chunk, checksum)
+    return [path.stat().st_size, checksum]

@@ -1,0 +1,142 @@
+"""The projection to the vocabulary and its loss, a few positions at a time.
+
+Logits [B,T,V] in float32 are a training's largest array, written and read several times. Here a
+chunk's logits are made, and all that is wanted of them, the loss's gradient too, while they are in
+reach: what is left of them is gradients of the size of the hidden states and of the table.
+Axes: B batch, T length, D d_model, V vocabulary, C positions of a chunk.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
+
+from data.batch import PAD
+from model.float32_products import float32_einsum
+from model.sharding import batch_shards
+from train.loss import Metrics, token_losses
+
+_TOKENS = 1024  # of a chunk, about: found best on a CPU (experiments/LOG.md)
+
+
+def projected_cross_entropy(
+    hidden: Array, table: Array, bias: Array | None, targets: Array, smoothing: float = 0.0
+) -> Metrics:
+    """Sums as `train.loss.cross_entropy` has them of the logits `hidden` times `table` plus `bias`.
+
+    hidden [B,T,D], table [V,D], bias [V], targets [B,T]. Only `loss_sum` has a gradient.
+    """
+    weights = (targets != PAD).astype(jnp.float32)
+    loss, nll, correct = _sums(hidden, (table, bias), targets, weights, smoothing)
+    return Metrics(loss, nll, correct, jnp.sum(weights))
+
+
+def projection_on(mesh: Mesh) -> Callable[..., Metrics] | None:
+    """`projected_cross_entropy` of what lies on the mesh; None where it splits the vocabulary.
+
+    Each device goes through the chunks of its own rows, and the table's gradients are added up over
+    all once, in the end: left to the compiler they would be after each chunk.
+    """
+    if mesh.shape["tensor"] > 1:
+        return None
+    if mesh.size == 1:
+        return projected_cross_entropy
+    axes = "data", "fsdp"
+    rows, whole = PartitionSpec(axes), PartitionSpec()
+
+    def projected(hidden, table, bias, targets, smoothing=0.0):
+        if len(hidden) % batch_shards(mesh):  # parts of a batch that devices do not share evenly
+            return projected_cross_entropy(hidden, table, bias, targets, smoothing)
+
+        def of_own_rows(hidden, table, bias, targets):
+            sums = projected_cross_entropy(hidden, table, bias, targets, smoothing)
+            return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], sums)
+
+        each = jax.shard_map(
+            of_own_rows,
+            mesh=mesh,
+            in_specs=(rows, whole, whole, rows),
+            out_specs=rows,
+            axis_names=set(axes),
+            check_vma=False,  # it knows nothing of derivatives of our own
+        )(hidden, table, bias, targets)
+        return jax.tree.map(jnp.sum, each)
+
+    return projected
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _sums(hidden, output, targets, weights, smoothing):
+    def some(chunk):
+        hidden, targets, weights = chunk
+        losses = token_losses(_logits(hidden, output), targets, smoothing)
+        return tuple(jnp.sum(weights * each) for each in losses)
+
+    each = lax.map(some, _chunks(hidden, targets, weights))
+    return tuple(jnp.sum(sums) for sums in each)
+
+
+def _with_gradient(hidden, output, targets, weights, smoothing):
+    table, bias = output
+    # The loss's scale, which keeps gradients within float16's range, comes after them (_gradient).
+    kind = jnp.float32 if hidden.dtype == jnp.float16 else hidden.dtype
+
+    def some(gradients, chunk):
+        of_table, of_bias = gradients
+        hidden, targets, weights = chunk
+        logits = _logits(hidden, output)
+        losses, back = jax.vjp(lambda logits: token_losses(logits, targets, smoothing), logits)
+        nothing = jnp.zeros_like(weights)
+        (of_logits,) = back((weights, nothing, nothing))
+        if bias is not None:
+            of_bias += jnp.sum(of_logits, (0, 1))
+        of_logits, hidden = of_logits.astype(kind), hidden.astype(kind)
+        of_hidden = float32_einsum("bcv,vd->bcd", of_logits, table.astype(kind))
+        # As [D,V]: the logits' gradient is then read as it lies, not transposed first.
+        of_table += float32_einsum("bcd,bcv->dv", hidden, of_logits)
+        sums = tuple(jnp.sum(weights * each) for each in losses)
+        return (of_table, of_bias), (sums, of_hidden.astype(kind))
+
+    nothing = jnp.zeros(table.shape[::-1], jnp.float32), None if bias is None else bias * 0.0
+    each = _chunks(hidden, targets, weights)
+    (of_table, of_bias), (sums, of_hidden) = lax.scan(some, nothing, each)
+    batch, length, width = hidden.shape
+    of_hidden = jnp.moveaxis(of_hidden, 0, 1).reshape(batch, -1, width)[:, :length]
+    kept = of_hidden, (of_table.T.astype(table.dtype), of_bias), jnp.zeros((), hidden.dtype)
+    return tuple(jnp.sum(each) for each in sums), kept
+
+
+def _gradient(_smoothing, kept, gradients):
+    of_hidden, of_output, like = kept
+    scale = gradients[0]
+    of_output = jax.tree.map(lambda gradient: gradient * scale, of_output)
+    of_hidden *= scale.astype(of_hidden.dtype)
+    return of_hidden.astype(like.dtype), of_output, None, None
+
+
+_sums.defvjp(_with_gradient, _gradient)
+
+
+def _logits(hidden: Array, output: tuple[Array, Array | None]) -> Array:
+    table, bias = output
+    table = table.astype(hidden.dtype)
+    logits = float32_einsum("bcd,vd->bcv", hidden, table)
+    return logits if bias is None else logits + bias[None, None]
+
+
+def _chunks(hidden: Array, targets: Array, weights: Array) -> tuple[Array, ...]:
+    """Each [B,T,...] -> [chunks,B,C,...], filled up with what weighs nothing."""
+    batch, length, _ = hidden.shape
+    size = min(max(1, _TOKENS // batch), length)
+    count = -(-length // size)
+    # Chunks of the same size, as full as they can be.
+    size = -(-length // count)
+
+    def split(x):
+        x = jnp.pad(x, ((0, 0), (0, count * size - length), *((0, 0),) * (x.ndim - 2)))
+        return jnp.moveaxis(x.reshape(batch, count, size, *x.shape[2:]), 1, 0)
+
+    return tuple(map(split, (hidden, targets, weights)))
