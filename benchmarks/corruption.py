@@ -53,10 +53,10 @@ def _abstract(run: Path, sizes: tuple[int, int, int] = (1, 1, 1)):
 
 def restored(checkpoints: Path, run: Path) -> tuple[int, list[str]]:
     """The step that a run would go on from, and what it would tell of newer ones."""
-    from train.checkpoint import Checkpoints
+    from train.checkpoint import CheckpointManager
 
-    with Checkpoints(checkpoints) as there:
-        state, _, told = there.restore_newest(_abstract(run))
+    with CheckpointManager(checkpoints) as there:
+        state, _, told = there.restore_latest_intact(_abstract(run))
         return int(state.step), told
 
 
@@ -67,9 +67,9 @@ def arrays(
     import jax
     import numpy as np
 
-    from train.checkpoint import Checkpoints
+    from train.checkpoint import CheckpointManager
 
-    with Checkpoints(checkpoints) as there:
+    with CheckpointManager(checkpoints) as there:
         state = there.restore(step, _abstract(run, mesh))
     state = state._replace(rng=jax.random.key_data(state.rng))
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]

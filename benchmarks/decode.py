@@ -90,7 +90,7 @@ def _be(name: str) -> None:
     from benchmarks import workloads
     from experiments import malloc
 
-    malloc.keep_freed()
+    malloc.tune_malloc()
     module = importlib.import_module(f"benchmarks.{name}_system")
     config = workloads.base()
     work = workloads.workload(WORKLOAD.value, config)

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.workloads import Workload
 from decode import xla_options
 from decode.batching import batches
-from decode.inputs import Piece, Room, request
+from decode.inputs import PaddedSizes, Segment, request
 from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
@@ -66,10 +66,10 @@ def _jobs(work: Workload, tokens: int, vocab: int):
     rooms: dict[int, int] = {}  # one a source length: as few compilations as a translator's
     for rows, (_, length) in groups:
         rooms[length] = max(rooms.get(length, 0), *(work.lengths[row] for row in rows))
-    nothing = Room(0, 0, 0)
+    nothing = PaddedSizes(0, 0, 0)
     for rows, (count, length) in groups:
         pieces = [
-            Piece(row, 0, "", work.sources[row], [], [], limit=work.lengths[row], seed=0)
+            Segment(row, 0, "", work.sources[row], [], [], limit=work.lengths[row], seed=0)
             for row in rows
         ]
         asked = jax.tree.map(jnp.asarray, request(pieces, count, length, nothing, vocab))

@@ -9,16 +9,16 @@ import jax
 import numpy as np
 
 from benchmarks.train_workloads import LEARNING_RATE, SMOOTHING, STEP_TOKENS, Workload, flops
-from data.batch_schedule import BatchPlan
+from data.batch_schedule import BatchSchedule
 from data.pipeline import train_batches
 from model import Transformer
 from model.sharding import make_mesh
 from train.optimizer import make_optimizer, make_schedule
 from train.state import create_state
-from train.step import compile_train_step
+from train.step import make_train_step
 
 
-def _delivered(work: Workload, plan: BatchPlan, batches: int = 200) -> float:
+def _delivered(work: Workload, plan: BatchSchedule, batches: int = 200) -> float:
     """Real tokens a second of the pipeline alone."""
     made = train_batches(work.pairs, plan)
     next(made)
@@ -33,11 +33,11 @@ def make(work: Workload, precision: Literal["float32", "bfloat16"], packed: bool
     source, target = work.pairs.lengths
     kept = np.arange(len(source))
     tokens = min(STEP_TOKENS, int(target.sum()))
-    plan = BatchPlan(work.pairs, kept, 0, count=6, packed=packed, tokens_per_batch=tokens)
+    plan = BatchSchedule(work.pairs, kept, 0, count=6, packed=packed, tokens_per_batch=tokens)
     model = Transformer(replace(work.config, dtype=precision))
     schedule = make_schedule("constant", learning_rate=LEARNING_RATE, warmup_steps=1)
     tx, mesh = make_optimizer("adam", schedule), make_mesh(devices=jax.devices()[:1])
-    step = compile_train_step(model, tx, mesh, smoothing=SMOOTHING, chunked=chunked)
+    step = make_train_step(model, tx, mesh, smoothing=SMOOTHING, chunked=chunked)
     state = create_state(model, tx, jax.random.key(0), mesh)
     batches = train_batches(work.pairs, plan)
     begun = time.perf_counter()

@@ -94,19 +94,19 @@ def _offline(workdir: Path, count: int, alignment: bool):
     from decode import shortlist
     from decode.translate import Translator
     from experiments import malloc
-    from experiments.compilation_cache import keep_compiled
+    from experiments.compilation_cache import enable_compilation_cache
     from experiments.json_output import answers
-    from experiments.preparation import make_translator, open_split, sides
+    from experiments.preparation import build_translator, open_split, sides
     from experiments.workdir import load
 
-    keep_compiled()
-    malloc.keep_freed()
+    enable_compilation_cache()
+    malloc.tune_malloc()
     trained = load(workdir, mesh=None)
     if INPUT.value:
         sentences = Path(INPUT.value).read_text("utf-8").splitlines()[:count]
     else:
         sentences, _ = sides(open_split(trained.experiment, "test"), count)
-    translator: Translator = make_translator(
+    translator: Translator = build_translator(
         trained.experiment,
         trained.model,
         trained.params,

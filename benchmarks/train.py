@@ -95,7 +95,7 @@ def _loop() -> None:
     from benchmarks import train_loop
     from experiments import malloc
 
-    malloc.keep_freed()
+    malloc.tune_malloc()
     told = train_loop.measured(DATA.value, (source, target), STEPS.value, PRECISION.value)
     own = dict(precision=PRECISION.value, workload="T3", cores=CORES.value)
     print(json.dumps({"system": "heed", **own, **told}), flush=True)
@@ -110,7 +110,7 @@ def _be(name: str) -> None:
     from experiments import malloc
 
     if name == "heed" or PEERS_KEEP_MEMORY.value:
-        malloc.keep_freed()
+        malloc.tune_malloc()
     module = importlib.import_module(f"benchmarks.train_{name}")
     own = (PACKING.value, CHUNKED.value) if name == "heed" else (CORES.value,)
     run, facts = module.make(train_workloads.workload(WORKLOAD.value), PRECISION.value, *own)

@@ -30,9 +30,9 @@ from experiments.config import Experiment, to_experiment
 from experiments.configs import text
 from experiments.planning import prepare
 from experiments.preparation import open_split, read_text
-from experiments.training import Training
+from experiments.training import RunContext
 from train.loop import fit
-from train.loss_monitor import Health
+from train.loss_monitor import LossMonitor
 from train.metrics import MetricsWriter, read_metrics
 from train.state import TrainState, create_state
 
@@ -112,12 +112,12 @@ def _command(values: dict, workdir: Path) -> dict:
     )
 
 
-def _gflop_a_token(t: Training) -> float:
+def _gflop_a_token(t: RunContext) -> float:
     source, target = t.text.pairs["train"].lengths
     return 1e-9 * flops(t.model.config, source, target) / float(source.sum() + target.sum())
 
 
-def _delivered(t: Training, batches: int = 200) -> float:
+def _delivered(t: RunContext, batches: int = 200) -> float:
     """Real tokens a second from text files: read, tokenised, planned and made into batches."""
     c = replace(t.experiment, data=replace(t.experiment.data, cache=False))
     begun = time.perf_counter()
@@ -131,13 +131,13 @@ def _delivered(t: Training, batches: int = 200) -> float:
     return 1 / (read + made * text.plan.batches_per_epoch / text.plan.tokens)
 
 
-def _batches(t: Training, first: int, count: int) -> Iterator[Batch]:
+def _batches(t: RunContext, first: int, count: int) -> Iterator[Batch]:
     plan = t.text.plan
     made = train_batches(t.text.pairs["train"], plan, first, multiple_of=t.rows_multiple)
     return itertools.islice(made, count)
 
 
-def _compiled(t: Training) -> tuple[Callable, TrainState]:
+def _compiled(t: RunContext) -> tuple[Callable, TrainState]:
     """The step, run once in all its shapes, and the state after that."""
     state, step = create_state(t.model, t.tx, jax.random.key(0), t.mesh), t.compile_step()
     for bucket in t.text.plan.buckets:
@@ -147,7 +147,7 @@ def _compiled(t: Training) -> tuple[Callable, TrainState]:
     return step, jax.block_until_ready(state)
 
 
-def _costs(t: Training, step: Callable, state: TrainState, steps: int) -> Iterator[float]:
+def _costs(t: RunContext, step: Callable, state: TrainState, steps: int) -> Iterator[float]:
     """How much longer blocks of steps take in the loop than bare, on batches made before, less 1.
 
     Whichever of the two comes first, the other does in the next block.
@@ -173,8 +173,8 @@ def _costs(t: Training, step: Callable, state: TrainState, steps: int) -> Iterat
             schedule=t.schedule,
             writer=writer,
             log_every=c.log_every,
-            health=Health(c.max_skipped, c.spike),
-            pairs_of=lambda step: plan[step - 1].pairs,
+            health=LossMonitor(c.max_skipped, c.spike),
+            example_ids_at=lambda step: plan[step - 1].pairs,
         )
         jax.block_until_ready(state)
         return state, time.perf_counter() - begun

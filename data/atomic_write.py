@@ -6,7 +6,7 @@ from pathlib import Path
 _unfinished: set[Path] = set()  # temporary files, for whoever ends the process during a write
 
 
-def replace_file(path: str | os.PathLike, content: bytes) -> None:
+def write_atomic(path: str | os.PathLike, content: bytes) -> None:
     """Writes a file under another name, then renames it: readers find the old or the new one.
 
     If the disk is full, what stood there before is untouched and nothing else is left behind.
@@ -31,6 +31,6 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
 
 
 def remove_unfinished() -> None:
-    """Removes what `replace_file` has begun to write, in a process that ends at once."""
+    """Removes what `write_atomic` has begun to write, in a process that ends at once."""
     for written in list(_unfinished):
         written.unlink(missing_ok=True)

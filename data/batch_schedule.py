@@ -12,7 +12,7 @@ from data.buckets import Bucket, make_buckets, rows_of
 _EMPTY = 0.03  # of all positions: then longer rows are not tried
 
 
-class Planned(NamedTuple):
+class BatchSpec(NamedTuple):
     """One batch: its shape, the numbers of its pairs [n], and the row of each [n], ascending.
 
     A row of several pairs is `packed`.
@@ -24,7 +24,7 @@ class Planned(NamedTuple):
     packed: bool = False
 
 
-class BatchPlan:
+class BatchSchedule:
     """Which pairs make the batch of which step: `plan[step]`.
 
     Every epoch has the same number of batches and every kept pair once, in an order that depends
@@ -60,20 +60,20 @@ class BatchPlan:
         self.padding = 1 - self.tokens / positions
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
 
-    def reordered(self, order: int) -> "BatchPlan":
+    def reordered(self, order: int) -> "BatchSchedule":
         """The same pairs in batches of the same shapes, in another order for every `order`."""
         other = copy.copy(self)
         other._order = order  # 0 is the order that a plan begins with
         other._epoch = lru_cache(maxsize=2)(other._make_epoch)
         return other
 
-    def ahead(self, batches: int) -> "BatchPlan":
+    def ahead(self, batches: int) -> "BatchSchedule":
         """The same plan so many batches further on (or back, where negative) at every step."""
         other = copy.copy(self)
         other._ahead = batches
         return other
 
-    def _make_epoch(self, epoch: int) -> list[Planned]:
+    def _make_epoch(self, epoch: int) -> list[BatchSpec]:
         rng = np.random.default_rng([self.seed, epoch, *[self._order] * (self._order > 0)])
         batches = self._layout.epoch(rng)
         order = rng.permutation(len(batches))
@@ -82,7 +82,7 @@ class BatchPlan:
     def __len__(self) -> int:
         return 1 << 40  # steps never run out
 
-    def __getitem__(self, step: int) -> Planned:
+    def __getitem__(self, step: int) -> BatchSpec:
         epoch, index = divmod(int(step) + self._ahead, self.batches_per_epoch)
         return self._epoch(epoch)[index]
 
@@ -102,14 +102,14 @@ class _Apart:
         counts = np.bincount(self._which, minlength=len(self.buckets))
         self.batches = [-(-int(n) // b.rows) for n, b in zip(counts, self.buckets, strict=True)]
 
-    def epoch(self, rng: np.random.Generator) -> list[Planned]:
+    def epoch(self, rng: np.random.Generator) -> list[BatchSpec]:
         order = rng.permutation(len(self._which))
         batches = []
         for i, bucket in enumerate(self.buckets):
             pairs = order[self._which[order] == i]
             for start in range(0, len(pairs), bucket.rows):
                 some = pairs[start : start + bucket.rows]
-                batches.append(Planned(bucket, some, np.arange(len(some))))
+                batches.append(BatchSpec(bucket, some, np.arange(len(some))))
         return batches
 
 
@@ -128,7 +128,7 @@ class _Packed:
         self.buckets = [Bucket(rows, *size)]
         self.batches = [-(-self._rows.count // rows)]
 
-    def epoch(self, rng: np.random.Generator) -> list[Planned]:
+    def epoch(self, rng: np.random.Generator) -> list[BatchSpec]:
         (bucket,) = self.buckets
         order = rng.permutation(len(self._kind))
         sorted_ = order[np.argsort(self._kind[order], kind="stable")]
@@ -140,7 +140,7 @@ class _Packed:
             rows = shuffled[start : start + bucket.rows]
             slots = [np.arange(starts[r], starts[r + 1]) for r in rows]
             own = np.repeat(np.arange(len(rows)), [len(each) for each in slots])
-            batches.append(Planned(bucket, pairs[np.concatenate(slots)], own, packed=True))
+            batches.append(BatchSpec(bucket, pairs[np.concatenate(slots)], own, packed=True))
         return batches
 
 

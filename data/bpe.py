@@ -20,7 +20,7 @@ _LONGEST_KEPT = 64  # letters of a cached word: the cache is bounded in bytes, t
 _VERSION = re.compile(r"#version: ?0\.([12])(\.0+)*")
 
 
-class Merges:
+class BPEMerges:
     """A list of merges, from the text of its file."""
 
     def __init__(self, text: str):

@@ -22,7 +22,7 @@ class Pair(NamedTuple):
     target: str
 
 
-class Source(Protocol):
+class Corpus(Protocol):
     """Sentence pairs by number, 0 up to the length; IndexError beyond."""
 
     def __len__(self) -> int: ...
@@ -66,7 +66,7 @@ class Some:
     `files` are those of the source, if it has any.
     """
 
-    def __init__(self, pairs: Source, count: int):
+    def __init__(self, pairs: Corpus, count: int):
         self._pairs, self._count = pairs, min(count, len(pairs))
         self.files = getattr(pairs, "files", None)
 
@@ -86,12 +86,12 @@ class Some:
         return index * len(self._pairs) // self._count
 
 
-def line_of(pairs: Source, index: int) -> int:
+def line_of(pairs: Corpus, index: int) -> int:
     """The number of the line that a pair has in its file, or among all pairs, from 1."""
     return pairs.line(index) if hasattr(pairs, "line") else index + 1
 
 
-def open_source(
+def open_corpus(
     kind: str,
     split: str,
     *,
@@ -99,7 +99,7 @@ def open_source(
     source_language: str = "en",
     target_language: str = "de",
     seed: int = 0,
-) -> Source:
+) -> Corpus:
     """The pairs of one split ("train", "valid" or "test").
 
     `kind` is "demo"; "text", "tsv" or "jsonl" with `path` a folder of {split}.{language},

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from data.batch import EOS, UNK
-from data.bpe import SEPARATOR, Merges, joined
+from data.bpe import SEPARATOR, BPEMerges, joined
 from data.corpus import DataError
 from data.json_file import decode_json
 from data.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ class DictionaryTokenizer(Tokenizer):
         """Reads what `make` wrote; raises DataError where it is something else."""
         self._model = model
         found = decode_json(model, _Content, "not a vocabulary of Heed's")
-        self._merges = None if found.merges is None else Merges(found.merges)
+        self._merges = None if found.merges is None else BPEMerges(found.merges)
         self._names = ["<pad>", "<s>", "</s>", "<unk>", "<s>", *found.words]
         # A padding that is spelled out is no word: it would be none of the text any more.
         self._ids = {word: id for id, word in enumerate(self._names) if id >= EOS}
@@ -49,7 +49,7 @@ class DictionaryTokenizer(Tokenizer):
     def make(cls, words: Sequence[str], merges: str | None) -> "DictionaryTokenizer":
         """From the words of a dictionary file, in order, and the text of a file of merges."""
         if merges is not None:
-            Merges(merges)  # raises DataError
+            BPEMerges(merges)  # raises DataError
         content = {"format": FORMAT, "words": list(words), "merges": merges}
         return cls(json.dumps(content, ensure_ascii=False).encode())
 

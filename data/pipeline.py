@@ -14,9 +14,9 @@ import grain
 import numpy as np
 
 from data.batch import EOS, PAD, Batch
-from data.batch_schedule import BatchPlan, Planned
+from data.batch_schedule import BatchSchedule, BatchSpec
 from data.buckets import make_buckets
-from data.corpus import DataError, Source
+from data.corpus import Corpus, DataError
 from data.tokenizer import Vocabulary
 
 
@@ -72,7 +72,7 @@ class TokenPairs(NamedTuple):
 
 
 def tokenize(
-    pairs: Source,
+    pairs: Corpus,
     vocabulary: Vocabulary,
     progress: Callable[[int], None] | None = None,
     chunk: int = 4096,
@@ -106,7 +106,7 @@ class FilterReport:
         return f"{self.kept} pairs kept; dropped: {dropped}"
 
 
-class Faults(NamedTuple):
+class FilterMasks(NamedTuple):
     """Which pairs are not trained on, and why: a mask [N] for each reason, at most one a pair's."""
 
     empty: np.ndarray
@@ -114,7 +114,7 @@ class Faults(NamedTuple):
     ratio: np.ndarray
 
 
-def find_faults(pairs: TokenPairs, max_length: int, max_ratio: float) -> Faults:
+def filter_masks(pairs: TokenPairs, max_length: int, max_ratio: float) -> FilterMasks:
     """Pairs with an empty side, of more than `max_length` tokens with EOS, or of unlike lengths.
 
     These are lengths that differ by more than the factor `max_ratio`, where the longer has over 10
@@ -125,17 +125,17 @@ def find_faults(pairs: TokenPairs, max_length: int, max_ratio: float) -> Faults:
     empty = shortest == 0
     too_long = ~empty & (longest + 1 > max_length)
     ratio = ~empty & ~too_long & (longest > max_ratio * shortest) & (longest > 10)
-    return Faults(empty, too_long, ratio)
+    return FilterMasks(empty, too_long, ratio)
 
 
 def filter_pairs(
     pairs: TokenPairs, max_length: int, max_ratio: float, where: str = "the text"
 ) -> tuple[np.ndarray, FilterReport]:
-    """Numbers of the pairs to train on, without those that `find_faults` finds.
+    """Numbers of the pairs to train on, without those that `filter_masks` finds.
 
     Raises DataError, which names `where` they are from and the cause, if none is left.
     """
-    faults = find_faults(pairs, max_length, max_ratio)
+    faults = filter_masks(pairs, max_length, max_ratio)
     kept = np.flatnonzero(~np.any(faults, axis=0))
     report = FilterReport(len(kept), *(int(fault.sum()) for fault in faults))
     if not len(kept):
@@ -168,14 +168,14 @@ class Shard(NamedTuple):
     count: int = 1  # type: ignore[assignment]  # no tuple's method
 
 
-WHOLE = Shard()
+FULL_SHARD = Shard()
 
 
 def collate(
     pairs: TokenPairs,
-    planned: Planned,
+    planned: BatchSpec,
     multiple_of: int = 1,
-    shard: Shard = WHOLE,
+    shard: Shard = FULL_SHARD,
 ) -> Batch:
     """The batch of these pairs, EOS after each side, PAD up to the bucket's shape.
 
@@ -217,9 +217,9 @@ def _side(ids: Ragged, pairs: np.ndarray, rows: np.ndarray, shape) -> tuple[np.n
 
 def train_batches(
     pairs: TokenPairs,
-    plan: BatchPlan,
+    plan: BatchSchedule,
     start_step: int = 0,
-    shard: Shard = WHOLE,
+    shard: Shard = FULL_SHARD,
     multiple_of: int = 1,
 ) -> Iterator[Batch]:
     """The batches of steps `start_step`, `start_step` + 1, ...; a host's share of their rows.
@@ -248,7 +248,7 @@ def eval_batches(
     tokens_per_batch: int,
     multiple_of: int = 1,
     count: int = 4,
-    shard: Shard = WHOLE,
+    shard: Shard = FULL_SHARD,
 ) -> Iterator[Batch]:
     """Batches of the pairs of these numbers once, none left out, in at most `count` shapes.
 
@@ -268,4 +268,4 @@ def eval_batches(
         rows = kept[which == i]
         for start in range(0, len(rows), bucket.rows):
             some = rows[start : start + bucket.rows]
-            yield collate(pairs, Planned(bucket, some, np.arange(len(some))), shard=shard)
+            yield collate(pairs, BatchSpec(bucket, some, np.arange(len(some))), shard=shard)

@@ -17,8 +17,8 @@ import numpy as np
 import sentencepiece
 from filelock import FileLock
 
-from data.atomic_write import replace_file
-from data.corpus import Source
+from data.atomic_write import write_atomic
+from data.corpus import Corpus
 from data.npz import read_npz
 from data.pipeline import Ragged, TokenPairs, tokenize
 from data.tokenizer import Vocabulary
@@ -27,8 +27,8 @@ _FORMAT = 2  # another number where ids or files come to mean something else
 _MOST_BYTES = 20 << 30
 
 
-def tokenize_once(
-    pairs: Source,
+def tokenize_cached(
+    pairs: Corpus,
     vocabulary: Vocabulary,
     folder: Path | None,
     progress: Callable[[int], None] = lambda _: None,
@@ -55,18 +55,18 @@ def tokenize_once(
         made = tokenize(pairs, vocabulary, progress)
         with suppress(OSError):
             _make_room(folder, sum(part.nbytes for part in _parts(made).values()))
-            replace_file(file, _bytes(made))
+            write_atomic(file, _bytes(made))
         return made
 
 
-def _key(pairs: Source, vocabulary: Vocabulary) -> str:
+def _key(pairs: Corpus, vocabulary: Vocabulary) -> str:
     """A digest of the text, of the vocabulary, and of what splits the one by the other."""
     text = pairs.digest() if hasattr(pairs, "digest") else text_digest(pairs)
     parts = _FORMAT, sentencepiece.__version__, vocabulary.digest(), text
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def text_digest(pairs: Source, chunk: int = 4096) -> str:
+def text_digest(pairs: Corpus, chunk: int = 4096) -> str:
     """A hexadecimal digest of all sentences, whatever made them."""
     digest = hashlib.sha256()
     for start in range(0, len(pairs), chunk):

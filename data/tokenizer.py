@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import sentencepiece
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from data.batch import BOS, EOS, PAD, UNK
-from data.corpus import DataError, Source
+from data.corpus import Corpus, DataError
 from data.library_errors import library_errors
 from data.regular_file import read_regular
 from data.token_bytes import piece_surface
@@ -137,7 +137,7 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike):
         """Writes the model to a file, whole or not at all."""
-        replace_file(path, self._model)
+        write_atomic(path, self._model)
 
     def to_bytes(self) -> bytes:
         """Returns the serialized SentencePiece model."""
@@ -257,7 +257,7 @@ class Vocabulary(NamedTuple):
     @classmethod
     def learn(
         cls,
-        pairs: Source,
+        pairs: Corpus,
         vocab_size: int,
         kind: str = "bpe",
         joint: bool = True,

@@ -4,7 +4,7 @@ import numpy as np
 from jax import Array
 
 from model import Transformer
-from model.transformer import unroll_layers
+from model.transformer import unstack_layers
 
 
 def attention_maps(model: Transformer, params, src: Array, tgt_in: Array) -> dict[str, np.ndarray]:
@@ -12,7 +12,7 @@ def attention_maps(model: Transformer, params, src: Array, tgt_in: Array) -> dic
 
     A decoder that recurs in the place of self-attention has no maps of its own.
     """
-    config, params = unroll_layers(model.config, params)
+    config, params = unstack_layers(model.config, params)
     _, sown = Transformer(config).apply({"params": params}, src, tgt_in, mutable=["intermediates"])
     layers = sown["intermediates"]
 

@@ -17,12 +17,12 @@ from decode.loop import (
     Hypotheses,
     Search,
     StepFn,
-    Watch,
+    StreamCallback,
     all_room,
     choices,
     gains,
+    gather_beams,
     run,
-    take,
 )
 from decode.stopping import Stopping
 from decode.transforms import Transform
@@ -72,7 +72,7 @@ def beam(
     choose: Choose | None = None,
     bonus: Callable[[object], Array] | None = None,
     free_end: bool = False,
-    watch: Watch | None = None,
+    watch: StreamCallback | None = None,
 ) -> Search:
     """The search for the best outputs under `step`, W = `beam_size` for each of B sentences.
 
@@ -91,7 +91,7 @@ def beam(
     """
     (batch,), width = start.shape, beam_size
     # Twice W: even if W of the candidates end, W are left to live on.
-    choose = choose or (lambda scores, each, *_: best_continuations(scores, each, 2 * width, top_k))
+    choose = choose or (lambda scores, each, *_: top_continuations(scores, each, 2 * width, top_k))
 
     def begin(cache: object) -> _State:
         none = _nothing(batch, width, max_length)
@@ -118,13 +118,13 @@ def beam(
 
         def append(part, new):
             return jax.lax.dynamic_update_index_in_dim(
-                take(part, beams), new[..., None], s.index, axis=2
+                gather_beams(part, beams), new[..., None], s.index, axis=2
             )
 
         gained = gains(found, beams, tokens, eos)
         if free_end:
             gained = jnp.where(at_limit, 0.0, gained)
-        scores = jnp.where(jnp.isneginf(worth), worth, take(s.live.scores, beams) + gained)
+        scores = jnp.where(jnp.isneginf(worth), worth, gather_beams(s.live.scores, beams) + gained)
         grown = Hypotheses(
             append(s.live.tokens, tokens),
             scores,
@@ -136,7 +136,7 @@ def beam(
         ends = tokens == eos
         ending = jnp.where(ends & ~s.stopped[:, None], normalise(scores, s.index + 1), -jnp.inf)
         if bonus is not None:
-            ending += take(bonus(cache), beams)
+            ending += gather_beams(bonus(cache), beams)
         ending = jax.tree.map(lambda leaf: leaf[:, :width], grown._replace(scores=ending))
         pool = best_of(jax.tree.map(lambda *both: jnp.concatenate(both, 1), s.pool, ending),
                        s.pool.scores.shape[1])  # fmt: skip
@@ -144,13 +144,13 @@ def beam(
         # Candidates come best first, so the first W that neither end nor are dead live on.
         order = jnp.where(ends | jnp.isneginf(scores), -ends.shape[1], -jnp.arange(ends.shape[1]))
         _, kept = jax.lax.top_k(order, width)
-        live = jax.tree.map(lambda leaf: take(leaf, kept), grown)
-        live = live._replace(scores=jnp.where(take(ends, kept), -jnp.inf, live.scores))
-        parents = take(beams, kept)
+        live = jax.tree.map(lambda leaf: gather_beams(leaf, kept), grown)
+        live = live._replace(scores=jnp.where(gather_beams(ends, kept), -jnp.inf, live.scores))
+        parents = gather_beams(beams, kept)
         dead = jnp.isneginf(live.scores).all(1)
         if watch is not None:
             likeliest = live.scores.argmax(1, keepdims=True)
-            watch(take(live.tokens, likeliest)[:, 0], s.index + 1, ~s.stopped)
+            watch(gather_beams(live.tokens, likeliest)[:, 0], s.index + 1, ~s.stopped)
         over = stopping.over(pool.scores, live.scores.max(1), s.index + 1, limits, normalise, width)
         return _State(
             index=s.index + 1,
@@ -175,7 +175,7 @@ def _endings(scores: Array, eos: int, count: int) -> tuple[Array, Array, Array]:
     return scores, beams, jnp.full_like(beams, eos)
 
 
-def best_continuations(
+def top_continuations(
     scores: Array, log_probs: Array, count: int, top_k=jax.lax.top_k
 ) -> tuple[Array, Array, Array]:
     """The `count` best sums of [B,W] and [B,W,V], best first: their sums, beams and tokens.
@@ -187,13 +187,13 @@ def best_continuations(
     totals = scores[..., None] + gained
     each = totals.shape[-1]
     totals, best = jax.lax.top_k(totals.reshape(batch, -1), min(count, width * each))
-    return totals, (best // each).astype(jnp.int32), take(tokens.reshape(batch, -1), best)
+    return totals, (best // each).astype(jnp.int32), gather_beams(tokens.reshape(batch, -1), best)
 
 
 def best_of(found: Hypotheses, count: int) -> Hypotheses:
     """The `count` hypotheses of the highest scores, best first; the earlier among equals."""
     _, best = jax.lax.top_k(found.scores, count)
-    return jax.tree.map(lambda leaf: take(leaf, best), found)
+    return jax.tree.map(lambda leaf: gather_beams(leaf, best), found)
 
 
 def _nothing(batch: int, width: int, length: int) -> Hypotheses:

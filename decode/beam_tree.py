@@ -13,12 +13,12 @@ import numpy as np
 
 from data.batch import BOS, PAD
 from data.tokenizer import Vocabulary
-from decode.inputs import InputPolicy, cut, request, room
+from decode.inputs import LongInputPolicy, cut, request, room
 from decode.loop import CacheOps, Search, all_room
 from decode.options import InputError, SearchOptions
-from decode.search import plain_step, searching
-from decode.token_constraints import Rules
-from model import Transformer, empty_cache
+from decode.search import build_search, reference_step
+from decode.token_constraints import TokenConstraints
+from model import Transformer, init_cache
 
 
 class Node(NamedTuple):
@@ -48,7 +48,7 @@ def beam_tree(
     if options.method != "beam" or options.coverage:
         raise InputError("a tree is drawn of --method=beam, and without --coverage")
     config = model.config
-    policy = InputPolicy("refuse:256", config.longest and config.longest - 1)
+    policy = LongInputPolicy("refuse:256", config.longest and config.longest - 1)
     if not sentence.strip():
         raise InputError("an empty sentence is not searched for: give it words")
     vocab = config.target_vocab
@@ -60,14 +60,14 @@ def beam_tree(
     cross = model.apply(variables, memory, method="cross_kv")
     mask = asked.src != PAD
     ops = all_room(piece.limit)
-    search = searching(
+    search = build_search(
         options,
         asked,
-        plain_step(model, params, cross, mask, Rules.of(options)),
+        reference_step(model, params, cross, mask, TokenConstraints.of(options)),
         max_length=piece.limit,
         reorder=ops.reorder,
     )
-    return nodes(search, empty_cache(config, (1, options.beam_size), piece.limit), ops)
+    return nodes(search, init_cache(config, (1, options.beam_size), piece.limit), ops)
 
 
 def nodes(search: Search, cache: object, ops: CacheOps) -> list[Node]:
@@ -111,7 +111,7 @@ def nodes(search: Search, cache: object, ops: CacheOps) -> list[Node]:
 def _states(search: Search, cache: object, ops: CacheOps) -> Iterator:
     """What the search knows after each step."""
     grow = jax.jit(search.grow)
-    state = search.begin(ops.extend(cache, ops.stages[-1]))
+    state = search.begin(ops.extend(cache, ops.cache_stages[-1]))
     while bool(search.going(state).any()):
         state = grow(state)
         yield jax.device_get(state)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from decode.beam import beam, best_continuations, best_of
-from decode.loop import CacheOps, Hypotheses, Search, StepFn, Watch, all_room, run
+from decode.beam import beam, best_of, top_continuations
+from decode.loop import CacheOps, Hypotheses, Search, StepFn, StreamCallback, all_room, run
 from decode.transforms import Transform
 
 
@@ -44,7 +44,7 @@ def diverse_beam(
     transform: Transform | None = None,
     top_k=jax.lax.top_k,
     bonus=None,
-    watch: Watch | None = None,
+    watch: StreamCallback | None = None,
     **options,
 ) -> Search:
     """`beam` with its W = `beam_size` beams in `groups` of W / G, each with its own pool.
@@ -83,7 +83,7 @@ def diverse_beam(
         taken = jnp.zeros((batch, 1, log_probs.shape[-1]), jnp.float32)
         chosen = []
         for group in range(groups):
-            found = best_continuations(
+            found = top_continuations(
                 scores[:, group], log_probs[:, group] - diversity * taken, 2 * each, top_k
             )
             chosen.append(found)

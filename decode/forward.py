@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from decode import kv_cache
-from decode.kv_cache import Block, Pool
+from decode.kv_cache import BeamKVCache, KVBlock
 from decode.memory import AllPositions, BeamMemory, attention, kv_block, small_query_product
 from decode.sharded_weights import look_up, whole
 from decode.weights import Norm, Weights
@@ -44,7 +44,7 @@ def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> A
     return _final_norm(c, weights, "encoder", x)
 
 
-def cross_kv(c: TransformerConfig, weights: Weights, memory: Array) -> tuple[Block, ...]:
+def cross_kv(c: TransformerConfig, weights: Weights, memory: Array) -> tuple[KVBlock, ...]:
     """memory [B,S,D] -> each decoder layer's keys [B,H,K,S] and values [B,H,S,V] of it."""
     blocks = []
     for w in weights.stack("decoder"):
@@ -59,11 +59,11 @@ def step(
     c: TransformerConfig,
     weights: Weights,
     tokens: Array,
-    cross: Sequence[Block],
+    cross: Sequence[KVBlock],
     mask: Array,
-    past: Pool,
+    past: BeamKVCache,
     index: Array,
-) -> tuple[Array, Pool, Array]:
+) -> tuple[Array, BeamKVCache, Array]:
     """What the decoder makes of one more token of each beam, given what came before it.
 
     tokens [B,W], mask [B,S], index: how many tokens came before -> float32 [B,W,D], from which
@@ -179,7 +179,7 @@ def _split(c: TransformerConfig, x: Array, queries: bool = True) -> list[Array]:
 
 
 def _biases(
-    c: TransformerConfig, table: Array, place: Array, past: Pool, masks: Sequence[Array]
+    c: TransformerConfig, table: Array, place: Array, past: BeamKVCache, masks: Sequence[Array]
 ) -> list[Array]:
     """What a table [R,H] adds to the scores of each block, of queries at one place: [H,1,N*Z]."""
     sizes, length = [mask.shape[-1] for mask in masks], past.ancestry.shape[2]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.batch import EOS
-from decode.inputs import Piece
+from decode.inputs import Segment
 from decode.loop import Hypotheses
 from decode.mbr import expected_utilities
-from decode.options import NothingFoundError, SearchOptions
+from decode.options import NoHypothesisError, SearchOptions
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Hypothesis:
 
 def ranked(
     found: Hypotheses,
-    piece: Piece,
+    piece: Segment,
     spell: Callable[[Sequence[Sequence[int]]], list[str]],
     options: SearchOptions,
     count: int,
@@ -49,7 +49,7 @@ def ranked(
     tokens, scores, lengths, token_scores = map(np.asarray, found)
     there = [w for w in range(len(scores)) if np.isfinite(scores[w])]
     if not there:
-        raise NothingFoundError(
+        raise NoHypothesisError(
             f"line {piece.owner + 1}: no output has a finite score: either what is asked for "
             "leaves none (--ban, --no_repeat_ngrams, --min_length), or the model's weights are "
             "not sound"

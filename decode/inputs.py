@@ -19,7 +19,7 @@ _LETTERS = 16  # of a token, many: the beginning of a text tells that it is far 
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """A sentence, or a part of a long one; all lists are of ids without EOS."""
 
     owner: int  # the sentence's number
@@ -38,7 +38,7 @@ class Piece:
         return sum(len(ids) for ids in self.phrases if not _holds(self.prefix, ids))
 
 
-class Request(NamedTuple, Generic[Numbers]):
+class SearchBatch(NamedTuple, Generic[Numbers]):
     """Pieces as the arrays of a search of B rows; those beyond the last piece end at once."""
 
     src: Numbers  # [B,S] int32, with EOS
@@ -51,7 +51,7 @@ class Request(NamedTuple, Generic[Numbers]):
     completions: Completions[Numbers] | None = None  # of prefixes that end within a word, if any
 
 
-class Room(NamedTuple):
+class PaddedSizes(NamedTuple):
     """How much all of a call's pieces need, in powers of two: few shapes, few compilations."""
 
     prefix: int
@@ -60,14 +60,14 @@ class Room(NamedTuple):
     completion: Sizes = Sizes()  # none ends within a word
 
 
-def room(pieces: Sequence[Piece]) -> Room:
+def room(pieces: Sequence[Segment]) -> PaddedSizes:
     """What holds the longest prefix, the most phrases and the longest phrase."""
 
     def most(sizes) -> int:
         size = max(sizes, default=0)
         return 1 << (size - 1).bit_length() if size else 0
 
-    return Room(
+    return PaddedSizes(
         most(len(piece.prefix) for piece in pieces),
         most(len(piece.phrases) for piece in pieces),
         most(len(phrase) for piece in pieces for phrase in piece.phrases),
@@ -76,13 +76,13 @@ def room(pieces: Sequence[Piece]) -> Room:
 
 
 def request(
-    pieces: Sequence[Piece],
+    pieces: Sequence[Segment],
     rows: int,
     length: int,
-    room: Room,
+    room: PaddedSizes,
     vocab: int,
     shortlist: Shortlist | None = None,
-) -> Request[np.ndarray]:
+) -> SearchBatch[np.ndarray]:
     """Up to `rows` pieces of less than `length` ids, for outputs of `vocab` ids."""
 
     def column(values, rest, dtype=np.int32) -> np.ndarray:
@@ -101,7 +101,7 @@ def request(
     if room.completion.states:
         of, owed = [p.completion for p in pieces], [p.owed for p in pieces]
         completions = pack(of, owed, each, rows, vocab, room.completion)
-    return Request(
+    return SearchBatch(
         pad_rows([[*piece.ids, EOS] for piece in pieces], rows, length),
         column([piece.limit for piece in pieces], 1),
         pad_rows([piece.prefix for piece in pieces], rows, room.prefix),
@@ -113,13 +113,13 @@ def request(
     )
 
 
-def _asked(piece: Piece) -> list[int]:
+def _asked(piece: Segment) -> list[int]:
     """The ids that its output may have whatever its source is."""
     spelling = piece.completion.spelling if piece.completion else ()
     return [*piece.prefix, *spelling, *sum(piece.phrases, [])]
 
 
-class InputPolicy:
+class LongInputPolicy:
     """What becomes of inputs of more than `size` tokens: they are `split`, or else refused."""
 
     def __init__(self, text: str, most: int | None = None):
@@ -165,10 +165,10 @@ def cut(
     required: Sequence[Sequence[str]],
     *,
     vocabulary: Vocabulary,
-    policy: InputPolicy,
+    policy: LongInputPolicy,
     options: SearchOptions,
     longest: int | None,
-) -> Iterator[Piece]:
+) -> Iterator[Segment]:
     """All sentences' pieces in order, none for an empty one; outputs are no longer than `longest`.
 
     A sentence's output begins with its prefix and contains its required phrases. Raises InputError,
@@ -200,7 +200,7 @@ def cut(
                 )
             # Samples follow a sentence's text, wherever it stands: equal lines get equal ones.
             seed = zlib.crc32(text.strip().encode())
-            piece = Piece(number, part, gap, ids, prefix, phrases, limit, seed, completion)
+            piece = Segment(number, part, gap, ids, prefix, phrases, limit, seed, completion)
             needed = (len(prefix) or bool(options.first)) + piece.owed
             if completion:
                 least = completion.needs()[0]

@@ -16,24 +16,24 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from decode.loop import take
+from decode.loop import gather_beams
 from model import TransformerConfig
 
 
-class Block(NamedTuple):
+class KVBlock(NamedTuple):
     """One layer's keys [R,H,K,N*Z] and values [R,H,N*Z,V], positions in order, slots within."""
 
     k: Array
     v: Array
 
 
-class Pool(NamedTuple):
+class BeamKVCache(NamedTuple):
     """All layers' blocks, [layer][block], and ancestry [R,Z,L] int32 over their L positions.
 
     Of recurrent layers each is its cells [R,Z,D], and L stays 0.
     """
 
-    layers: tuple[tuple[Block, ...] | Array, ...]
+    layers: tuple[tuple[KVBlock, ...] | Array, ...]
     ancestry: Array
 
     @property
@@ -41,48 +41,48 @@ class Pool(NamedTuple):
         return not isinstance(self.layers[0], tuple)
 
 
-def empty_pool(config: TransformerConfig, rows: int, beams: int) -> Pool:
+def init_beam_cache(config: TransformerConfig, rows: int, beams: int) -> BeamKVCache:
     """A pool without room: `extend` makes it."""
-    nothing: tuple[Block, ...] | Array = ()
+    nothing: tuple[KVBlock, ...] | Array = ()
     if config.recurrence:
         nothing = jnp.zeros((rows, beams, config.d_model))
-    return Pool((nothing,) * config.decoder_layers, jnp.zeros((rows, beams, 0), jnp.int32))
+    return BeamKVCache((nothing,) * config.decoder_layers, jnp.zeros((rows, beams, 0), jnp.int32))
 
 
-def extend(pool: Pool, config: TransformerConfig, length: int, slots: int) -> Pool:
+def extend(pool: BeamKVCache, config: TransformerConfig, length: int, slots: int) -> BeamKVCache:
     """The pool with one more block, so that it has room for `length` positions of `slots` each."""
     if pool.recurrent:
         return pool
     rows, _, there = pool.ancestry.shape
     room = (length - there) * slots
     heads = (rows, config.kv_heads)
-    block = lambda: Block(  # noqa: E731
+    block = lambda: KVBlock(  # noqa: E731
         jnp.zeros((*heads, config.key_width, room)),
         jnp.zeros((*heads, room, config.value_width)),
     )
     ancestry = jnp.pad(pool.ancestry, ((0, 0), (0, 0), (0, length - there)))
-    return Pool(tuple((*blocks, block()) for blocks in pool.layers), ancestry)
+    return BeamKVCache(tuple((*blocks, block()) for blocks in pool.layers), ancestry)
 
 
-def joined(pool: Pool) -> Pool:
+def joined(pool: BeamKVCache) -> BeamKVCache:
     """The same pool with all its room in one block, so that every position of it can be written."""
 
-    def one(blocks: tuple[Block, ...] | Array) -> tuple[Block] | Array:
+    def one(blocks: tuple[KVBlock, ...] | Array) -> tuple[KVBlock] | Array:
         if not isinstance(blocks, tuple):
             return blocks
         keys, values = zip(*blocks, strict=True)
-        return (Block(jnp.concatenate(keys, axis=3), jnp.concatenate(values, axis=2)),)
+        return (KVBlock(jnp.concatenate(keys, axis=3), jnp.concatenate(values, axis=2)),)
 
     return pool._replace(layers=tuple(map(one, pool.layers)))
 
 
-def reorder(pool: Pool, parents: Array) -> Pool:
+def reorder(pool: BeamKVCache, parents: Array) -> BeamKVCache:
     """The pool in which beam z goes on from where beam `parents` [R,Z] was, of as many or fewer."""
-    layers = tuple(x if isinstance(x, tuple) else take(x, parents) for x in pool.layers)
-    return Pool(layers, take(pool.ancestry, parents))
+    layers = tuple(x if isinstance(x, tuple) else gather_beams(x, parents) for x in pool.layers)
+    return BeamKVCache(layers, gather_beams(pool.ancestry, parents))
 
 
-def arrive(pool: Pool, index: Array) -> tuple[Pool, tuple[Array, ...], Array]:
+def arrive(pool: BeamKVCache, index: Array) -> tuple[BeamKVCache, tuple[Array, ...], Array]:
     """Every beam stands in its own slot at `index`; and what beams may attend to, a block each.
 
     The masks are bool [R,beams,N*Z]; after them, where `index` is in the last block.
@@ -102,9 +102,9 @@ def arrive(pool: Pool, index: Array) -> tuple[Pool, tuple[Array, ...], Array]:
     return pool._replace(ancestry=ancestry), masks, index * slots - starts[-1]
 
 
-def write(blocks: tuple[Block, ...], k: Array, v: Array, at: Array) -> tuple[Block, ...]:
+def write(blocks: tuple[KVBlock, ...], k: Array, v: Array, at: Array) -> tuple[KVBlock, ...]:
     """One layer's blocks with k [R,beams,H,K], v [R,beams,H,V] in the last one, from `at` on."""
     *old, (keys, values) = blocks
     keys = lax.dynamic_update_slice_in_dim(keys, k.transpose(0, 2, 3, 1), at, axis=3)
     values = lax.dynamic_update_slice_in_dim(values, v.transpose(0, 2, 1, 3), at, axis=2)
-    return (*old, Block(keys, values))
+    return (*old, KVBlock(keys, values))

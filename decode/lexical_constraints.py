@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from decode.beam import Choose
-from decode.loop import take
+from decode.loop import gather_beams
 from decode.transforms import Transform, beams_of
 
 NOTHING = -1  # stands where no token does
 
 
-class Phrases(NamedTuple):
+class LexicalConstraints(NamedTuple):
     """What each sentence's output must contain: tokens [B,P,N], of which sizes [B,P] are real."""
 
     tokens: Array
@@ -34,7 +34,7 @@ class Phrases(NamedTuple):
         return jnp.broadcast_to(tokens, (batch, width, tokens.shape[2]))
 
 
-def required(phrases: Phrases, limits: Array, eos: int, then: Transform) -> Transform:
+def required(phrases: LexicalConstraints, limits: Array, eos: int, then: Transform) -> Transform:
     """No output ends without its `phrases`, and there is always room left for them.
 
     Where no other token could follow and leave that room, it is one that a phrase lacks, whatever
@@ -56,11 +56,11 @@ def required(phrases: Phrases, limits: Array, eos: int, then: Transform) -> Tran
     return apply
 
 
-def allocate(phrases: Phrases, width: int, top_k=jax.lax.top_k) -> Choose:
+def allocate(phrases: LexicalConstraints, width: int, top_k=jax.lax.top_k) -> Choose:
     """The candidates for `width` beams, dealt to the banks in turn: each bank's best first.
 
     There are every beam's best and whatever goes on with a phrase. Where nothing is required all
-    share a bank, and the result is that of `best_continuations`.
+    share a bank, and the result is that of `top_continuations`.
     """
 
     def choose(scores, log_probs, tokens, index):
@@ -78,7 +78,10 @@ def allocate(phrases: Phrases, width: int, top_k=jax.lax.top_k) -> Choose:
         lacking = _lacking(phrases, *_written(phrases, tokens, index), options)
         turns = _turns(worth, lacking.reshape(batch, -1))
         _, chosen = jax.lax.top_k(-turns, min(2 * width, beams * count))
-        worth, tokens = take(worth, chosen), take(options.reshape(batch, -1), chosen)
+        worth, tokens = (
+            gather_beams(worth, chosen),
+            gather_beams(options.reshape(batch, -1), chosen),
+        )
         return worth, (chosen // count).astype(jnp.int32), tokens
 
     return choose
@@ -91,16 +94,16 @@ def _turns(worth: Array, lacking: Array) -> Array:
     """
     order = jnp.argsort(-worth, axis=1)  # stable: the earlier among equals
     # Once more, by banks: in a bank they stay in this order, and count from its first.
-    order = take(order, jnp.argsort(take(lacking, order), axis=1))
-    bank, place = take(lacking, order), jnp.arange(worth.shape[1], dtype=jnp.int32)[None]
+    order = gather_beams(order, jnp.argsort(gather_beams(lacking, order), axis=1))
+    bank, place = gather_beams(lacking, order), jnp.arange(worth.shape[1], dtype=jnp.int32)[None]
     begins = jnp.diff(bank, axis=1, prepend=bank[:, :1] - 1) != 0
     rounds = place - jax.lax.cummax(jnp.where(begins, place, 0), axis=1)
     turns = rounds * (lacking.max() + 1) + bank
-    turns = jnp.where(jnp.isneginf(take(worth, order)), jnp.iinfo(jnp.int32).max, turns)
+    turns = jnp.where(jnp.isneginf(gather_beams(worth, order)), jnp.iinfo(jnp.int32).max, turns)
     return jnp.put_along_axis(jnp.zeros_like(turns), order, turns, axis=1, inplace=False)
 
 
-def _written(phrases: Phrases, tokens: Array, index: Array) -> tuple[Array, Array]:
+def _written(phrases: LexicalConstraints, tokens: Array, index: Array) -> tuple[Array, Array]:
     """Of the first `index` of tokens [B,W,L]: which phrases they hold [B,W,P], and the last N-1.
 
     [B,W,N-1] is NOTHING where there are not so many.
@@ -118,7 +121,7 @@ def _written(phrases: Phrases, tokens: Array, index: Array) -> tuple[Array, Arra
     return begins.any(-1), latest
 
 
-def _lacking(phrases: Phrases, done: Array, latest: Array, after: Array) -> Array:
+def _lacking(phrases: LexicalConstraints, done: Array, latest: Array, after: Array) -> Array:
     """How many required tokens an output lacks once each of `after` [B,W,C] has followed, [B,W,C].
 
     Of a phrase that it ends in the middle of, it lacks only the rest. `done` and `latest` are what

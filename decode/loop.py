@@ -15,7 +15,7 @@ from jax import Array
 from decode.transforms import Transform
 
 
-class Next(NamedTuple):
+class NextToken(NamedTuple):
     """What the next token may be: log-probabilities are logits - total.
 
     Apart they save a pass over the vocabulary: what is best in a row needs no normalising.
@@ -27,9 +27,9 @@ class Next(NamedTuple):
 
 
 # (tokens [B,W], cache, index) -> (Next, cache)
-StepFn = Callable[[Array, object, Array], tuple[Next, object]]
+StepFn = Callable[[Array, object, Array], tuple[NextToken, object]]
 # (a sentence's tokens [B,L], how many of them there are, which sentences still go on [B])
-Watch = Callable[[Array, Array, Array], None]
+StreamCallback = Callable[[Array, Array, Array], None]
 
 
 class Hypotheses(NamedTuple):
@@ -45,13 +45,13 @@ class CacheOps(NamedTuple):
     """What a search does to a cache between steps; what is here suits leaves that begin [B,W].
 
     `reorder(cache, parents [B,W])` has every beam go on from where its parent was.
-    The loop runs in `stages`, up to these lengths (the last is the longest output) and before each
-    of them `extend(cache, length)` makes room for that many tokens.
+    The loop runs in `cache_stages`, up to these lengths (the last is the longest output) and before
+    each of them `extend(cache, length)` makes room for that many tokens.
     """
 
     reorder: Callable[[object, Array], object]
     extend: Callable[[object, int], object]
-    stages: tuple[int, ...]
+    cache_stages: tuple[int, ...]
     one_at_first: bool = False  # whether the cache holds one beam until the first step is over
     # What lets a step write anywhere in a cache with all its room, not only in what came last.
     joined: Callable[[object], object] = lambda cache: cache
@@ -59,7 +59,7 @@ class CacheOps(NamedTuple):
 
 def all_room(max_length: int) -> CacheOps:
     """A cache that has all its room from the start, in arrays that begin with [B,W]."""
-    reorder = lambda cache, rows: jax.tree.map(lambda leaf: take(leaf, rows), cache)  # noqa: E731
+    reorder = lambda cache, rows: jax.tree.map(lambda leaf: gather_beams(leaf, rows), cache)  # noqa: E731
     return CacheOps(reorder, lambda cache, length: cache, (max_length,))
 
 
@@ -103,15 +103,15 @@ def alone(count: Array) -> Array:
 def run(search: Search[S], cache: object, ops: CacheOps, few: int = 0, most: Count = alone) -> S:
     """The state of a `search` begun with `cache` once no more than `few` sentences go on."""
     state = search.begin(cache)
-    for end in ops.stages:
+    for end in ops.cache_stages:
         state = state._replace(cache=ops.extend(state.cache, end))
-        if ops.one_at_first and end == ops.stages[0]:
+        if ops.one_at_first and end == ops.cache_stages[0]:
             state = search.grow(state)  # not in the loop, whose state keeps its shape
         state = _until(search, state, end, few, most)
     return state
 
 
-def run_in_two(
+def run_compacted(
     make: Callable[[Rows], Search],
     rows: Rows,
     cache: object,
@@ -135,7 +135,7 @@ def run_in_two(
     search = make(_choose(rows, order, len(going)))
     state = _choose(state, order, len(going))
     state = state._replace(cache=ops.joined(state.cache))
-    state = _until(search, state, ops.stages[-1], 0, most)
+    state = _until(search, state, ops.cache_stages[-1], 0, most)
     return jax.tree.map(lambda every, some: every.at[order].set(some), found, search.found(state))
 
 
@@ -160,7 +160,7 @@ def _choose(tree, order: Array, batch: int):
 
 
 def choices(
-    found: Next, tokens: Array, index: Array, transform: Transform | None
+    found: NextToken, tokens: Array, index: Array, transform: Transform | None
 ) -> tuple[Array, Array]:
     """The scores [B,W,V] to choose a step's continuations by, and what to take off them [B,W]."""
     if transform is None:
@@ -169,16 +169,18 @@ def choices(
     return steered, jnp.zeros_like(found.total)
 
 
-def gains(found: Next, beams: Array, tokens: Array, eos: int) -> Array:
+def gains(found: NextToken, beams: Array, tokens: Array, eos: int) -> Array:
     """The log-probabilities of `tokens` [B,C] after `beams` [B,C], of EOS even where too early."""
     batch, width, vocab = found.logits.shape
     # From rows as the product made them: reading an array in three axes makes XLA copy it.
     rows = jnp.arange(batch, dtype=jnp.int32)[:, None] * width + beams
     logits = found.logits.reshape(batch * width, vocab)[rows, tokens]
-    return jnp.where(tokens == eos, take(found.end, beams), logits) - take(found.total, beams)
+    return jnp.where(tokens == eos, gather_beams(found.end, beams), logits) - gather_beams(
+        found.total, beams
+    )
 
 
-def take(x: Array, rows: Array) -> Array:
+def gather_beams(x: Array, rows: Array) -> Array:
     """x [B,W,...], rows [B,R] -> [B,R,...]: each sentence's own choice of its beams."""
     rows = rows.reshape(*rows.shape, *(1,) * (x.ndim - 2))
     return jnp.take_along_axis(x, rows, axis=1)

@@ -14,15 +14,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from decode import kv_cache
-from decode.kv_cache import Block
+from decode.kv_cache import KVBlock
 from decode.weights import Int8, Weights
 
 Product = Callable[[Array, Array], Array]  # [B,H,Q,I], [B,H,I,O] -> [B,H,Q,O]
 
 
-def kv_block(k: Array, v: Array) -> Block:
+def kv_block(k: Array, v: Array) -> KVBlock:
     """k [B,S,H,K], v [B,S,H,V] as the products over them read them."""
-    return Block(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
+    return KVBlock(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
 
 
 def _matmul(x: Array, y: Array) -> Array:
@@ -31,7 +31,7 @@ def _matmul(x: Array, y: Array) -> Array:
 
 def attention(
     q: Array,
-    blocks: Sequence[Block],
+    blocks: Sequence[KVBlock],
     masks: Sequence[Array],
     product: Product = _matmul,
     biases: Sequence[Array] | None = None,
@@ -95,13 +95,13 @@ class AllPositions(NamedTuple):
 class BeamMemory(NamedTuple):
     """A `Memory` of a beam search: a layer's blocks in the pool, each beam through its own mask."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[KVBlock, ...]
     masks: Sequence[Array]
     at: Array
     product: Product
     biases: Sequence[Array] | None
 
-    def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, tuple[Block, ...]]:
+    def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, tuple[KVBlock, ...]]:
         """q, k, v [R,Z,heads,width] -> [R,Z,H*V], and the blocks with k and v."""
         blocks = kv_cache.write(self.blocks, k, v, self.at)
         return attention(q, blocks, self.masks, self.product, self.biases)[0], blocks

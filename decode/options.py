@@ -8,7 +8,7 @@ from data.batch import EOS
 METHODS = ("beam", "greedy", "sample", "mbr")
 PENALTIES = ("gnmt", "average", "none")
 STOPPING = ("first", "now", "bounded", "never")
-ONLY_FOR = {
+METHOD_OPTIONS = {
     "beam": (
         *("beam_size", "stopping", "free_end", "patience", "groups", "diversity", "coverage"),
     ),
@@ -37,7 +37,7 @@ class InputError(ValueError):
     """Input that cannot be translated; the message is one line that says where and what to do."""
 
 
-class NothingFoundError(InputError):
+class NoHypothesisError(InputError):
     """No output has a finite score: too much is forbidden, or the weights are not sound."""
 
 
@@ -99,7 +99,7 @@ class SearchOptions:
         self._check_together()
 
     def _check_together(self) -> None:
-        self.refuse_idle(name for name in _DEFAULTS if getattr(self, name) != _DEFAULTS[name])
+        self.reject_unused(name for name in _DEFAULTS if getattr(self, name) != _DEFAULTS[name])
         if self.beam_size % self.groups:
             raise InputError(f"--groups={self.groups} must divide --beam_size={self.beam_size}")
         if self.max_length and self.min_length > self.max_length:
@@ -125,13 +125,13 @@ class SearchOptions:
         if self.method == "mbr" and self.samples == 1:
             raise InputError("--method=mbr compares samples, and --samples is 1: raise it")
 
-    def refuse_idle(self, given: Iterable[str]) -> None:
+    def reject_unused(self, given: Iterable[str]) -> None:
         """Raises InputError where an option of those `given` has no meaning in this search.
 
         What differs from its default is known to be given; of the rest only the caller knows.
         """
         given = set(given)
-        for method, names in ONLY_FOR.items():
+        for method, names in METHOD_OPTIONS.items():
             if self.method == method or (method, self.method) == ("sample", "mbr"):
                 continue
             for name in (name for name in names if name in given):

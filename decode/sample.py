@@ -13,7 +13,7 @@ from decode.loop import (
     Hypotheses,
     Search,
     StepFn,
-    Watch,
+    StreamCallback,
     all_room,
     choices,
     gains,
@@ -62,7 +62,7 @@ def samples(
     width: int = 1,
     normalise: Normalise,
     transform: Transform | None = None,
-    watch: Watch | None = None,
+    watch: StreamCallback | None = None,
 ) -> Search:
     """The search for W = `width` independent outputs of each of B sentences, in their order.
 

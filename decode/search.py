@@ -13,14 +13,24 @@ from decode import forward, kv_cache, length_normalization, stopping, topk, tran
 from decode.batching import sizes
 from decode.beam import beam
 from decode.diverse import diverse_beam
-from decode.inputs import Request
-from decode.lexical_constraints import Phrases, allocate, required
-from decode.loop import CacheOps, Count, Hypotheses, Next, Search, StepFn, alone, run_in_two, take
+from decode.inputs import SearchBatch
+from decode.lexical_constraints import LexicalConstraints, allocate, required
+from decode.loop import (
+    CacheOps,
+    Count,
+    Hypotheses,
+    NextToken,
+    Search,
+    StepFn,
+    alone,
+    gather_beams,
+    run_compacted,
+)
 from decode.options import SearchOptions
 from decode.prefix_constraint import completing
 from decode.sample import drawn, likeliest, samples
 from decode.sharded_weights import whole
-from decode.token_constraints import RULES, Rules, following
+from decode.token_constraints import RULES, TokenConstraints, following
 from decode.weights import Weights
 from model import Transformer, TransformerConfig
 
@@ -29,13 +39,16 @@ from model import Transformer, TransformerConfig
 _TAIL = 4
 
 
-def plain_step(model: Transformer, params, cross, src_mask: Array, rules: Rules = RULES) -> StepFn:
+def reference_step(
+    model: Transformer, params, cross, src_mask: Array, rules: TokenConstraints = RULES
+) -> StepFn:
     """The model's next-token log-probabilities, given one source's `cross` keys and values.
 
     PAD, BOS and UNK, which stand for no text, cannot be chosen, nor EOS where it would end an
     output before `min_length`; the other tokens' log-probabilities stay what they are, so a
-    hypothesis's score is the one that teacher forcing gives to it. `rules` change that (`Rules`).
-    Its cache is `model.empty_cache`; this is what `fast_step` is measured by.
+    hypothesis's score is the one that teacher forcing gives to it. `rules` change that
+    (`TokenConstraints`).
+    Its cache is `model.init_cache`; this is what `make_step` is measured by.
     """
 
     def step(tokens, cache, index):
@@ -49,13 +62,13 @@ def plain_step(model: Transformer, params, cross, src_mask: Array, rules: Rules 
     return step
 
 
-def fast_step(
+def make_step(
     config: TransformerConfig,
     weights: Weights,
     cross,
     src_mask: Array,
     coverage: bool = False,
-    rules: Rules = RULES,
+    rules: TokenConstraints = RULES,
 ) -> StepFn:
     """The same step over decoding's own weights; what fills the last block is never chosen.
 
@@ -86,7 +99,7 @@ def fast_step(
     return step
 
 
-def stages(max_length: int) -> tuple[int, ...]:
+def cache_stages(max_length: int) -> tuple[int, ...]:
     """The lengths at which the cache grows: few, so that the program is small."""
     return (*takewhile(lambda size: size < max_length, sizes()), max_length)
 
@@ -103,7 +116,7 @@ def ensemble(steps: Sequence[StepFn]) -> StepFn:
         ends = jnp.stack([one.end - one.total for one, _ in found])
         count = jnp.log(jnp.float32(len(found)))
         mean, end = (jax.nn.logsumexp(x, axis=0) - count for x in (each, ends))
-        return Next(mean, jnp.zeros_like(end), end), caches
+        return NextToken(mean, jnp.zeros_like(end), end), caches
 
     return step
 
@@ -111,7 +124,7 @@ def ensemble(steps: Sequence[StepFn]) -> StepFn:
 def search(
     configs: Sequence[TransformerConfig],
     weights: Sequence[Weights],
-    asked: Request,
+    asked: SearchBatch,
     *,
     options: SearchOptions,
     max_length: int,
@@ -135,7 +148,7 @@ def search(
     for config, w in zip(configs, weights, strict=True):
         sources.append(forward.cross_kv(config, w, forward.encode(config, w, asked.src, mask)))
         covered = jnp.zeros((batch, 1, length)) if o.coverage else None
-        caches.append((kv_cache.empty_pool(config, rows, 1), covered))
+        caches.append((kv_cache.init_beam_cache(config, rows, 1), covered))
 
     def extend(caches, length):
         return tuple(
@@ -145,16 +158,19 @@ def search(
 
     def reorder(caches, parents):
         return tuple(
-            (kv_cache.reorder(past, parents), None if covered is None else take(covered, parents))
+            (
+                kv_cache.reorder(past, parents),
+                None if covered is None else gather_beams(covered, parents),
+            )
             for past, covered in caches
         )
 
-    def of(rows: tuple[Request, list]) -> Search:
+    def of(rows: tuple[SearchBatch, list]) -> Search:
         asked, sources = rows
         mask = asked.src != PAD
-        rules = Rules.of(o)
+        rules = TokenConstraints.of(o)
         steps = [
-            fast_step(config, w, cross, mask, bool(o.coverage), rules)
+            make_step(config, w, cross, mask, bool(o.coverage), rules)
             for config, w, cross in zip(configs, weights, sources, strict=True)
         ]
 
@@ -162,7 +178,7 @@ def search(
             covered = sum(covered for _, covered in caches) / len(caches)
             return length_normalization.coverage_penalty(covered, mask, o.coverage)
 
-        return searching(
+        return build_search(
             o,
             asked,
             ensemble(steps),
@@ -177,15 +193,15 @@ def search(
 
     # A recurrence remembers as much after any number of tokens.
     grows = any(config.recurrence is None for config in configs)
-    ends = stages(max_length) if grows else (max_length,)
+    ends = cache_stages(max_length) if grows else (max_length,)
     ops = CacheOps(reorder, extend, ends, slots > 1, joined)
     few = batch // _TAIL if tail and batch >= 2 * _TAIL else 0
-    return run_in_two(of, (asked, sources), tuple(caches), ops, few, most)
+    return run_compacted(of, (asked, sources), tuple(caches), ops, few, most)
 
 
-def searching(
+def build_search(
     options: SearchOptions,
-    asked: Request,
+    asked: SearchBatch,
     step: StepFn,
     *,
     max_length: int,
@@ -219,11 +235,11 @@ def _lengths(tokens: Array) -> Array:
     return jnp.sum(tokens != PAD, axis=-1, dtype=jnp.int32)
 
 
-def _phrases(asked: Request) -> Phrases:
-    return Phrases(asked.phrases, _lengths(asked.phrases))
+def _phrases(asked: SearchBatch) -> LexicalConstraints:
+    return LexicalConstraints(asked.phrases, _lengths(asked.phrases))
 
 
-def _transform(o: SearchOptions, asked: Request) -> transforms.Transform | None:
+def _transform(o: SearchOptions, asked: SearchBatch) -> transforms.Transform | None:
     """What the options ask for, in order: the sampler's filters see what the others left."""
     t, phrases, prefix = transforms, _phrases(asked), asked.prefix
     chosen = [
@@ -248,7 +264,7 @@ def _transform(o: SearchOptions, asked: Request) -> transforms.Transform | None:
     return steered if steers else None
 
 
-def _method(o: SearchOptions, asked: Request, bonus, reorder) -> Callable[..., Search]:
+def _method(o: SearchOptions, asked: SearchBatch, bonus, reorder) -> Callable[..., Search]:
     if o.method == "greedy":
         return partial(samples, pick=likeliest)
     if o.method in ("sample", "mbr"):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from data.batch import EOS, UNK
 from data.library_errors import library_errors
 from data.npz import read_npz
@@ -46,7 +46,7 @@ class Shortlist(NamedTuple):
         """Writes it into a run's folder."""
         content = io.BytesIO()
         np.savez_compressed(content, **self._asdict())
-        replace_file(folder / NAME, content.getvalue())
+        write_atomic(folder / NAME, content.getvalue())
 
 
 def load(folder: Path) -> Shortlist | None:

@@ -15,17 +15,17 @@ from data.tokenizer import Vocabulary
 from decode.batching import rung
 from decode.options import InputError
 from model import Transformer, TransformerConfig
-from model.transformer import unroll_layers
+from model.transformer import unstack_layers
 
 
-class Forced(NamedTuple):
+class TeacherForced(NamedTuple):
     """Of each target token [B,T], where it is not PAD."""
 
     token_scores: Array  # [B,T] float32 log-probabilities; 0 at PAD
     attention: Array | None  # [B,N,T,S] cross-attention of N layers, the mean of each one's heads
 
 
-def force(model: Transformer, params, src: Array, tgt: Array) -> Forced:
+def force(model: Transformer, params, src: Array, tgt: Array) -> TeacherForced:
     """src [B,S], tgt [B,T], each with EOS and PAD after it; pure, to be jitted.
 
     The model must be unrolled (`model.transformer.unroll_layers`): a scan keeps no attention apart.
@@ -38,11 +38,11 @@ def force(model: Transformer, params, src: Array, tgt: Array) -> Forced:
         layers[f"decoder_{i}"]["cross_attention"]["weights"][0].mean(1)
         for i in range(model.config.decoder_layers)
     ]
-    return Forced(jnp.where(tgt == PAD, 0.0, scores), jnp.stack(weights, 1))
+    return TeacherForced(jnp.where(tgt == PAD, 0.0, scores), jnp.stack(weights, 1))
 
 
 @cache
-def _forcing(config: TransformerConfig, attention: bool) -> Callable[..., Forced]:
+def _forcing(config: TransformerConfig, attention: bool) -> Callable[..., TeacherForced]:
     """`force` of such a model, compiled once; its attention the aligning layer's [B,T,S].
 
     That is the last layer but one: it aligns best (Garg et al. 2019).
@@ -51,12 +51,12 @@ def _forcing(config: TransformerConfig, attention: bool) -> Callable[..., Forced
 
     def forced(params, src, tgt):
         scores, maps = force(Transformer(config), params, src, tgt)
-        return Forced(scores, maps[:, layer] if attention and maps is not None else None)
+        return TeacherForced(scores, maps[:, layer] if attention and maps is not None else None)
 
     return jax.jit(forced)
 
 
-def force_pairs(
+def teacher_force_pairs(
     model: Transformer,
     params,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
@@ -64,14 +64,15 @@ def force_pairs(
     tokens_per_batch: int = 4096,
     attention: bool = True,
     ladder: Sequence[tuple[int, int]] = (),
-) -> Iterator[tuple[int, Forced]]:
+) -> Iterator[tuple[int, TeacherForced]]:
     """Each pair's number and what `force` finds of it, [T] and [T,S]; not in the pairs' order.
 
     A pair is a source's and a target's ids, both with EOS, that the model has positions for. Those
     of like length go through the model together, in few shapes, in float32; where one of `ladder`'s
-    (rows, length) holds them, in these (decode/batching.py). `prepare_forcing` compiles one ahead.
+    (rows, length) holds them, in these (decode/batching.py). `precompile_teacher_forcing` compiles
+    one ahead.
     """
-    config, params = unroll_layers(replace(model.config, dtype="float32"), params)
+    config, params = unstack_layers(replace(model.config, dtype="float32"), params)
     forced, longest = _forcing(config, attention), config.longest
     rooms = []
     for pair in pairs:
@@ -91,15 +92,15 @@ def force_pairs(
             for row, i in enumerate(some):
                 source, target = map(len, pairs[i])
                 maps = found.attention[row, :target, :source] if attention else None
-                yield i, Forced(found.token_scores[row, :target], maps)
+                yield i, TeacherForced(found.token_scores[row, :target], maps)
             if progress:
                 progress(len(some))
 
 
-def prepare_forcing(model: Transformer, params, rows: int, length: int) -> None:
-    """Compile what `force_pairs` runs in this shape of its `ladder`."""
+def precompile_teacher_forcing(model: Transformer, params, rows: int, length: int) -> None:
+    """Compile what `teacher_force_pairs` runs in this shape of its `ladder`."""
     pair = [EOS] * length, [EOS]
-    for _ in force_pairs(model, params, [pair] * rows, ladder=[(rows, length)]):
+    for _ in teacher_force_pairs(model, params, [pair] * rows, ladder=[(rows, length)]):
         pass
 
 
@@ -136,7 +137,7 @@ def score_pairs(
                     f"--max_tokens={max_tokens}: shorten it, or raise that"
                 )
     found: list[list[float]] = [[] for _ in pairs]
-    for i, forced in force_pairs(model, params, pairs, progress, attention=False):
+    for i, forced in teacher_force_pairs(model, params, pairs, progress, attention=False):
         found[i] = forced.token_scores.tolist()
     return found
 

@@ -7,11 +7,11 @@ from jax import Array
 
 from data.batch import EOS, UNK
 from decode import topk
-from decode.loop import Next
+from decode.loop import NextToken
 from decode.options import SearchOptions
 
 
-class Rules(NamedTuple):
+class TokenConstraints(NamedTuple):
     """What a step may choose, and what its log-probabilities are of; as in SearchOptions."""
 
     min_length: int = 1  # EOS may not end an output before
@@ -20,15 +20,17 @@ class Rules(NamedTuple):
     first: int = 0  # the id that every output begins with, at no cost; 0: any
 
     @classmethod
-    def of(cls, options: SearchOptions) -> "Rules":
+    def of(cls, options: SearchOptions) -> "TokenConstraints":
         """Those of a search."""
         return cls(options.min_length, options.allow_unknown, options.renormalize, options.first)
 
 
-RULES = Rules()
+RULES = TokenConstraints()
 
 
-def following(logits: Array, first: Array, vocab: int, index: Array, rules: Rules) -> Next:
+def following(
+    logits: Array, first: Array, vocab: int, index: Array, rules: TokenConstraints
+) -> NextToken:
     """Logits [B,W,V or more], and [B,W,UNK+1] of the first ids -> Next, after `index` tokens.
 
     What is no text, or only fills a block, is not chosen, nor EOS where it is too early.
@@ -49,4 +51,4 @@ def following(logits: Array, first: Array, vocab: int, index: Array, rules: Rule
         only = jnp.arange(text.shape[-1], dtype=jnp.int32)[None, None] == rules.first
         text = jnp.where(begun, text, jnp.where(only, 0.0, -jnp.inf))
         total = jnp.where(begun, total, 0.0)
-    return Next(text, total, first[..., EOS])
+    return NextToken(text, total, first[..., EOS])

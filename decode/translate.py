@@ -13,14 +13,14 @@ from data.tokenizer import Vocabulary
 from decode import sharded_weights, xla_options
 from decode.batching import batches
 from decode.hypotheses import Hypothesis, joined, ranked
-from decode.inputs import InputPolicy, Piece, Request, Room, cut, request, room
+from decode.inputs import LongInputPolicy, PaddedSizes, SearchBatch, Segment, cut, request, room
 from decode.loop import alone
 from decode.options import InputError, SearchOptions
 from decode.search import search
 from decode.shortlist import Shortlist
 from decode.weights import PRECISIONS
 from model import Transformer
-from model.sharding import AXES, make_mesh, placed, replicated
+from model.sharding import AXES, make_mesh, put_on_mesh, replicated
 
 # In small batches little is computed for outputs that have ended; large ones keep an accelerator
 # busy. Measured on CPUs (experiments/LOG.md).
@@ -86,7 +86,7 @@ class Translator:
             )
         # There is no position beyond a learned table.
         self.max_output = min(filter(None, (m.config.longest for m, _ in models)), default=None)
-        self.policy = InputPolicy(max_input, self.max_output and self.max_output - 1)
+        self.policy = LongInputPolicy(max_input, self.max_output and self.max_output - 1)
         self.vocabulary = vocabulary
         self.tokens_per_batch = tokens_per_batch or TOKENS_PER_BATCH.get(
             jax.default_backend(), 8192
@@ -224,12 +224,17 @@ class Translator:
         return [joined(each) for each in parts]
 
     def _run(
-        self, pieces: list[Piece], rows: int, length: int, room: Room, counts: Sequence[int]
+        self,
+        pieces: list[Segment],
+        rows: int,
+        length: int,
+        room: PaddedSizes,
+        counts: Sequence[int],
     ) -> Iterator[list[Hypothesis]]:
         vocab = self._models[0].target_vocab
         asked = request(pieces, rows, length, room, vocab, self._shortlist)
         longest = self.options.limit(length, self.max_output)
-        asked = placed(asked, NamedSharding(self.mesh, _ROWS))
+        asked = put_on_mesh(asked, NamedSharding(self.mesh, _ROWS))
         found = jax.device_get(self._search(self.weights, asked, max_length=longest))
         if self._watch:
             jax.effects_barrier()  # what it was told from within comes before what was chosen
@@ -249,7 +254,7 @@ class Translator:
 _ROWS = PartitionSpec(AXES)  # a row is searched for by one device
 
 
-def _sharded_search(configs, weights, asked: Request, *, mesh, options, watch, max_length):
+def _sharded_search(configs, weights, asked: SearchBatch, *, mesh, options, watch, max_length):
     shard = partial(
         search,
         configs,

@@ -14,7 +14,7 @@ from jax import Array
 from data.batch import UNK
 from model import TransformerConfig
 from model.mixers import MIXERS
-from model.transformer import unroll_layers
+from model.transformer import unstack_layers
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 BLOCK = 128  # the output projection has a multiple of so many columns: see decode/topk.py
@@ -93,7 +93,7 @@ def pack(config: TransformerConfig, params, precision: str = "float32") -> Weigh
     encoder's, whose products are large, in bfloat16. Vectors and embeddings stay float32: a row at
     a time they cost nothing.
     """
-    config, params = unroll_layers(config, params)
+    config, params = unstack_layers(config, params)
     rest = {name: p for name, p in params.items() if name not in ("output", "output_bias")}
     tree = {name: _pack(name, p, precision) for name, p in rest.items()}
     output = params.get("output")

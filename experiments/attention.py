@@ -30,7 +30,7 @@ def main() -> None:
     import jax
     import jax.numpy as jnp
 
-    from data.atomic_write import replace_file
+    from data.atomic_write import write_atomic
     from data.batch import BOS, EOS
     from data.corpus import DataError
     from data.printable import text_line
@@ -44,7 +44,7 @@ def main() -> None:
     vocabulary = trained.vocabulary
     if not TEXT.value.strip():
         raise DataError("--text is empty: give it a sentence")
-    translator = search_flags.make_translator(trained)
+    translator = search_flags.build_translator(trained)
     src = [*vocabulary.source.encode([TEXT.value])[0], EOS]
     if len(src) - 1 > translator.policy.size:
         advice = "" if translator.policy.full else ", or raise --max_input"
@@ -66,7 +66,7 @@ def main() -> None:
     axes = {"encoder": (sources, sources), "decoder": (read, read), "cross": (written, sources)}
     axes = {kind: axes[kind] for kind in maps}  # a recurrent decoder has none of its own
     with removed_unless_done(output):
-        replace_file(
+        write_atomic(
             output / "attention.html", interactive(TEXT.value, best.text, maps, axes).encode()
         )
         if missing := without_glyphs([*sources, *read, *written]):

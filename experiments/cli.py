@@ -20,19 +20,19 @@ from data.corpus import DataError
 from data.printable import printable
 from decode.options import InputError
 from experiments import signals
-from experiments.compilation_cache import keep_compiled
+from experiments.compilation_cache import enable_compilation_cache
 from experiments.config import nearest
-from experiments.malloc import keep_freed
+from experiments.malloc import tune_malloc
 from experiments.startup import STDOUT
 from model import ConfigError
 from train.checkpoint import CheckpointError
 from train.loss_monitor import DivergedError
-from train.multihost import ElsewhereError, Interrupted
-from train.watchdog import NotSharedError
+from train.multihost import PreemptedError, RemoteProcessError
+from train.watchdog import WorkdirNotSharedError
 
 MISTAKES = (
     *(ConfigError, DataError, CheckpointError, InputError, DivergedError),
-    *(ElsewhereError, NotSharedError),
+    *(RemoteProcessError, WorkdirNotSharedError),
 )
 
 
@@ -70,14 +70,14 @@ def _guarded(main: Callable[[], None]) -> None:
     std_logging.getLogger("jax").setLevel(std_logging.ERROR)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    keep_compiled()
-    keep_freed()
+    enable_compilation_cache()
+    tune_malloc()
     try:
         main()
         sys.stdout.flush()  # while an error can be told
     except MISTAKES as error:
         fail(error)
-    except Interrupted:
+    except PreemptedError:
         print("heed: interrupted", file=sys.stderr)
         sys.exit(signals.INTERRUPTED)
     except BrokenPipeError:  # whoever read our output has gone

@@ -23,7 +23,7 @@ def cache_folder(name: str) -> Path | None:
     return caches / "heed" / name
 
 
-def keep_compiled() -> None:
+def enable_compilation_cache() -> None:
     """Set JAX's compilation cache to the user's cache folder, unless JAX's own settings name one.
 
     JAX_ENABLE_COMPILATION_CACHE=0 turns it off. The least recently used programs make room for new

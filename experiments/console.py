@@ -10,12 +10,12 @@ from rich.progress import Progress as Bar
 
 from data.corpus import DataError
 from data.printable import json_line, printable
-from train.multihost import is_first
+from train.multihost import is_primary
 
 
 def note(text: str) -> None:
     """A line for people; of several processes the first tells it."""
-    if is_first():
+    if is_primary():
         with suppress(OSError):  # a log file on a full disk, say: no reason to end a training
             print(printable(text), file=sys.stderr, flush=True)
 
@@ -39,7 +39,7 @@ def bar(title: str, total: int | None) -> Iterator[Callable[[float], None]]:
     """
     console = Console(stderr=True)
     # rich would take FORCE_COLOR, which many set, for a terminal.
-    silent = not (sys.stderr.isatty() and is_first())
+    silent = not (sys.stderr.isatty() and is_primary())
     with Bar(console=console, disable=silent, transient=True) as progress:
         task = progress.add_task(escape(printable(title)), total=total)
         yield lambda done: progress.advance(task, done)

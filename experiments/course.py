@@ -10,36 +10,36 @@ import jax
 import jax.numpy as jnp
 
 from data.batch import Batch
-from data.batch_schedule import BatchPlan
+from data.batch_schedule import BatchSchedule
 from data.pipeline import Shard, train_batches
 from experiments import workdir as folders
 from experiments.console import note
-from experiments.evaluation_hooks import Looks
+from experiments.evaluation_hooks import EvaluationHooks
 from experiments.lora import check_base, write_base
 from experiments.preemption import REASONS
 from experiments.resume_rules import resume_line
-from experiments.training import Training
+from experiments.training import RunContext
 from model import ConfigError
-from model.sharding import assemble, batch_shards, own_parts
-from train.checkpoint import Checkpoints
-from train.loop import Summary, fit
-from train.loss_monitor import DivergedError, Health
+from model.sharding import local_batch_shards, make_global_batch, num_batch_shards
+from train.checkpoint import CheckpointManager
+from train.loop import FitResult, fit
+from train.loss_monitor import DivergedError, LossMonitor
 from train.metric_logger import IN_FLIGHT
 from train.metrics import MetricsWriter, read_metrics
-from train.multihost import Agreement, firsts, is_first
+from train.multihost import AnyReduce, broadcast_from_primary, is_primary
 from train.state import TrainState, create_state
 from train.watchdog import Watchdog
 
 
 def follow(
-    t: Training,
-    checkpoints: Checkpoints,
+    t: RunContext,
+    checkpoints: CheckpointManager,
     state: TrainState,
     meta: dict,
     begun: float,
     watchdog: Watchdog,
     interrupted: Callable[[int], str],
-) -> Summary:
+) -> FitResult:
     """Train on from what `last_state` returned, which the first step uses up.
 
     `begun` is this process's start on the monotonic clock.
@@ -57,7 +57,7 @@ def follow(
     age = meta.get("seconds", 0.0)
     step_fn = t.compile_step()
     tried: set[int] = set()
-    looks = Looks(t, checkpoints, interrupted, watchdog)
+    looks = EvaluationHooks(t, checkpoints, interrupted, watchdog)
 
     def heard(step: int) -> str:
         watchdog.at(step)
@@ -69,9 +69,9 @@ def follow(
         ahead = ahead_of(t.text.plan, step, meta)
         plan = t.text.plan.reordered(rewinds).ahead(ahead)
         place = dict(rewinds=rewinds, ahead=ahead, epoch=plan.batches_per_epoch)
-        agreed = partial(_soonest, Agreement((*REASONS, "max_minutes"), IN_FLIGHT))
+        agreed = partial(_soonest, AnyReduce((*REASONS, "max_minutes"), IN_FLIGHT))
         try:
-            with MetricsWriter(t.workdir, step) if is_first() else nullcontext() as writer:
+            with MetricsWriter(t.workdir, step) if is_primary() else nullcontext() as writer:
                 if writer and rewinds and step in tried:
                     _tell_rewind(t, writer, step, rewinds)
                 _, summary = fit(
@@ -84,8 +84,8 @@ def follow(
                     writer=writer,
                     log_every=c.train.log_every,
                     max_minutes=c.train.max_minutes,
-                    health=Health(c.train.max_skipped, c.train.spike),
-                    pairs_of=partial(_pairs_of, plan),
+                    health=LossMonitor(c.train.max_skipped, c.train.spike),
+                    example_ids_at=partial(_pairs_of, plan),
                     interrupted=heard,
                     agreed=agreed,
                     before=meta | {"seconds": age + time.monotonic() - begun},
@@ -107,7 +107,7 @@ def follow(
     return summary
 
 
-def ahead_of(plan: BatchPlan, step: int, meta: dict) -> int:
+def ahead_of(plan: BatchSchedule, step: int, meta: dict) -> int:
     """How far the plan is ahead of the steps, in a run that has changed its batches.
 
     Where they are others than those of the checkpoint with this `meta`, the run goes on at the
@@ -123,30 +123,30 @@ def ahead_of(plan: BatchPlan, step: int, meta: dict) -> int:
     return there - step
 
 
-def _pairs_of(plan: BatchPlan, step: int) -> Iterable[int]:
+def _pairs_of(plan: BatchSchedule, step: int) -> Iterable[int]:
     return plan[step - 1].pairs
 
 
-def _soonest(agree: Agreement, reason: str) -> str:
+def _soonest(agree: AnyReduce, reason: str) -> str:
     """A signal, if a process has one: it has least time. The same one in all processes."""
     return min(agree({reason} - {""}), default="")
 
 
-def _batches(t: Training, plan: BatchPlan, step: int) -> Iterator[Batch]:
+def _batches(t: RunContext, plan: BatchSchedule, step: int) -> Iterator[Batch]:
     """The batches from `step` on, of which each process makes the rows that its devices need."""
-    own = Shard(own_parts(t.mesh), batch_shards(t.mesh))
+    own = Shard(local_batch_shards(t.mesh), num_batch_shards(t.mesh))
     pairs = t.text.pairs["train"]
     made = train_batches(pairs, plan, step, shard=own, multiple_of=t.rows_multiple)
-    return (assemble(batch, t.mesh) for batch in made)
+    return (make_global_batch(batch, t.mesh) for batch in made)
 
 
-def last_state(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]:
+def last_state(t: RunContext, checkpoints: CheckpointManager) -> tuple[TrainState, dict]:
     """The state to begin or to resume with, and what its checkpoint was saved with.
 
     Raises ConfigError or CheckpointError where the folder's vocabulary, text or base is not that of
     the checkpoint.
     """
-    if not firsts(checkpoints.steps()):
+    if not broadcast_from_primary(checkpoints.steps()):
         return first_state(t), {}
     state, meta = _newest(t, checkpoints)
     folders.check_vocabulary(t.workdir, t.vocabulary, meta)
@@ -158,7 +158,7 @@ def last_state(t: Training, checkpoints: Checkpoints) -> tuple[TrainState, dict]
 
 
 def _before(
-    t: Training, checkpoints: Checkpoints, since: int, tried: set[int]
+    t: RunContext, checkpoints: CheckpointManager, since: int, tried: set[int]
 ) -> tuple[TrainState, dict]:
     """The newest whole state from before step `since` that was not yet `tried`; later ones go.
 
@@ -166,33 +166,33 @@ def _before(
     none the run's beginning. Raises DamagedError where none is whole.
     """
     checkpoints.wait()
-    there = [step for step in firsts(checkpoints.steps()) if step < since]
+    there = [step for step in broadcast_from_primary(checkpoints.steps()) if step < since]
     untried = [step for step in there if step not in tried]
     state, meta = _newest(t, checkpoints, untried or there[:1]) if there else (first_state(t), {})
     step = int(state.step)
     tried.add(step)
-    checkpoints.drop_after(step)
+    checkpoints.delete_after(step)
     return state, meta
 
 
 def _newest(
-    t: Training, checkpoints: Checkpoints, among: Sequence[int] | None = None
+    t: RunContext, checkpoints: CheckpointManager, among: Sequence[int] | None = None
 ) -> tuple[TrainState, dict]:
     """The newest whole state, and what it was saved with; tells what is wrong with newer ones."""
-    state, meta, damaged = checkpoints.restore_newest(t.to_restore(), among)
+    state, meta, damaged = checkpoints.restore_latest_intact(t.restore_target(), among)
     for line in damaged:
         note(f"warning: {line}")
     return state, meta
 
 
-def _tell_rewind(t: Training, writer: MetricsWriter, step: int, rewinds: int) -> None:
+def _tell_rewind(t: RunContext, writer: MetricsWriter, step: int, rewinds: int) -> None:
     """Once: whoever was killed before the next checkpoint goes back once more."""
     events = [event for event in read_metrics(t.workdir) if event["split"] == "rewind"]
     if not any((e["step"], e.get("rewinds")) == (step, rewinds) for e in events):
         writer.write(step, "rewind", {"rewinds": rewinds})
 
 
-def first_state(t: Training) -> TrainState:
+def first_state(t: RunContext) -> TrainState:
     """Where a training begins: fresh parameters, or those of the run that it begins with.
 
     Where adapters are trained, these are fresh, and the others go into the run's folder.
@@ -203,9 +203,9 @@ def first_state(t: Training) -> TrainState:
     if not c.init_from:
         return state
     source = Path(c.init_from)
-    with Checkpoints(source / "checkpoints") as there:
+    with CheckpointManager(source / "checkpoints") as there:
         folders.warn_unranked(there, "best")
-        step = firsts(there.choice("best").steps[-1])
+        step = broadcast_from_primary(there.choice("best").steps[-1])
     keeps = state.ema is not None
     if not c.lora.rank:  # or there were two models at once
         state = state._replace(params=None, ema=None)

@@ -7,12 +7,12 @@ from data.batch import Batch
 from data.buckets import Bucket
 from decode.sharded_weights import abstract_weights
 from experiments.console import bar
-from experiments.training import Training
+from experiments.training import RunContext
 from model.sharding import batch_sharding
 from train.state import abstract_params
 
 
-def describe(t: Training) -> dict:
+def describe(t: RunContext) -> dict:
     """What `--dry_run` prints; allocates nothing on the devices.
 
     `trainable` are the parameters that training changes: adapters, or all. Where they are adapters
@@ -53,7 +53,7 @@ def describe(t: Training) -> dict:
     }
 
 
-def _temporary(t: Training, step, state, shape: Bucket, packed: bool) -> int:
+def _temporary(t: RunContext, step, state, shape: Bucket, packed: bool) -> int:
     """The compiled step's temporary memory on one device for batches of this shape."""
     rows = batch_sharding(t.mesh)
     batch = Batch(

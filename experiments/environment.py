@@ -10,7 +10,7 @@ import jax
 import msgspec
 from jax.sharding import Mesh
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from experiments.git_commit import commit_of_the_code
 
 FILE = "environment.jsonl"
@@ -40,7 +40,7 @@ def record_start(workdir: Path, mesh: Mesh) -> None:
     before = file.read_bytes() if file.exists() else b""
     if before and not before.endswith(b"\n"):
         before += b"\n"
-    replace_file(file, before + json.dumps(describe(mesh)).encode() + b"\n")
+    write_atomic(file, before + json.dumps(describe(mesh)).encode() + b"\n")
 
 
 def describe(mesh: Mesh) -> dict:

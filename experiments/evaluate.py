@@ -46,7 +46,7 @@ def main() -> None:
     sources, references = sides(pairs)
     language = experiment.data.target_language
     warn_unknown_language(language)
-    translator = search_flags.make_translator(trained)
+    translator = search_flags.build_translator(trained)
     for name in names:
         if name != names[0]:
             trained = model_flags.load(name)

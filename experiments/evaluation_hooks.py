@@ -6,30 +6,32 @@ from dataclasses import asdict
 
 from data.batch import Batch
 from decode.bleu import score
-from decode.options import NothingFoundError
+from decode.options import NoHypothesisError
 from decode.translate import Translator
 from experiments.console import bar, note
 from experiments.lora import base_of
 from experiments.preemption import stopper
-from experiments.preparation import make_translator, sides
-from experiments.training import Training
-from train.checkpoint import Checkpoints
+from experiments.preparation import build_translator, sides
+from experiments.training import RunContext
+from train.checkpoint import CheckpointManager
 from train.loop import Hook, checkpoint_hook, validation_hook
 from train.metric_logger import IN_FLIGHT
-from train.step import compile_eval_step
+from train.step import make_eval_step
 from train.watchdog import Watchdog
 
 
-class Looks:
+class EvaluationHooks:
     """The hooks of a training; what they compile serves it also after it went back."""
 
-    def __init__(self, t: Training, checkpoints: Checkpoints, interrupted, watchdog: Watchdog):
+    def __init__(
+        self, t: RunContext, checkpoints: CheckpointManager, interrupted, watchdog: Watchdog
+    ):
         self._t, self._checkpoints = t, checkpoints
         self._interrupted, self._watchdog = interrupted, watchdog
         self._sources, self._references = sides(
             t.text.splits["valid"], t.experiment.train.bleu_sentences
         )
-        self._evaluate = compile_eval_step(t.model, t.mesh, chunked=t.experiment.train.chunked_loss)
+        self._evaluate = make_eval_step(t.model, t.mesh, chunked=t.experiment.train.chunked_loss)
         self._translator: Translator | None = None  # made with the first weights there are
 
     def hooks(self, **meta) -> list[Hook]:
@@ -55,7 +57,7 @@ class Looks:
     def _bleu(self, step: int, state, _report: dict) -> dict:
         t, c = self._t, self._t.experiment
         if self._translator is None:
-            searching = make_translator(c, t.model, t.weights(state), t.vocabulary, t.mesh)
+            searching = build_translator(c, t.model, t.weights(state), t.vocabulary, t.mesh)
         else:
             searching = self._translator.with_params(t.weights(state))
         self._translator = searching.emptied()  # no weights are kept while there is training
@@ -69,7 +71,7 @@ class Looks:
 
             try:
                 found = searching.translate(self._sources, hear)
-            except NothingFoundError:  # whether the run has diverged is its health's to say
+            except NoHypothesisError:  # whether the run has diverged is its health's to say
                 note("these weights translate nothing")
                 return {}
         measured = score(found, self._references, c.data.target_language)["bleu"]

@@ -40,7 +40,7 @@ def main() -> None:
     """Import what the flags name."""
     from interop.fairseq.files import is_fairseq
     from interop.fairseq.model import read_fairseq
-    from interop.imported_model import Imported
+    from interop.imported_model import ImportedModel
     from interop.locate import folder_of
     from interop.marian.files import is_native
     from interop.marian.model import read_native
@@ -50,7 +50,7 @@ def main() -> None:
     workdir = Path(WORKDIR.value)
     check_free(workdir)
     folder = folder_of(FROM.value)
-    read: Callable[[Path, str, str], Imported]
+    read: Callable[[Path, str, str], ImportedModel]
     if os.path.lexists(folder / "config.json"):
         read = read_folder
     elif is_native(folder):

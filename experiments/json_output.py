@@ -9,12 +9,12 @@ import numpy as np
 from decode.hypotheses import Hypothesis
 
 if TYPE_CHECKING:
-    from experiments.workdir import Trained
+    from experiments.workdir import LoadedModel
 
 
 def answers(
     found: Sequence[list[Hypothesis]],
-    trained: "Trained",
+    trained: "LoadedModel",
     *,
     alignment: bool = True,
     attention: bool = False,
@@ -55,17 +55,17 @@ def answers(
 
 def _aligned(
     hypotheses: Sequence[Hypothesis],
-    trained: "Trained",
+    trained: "LoadedModel",
     attention: bool,
     ladder: Sequence[tuple[int, int]],
     progress: Callable[[int], None] | None,
 ) -> list[dict]:
-    from decode.teacher_forcing import alignment, force_pairs
+    from decode.teacher_forcing import alignment, teacher_force_pairs
 
     pairs = [pair for hypothesis in hypotheses for pair in hypothesis.parts]
     forced: dict = {}
     parts = trained.model, trained.params, pairs, progress
-    for number, found in force_pairs(*parts, ladder=ladder):
+    for number, found in teacher_force_pairs(*parts, ladder=ladder):
         # A float32 cannot hold what is rounded.
         weights = np.asarray(found.attention)
         forced[number] = alignment(weights), weights.astype(float).round(4) if attention else None

@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 
 from experiments.config import Experiment
 from model import Transformer
-from model.lora import Adapted
-from train.checkpoint import Checkpoints
+from model.lora import LoRAModel
+from train.checkpoint import CheckpointManager
 from train.checkpoint_spec import CheckpointError
 from train.checksums import signature
-from train.multihost import firsts
+from train.multihost import broadcast_from_primary
 from train.state import Model, TrainState, abstract_params
 
 BASE = "base"  # a run's folder has it there
@@ -26,7 +26,7 @@ _NEEDED = "the run's checkpoints are adapters of it; put it back as it was"
 def learner(experiment: Experiment, model: Transformer) -> Model:
     """What the optimizer sees: the model, or adapters of it."""
     lora = experiment.lora
-    return Adapted(model, lora.rank, lora.scale, lora.names) if lora.rank else model
+    return LoRAModel(model, lora.rank, lora.scale, lora.names) if lora.rank else model
 
 
 def write_base(workdir: Path, state: TrainState, meta: dict) -> None:
@@ -35,7 +35,7 @@ def write_base(workdir: Path, state: TrainState, meta: dict) -> None:
     Raises CheckpointError.
     """
     alone = TrainState(state.step, state.base, optax.EmptyState(), state.rng)
-    with Checkpoints(workdir / BASE) as there:
+    with CheckpointManager(workdir / BASE) as there:
         there.save(0, alone, meta)
 
 
@@ -44,11 +44,11 @@ def read_base(workdir: Path, model: Model, mesh: Mesh) -> Any:
 
     Raises CheckpointError where it is missing or damaged.
     """
-    if not isinstance(model, Adapted):
+    if not isinstance(model, LoRAModel):
         return None
-    if not firsts((workdir / BASE / "0").is_dir()):
+    if not broadcast_from_primary((workdir / BASE / "0").is_dir()):
         raise CheckpointError(f"{workdir / BASE} is missing: {_NEEDED}")
-    with Checkpoints(workdir / BASE) as there:
+    with CheckpointManager(workdir / BASE) as there:
         try:
             return there.restore_params(0, abstract_params(model.model, mesh))
         except CheckpointError as error:
@@ -57,7 +57,7 @@ def read_base(workdir: Path, model: Model, mesh: Mesh) -> Any:
 
 def base_of(workdir: Path) -> str:
     """What tells the run's base from others, for its checkpoints to know it by."""
-    return firsts(signature(workdir / BASE / "0"))
+    return broadcast_from_primary(signature(workdir / BASE / "0"))
 
 
 def check_base(workdir: Path, experiment: Experiment, meta: dict) -> None:

@@ -7,7 +7,7 @@ import sys
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
-def keep_freed() -> None:
+def tune_malloc() -> None:
     """Tell glibc's malloc to keep large buffers when they are freed; elsewhere nothing.
 
     The buffers of a search or a train step are hundreds of megabytes, freed when it ends. Given

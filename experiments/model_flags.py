@@ -20,7 +20,7 @@ FSDP = flags.DEFINE_integer(
 
 
 def load(checkpoint: str = ""):
-    """What the flags name: a workdir's `Trained` model; or another checkpoint of it."""
+    """What the flags name: a workdir's `LoadedModel` model; or another checkpoint of it."""
     import jax  # starts here, once the flags are right
 
     from experiments import workdir

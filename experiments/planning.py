@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from data.corpus import SPLITS, Source
+from data.corpus import SPLITS, Corpus
 from data.tokenizer import Vocabulary
 from experiments import workdir as folders
 from experiments.config import Experiment
@@ -16,16 +16,16 @@ from experiments.lora import learner
 from experiments.preparation import (
     check_sizes,
     find_vocabulary,
+    inherit_model_config,
     open_split,
     read_text,
     resolve,
-    take_over,
 )
-from experiments.training import Training
-from experiments.unused_settings import report_ineffective
+from experiments.training import RunContext
+from experiments.unused_settings import report_unused_settings
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
-from train.multihost import everywhere, gathered
+from train.multihost import allgather, run_on_all
 from train.optimizer import make_optimizer, make_schedule
 from train.state import abstract_state
 
@@ -36,7 +36,7 @@ def prepare(
     allow_batch_change: bool = False,
     moved: Callable[[], None] = lambda: None,
     given: Collection[str] = (),
-) -> Training:
+) -> RunContext:
     """What the experiment trains with, or goes on training with in `workdir`; writes nothing.
 
     `moved` hears of each piece of text that was read, and `given` are the names of the settings
@@ -44,20 +44,20 @@ def prepare(
     settings and input that cannot be, in all processes.
     """
     old = find_previous(experiment, workdir)
-    opened = everywhere(lambda: open_text(experiment, old, given))
+    opened = run_on_all(lambda: open_data(experiment, old, given))
     vocabulary = find_vocabulary(opened.experiment, workdir, opened.splits["train"])
-    t = everywhere(lambda: plan(workdir, opened, vocabulary, allow_batch_change, moved))
+    t = run_on_all(lambda: plan(workdir, opened, vocabulary, allow_batch_change, moved))
     _check_alike(t)
     return t
 
 
-class Opened(NamedTuple):
+class RunInputs(NamedTuple):
     """What there is before a vocabulary: settings, a mesh, the folder's earlier ones, sentences."""
 
     experiment: Experiment
     mesh: Mesh
     old: Experiment | None
-    splits: dict[str, Source]
+    splits: dict[str, Corpus]
     asked: Experiment  # as it was before it took anything over
     given: Collection[str]
 
@@ -74,50 +74,50 @@ def find_previous(experiment: Experiment, workdir: Path) -> Experiment | None:
         folders.check_folder(workdir)
         return folders.read_previous(workdir)
 
-    old = everywhere(read)
+    old = run_on_all(read)
     return old and (folders.read_checkpoint_settings(workdir) or old)
 
 
-def open_text(
+def open_data(
     experiment: Experiment, old: Experiment | None, given: Collection[str] = ()
-) -> Opened:
+) -> RunInputs:
     """Check the settings, and open the text. Raises ConfigError, DataError.
 
     `old` is the experiment that is resumed, if one is.
     """
     mesh = make_mesh(*(getattr(experiment.mesh, axis) for axis in ("data", "fsdp", "tensor")))
-    taken = take_over(experiment, old, given)
+    taken = inherit_model_config(experiment, old, given)
     schedule_and_optimizer(taken)
     splits = {split: open_split(taken, split) for split in SPLITS}
-    return Opened(taken, mesh, old, splits, experiment, given)
+    return RunInputs(taken, mesh, old, splits, experiment, given)
 
 
 def plan(
     workdir: Path,
-    opened: Opened,
+    opened: RunInputs,
     vocabulary: Vocabulary,
     allow_batch_change: bool = False,
     moved: Callable[[], None] = lambda: None,
-) -> Training:
+) -> RunContext:
     """Tokenise the text and plan its batches. Raises ConfigError, DataError."""
     c = resolve(opened.experiment, vocabulary, opened.old)
-    report_ineffective(opened.asked, c, opened.given)
+    report_unused_settings(opened.asked, c, opened.given)
     folders.check_same_run(workdir, c, allow_batch_change, opened.old)
     model = Transformer(c.model)
     schedule, tx = schedule_and_optimizer(c)
     # Raises where the mesh does not divide the sizes, or adapters have no place.
     abstract_state(learner(c, model), tx, opened.mesh)
     text = read_text(c, opened.splits, vocabulary, moved)
-    return Training(c, workdir, vocabulary, text, model, tx, schedule, opened.mesh, opened.old)
+    return RunContext(c, workdir, vocabulary, text, model, tx, schedule, opened.mesh, opened.old)
 
 
-def _check_alike(t: Training) -> None:
+def _check_alike(t: RunContext) -> None:
     """Raise ConfigError where processes were not started alike, or do not read the same text."""
     if jax.process_count() == 1:
         return
     own = {"the config": repr(t.experiment), "--workdir": str(t.workdir)}
     own |= {f"the {name.replace('_', ' ')}": digest for name, digest in t.text.digests.items()}
-    first, *others = gathered(own)
+    first, *others = allgather(own)
     for number, other in enumerate(others, 1):
         for name, value in first.items():
             if other[name] != value:

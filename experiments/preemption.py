@@ -12,7 +12,7 @@ from signal import SIGINT, SIGTERM
 import jax
 
 from experiments.signals import INTERRUPTED, handling, interrupt, leave
-from train.multihost import Agreement, Interrupted
+from train.multihost import AnyReduce, PreemptedError
 
 REASONS = ("SIGINT", "SIGTERM")
 
@@ -70,7 +70,7 @@ def flagged() -> Iterator[Callable[[], None]]:
 
         def check() -> None:
             if came:
-                raise Interrupted("SIGINT")
+                raise PreemptedError("SIGINT")
 
         yield check
 
@@ -80,11 +80,11 @@ def stopper(interrupted: Callable[[int], str], lag: int = 0) -> Callable[[int], 
 
     All of them call it alike; `lag` is that of Agreement.
     """
-    agree = Agreement(REASONS, lag)
+    agree = AnyReduce(REASONS, lag)
 
     def stop(step: int) -> None:
         if reasons := agree({interrupted(step)} - {""}):
-            raise Interrupted(min(reasons))
+            raise PreemptedError(min(reasons))
 
     return stop
 

@@ -10,8 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data.batch import Batch
-from data.batch_schedule import BatchPlan
-from data.corpus import SPLITS, Some, Source, open_source
+from data.batch_schedule import BatchSchedule
+from data.corpus import SPLITS, Corpus, Some, open_corpus
 from data.language import find_language
 from data.pipeline import (
     Shard,
@@ -19,7 +19,7 @@ from data.pipeline import (
     eval_batches,
     filter_pairs,
 )
-from data.token_cache import text_digest, tokenize_once
+from data.token_cache import text_digest, tokenize_cached
 from data.tokenizer import Tokenizer, Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
@@ -28,14 +28,14 @@ from experiments.config import DataConfig, Experiment, SearchConfig
 from experiments.console import bar, note
 from experiments.workdir import read_config, saved
 from model import ConfigError, TransformerConfig
-from model.sharding import assemble, batch_shards, own_parts
-from train.multihost import of_first
+from model.sharding import local_batch_shards, make_global_batch, num_batch_shards
+from train.multihost import run_on_primary_and_broadcast
 
 
-def open_split(experiment: Experiment, split: str) -> Source:
+def open_split(experiment: Experiment, split: str) -> Corpus:
     """The experiment's pairs of one split."""
     data = experiment.data
-    pairs = open_source(
+    pairs = open_corpus(
         data.source,
         split,
         path=data.path,
@@ -46,7 +46,7 @@ def open_split(experiment: Experiment, split: str) -> Source:
     return Some(pairs, data.max_pairs) if data.max_pairs else pairs
 
 
-def sides(pairs: Source, count: int = 0) -> tuple[list[str], list[str]]:
+def sides(pairs: Corpus, count: int = 0) -> tuple[list[str], list[str]]:
     """Sources and references of `count` pairs, evenly spaced (0: all)."""
     count = min(count or len(pairs), len(pairs))
     some = [pairs[i * len(pairs) // count] for i in range(count)]
@@ -62,7 +62,7 @@ def warn_unknown_language(language: str) -> None:
         )
 
 
-def make_translator(
+def build_translator(
     experiment: Experiment, model, params, vocabulary, mesh=None, shortlist=None
 ) -> Translator:
     """A translator with the experiment's own search settings."""
@@ -70,7 +70,7 @@ def make_translator(
     return Translator(model, params, vocabulary, mesh, options, shortlist=shortlist)
 
 
-def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Vocabulary:
+def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Vocabulary:
     """The run's own vocabulary once it saved a checkpoint; else a ready-made one, or one learned.
 
     Of several processes the first finds it for all.
@@ -82,14 +82,14 @@ def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Voc
         sides = {side.digest(): side.to_bytes() for side in found[0]}  # one, where it is joint
         return json.dumps([b64encode(model).decode() for model in sides.values()]).encode()
 
-    told = of_first(find)
+    told = run_on_primary_and_broadcast(find)
     if not found:
         models = [Tokenizer.read(b64decode(model)) for model in json.loads(told)]
         found.append(Vocabulary(models[0], models[-1]))
     return found[0]
 
 
-def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Source) -> Vocabulary:
+def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Vocabulary:
     data = experiment.data
     if saved(workdir):
         return Vocabulary.load(workdir)
@@ -127,7 +127,7 @@ def resolve(experiment: Experiment, vocabulary: Vocabulary, old: Experiment | No
 _OWN = ("dropout", "attention_dropout", "ff_dropout", "dtype", "remat")
 
 
-def take_over(
+def inherit_model_config(
     experiment: Experiment, begun: Experiment | None, given: Collection[str] = ()
 ) -> Experiment:
     """The experiment with the model and vocabulary of the run that it begins from, where it does.
@@ -185,29 +185,29 @@ def check_sizes(experiment: Experiment) -> None:
 class Text:
     """An experiment's text as ids."""
 
-    splits: dict[str, Source]
+    splits: dict[str, Corpus]
     pairs: dict[str, TokenPairs]
-    plan: BatchPlan  # of the training split
+    plan: BatchSchedule  # of the training split
     digests: dict[str, str]  # of the training split's ids, and of the other splits' text
 
     def eval_batches(self, split: str, experiment: Experiment, mesh: Mesh) -> Iterator[Batch]:
         """The batches of a split's pairs on the mesh, but for the longer than `data.max_length`."""
         where = name_split(split, self.splits[split])
         kept, _ = filter_pairs(self.pairs[split], experiment.data.max_length, np.inf, where)
-        rows = batch_shards(mesh)
+        rows = num_batch_shards(mesh)
         made = eval_batches(
             self.pairs[split],
             kept,
             tokens_per_batch=experiment.data.tokens_per_batch,
             multiple_of=rows,
-            shard=Shard(own_parts(mesh), rows),
+            shard=Shard(local_batch_shards(mesh), rows),
         )
-        return (assemble(batch, mesh) for batch in made)
+        return (make_global_batch(batch, mesh) for batch in made)
 
 
 def read_text(
     experiment: Experiment,
-    splits: dict[str, Source],
+    splits: dict[str, Corpus],
     vocabulary: Vocabulary,
     moved: Callable[[], None],
 ) -> Text:
@@ -220,14 +220,16 @@ def read_text(
             moved()
 
         folder = cache_folder("tokens") if data.cache else None
-        pairs = {split: tokenize_once(splits[split], vocabulary, folder, hear) for split in SPLITS}
+        pairs = {
+            split: tokenize_cached(splits[split], vocabulary, folder, hear) for split in SPLITS
+        }
     names = {split: name_split(split, splits[split]) for split in SPLITS}
     kept, report = filter_pairs(pairs["train"], data.max_length, data.max_ratio, names["train"])
     note(str(report))
     for split in SPLITS[1:]:
         used, _ = filter_pairs(pairs[split], data.max_length, np.inf, names[split])
         note(f"{split} loss over {len(used)} of {len(splits[split])} pairs")
-    plan = BatchPlan(
+    plan = BatchSchedule(
         pairs["train"],
         kept,
         experiment.train.seed,
@@ -242,7 +244,7 @@ def read_text(
     return Text(splits, pairs, plan, digests)
 
 
-def name_split(split: str, pairs: Source) -> str:
+def name_split(split: str, pairs: Corpus) -> str:
     """A split for messages, with its files if it has any."""
     files = " and ".join(dict.fromkeys(getattr(pairs, "files", None) or ()))
     return f"the {split} split" + f" ({files})" * bool(files)

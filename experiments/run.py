@@ -22,18 +22,18 @@ from experiments.course import follow, last_state
 from experiments.environment import record_start
 from experiments.planning import prepare
 from experiments.preemption import nothing_to_save, on_interruption, stopper
-from experiments.preparation import make_translator, sides, warn_unknown_language
+from experiments.preparation import build_translator, sides, warn_unknown_language
 from experiments.report.page import REPORT, write_report
 from experiments.report.record import read_run
-from experiments.training import Training
+from experiments.training import RunContext
 from experiments.translations import FILE as TRANSLATIONS
 from experiments.translations import write_translations
-from train.checkpoint import CheckpointError, Checkpoints
+from train.checkpoint import CheckpointError, CheckpointManager
 from train.loop import total_metrics
 from train.metrics import MetricsWriter, read_metrics
-from train.multihost import Interrupted, first_alone, firsts, is_first
+from train.multihost import PreemptedError, broadcast_from_primary, is_primary, run_on_primary
 from train.orbax_errors import first_line
-from train.step import compile_eval_step
+from train.step import make_eval_step
 from train.watchdog import Watchdog
 
 
@@ -58,13 +58,13 @@ def train(
         with on_interruption(c.grace_seconds) as interrupted, ExitStack() as stack:
             before_steps = stack.enter_context(ExitStack())
             before_steps.enter_context(nothing_to_save(terminated))
-            first_alone(lambda: stack.enter_context(folders.held(workdir)))
+            run_on_primary(lambda: stack.enter_context(folders.held(workdir)))
             watchdog = stack.enter_context(Watchdog(workdir, c.lost_seconds, c.stalled_seconds))
 
             def moved() -> None:
                 watchdog.moved()
                 if reason := interrupted(0):
-                    raise Interrupted(reason)
+                    raise PreemptedError(reason)
 
             def asked(step: int) -> str:
                 if step:  # from now on there is something to save
@@ -73,7 +73,7 @@ def train(
 
             t = prepare(experiment, workdir, allow_batch_change, moved, given)
             return _train(t, begun, watchdog, asked)
-    except Interrupted as interruption:  # before its training
+    except PreemptedError as interruption:  # before its training
         return nothing_done(str(interruption))
 
 
@@ -83,30 +83,30 @@ def nothing_done(reason: str) -> dict:
 
 
 def _train(
-    t: Training, begun: float, watchdog: Watchdog, interrupted: Callable[[int], str]
+    t: RunContext, begun: float, watchdog: Watchdog, interrupted: Callable[[int], str]
 ) -> dict:
     c, workdir = t.experiment, t.workdir
-    resumed = firsts(folders.saved(workdir))
+    resumed = broadcast_from_primary(folders.saved(workdir))
     if not resumed:
-        first_alone(lambda: _write_settings(t))
-    with Checkpoints(workdir / "checkpoints", c.train.keep, c.train.keep_best) as checkpoints:
+        run_on_primary(lambda: _write_settings(t))
+    with CheckpointManager(workdir / "checkpoints", c.train.keep, c.train.keep_best) as checkpoints:
         sizes = t.sizes()
         learned = f"{sizes['params']:,} parameters" + _adapters(t, sizes["trainable"])
         note(f"{learned} on a mesh of {dict(t.mesh.shape)}{_processes()}")
         warn_unknown_language(c.data.target_language)
         state, meta = last_state(t, checkpoints)
         if resumed:  # a start that is rejected until here leaves the run as it was
-            first_alone(lambda: _write_settings(t))
+            run_on_primary(lambda: _write_settings(t))
         summary = follow(t, checkpoints, state, meta, begun, watchdog, interrupted)
         tested_from = time.monotonic()
         try:
             stop = stopper(lambda _: interrupted(summary.step))
             test = partial(_test, t, checkpoints, watchdog, stop)
             tested = _attempt("the test was not run", test, collective=True)
-        except Interrupted as interruption:
+        except PreemptedError as interruption:
             reason = str(interruption)
             return {"step": summary.step, **sizes, "stopped_by": reason}
-        if not is_first():
+        if not is_primary():
             return {}
         told = _record(t, checkpoints, tested, summary.step, sizes)
         told |= {"seconds": round(summary.seconds + time.monotonic() - tested_from, 1)}
@@ -114,7 +114,7 @@ def _train(
         return told | {"stopped_by": "SIGINT"} if late else told
 
 
-def _write_settings(t: Training) -> None:
+def _write_settings(t: RunContext) -> None:
     """What there is to know of the run; config.json, which makes the folder a run's, comes last."""
     if not folders.saved(t.workdir):
         folders.clear_attempt(t.workdir)
@@ -123,7 +123,7 @@ def _write_settings(t: Training) -> None:
     record_start(t.workdir, t.mesh)
 
 
-def _adapters(t: Training, trained: int) -> str:
+def _adapters(t: RunContext, trained: int) -> str:
     return f" and {trained:,} of adapters, which are trained," * bool(t.experiment.lora.rank)
 
 
@@ -144,7 +144,7 @@ def _attempt(failure: str, action: Callable[[], Any], collective: bool = False) 
     """
     try:
         return action()
-    except Interrupted:
+    except PreemptedError:
         raise
     except Exception as error:
         if collective and jax.process_count() > 1 and not isinstance(error, CheckpointError):
@@ -153,9 +153,9 @@ def _attempt(failure: str, action: Callable[[], Any], collective: bool = False) 
         return None
 
 
-def _best(t: Training, checkpoints: Checkpoints) -> folders.Trained:
+def _best(t: RunContext, checkpoints: CheckpointManager) -> folders.LoadedModel:
     """The best checkpoint that is whole. Raises CheckpointError if none is."""
-    steps = firsts(checkpoints.best_first())
+    steps = broadcast_from_primary(checkpoints.best_first())
     for step, following in itertools.pairwise([*steps, None]):
         try:
             return folders.load(t.workdir, str(step), t.mesh)
@@ -167,13 +167,13 @@ def _best(t: Training, checkpoints: Checkpoints) -> folders.Trained:
 
 
 def _test(
-    t: Training, checkpoints: Checkpoints, watchdog: Watchdog, stop: Callable[[int], None]
+    t: RunContext, checkpoints: CheckpointManager, watchdog: Watchdog, stop: Callable[[int], None]
 ) -> _Tested:
     """What the best checkpoint makes of the test split."""
     stop(0)  # also where it was training that was interrupted
     c, best = t.experiment, _best(t, checkpoints)
     sources, references = sides(t.text.splits["test"])
-    translator = make_translator(c, best.model, best.params, best.vocabulary, best.mesh)
+    translator = build_translator(c, best.model, best.params, best.vocabulary, best.mesh)
     with bar("testing", len(sources)) as progress:
 
         def hear(count: float) -> None:
@@ -183,7 +183,7 @@ def _test(
 
         found = [best for best, *_ in translator.hypotheses(sources, hear)]
     scores = score([best.text for best in found], references, c.data.target_language)
-    evaluate = compile_eval_step(best.model, best.mesh, chunked=c.train.chunked_loss)
+    evaluate = make_eval_step(best.model, best.mesh, chunked=c.train.chunked_loss)
     batches = watchdog.each(t.text.eval_batches("test", c, best.mesh))
     with bar("test loss", None):
         total = total_metrics(evaluate, best.params, batches)
@@ -192,7 +192,7 @@ def _test(
 
 
 def _record(
-    t: Training, checkpoints: Checkpoints, tested: _Tested | None, step: int, sizes: dict
+    t: RunContext, checkpoints: CheckpointManager, tested: _Tested | None, step: int, sizes: dict
 ) -> dict:
     """Writes what was tested, and the report; returns what the command's last line says."""
     workdir, scores = t.workdir, tested.scores if tested else {}

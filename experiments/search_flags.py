@@ -8,7 +8,7 @@ from absl import flags
 from data.corpus import DataError
 from decode import shortlist
 from decode.inputs import spellings
-from decode.options import METHODS, ONLY_FOR, PENALTIES, STOPPING, InputError, SearchOptions
+from decode.options import METHOD_OPTIONS, METHODS, PENALTIES, STOPPING, InputError, SearchOptions
 from decode.translate import Translator
 from decode.weights import PRECISIONS
 from experiments import model_flags
@@ -155,19 +155,19 @@ def _other(name: str, trained) -> tuple:
     return other.model, other.params
 
 
-def make_translator(trained, watch=None) -> Translator:
-    """The `Trained` model with the run's own search settings, but for those that flags change.
+def build_translator(trained, watch=None) -> Translator:
+    """The `LoadedModel` model with the run's own search settings, but for those that flags change.
 
     `watch` as in Translator.
     """
     given = {flag.name: flag.value for flag in SEARCH if flag.value is not None}
     ran = asdict(trained.experiment.search)
     if given.get("method", "beam") != "beam":
-        ran = {name: value for name, value in ran.items() if name not in ONLY_FOR["beam"]}
+        ran = {name: value for name, value in ran.items() if name not in METHOD_OPTIONS["beam"]}
     if given.get("penalty") == "none":
         ran.pop("alpha")
     options = SearchOptions(**(ran | given))
-    options.refuse_idle(given)
+    options.reject_unused(given)
     if BAN.value:
         target = trained.vocabulary.target
         banned = tuple(tuple(i) for text in BAN.value for i in spellings("--ban:", text, target))

@@ -76,7 +76,7 @@ def main() -> None:
     try:
         from serve import http_server
         from serve.app import Service
-        from serve.compiled_searches import Searches
+        from serve.compiled_searches import CompiledSearches
         from serve.guard import describe_error
         from serve.hosts import is_loopback
         from serve.limits import Limits
@@ -90,7 +90,7 @@ def main() -> None:
         raise InputError("--n_best has no meaning here: a request says how many it wants")
     listening = http_server.listen(HOST.value, PORT.value)
     trained = model_flags.load()
-    searches = Searches(trained, search_flags.make_translator(trained), beams)
+    searches = CompiledSearches(trained, search_flags.build_translator(trained), beams)
     limits = Limits(
         body=MAX_BODY.value,
         tokens=MAX_TOKENS.value,

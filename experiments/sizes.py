@@ -8,7 +8,7 @@ from experiments.config import Experiment
 from experiments.lora import BASE
 from interop.imported_model import check_sizes
 from train.checkpoint_items import param_shapes
-from train.multihost import everywhere
+from train.multihost import run_on_all
 
 
 def check_stored_sizes(workdir: Path, experiment: Experiment, step: int) -> None:
@@ -22,10 +22,10 @@ def check_stored_sizes(workdir: Path, experiment: Experiment, step: int) -> None
     base = workdir / BASE / "0"
     if rank and not base.exists():
         return  # what reads it says so
-    weights = everywhere(lambda: param_shapes(base if rank else checkpoint))
+    weights = run_on_all(lambda: param_shapes(base if rank else checkpoint))
     check_sizes(file, model, len(weights), sum(map(prod, weights)))
     if rank:
-        stored = sum(map(prod, everywhere(lambda: param_shapes(checkpoint))))
+        stored = sum(map(prod, run_on_all(lambda: param_shapes(checkpoint))))
         if rank * model.d_model > stored:
             raise DataError(
                 f"{file}: lora.rank={rank} would need more numbers than the adapters have, "

@@ -24,7 +24,7 @@ from experiments.config import to_experiment
 from experiments.console import note, print_json
 from experiments.signals import INTERRUPTED, leave
 from experiments.thread_errors import ends_the_process
-from train.multihost import is_first
+from train.multihost import is_primary
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of experiments/configs.")
 flags.mark_flag_as_required("config")
@@ -69,7 +69,7 @@ def main() -> None:
             result = describe(prepare(experiment, workdir, ALLOW_BATCH_CHANGE.value, given=given))
         else:
             result = train(experiment, workdir, ALLOW_BATCH_CHANGE.value, given, terminated)
-        if is_first():
+        if is_primary():
             print_json(result)
     if result.get("stopped_by") == "SIGTERM":
         sys.exit(SIGTERM_STATUS.value)

@@ -13,13 +13,13 @@ from experiments.config import Experiment
 from experiments.lora import learner, read_base
 from experiments.preparation import Text
 from model import Transformer
-from model.sharding import batch_shards
-from train.merge_adapters import compile_whole
+from model.sharding import num_batch_shards
+from train.merge_adapters import make_merge_fn
 from train.state import Model, TrainState, abstract_params, abstract_state
-from train.step import compile_train_step
+from train.step import make_train_step
 
 
-class Training(NamedTuple):
+class RunContext(NamedTuple):
     """What a run trains with, all of it checked."""
 
     experiment: Experiment
@@ -35,7 +35,7 @@ class Training(NamedTuple):
     @property
     def rows_multiple(self) -> int:
         """What mesh and accumulation want the number of a batch's rows to be a multiple of."""
-        return batch_shards(self.mesh) * self.experiment.optimizer.accumulate
+        return num_batch_shards(self.mesh) * self.experiment.optimizer.accumulate
 
     @property
     def learner(self) -> Model:
@@ -47,14 +47,14 @@ class Training(NamedTuple):
         ema = self.experiment.train.ema > 0
         return abstract_state(self.learner, self.tx, self.mesh, ema=ema)
 
-    def to_restore(self) -> TrainState:
+    def restore_target(self) -> TrainState:
         """The same, to be filled by a checkpoint: what these do not store is there already."""
         base = read_base(self.workdir, self.learner, self.mesh)
         return self.abstract_state()._replace(base=base)
 
     def weights(self, state: TrainState):
         """The model's parameters as a state has them, to evaluate and translate with."""
-        return compile_whole(self.learner, self.mesh)(state.weights, state.base)
+        return make_merge_fn(self.learner, self.mesh)(state.weights, state.base)
 
     def sizes(self) -> dict[str, int]:
         """How many parameters the model has, and how many of them, or adapters, are trained."""
@@ -65,7 +65,7 @@ class Training(NamedTuple):
     def compile_step(self):
         """The train step that these settings mean."""
         c = self.experiment
-        return compile_train_step(
+        return make_train_step(
             self.learner,
             self.tx,
             self.mesh,

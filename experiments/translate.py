@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from data.corpus import DataError
 from data.printable import json_line, printable, text_line
 from data.text import read_bytes, split_lines
@@ -24,7 +24,8 @@ from experiments import cli, model_flags, search_flags
 from experiments.console import bar, note, read_stdin
 
 if TYPE_CHECKING:
-    from experiments.workdir import Trained
+    from experiments.workdir import LoadedModel
+
 
 flags.adopt_module_key_flags(search_flags)  # so that --help tells them too
 INPUT = flags.DEFINE_string("input", "-", "A file of one sentence a line; -: standard input.")
@@ -77,7 +78,7 @@ def main() -> None:
     prefixes, required = _asked(lines)
     trained = model_flags.load()
     shown = _grows if lines is None else _told
-    translator = search_flags.make_translator(trained, shown if STREAM.value else None)
+    translator = search_flags.build_translator(trained, shown if STREAM.value else None)
     if lines is None:
         translator.hypotheses([""], None, prefixes, required)  # refuses what no sentence could have
         _talk(trained, translator, prefixes, required)
@@ -90,7 +91,7 @@ def main() -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    replace_file(OUTPUT.value, text.encode())
+    write_atomic(OUTPUT.value, text.encode())
 
 
 def _check_output() -> None:
@@ -143,7 +144,7 @@ def _grows(line: int, piece: int, text: str, done: bool) -> None:
     print(f"\r\x1b[K{printable(text)}", end="", file=sys.stderr, flush=True)
 
 
-def _written(found: Sequence[list[Hypothesis]], trained: "Trained") -> list[str]:
+def _written(found: Sequence[list[Hypothesis]], trained: "LoadedModel") -> list[str]:
     """Each sentence's hypotheses as the line of its --format."""
     if FORMAT.value == "text":
         stream = sys.stdout if OUTPUT.value == "-" else None
@@ -156,7 +157,7 @@ def _written(found: Sequence[list[Hypothesis]], trained: "Trained") -> list[str]
 
 
 def _talk(
-    trained: "Trained",
+    trained: "LoadedModel",
     translator: Translator,
     prefixes: list[str],
     required: list[list[str]],

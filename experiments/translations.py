@@ -5,11 +5,11 @@ from pathlib import Path
 
 import msgspec
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from data.printable import json_line
 from decode.hypotheses import Hypothesis
 from experiments.console import bar
-from experiments.preparation import make_translator, open_split, sides
+from experiments.preparation import build_translator, open_split, sides
 from experiments.workdir import load
 
 FILE = "translations.jsonl"
@@ -38,7 +38,7 @@ def write_translations(
             row = dict(source=source, reference=reference, hypothesis=best.text, score=best.score)
             yield json_line({"checkpoint": checkpoint} | row) + "\n"
 
-    replace_file(workdir / FILE, "".join(lines()).encode())
+    write_atomic(workdir / FILE, "".join(lines()).encode())
 
 
 def make_translations(workdir: Path) -> None:
@@ -48,7 +48,7 @@ def make_translations(workdir: Path) -> None:
     """
     best = load(workdir)
     sources, references = sides(open_split(best.experiment, "test"))
-    translator = make_translator(
+    translator = build_translator(
         best.experiment, best.model, best.params, best.vocabulary, best.mesh
     )
     with bar(f"translating for {workdir}", len(sources)) as progress:

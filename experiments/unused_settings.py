@@ -10,7 +10,7 @@ _MADE_ABSOLUTE = {"data.path", "init_from"}
 _FROM_VOCABULARY = {"model.vocab_size", "model.target_vocab_size"}
 
 
-def report_ineffective(asked: Experiment, used: Experiment, given: Collection[str]) -> None:
+def report_unused_settings(asked: Experiment, used: Experiment, given: Collection[str]) -> None:
     """Compare the settings that were asked for with those that the run uses.
 
     `given` are the names that flags set: "model.d_ff". Raises ConfigError for one of these. A value

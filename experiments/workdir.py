@@ -29,7 +29,7 @@ import msgspec
 from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from data.corpus import DataError
 from data.json_file import read_json
 from data.printable import excerpt
@@ -44,9 +44,9 @@ from experiments.signals import cleanup
 from experiments.sizes import check_stored_sizes
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
-from train.checkpoint import CheckpointError, Checkpoints
-from train.merge_adapters import compile_whole
-from train.multihost import firsts
+from train.checkpoint import CheckpointError, CheckpointManager
+from train.merge_adapters import make_merge_fn
+from train.multihost import broadcast_from_primary
 from train.state import abstract_params
 
 # What an attempt that saved no checkpoint leaves behind; TensorBoard's files stay, out of date.
@@ -68,7 +68,7 @@ class _ConfigFile(msgspec.Struct):
 
 def saved(workdir: Path) -> bool:
     """Whether a run saved a checkpoint there: until then its settings may change."""
-    return bool(Checkpoints(workdir / "checkpoints").steps())
+    return bool(CheckpointManager(workdir / "checkpoints").steps())
 
 
 def read_config(workdir: Path, flag: str = "workdir") -> Experiment:
@@ -115,8 +115,8 @@ def read_checkpoint_settings(workdir: Path) -> Experiment | None:
 
     None if it does not say so: those of earlier versions do not. All processes call it together.
     """
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        for step in reversed(firsts(checkpoints.steps())):
+    with CheckpointManager(workdir / "checkpoints") as checkpoints:
+        for step in reversed(broadcast_from_primary(checkpoints.steps())):
             try:
                 return settings_of(checkpoints.meta(step))
             except CheckpointError:
@@ -144,7 +144,7 @@ def write_config(workdir: Path, experiment: Experiment) -> None:
     except DataError:
         commit = commit_of_the_code()
     text = json.dumps({"experiment": asdict(experiment), "commit": commit}, indent=2)
-    replace_file(workdir / "config.json", f"{text}\n".encode())
+    write_atomic(workdir / "config.json", f"{text}\n".encode())
 
 
 def clear_attempt(workdir: Path) -> None:
@@ -204,7 +204,7 @@ def lock(workdir: Path) -> Iterator[None]:
             f"--workdir={workdir} is in use: {owner} trains there; wait, or choose another folder"
         ) from None
     with mine:
-        replace_file(who, f"process {os.getpid()} of {socket.gethostname()}\n".encode())
+        write_atomic(who, f"process {os.getpid()} of {socket.gethostname()}\n".encode())
         yield
 
 
@@ -263,7 +263,7 @@ def check_text(workdir: Path, digests: dict[str, str], meta: dict) -> None:
             )
 
 
-def warn_unranked(checkpoints: Checkpoints, which: str) -> None:
+def warn_unranked(checkpoints: CheckpointManager, which: str) -> None:
     """Report checkpoints that `which` should compare but cannot: another one may be chosen."""
     unranked = checkpoints.unranked() if "best" in which else []
     if unranked:
@@ -275,7 +275,7 @@ def warn_unranked(checkpoints: Checkpoints, which: str) -> None:
 
 
 @dataclass(frozen=True)
-class Trained:
+class LoadedModel:
     """A model as a workdir has it, ready to decode."""
 
     experiment: Experiment
@@ -291,7 +291,7 @@ class Trained:
         return self.steps[0] if len(self.steps) == 1 else list(self.steps)
 
 
-def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> Trained:
+def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> LoadedModel:
     """The model of `checkpoint` (train/checkpoint_spec.py), on `mesh` or on this process's devices.
 
     Where the mesh spans processes, all of them load it together. Adapters are merged into the
@@ -302,7 +302,7 @@ def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> T
     vocabulary = Vocabulary.load(workdir)
     mesh = mesh or make_mesh(devices=jax.local_devices())
     model = Transformer(experiment.model)
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
+    with CheckpointManager(workdir / "checkpoints") as checkpoints:
         warn_unranked(checkpoints, checkpoint)
         steps = checkpoints.choice(checkpoint).steps
         meta = checkpoints.meta(steps[-1])
@@ -311,8 +311,8 @@ def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> T
         learns = learner(experiment, model)
         base = read_base(workdir, learns, mesh)
         check_base(workdir, experiment, meta)
-        merge = compile_whole(learns, mesh)
+        merge = make_merge_fn(learns, mesh)
         params = checkpoints.restore_params(
             checkpoint, abstract_params(learns, mesh), lambda trained: merge(trained, base)
         )
-    return Trained(experiment, vocabulary, model, params, mesh, steps)
+    return LoadedModel(experiment, vocabulary, model, params, mesh, steps)

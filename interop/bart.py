@@ -26,7 +26,7 @@ from interop.fields import read_settings
 from interop.generation_config import read_generation, search_settings
 from interop.hf_marian import shared_settings
 from interop.hf_param_names import around, names
-from interop.imported_model import Imported
+from interop.imported_model import ImportedModel
 from interop.tensor_files import read_tensors
 from interop.tokenizer_config import TokenizerConfig
 from interop.tokenizer_json import AddedWithId, read_tokenizer
@@ -69,7 +69,7 @@ KINDS = {
 }
 
 
-def read_bart(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
+def read_bart(folder: Path, source_language: str = "", target_language: str = "") -> ImportedModel:
     """The model of a folder; languages that are given replace those that it names.
 
     Raises DataError for what is missing, damaged or not supported, with file and field.
@@ -110,7 +110,7 @@ def read_bart(folder: Path, source_language: str = "", target_language: str = ""
         max_length=min(DataConfig.max_length, model.longest or DataConfig.max_length),
     )
     experiment = Experiment(model=model, data=data, search=replace(search, first=first))
-    return Imported(experiment, vocabulary, _params(where, tensors, model, np.array(order)))
+    return ImportedModel(experiment, vocabulary, _params(where, tensors, model, np.array(order)))
 
 
 def read_config(file: Path, kind: _Kind) -> Bart:

@@ -8,14 +8,14 @@ import numpy as np
 
 from data.batch import BOS
 from experiments.temporary_folders import temporary_folder
-from experiments.workdir import Trained
+from experiments.workdir import LoadedModel
 from interop.export_hf_marian import write_marian
 from model import ConfigError
 
 _NEEDED = ("ctranslate2", "torch", "transformers")
 
 
-def write_ctranslate2(trained: Trained, folder: Path, note: Callable[[str], None]) -> None:
+def write_ctranslate2(trained: LoadedModel, folder: Path, note: Callable[[str], None]) -> None:
     """Writes the model of a run; raises ConfigError where something to do it with is missing."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:

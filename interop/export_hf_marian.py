@@ -15,14 +15,14 @@ import jax
 import numpy as np
 from safetensors.numpy import save
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from data.batch import BOS, EOS, UNK
 from data.marian_tokenizer import MarianTokenizer, Words
 from data.tokenizer import Tokenizer
-from experiments.workdir import Trained
+from experiments.workdir import LoadedModel
 from interop.hf_param_names import names
 from model import ConfigError, Transformer, TransformerConfig
-from model.transformer import unroll_layers
+from model.transformer import unstack_layers
 from train.state import param_shapes
 
 _ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "swish"}
@@ -31,12 +31,12 @@ _STOPPING = {"now": False, "first": True, "bounded": "never", "never": "never"}
 _LIMIT = 511  # theirs has no limit that follows the source's length
 
 
-def write_marian(trained: Trained, folder: Path, note: Callable[[str], None]) -> None:
+def write_marian(trained: LoadedModel, folder: Path, note: Callable[[str], None]) -> None:
     """Writes the model of a run into a folder; tells by `note` what cannot be quite the same.
 
     Raises ConfigError, naming the setting, where Marian has no such model.
     """
-    c, params = unroll_layers(trained.model.config, jax.device_get(trained.params))
+    c, params = unstack_layers(trained.model.config, jax.device_get(trained.params))
     check(c)
     if c.norm_epsilon != _EPSILON:
         note(f"model.norm_epsilon={c.norm_epsilon} becomes {_EPSILON}, which Marian has")
@@ -70,7 +70,7 @@ def write_marian(trained: Trained, folder: Path, note: Callable[[str], None]) ->
     content["model.safetensors"] = save(tensors(c, params, *orders), {"format": "pt"})
     folder.mkdir(parents=True, exist_ok=True)
     for name, each in content.items():
-        replace_file(folder / name, each)
+        write_atomic(folder / name, each)
 
 
 def check(c: TransformerConfig) -> None:
@@ -193,7 +193,7 @@ def settings(c: TransformerConfig, special: Mapping[str, int | None], positions:
 
 
 def _generation(
-    trained: Trained,
+    trained: LoadedModel,
     special: dict[str, Any],
     places: dict[int, int],
     note: Callable[[str], None],
@@ -222,7 +222,7 @@ def _generation(
     }
 
 
-def _tokenizer(trained: Trained, table: Words, apart: bool) -> dict[str, Any]:
+def _tokenizer(trained: LoadedModel, table: Words, apart: bool) -> dict[str, Any]:
     data = asdict(trained.experiment.data)
     places = {id: place for place, id in enumerate(_order(UNK + 1 + len(table.words), apart))}
     ids = table.ids()

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 from safetensors.numpy import save
 
-from data.atomic_write import replace_file
-from experiments.workdir import Trained
+from data.atomic_write import write_atomic
+from experiments.workdir import LoadedModel
 from train.state import param_shapes
 
 
-def write_tensors(trained: Trained, folder: Path) -> None:
+def write_tensors(trained: LoadedModel, folder: Path) -> None:
     """Writes model.safetensors, names.json, config.json and the vocabulary into a folder.
 
     names.json has of every tensor its shape and what its axes are (model/sharding.py).
@@ -29,6 +29,6 @@ def write_tensors(trained: Trained, folder: Path) -> None:
     settings = {"model": asdict(trained.model.config), "search": asdict(trained.experiment.search)}
     folder.mkdir(parents=True, exist_ok=True)
     trained.vocabulary.save(folder)
-    replace_file(folder / "names.json", json.dumps(table, indent=1).encode())
-    replace_file(folder / "config.json", json.dumps(settings, indent=2).encode())
-    replace_file(folder / "model.safetensors", save(found, {"step": str(trained.step)}))
+    write_atomic(folder / "names.json", json.dumps(table, indent=1).encode())
+    write_atomic(folder / "config.json", json.dumps(settings, indent=2).encode())
+    write_atomic(folder / "model.safetensors", save(found, {"step": str(trained.step)}))

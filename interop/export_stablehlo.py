@@ -21,28 +21,28 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, export
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from data.batch import BOS, EOS, PAD, UNK
-from decode.inputs import Request
+from decode.inputs import SearchBatch
 from decode.loop import Hypotheses
-from decode.options import ONLY_FOR, SearchOptions
+from decode.options import METHOD_OPTIONS, SearchOptions
 from decode.search import search
 from decode.weights import pack
-from experiments.workdir import Trained
+from experiments.workdir import LoadedModel
 from model import TransformerConfig
 
 _PLATFORMS = ("cpu", "cuda", "tpu")
 _LONGEST = 256  # tokens of an output, where the run sets no limit that its source does not
 
 
-def write_programs(trained: Trained, folder: Path) -> None:
+def write_programs(trained: LoadedModel, folder: Path) -> None:
     """Writes greedy.stablehlo, beam.stablehlo, weights.npz, their facts and the vocabulary."""
     config, settings = trained.model.config, trained.experiment.search
     weights = jax.jit(partial(pack, config))(jax.device_get(trained.params))
     leaves, structure = jax.tree.flatten(weights)
     longest = min(filter(None, (settings.max_length or _LONGEST, config.longest)))
     beam = SearchOptions(**vars(settings))
-    others = {name: getattr(SearchOptions, name) for name in ONLY_FOR["beam"]}
+    others = {name: getattr(SearchOptions, name) for name in METHOD_OPTIONS["beam"]}
     content = {}
     for name, options in ("beam", beam), ("greedy", replace(beam, method="greedy", **others)):
         program = partial(_search, config, structure, options, longest)
@@ -56,7 +56,7 @@ def write_programs(trained: Trained, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     trained.vocabulary.save(folder)
     for name, each in content.items():
-        replace_file(folder / name, each)
+        write_atomic(folder / name, each)
 
 
 def _exported(program, leaves: list[Array], config: TransformerConfig) -> export.Exported:
@@ -80,7 +80,7 @@ def _search(
 ) -> tuple[Array, Array, Array]:
     nothing = partial(jnp.zeros, dtype=jnp.int32)
     rows = src.shape[0]
-    asked = Request(
+    asked = SearchBatch(
         src,
         jnp.clip(limits, 1, longest),
         prefix=nothing((rows, 0)),

@@ -22,7 +22,7 @@ from interop.config_json import Bart, Marian, family
 from interop.fields import Id, read_bytes, read_settings
 from interop.generation_config import read_generation, search_settings
 from interop.hf_param_names import names
-from interop.imported_model import Imported
+from interop.imported_model import ImportedModel
 from interop.tensor_files import read_tensors
 from interop.tokenizer_config import TokenizerConfig
 from model import ConfigError, TransformerConfig
@@ -43,7 +43,9 @@ _TOKENIZER: dict[str, tuple] = {
 }
 
 
-def read_marian(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
+def read_marian(
+    folder: Path, source_language: str = "", target_language: str = ""
+) -> ImportedModel:
     """The model of a folder; languages that are given replace those that it names.
 
     Raises DataError for what is missing, damaged or not supported, with file and field.
@@ -74,7 +76,7 @@ def read_marian(folder: Path, source_language: str = "", target_language: str = 
     )
     experiment = Experiment(model=model, data=data, search=search)
     arrays = imported_model.Arrays(where, tensors, "config.json")
-    return Imported(experiment, vocabulary, _params(config, model, arrays, orders))
+    return ImportedModel(experiment, vocabulary, _params(config, model, arrays, orders))
 
 
 def read_config(file: Path) -> Marian:

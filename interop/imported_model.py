@@ -21,7 +21,7 @@ _OWN = 4  # ids at most that a vocabulary here has beyond theirs
 _FARTHEST = 1 << 20  # positions: each distance up to the longest has an entry in a table
 
 
-class Imported(NamedTuple):
+class ImportedModel(NamedTuple):
     """What a run consists of before its first step."""
 
     experiment: Experiment

@@ -8,10 +8,10 @@ from data.corpus import DataError
 from interop.bart import KINDS, read_bart
 from interop.config_json import family
 from interop.hf_marian import read_marian
-from interop.imported_model import Imported
+from interop.imported_model import ImportedModel
 from interop.t5 import read_t5
 
-READERS: dict[str, Callable[[Path, str, str], Imported]] = {
+READERS: dict[str, Callable[[Path, str, str], ImportedModel]] = {
     "marian": read_marian,
     "t5": read_t5,
     "mt5": read_t5,
@@ -19,7 +19,9 @@ READERS: dict[str, Callable[[Path, str, str], Imported]] = {
 }
 
 
-def read_folder(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
+def read_folder(
+    folder: Path, source_language: str = "", target_language: str = ""
+) -> ImportedModel:
     """The model of a folder; raises DataError where there is no reader for it."""
     file = folder / "config.json"
     kind = family(file)

@@ -18,7 +18,7 @@ from interop import imported_model
 from interop.config_json import T5, family
 from interop.fields import read_object, read_settings, refuse_others
 from interop.generation_config import read_generation, search_settings
-from interop.imported_model import Arrays, Imported
+from interop.imported_model import Arrays, ImportedModel
 from interop.t5_param_names import names
 from interop.t5_vocabulary import read_vocabulary
 from interop.tensor_files import read_tensors
@@ -57,7 +57,7 @@ _TABLES = {
 }
 
 
-def read_t5(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
+def read_t5(folder: Path, source_language: str = "", target_language: str = "") -> ImportedModel:
     """The model of a folder; it names no languages, so they are what is given.
 
     Raises DataError for what is missing, damaged or not supported, with file and field.
@@ -80,7 +80,7 @@ def read_t5(folder: Path, source_language: str = "", target_language: str = "") 
     )
     experiment = Experiment(model=model, data=data, search=search)
     arrays = Arrays(weights, tensors, "config.json")
-    return Imported(experiment, vocabulary, params(model, arrays, _scales_outputs(config)))
+    return ImportedModel(experiment, vocabulary, params(model, arrays, _scales_outputs(config)))
 
 
 def read_config(file: Path) -> T5:

@@ -41,7 +41,7 @@ _AXES = 8  # of a tensor, at most
 _ARGUMENTS = 16
 
 
-class Bag(dict):
+class InertObject(dict):
     """What stands for an object: its attributes, or its items."""
 
     def __new__(cls, *arguments, **named):
@@ -86,8 +86,8 @@ def _parameter(tensor: Stored, *rest) -> Stored:
     return tensor
 
 
-def _ordered(*arguments) -> Bag:
-    return Bag()
+def _ordered(*arguments) -> InertObject:
+    return InertObject()
 
 
 _CALLS = {
@@ -96,7 +96,7 @@ _CALLS = {
     "torch._utils._rebuild_parameter": _parameter,
     "collections.OrderedDict": _ordered,
 }
-_CALLED = (Bag, *_CALLS.values())
+_CALLED = (InertObject, *_CALLS.values())
 
 
 class Unpickler(pickle._Unpickler):
@@ -142,7 +142,7 @@ class Unpickler(pickle._Unpickler):
         if module == "torch" and name in TYPES:
             return name
         if full in _VALUES or module.partition(".")[0] in _SETTINGS:
-            return Bag
+            return InertObject
         shown = full.encode("unicode_escape").decode()[:100]
         raise DataError(
             f"{self._path} holds more than tensors and settings ({shown}), and what is in it could "
@@ -173,15 +173,15 @@ class Unpickler(pickle._Unpickler):
 
     def _new(self):
         arguments = self.stack.pop()
-        if self.stack[-1] is not Bag or type(arguments) is not tuple:
+        if self.stack[-1] is not InertObject or type(arguments) is not tuple:
             raise ValueError("it makes an object of no class")
-        self.stack[-1] = Bag()
+        self.stack[-1] = InertObject()
 
     def _build(self):
         state = self.stack.pop()
         made = self.stack[-1]
         for part in state[:2] if isinstance(state, tuple) else (state,):
-            if isinstance(part, dict) and type(made) is Bag:
+            if isinstance(part, dict) and type(made) is InertObject:
                 self._copied += len(part)
                 if self._copied > MAX_BYTES:
                     raise ValueError("it copies the same again and again")
@@ -195,8 +195,8 @@ class Unpickler(pickle._Unpickler):
         items = self.pop_mark()
         self._list().extend(items)
 
-    def _list(self) -> list | Bag:
-        if type(self.stack[-1]) not in (list, Bag):
+    def _list(self) -> list | InertObject:
+        if type(self.stack[-1]) not in (list, InertObject):
             raise ValueError("it appends to what is no list")
         return self.stack[-1]
 
@@ -215,7 +215,7 @@ class Unpickler(pickle._Unpickler):
     def _set(self, items: list) -> None:
         """Sets keys and values, which alternate; keys are of kinds that are quickly hashed."""
         table = self.stack[-1]
-        if type(table) not in (dict, Bag) or len(items) % 2:
+        if type(table) not in (dict, InertObject) or len(items) % 2:
             raise ValueError("it sets items of what is no table")
         for key, value in zip(items[::2], items[1::2], strict=True):
             _check_key(key)

@@ -13,9 +13,9 @@ from decode import shortlist
 from decode.options import SearchOptions
 from experiments import workdir as folders
 from experiments.temporary_folders import removed_unless_done
-from interop.imported_model import Imported
+from interop.imported_model import ImportedModel
 from model import ConfigError
-from train.checkpoint import Checkpoints
+from train.checkpoint import CheckpointManager
 from train.state import TrainState
 
 _PART = ".importing"  # a run's files until all of them are written
@@ -28,7 +28,7 @@ def check_free(workdir: Path) -> None:
         raise ConfigError(f"--workdir={workdir} holds a run already: choose another folder")
 
 
-def write_run(workdir: Path, imported: Imported) -> dict:
+def write_run(workdir: Path, imported: ImportedModel) -> dict:
     """Writes the run, its config.json last, and returns what the command says of it.
 
     Its one checkpoint is of step 0. Where it fails, the folder is as it was before. Raises
@@ -50,7 +50,7 @@ def write_run(workdir: Path, imported: Imported) -> dict:
             optax.identity().init(params),
             jax.random.key(0),
         )
-        with Checkpoints(part / "checkpoints") as checkpoints:
+        with CheckpointManager(part / "checkpoints") as checkpoints:
             checkpoints.save(0, state, {"vocabulary": vocabulary.digest(), "text": ""})
         _move(part, workdir)
         part.rmdir()

@@ -1,7 +1,7 @@
 """The Transformer of "Attention Is All You Need": arrays in, arrays out."""
 
 from model.config import BASE, BIG, TABLE3, ConfigError, TransformerConfig
-from model.transformer import Transformer, empty_cache
+from model.transformer import Transformer, init_cache
 
 __all__ = [
     "BASE",
@@ -10,5 +10,5 @@ __all__ = [
     "ConfigError",
     "Transformer",
     "TransformerConfig",
-    "empty_cache",
+    "init_cache",
 ]

@@ -29,7 +29,7 @@ PROJECTIONS = (*_ATTENTION, "hidden", "gate", "feed_forward_out", "candidate", "
 
 
 @dataclass(frozen=True)
-class Adapted:
+class LoRAModel:
     """A Transformer of which adapters are the parameters, and its own ones are given as `base`.
 
     Its methods are those of a Flax module that training knows.
@@ -46,9 +46,9 @@ class Adapted:
         return self.model.config
 
     def init(self, rng: Array, *inputs: Array) -> dict[str, Any]:
-        """Fresh adapters, in boxes of logical names. Raises ConfigError as `make_adapters`."""
+        """Fresh adapters, in boxes of logical names. Raises ConfigError as `init_adapters`."""
         boxes = jax.eval_shape(self.model.init, rng, *inputs)["params"]
-        return {"params": make_adapters(rng, boxes, self.rank, self.projections)}
+        return {"params": init_adapters(rng, boxes, self.rank, self.projections)}
 
     def apply(self, variables: dict[str, Any], *inputs, **options):
         """The Transformer's `apply` of the base's parameters with the adapters beside them."""
@@ -61,7 +61,7 @@ class Adapted:
         return self.model.apply(variables, *inputs, **options)
 
 
-def make_adapters(rng: Array, params, rank: int, projections: tuple[str, ...]) -> dict[str, Any]:
+def init_adapters(rng: Array, params, rank: int, projections: tuple[str, ...]) -> dict[str, Any]:
     """Adapters of the chosen projections of (abstract) parameters in boxes, boxed as these are.
 
     They stand in a tree as the matrices do. A's entries are of variance 1 / inputs. Raises
@@ -86,7 +86,7 @@ def make_adapters(rng: Array, params, rank: int, projections: tuple[str, ...]) -
 
 def merge(base, adapters, scale: float):
     """The parameters with scale * A B added to each matrix that has an adapter."""
-    return grafted(base, merged(adapted_part(base, adapters), adapters, scale))
+    return replace_subtree(base, merged(select_adapted(base, adapters), adapters, scale))
 
 
 def merged(matrices, adapters, scale: float):
@@ -94,18 +94,18 @@ def merged(matrices, adapters, scale: float):
     return jax.tree.map(partial(_add, scale), adapters, matrices, is_leaf=_is_adapter)
 
 
-def adapted_part(tree, adapters):
+def select_adapted(tree, adapters):
     """What a tree like the parameters has in the places of adapters."""
     if _is_adapter(adapters):
         return tree
-    return {name: adapted_part(tree[name], below) for name, below in adapters.items()}
+    return {name: select_adapted(tree[name], below) for name, below in adapters.items()}
 
 
-def grafted(base, part):
+def replace_subtree(base, part):
     """The parameters with some of them, a `part` of the tree, in the place of their own."""
     if not isinstance(part, dict):
         return part
-    return {**base, **{name: grafted(base[name], below) for name, below in part.items()}}
+    return {**base, **{name: replace_subtree(base[name], below) for name, below in part.items()}}
 
 
 def _matrices(params) -> Iterator[tuple[str, tuple[str, ...], nn.LogicallyPartitioned]]:

@@ -22,7 +22,7 @@ def segment_mask(queries: Array, keys: Array) -> Array:
     return (same & (keys != 0)[..., None, :])[..., None, :, :]
 
 
-def within_segments(segments: Array) -> Array:
+def segment_positions(segments: Array) -> Array:
     """Each position counted from its segment's first: [..., T] -> int32 [..., T]."""
     places = jnp.broadcast_to(jnp.arange(segments.shape[-1], dtype=jnp.int32), segments.shape)
     before = jnp.concatenate([segments[..., :1] - 1, segments[..., :-1]], axis=-1)

@@ -113,7 +113,7 @@ def _check_divides(path: str, box: nn.LogicallyPartitioned, mesh: Mesh) -> None:
             )
 
 
-def batch_shards(mesh: Mesh) -> int:
+def num_batch_shards(mesh: Mesh) -> int:
     """How many parts a batch's rows lie in: its number of rows is a multiple of that."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
@@ -123,24 +123,24 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def own_parts(mesh: Mesh) -> tuple[int, ...]:
-    """Which of the `batch_shards` parts this process's devices hold, ascending.
+def local_batch_shards(mesh: Mesh) -> tuple[int, ...]:
+    """Which of the `num_batch_shards` parts this process's devices hold, ascending.
 
     Where a tensor axis spans processes, several of them hold the same.
     """
-    parts = batch_shards(mesh)
+    parts = num_batch_shards(mesh)
     slices = batch_sharding(mesh).addressable_devices_indices_map((parts,)).values()
     return tuple(sorted({index[0].indices(parts)[0] for index in slices if index}))
 
 
-def assemble(batch, mesh: Mesh):
-    """Arrays [rows,...] of this process's `own_parts` of a batch -> the batch on the mesh.
+def make_global_batch(batch, mesh: Mesh):
+    """Arrays [rows,...] of this process's `local_batch_shards` of a batch -> the batch on the mesh.
 
     With one process they are the batch.
     """
     if jax.process_count() == 1:
         return batch
-    own, sharding = own_parts(mesh), batch_sharding(mesh)
+    own, sharding = local_batch_shards(mesh), batch_sharding(mesh)
 
     def whole(x):
         each = len(x) // len(own)
@@ -149,13 +149,13 @@ def assemble(batch, mesh: Mesh):
             at = own.index((index[0].start or 0) // each) * each
             return x[at : at + each]
 
-        shape = (each * batch_shards(mesh), *x.shape[1:])
+        shape = (each * num_batch_shards(mesh), *x.shape[1:])
         return jax.make_array_from_callback(shape, sharding, part)
 
     return jax.tree.map(whole, batch)
 
 
-def placed(tree, sharding: NamedSharding):
+def put_on_mesh(tree, sharding: NamedSharding):
     """Arrays that every process has whole -> the same on the mesh."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)

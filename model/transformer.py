@@ -20,7 +20,7 @@ from model.dropout import Dropout
 from model.embedding import Embedding, PositionEmbedding
 from model.float32_products import float32_einsum
 from model.layers import DecoderLayer, EncoderLayer
-from model.masks import causal_mask, padding_mask, segment_mask, within_segments
+from model.masks import causal_mask, padding_mask, segment_mask, segment_positions
 from model.norm import Norm
 from model.partitioned import partitioned
 from model.positions import POSITIONS
@@ -103,7 +103,7 @@ class Transformer(nn.Module):
             positions = jnp.arange(src.shape[-1], dtype=jnp.int32)
             mask = padding_mask(src != PAD)
         else:
-            positions, mask = within_segments(segments), segment_mask(segments, segments)
+            positions, mask = segment_positions(segments), segment_mask(segments, segments)
         norm = self.source_embedding_norm if self.config.embedding_norm else None
         x = self._embed(src, embedding, self.source_positions, norm, positions, train)
         bias = None
@@ -156,7 +156,7 @@ class Transformer(nn.Module):
             masks = causal, padding_mask(src_mask)
         else:
             source, own = segments
-            positions = within_segments(own)
+            positions = segment_positions(own)
             within = positions == 0 if causal is None else causal[None] & segment_mask(own, own)
             masks = within, segment_mask(own, source)
         target = self.embedding if c.tying == "all" else self.target_embedding
@@ -197,7 +197,7 @@ class Transformer(nn.Module):
         return constrain(logits, "batch", "length", "vocab")
 
 
-def empty_cache(config: TransformerConfig, batch: tuple[int, ...], length: int) -> Cache:
+def init_cache(config: TransformerConfig, batch: tuple[int, ...], length: int) -> Cache:
     """A cache with room for `length` tokens: one KV of zeros [*batch,H,L,K] a decoder layer.
 
     Of a recurrence it is a Cell of zeros [*batch,D], whatever the length. Raises ConfigError where
@@ -220,7 +220,7 @@ def empty_cache(config: TransformerConfig, batch: tuple[int, ...], length: int) 
     )
 
 
-def unroll_layers(config: TransformerConfig, params) -> tuple[TransformerConfig, dict]:
+def unstack_layers(config: TransformerConfig, params) -> tuple[TransformerConfig, dict]:
     """The same model without the scan: decoding reads single layers' parameters faster."""
     if not config.scan_layers:
         return config, params

@@ -32,13 +32,13 @@ from starlette.types import ASGIApp
 
 from decode.options import InputError
 from experiments.report.templates import page
-from serve.compiled_searches import Searches
+from serve.compiled_searches import CompiledSearches
 from serve.dynamic_batcher import Batcher, ClosedError, QueueFullError
 from serve.guard import Guard, broken
 from serve.hosts import HostCheck, client_key
-from serve.limits import Limits, RefusedError
+from serve.limits import Limits, RequestError
 from serve.metrics import Metrics
-from serve.request import Asked, read
+from serve.request import TranslateRequest, read
 
 _GONE = 499  # as servers note a client that left before its answer
 _FOLD = 4  # batches that are searched at a time: a second's work, where many ask for much
@@ -55,7 +55,7 @@ class Service:
 
     def __init__(
         self,
-        searches: Searches,
+        searches: CompiledSearches,
         limits: Limits,
         *,
         window: float = 0.0,
@@ -64,7 +64,7 @@ class Service:
     ):
         self.searches, self.limits = searches, limits
         self._allowed_hosts = allowed_hosts
-        self.batcher: Batcher[int, Asked, list[dict]] = Batcher(
+        self.batcher: Batcher[int, TranslateRequest, list[dict]] = Batcher(
             self._search,
             most=searches.most,
             fold=_FOLD,
@@ -83,7 +83,7 @@ class Service:
             Route("/metrics", self._metrics),
         ]
         handlers: dict[Any, Callable] = {
-            RefusedError: _refused,
+            RequestError: _refused,
             HTTPException: _refused_by_route,
             500: broken,
         }
@@ -100,7 +100,7 @@ class Service:
         checked = HostCheck(app, self._allowed_hosts)
         return Guard(checked, self.metrics, {route.path for route in routes})
 
-    def _search(self, beam_size: int, asked: Sequence[Asked]) -> list[list[dict]]:
+    def _search(self, beam_size: int, asked: Sequence[TranslateRequest]) -> list[list[dict]]:
         start = time.monotonic()
         found = self.searches.answer(beam_size, asked)
         self.metrics.search_seconds.observe(time.monotonic() - start)
@@ -136,14 +136,14 @@ class Service:
             return Response(status_code=_GONE)
         asked = await self._read(body, start)
         if not self.batcher.ready.is_set():
-            raise RefusedError(503, "not ready: searches are still compiled", {"Retry-After": "5"})
+            raise RequestError(503, "not ready: searches are still compiled", {"Retry-After": "5"})
         try:
             # A batch's sentences count, and a long one as many as it takes the room of.
             size = max(len(asked.texts), math.ceil(asked.tokens / 32))
             client = client_key(request.client.host) if request.client else None
             answer = self.batcher.submit(asked, asked.beam_size, size, client)
         except QueueFullError:
-            raise RefusedError(503, "too many requests wait", {"Retry-After": "1"}) from None
+            raise RequestError(503, "too many requests wait", {"Retry-After": "1"}) from None
         except ClosedError:
             raise _ending() from None
         found, gone = asyncio.wrap_future(answer), asyncio.ensure_future(_disconnected(request))
@@ -158,7 +158,7 @@ class Service:
             if gone.done():
                 return Response(status_code=_GONE)
         except InputError as error:
-            raise RefusedError(422, str(error)) from None
+            raise RequestError(422, str(error)) from None
         except ClosedError:  # the search thread has died
             raise _ending() from None
         finally:
@@ -166,7 +166,7 @@ class Service:
             gone.cancel()
         raise self._late()
 
-    async def _read(self, body: bytes, start: float) -> Asked:
+    async def _read(self, body: bytes, start: float) -> TranslateRequest:
         """What the body asks for, read in another thread where that takes long."""
         arguments = body, self.searches.beams, self.searches.trained.vocabulary.source, self.limits
         if len(body) < _LARGE:
@@ -182,8 +182,8 @@ class Service:
         """Seconds until a request that came at `start` is late."""
         return max(self.limits.seconds - (time.monotonic() - start), 0.0)
 
-    def _late(self) -> RefusedError:
-        return RefusedError(504, f"not done within {self.limits.seconds:g} seconds")
+    def _late(self) -> RequestError:
+        return RequestError(504, f"not done within {self.limits.seconds:g} seconds")
 
     async def _body(self, request: Request) -> bytes:
         """The body; one too large is read to its end, within reason: so its answer is heard."""
@@ -197,15 +197,15 @@ class Service:
                     elif size > 64 * most:
                         break
         except TimeoutError:
-            raise RefusedError(408, "the body did not come", {"Connection": "close"}) from None
+            raise RequestError(408, "the body did not come", {"Connection": "close"}) from None
         if size > most:
             close = {"Connection": "close"}
-            raise RefusedError(413, f"the body has more than {most} bytes", close)
+            raise RequestError(413, f"the body has more than {most} bytes", close)
         return b"".join(kept)
 
 
-def _ending() -> RefusedError:
-    return RefusedError(503, "the server ends", {"Retry-After": "5"})
+def _ending() -> RequestError:
+    return RequestError(503, "the server ends", {"Retry-After": "5"})
 
 
 async def _disconnected(request: Request) -> None:
@@ -213,7 +213,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _refused(_: Request, error: RefusedError) -> Response:
+async def _refused(_: Request, error: RequestError) -> Response:
     return JSONResponse({"error": error.message}, error.status, error.headers)
 
 

@@ -8,20 +8,20 @@ from functools import partial
 
 from decode.batching import ladder
 from decode.options import InputError
-from decode.teacher_forcing import prepare_forcing
+from decode.teacher_forcing import precompile_teacher_forcing
 from decode.translate import Translator
 from experiments.json_output import answers
-from experiments.workdir import Trained
-from serve.request import Asked
+from experiments.workdir import LoadedModel
+from serve.request import TranslateRequest
 
 
-class Searches:
+class CompiledSearches:
     """`translator`'s search, with other `beams` too; each keeps all its hypotheses.
 
     `n_best` only chooses among what was found, so requests that differ in it go together.
     """
 
-    def __init__(self, trained: Trained, translator: Translator, beams: Sequence[int] = ()):
+    def __init__(self, trained: LoadedModel, translator: Translator, beams: Sequence[int] = ()):
         self.trained, options = trained, translator.options
         if beams and options.method != "beam":
             raise InputError(f"--beams is for --method=beam, not {options.method}")
@@ -54,9 +54,11 @@ class Searches:
             for translator in self._translators.values()
             for shape in translator.ladder
         ]
-        return searches + [partial(prepare_forcing, *of, *shape) for shape in self._forced]
+        return searches + [
+            partial(precompile_teacher_forcing, *of, *shape) for shape in self._forced
+        ]
 
-    def answer(self, beam_size: int, asked: Sequence[Asked]) -> list[list[dict]]:
+    def answer(self, beam_size: int, asked: Sequence[TranslateRequest]) -> list[list[dict]]:
         """The translations of each request's texts, found in one search."""
         texts = [text for each in asked for text in each.texts]
         counts = [each.n_best for each in asked for _ in each.texts]

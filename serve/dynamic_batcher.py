@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
-Asked = TypeVar("Asked")
+Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
@@ -26,8 +26,8 @@ class SearchError(RuntimeError):
 
 
 @dataclass(frozen=True, eq=False)
-class _Job(Generic[Key, Asked]):
-    asked: Asked
+class _Job(Generic[Key, Item]):
+    asked: Item
     key: Key  # only equal ones go together
     size: int
     client: Hashable
@@ -35,7 +35,7 @@ class _Job(Generic[Key, Asked]):
     answer: Future = field(default_factory=Future)
 
 
-class Batcher(Generic[Key, Asked, Answer]):
+class Batcher(Generic[Key, Item, Answer]):
     """A queue, and a thread that gives `run` what is in it, in fair order.
 
     Clients take turns (self-clocked fair queueing): of each goes one request, the oldest, and then
@@ -56,7 +56,7 @@ class Batcher(Generic[Key, Asked, Answer]):
 
     def __init__(
         self,
-        run: Callable[[Key, Sequence[Asked]], Sequence[Answer]],
+        run: Callable[[Key, Sequence[Item]], Sequence[Answer]],
         *,
         most: int,
         fold: int = 1,
@@ -67,7 +67,7 @@ class Batcher(Generic[Key, Asked, Answer]):
     ):
         self._run, self._begin, self._failed = run, begin, failed
         self._most, self._fold, self._max_queue, self._window = most, fold, max_queue, window
-        self._jobs: list[_Job[Key, Asked]] = []
+        self._jobs: list[_Job[Key, Item]] = []
         self._turn = 0  # of what was taken last
         self._changed = threading.Condition()
         self._closed, self._several = False, False
@@ -79,9 +79,7 @@ class Batcher(Generic[Key, Asked, Answer]):
         """Begin to work."""
         self._thread.start()
 
-    def submit(
-        self, asked: Asked, key: Key, size: int, client: Hashable = None
-    ) -> "Future[Answer]":
+    def submit(self, asked: Item, key: Key, size: int, client: Hashable = None) -> "Future[Answer]":
         """The answer to come; to cancel it takes the request out, unless it was begun.
 
         Raises QueueFullError, and ClosedError after `close`.
@@ -123,7 +121,7 @@ class Batcher(Generic[Key, Asked, Answer]):
         return len(self._jobs)
 
     def _work(self) -> None:
-        batch: list[_Job[Key, Asked]] = []
+        batch: list[_Job[Key, Item]] = []
         try:
             self._begin()
             self.ready.set()
@@ -133,7 +131,7 @@ class Batcher(Generic[Key, Asked, Answer]):
         except BaseException as error:
             self._fail(error, batch)
 
-    def _fail(self, error: BaseException, begun: list[_Job[Key, Asked]]) -> None:
+    def _fail(self, error: BaseException, begun: list[_Job[Key, Item]]) -> None:
         with self._changed:
             self.failure = error
             self._closed = True
@@ -143,7 +141,7 @@ class Batcher(Generic[Key, Asked, Answer]):
             if not job.answer.done():
                 job.answer.set_exception(ClosedError())
 
-    def _next(self) -> list[_Job[Key, Asked]]:
+    def _next(self) -> list[_Job[Key, Item]]:
         """The next batch, all of it begun; empty at the end."""
         with self._changed:
             while True:
@@ -159,9 +157,9 @@ class Batcher(Generic[Key, Asked, Answer]):
                     self._several = len(batch) > 1
                     return batch
 
-    def _take(self) -> list[_Job[Key, Asked]]:
-        taken: list[_Job[Key, Asked]] = []
-        kept: list[_Job[Key, Asked]] = []
+    def _take(self) -> list[_Job[Key, Item]]:
+        taken: list[_Job[Key, Item]] = []
+        kept: list[_Job[Key, Item]] = []
         size, full = 0, False
         alike = sum(job.size for job in self._jobs if job.key == self._jobs[0].key)
         most = self._most * min(max(alike // self._most, 1), self._fold)
@@ -176,7 +174,7 @@ class Batcher(Generic[Key, Asked, Answer]):
         self._jobs = kept
         return taken
 
-    def _answer(self, batch: list[_Job[Key, Asked]]) -> None:
+    def _answer(self, batch: list[_Job[Key, Item]]) -> None:
         try:
             found = self._run(batch[0].key, [job.asked for job in batch])
         except BaseException as error:

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.limits import RefusedError
+from serve.limits import RequestError
 
 
 class HostCheck:
@@ -29,7 +29,7 @@ class HostCheck:
         try:
             if scope["type"] == "http" and "*" not in self._allowed:
                 self._check(Headers(scope=scope))
-        except RefusedError as error:
+        except RequestError as error:
             answer = JSONResponse({"error": error.message}, error.status, error.headers)
             await answer(scope, receive, send)
         else:
@@ -39,11 +39,11 @@ class HostCheck:
         host, origin = headers.get("host", ""), headers.get("origin")
         name = _name(f"//{host}")
         if host and not (name in self._allowed or _is_local(name)):  # HTTP/1.0 may have none
-            raise RefusedError(421, f"host {name[:100]!r} is not served: see --allowed_hosts")
+            raise RequestError(421, f"host {name[:100]!r} is not served: see --allowed_hosts")
         if origin is not None:
             same = host and origin.lower().partition("://")[2] == host.lower()
             if not same and _name(origin) not in self._allowed:
-                raise RefusedError(
+                raise RequestError(
                     403, f"origin {origin[:100]!r} is another site: see --allowed_hosts"
                 )
 

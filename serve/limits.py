@@ -21,7 +21,7 @@ class Limits:
         return 32 * self.tokens
 
 
-class RefusedError(Exception):
+class RequestError(Exception):
     """A request that is not answered as asked: an HTTP status, and a line that says why."""
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None):

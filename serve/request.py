@@ -9,7 +9,7 @@ import msgspec
 from data.corpus import DataError
 from data.json_file import decode_json
 from data.tokenizer import Tokenizer
-from serve.limits import Limits, RefusedError
+from serve.limits import Limits, RequestError
 
 _Count = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=1 << 31)]  # its bounds are told below
 _WANTED = {
@@ -28,7 +28,7 @@ class _Body(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class Asked:
+class TranslateRequest:
     """Texts, how many hypotheses of each, by which beam, and whether with alignments."""
 
     texts: tuple[str, ...]
@@ -38,7 +38,9 @@ class Asked:
     alignment: bool = True
 
 
-def read(body: bytes, beams: dict[int, int], tokenizer: Tokenizer, limits: Limits) -> Asked:
+def read(
+    body: bytes, beams: dict[int, int], tokenizer: Tokenizer, limits: Limits
+) -> TranslateRequest:
     """What the JSON in `body` asks for; raises RefusedError.
 
     `beams` has how many hypotheses there are of each beam size that is served, the default first.
@@ -48,42 +50,42 @@ def read(body: bytes, beams: dict[int, int], tokenizer: Tokenizer, limits: Limit
     for number, text in enumerate(texts):
         if "\n" in text or "\r" in text:
             what = "text" if isinstance(fields.text, str) else f"text[{number}]"
-            raise RefusedError(400, f"field {what}: has a line break: give a list, a line each")
+            raise RequestError(400, f"field {what}: has a line break: give a list, a line each")
     beam_size = next(iter(beams)) if fields.beam_size is msgspec.UNSET else fields.beam_size
     if beam_size not in beams:
         served = ", ".join(map(str, beams))
-        raise RefusedError(400, f"field beam_size: {beam_size} is not served here, but {served}")
+        raise RequestError(400, f"field beam_size: {beam_size} is not served here, but {served}")
     if not 1 <= fields.n_best <= beams[beam_size]:
-        raise RefusedError(
+        raise RequestError(
             400,
             f"field n_best: {fields.n_best} must be from 1 to {beams[beam_size]}, "
             "as many as there are",
         )
     tokens = _count_tokens(texts, tokenizer, limits)
-    return Asked(tuple(texts), tokens, beam_size, fields.n_best, fields.alignment)
+    return TranslateRequest(tuple(texts), tokens, beam_size, fields.n_best, fields.alignment)
 
 
 def _parse(body: bytes) -> _Body:
     try:
         fields = decode_json(body, Any, "the body")
     except DataError as error:
-        raise RefusedError(400, str(error)) from None
+        raise RequestError(400, str(error)) from None
     if not isinstance(fields, dict):
-        raise RefusedError(400, 'the body is not a JSON object such as {"text": "..."}')
+        raise RequestError(400, 'the body is not a JSON object such as {"text": "..."}')
     for name in fields:
         if name not in _WANTED:
             near = difflib.get_close_matches(name[:40], _WANTED, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_WANTED)}"
-            raise RefusedError(400, f"field {name[:40]!r} is unknown: {hint}")
+            raise RequestError(400, f"field {name[:40]!r} is unknown: {hint}")
     if "text" not in fields:
-        raise RefusedError(400, "field text is missing")
+        raise RequestError(400, "field text is missing")
     try:
         return msgspec.convert(fields, _Body)
     except msgspec.ValidationError as error:
         place = str(error).rpartition(" - at ")[2].strip("`").removeprefix("$.")
         name, bracket, _ = place.partition("[")
         wanted = "a string" if bracket else _WANTED[name]
-        raise RefusedError(400, f"field {place}: must be {wanted}") from None
+        raise RequestError(400, f"field {place}: must be {wanted}") from None
 
 
 def _count_tokens(texts: list[str], tokenizer: Tokenizer, limits: Limits) -> int:
@@ -94,12 +96,12 @@ def _count_tokens(texts: list[str], tokenizer: Tokenizer, limits: Limits) -> int
         what = (
             f"{characters} characters" if characters > limits.characters else f"{len(texts)} texts"
         )
-        raise RefusedError(
+        raise RequestError(
             422, f"field text: {what} are more than the {limits.tokens} tokens that are taken"
         )
     tokens = sum(len(ids) + 1 for ids in tokenizer.encode(texts))
     if tokens > limits.tokens:
-        raise RefusedError(
+        raise RequestError(
             422,
             f"field text: {tokens} tokens are more than the {limits.tokens} that are taken at once",
         )

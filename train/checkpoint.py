@@ -20,37 +20,37 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from train import checkpoint_items
-from train.checkpoint_spec import CheckpointError, Choice, Which, choose
-from train.checksums import Signing, check_digests
-from train.multihost import everywhere, first_alone, firsts, is_first
-from train.orbax_errors import disk_is_full, first_line, quieten
+from train.checkpoint_spec import CheckpointError, CheckpointSpec, ResolvedCheckpoint, choose
+from train.checksums import ChecksumWriter, verify_checksums
+from train.multihost import broadcast_from_primary, is_primary, run_on_all, run_on_primary
+from train.orbax_errors import disk_is_full, first_line, silence_orbax
 from train.state import TrainState
 
 _UNFINISHED = "*.orbax-checkpoint-tmp"
 
 
-class DamagedError(CheckpointError):
+class CorruptCheckpointError(CheckpointError):
     """A checkpoint that is there, but not as it was written."""
 
 
-class Checkpoints:
+class CheckpointManager:
     """The checkpoints of one folder, which need not exist before the first save.
 
-    Kept are the last `keep`, and the `keep_best` with the highest `best_by` among the metrics that
-    they were saved with; a restart knows both, since they are read off the disk. Methods raise
-    CheckpointError. Of several processes all call the same methods, and each writes and reads what
-    its devices hold; how many they are when reading does not matter.
+    The last `keep` are kept, and the `keep_best` with the highest `best_metric`; a restart knows
+    both, because they are read from the disk. Methods raise CheckpointError. Of several processes
+    all call the same methods, and each writes and reads what its devices hold; their number may
+    differ when reading.
     """
 
     def __init__(
-        self, folder: str | Path, keep: int = 3, keep_best: int = 1, best_by: str = "bleu"
+        self, folder: str | Path, keep: int = 3, keep_best: int = 1, best_metric: str = "bleu"
     ):
         self.folder = Path(folder).absolute()
-        self.best_by = best_by
+        self.best_metric = best_metric
         self._keep, self._keep_best = keep, keep_best
         self._orbax: Any = None  # Orbax's writer, from the first save on
-        self._signing: Signing | None = None  # of the step last saved
-        quieten()
+        self._signing: ChecksumWriter | None = None  # of the step last saved
+        silence_orbax()
 
     def save(
         self, step: int, state: TrainState, meta: dict, metrics: dict[str, float] | None = None
@@ -61,18 +61,18 @@ class Checkpoints:
         """
         self.wait()
         parts = checkpoint_items.parts(state) | {"meta": meta}
-        scored = metrics is not None and self.best_by in metrics
+        scored = metrics is not None and self.best_metric in metrics
         with self._one_line(f"cannot save step {step}"):
             if self._orbax is None:  # only who writes here may sweep up
-                first_alone(self._set_aside)
+                run_on_primary(self._set_aside)
                 self._orbax = self._open()
             self._orbax.save_checkpointables_async(
                 step, parts, metrics=metrics if scored else None, force=True, overwrite=True
             )
-            if is_first():
-                self._signing = Signing(self.folder / str(step))
+            if is_primary():
+                self._signing = ChecksumWriter(self.folder / str(step))
 
-    def restore(self, which: Which, abstract_state: TrainState) -> TrainState:
+    def restore(self, which: CheckpointSpec, abstract_state: TrainState) -> TrainState:
         """The state as saved, bit for bit, laid out as `train.state.abstract_state` says.
 
         The mesh need not be the one it was saved from. `base`, which is not stored, is as given.
@@ -81,7 +81,7 @@ class Checkpoints:
         rest = loaded.pop("rest")
         return abstract_state._replace(**rest, **loaded)
 
-    def restore_newest(
+    def restore_latest_intact(
         self, abstract_state: TrainState, among: Sequence[int] | None = None
     ) -> tuple[TrainState, dict, list[str]]:
         """The newest whole state, its `meta`, and what is wrong with any newer one, a line each.
@@ -90,7 +90,9 @@ class Checkpoints:
         CheckpointError where there is none.
         """
         unlisted = [str(each) for each in self._unlisted()]
-        steps, unlisted, others = firsts([self.steps(), unlisted, self._no_folders()])
+        steps, unlisted, others = broadcast_from_primary(
+            [self.steps(), unlisted, self._no_folders()]
+        )
         damaged = [
             f"{each} has unreadable metrics; the next save sets it aside" for each in unlisted
         ]
@@ -100,14 +102,14 @@ class Checkpoints:
                 continue
             try:
                 return self.restore(step, abstract_state), self.meta(step), damaged
-            except DamagedError as error:
+            except CorruptCheckpointError as error:
                 damaged.append(str(error))
         if not damaged:
             raise CheckpointError(f"{self.folder}: no checkpoints")
-        raise DamagedError(f"{self.folder}: no checkpoint is whole: {'; '.join(damaged)}")
+        raise CorruptCheckpointError(f"{self.folder}: no checkpoint is whole: {'; '.join(damaged)}")
 
     def restore_params(
-        self, which: Which, abstract_params: Any, whole: Callable[[Any], Any] = lambda x: x
+        self, which: CheckpointSpec, abstract_params: Any, whole: Callable[[Any], Any] = lambda x: x
     ) -> Any:
         """Weights for decoding: a checkpoint's, or the mean of several (train/checkpoint_spec.py).
 
@@ -122,12 +124,12 @@ class Checkpoints:
             total = params if total is None else jax.tree.map(jnp.add, total, params)
         return total if len(steps) == 1 else jax.tree.map(lambda x: x / len(steps), total)
 
-    def meta(self, which: Which) -> dict:
+    def meta(self, which: CheckpointSpec) -> dict:
         """What the checkpoint was saved with as `meta`."""
         return self._load(which, {"meta": None})["meta"]
 
-    def metrics(self, which: Which) -> dict[str, float] | None:
-        """What the checkpoint was saved with as `metrics`, if those include `best_by`."""
+    def metrics(self, which: CheckpointSpec) -> dict[str, float] | None:
+        """What the checkpoint was saved with as `metrics`, if those include `best_metric`."""
         return self._measured(self._one(which))
 
     def steps(self) -> list[int]:
@@ -138,20 +140,20 @@ class Checkpoints:
         return sorted(int(path.name) for path in there if path.name.isdecimal())
 
     def best_step(self) -> int | None:
-        """The step with the highest `best_by`, the latest among equals; None if none has it."""
+        """The step with the highest `best_metric`, the latest among equals; None if none has it."""
         return next(iter(self._ranked()), None)
 
     def unranked(self) -> list[int]:
         """The steps whose metrics are lost, so that "best" leaves them out."""
-        lost = lambda step: checkpoint_items.lost_metrics(self.folder / str(step), self.best_by)  # noqa: E731
+        lost = lambda step: checkpoint_items.lost_metrics(self.folder / str(step), self.best_metric)  # noqa: E731
         return [step for step in self.steps() if lost(step)]
 
     def best_first(self) -> list[int]:
-        """All steps: by `best_by`, the highest first; then those without it, the newest first."""
+        """All steps, the highest `best_metric` first; then those without it, the newest first."""
         ranked = self._ranked()
         return ranked + [step for step in reversed(self.steps()) if step not in ranked]
 
-    def drop_after(self, step: int) -> None:
+    def delete_after(self, step: int) -> None:
         """Removes the checkpoints of later steps than `step`."""
         self.close()
 
@@ -163,7 +165,7 @@ class Checkpoints:
                     (self.folder / str(later)).rename(gone)
                     shutil.rmtree(gone)
 
-        first_alone(drop)
+        run_on_primary(drop)
 
     def wait(self) -> None:
         """Returns once all saves are on disk."""
@@ -185,7 +187,7 @@ class Checkpoints:
         if signing is not None:
             signing.finish()
 
-    def __enter__(self) -> "Checkpoints":
+    def __enter__(self) -> "CheckpointManager":
         return self
 
     def __exit__(self, kind, *_) -> None:
@@ -212,13 +214,13 @@ class Checkpoints:
         return sorted(str(p) for p in there if p.name.isdecimal() and not p.is_dir())
 
     def _measured(self, step: int) -> dict[str, float] | None:
-        return checkpoint_items.metrics(self.folder / str(step), self.best_by)
+        return checkpoint_items.metrics(self.folder / str(step), self.best_metric)
 
     def _open(self) -> ocp.training.Checkpointer:
         policies = ocp.training.preservation_policies
         last = policies.LatestN(self._keep)
         best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[self.best_by],
+            get_metric_fn=lambda metrics: metrics[self.best_metric],
             n=self._keep_best,
             keep_checkpoints_without_metrics=False,
         )
@@ -229,14 +231,14 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
 
-    def choice(self, which: Which) -> Choice:
+    def choice(self, which: CheckpointSpec) -> ResolvedCheckpoint:
         """The steps and the weights that a name means (train/checkpoint_spec.py)."""
         try:
             return choose(which, self.steps(), self._ranked())
         except CheckpointError as error:
             raise CheckpointError(f"{self.folder}: {error}") from None
 
-    def _one(self, which: Which) -> int:
+    def _one(self, which: CheckpointSpec) -> int:
         steps = self.choice(which).steps
         if len(steps) > 1:
             raise CheckpointError(f"{self.folder}: only weights have an average, not {which}")
@@ -245,18 +247,18 @@ class Checkpoints:
     def _ranked(self) -> list[int]:
         """The steps with a score, best first, the latest among equals."""
         found = ((self._measured(step), step) for step in self.steps())
-        scored = [(metrics[self.best_by], step) for metrics, step in found if metrics]
+        scored = [(metrics[self.best_metric], step) for metrics, step in found if metrics]
         return [step for _, step in sorted(scored, reverse=True)]
 
-    def _load(self, which: Which, abstract: dict[str, Any]) -> dict[str, Any]:
+    def _load(self, which: CheckpointSpec, abstract: dict[str, Any]) -> dict[str, Any]:
         self.wait()
         step = self._one(which)
         others = ", ".join(str(other) for other in self.steps() if other != step)
         told = f"step {step} is damaged" + f" (there are also {others})" * bool(others)
-        with self._one_line(told, DamagedError):
+        with self._one_line(told, CorruptCheckpointError):
             path = self.folder / str(step)
-            first_alone(lambda: check_digests(path, [*abstract, "metrics"]))
-            everywhere(lambda: checkpoint_items.check_folders(path, abstract))
+            run_on_primary(lambda: verify_checksums(path, [*abstract, "metrics"]))
+            run_on_all(lambda: checkpoint_items.check_folders(path, abstract))
 
             def check() -> None:
                 found = ocp.checkpointables_metadata(path).metadata
@@ -266,9 +268,9 @@ class Checkpoints:
                         f"{self.folder}, step {step}", name, found, abstract[name]
                     )
 
-            everywhere(check)
+            run_on_all(check)
             wanted = jax.tree.map(checkpoint_items.somewhere, abstract)
-            return everywhere(lambda: ocp.load_checkpointables(path, wanted))
+            return run_on_all(lambda: ocp.load_checkpointables(path, wanted))
 
     @contextmanager
     def _one_line(self, failure: str, kind: type = CheckpointError) -> Iterator[None]:

@@ -11,7 +11,7 @@ from orbax.checkpoint import v1 as ocp
 
 from data.regular_file import read_regular
 from train.checkpoint_spec import CheckpointError
-from train.checksums import check_digests, was_written
+from train.checksums import verify_checksums, was_written
 from train.orbax_errors import first_line
 from train.state import TrainState
 
@@ -33,7 +33,7 @@ def metrics(folder: Path, score: str) -> dict[str, float] | None:
     Orbax writes it as Python's JSON, which may hold NaN and infinities.
     """
     try:
-        check_digests(folder, ["metrics"])
+        verify_checksums(folder, ["metrics"])
         found = json.loads(read_regular(folder / "metrics" / "metrics", _MAX_METRICS_BYTES))
         value = found[score]
         usable = isinstance(value, int | float) and not isinstance(value, bool)

@@ -17,21 +17,23 @@ means are of the parameters themselves.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-Which = int | str
+CheckpointSpec = int | str
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is not there, does not fit, or could not be written; one line."""
 
 
-class Choice(NamedTuple):
+class ResolvedCheckpoint(NamedTuple):
     """The steps whose weights are averaged, and which: params, ema, or "", what the run uses."""
 
     steps: tuple[int, ...]
     part: str = ""
 
 
-def choose(which: Which, steps: Sequence[int], ranked: Sequence[int]) -> Choice:
+def choose(
+    which: CheckpointSpec, steps: Sequence[int], ranked: Sequence[int]
+) -> ResolvedCheckpoint:
     """What `which` means, given the steps that there are, and those with a score, best first.
 
     Raises CheckpointError, telling what there is, for a name that means nothing here.
@@ -43,21 +45,21 @@ def choose(which: Which, steps: Sequence[int], ranked: Sequence[int]) -> Choice:
     if name == "params" and rest:
         return choose(rest, steps, ranked)._replace(part="params")
     if name == "average" and rest:
-        return Choice(_several(rest, steps, ranked, there), "params")
+        return ResolvedCheckpoint(_several(rest, steps, ranked, there), "params")
     if which == "ema":
-        return Choice((steps[-1],), "ema")
+        return ResolvedCheckpoint((steps[-1],), "ema")
     if which == "last":
-        return Choice((steps[-1],))
+        return ResolvedCheckpoint((steps[-1],))
     if which == "best":
         if not ranked and len(steps) == 1:
-            return Choice((steps[0],))  # the best there is
+            return ResolvedCheckpoint((steps[0],))  # the best there is
         if not ranked:
             raise CheckpointError(
                 f"no checkpoint has a score to be the best by; choose last or a step; {there}"
             )
-        return Choice((ranked[0],))
+        return ResolvedCheckpoint((ranked[0],))
     if name.isdecimal() and not rest and int(name) in steps:
-        return Choice((int(name),))
+        return ResolvedCheckpoint((int(name),))
     raise CheckpointError(
         f"no checkpoint {which!r}; choose best, last, a step, average:N, average:best:N, "
         f"average:STEP+STEP or ema; {there}"

@@ -6,14 +6,14 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from data.corpus import DataError
 from data.json_file import read_json
 
 _NAME = "digests.json"
 
 
-class Signing:
+class ChecksumWriter:
     """Notes a checkpoint's checksums in the background, as soon as it has its name.
 
     From then on a run may go on from it, whatever becomes of the one that wrote it.
@@ -38,19 +38,19 @@ class Signing:
             pass
         try:
             if self._folder.is_dir():
-                write_digests(self._folder)
+                write_checksums(self._folder)
         except Exception as error:  # finish raises it
             self._error = error
 
 
-def write_digests(folder: Path) -> None:
+def write_checksums(folder: Path) -> None:
     """Notes the size and the CRC-32 of every file that a finished checkpoint consists of."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _NAME]
     noted = {str(path.relative_to(folder)): _digest(path) for path in files}
-    replace_file(folder / _NAME, json.dumps(noted, indent=0).encode())
+    write_atomic(folder / _NAME, json.dumps(noted, indent=0).encode())
 
 
-def check_digests(folder: Path, parts: Iterable[str]) -> None:
+def verify_checksums(folder: Path, parts: Iterable[str]) -> None:
     """Raises ValueError, naming the file, where one of these parts is not as it was written.
 
     A checkpoint whose writer ended before it noted anything is taken as it is.

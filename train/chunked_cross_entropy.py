@@ -16,13 +16,13 @@ from jax.sharding import Mesh, PartitionSpec
 
 from data.batch import PAD
 from model.float32_products import float32_einsum
-from model.sharding import batch_shards
+from model.sharding import num_batch_shards
 from train.loss import Metrics, token_losses
 
 _TOKENS = 1024  # of a chunk, about: found best on a CPU (experiments/LOG.md)
 
 
-def projected_cross_entropy(
+def chunked_cross_entropy(
     hidden: Array, table: Array, bias: Array | None, targets: Array, smoothing: float = 0.0
 ) -> Metrics:
     """Sums as `train.loss.cross_entropy` has them of the logits `hidden` times `table` plus `bias`.
@@ -34,8 +34,8 @@ def projected_cross_entropy(
     return Metrics(loss, nll, correct, jnp.sum(weights))
 
 
-def projection_on(mesh: Mesh) -> Callable[..., Metrics] | None:
-    """`projected_cross_entropy` of what lies on the mesh; None where it splits the vocabulary.
+def sharded_chunked_cross_entropy(mesh: Mesh) -> Callable[..., Metrics] | None:
+    """`chunked_cross_entropy` of what lies on the mesh; None where it splits the vocabulary.
 
     Each device goes through the chunks of its own rows, and the table's gradients are added up over
     all once, in the end: left to the compiler they would be after each chunk.
@@ -43,16 +43,18 @@ def projection_on(mesh: Mesh) -> Callable[..., Metrics] | None:
     if mesh.shape["tensor"] > 1:
         return None
     if mesh.size == 1:
-        return projected_cross_entropy
+        return chunked_cross_entropy
     axes = "data", "fsdp"
     rows, whole = PartitionSpec(axes), PartitionSpec()
 
     def projected(hidden, table, bias, targets, smoothing=0.0):
-        if len(hidden) % batch_shards(mesh):  # parts of a batch that devices do not share evenly
-            return projected_cross_entropy(hidden, table, bias, targets, smoothing)
+        if len(hidden) % num_batch_shards(
+            mesh
+        ):  # parts of a batch that devices do not share evenly
+            return chunked_cross_entropy(hidden, table, bias, targets, smoothing)
 
         def of_own_rows(hidden, table, bias, targets):
-            sums = projected_cross_entropy(hidden, table, bias, targets, smoothing)
+            sums = chunked_cross_entropy(hidden, table, bias, targets, smoothing)
             return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], sums)
 
         each = jax.shard_map(

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import jax
 
 from data.batch import Batch
-from train.checkpoint import Checkpoints
+from train.checkpoint import CheckpointManager
 from train.loss import Metrics
-from train.loss_monitor import Health
-from train.metric_logger import Account
+from train.loss_monitor import LossMonitor
+from train.metric_logger import MetricLogger
 from train.metrics import MetricsWriter
-from train.multihost import Interrupted
+from train.multihost import PreemptedError
 from train.progress import Progress
 from train.state import TrainState
 
@@ -40,7 +40,7 @@ class Hook(NamedTuple):
         return any(n and step % n == 0 for n in every)
 
 
-class Summary(NamedTuple):
+class FitResult(NamedTuple):
     """How a run ended."""
 
     step: int
@@ -62,12 +62,12 @@ def fit(
     progress: Progress | None = None,
     log_every: int = 100,
     max_minutes: float = 0.0,
-    health: Health | None = None,
-    pairs_of: Callable[[int], Iterable[int]] | None = None,
+    health: LossMonitor | None = None,
+    example_ids_at: Callable[[int], Iterable[int]] | None = None,
     interrupted: Callable[[int], str] | None = None,
     agreed: Callable[[str], str] = lambda reason: reason,
     before: dict | None = None,
-) -> tuple[TrainState, Summary]:
+) -> tuple[TrainState, FitResult]:
     """Trains from `state.step` to `num_steps`; `batches` begins with the batch of that step.
 
     `max_minutes` of wall clock (0: no limit) end it sooner, and so does `interrupted(step)` once it
@@ -75,23 +75,23 @@ def fit(
     whoever resumes. At every step the reason, or "", is told to `agreed`, which says what is done:
     so several processes end at the same step. `before` is what `checkpoint_hook` saved of the run
     that this one resumes: time counts from that one's start, interval and health go on as they
-    were. `schedule` is only read for the logs, `pairs_of` for those of losses that `health` finds
-    unusual. Raises DivergedError once `health` says so.
+    were. `schedule` is only read for the logs, `example_ids_at` for those of losses that `health`
+    finds unusual. Raises DivergedError once `health` says so.
     """
-    account = Account(
+    account = MetricLogger(
         int(state.step),
         num_steps,
         schedule=schedule,
         writer=writer,
         progress=progress,
         health=health,
-        pairs_of=pairs_of,
+        example_ids_at=example_ids_at,
         limit=60 * max_minutes or math.inf,
         before=before or {},
     )
     batches = iter(batches)
     batch = next(batches, None)
-    looks = _Looks(account, hooks)
+    looks = _HookRunner(account, hooks)
     try:
         unlooked = (before or {}).get("unlooked", ())
         stopped_by = looks.take(state, [hook for hook in hooks if hook.name in unlooked])
@@ -101,7 +101,7 @@ def fit(
         while not stopped_by:
             assert batch is not None  # or it would be over
             state, metrics = step_fn(state, batch)
-            account.took(metrics)
+            account.record_step(metrics)
             batch = next(batches, None)  # made while the device works
             stopped_by = _over(account, batch, num_steps, interrupted, agreed)
             ended = stopped_by in _ENDS
@@ -115,10 +115,10 @@ def fit(
             stopped_by = looks.take(state, due, "" if ended else stopped_by) or stopped_by
     finally:
         account.progress.close()
-    return state, Summary(account.step, account.seconds, stopped_by, looks.report, looks.seconds)
+    return state, FitResult(account.step, account.seconds, stopped_by, looks.report, looks.seconds)
 
 
-def _over(account: Account, batch: Batch | None, num_steps: int, interrupted, agreed) -> str:
+def _over(account: MetricLogger, batch: Batch | None, num_steps: int, interrupted, agreed) -> str:
     """What the run is stopped by, or nothing."""
     asked = interrupted(account.step) if interrupted else ""
     if account.step >= num_steps:
@@ -128,10 +128,10 @@ def _over(account: Account, batch: Batch | None, num_steps: int, interrupted, ag
     return agreed(asked or "max_minutes" * account.late)
 
 
-class _Looks:
+class _HookRunner:
     """The hooks of a run: what they measured last, and the seconds of each."""
 
-    def __init__(self, account: Account, hooks: Sequence[Hook]):
+    def __init__(self, account: MetricLogger, hooks: Sequence[Hook]):
         self._account, self._hooks = account, hooks
         self.report: dict = {}
         self.seconds: dict[str, float] = {}
@@ -148,7 +148,7 @@ class _Looks:
             try:
                 self._run(state, due)
                 return ""
-            except Interrupted as interruption:
+            except PreemptedError as interruption:
                 reason = str(interruption)
         urgent = [hook for hook in self._hooks if hook.urgent]
         self._run(state, urgent, unlooked=[hook.name for hook in due])
@@ -168,7 +168,7 @@ class _Looks:
             measured |= found
             untold |= bool(found)
             spent = time.monotonic() - start
-            self._account.looked(spent)
+            self._account.add_hook_time(spent)
             self.seconds[hook.name] = self.seconds.get(hook.name, 0.0) + spent
         if untold:
             self._tell(measured)
@@ -202,7 +202,10 @@ def total_metrics(eval_fn: Callable[..., Metrics], params, batches: Iterable[Bat
 
 
 def checkpoint_hook(
-    checkpoints: Checkpoints, meta: dict, every: int | tuple[int, ...], name: str = "checkpoint"
+    checkpoints: CheckpointManager,
+    meta: dict,
+    every: int | tuple[int, ...],
+    name: str = "checkpoint",
 ) -> Hook:
     """Saves the state, what was measured at its step, and in `meta` what `fit` resumes by."""
 

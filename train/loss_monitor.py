@@ -19,7 +19,7 @@ class DivergedError(ValueError):
         self.since = since
 
 
-class Health:
+class LossMonitor:
     """Hears of every update in order.
 
     `max_skipped` updates skipped in a row are a divergence. A loss of more than `spike` standard

@@ -20,7 +20,7 @@ class LossScale(NamedTuple):
     good: Array
 
 
-def first_scale() -> LossScale:
+def init_loss_scale() -> LossScale:
     """What training in float16 begins with."""
     return LossScale(jnp.float32(START), jnp.int32(0))
 

@@ -8,18 +8,18 @@ import jax
 from jax import Array
 
 from train.loss import Metrics
-from train.loss_monitor import Health
+from train.loss_monitor import LossMonitor
 from train.metrics import MetricsWriter
 from train.progress import Progress, duration
 
 IN_FLIGHT = 2  # updates handed to the device and not yet awaited: enough to keep it busy
 
 
-class Account:
-    """Told of every update by `took`; awaits it, sums it up, and writes it down when asked.
+class MetricLogger:
+    """Told of every update by `record_step`; awaits it, sums it up, and writes it down when asked.
 
-    `pairs_of(step)` are the numbers of the pairs that update `step` was made from, to be named
-    where its loss is a spike. `before` is the account that an earlier run saved as `saved`.
+    `example_ids_at(step)` are the numbers of the pairs of update `step`, to be named if its loss is
+    a spike. `before` is what an earlier run saved as `saved`.
     """
 
     def __init__(
@@ -30,16 +30,16 @@ class Account:
         schedule: Callable[[int], float] | None,
         writer: MetricsWriter | None,
         progress: Progress | None,
-        health: Health | None,
-        pairs_of: Callable[[int], Iterable[int]] | None,
+        health: LossMonitor | None,
+        example_ids_at: Callable[[int], Iterable[int]] | None,
         limit: float,
         before: dict,
     ):
         self.progress = progress or Progress()
         self.step = self._first = step
         self._num_steps, self._limit = num_steps, limit
-        self._schedule, self._writer, self._pairs_of = schedule, writer, pairs_of
-        self._health = health or Health()
+        self._schedule, self._writer, self._pairs_of = schedule, writer, example_ids_at
+        self._health = health or LossMonitor()
         self._seconds_before = before.get("seconds", 0.0)
         self._start = time.monotonic()
         self._in_hooks = 0.0
@@ -81,11 +81,11 @@ class Account:
         """Whether the run's time is up."""
         return self.seconds >= self._limit
 
-    def looked(self, seconds: float) -> None:
+    def add_hook_time(self, seconds: float) -> None:
         """Counts time that hooks took."""
         self._in_hooks += seconds
 
-    def took(self, metrics: Metrics) -> None:
+    def record_step(self, metrics: Metrics) -> None:
         """Counts an update just handed to the device."""
         self.step += 1
         self._in_flight.append(metrics)

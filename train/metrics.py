@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from data.json_lines import iter_json_lines, read_json_lines, unusable_lines
 from train.append_log import AppendFile
 from train.progress import Progress
@@ -104,7 +104,7 @@ def _drop_after(path: Path, step: int, warn: Callable[[str], None]) -> None:
     if prefix:
         os.truncate(path, sum(map(len, kept)))
     else:
-        replace_file(path, b"".join(kept))
+        write_atomic(path, b"".join(kept))
 
 
 def _or_none(value):

@@ -17,21 +17,21 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
-class ElsewhereError(RuntimeError):
+class RemoteProcessError(RuntimeError):
     """What went wrong in another process, in one line that names it."""
 
 
-class Interrupted(Exception):
+class PreemptedError(Exception):
     """What a process does must end now, for this reason, which is no error: SIGTERM, say."""
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this process speaks for all: to people, to programs, to the disk."""
     # Asked without starting JAX's devices: some ask before they may be started.
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def gathered(value: Any) -> list:
+def allgather(value: Any) -> list:
     """Every process's value, by their numbers; values are what JSON can hold."""
     if jax.process_count() == 1:
         return [value]
@@ -41,25 +41,25 @@ def gathered(value: Any) -> list:
     return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
 
-def firsts(value: Any) -> Any:
+def broadcast_from_primary(value: Any) -> Any:
     """The first process's value: of a shared folder each may see something else for a while."""
-    return gathered(value)[0]
+    return allgather(value)[0]
 
 
-def of_first(action: Callable[[], bytes]) -> bytes:
+def run_on_primary_and_broadcast(action: Callable[[], bytes]) -> bytes:
     """What the first process's `action` returns, which only that one does.
 
     Where it raises, all raise: ElsewhereError in the others.
     """
-    content = everywhere(action if is_first() else bytes)
+    content = run_on_all(action if is_primary() else bytes)
     if jax.process_count() == 1:
         return content
-    size = firsts(len(content))
+    size = broadcast_from_primary(len(content))
     tell = multihost_utils.broadcast_one_to_all
-    return tell(_padded(content if is_first() else b"", size))[:size].tobytes()
+    return tell(_padded(content if is_primary() else b"", size))[:size].tobytes()
 
 
-def everywhere(action: Callable[[], Any]) -> Any:
+def run_on_all(action: Callable[[], Any]) -> Any:
     """What this process's `action` returns, once all have done theirs.
 
     Where one raises, all raise: it its own error, the others ElsewhereError, or Interrupted where
@@ -73,21 +73,25 @@ def everywhere(action: Callable[[], Any]) -> Any:
     except Exception as raised:
         error = raised
     line = None if error is None else " ".join(str(error).split())
-    told = gathered((line, isinstance(error, Interrupted)))
+    told = allgather((line, isinstance(error, PreemptedError)))
     if error is not None:
         raise error
     for number, (line, interrupted) in enumerate(told):
         if line is not None:
-            raise Interrupted(line) if interrupted else ElsewhereError(f"process {number}: {line}")
+            raise (
+                PreemptedError(line)
+                if interrupted
+                else RemoteProcessError(f"process {number}: {line}")
+            )
     return result
 
 
-def first_alone(action: Callable[[], Any]) -> None:
+def run_on_primary(action: Callable[[], Any]) -> None:
     """Has the first process do something; the others wait, and raise where it raises."""
-    everywhere(action if is_first() else lambda: None)
+    run_on_all(action if is_primary() else lambda: None)
 
 
-class Agreement:
+class AnyReduce:
     """Which of a few words anyone says, known to all at the same call.
 
     `agree(mine)` returns the words that any process gave at the call `lag` calls ago, so that it

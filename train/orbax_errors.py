@@ -47,7 +47,7 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0][:200]
 
 
-def quieten() -> None:
+def silence_orbax() -> None:
     """Orbax tells each failure on stderr, from each of its threads; we raise it, once."""
     logger = logging.getLogger("absl")
     if _not_orbax not in logger.filters:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from data.printable import printable
-from train.multihost import is_first
+from train.multihost import is_primary
 
 
 class Progress:
@@ -18,7 +18,7 @@ class Progress:
 
     def __init__(self, stream: TextIO | None = None, every: float = 0.2):
         self._stream = sys.stderr if stream is None else stream
-        self._silent = not is_first()
+        self._silent = not is_primary()
         self._live = self._stream.isatty() and not self._silent
         self._every = every
         self._drawn = float("-inf")

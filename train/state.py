@@ -17,9 +17,9 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from model.lora import Adapted
+from model.lora import LoRAModel
 from model.sharding import param_shardings, use_mesh
-from train.loss_scale import LossScale, first_scale
+from train.loss_scale import LossScale, init_loss_scale
 
 
 class TrainState(NamedTuple):
@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
         return self.params if self.ema is None else self.ema
 
 
-Model = nn.Module | Adapted
+Model = nn.Module | LoRAModel
 
 
 def create_state(
@@ -108,7 +108,7 @@ def _params(model, rng: Array) -> Any:
 def _beginning(model, tx, ema: bool, params, rng: Array) -> TrainState:
     # Optimizers map over boxes as over any tree, so their state comes out boxed as well.
     opt_state = tx.init(params)
-    scale = first_scale() if model.config.dtype == "float16" else None
+    scale = init_loss_scale() if model.config.dtype == "float16" else None
     return TrainState(jnp.int32(0), params, opt_state, rng, params if ema else None, scale)
 
 
@@ -116,7 +116,7 @@ def _beginning(model, tx, ema: bool, params, rng: Array) -> TrainState:
 def _shapes(model, tx, ema: bool) -> TrainState:
     begin = partial(_beginning, model, tx, ema)
     state = jax.eval_shape(begin, param_shapes(model), jax.random.key(0))
-    base = param_shapes(model.model) if isinstance(model, Adapted) else None
+    base = param_shapes(model.model) if isinstance(model, LoRAModel) else None
     return state._replace(base=base)
 
 

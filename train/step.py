@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from data.batch import PAD, Batch, shift_right
 from model.sharding import batch_sharding, replicated, use_mesh
-from train.chunked_cross_entropy import projection_on
+from train.chunked_cross_entropy import sharded_chunked_cross_entropy
 from train.loss import Metrics, cross_entropy
 from train.loss_scale import adjusted
 from train.state import Model, TrainState, state_shardings
@@ -101,7 +101,7 @@ def eval_step(
     return _losses(apply, batch, smoothing, project)
 
 
-def compile_train_step(
+def make_train_step(
     model: Model,
     tx: optax.GradientTransformation,
     mesh: Mesh,
@@ -131,7 +131,7 @@ def compile_train_step(
             smoothing=smoothing,
             accumulate=accumulate,
             ema_decay=ema_decay,
-            project=projection_on(mesh) if chunked else None,
+            project=sharded_chunked_cross_entropy(mesh) if chunked else None,
         )
 
     jitted = jax.jit(
@@ -144,11 +144,11 @@ def compile_train_step(
 
 
 @lru_cache(maxsize=4)  # a run validates and tests by one, which is traced once a shape
-def compile_eval_step(
+def make_eval_step(
     model: nn.Module, mesh: Mesh, *, smoothing: float = 0.0, chunked: bool = True
 ) -> "OnMesh":
     """`eval_step` as one jit: parameters stay as they lie, a batch is split over the mesh."""
-    project = projection_on(mesh) if chunked else None
+    project = sharded_chunked_cross_entropy(mesh) if chunked else None
     step = jax.jit(
         partial(eval_step, model=model, smoothing=smoothing, project=project),
         in_shardings=(None, batch_sharding(mesh)),

@@ -22,11 +22,18 @@ import jax
 import msgspec
 from jax.errors import JaxRuntimeError
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from data.corpus import DataError
 from data.json_file import read_json
 from data.printable import printable
-from train.multihost import Interrupted, everywhere, first_alone, gathered, is_first, of_first
+from train.multihost import (
+    PreemptedError,
+    allgather,
+    is_primary,
+    run_on_all,
+    run_on_primary,
+    run_on_primary_and_broadcast,
+)
 
 _PEER = ("gloo", "barrier", "heartbeat", "coordination")  # what errors speak of when a peer is gone
 
@@ -44,7 +51,7 @@ class _Sign(msgspec.Struct):
     interrupted: bool = False
 
 
-class NotSharedError(ValueError):
+class WorkdirNotSharedError(ValueError):
     """The run's folder is not the same folder on every host; one line."""
 
 
@@ -83,9 +90,9 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         if jax.process_count() > 1:
-            self._run = of_first(lambda: uuid.uuid4().hex.encode()).decode()
-            first_alone(self._begin)
-            everywhere(self._begin)
+            self._run = run_on_primary_and_broadcast(lambda: uuid.uuid4().hex.encode()).decode()
+            run_on_primary(self._begin)
+            run_on_all(self._begin)
             self._thread.start()
         return self
 
@@ -98,7 +105,7 @@ class Watchdog:
                 return
             with suppress(OSError):
                 self._beat()
-            gathered(None)  # nobody stops watching before all are done
+            allgather(None)  # nobody stops watching before all are done
         except Exception as lost:
             self._failed(lost)
             raise
@@ -109,7 +116,7 @@ class Watchdog:
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, JaxRuntimeError) or any(w in str(error).lower() for w in _PEER):
             self.wait()
-        self._interrupted = isinstance(error, Interrupted)
+        self._interrupted = isinstance(error, PreemptedError)
         self._ended = " ".join(str(error).split())[:500] or type(error).__name__
         with suppress(OSError):  # the others will miss this one
             self._beat()
@@ -125,7 +132,7 @@ class Watchdog:
             if (self._read(0) or {}).get("run") == self._run:
                 return
             time.sleep(0.1)
-        raise NotSharedError(
+        raise WorkdirNotSharedError(
             f"{self._folder.parent} is not one folder for all hosts: {socket.gethostname()} does "
             "not see what process 0 wrote there"
         )
@@ -137,7 +144,7 @@ class Watchdog:
             told |= dict(step=self._step, moves=self._moves, beat=self._beats, ended=self._ended)
             told |= dict(interrupted=self._interrupted)
             told |= dict(time=time.time())  # for people
-            replace_file(self._path(jax.process_index()), json.dumps(told).encode())
+            write_atomic(self._path(jax.process_index()), json.dumps(told).encode())
 
     def _path(self, process: int) -> Path:
         return self._folder / f"{process}.json"
@@ -221,7 +228,7 @@ class Watchdog:
         self._ended = why
         with suppress(OSError):
             self._beat()
-        if is_first():  # the others, whom JAX would end with a dump, hear of it first
+        if is_primary():  # the others, whom JAX would end with a dump, hear of it first
             time.sleep(3 * self._every)
         os._exit(1)
 

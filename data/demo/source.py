@@ -14,7 +14,7 @@ ROUND = tuple((name, turn) for name, kind in KINDS.items() for turn in range(kin
 
 
 class Demo:
-    """A split of the demo corpus as a `Source` of pairs; every seed is another corpus.
+    """A split of the demo corpus as a `Corpus` of pairs; every seed is another corpus.
 
     Splits of one seed share no sentence; those of different seeds may.
     """

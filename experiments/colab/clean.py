@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from experiments import cli
 
 FOLDER = Path(__file__).parent
@@ -40,7 +40,7 @@ def main() -> None:
     for file in sorted(FOLDER.glob("*.ipynb")):
         text = file.read_text("utf-8")
         if clean(text) != text:
-            replace_file(file, clean(text).encode())
+            write_atomic(file, clean(text).encode())
             print(file.name, file=sys.stderr)
 
 

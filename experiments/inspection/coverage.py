@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.batch import UNK
-from data.corpus import SPLITS, Source
+from data.corpus import SPLITS, Corpus
 from data.pipeline import TokenPairs
 from data.tokenizer import Tokenizer, Vocabulary
 from experiments.inspection.section import SIDES, Section, Warned
@@ -18,7 +18,7 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")
 _LONGEST, _TOLD = 15, 12
 
 
-def find_unknown(splits: dict[str, Source], vocabulary: Vocabulary) -> Section:
+def find_unknown(splits: dict[str, Corpus], vocabulary: Vocabulary) -> Section:
     """Characters of valid and test without a piece: spelled as bytes, or unknown altogether.
 
     A model learns little of the first and nothing of the second.
@@ -114,7 +114,7 @@ def _seen(pairs: TokenPairs, vocabulary: Vocabulary) -> Iterator[tuple[str, Toke
         yield from zip(SIDES, vocabulary, both, strict=True)
 
 
-def show_samples(pairs: Source, vocabulary: Vocabulary, count: int = 5) -> Section:
+def show_samples(pairs: Corpus, vocabulary: Vocabulary, count: int = 5) -> Section:
     """Evenly spaced training pairs as text and as pieces."""
     count = min(count, len(pairs))
     values, lines = [], []

@@ -5,12 +5,12 @@ from itertools import combinations
 
 import numpy as np
 
-from data.corpus import SPLITS, Source, line_of
+from data.corpus import SPLITS, Corpus, line_of
 from experiments.inspection.section import Section, Warned, numbers, share, where
 from experiments.inspection.survey import Survey
 
 
-def find_duplicates(splits: dict[str, Source], surveys: dict[str, Survey]) -> Section:
+def find_duplicates(splits: dict[str, Corpus], surveys: dict[str, Survey]) -> Section:
     """Pairs that repeat an earlier one of their split exactly, and sources with many targets."""
     values, lines, warnings = {}, [], []
     for split, each in surveys.items():
@@ -51,7 +51,7 @@ def find_copies(surveys: dict[str, Survey]) -> Section:
     return Section("copies", values, lines, warnings)
 
 
-def find_overlap(splits: dict[str, Source], surveys: dict[str, Survey]) -> Section:
+def find_overlap(splits: dict[str, Corpus], surveys: dict[str, Survey]) -> Section:
     """Pairs, sources and targets of valid and test that are in train as well, or in each other."""
     values, lines, warnings = {}, [], []
     for earlier, later in combinations(SPLITS, 2):

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from data.pipeline import TokenPairs, find_faults
+from data.pipeline import TokenPairs, filter_masks
 from experiments.config import DataConfig
 from experiments.inspection.section import SIDES, Section, Warned, numbers, share
 
@@ -96,7 +96,7 @@ def _tokens(pairs: TokenPairs, i: int) -> str:
 
 def find_dropped(pairs: TokenPairs, data: DataConfig) -> Section:
     """What training leaves out of the training text, by the same rules."""
-    faults = find_faults(pairs, data.max_length, data.max_ratio)
+    faults = filter_masks(pairs, data.max_length, data.max_ratio)
     reasons = {
         "empty": "a blank side",
         "too_long": f"over data.max_length={data.max_length} tokens with EOS",

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from itertools import groupby
 
-from data.corpus import Source
+from data.corpus import Corpus
 from data.printable import printable
 from experiments.console import print_json
 from experiments.inspection.section import SIDES, Section, place, where
@@ -12,7 +12,7 @@ from experiments.inspection.section import SIDES, Section, place, where
 _WIDTH = 70  # characters of a line that are shown
 
 
-def teller(form: str, show: int | None, splits: dict[str, Source]) -> Callable[[Section], int]:
+def teller(form: str, show: int | None, splits: dict[str, Corpus]) -> Callable[[Section], int]:
     """A function that tells a section, and returns how many warnings it has.
 
     `form` is "text", which shows `show` warnings of each kind (5 by default), or "jsonl", which

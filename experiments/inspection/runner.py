@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.corpus import Source
+from data.corpus import Corpus
 from data.language import find_language
 from experiments.config import Experiment
 from experiments.console import bar
@@ -12,7 +12,7 @@ from experiments.inspection import coverage, duplicate_pairs, lengths, scripts_a
 from experiments.inspection.output import teller
 from experiments.inspection.section import SIDES, Section
 from experiments.inspection.survey import Survey, survey
-from experiments.planning import find_previous, open_text, plan
+from experiments.planning import find_previous, open_data, plan
 from experiments.preparation import find_vocabulary
 
 
@@ -28,7 +28,7 @@ def look(
     `workdir` is a run's folder, or one that is not there. `form` and `show` as in `teller`. Raises
     ConfigError and DataError where training would, after what could be told before.
     """
-    opened = open_text(experiment, find_previous(experiment, workdir))
+    opened = open_data(experiment, find_previous(experiment, workdir))
     tell = teller(form, show, opened.splits)
     found = sum(map(tell, _text(experiment, opened.splits)))
     vocabulary = find_vocabulary(opened.experiment, workdir, opened.splits["train"])
@@ -45,7 +45,7 @@ def look(
     return found
 
 
-def _text(experiment: Experiment, splits: dict[str, Source]) -> Iterator[Section]:
+def _text(experiment: Experiment, splits: dict[str, Corpus]) -> Iterator[Section]:
     """What needs no vocabulary."""
     total = sum(map(len, splits.values()))
     with bar("reading", total) as progress:

@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from data.corpus import Source
+from data.corpus import Corpus
 from experiments.inspection import languages
 from experiments.inspection.section import SIDES, Section, Warned, numbers, share
 from experiments.inspection.survey import Side, Survey
@@ -71,7 +71,7 @@ def _scripts(side: Side) -> list[str]:
 
 
 def find_languages(
-    splits: dict[str, Source],
+    splits: dict[str, Corpus],
     surveys: dict[str, Survey],
     codes: tuple[str, str],
     progress: Callable[[int], None],

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.corpus import Source, line_of
+from data.corpus import Corpus, line_of
 
 SIDES = ("source", "target")
 
@@ -31,14 +31,14 @@ class Section:
     warnings: Sequence[Warned] = field(default=())
 
 
-def place(splits: dict[str, Source], split: str, side: int, index: int) -> tuple[str, int]:
+def place(splits: dict[str, Corpus], split: str, side: int, index: int) -> tuple[str, int]:
     """The file and the number of the line there; a source without files counts its pairs from 1."""
     pairs = splits[split]
     files = getattr(pairs, "files", None)
     return files[side] if files else f"{split} {SIDES[side]}", line_of(pairs, index)
 
 
-def where(splits: dict[str, Source], split: str, side: int, index: int) -> str:
+def where(splits: dict[str, Corpus], split: str, side: int, index: int) -> str:
     """The same in words."""
     file, line = place(splits, split, side, index)
     return f"{file}, line {line}"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.corpus import Source
+from data.corpus import Corpus
 from experiments.inspection.scripts import script
 
 
@@ -47,7 +47,7 @@ class Survey(NamedTuple):
         return self.source.hashes * odd + self.target.hashes
 
 
-def survey(pairs: Source, progress: Callable[[int], None] | None = None) -> Survey:
+def survey(pairs: Corpus, progress: Callable[[int], None] | None = None) -> Survey:
     """Read all pairs once; `progress` hears how many more were read."""
     sides = _Reader(len(pairs)), _Reader(len(pairs))
     copies = np.zeros(len(pairs), bool)

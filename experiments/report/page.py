@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from data.printable import drawable
 from experiments.console import bar
 from experiments.report import chart
@@ -22,7 +22,7 @@ REPORT = "report.html"
 _HERE = Path(__file__).parent
 
 
-class Summary(NamedTuple):
+class FitResult(NamedTuple):
     """A run in one row: its last update, its best validation and its test."""
 
     step: int
@@ -34,7 +34,7 @@ class Summary(NamedTuple):
 
 def write_report(runs: Sequence[Run], output: Path) -> None:
     """Write the page of these runs, whole or not at all. Raises OSError."""
-    replace_file(output, render(runs).encode())
+    write_atomic(output, render(runs).encode())
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -52,7 +52,7 @@ def render(runs: Sequence[Run]) -> str:
     )
 
 
-def summarise(run: Run) -> Summary:
+def summarise(run: Run) -> FitResult:
     """What there is to say of a run in one row; without BLEU the best is that of least loss."""
     valid = [event for event in run.of("valid") if event.get("loss") is not None]
     best = max(valid, key=lambda e: (e.get("bleu") or 0, -e["loss"]), default={})
@@ -61,7 +61,7 @@ def summarise(run: Run) -> Summary:
         "loss spike{}": len(run.of("spike")),
         "time{} gone back": len(run.of("rewind")),
     }
-    return Summary(
+    return FitResult(
         max(event["step"] for event in run.events),
         max((event.get("seconds") or 0 for event in run.events), default=0) or None,
         best,

@@ -23,7 +23,7 @@ from interop.fairseq.files import (
 )
 from interop.fairseq.settings import read_settings, search_settings
 from interop.fields import number, refuse_others
-from interop.imported_model import UNSAID, Imported
+from interop.imported_model import UNSAID, ImportedModel
 from interop.torch_archive import read_arrays, read_content
 from model import ConfigError, TransformerConfig
 
@@ -61,7 +61,9 @@ _UNREAD = {f"{side}.{name}" for side in ("encoder", "decoder")
            for name in ("version", "embed_positions._float_tensor")}  # fmt: skip
 
 
-def read_fairseq(place: Path, source_language: str = "", target_language: str = "") -> Imported:
+def read_fairseq(
+    place: Path, source_language: str = "", target_language: str = ""
+) -> ImportedModel:
     """The model of a folder or a checkpoint; languages that are given say which side is which.
 
     Raises DataError for what is missing, damaged or not supported, with file and field.
@@ -101,7 +103,7 @@ def read_fairseq(place: Path, source_language: str = "", target_language: str = 
                 f"{_MARKS} more, but {file} has {rows} of {language} in {name}: is it another "
                 "model's?"
             )
-    return Imported(experiment, vocabulary, _params(file, arrays, model))
+    return ImportedModel(experiment, vocabulary, _params(file, arrays, model))
 
 
 def model_config(

@@ -17,7 +17,7 @@ from experiments.config import DataConfig, Experiment
 from experiments.console import note
 from interop import imported_model
 from interop.fields import number, refuse_others
-from interop.imported_model import Imported
+from interop.imported_model import ImportedModel
 from interop.marian.binary import read_items
 from interop.marian.files import Folder, find, search_settings
 from interop.marian.param_names import names
@@ -54,7 +54,9 @@ _LOGITS = "decoder_ff_logit_out"
 _OWN = BOS + 1  # ids of ours alone, before their own
 
 
-def read_native(folder: Path, source_language: str = "", target_language: str = "") -> Imported:
+def read_native(
+    folder: Path, source_language: str = "", target_language: str = ""
+) -> ImportedModel:
     """The model of a folder; languages that are not given are those in its name, as "enpt".
 
     Raises DataError for what is missing, damaged or not supported, with file and field.
@@ -83,7 +85,7 @@ def read_native(folder: Path, source_language: str = "", target_language: str = 
     experiment = Experiment(model=model, data=data, search=search_settings(found))
     biased = not settings.get("output-omit-bias")
     params = _params(found.model, items, model, orders, biased)
-    return Imported(experiment, vocabulary, params, words)
+    return ImportedModel(experiment, vocabulary, params, words)
 
 
 def _languages(found: Folder) -> tuple[str, str]:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     file = tmp_path / "file"
-    replace_file(file, b"old")
+    write_atomic(file, b"old")
 
     def half(path, content):
         with path.open("wb") as out:
@@ -20,7 +20,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="No space left on device") as caught:
-        replace_file(file, b"something new")
+        write_atomic(file, b"something new")
     assert caught.value.filename == str(file)
     assert file.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
 
@@ -28,7 +28,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
 def test_it_replaces_and_writes_to_devices(tmp_path):
     file = tmp_path / "file"
     for content in b"old", b"new":
-        replace_file(file, content)
+        write_atomic(file, content)
         assert file.read_bytes() == content
-    replace_file("/dev/null", b"gone")
+    write_atomic("/dev/null", b"gone")
     assert not Path("/dev/null").is_file()

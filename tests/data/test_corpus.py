@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.corpus import DataError, Pairs, Some, open_source
+from data.corpus import DataError, Pairs, Some, open_corpus
 from data.text import read_lines
 
 PAIRS = [
@@ -22,7 +22,7 @@ PAIRS = [
 
 def failure(kind, path, split="train", **languages):
     with pytest.raises(DataError) as error:
-        open_source(kind, split, path=str(path), **languages)
+        open_corpus(kind, split, path=str(path), **languages)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -56,7 +56,7 @@ def write(folder, kind, end="\n", last="\n", pack=False, bom=b""):
 )
 def test_a_source_gives_the_pairs_of_its_files(kind, how, tmp_path):
     write(tmp_path, kind, **how)
-    source = open_source(kind, "train", path=str(tmp_path))
+    source = open_corpus(kind, "train", path=str(tmp_path))
     assert [source[i] for i in range(len(source))] == PAIRS
     for index in (-1, len(PAIRS)):
         with pytest.raises(IndexError):
@@ -88,14 +88,14 @@ def test_some_pairs_are_evenly_spaced():
 def test_either_direction(kind, tmp_path):
     write(tmp_path, kind)
     languages = dict(source_language="de", target_language="en")
-    source = open_source(kind, "train", path=str(tmp_path), **languages)
+    source = open_corpus(kind, "train", path=str(tmp_path), **languages)
     assert [source[i] for i in range(len(source))] == [pair[::-1] for pair in PAIRS]
 
 
 def test_files_by_name(tmp_path):
     write(tmp_path, "text")
     path = f"train={tmp_path}/train.de,{tmp_path}/train.en; valid={tmp_path}/x,{tmp_path}/y"
-    assert open_source("text", "train", path=path)[0] == PAIRS[0][::-1]
+    assert open_corpus("text", "train", path=path)[0] == PAIRS[0][::-1]
     assert failure("text", path, "valid") == f"{tmp_path}/x is missing"
     assert "names no two files for the test split" in failure("text", path, "test")
 
@@ -104,19 +104,19 @@ def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path):
     folder = tmp_path / "train=1"
     folder.mkdir()
     write(folder, "text")
-    assert len(open_source("text", "train", path=str(folder))) == len(PAIRS)
+    assert len(open_corpus("text", "train", path=str(folder))) == len(PAIRS)
 
 
 def test_tsv_columns_by_their_header(tmp_path):
     (tmp_path / "train.tsv").write_text("id\tde\tfr\ten\n7\tja\toui\tyes\n8\tnein\tnon\tno\n")
-    source = open_source("tsv", "train", path=str(tmp_path), source_language="fr")
+    source = open_corpus("tsv", "train", path=str(tmp_path), source_language="fr")
     assert [source[i] for i in range(len(source))] == [("oui", "ja"), ("non", "nein")]
 
 
 def test_json_lines_of_translations_and_of_several_lines_a_sentence(tmp_path):
     row = {"translation": {"en": "one\ntwo", "de": "eins zwei"}}
     (tmp_path / "train.jsonl").write_text(json.dumps(row))
-    assert open_source("jsonl", "train", path=str(tmp_path))[0] == ("one two", "eins zwei")
+    assert open_corpus("jsonl", "train", path=str(tmp_path))[0] == ("one two", "eins zwei")
 
 
 def test_line_counts_that_differ(tmp_path):
@@ -153,10 +153,10 @@ def test_a_file_of_blank_lines(tmp_path):
 
 
 # A gzip file holds the time, which would give these cases other names in every test process.
-WHOLE = gzip.compress(b"a\n" * 99, mtime=0)
+FULL_SHARD = gzip.compress(b"a\n" * 99, mtime=0)
 
 
-@pytest.mark.parametrize("content", [b"not gzip", WHOLE[:-9], WHOLE[:10] + b"\xff" * 30])
+@pytest.mark.parametrize("content", [b"not gzip", FULL_SHARD[:-9], FULL_SHARD[:10] + b"\xff" * 30])
 def test_a_broken_gzip_file(content, tmp_path):
     (tmp_path / "train.en.gz").write_bytes(content)
     (tmp_path / "train.de").write_text("a\n")
@@ -207,7 +207,7 @@ def test_blank_lines_at_the_end_are_no_pairs(kind, end, tmp_path):
     write(tmp_path, kind)
     file = tmp_path / f"train.{kind}"
     file.write_bytes(file.read_bytes() + end.encode())
-    source = open_source(kind, "train", path=str(tmp_path))
+    source = open_corpus(kind, "train", path=str(tmp_path))
     assert [source[i] for i in range(len(source))] == PAIRS
 
 
@@ -254,13 +254,13 @@ def tfds_folder(tmp_path_factory):
 
 def test_a_tfds_set_in_either_direction_without_tensorflow(tfds_folder):
     name = "toy_translate/de-en"
-    source = open_source(name, "train", path=tfds_folder)
+    source = open_corpus(name, "train", path=tfds_folder)
     assert [source[i] for i in range(len(source))] == PAIRS
     for index in (-1, len(PAIRS)):
         with pytest.raises(IndexError):
             source[index]
     languages = dict(source_language="de", target_language="en")
-    assert open_source(name, "valid", path=tfds_folder, **languages)[0] == PAIRS[1][::-1]
+    assert open_corpus(name, "valid", path=tfds_folder, **languages)[0] == PAIRS[1][::-1]
     assert "tensorflow" not in sys.modules
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.batch import EOS, UNK
-from data.bpe import Merges, _merged, joined
+from data.bpe import BPEMerges, _merged, joined
 from data.corpus import DataError
 from data.fairseq_tokenizer import DictionaryTokenizer, read_words
 from data.tokenizer import Tokenizer, Vocabulary
@@ -44,7 +44,7 @@ def test_words_are_cut_as_the_list_says(apart, data):
     pairs = data.draw(st.lists(st.tuples(symbol, symbol), min_size=1, max_size=12))
     lines = ([] if apart else ["#version: 0.2"]) + [" ".join(pair) for pair in pairs]
     words = data.draw(st.lists(st.text("abc", min_size=1, max_size=20), min_size=1, max_size=4))
-    cut = Merges("\n".join(lines)).apply(" ".join(words))
+    cut = BPEMerges("\n".join(lines)).apply(" ".join(words))
     assert cut == " ".join(plain(word, pairs, apart) for word in words)
     assert joined(cut) == " ".join(words)
 
@@ -64,7 +64,7 @@ def test_a_long_word_takes_a_few_looks_a_letter():
         parts = _merged([*word[:-1], f"{word[-1]}</w>"], ranks)
         assert "".join(parts) == f"{word}</w>"
         assert ranks.looks < 5 * size
-    merges = Merges(MERGES)
+    merges = BPEMerges(MERGES)
     assert merges.apply(f"{'low' * 1000} low") == "low@@ " * 999 + "low low"
     assert merges._cached.cache_info().currsize == 1  # a cache of long words has no bound in bytes
 
@@ -80,7 +80,7 @@ def test_a_long_word_takes_a_few_looks_a_letter():
     ],
 )
 def test_text_between_words(text, cut):
-    assert Merges(MERGES).apply(text) == cut
+    assert BPEMerges(MERGES).apply(text) == cut
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.batch import BOS, EOS, shift_right
-from data.batch_schedule import BatchPlan
+from data.batch_schedule import BatchSchedule
 from data.packing import pack, room
 from data.pipeline import Ragged, Shard, TokenPairs, collate
 
@@ -44,9 +44,9 @@ def text(count, seed=0, longest=64):
 def test_of_sentences_less_than_a_twentieth_of_the_places_is_empty():
     for longest in 64, 200:
         pairs = text(5000, longest=longest)
-        plan = BatchPlan(pairs, np.arange(5000), 0, packed=True, tokens_per_batch=4000)
+        plan = BatchSchedule(pairs, np.arange(5000), 0, packed=True, tokens_per_batch=4000)
         assert plan.padding < 0.05 and len(plan.buckets) == 1
-        apart = BatchPlan(pairs, np.arange(5000), 0, count=8, tokens_per_batch=4000)
+        apart = BatchSchedule(pairs, np.arange(5000), 0, count=8, tokens_per_batch=4000)
         assert apart.padding > plan.padding
 
 
@@ -57,7 +57,7 @@ def numbers(ids):
 
 def test_an_epoch_has_every_pair_once_and_each_epoch_others_together():
     pairs = text(3000)
-    plan = BatchPlan(pairs, np.arange(3000), 0, packed=True, tokens_per_batch=640)
+    plan = BatchSchedule(pairs, np.arange(3000), 0, packed=True, tokens_per_batch=640)
     seen, company = [], []
     for epoch in range(2):
         first = epoch * plan.batches_per_epoch
@@ -68,7 +68,7 @@ def test_an_epoch_has_every_pair_once_and_each_epoch_others_together():
         company.append({tuple(sorted(row)) for row in rows})
     assert seen == [list(range(3000))] * 2
     assert len(company[0] & company[1]) < len(company[0]) / 4
-    again = BatchPlan(pairs, np.arange(3000), 0, packed=True, tokens_per_batch=640)
+    again = BatchSchedule(pairs, np.arange(3000), 0, packed=True, tokens_per_batch=640)
     np.testing.assert_array_equal(again[7].pairs, plan[7].pairs)
     assert any(set(plan.reordered(1)[i].pairs) != set(plan[i].pairs) for i in range(3))
 
@@ -76,7 +76,7 @@ def test_an_epoch_has_every_pair_once_and_each_epoch_others_together():
 @pytest.mark.parametrize("multiple_of", [1, 8])
 def test_rows_hold_their_pairs_one_behind_the_other(multiple_of):
     pairs = text(60)
-    plan = BatchPlan(pairs, np.arange(60), 0, packed=True, tokens_per_batch=400)
+    plan = BatchSchedule(pairs, np.arange(60), 0, packed=True, tokens_per_batch=400)
     batch = collate(pairs, plan[0], multiple_of)
     assert len(batch.src) % multiple_of == 0
     for ids, segments in (batch.src, batch.src_segments), (batch.tgt, batch.tgt_segments):

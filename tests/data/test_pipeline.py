@@ -8,7 +8,7 @@ import pytest
 from data.batch import EOS, PAD
 from data.corpus import DataError, Pairs
 from data.pipeline import (
-    BatchPlan,
+    BatchSchedule,
     Ragged,
     Shard,
     TokenPairs,
@@ -35,7 +35,7 @@ def some_pairs(count=300, seed=0, longest=30):
 
 def some_plan(pairs, seed=0, **options):
     options = dict(count=4, tokens_per_batch=200, multiple_of=2) | options
-    return BatchPlan(pairs, np.arange(len(pairs.source)), seed, **options)
+    return BatchSchedule(pairs, np.arange(len(pairs.source)), seed, **options)
 
 
 def sentences(batch):
@@ -135,7 +135,7 @@ def test_every_pair_is_in_an_epoch_once_and_within_the_shapes_and_the_budget():
 def test_only_kept_pairs_are_used():
     pairs = some_pairs(100)
     kept = np.arange(1, 100, 3)
-    plan = BatchPlan(pairs, kept, 0, count=3, tokens_per_batch=200)
+    plan = BatchSchedule(pairs, kept, 0, count=3, tokens_per_batch=200)
     batches = take(train_batches(pairs, plan), plan.batches_per_epoch)
     found = itertools.chain.from_iterable(map(sentences, batches))
     assert sorted(number for number, *_ in found) == kept.tolist()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decode.beam import beam_search, best_continuations
+from decode.beam import beam_search, top_continuations
 from decode.length_normalization import length_penalty
 from decode.sample import sample
 from decode.stopping import bounded, first, never
@@ -153,7 +153,7 @@ def test_a_transform_steers_and_the_score_stays_the_language_s_own(stopping):
 def test_best_continuations_is_a_sort():
     totals = np.random.default_rng(0).normal(size=(3, 4, 7)).astype(np.float32)
     sums = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
-    scores, beams, tokens = best_continuations(jnp.asarray(sums), jnp.asarray(totals), 8)
+    scores, beams, tokens = top_continuations(jnp.asarray(sums), jnp.asarray(totals), 8)
     totals += sums[..., None]
     for b in range(3):
         order = np.argsort(-totals[b].ravel())[:8]

@@ -10,11 +10,11 @@ import pytest
 
 from data.batch import EOS, PAD, UNK
 from decode import forward, kv_cache, topk
-from decode.loop import take
-from decode.search import fast_step, plain_step, stages
-from decode.token_constraints import RULES, Rules
+from decode.loop import gather_beams
+from decode.search import cache_stages, make_step, reference_step
+from decode.token_constraints import RULES, TokenConstraints
 from decode.weights import BLOCK, PRECISIONS, pack
-from model import Transformer, TransformerConfig, empty_cache
+from model import Transformer, TransformerConfig, init_cache
 
 PLAIN = TransformerConfig(
     vocab_size=150, encoder_layers=2, decoder_layers=2, d_model=16, d_ff=24, num_heads=4
@@ -51,8 +51,11 @@ def walk(config, weights, src, steps=L, coverage=False, rules=RULES):
     """Log-probabilities [steps,B,W,V] as beams wander at random through the pool's stages."""
     mask = src != PAD
     cross = forward.cross_kv(config, weights, forward.encode(config, weights, src, mask))
-    step = jax.jit(fast_step(config, weights, cross, mask, coverage, rules))
-    cache = kv_cache.empty_pool(config, B, W), jnp.zeros((B, W, src.shape[1])) if coverage else None
+    step = jax.jit(make_step(config, weights, cross, mask, coverage, rules))
+    cache = (
+        kv_cache.init_beam_cache(config, B, W),
+        jnp.zeros((B, W, src.shape[1])) if coverage else None,
+    )
     return wander(
         step, cache, steps, lambda c, rows: (kv_cache.reorder(c[0], rows), c[1]),
         lambda c, length: (kv_cache.extend(c[0], config, length, W), c[1]),
@@ -61,7 +64,7 @@ def walk(config, weights, src, steps=L, coverage=False, rules=RULES):
 
 def wander(step, cache, steps, reorder, extend):
     random, found = np.random.default_rng(0), []
-    ends = iter(stages(steps))
+    ends = iter(cache_stages(steps))
     room = 0
     for index in range(steps):
         if index == room:
@@ -88,10 +91,10 @@ def plain_walk(config, params, src):
     memory = apply({"params": params}, src, method="encode")
     cross = apply({"params": params}, memory, method="cross_kv")
     expected, _ = wander(
-        jax.jit(plain_step(model, params, cross, src != PAD)),
-        empty_cache(model.config, (B, W), L),
+        jax.jit(reference_step(model, params, cross, src != PAD)),
+        init_cache(model.config, (B, W), L),
         L,
-        lambda cache, rows: jax.tree.map(lambda leaf: take(leaf, rows), cache),
+        lambda cache, rows: jax.tree.map(lambda leaf: gather_beams(leaf, rows), cache),
         lambda cache, length: cache,
     )
     return expected
@@ -115,13 +118,13 @@ def test_a_cache_of_one_beam_stands_for_equal_beams(mixer):
     src, weights = sources(), pack(config, made(config))
     mask = src != PAD
     cross = forward.cross_kv(config, weights, forward.encode(config, weights, src, mask))
-    step = jax.jit(fast_step(config, weights, cross, mask, coverage=True))
+    step = jax.jit(make_step(config, weights, cross, mask, coverage=True))
     tokens = np.random.default_rng(2).integers(4, 100, (3, B, W)).astype(np.int32)
     tokens[0] = tokens[0, :, :1]
     found = []
     for beams in (W, 1):
         covered = jnp.zeros((B, beams, src.shape[1]))
-        cache = kv_cache.extend(kv_cache.empty_pool(config, B, beams), config, 3, W), covered
+        cache = kv_cache.extend(kv_cache.init_beam_cache(config, B, beams), config, 3, W), covered
         for index in range(3):
             following, cache = step(jnp.asarray(tokens[index]), cache, jnp.int32(index))
             cache = kv_cache.reorder(cache[0], jnp.asarray([[3, 0, 0, 1]] * B)), cache[1]
@@ -141,7 +144,7 @@ def test_coverage_is_the_cross_attention_that_was_received():
 def test_eos_is_hidden_before_the_minimum_length_and_nothing_else_changes():
     weights, src = pack(PLAIN, made(PLAIN)), sources()
     free, _ = walk(PLAIN, weights, src, steps=5)
-    held, _ = walk(PLAIN, weights, src, steps=5, rules=Rules(min_length=3))
+    held, _ = walk(PLAIN, weights, src, steps=5, rules=TokenConstraints(min_length=3))
     hidden = np.isneginf(held[..., EOS])
     assert hidden[:2].all() and not hidden[2:].any()
     free[:2, ..., EOS] = -np.inf
@@ -152,10 +155,10 @@ def test_what_may_be_chosen_and_of_what_log_probabilities_are():
     """The unknown word where it is allowed; a sum of 1 where it is among what may be chosen."""
     weights, src = pack(PLAIN, made(PLAIN)), sources()
     free, _ = walk(PLAIN, weights, src, steps=3)
-    unknown, _ = walk(PLAIN, weights, src, steps=3, rules=Rules(allow_unknown=True))
+    unknown, _ = walk(PLAIN, weights, src, steps=3, rules=TokenConstraints(allow_unknown=True))
     assert np.isneginf(free[..., UNK]).all() and np.isfinite(unknown[..., UNK]).all()
     np.testing.assert_allclose(np.delete(unknown, UNK, -1), np.delete(free, UNK, -1), atol=1e-5)
-    both, _ = walk(PLAIN, weights, src, steps=3, rules=Rules(3, True, True))
+    both, _ = walk(PLAIN, weights, src, steps=3, rules=TokenConstraints(3, True, True))
     total = np.exp(both.astype(float)).sum(-1)
     np.testing.assert_allclose(total, 1.0, rtol=1e-5)
     assert np.isneginf(both[:2, ..., EOS]).all() and np.isfinite(both[2, ..., EOS]).all()
@@ -164,7 +167,7 @@ def test_what_may_be_chosen_and_of_what_log_probabilities_are():
 def test_a_first_id_is_certain_and_nothing_after_it_changes():
     weights, src = pack(PLAIN, made(PLAIN)), sources()
     free, _ = walk(PLAIN, weights, src, steps=4)
-    begun, _ = walk(PLAIN, weights, src, steps=4, rules=Rules(first=9))
+    begun, _ = walk(PLAIN, weights, src, steps=4, rules=TokenConstraints(first=9))
     assert (begun[0, ..., 9] == 0).all() and np.isneginf(np.delete(begun[0], 9, -1)).all()
     np.testing.assert_allclose(begun[1:], free[1:], atol=1e-5)
 

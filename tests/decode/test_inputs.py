@@ -5,7 +5,7 @@ import pytest
 
 from data.batch import EOS, UNK
 from data.tokenizer import Tokenizer, Vocabulary
-from decode.inputs import InputPolicy, cut, request, room, spellings
+from decode.inputs import LongInputPolicy, cut, request, room, spellings
 from decode.options import InputError, SearchOptions
 
 
@@ -41,7 +41,7 @@ def pieces(
             prefixes or [""] * len(sentences),
             required or [[]] * len(sentences),
             vocabulary=vocabulary,
-            policy=InputPolicy(policy, most),
+            policy=LongInputPolicy(policy, most),
             options=SearchOptions(**options),
             longest=None,
         )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from decode import transforms
 from decode.beam import beam, beam_search
 from decode.length_normalization import gnmt
-from decode.lexical_constraints import Phrases, allocate, required
+from decode.lexical_constraints import LexicalConstraints, allocate, required
 from decode.loop import all_room
 from decode.stopping import first, never
 from tests.decode.toy_language import EOS, enough, every_output, language, plain_beam, run, wu
@@ -47,7 +47,7 @@ def phrases_of(phrases):
     for b, each in enumerate(phrases):
         for p, phrase in enumerate(each):
             tokens[b, p, : len(phrase)], sizes[b, p] = phrase, len(phrase)
-    return Phrases(jnp.asarray(tokens), jnp.asarray(sizes))
+    return LexicalConstraints(jnp.asarray(tokens), jnp.asarray(sizes))
 
 
 def find(phrases, limits, width, banned=(), stopping=HASTY):
@@ -166,7 +166,7 @@ def test_candidates_of_wide_beams_are_not_compared_one_by_one():
     """Their memory grows as they do, with the square of the width."""
 
     def memory(width):
-        wanted = Phrases(jnp.ones((8, 2, 4), jnp.int32), jnp.full((8, 2), 4, jnp.int32))
+        wanted = LexicalConstraints(jnp.ones((8, 2, 4), jnp.int32), jnp.full((8, 2), 4, jnp.int32))
         scores, log_probs = jnp.zeros((8, width)), jnp.zeros((8, width, 200))
         tokens = jnp.zeros((8, width, 16), jnp.int32)
         choose = jax.jit(allocate(wanted, width))

@@ -85,6 +85,6 @@ def test_options_that_cannot_work_are_refused(options, message):
 )
 def test_what_was_given_for_nothing_is_refused_even_at_its_default(options, given):
     options = SearchOptions(**options)
-    options.refuse_idle(["method", "penalty", "n_best"])
+    options.reject_unused(["method", "penalty", "n_best"])
     with pytest.raises(InputError, match=f"--{given}"):
-        options.refuse_idle([given])
+        options.reject_unused([given])

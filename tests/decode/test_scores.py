@@ -15,7 +15,7 @@ from decode.bleu import score, tokenizer
 from decode.mbr import expected_utilities
 from decode.options import InputError, SearchOptions
 from decode.shortlist import Shortlist
-from decode.teacher_forcing import alignment, force, force_pairs
+from decode.teacher_forcing import alignment, force, teacher_force_pairs
 from decode.translate import Translator
 from model import Transformer
 from tests.decode.tiny_model import CONFIG, best, parameters, same, sentences, translator
@@ -122,7 +122,9 @@ def test_a_prefix_may_end_within_a_word(vocabulary, options):
         for h in each:  # nothing, or a word, comes after the space at the end
             assert h.text.startswith(prefix) or h.text == prefix.strip()
     every = [h for each in found for h in each]
-    for number, forced in force_pairs(Transformer(CONFIG), params, [h.parts[0] for h in every]):
+    for number, forced in teacher_force_pairs(
+        Transformer(CONFIG), params, [h.parts[0] for h in every]
+    ):
         np.testing.assert_allclose(every[number].token_scores, forced.token_scores, atol=1e-4)
     spelled = vocabulary.target.encode(["b"])[0]  # not by the pieces that it has by itself
     assert any(list(h.tokens[: len(spelled)]) != spelled for h in found[2])
@@ -154,7 +156,9 @@ def test_outputs_hold_what_is_required(vocabulary):
     alone = some.hypotheses(text[2:3], required=wanted[2:3], prefixes=["a book"])[0][0]
     assert alone.text.startswith("a book") and all(phrase in alone.text for phrase in wanted[2])
     every = [*best(found), alone]
-    for number, forced in force_pairs(Transformer(CONFIG), params, [h.parts[0] for h in every]):
+    for number, forced in teacher_force_pairs(
+        Transformer(CONFIG), params, [h.parts[0] for h in every]
+    ):
         h = every[number]
         assert forced.attention.shape == (len(h.tokens), len(h.parts[0][0]))
         np.testing.assert_allclose(h.token_scores, forced.token_scores, atol=1e-4)

@@ -16,11 +16,11 @@ from decode.length_normalization import average, gnmt
 from decode.mbr import expected_utilities
 from decode.options import SearchOptions
 from decode.sample import drawn, likeliest, sample
-from decode.search import plain_step, search
+from decode.search import reference_step, search
 from decode.stopping import bounded, first, never
-from decode.token_constraints import Rules
+from decode.token_constraints import TokenConstraints
 from decode.weights import pack
-from model import Transformer, empty_cache
+from model import Transformer, init_cache
 from tests.decode.tiny_model import CONFIG, asked, parameters, same, sentences, translator
 
 
@@ -112,11 +112,13 @@ def plain(params, find, width, chain=(), config=CONFIG, **how):
     apply = partial(model.apply, {"params": params})
     cross = apply(apply(SRC, method="encode"), method="cross_kv")
     transform = T.chain(*chain) if chain else None
-    step = plain_step(model, params, cross, SRC != PAD, Rules(how.pop("min_length", 1)))
+    step = reference_step(
+        model, params, cross, SRC != PAD, TokenConstraints(how.pop("min_length", 1))
+    )
     run = partial(find, step, transform=transform)
     how = dict(eos=EOS, max_length=12) | how
     how |= {"width": width} if find is sample else {"beam_size": width}
-    cache = empty_cache(config, (3, width), 12)
+    cache = init_cache(config, (3, width), 12)
     return jax.jit(lambda cache: run(cache, jnp.full(3, BOS, jnp.int32), LIMITS, **how))(cache)
 
 
@@ -163,7 +165,7 @@ def test_the_last_to_end_go_on_by_themselves_as_among_the_others(undecided, name
     def found(tail):
         monkeypatch.setattr("decode.search._TAIL", tail)
         # They may begin in an early stage and end in the last.
-        monkeypatch.setattr("decode.search.stages", lambda length: (4, 8, length))
+        monkeypatch.setattr("decode.search.cache_stages", lambda length: (4, 8, length))
         find = partial(search, [CONFIG], options=SearchOptions(**TAILS[name]), max_length=12)
         return jax.jit(find)(*args)
 
@@ -220,8 +222,8 @@ def test_what_stands_for_no_text_cannot_be_chosen(params):
     model, src = Transformer(CONFIG), jnp.array([[5, 6, EOS]], jnp.int32)
     apply = lambda *args, **how: model.apply({"params": params}, *args, **how)  # noqa: E731
     cross = apply(apply(src, method="encode"), method="cross_kv")
-    step = plain_step(model, params, cross, src != PAD)
-    found, _ = step(jnp.full((1, 2), BOS), empty_cache(CONFIG, (1, 2), 4), jnp.int32(0))
+    step = reference_step(model, params, cross, src != PAD)
+    found, _ = step(jnp.full((1, 2), BOS), init_cache(CONFIG, (1, 2), 4), jnp.int32(0))
     found = found.logits - found.total[..., None]
     whole = jax.nn.log_softmax(apply(src, jnp.full((1, 1), BOS)))[0, 0]
     assert np.flatnonzero(np.isneginf(found[0, 0])).tolist() == [PAD, BOS, UNK]

@@ -11,7 +11,7 @@ import pytest
 from decode import loop
 from decode.beam import beam
 from decode.length_normalization import average, gnmt
-from decode.loop import Next
+from decode.loop import NextToken
 from decode.stopping import bounded, first, never, now
 from tests.decode.toy_language import (
     EOS,
@@ -87,7 +87,7 @@ def test_waiting_finds_what_haste_does_not(stopping, length):
         later = jnp.log(jnp.array([[1e-9, 1.0, 1e-9], [1.0, 1e-9, 1e-9]]))[index // 3]
         row = jnp.where(index == 0, start, later)
         row = jnp.broadcast_to(row, (1, 1, 3))
-        return Next(row, jnp.zeros((1, 1)), row[..., EOS]), cache
+        return NextToken(row, jnp.zeros((1, 1)), row[..., EOS]), cache
 
     options = dict(stopping=stopping, normalise=average())
     found = run(step, 1, 1, 0, [4], 4, **options)

@@ -7,7 +7,7 @@ import pytest
 
 from decode import transforms as t
 from decode.length_normalization import coverage_penalty, gnmt
-from decode.loop import Next
+from decode.loop import NextToken
 from decode.sample import drawn, likeliest, sample
 
 EOS = 2
@@ -112,7 +112,7 @@ def draw(count, batch=2, seeds=(0, 1), pick=None, transform=None):
     def step(tokens, cache, index):
         row = jnp.where(index == 0, log_probs, end)
         row = jnp.broadcast_to(row, (batch, count, V))
-        return Next(row, jnp.zeros((batch, count)), row[..., EOS]), cache
+        return NextToken(row, jnp.zeros((batch, count)), row[..., EOS]), cache
 
     keys = jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
     return sample(

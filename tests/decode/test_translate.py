@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from data.batch import EOS
 from decode.batching import split_text
-from decode.inputs import Request
+from decode.inputs import SearchBatch
 from decode.options import InputError, SearchOptions
-from decode.teacher_forcing import force_pairs, score_pairs
+from decode.teacher_forcing import score_pairs, teacher_force_pairs
 from decode.translate import Translator
 from model import Transformer
 from model.sharding import make_mesh
@@ -46,7 +46,7 @@ def test_no_device_waits_for_another_while_it_searches(params, vocabulary):
     numbers = np.ones(8, np.int32)
     nothing = np.zeros((8, 0), np.int32), np.zeros((8, 0, 0), np.int32)
     owners = np.zeros((8, 2), np.int32)
-    asked = Request(ids, numbers, *nothing, numbers.astype(np.uint32), owners)
+    asked = SearchBatch(ids, numbers, *nothing, numbers.astype(np.uint32), owners)
     program = eight._search.lower(eight.weights, asked, max_length=16).compile().as_text()
     assert "while" in program
     assert not re.search("all-(reduce|gather|to-all)|reduce-scatter|collective-permute", program)
@@ -177,7 +177,7 @@ def test_learned_positions_bound_source_and_output(vocabulary, table):
     found = translator(parameters(config), vocabulary, config).translate([long, "a book"])
     assert len(found) == 2
     full = [*range(5, table + 4), EOS]
-    ((_, forced),) = force_pairs(Transformer(config), parameters(config), [(full, full)])
+    ((_, forced),) = teacher_force_pairs(Transformer(config), parameters(config), [(full, full)])
     assert np.isfinite(forced.token_scores).all() and forced.attention.shape == (table, table)
     with pytest.raises(InputError, match=f"--source, line 2 has 241 .* more than the {table} that"):
         score_pairs(Transformer(config), parameters(config), vocabulary, ["a", long], ["a", "a"])

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from decode.inputs import Request
+from decode.inputs import SearchBatch
 from decode.options import SearchOptions
 from decode.translate import Translator
 from model import Transformer, TransformerConfig
@@ -39,7 +39,7 @@ def translator(params, vocabulary, config=CONFIG, mesh=None, others=(), **option
 def asked(src, limits):
     """Sources [B,S] as a search gets them when nothing else is asked for."""
     rows = len(src)
-    return Request(
+    return SearchBatch(
         jnp.asarray(src, jnp.int32),
         jnp.broadcast_to(jnp.asarray(limits, jnp.int32), rows),
         jnp.zeros((rows, 0), jnp.int32),

@@ -8,7 +8,7 @@ import numpy as np
 
 from decode.beam import beam_search
 from decode.length_normalization import average, gnmt
-from decode.loop import Next
+from decode.loop import NextToken
 from decode.sample import likeliest, sample
 from decode.stopping import first
 
@@ -47,7 +47,7 @@ def language(
         # Any constant may be taken out of a row, if the total says so.
         total = jnp.sin(code.astype(jnp.float32))
         log_probs = jax.vmap(lambda rows, c: rows[c])(table, code)
-        return Next(log_probs + total[..., None], total, log_probs[..., EOS] + total), code
+        return NextToken(log_probs + total[..., None], total, log_probs[..., EOS] + total), code
 
     return log_prob, step
 

@@ -16,7 +16,7 @@ from experiments import workdir
 from model.sharding import make_mesh
 from serve import http_server
 from serve.app import Service
-from serve.compiled_searches import Searches
+from serve.compiled_searches import CompiledSearches
 from serve.limits import Limits
 
 
@@ -32,7 +32,7 @@ def small_searches(folder, beams=(2, 1)):
         tokens_per_batch=128,
         max_input="split:31",
     )
-    return Searches(trained, translator, beams)
+    return CompiledSearches(trained, translator, beams)
 
 
 class Echo:

@@ -13,9 +13,9 @@ from experiments import run as module
 from experiments import workdir as folders
 from experiments.run import train
 from model import TransformerConfig
-from train.checkpoint import CheckpointError, Checkpoints
+from train.checkpoint import CheckpointError, CheckpointManager
 from train.metrics import MetricsWriter, read_metrics
-from train.multihost import Interrupted
+from train.multihost import PreemptedError
 
 
 def full(*_args, **_kwargs):
@@ -50,7 +50,7 @@ def test_a_damaged_best_checkpoint_and_a_full_disk_after_training(
     model = replace(found.model, vocab_size=TransformerConfig.vocab_size)
     result = train(replace(found, model=model), folder)
     damaged, translations, recorded, report = warnings(capfd)
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    with CheckpointManager(folder / "checkpoints") as checkpoints:
         best, other = checkpoints.best_first()
     assert f"step {best} is damaged" in damaged and f"testing step {other} instead" in damaged
     assert translations.startswith("warning: translations.jsonl was not written: OSError: [Errno")
@@ -128,8 +128,8 @@ def test_an_interruption_is_no_failure_and_one_of_several_processes_ends_them_al
 
         return action
 
-    with pytest.raises(Interrupted):
-        module._attempt("", fail(Interrupted("SIGTERM")))
+    with pytest.raises(PreemptedError):
+        module._attempt("", fail(PreemptedError("SIGTERM")))
     monkeypatch.setattr(module.jax, "process_count", lambda: 2)
     assert module._attempt("", fail(CheckpointError("all know")), collective=True) is None
     with pytest.raises(ValueError, match="one knows"):

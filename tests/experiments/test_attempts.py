@@ -13,7 +13,7 @@ from experiments.planning import prepare
 from experiments.run import train
 from model import ConfigError, TransformerConfig
 from tests.experiments.commands import small_experiment
-from train.checkpoint import Checkpoints
+from train.checkpoint import CheckpointManager
 from train.metrics import MetricsWriter
 
 
@@ -102,7 +102,7 @@ def test_config_json_holds_what_was_set(text, tmp_path, attempt):
 def test_a_run_does_not_resume_with_other_text_to_measure_by(run, text, tmp_path, split, name):
     folder, other = run[0], tmp_path / "text"
     shutil.copytree(text, other)
-    with Checkpoints(folder / "checkpoints") as there:
+    with CheckpointManager(folder / "checkpoints") as there:
         meta = there.meta("last")
     c = workdir.read_config(folder)  # as the command has it, that is without the vocabulary's size
     model = replace(c.model, vocab_size=TransformerConfig.vocab_size)

@@ -11,7 +11,7 @@ from experiments import dry_run
 from experiments.config import MeshConfig
 from experiments.dry_run import describe
 from experiments.planning import prepare
-from experiments.preparation import make_translator
+from experiments.preparation import build_translator
 from tests.experiments.commands import heed, small_experiment, train_args
 from train.state import create_state
 
@@ -30,7 +30,7 @@ def test_bytes_are_those_that_a_device_holds(text, tmp_path, mesh, monkeypatch):
     assert memory["parameters"] == memory["average"] == here(state.params)
     assert memory["optimizer"] == here(state.opt_state)
     assert memory["activations"] > memory["parameters"]  # the gradients are among them
-    translator = make_translator(experiment, t.model, state.ema, t.vocabulary, t.mesh)
+    translator = build_translator(experiment, t.model, state.ema, t.vocabulary, t.mesh)
     assert memory["search"] == here(translator.weights)
     once = max(memory["activations"], memory["search"])
     assert memory["all"] == once + sum(

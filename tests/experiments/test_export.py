@@ -17,7 +17,7 @@ from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
 from experiments.config import Experiment, SearchConfig
-from experiments.workdir import Trained
+from experiments.workdir import LoadedModel
 from interop import export_hf_marian, export_safetensors, export_stablehlo
 from interop.hf_marian import read_marian
 from model import ConfigError, Transformer
@@ -34,7 +34,7 @@ CONFIG = replace(SMALLEST, vocab_size=360)
 
 def run_of(config, vocabulary, params, **search):
     experiment = Experiment(model=config, search=SearchConfig(**search))
-    return Trained(experiment, vocabulary, Transformer(config), params, make_mesh(), (0,))
+    return LoadedModel(experiment, vocabulary, Transformer(config), params, make_mesh(), (0,))
 
 
 def as_run(imported):

@@ -18,7 +18,7 @@ from decode.inputs import spelled
 from decode.options import InputError
 from decode.translate import Translator
 from experiments.config import SearchConfig
-from experiments.preparation import make_translator, take_over
+from experiments.preparation import build_translator, inherit_model_config
 from experiments.workdir import load
 from interop.registry import read_folder
 from interop.write_run import write_run
@@ -45,7 +45,7 @@ def mbart(tmp_path_factory):
 
 def translator(trained) -> Translator:
     parts = trained.model, trained.params, trained.vocabulary, trained.mesh
-    return make_translator(trained.experiment, *parts)
+    return build_translator(trained.experiment, *parts)
 
 
 def test_texts_begin_with_their_language(nllb):
@@ -97,7 +97,7 @@ def test_who_trains_on_from_it_begins_outputs_alike(nllb):
     search = replace(SearchConfig(), beam_size=1)
     own = replace(trained.experiment, init_from=str(folder / "run"), search=search)
     theirs = trained.experiment.search.first
-    assert theirs and take_over(own, None).search == replace(search, first=theirs)
+    assert theirs and inherit_model_config(own, None).search == replace(search, first=theirs)
 
 
 def test_weights_may_be_in_several_files(mbart, tmp_path):

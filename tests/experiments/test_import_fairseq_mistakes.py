@@ -227,7 +227,7 @@ def test_classes_of_settings_are_neither_imported_nor_made(folder):
 
     save_checkpoint(folder / BEST, {"model": Made(), "numpy": Named("numpy.testing.runstring")})
     found = read_content(folder / BEST)
-    assert dict(found["model"]) == {"a": 1} and type(found["model"]).__name__ == "Bag"
+    assert dict(found["model"]) == {"a": 1} and type(found["model"]).__name__ == "InertObject"
 
 
 @pytest.mark.parametrize(

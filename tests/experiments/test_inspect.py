@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from data import demo
-from data.corpus import SPLITS, DataError, open_source
+from data.corpus import SPLITS, DataError, open_corpus
 from experiments.inspection import runner
 from tests.experiments.commands import heed, refused, small_experiment, train_args
 
@@ -137,7 +137,7 @@ def test_clean_text_has_no_warnings(kind, tmp_path, capsys, no_needs, monkeypatc
     if kind == "demo":  # has rare characters, and no files
         found = [row for row in found if row["warning"] != "unknown"]
     assert found == []
-    pairs = open_source(kind, "train", path=str(folder))
+    pairs = open_corpus(kind, "train", path=str(folder))
     for number, side in enumerate(("source", "target")):
         lines = [pairs[i][number] for i in range(len(pairs))]
         assert sections["counts"]["train"][side] == {

@@ -22,10 +22,10 @@ from interop.write_run import write_run
 from model import ConfigError
 from model.lora import merge
 from tests.experiments.marian_folders import save_folder
-from train.checkpoint import CheckpointError, Checkpoints
+from train.checkpoint import CheckpointError, CheckpointManager
 from train.loop import total_metrics
 from train.state import abstract_params
-from train.step import compile_eval_step
+from train.step import make_eval_step
 
 STEPS, HALF = 24, 12
 ALL = "query,key,value,out,hidden,feed_forward_out"
@@ -73,7 +73,7 @@ def test_it_learns_the_demos_sentences_in_a_few_steps(tuned, imported):
     workdir, told = tuned
     begin = load(imported)
     t = prepare(experiment(imported), workdir)
-    evaluate = compile_eval_step(begin.model, begin.mesh)
+    evaluate = make_eval_step(begin.model, begin.mesh)
     batches = lambda: t.text.eval_batches("valid", t.experiment, t.mesh)  # noqa: E731
     before, loaded = (
         total_metrics(evaluate, each.params, batches()).to_dict()["loss"]
@@ -112,7 +112,7 @@ def test_what_it_loads_as_is_the_model_with_its_adapters_merged(tuned, imported,
     equal(load(workdir, "ema").params, whole.params)
     learner = prepare(experiment(imported), workdir).learner
     steps, wholes = {}, {}
-    with Checkpoints(workdir / "checkpoints") as there:
+    with CheckpointManager(workdir / "checkpoints") as there:
         for step in HALF, STEPS:
             shapes = abstract_params(learner, whole.mesh)
             steps[step] = there.restore_params(f"params:{step}", shapes)
@@ -196,7 +196,7 @@ def test_a_base_that_is_damaged_or_missing_is_told_in_one_line(how, tuned, impor
         files = [file for file in (workdir / "base/0/params").rglob("*") if file.is_file()]
         DAMAGE[how](max(files, key=lambda file: file.stat().st_size))
     t = prepare(experiment(imported), workdir)
-    for start in t.to_restore, lambda: load(workdir):
+    for start in t.restore_target, lambda: load(workdir):
         with pytest.raises(CheckpointError, match=f"{workdir}/base.*put it back") as error:
             start()
         assert "\n" not in str(error.value)
@@ -208,7 +208,7 @@ def test_adapters_of_another_base_are_not_merged_into_it(tuned, imported, tmp_pa
     t = prepare(experiment(imported), workdir)
     other = load(workdir, mesh=t.mesh).params
     write_base(workdir, first_state(t)._replace(base=other), {"of": "x"})
-    with Checkpoints(workdir / "checkpoints") as there:
+    with CheckpointManager(workdir / "checkpoints") as there:
         for start in lambda: load(workdir), lambda: last_state(t, there):
             with pytest.raises(CheckpointError, match=f"{workdir}/base is another one: .*put it"):
                 start()

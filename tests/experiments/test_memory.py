@@ -19,11 +19,11 @@ def test_malloc_is_told_unless_the_environment_says_not_to(platform, said, kept,
     monkeypatch.delenv("HEED_KEEP_MEMORY", raising=False)
     if said:
         monkeypatch.setenv("HEED_KEEP_MEMORY", said)
-    malloc.keep_freed()
+    malloc.tune_malloc()
     assert (told == {-8: 1, -4: 0, -1: -1}) is kept and bool(told) is kept
 
 
 def test_another_library_than_glibc_is_left_alone(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
     monkeypatch.setattr(malloc.sys, "platform", "linux")
-    malloc.keep_freed()
+    malloc.tune_malloc()

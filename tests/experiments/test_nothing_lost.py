@@ -23,7 +23,7 @@ from tests.experiments.commands import (
     small_experiment,
     train_args,
 )
-from train.checkpoint import DamagedError
+from train.checkpoint import CorruptCheckpointError
 from train.loss import Metrics
 from train.loss_monitor import DivergedError
 from train.metrics import MetricsWriter, read_metrics
@@ -173,7 +173,7 @@ def test_two_runs_in_one_folder_are_refused(run, text):
 
 
 def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, monkeypatch):
-    calls, always, real = [], [], training.compile_train_step
+    calls, always, real = [], [], training.make_train_step
     plans, batches = [], course.train_batches
 
     def recorded(pairs, plan, step, **options):
@@ -194,7 +194,7 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
         call.traced = step.traced
         return call
 
-    monkeypatch.setattr(training, "compile_train_step", diverging)
+    monkeypatch.setattr(training, "make_train_step", diverging)
     result = train(small_experiment(text, max_skipped=5, rewinds=1), tmp_path / "run")
     assert result["step"] == 30 and calls.count(15) == 2
     told = events(tmp_path / "run")
@@ -225,12 +225,12 @@ class There:
     def steps(self):
         return self.there
 
-    def restore_newest(self, _abstract, among):
+    def restore_latest_intact(self, _abstract, among):
         for step in sorted(set(among) - set(self.damaged), reverse=True):
             return SimpleNamespace(step=step), {"step": step}, []
-        raise DamagedError(f"{among} are damaged")
+        raise CorruptCheckpointError(f"{among} are damaged")
 
-    def drop_after(self, step):
+    def delete_after(self, step):
         self.there = [each for each in self.there if each <= step]
 
 
@@ -247,9 +247,9 @@ class There:
 )
 def test_a_rewind_keeps_what_it_goes_back_to(monkeypatch, steps, damaged, tried, found, left):
     monkeypatch.setattr(course, "first_state", lambda t: SimpleNamespace(step=0))
-    t, there = SimpleNamespace(to_restore=lambda: None), There(steps, damaged)
+    t, there = SimpleNamespace(restore_target=lambda: None), There(steps, damaged)
     if found is None:
-        with pytest.raises(DamagedError):
+        with pytest.raises(CorruptCheckpointError):
             course._before(t, there, 12, tried)
     else:
         state, meta = course._before(t, there, 12, tried)

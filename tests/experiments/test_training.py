@@ -12,7 +12,7 @@ from data.tokenizer import Tokenizer
 from experiments import course, run
 from tests.experiments.commands import ROOT, heed, refused, small_experiment, train_args
 from tests.xla_for_tests import xla_flags
-from train.checkpoint import Checkpoints
+from train.checkpoint import CheckpointManager
 from train.metrics import read_metrics
 
 
@@ -138,7 +138,7 @@ def test_a_run_goes_on_with_other_batches_only_if_told(run, text, tmp_path):
     new = int(re.search(r"(\d+) batches an epoch in", err)[1])
     assert new < 6  # of which 30 steps were 5 epochs
     assert f"batches have changed: 6 an epoch until now; going on after {5 * new} of the" in err
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
+    with CheckpointManager(workdir / "checkpoints") as checkpoints:
         meta = checkpoints.meta("last")
     assert (meta["ahead"], meta["epoch"]) == (5 * new - 30, new)
     plan = SimpleNamespace(batches_per_epoch=new)

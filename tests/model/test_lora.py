@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from model import ConfigError, Transformer, TransformerConfig
-from model.lora import PROJECTIONS, Adapted, Adapter, adapted_part, merge
+from model.lora import PROJECTIONS, Adapter, LoRAModel, merge, select_adapted
 from model.sharding import make_mesh, param_shardings
 
 GATED = TransformerConfig(
@@ -37,7 +37,7 @@ SCALE = 0.75
 @cache
 def setup(config, projections=PROJECTIONS):
     """The adapted model, parameters of the plain one, and adapters of which no entry is zero."""
-    model = Adapted(Transformer(config), 3, SCALE, projections)
+    model = LoRAModel(Transformer(config), 3, SCALE, projections)
     shapes = (jax.eval_shape(m.init, jax.random.key(0), IDS, IDS) for m in (model.model, model))
     base, adapters = (drawn(nn.unbox(each["params"]), seed) for seed, each in enumerate(shapes))
     return model, base, adapters
@@ -131,7 +131,7 @@ def test_gradients_are_by_the_chain_rule_from_those_of_the_merged_matrices():
     of_model = lambda p: loss(model.model.apply({"params": p}, IDS, IDS))  # noqa: E731
     own = jax.jit(jax.grad(of_adapters))(adapters)
     whole = jax.jit(jax.grad(of_model))(merge(base, adapters, SCALE))
-    of_matrices, each = by_path(adapted_part(whole, adapters)), by_path(adapters)
+    of_matrices, each = by_path(select_adapted(whole, adapters)), by_path(adapters)
     for path, found in by_path(own).items():
         a, b = map(np.asarray, each[path])
         inner = np.reshape(of_matrices[path], (a[..., 0].size, b[0].size))
@@ -148,7 +148,7 @@ def test_adapters_lie_where_their_matrices_do_and_the_rank_is_whole(config):
     init = lambda m: jax.eval_shape(m.init, jax.random.key(0), IDS, IDS)["params"]  # noqa: E731
     boxes = param_shardings(init(model.model), mesh)
     adapters = param_shardings(init(model), mesh)
-    whole = by_path(adapted_part(boxes, adapters))
+    whole = by_path(select_adapted(boxes, adapters))
     for path, adapter in by_path(adapters).items():
         a, b = (tuple(place.spec) for place in adapter)
         stacked = int(config.scan_layers)

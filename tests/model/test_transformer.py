@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import ConfigError, Transformer, TransformerConfig, empty_cache
+from model import ConfigError, Transformer, TransformerConfig, init_cache
 from model.sharding import RULES, batch_sharding, make_mesh, param_shardings, use_mesh
-from model.transformer import unroll_layers
+from model.transformer import unstack_layers
 
 SMALL = TransformerConfig(
     vocab_size=24, encoder_layers=2, decoder_layers=2, d_model=16, d_ff=32, num_heads=4
@@ -67,7 +67,7 @@ def test_cached_steps_equal_teacher_forcing(variant):
     decode = partial(apply, method="decode")
     lengths = range(1, 6) if variant in EVERY_PREFIX else (1, 3)
     for prefix in lengths:  # prefill that many at once, then step
-        past, parts = empty_cache(model.config, (2,), 7), []
+        past, parts = init_cache(model.config, (2,), 7), []
         for start, end in [(0, prefix)] + [(i, i + 1) for i in range(prefix, 5)]:
             logits, past = decode(variables, TGT[:, start:end], cross, SRC != 0, past, start)
             parts.append(logits)
@@ -75,7 +75,7 @@ def test_cached_steps_equal_teacher_forcing(variant):
 
     # Beams: an axis of their own on the cache, none on the source's keys and values.
     beams = jnp.stack([TGT, TGT[:, ::-1]], 1)
-    past = empty_cache(model.config, (2, 2), 6)
+    past = init_cache(model.config, (2, 2), 6)
     logits, _ = decode(variables, beams, cross, SRC != 0, past, 0)
     np.testing.assert_allclose(logits[:, 0], whole, atol=tolerance)
     other = apply(variables, SRC, TGT[:, ::-1])
@@ -140,7 +140,7 @@ def test_the_transposed_product_changes_no_gradient():
 @pytest.mark.parametrize("variant", ["scanned", "relative"])
 def test_scanned_layers_are_the_unrolled_ones(variant):
     model, variables = make(**VARIANTS[variant] | dict(remat="none"))
-    config, params = unroll_layers(model.config, variables["params"])
+    config, params = unstack_layers(model.config, variables["params"])
     assert not config.scan_layers and "decoder_1" in params and "decoder" not in params
     whole = model.apply(variables, SRC, TGT)
     unrolled = Transformer(config).apply({"params": params}, SRC, TGT)
@@ -187,7 +187,7 @@ def test_learned_positions_end_with_their_table():
     with pytest.raises(ConfigError, match="9 positions, but the learned table"):
         model.apply(variables, jnp.ones((1, 9), jnp.int32), TGT[:1])
     with pytest.raises(ConfigError, match="a cache of 9 tokens, but the learned positions end"):
-        empty_cache(model.config, (1,), 9)
+        init_cache(model.config, (1,), 9)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from data.tokenizer import Tokenizer, Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments.config import Experiment, SearchConfig
-from experiments.workdir import Trained
+from experiments.workdir import LoadedModel
 from interop import export_ctranslate2 as converted
 from interop import export_hf_marian
 from interop.hf_marian import read_marian
@@ -39,7 +39,7 @@ def imported(tmp_path_factory):
     theirs = folders.save_model(folder, len(ids), scale=0.5, late=1.2, generation=searched)
     found = read_marian(folder)
     model = Transformer(found.experiment.model)
-    return folder, theirs, Trained(found.experiment, found.vocabulary, model, found.params,
+    return folder, theirs, LoadedModel(found.experiment, found.vocabulary, model, found.params,
                                    make_mesh(), (0,))  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_an_exported_model_of_ours_has_equal_logits(tmp_path):
     params = parameters(config, 1.0)  # larger ones would make more of each rounding
     experiment = Experiment(model=config, search=SearchConfig(penalty="average", max_length=30))
     model, vocabulary = Transformer(config), Vocabulary(both, both)
-    trained = Trained(experiment, vocabulary, model, params, make_mesh(), (0,))
+    trained = LoadedModel(experiment, vocabulary, model, params, make_mesh(), (0,))
     export_hf_marian.write_marian(trained, tmp_path / "there", print)
     theirs = MarianMTModel.from_pretrained(tmp_path / "there").eval()
     tokenizer = MarianTokenizer.from_pretrained(tmp_path / "there")

@@ -12,7 +12,7 @@ from model import Transformer, TransformerConfig
 from model.sharding import make_mesh
 from train.optimizer import make_optimizer, make_schedule
 from train.state import create_state
-from train.step import compile_train_step
+from train.step import make_train_step
 
 VOCABULARY = 32
 
@@ -52,7 +52,7 @@ def tiny():
         tx = make_optimizer("adamw", schedule, weight_decay=0.01, clip_norm=1.0)
         mesh = make_mesh(*mesh) if mesh else make_mesh(1, devices=jax.devices()[:1])
         options = dict(smoothing=0.1, accumulate=accumulate, ema_decay=ema_decay)
-        step = compile_train_step(model, tx, mesh, **options)
+        step = make_train_step(model, tx, mesh, **options)
 
         @cache
         def created(seed):

@@ -16,10 +16,23 @@ from jax.sharding import PartitionSpec as P
 
 from experiments.distributed import joined
 from experiments.pod.ports import free_port
-from model.sharding import assemble, batch_shards, make_mesh, own_parts, placed
+from model.sharding import (
+    local_batch_shards,
+    make_global_batch,
+    make_mesh,
+    num_batch_shards,
+    put_on_mesh,
+)
 from tests.xla_for_tests import xla_flags
-from train.checkpoint import Checkpoints
-from train.multihost import Agreement, ElsewhereError, everywhere, first_alone, gathered, of_first
+from train.checkpoint import CheckpointManager
+from train.multihost import (
+    AnyReduce,
+    RemoteProcessError,
+    allgather,
+    run_on_all,
+    run_on_primary,
+    run_on_primary_and_broadcast,
+)
 from train.state import TrainState
 from train.watchdog import Watchdog
 
@@ -85,23 +98,23 @@ def same_bits(left, right) -> bool:
 def agree(folder):
     """All that processes tell each other, and what they save and restore together."""
     index, count = jax.process_index(), jax.process_count()
-    assert gathered({"i": index, "text": "ü" * 300 * index}) == [
+    assert allgather({"i": index, "text": "ü" * 300 * index}) == [
         {"i": i, "text": "ü" * 300 * i} for i in range(count)
     ]
-    assert of_first(lambda: b"x" * 1000 if index == 0 else 1 / 0) == b"x" * 1000
-    assert everywhere(lambda: index) == index
+    assert run_on_primary_and_broadcast(lambda: b"x" * 1000 if index == 0 else 1 / 0) == b"x" * 1000
+    assert run_on_all(lambda: index) == index
     for who in 0, count - 1:
         try:
-            everywhere(lambda who=who: 1 / 0 if index == who else None)
+            run_on_all(lambda who=who: 1 / 0 if index == who else None)
             raise AssertionError("nobody heard")
         except ZeroDivisionError:
             assert index == who
-        except ElsewhereError as error:
+        except RemoteProcessError as error:
             assert index != who and str(error) == f"process {who}: division by zero"
-    first_alone(lambda: (folder / "first").write_text(str(index)))
+    run_on_primary(lambda: (folder / "first").write_text(str(index)))
     assert (folder / "first").read_text() == "0"
 
-    now, late = Agreement(("a", "b")), Agreement(("a", "b"), lag=2)
+    now, late = AnyReduce(("a", "b")), AnyReduce(("a", "b"), lag=2)
     assert now({"b"} if index == 1 else set()) == {"b"}
     assert now({"a"} if index == 0 else {"b"}) == {"a", "b"}
     mine = [set(), {"a"} if index == 1 else set(), set(), set(), {"b"}]
@@ -110,32 +123,35 @@ def agree(folder):
     mesh = make_mesh(2, 2, 2)
     for each in mesh, make_mesh():  # where a process holds one part of a batch, and two
         rows = np.arange(48, dtype=np.int32).reshape(24, 2)
-        own = [np.split(rows, batch_shards(each))[part] for part in own_parts(each)]
+        own = [np.split(rows, num_batch_shards(each))[part] for part in local_batch_shards(each)]
         lay = NamedSharding(each, P(each.axis_names))
-        for batch in assemble({"x": np.concatenate(own)}, each), placed({"x": rows}, lay):
+        for batch in (
+            make_global_batch({"x": np.concatenate(own)}, each),
+            put_on_mesh({"x": rows}, lay),
+        ):
             assert batch["x"].shape == rows.shape
             for part in batch["x"].addressable_shards:
                 assert (part.data == rows[part.index]).all()
     state = state_on(mesh)
 
-    with Checkpoints(folder / "theirs") as checkpoints:  # of one process, on eight devices
+    with CheckpointManager(folder / "theirs") as checkpoints:  # of one process, on eight devices
         assert same_bits(checkpoints.restore("last", shapes(state)), state)
-    with Checkpoints(folder / "ours") as checkpoints:
+    with CheckpointManager(folder / "ours") as checkpoints:
         checkpoints.save(1, state_on(mesh, seed=5), {"by": "all"})
         checkpoints.save(2, state, {"by": "all"}, {"bleu": 1.0})
     if index == 0:
         (large,) = sorted((folder / "ours/2/params").rglob("d/*"))[:1]
         large.write_bytes(large.read_bytes()[:-9])
-    with Checkpoints(folder / "ours") as checkpoints:
-        found, meta, damaged = checkpoints.restore_newest(shapes(state))
+    with CheckpointManager(folder / "ours") as checkpoints:
+        found, meta, damaged = checkpoints.restore_latest_intact(shapes(state))
         assert same_bits(found, state_on(mesh, seed=5)) and meta == {"by": "all"}
         assert len(damaged) == 1 and "step 2 is damaged" in damaged[0], damaged
         checkpoints.save(3, state, {"by": "all"})
-        checkpoints.drop_after(1)  # as where a run goes back
+        checkpoints.delete_after(1)  # as where a run goes back
         assert checkpoints.steps() == [1]
         checkpoints.save(2, found, {"by": "all, again"})
-    with Checkpoints(folder / "ours") as checkpoints:
-        found, meta, damaged = checkpoints.restore_newest(shapes(state), [1, 2])
+    with CheckpointManager(folder / "ours") as checkpoints:
+        found, meta, damaged = checkpoints.restore_latest_intact(shapes(state), [1, 2])
         assert same_bits(found, state_on(mesh, seed=5)) and meta == {"by": "all, again"}
         assert not damaged
 
@@ -145,7 +161,7 @@ def train(folder):
     with Watchdog(folder, lost_seconds=2, stalled_seconds=0) as watchdog:
         for step in range(10**6):
             watchdog.at(step)
-            gathered(step)
+            allgather(step)
 
 
 def hang(folder):
@@ -169,7 +185,7 @@ def _befallen(folder, what, stalled_seconds):
             if step == 5 and jax.process_index() == jax.process_count() - 1:
                 what()
             watchdog.at(step)
-            gathered(step)
+            allgather(step)
 
 
 def _main():

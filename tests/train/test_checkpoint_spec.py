@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.train.states import META, make_state, same, shapes
-from train.checkpoint import Checkpoints
-from train.checkpoint_spec import CheckpointError, Choice, choose
+from train.checkpoint import CheckpointManager
+from train.checkpoint_spec import CheckpointError, ResolvedCheckpoint, choose
 
 STEPS, RANKED = [10, 20, 30, 40], [30, 10, 40]
 
@@ -13,16 +13,16 @@ STEPS, RANKED = [10, 20, 30, 40], [30, 10, 40]
 @pytest.mark.parametrize(
     ("which", "choice"),
     [
-        (20, Choice((20,))),
-        ("20", Choice((20,))),
-        ("last", Choice((40,))),
-        ("best", Choice((30,))),
-        ("ema", Choice((40,), "ema")),
-        ("params:best", Choice((30,), "params")),
-        ("average:3", Choice((20, 30, 40), "params")),
-        ("average:1", Choice((40,), "params")),
-        ("average:best:2", Choice((10, 30), "params")),
-        ("average:40+10+10", Choice((10, 40), "params")),
+        (20, ResolvedCheckpoint((20,))),
+        ("20", ResolvedCheckpoint((20,))),
+        ("last", ResolvedCheckpoint((40,))),
+        ("best", ResolvedCheckpoint((30,))),
+        ("ema", ResolvedCheckpoint((40,), "ema")),
+        ("params:best", ResolvedCheckpoint((30,), "params")),
+        ("average:3", ResolvedCheckpoint((20, 30, 40), "params")),
+        ("average:1", ResolvedCheckpoint((40,), "params")),
+        ("average:best:2", ResolvedCheckpoint((10, 30), "params")),
+        ("average:40+10+10", ResolvedCheckpoint((10, 40), "params")),
     ],
 )
 def test_a_name_means_steps_and_weights(which, choice):
@@ -30,7 +30,7 @@ def test_a_name_means_steps_and_weights(which, choice):
 
 
 def test_the_only_checkpoint_is_the_best_whatever_its_score():
-    assert choose("best", [0], []) == Choice((0,))
+    assert choose("best", [0], []) == ResolvedCheckpoint((0,))
     with pytest.raises(CheckpointError, match="no checkpoint has a score to be the best by"):
         choose("best", [0, 10], [])
 
@@ -57,11 +57,11 @@ def test_a_name_that_means_nothing_is_answered_with_what_there_is(which, message
 
 def test_the_mean_is_of_the_parameters_themselves(folder, bits):
     states = {step: make_state(value) for step, value in ((1, 1.0), (2, 5.0), (3, 3.0))}
-    with Checkpoints(folder, keep_best=2) as checkpoints:
+    with CheckpointManager(folder, keep_best=2) as checkpoints:
         for step, state in states.items():
             checkpoints.save(step, state, META, {"bleu": -abs(step - 2.9)})
     abstract = shapes(states[1].params)
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         load = lambda which: bits(checkpoints.restore_params(which, abstract))  # noqa: E731
         of = {step: bits(state.params) for step, state in states.items()}
         for which, steps in {"average:3": (1, 2, 3), "average:best:2": (2, 3)}.items():

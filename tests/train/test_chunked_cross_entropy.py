@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from data.batch import Batch
 from model import Transformer, TransformerConfig
-from train import chunked_cross_entropy
-from train.chunked_cross_entropy import projected_cross_entropy
+from train import chunked_cross_entropy as module
+from train.chunked_cross_entropy import chunked_cross_entropy
 from train.loss import cross_entropy
 from train.step import eval_step
 
@@ -52,9 +52,9 @@ def test_loss_and_gradients_are_those_of_all_logits(rows, length, tokens, smooth
         return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(hidden, table, bias)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunked_cross_entropy, "_TOKENS", tokens)
-        (_, ours), gradients = found(projected_cross_entropy)
-        alone = projected_cross_entropy(hidden, table, bias, targets, smoothing)
+        patch.setattr(module, "_TOKENS", tokens)
+        (_, ours), gradients = found(chunked_cross_entropy)
+        alone = chunked_cross_entropy(hidden, table, bias, targets, smoothing)
     (_, plain), expected = found(at_once)
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, ours, plain)
@@ -85,7 +85,7 @@ def test_a_model_tells_what_its_logits_are_made_of(tying, biased):
     batch = Batch(ids, ids)
     one, many = (
         eval_step(params, batch, model=model, project=project)
-        for project in (None, projected_cross_entropy)
+        for project in (None, chunked_cross_entropy)
     )
     np.testing.assert_allclose(one.nll_sum, many.nll_sum, rtol=1e-5)
 
@@ -103,7 +103,7 @@ def test_small_gradients_outlive_float16():
         loss = lambda h: 2.0**30 * function(h, table, None, targets).loss_sum  # noqa: E731
         return np.asarray(jax.grad(loss)(hidden), np.float32)
 
-    expected, found = gradient(partial(at_once, smoothing=0.0)), gradient(projected_cross_entropy)
+    expected, found = gradient(partial(at_once, smoothing=0.0)), gradient(chunked_cross_entropy)
     assert np.abs(expected).max() > 0.01
     np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
 
@@ -118,4 +118,4 @@ def test_logits_are_never_there_at_once():
         return program.memory_analysis().temp_size_in_bytes
 
     logits = 8 * 1024 * 2000 * 4
-    assert memory(projected_cross_entropy) < logits / 2 < logits < memory(at_once) + 1
+    assert memory(chunked_cross_entropy) < logits / 2 < logits < memory(at_once) + 1

@@ -15,7 +15,7 @@ from orbax.checkpoint import v1 as ocp
 
 from benchmarks.corruption import cut, flip
 from tests.train.states import META, make_state, same, shapes
-from train.checkpoint import CheckpointError, Checkpoints
+from train.checkpoint import CheckpointError, CheckpointManager
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def one_line(error, capfd):
     ids=str,
 )
 def test_a_state_of_another_run_is_refused(folder, capfd, change, words):
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(1, make_state(ema=False), META)
         with pytest.raises(CheckpointError) as error:
             checkpoints.restore(1, shapes(make_state(**{"ema": False} | change)))
@@ -60,12 +60,12 @@ def test_a_damaged_checkpoint_is_refused_and_its_neighbour_is_whole(
     folder, bits, capfd, part, damage
 ):
     state = make_state(width=2048)  # too large to lie in the index itself
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(1, state, META)
         checkpoints.save(2, state, META)
     for path in (folder / "2" / "params").glob(part):
         damage(path)
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         with pytest.raises(CheckpointError) as error:
             checkpoints.restore(2, shapes(state))
         assert "step 2 is damaged (there are also 1): " in one_line(error, capfd)
@@ -107,7 +107,7 @@ def test_a_full_disk_is_one_line_and_earlier_checkpoints_are_whole(
     folder, bits, capfd, monkeypatch, error, thread
 ):
     state = make_state()
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(1, state, META)
         checkpoints.wait()
         half = folder / "2.orbax-checkpoint-tmp"
@@ -122,7 +122,7 @@ def test_a_full_disk_is_one_line_and_earlier_checkpoints_are_whole(
             checkpoints.wait()  # it is told once
         assert "disk is full" in one_line(raised, capfd)
         assert not half.exists()  # it would go on filling the disk
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         same(bits(checkpoints.restore("last", shapes(state))), bits(state))
 
 
@@ -146,7 +146,7 @@ def test_an_error_within_orbax_is_raised_once(
         failed.append(name)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(1, state, META)
         checkpoints.wait()
         with monkeypatch.context() as patch:
@@ -159,7 +159,7 @@ def test_an_error_within_orbax_is_raised_once(
         assert checkpoints.steps() == [1]
         checkpoints.save(3, state, META)  # the disk was given room
     assert sorted(os.listdir(folder)) == ["1", "3"]
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         same(bits(checkpoints.restore("last", shapes(state))), bits(state))
 
 
@@ -168,7 +168,7 @@ def test_a_late_writer_leaves_nothing_unfinished(tmp_path):
     unfinished.mkdir(parents=True)
     late = threading.Timer(0.15, lambda: unfinished.mkdir(parents=True, exist_ok=True))
     late.start()
-    Checkpoints(tmp_path)._sweep()
+    CheckpointManager(tmp_path)._sweep()
     late.join()
     assert not any(tmp_path.iterdir())
 
@@ -176,7 +176,7 @@ def test_a_late_writer_leaves_nothing_unfinished(tmp_path):
 def test_whatever_file_of_the_newest_is_damaged_the_one_before_is_used(folder, bits, capfd):
     """Each file in one way; benchmarks/fault_injection.py has every file in every way."""
     old, new = make_state(1.0), make_state(2.0)
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(1, old, META)
         checkpoints.save(2, new, META, {"bleu": 1.0})
     keep = folder.parent / "keep"
@@ -186,8 +186,8 @@ def test_whatever_file_of_the_newest_is_damaged_the_one_before_is_used(folder, b
     used = []
     for file, damage in zip(files, itertools.cycle([cut, flip, os.remove])):  # noqa: B905
         damage(folder / "2" / file)
-        with Checkpoints(folder) as checkpoints:
-            found, meta, damaged = checkpoints.restore_newest(shapes(old))
+        with CheckpointManager(folder) as checkpoints:
+            found, meta, damaged = checkpoints.restore_latest_intact(shapes(old))
         assert meta == META, file
         assert all(re.search("step 2 is damaged|2 has unreadable", line) for line in damaged), file
         assert "\n" not in "".join(damaged)
@@ -202,22 +202,22 @@ def test_whatever_file_of_the_newest_is_damaged_the_one_before_is_used(folder, b
 @pytest.mark.parametrize("step", [1, 2])
 def test_unreadable_metrics_are_told_and_set_aside_by_who_writes(folder, bits, step):
     states = {1: make_state(1.0), 2: make_state(2.0), 3: make_state(3.0)}
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         for number in 1, 2:
             checkpoints.save(number, states[number], META, {"bleu": 1.0})
     cut(folder / str(step) / "metrics" / "metrics")
-    with Checkpoints(folder) as checkpoints:
-        found, _, damaged = checkpoints.restore_newest(shapes(states[1]))
+    with CheckpointManager(folder) as checkpoints:
+        found, _, damaged = checkpoints.restore_latest_intact(shapes(states[1]))
         same(bits(found), bits(states[2 if step == 1 else 1]))
         assert f"{step} has unreadable metrics; the next save sets it aside" in damaged[0]
         assert len(damaged) == 1
         checkpoints.save(3, states[3], META, {"bleu": 2.0})
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         assert checkpoints.steps() == [3 - step, 3] and checkpoints.best_step() == 3
     assert (folder / f"{step}.damaged").is_dir()
     cut(folder / "3" / "metrics" / "metrics")
     (folder / "3.damaged").mkdir()  # it was saved, damaged and set aside before
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(4, states[3], META, {"bleu": 2.0})
     assert (folder / "3.damaged.2").is_dir() and not (folder / "3").exists()
 
@@ -226,19 +226,19 @@ def test_unreadable_metrics_are_told_and_set_aside_by_who_writes(folder, bits, s
 def test_a_folder_that_lacks_parts_is_damaged_and_the_one_before_is_used(folder, bits, left):
     """As a copy that was broken off leaves it; it is not of a run with other settings."""
     state = make_state(1.0)
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(1, state, META)
     if left:
         shutil.copytree(folder / "1" / left, folder / "2" / left)
     else:
         (folder / "2").mkdir()
-    with Checkpoints(folder) as checkpoints:
-        found, _, (line,) = checkpoints.restore_newest(shapes(state))
+    with CheckpointManager(folder) as checkpoints:
+        found, _, (line,) = checkpoints.restore_latest_intact(shapes(state))
         assert "step 2 is damaged (there are also 1): " in line and "\n" not in line
         same(bits(found), bits(state))
         checkpoints.save(2, state, META)
-    with Checkpoints(folder) as checkpoints:
-        assert checkpoints.restore_newest(shapes(state))[2] == []
+    with CheckpointManager(folder) as checkpoints:
+        assert checkpoints.restore_latest_intact(shapes(state))[2] == []
 
 
 BAD_METRICS = {
@@ -255,7 +255,7 @@ BAD_METRICS = {
 
 
 def test_a_checkpoint_with_unusable_metrics_is_not_ranked_but_listed(folder):
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         for step in 1, 2:
             checkpoints.save(step, make_state(), META, {"bleu": -float(step), "loss": float("inf")})
         checkpoints.wait()
@@ -272,7 +272,7 @@ def test_a_checkpoint_with_unusable_metrics_is_not_ranked_but_listed(folder):
 
 def test_lost_metrics_are_told_from_none(folder):
     """Those that were saved and are gone, and a folder that lost its parts, are reported."""
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(1, make_state(), META)  # never measured
         for step in 2, 3, 4, 5:
             checkpoints.save(step, make_state(), META, {"bleu": float(step)})
@@ -290,12 +290,12 @@ def test_lost_metrics_are_told_from_none(folder):
 
 def test_a_file_in_the_place_of_a_checkpoint_is_reported(folder):
     state = make_state()
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(1, state, META)
     (folder / "2").write_text("")
     (folder / "3").symlink_to(folder / "3")
-    with Checkpoints(folder) as checkpoints:
-        damaged = checkpoints.restore_newest(shapes(state))[2]
+    with CheckpointManager(folder) as checkpoints:
+        damaged = checkpoints.restore_latest_intact(shapes(state))[2]
     assert [line.split("/")[-1] for line in damaged] == [
         f"{n} is not a folder, so it is no checkpoint" for n in "23"
     ]
@@ -303,7 +303,7 @@ def test_a_file_in_the_place_of_a_checkpoint_is_reported(folder):
 
 def test_no_bit_of_its_metrics_keeps_other_checkpoints_from_being_used(folder, bits):
     old, new = make_state(1.0), make_state(2.0)
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(1, old, META, {"bleu": 1.0})
         checkpoints.save(2, new, META, {"bleu": 2.0})
     file = folder / "2" / "metrics" / "metrics"
@@ -311,28 +311,28 @@ def test_no_bit_of_its_metrics_keeps_other_checkpoints_from_being_used(folder, b
     assert len(content) > 10
     for at in range(len(content)):
         file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        with Checkpoints(folder) as checkpoints:
-            found, _, damaged = checkpoints.restore_newest(shapes(old))
+        with CheckpointManager(folder) as checkpoints:
+            found, _, damaged = checkpoints.restore_latest_intact(shapes(old))
             assert len(damaged) == 1 and checkpoints.best_step() in (1, 2)
         same(bits(found), bits(old))
 
 
 def test_where_nothing_is_whole_all_is_told(folder):
     state = make_state()
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(1, state, META)
         checkpoints.save(2, state, META, {"bleu": 2.0})
     cut(next((folder / "1" / "params").rglob("manifest.ocdbt")))
     cut(folder / "2" / "metrics" / "metrics")
-    with Checkpoints(folder) as checkpoints, pytest.raises(CheckpointError) as error:
-        checkpoints.restore_newest(shapes(state))
+    with CheckpointManager(folder) as checkpoints, pytest.raises(CheckpointError) as error:
+        checkpoints.restore_latest_intact(shapes(state))
     words = r"no checkpoint is whole: .*2 has unreadable metrics.*step 1 is damaged"
     assert re.search(words, str(error.value)) and "\n" not in str(error.value)
 
 
 def test_checksums_are_noted_as_soon_as_a_save_is_over(folder):
     """Not when the next one begins: a run may be killed before that."""
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(1, make_state(), META)
         for _ in range(600):
             if (folder / "1" / "digests.json").exists():

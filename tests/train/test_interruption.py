@@ -7,7 +7,7 @@ import pytest
 from tests.train.counting_step import counted
 from train.loop import Hook
 from train.metrics import MetricsWriter, read_metrics
-from train.multihost import Interrupted
+from train.multihost import PreemptedError
 
 
 def test_only_what_is_urgent_runs_when_a_run_is_interrupted():
@@ -39,7 +39,7 @@ class Looking:
 
     def _bleu(self, step, *_):
         if step == self.broken_off:
-            raise Interrupted("SIGTERM")
+            raise PreemptedError("SIGTERM")
         return {"bleu": 10.0 * step}
 
     def _save(self, step, _state, report):

@@ -9,7 +9,7 @@ import pytest
 
 from data.batch import PAD, Batch
 from tests.train.counting_step import count, counted, quiet, start, told
-from train.checkpoint import Checkpoints
+from train.checkpoint import CheckpointManager
 from train.loop import Hook, checkpoint_hook, fit, validation_hook
 from train.metrics import MetricsWriter, read_metrics
 from train.state import abstract_state
@@ -128,10 +128,10 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tiny, batch_of, bits
         return state, metrics
 
     whole, _ = fit(task.fresh(), recording, batches(0), num_steps=7, progress=quiet())
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         save = checkpoint_hook(checkpoints, {"vocabulary": "v"}, every=4)
         fit(task.fresh(), recording, batches(0), num_steps=4, hooks=[save], progress=quiet())
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         abstract = abstract_state(task.model, task.tx, task.mesh, ema=True)
         state = checkpoints.restore("last", abstract)
         meta = checkpoints.meta("last")
@@ -147,7 +147,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tiny, batch_of, bits
 def test_checkpoints_are_saved_with_the_bleu_of_their_step(tiny, batch_of, tmp_path):
     task = tiny((8, 1, 1))
     bleu = {2: 30.0, 4: 50.0, 6: 40.0}
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with CheckpointManager(tmp_path, keep=1) as checkpoints:
         hooks = [
             Hook("bleu", 2, lambda step, *_: {"bleu": bleu[step]}),
             checkpoint_hook(checkpoints, {}, every=(2, 3)),

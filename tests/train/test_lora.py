@@ -9,13 +9,13 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from model import Transformer, TransformerConfig
-from model.lora import Adapted
+from model.lora import LoRAModel
 from model.sharding import make_mesh
-from train.checkpoint import CheckpointError, Checkpoints
-from train.merge_adapters import compile_whole
+from train.checkpoint import CheckpointError, CheckpointManager
+from train.merge_adapters import make_merge_fn
 from train.optimizer import make_optimizer, make_schedule
 from train.state import abstract_params, abstract_state, create_state
-from train.step import compile_eval_step, compile_train_step
+from train.step import make_eval_step, make_train_step
 
 CONFIG = TransformerConfig(
     vocab_size=32, encoder_layers=1, decoder_layers=1, d_model=16, d_ff=32, num_heads=2
@@ -29,12 +29,12 @@ def task(mesh=None, ema_decay=0.0, accumulate=1, dtype="float32", dropout=0.0):
     """All that training adapters needs."""
     config = dict(vars(CONFIG), dtype=dtype, dropout=dropout)
     plain = Transformer(TransformerConfig(**config))
-    model = Adapted(plain, 2, 4.0, PROJECTIONS)
+    model = LoRAModel(plain, 2, 4.0, PROJECTIONS)
     schedule = make_schedule("rsqrt", learning_rate=0.01, warmup_steps=4)
     tx = make_optimizer("adamw", schedule, weight_decay=0.01, clip_norm=1.0)
     mesh = make_mesh(*mesh) if mesh else make_mesh(1, devices=jax.devices()[:1])
     options = dict(smoothing=0.1, accumulate=accumulate, ema_decay=ema_decay)
-    step = compile_train_step(model, tx, mesh, **options)
+    step = make_train_step(model, tx, mesh, **options)
     ema = ema_decay > 0
 
     @cache
@@ -83,7 +83,7 @@ def test_devices_share_the_work_and_agree(batch_of, bits):
     np.testing.assert_allclose(told_many, told_one, rtol=1e-4)
     layout = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), tree)  # noqa: E731
     assert layout(second) == layout(many.abstract)
-    wholes = [compile_whole(t.model, t.mesh)(s.weights, s.base) for t, s in
+    wholes = [make_merge_fn(t.model, t.mesh)(s.weights, s.base) for t, s in
               ((one, first), (many, second))]  # fmt: skip
     assert layout(wholes[1]) == layout(abstract_params(many.plain, many.mesh))
     close = lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4)  # noqa: E731
@@ -97,18 +97,18 @@ def test_the_whole_model_is_what_was_trained(batch_of, bits):
     """Its loss is that of the step, and matrices without an adapter are the base's own arrays."""
     own = task()
     state, _ = trained(own, batch_of)
-    whole = compile_whole(own.model, own.mesh)(state.weights, state.base)
+    whole = make_merge_fn(own.model, own.mesh)(state.weights, state.base)
     assert whole["embedding"]["table"] is state.base["embedding"]["table"]
-    loss = compile_eval_step(own.plain, own.mesh, smoothing=0.1)(whole, batch_of(9)).loss
+    loss = make_eval_step(own.plain, own.mesh, smoothing=0.1)(whole, batch_of(9)).loss
     _, metrics = own.step(state, batch_of(9))
     np.testing.assert_allclose(loss, metrics.loss, rtol=1e-5)
-    assert compile_whole(own.plain, own.mesh)(whole, None) is whole
+    assert make_merge_fn(own.plain, own.mesh)(whole, None) is whole
 
 
 def test_a_checkpoint_holds_adapters_and_their_optimizer_only(batch_of, bits, folder):
     own = task(ema_decay=0.5)
     state, _ = trained(own, batch_of)
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(3, state, META)
     stored = ocp.checkpointables_metadata(folder / "3").metadata
     assert stored.keys() == {"params", "rest", "ema", "meta"}
@@ -118,20 +118,23 @@ def test_a_checkpoint_holds_adapters_and_their_optimizer_only(batch_of, bits, fo
     few = 8  # the counts of steps and what a key consists of
     assert 0 <= count(stored["rest"]) - 2 * sizes(state.params) <= few
     assert "embedding" not in str(stored) and sizes(state.base) > sizes(state.params)
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         back = checkpoints.restore("last", own.abstract._replace(base=state.base))
     assert back.base is state.base
     states = bits(back), bits(state)
     assert not any(differ(*states)) and jax.tree.structure(back) == jax.tree.structure(state)
-    with Checkpoints(folder) as checkpoints, pytest.raises(CheckpointError, match="another model"):
+    with (
+        CheckpointManager(folder) as checkpoints,
+        pytest.raises(CheckpointError, match="another model"),
+    ):
         checkpoints.restore_params("last", abstract_params(own.plain, own.mesh))
 
 
 def test_a_mean_of_checkpoints_is_that_of_merged_weights(batch_of, bits, folder):
     own = task()
-    whole, state, each = compile_whole(own.model, own.mesh), own.fresh(), []
+    whole, state, each = make_merge_fn(own.model, own.mesh), own.fresh(), []
     merge = lambda params: whole(params, own.fresh().base)  # noqa: E731
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         for i in range(2):
             for _ in range(3):
                 state, _ = own.step(state, batch_of(i))

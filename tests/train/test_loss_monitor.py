@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.train.counting_step import told
-from train.loss_monitor import DivergedError, Health
+from train.loss_monitor import DivergedError, LossMonitor
 
 SKIPPED = told()._replace(loss_sum=0.0, tokens=0.0, updates=0.0, skipped=1.0)
 
@@ -16,7 +16,7 @@ def losses(count=200):
 def test_a_spike_is_found_again_and_again_and_nothing_else_is():
     values = losses()
     values[[20, 120, 121, 150]] = 9.0  # at the first nobody knows yet what is usual
-    health, found = Health(spike=6.0), {}
+    health, found = LossMonitor(spike=6.0), {}
     for step, loss in enumerate(values):
         expected = health.saw(step, told(loss))
         if expected is not None:
@@ -26,13 +26,13 @@ def test_a_spike_is_found_again_and_again_and_nothing_else_is():
 
 
 def test_a_falling_loss_is_no_spike_and_none_is_looked_for_unless_asked():
-    health = Health(spike=6.0)
+    health = LossMonitor(spike=6.0)
     assert all(health.saw(step, told(9 * 0.98**step)) is None for step in range(300))
-    assert all(Health().saw(step, told(10.0 * step)) is None for step in range(100))
+    assert all(LossMonitor().saw(step, told(10.0 * step)) is None for step in range(100))
 
 
 def test_a_loss_that_hardly_varies_spikes_by_a_share_of_itself():
-    health = Health(spike=8.0)
+    health = LossMonitor(spike=8.0)
     steady = 1.1 + 1e-4 * losses(100)
     assert all(health.saw(step, told(loss)) is None for step, loss in enumerate(steady))
     assert health.saw(100, told(1.12)) is None
@@ -40,7 +40,7 @@ def test_a_loss_that_hardly_varies_spikes_by_a_share_of_itself():
 
 
 def test_skipped_updates_in_a_row_are_a_divergence():
-    health = Health(max_skipped=3)
+    health = LossMonitor(max_skipped=3)
     for step, metrics in enumerate([told(), SKIPPED, SKIPPED, told(), SKIPPED, SKIPPED], 1):
         assert health.saw(step, metrics) is None
     with pytest.raises(DivergedError, match="^step 7: .* in 3 updates in a row.*learning") as error:
@@ -52,7 +52,7 @@ def test_skipped_updates_in_a_row_are_a_divergence():
 def test_it_judges_after_a_break_as_it_would_have(at):
     values = losses(120)
     values[60:62] = 9.0
-    whole, first, second = (Health(spike=4.0) for _ in range(3))
+    whole, first, second = (LossMonitor(spike=4.0) for _ in range(3))
     expected = [whole.saw(step, told(loss)) for step, loss in enumerate(values)]
     found = [first.saw(step, told(loss)) for step, loss in enumerate(values[:at])]
     second.numbers = first.numbers

@@ -12,7 +12,7 @@ from model import Transformer, TransformerConfig
 from model.sharding import make_mesh
 from train.optimizer import make_optimizer, make_schedule
 from train.state import create_state
-from train.step import compile_train_step
+from train.step import make_train_step
 
 MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
 KINDS = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute")
@@ -35,7 +35,7 @@ def setup(mesh):
     model = Transformer(CONFIG)
     tx = make_optimizer("adam", make_schedule("constant", learning_rate=0.003, warmup_steps=5))
     mesh = make_mesh(*mesh) if mesh else make_mesh(devices=jax.devices()[:1])
-    step = compile_train_step(model, tx, mesh, smoothing=0.1)
+    step = make_train_step(model, tx, mesh, smoothing=0.1)
     return step, create_state(model, tx, jax.random.key(0), mesh)
 
 
@@ -76,13 +76,13 @@ def test_devices_say_no_more_to_each_other_than_they_must(mesh):
     data, fsdp, tensor = mesh
     found = collectives(step.compiled(state, batch_of(0)).as_text())
     reduced = {size for kind, size in found if kind in ("all-reduce", "reduce-scatter")}
-    gathered = [size for kind, size in found if kind == "all-gather"]
+    allgather = [size for kind, size in found if kind == "all-gather"]
     assert len(reduced) and {kind for kind, _ in found} <= {*KINDS[:3]}, found
     sizes = {leaf.size for leaf in jax.tree.leaves(state.params)}
     shares = {size // part for size in sizes for part in (1, tensor)}
     gradients = shares | {share // fsdp for share in shares}
-    assert bool(gathered) == (fsdp > 1)
-    assert set(gathered) <= shares  # parameters are gathered, and nothing else
+    assert bool(allgather) == (fsdp > 1)
+    assert set(allgather) <= shares  # parameters are gathered, and nothing else
     hidden = ROWS // (data * fsdp) * LENGTH * D
     # Gradients are summed, and with a tensor axis what its devices know of hidden states and
     # of each row's softmax: no logits, which are V / D = 16 times as large.

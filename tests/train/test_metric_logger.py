@@ -8,7 +8,7 @@ import pytest
 
 from tests.train.counting_step import count, counted, told
 from train.loop import Hook
-from train.loss_monitor import Health
+from train.loss_monitor import LossMonitor
 from train.metric_logger import IN_FLIGHT
 from train.metrics import MetricsWriter, read_metrics
 from train.progress import Progress
@@ -122,8 +122,8 @@ def test_a_spike_is_written_down_with_the_pairs_it_came_from(tmp_path):
             update=spiking,
             writer=writer,
             progress=Progress(stream),
-            health=Health(spike=8.0),
-            pairs_of=lambda step: np.arange(step, step + 3),
+            health=LossMonitor(spike=8.0),
+            example_ids_at=lambda step: np.arange(step, step + 3),
         )
     (spike,) = (e for e in read_metrics(tmp_path) if e["split"] == "spike")
     assert spike["step"] == 70 and spike["loss"] == pytest.approx(11)

@@ -8,31 +8,35 @@ import time
 import jax
 import pytest
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from model.sharding import make_mesh
 from tests.train.multiprocess import end, same_bits, shapes, start, state_on
-from train.checkpoint import Checkpoints
-from train.multihost import Agreement, everywhere, gathered, of_first
+from train.checkpoint import CheckpointManager
+from train.multihost import AnyReduce, allgather, run_on_all, run_on_primary_and_broadcast
 from train.watchdog import Watchdog
 
 
 def test_one_process_agrees_with_itself_at_once():
-    assert gathered(3) == [3] and of_first(lambda: b"x") == b"x" and everywhere(lambda: 5) == 5
-    assert Agreement(("a",), lag=2)({"a"}) == {"a"}
+    assert (
+        allgather(3) == [3]
+        and run_on_primary_and_broadcast(lambda: b"x") == b"x"
+        and run_on_all(lambda: 5) == 5
+    )
+    assert AnyReduce(("a",), lag=2)({"a"}) == {"a"}
     with pytest.raises(ZeroDivisionError):
-        everywhere(lambda: 1 / 0)
+        run_on_all(lambda: 1 / 0)
 
 
 def test_four_processes_know_the_same_and_save_for_any_number(tmp_path):
     """What one saved they restore, and what they saved one restores, bit for bit."""
     state = state_on(make_mesh(2, 2, 2))
-    with Checkpoints(tmp_path / "theirs") as checkpoints:
+    with CheckpointManager(tmp_path / "theirs") as checkpoints:
         checkpoints.save(7, state, {"by": "one"})
     for code, _, err in end(start("agree", tmp_path, 4, 2)):
         assert code == 0, err
     expected = state_on(make_mesh(2, 2, 2), seed=5)
     alone = make_mesh(devices=jax.devices()[:1])
-    with Checkpoints(tmp_path / "ours") as checkpoints:
+    with CheckpointManager(tmp_path / "ours") as checkpoints:
         assert same_bits(checkpoints.restore(1, shapes(expected)), expected)
         assert same_bits(checkpoints.restore(1, shapes(state_on(alone))), state_on(alone, seed=5))
 
@@ -107,7 +111,7 @@ def beats(folder, ended, run, seconds, more=()):
     while time.monotonic() < until and not ended:
         told = dict(run=run, process=0, host="h", step=1, moves=1, beat=beat, ended=None)
         told |= dict(more)
-        replace_file(folder / "0.json", json.dumps(told).encode())
+        write_atomic(folder / "0.json", json.dumps(told).encode())
         beat += 1
         time.sleep(0.05)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.batch_schedule import BatchPlan
+from data.batch_schedule import BatchSchedule
 from data.pipeline import Ragged, TokenPairs, collate
 from model import Transformer, TransformerConfig
 from train.step import _summed_loss, eval_step
@@ -35,8 +35,8 @@ def test_loss_and_gradient_of_packed_rows_are_those_of_rows_apart(kind):
     sides = ([random.integers(4, 50, n).tolist() for n in side] for side in lengths)
     pairs = TokenPairs(*map(Ragged, sides))
     options = dict(kept=np.arange(24), seed=0, tokens_per_batch=10_000)
-    packed = collate(pairs, BatchPlan(pairs, packed=True, **options)[0])
-    apart = collate(pairs, BatchPlan(pairs, count=1, **options)[0])
+    packed = collate(pairs, BatchSchedule(pairs, packed=True, **options)[0])
+    apart = collate(pairs, BatchSchedule(pairs, count=1, **options)[0])
     assert len(packed.src) < 16 and len(apart.src) == 24
     params = model.init(jax.random.key(0), apart.src[:1], apart.tgt[:1])["params"]
     params = nn.unbox(params)

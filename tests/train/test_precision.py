@@ -23,10 +23,10 @@ from data.batch import EOS, PAD, Batch
 from experiments import configs
 from experiments.config import to_experiment
 from model import Transformer, TransformerConfig
-from model.lora import Adapted
+from model.lora import LoRAModel
 from model.sharding import make_mesh, param_shardings
 from train.state import _beginning, param_shapes, state_shardings
-from train.step import compile_eval_step, compile_train_step, eval_step
+from train.step import eval_step, make_eval_step, make_train_step
 
 V, ROWS, LENGTH = 64, 16, 9
 SIZES = dict(vocab_size=V, encoder_layers=1, decoder_layers=1, d_model=32, d_ff=64, num_heads=4)
@@ -116,7 +116,7 @@ def batch_of(packed: bool, rows=ROWS, length=LENGTH, vocab=V) -> Batch:
     return Batch(*np.concatenate([np.where(first, ids, PAD), np.where(left, second, PAD)], 1))
 
 
-def parameters(model: Transformer | Adapted) -> dict:
+def parameters(model: Transformer | LoRAModel) -> dict:
     """Random ones, by their names: the same whether the layers (one of each) are scanned or not.
 
     Adapters begin, as they should, with no effect.
@@ -146,15 +146,15 @@ def check(
     data, mesh = batch_of(packed, **batch), make_mesh(*mesh, jax.devices()[: math.prod(mesh)])
     trained = plain = Transformer(replace(model, dtype=dtype))
     if lora:
-        trained = Adapted(plain, 2, 4.0, ("out", "hidden", "feed_forward_out"))
+        trained = LoRAModel(plain, 2, 4.0, ("out", "hidden", "feed_forward_out"))
     tx, base = optax.sgd(0.1), parameters(plain) if lora else None
     state = _beginning(trained, tx, ema > 0, parameters(trained), jax.random.key(0))
     state = jax.tree.map(lambda x: x.copy(), state)  # updates take its memory
     places = state_shardings(trained, tx, mesh, ema=ema > 0)
     of_base = param_shardings(param_shapes(plain), mesh) if lora else None
     state = jax.device_put(state._replace(base=base), places._replace(base=of_base))
-    step = compile_train_step(trained, tx, mesh, smoothing=0.1, ema_decay=ema, **how)
-    evaluate = compile_eval_step(plain, mesh, smoothing=0.1, chunked=how.get("chunked", True))
+    step = make_train_step(trained, tx, mesh, smoothing=0.1, ema_decay=ema, **how)
+    evaluate = make_eval_step(plain, mesh, smoothing=0.1, chunked=how.get("chunked", True))
 
     valid = evaluate(state.base if lora else state.params, data)
     before = jax.tree.map(np.asarray, state.params)

@@ -11,7 +11,7 @@ import pytest
 from data.batch import Batch
 from model import Transformer, TransformerConfig
 from model.sharding import make_mesh
-from train.loss_scale import PATIENCE, START, LossScale, adjusted, first_scale
+from train.loss_scale import PATIENCE, START, LossScale, adjusted, init_loss_scale
 from train.optimizer import make_optimizer
 from train.state import TrainState, abstract_state, create_state
 from train.step import train_step
@@ -110,7 +110,7 @@ def test_without_a_scale_float16_gradients_vanish_and_with_too_much_they_overflo
 
 
 def test_the_scale_doubles_after_many_good_updates_and_stays_within_bounds():
-    scale = first_scale()._replace(good=jnp.int32(PATIENCE - 2))
+    scale = init_loss_scale()._replace(good=jnp.int32(PATIENCE - 2))
     scale = adjusted(scale, jnp.bool_(True))
     assert scale == (START, PATIENCE - 1)
     assert adjusted(scale, jnp.bool_(True)) == (2 * START, 0)

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from data.batch import PAD, Batch
 from model.sharding import use_mesh
 from train.state import TrainState, abstract_params, abstract_state
-from train.step import compile_eval_step, eval_step, train_step
+from train.step import eval_step, make_eval_step, train_step
 
 ONE = None  # device
 
@@ -192,7 +192,7 @@ def test_an_average_that_is_not_kept_is_refused(tiny, batch_of):
 def test_evaluation_is_alike_on_every_mesh(tiny, batch_of, bits):
     batch = batch_of(0)
     one, many = (
-        bits(compile_eval_step(task.model, task.mesh, smoothing=0.1)(task.fresh().weights, batch))
+        bits(make_eval_step(task.model, task.mesh, smoothing=0.1)(task.fresh().weights, batch))
         for task in (tiny(ONE), tiny((2, 2, 2)))
     )
     close(one, many, rtol=1e-5)

@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.atomic_write import replace_file
+from data.atomic_write import write_atomic
 from data.printable import drawable
 
 _DPI = 150
@@ -61,4 +61,4 @@ def draw(weights, rows: list[str], columns: list[str], file: Path) -> None:
         for kind, metadata in ("png", None), ("svg", {"Date": None}):
             picture = io.BytesIO()
             figure.savefig(picture, format=kind, dpi=dpi, metadata=metadata)
-            replace_file(file.with_suffix(f".{kind}"), picture.getvalue())
+            write_atomic(file.with_suffix(f".{kind}"), picture.getvalue())
