@@ -1,1 +1,1 @@
-"""Side-by-side measurements, each of which prints JSON lines."""
+"""Side-by-side measurements that print JSON lines."""

@@ -1,4 +1,4 @@
-"""What clients should not do: each case does it and returns what happened."""
+"""Adversarial clients: each case misbehaves and returns what happened."""
 
 import contextlib
 import http.client

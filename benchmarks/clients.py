@@ -1,4 +1,4 @@
-"""A client of the server: simple requests, one after the other."""
+"""A simple HTTP client of the server."""
 
 import http.client
 import json

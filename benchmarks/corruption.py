@@ -1,4 +1,4 @@
-"""What can happen to a checkpoint's files, and what of two runs is the same."""
+"""Corrupt checkpoint files, and compare two runs."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""CTranslate2, the fastest peer on a CPU, with Heed's weights."""
+"""CTranslate2 with Heed's weights."""
 
 import tempfile
 

@@ -1,4 +1,4 @@
-"""Decoding speed of Heed and its peers, in turn, on the same weights and sources.
+"""Decoding speed of Heed and its peers, interleaved, on the same weights and sources.
 
 Every system is a process of its own, pinned to the same cores; rounds alternate between them, so
 that what else the machine does falls on all alike. One JSON line a system: {system, precision,

@@ -1,4 +1,4 @@
-"""What may befall a run, tried one by one: a line of JSON for each case.
+"""Fault injection in training: one line of JSON per case.
 
     python -m benchmarks.fault_injection [--kills=10]
 

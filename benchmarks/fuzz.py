@@ -1,4 +1,4 @@
-"""Damage files of every format thousands of times: each is read, or rejected in one line.
+"""Fuzz file formats: each damaged file is read, or rejected in one line.
 
     python -m benchmarks.fuzz --format=all --cases=10000 --seed=0 --output=DIR
 

@@ -1,4 +1,4 @@
-"""Heed as one of the systems that benchmarks/decode.py compares."""
+"""Heed as a system of benchmarks/decode.py."""
 
 import statistics
 import time

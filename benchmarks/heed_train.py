@@ -1,4 +1,4 @@
-"""Heed's train step, with its own pipeline, as one of the systems of benchmarks/train.py."""
+"""Heed's train step and pipeline as a system of benchmarks/train.py."""
 
 import itertools
 import time

@@ -1,4 +1,4 @@
-"""Systems measured in turn: each a process of its own, on the same cores, round after round.
+"""Interleaved measurement: one process per system, on the same cores, in rounds.
 
 What else the machine does then falls on all alike. A system is this same command with
 `--system=NAME`: it prints a line of JSON once it is ready, and for every line that it reads one of

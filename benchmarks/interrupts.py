@@ -1,4 +1,4 @@
-"""Ctrl-C at many moments of every command: a line of JSON for each.
+"""Ctrl-C at many moments of every command: one line of JSON per moment.
 
     python -m benchmarks.interrupts [--commands=train,translate] [--every=0.25]
 

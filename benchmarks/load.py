@@ -1,4 +1,4 @@
-"""Many clients that ask the server at the same time, in one thread.
+"""Load generator: many concurrent clients in one thread.
 
 They share the cores of the server that they measure, which should have as much of them as it can:
 so HTTP is written by hand, and answers are read once all have been given.

@@ -1,4 +1,4 @@
-"""Our sizes, and our weights, in Hugging Face's Marian, the same architecture in PyTorch."""
+"""Heed's weights in Hugging Face's Marian, in PyTorch."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""What may befall one process of a training in several: cases of benchmarks/fault_injection.py."""
+"""Faults of one process of several: cases of fault injection."""
 
 import os
 import shutil

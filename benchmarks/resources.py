@@ -1,4 +1,4 @@
-"""Disks that fill, few files, a clock that is set back: cases of benchmarks/fault_injection.py."""
+"""Full disks, few file descriptors, a clock set back: cases of fault injection."""
 
 import json
 import os

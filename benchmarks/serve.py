@@ -1,4 +1,4 @@
-"""The server under load, beside offline translation of the same sentences in the same run.
+"""The server under load, beside offline translation of the same sentences.
 
 Starts `experiments.serve` on a free port of this machine, has `clients` ask for `texts` sentences
 each, request after request, for `seconds`, and then does to it what clients should not do. Lines of

@@ -1,4 +1,4 @@
-"""Training speed of Heed and its peers, in turn, on the same sizes and the same pairs.
+"""Training speed of Heed and its peers, interleaved, on the same pairs.
 
 One JSON line a system: {system, precision, workload, cores, tokens_per_s (real tokens of source
 and target, the median of the rounds), padding, peak_mb, compile_s (the first round, compilation

@@ -1,4 +1,4 @@
-"""T3 of benchmarks/train.py: what the whole command makes of the train step.
+"""T3 of benchmarks/train.py: the whole command beside bare train steps.
 
 The command trains the base model on real text for some steps; its start is told beside. What its
 loop costs is measured in one process: some steps by the loop and as many by the bare step, on the

@@ -1,4 +1,4 @@
-"""What PyTorch's models are trained by: batches of like length, Adam, a smoothed loss."""
+"""Training of PyTorch models: batches of similar lengths, Adam, label smoothing."""
 
 from collections.abc import Callable, Iterator
 

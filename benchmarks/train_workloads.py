@@ -1,4 +1,4 @@
-"""The training workloads: pairs of random words, of given lengths, and what they cost.
+"""Training workloads: random pairs of given lengths, and their cost.
 
 T1: 32 pairs of 64 and 64 tokens, base model. T2: lengths as text has them, a small model.
 """

@@ -1,4 +1,4 @@
-"""Hugging Face transformers in PyTorch, with Heed's weights."""
+"""Hugging Face transformers with Heed's weights."""
 
 import torch
 

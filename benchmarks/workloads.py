@@ -1,4 +1,4 @@
-"""The decoding workloads: random sources, exact output lengths, a random model of base size."""
+"""Decoding workloads: random sources, exact output lengths, a random base model."""
 
 from dataclasses import dataclass, replace
 

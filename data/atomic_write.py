@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Atomic file writes: a file is complete or absent."""
 
 import os
 from pathlib import Path

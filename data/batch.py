@@ -1,4 +1,4 @@
-"""A batch of token ids, and the ids that are not words."""
+"""A batch of token ids, and the special ids."""
 
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar

@@ -1,4 +1,4 @@
-"""Which pairs make the batch of which step, as a function of the step's number."""
+"""Batch schedule: the pairs of each step as a function of seed and step number."""
 
 import copy
 from functools import lru_cache

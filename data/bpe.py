@@ -1,4 +1,4 @@
-"""Subwords by a list of merges, as subword-nmt applies one (Sennrich et al. 2016, section 3.2).
+"""Byte pair encoding by a list of merges, as in subword-nmt (Sennrich et al. 2016).
 
 A word begins as its letters, the last of them marked as an end. Of all pairs of neighbours the one
 that stands first in the list becomes one symbol, everywhere in the word, until no pair is listed.

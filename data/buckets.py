@@ -1,4 +1,4 @@
-"""A few fixed batch shapes into which pairs of all lengths go with little padding.
+"""Bucketing: a few fixed batch shapes with little padding for pairs of all lengths.
 
 Lengths count EOS. Each shape costs one compilation, so there are few; each pair goes to the
 first bucket that holds both its sides.

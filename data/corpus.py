@@ -1,4 +1,4 @@
-"""Where sentence pairs come from: the demo, local text, TSV, JSON lines, or a TFDS set.
+"""Corpora: the demo grammar, local text, TSV, JSON lines, or a TFDS set.
 
 A source is anything with a length and pairs by number, so a place in the data is one integer.
 """

@@ -1,4 +1,4 @@
-"""The tokenizer of fairseq's models: words between spaces, cut by merges if there are any.
+"""The tokenizer of fairseq's models: words, split by BPE merges if there are any.
 
 A dictionary file has a word and its count a line; ids are by order, after fairseq's own special
 ones. Here the special ones are Heed's, and `<s>`, which fairseq has beside the end with which its

@@ -1,4 +1,4 @@
-"""Tokenizers of Hugging Face's library: a tokenizer.json, its ids in Heed's order.
+"""Hugging Face tokenizers: a tokenizer.json with Heed's order of ids.
 
 The library (`tokenizers`) cuts and joins text, whatever kind of model the file describes: bytes
 merged in pairs, as in BART, or SentencePiece's, as in mBART and NLLB. Padding, end and unknown word

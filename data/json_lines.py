@@ -1,4 +1,4 @@
-"""Read JSON Lines files whose lines an accident may have damaged: unusable lines are left out.
+"""Read JSON Lines that may be damaged; unusable lines are skipped and reported.
 
 A file is read line by line, so that neither its size nor one endless line fills the memory.
 """

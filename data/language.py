@@ -1,4 +1,4 @@
-"""Languages by their codes, and whether they put spaces between words.
+"""Language codes, and whether a language separates words by spaces.
 
 Codes are those of ISO 639-1 and 639-3 ("de", "deu"), alone or with a script or a region, as BCP
 47, locales and NLLB write them ("pt-BR", "zh_CN", "zho_Hans"). langcodes has the lists.

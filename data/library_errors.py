@@ -1,4 +1,4 @@
-"""Failures of libraries that read files and text of others become a DataError of one line.
+"""Convert errors of libraries that read files into a DataError of one line.
 
 Rust libraries (tokenizers, safetensors) end in a PanicException where they meet a fault of their
 own. It is no Exception, each library has a class of its own for it, and none can be imported: it is

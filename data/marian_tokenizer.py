@@ -1,4 +1,4 @@
-"""The tokenizer of Marian's models as Hugging Face runs it: SentencePiece, then a table of words.
+"""The tokenizer of Hugging Face's Marian models: SentencePiece, then a table of tokens.
 
 A text is split at the special words that stand in it ("</s>"), SentencePiece cuts what lies
 between, and a table gives each piece its id; a piece that the table lacks is unknown. A part that

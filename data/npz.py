@@ -1,4 +1,4 @@
-"""Read the arrays of an .npz file; what it holds is checked before memory is reserved for it."""
+"""Read .npz files; sizes are checked before memory is allocated."""
 
 import io
 from math import prod

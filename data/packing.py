@@ -1,4 +1,4 @@
-"""Several pairs in a row, one behind the other, so that hardly a place is empty.
+"""Packing: several pairs in one row, so that there is little padding.
 
 Which lengths share a row is settled once, over the numbers of pairs of each length; which pairs of
 those lengths do, anew in every epoch. So epochs have equally many rows.

@@ -1,4 +1,4 @@
-"""From sentence pairs to batches: tokenise, filter, bucket, shuffle, batch.
+"""Input pipeline: tokenize, filter, bucket, shuffle, batch.
 
 The batch of any step is a function of the step's number, so a run that resumes finds its place
 at once and sees what it would have seen.

@@ -1,4 +1,4 @@
-"""Text from models, files and inputs, made safe for a line, a terminal or a picture.
+"""Make text from models and files safe for a line, a terminal or an image.
 
 A vocabulary learned from the web holds every character: line breaks that are no line feeds, escape
 sequences that a terminal obeys, characters that XML has no form for.

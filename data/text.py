@@ -1,4 +1,4 @@
-"""Local parallel text: one file a language, TSV, or JSON lines; plain or gzip."""
+"""Local parallel text: one file per language, TSV, or JSON lines; plain or gzip."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Translation sets of TensorFlow Datasets, read without TensorFlow where they are array records."""
+"""TFDS translation sets, read without TensorFlow if they are array records."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""What each id adds to a text, in bytes: outputs can be steered towards given text by these.
+"""The bytes that each token adds to a text, for search that follows given text.
 
 Bytes, because a character may be spelled in several pieces. A text is the surfaces of its ids one
 after the other, but for the space that it may begin or end with.

@@ -1,4 +1,4 @@
-"""Tokenised text kept on disk, found again by what it was made of.
+"""Cache of tokenized text on disk, keyed by its contents.
 
 The first use writes, any later one of the same text and the same vocabulary reads: another run,
 another process, another workdir. What is not whole is made anew.

@@ -1,4 +1,4 @@
-"""Subword vocabularies (paper, section 5.1): learn, encode, decode; SentencePiece inside.
+"""Subword vocabularies (paper 5.1): train, encode, decode, by SentencePiece.
 
 A vocabulary learned here is lossless: any line of text comes back from its ids as it was.
 """

@@ -1,4 +1,4 @@
-"""Parse YAML from files: tables, lists and scalars, built without tags, anchors or objects.
+"""Parse YAML files: tables, lists and scalars; no tags, anchors or objects.
 
 Only libyaml's events are used. What makes YAML unsafe or slow has no counterpart here: types that
 a file names, references by which a kilobyte stands for gigabytes or for itself, and keys that are

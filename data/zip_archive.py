@@ -1,4 +1,4 @@
-"""Read members of a zip archive: regular files only, and no more than the archive can hold."""
+"""Read zip archives: regular files only, with bounded decompression."""
 
 import os
 import zipfile

@@ -1,1 +1,1 @@
-"""Decoding: search over cached keys and values, sentences in, sentences out. Never trains."""
+"""Decoding: search over cached keys and values; sentences in, sentences out."""

@@ -1,4 +1,4 @@
-"""What each head looked at: the attention weights of a teacher-forced pass."""
+"""Attention maps: the weights of every head in a teacher-forced pass."""
 
 import numpy as np
 from jax import Array

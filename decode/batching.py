@@ -1,4 +1,4 @@
-"""Which sentences are searched for together, and where a long one is cut."""
+"""Batching of sentences for search, and segmentation of long ones."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence

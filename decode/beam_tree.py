@@ -1,4 +1,4 @@
-"""A beam search as the tree that it was: every continuation that lived on or ended, by step.
+"""A beam search recorded as a tree of continuations.
 
 The search itself, a step at a time outside of its loop: slow, and for looking at only.
 """

@@ -1,4 +1,4 @@
-"""Corpus scores with their signatures, by sacreBLEU (Post 2018)."""
+"""Corpus BLEU and chrF with their signatures, by sacreBLEU (Post 2018)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""BLEU of one output as different papers count it, each with a signature that says how.
+"""BLEU by the protocols of different papers, each with its signature.
 
 A difference of a point between two papers is often one of tokenisation. The paper's own score is
 of tokenised text, its compounds split at hyphens; sacreBLEU tokenises detokenised text by itself.

@@ -1,4 +1,4 @@
-"""Diverse beam search (Vijayakumar et al. 2018): groups of beams that avoid each other's tokens.
+"""Diverse beam search (Vijayakumar et al. 2018): groups of beams avoid each other.
 
 Groups are sentences to the search itself: only the choice of continuations looks across them.
 Axes: B batch, G groups, W all beams of a sentence, W / G those of a group, V vocabulary.

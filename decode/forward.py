@@ -1,4 +1,4 @@
-"""The model over decoding's `Weights`: encode, the source's keys and values, one cached step.
+"""The model's forward pass over `Weights`: encode, cross-attention keys, one cached step.
 
 Layers are those of model/layer.py, as in training; what differs is how weights and keys lie: sums
 and residuals in float32, products in the weights' own type, keys [K,S] and values [S,V] as the

@@ -1,4 +1,4 @@
-"""What a search found becomes translations: text, score, rank."""
+"""Hypotheses: text, score and rank of what a search found."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

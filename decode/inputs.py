@@ -1,4 +1,4 @@
-"""What is searched for at once: a sentence, or a part of a long one, and what is asked of it."""
+"""Inputs of a search: sentences or segments, and what is requested for each, as arrays."""
 
 import zlib
 from collections.abc import Iterator, Sequence

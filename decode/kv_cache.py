@@ -1,4 +1,4 @@
-"""What a search remembers: keys and values in slots, and each beam's way through them; or cells.
+"""Key-value cache of a beam search: append-only, with the ancestry of each beam.
 
 A row's Z beams write what they see at a position into Z slots, beam z into slot z, and nothing is
 ever moved: when beams are reordered, so is only `ancestry`, which slot of every position a beam

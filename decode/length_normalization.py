@@ -1,4 +1,4 @@
-"""How outputs of unlike lengths compare: log-probabilities normalised, coverage rewarded.
+"""Length normalization and coverage penalty (Wu et al. 2016).
 
 A `Normalise` is a function (sum of log-probabilities, length with EOS) -> score, of any shapes
 that broadcast; it never falls as the sum rises.

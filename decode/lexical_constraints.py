@@ -1,4 +1,4 @@
-"""Words and phrases that an output must contain: beam search by dynamic beam allocation.
+"""Lexical constraints: required phrases, by dynamic beam allocation (Post and Vilar 2018).
 
 Post & Vilar 2018: hypotheses that lack equally many of the required tokens share a bank, and a
 beam's slots are dealt to the banks in turn, so that those that have paid for a phrase and those

@@ -1,4 +1,4 @@
-"""What all searches share: the step function that they take, and the loop that they are.
+"""The search loop that all methods share, over any step function.
 
 A search knows no model, no vocabulary and no cache layout. It is a few pure functions of a state,
 and the loop applies them while the cache grows and sentences end.

@@ -1,4 +1,4 @@
-"""Minimum Bayes risk (Kumar and Byrne 2004; Eikema and Aziz 2020): the sample most like the others.
+"""Minimum Bayes risk decoding (Kumar and Byrne 2004; Eikema and Aziz 2020).
 
 Samples stand in for the model's distribution; an output's expected utility is its mean likeness to
 them, itself left out.

@@ -1,4 +1,4 @@
-"""What queries attend to in decoding, and one attention over all of it.
+"""Memories that queries attend to in decoding, with one attention over all of them.
 
 Kernels lie as products read them: keys [K,S], values [S,V].
 Axes: B batch, Q queries, H heads, K and V head widths, S keys, R rows of a pool, Z beams of a row.

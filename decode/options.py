@@ -1,4 +1,4 @@
-"""What a search is to be: every method and switch by name, checked before anything runs."""
+"""Search options: every method and setting by name, validated."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""A prefix that ends within a word: all the ways to spell that word, and so to complete it.
+"""All tokenizations of a prefix that ends inside a word.
 
 The words before it are forced, in the pieces that the vocabulary cuts them into. Of the last one
 each next piece is one that the rest of it begins with, or one that begins with all of the rest.

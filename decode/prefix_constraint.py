@@ -1,4 +1,4 @@
-"""The search's side of a prefix that ends within a word: which tokens may come next.
+"""Which tokens may continue a prefix that ends inside a word, per beam.
 
 Axes: B batch, W beam, V vocabulary, L buffer length, S states of a completion, M tokens that stay
 within the rest of the word. State S is that all of it has been written.

@@ -1,4 +1,4 @@
-"""One output a sentence and stream, token by token: greedy search and sampling."""
+"""Greedy search and sampling."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""A model and its weights become a step function, and a batch of sources its translations."""
+"""Build a search from models, weights and options."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Weights that no device holds whole: each has a part, and gathers a layer when its turn comes.
+"""Sharded weights: devices hold shards and gather one layer at a time.
 
 Devices along the mesh's fsdp and tensor axes share one set of weights. Each searches for rows of
 its own, so all that they tell each other is weights, and whether any of them goes on.

@@ -1,4 +1,4 @@
-"""Which words an output may be made of, by the words of its source: a lexical shortlist.
+"""Lexical shortlist: the output tokens allowed for a source's tokens.
 
 Fast students are trained and run with one: the likeliest translations of each source word, by an
 alignment of their training text, and the most frequent words of all. It is a part of what such a

@@ -1,4 +1,4 @@
-"""When a sentence's beam search has found enough.
+"""Stopping rules of beam search.
 
 In each step live hypotheses grow and finished ones enter a pool of the best found so far. A rule
 says from both whether the sentence is over; at its length limit it is over by any rule.

@@ -1,4 +1,4 @@
-"""What a model thinks of given outputs: teacher-forced scores, attention, alignment."""
+"""Teacher forcing of given outputs: scores, attention, alignment."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a step of a search may choose, and what its log-probabilities are of."""
+"""Token constraints: what a step may choose, and its log-probabilities."""
 
 from typing import NamedTuple
 

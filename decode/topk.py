@@ -1,4 +1,4 @@
-"""The best of a vocabulary, found through blocks: a maximum each, then only the best blocks.
+"""Top-k over a large vocabulary: maxima of blocks first, then the best blocks.
 
 Sorting is what costs; a maximum over blocks of 128 reads the scores once, and the K best lie in the
 K blocks of the highest maxima. The same result, ties included, as `jax.lax.top_k` and `argmax`.

@@ -1,4 +1,4 @@
-"""Functions from log-probabilities to log-probabilities, by which a search is steered.
+"""Transforms of log-probabilities: temperature, top-k, top-p, bans, repetition.
 
 A `Transform` is (log_probs [B,W,V], tokens so far [B,W,L], index) -> log_probs [B,W,V]; what it
 forbids becomes -inf. `tokens` holds an output's first `index` tokens, and anything after them.

@@ -1,4 +1,4 @@
-"""Sentences in, sentences out: as many, in the same order."""
+"""Translator: sentences in, sentences out, in the same order."""
 
 import copy
 from collections import Counter

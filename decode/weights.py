@@ -1,4 +1,4 @@
-"""The trained parameters laid out for decoding: fused and cast once, by a walk of their tree.
+"""Weights for decoding: parameters fused and cast once, in the same tree.
 
 What is read together lies together: one matrix projects to queries, keys and values, one to the
 keys and values of the encoder's output, one to all that a recurrence needs, and the output

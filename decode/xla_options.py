@@ -1,4 +1,4 @@
-"""A search is compiled with the options that its backend and precision are fastest with."""
+"""XLA compiler options for search, by backend and precision."""
 
 from collections.abc import Callable
 from functools import cache, partial

@@ -1,4 +1,4 @@
-"""Everything that is launched: thin mains over functions that can be imported."""
+"""Commands: thin mains over functions that can be imported."""
 
 import sys
 

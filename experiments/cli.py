@@ -1,4 +1,4 @@
-"""What all mains share: flags whose typos are answered, and errors of one line."""
+"""What all commands share: flag parsing, suggestions for typos, one-line errors."""
 
 import difflib
 import logging as std_logging

@@ -1,4 +1,4 @@
-"""What is costly to make stays on disk for later starts: compiled programs, tokenised text."""
+"""Caches on disk: compiled programs and tokenized text."""
 
 import os
 from pathlib import Path

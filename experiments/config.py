@@ -1,4 +1,4 @@
-"""An experiment as a tree of frozen dataclasses, and that tree as absl flags see it."""
+"""Experiment config: a tree of frozen dataclasses, and its absl flags."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""What commands say: progress and notes for people on stderr, JSON for programs on stdout."""
+"""Console output: notes and progress on stderr, JSON on stdout."""
 
 import sys
 from collections.abc import Callable, Iterator

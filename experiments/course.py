@@ -1,4 +1,4 @@
-"""The course of a training: from its last checkpoint to its end, and back where it diverges."""
+"""Train from the latest checkpoint to the end, with rollback on divergence."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The flags by which a process joins others in one training, and how it joins and leaves."""
+"""Flags for jax.distributed, and how a process joins and leaves."""
 
 import atexit
 import ctypes

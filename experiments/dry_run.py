@@ -1,4 +1,4 @@
-"""What a training would need, without training: memory by its own compiled step, shapes, tokens."""
+"""Dry run: memory, batch shapes and tokens of a training, without running it."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Where and with what a run trained: a line of environment.jsonl for each of its starts."""
+"""environment.jsonl: versions, devices and mesh of each start."""
 
 import json
 import platform

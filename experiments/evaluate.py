@@ -1,4 +1,4 @@
-"""Score a trained model's translations: a line of JSON for each checkpoint named.
+"""Score translations of checkpoints: one line of JSON for each.
 
 python -m experiments.evaluate --workdir=DIR --split=test --checkpoint=last,best,average:5,ema
 python -m experiments.evaluate --workdir=DIR --source=FILE --reference=FILE

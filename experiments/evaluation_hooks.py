@@ -1,4 +1,4 @@
-"""What a training stops for: its validation loss, BLEU of real beam search, a checkpoint."""
+"""Evaluation hooks: validation loss, BLEU by beam search, checkpoint."""
 
 import json
 from collections.abc import Iterator

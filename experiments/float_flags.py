@@ -1,4 +1,4 @@
-"""Float flags that are finite: absl's take nan and inf, which no bound or later check refuses."""
+"""Float flags that reject nan and inf."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The commit of the code that runs."""
+"""The code's git commit."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Make a run of a model that another system trained.
+"""Import another system's model as a run.
 
     python -m experiments.import_model --from=DIR --workdir=DIR
 

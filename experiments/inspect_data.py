@@ -1,4 +1,4 @@
-"""Look at the text of a run before it is trained on, and say what is strange about it.
+"""Inspect the text of a run before training.
 
     python -m experiments.inspect_data --config=experiments/configs/text.py --config.data.path=DIR
 

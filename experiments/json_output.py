@@ -1,4 +1,4 @@
-"""What a search found, as JSON has it: of the command and of the server alike."""
+"""Hypotheses as JSON, for the command and the server."""
 
 import itertools
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Adapters in the place of the model: what is trained then, and where what they adapt is kept.
+"""LoRA in a run: what is trained, and where the base parameters are stored.
 
 A run's checkpoints hold its adapters. The model that these are of stands once in the run's folder,
 as a checkpoint of its own, so that the run that it came from is not needed any more.

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, so that the next batch need not ask for it again."""
+"""Keep freed memory in the process (glibc malloc)."""
 
 import ctypes
 import os

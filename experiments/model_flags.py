@@ -1,4 +1,4 @@
-"""The flags that name a trained run, and the model that they name."""
+"""Flags that name a trained run, and its loaded model."""
 
 from pathlib import Path
 

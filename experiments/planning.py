@@ -1,4 +1,4 @@
-"""What a run is to be, before anything of it is written: its text, its batches, its train step."""
+"""Prepare a run before anything is written: text, batches, train step."""
 
 import math
 from collections.abc import Callable, Collection

@@ -1,4 +1,4 @@
-"""A training that SIGTERM or Ctrl-C ends: it saves a checkpoint first.
+"""SIGTERM and Ctrl-C during training: save a checkpoint first.
 
 SIGTERM is what clusters send before they take a machine back.
 """

@@ -1,4 +1,4 @@
-"""What a training needs before its first step: text, a vocabulary, ids, and a plan of batches."""
+"""Inputs of a training: text, vocabulary, token ids, batch schedule."""
 
 import json
 from base64 import b64decode, b64encode

@@ -1,4 +1,4 @@
-"""Which settings may change when a run resumes, and what each change affects.
+"""Resume rules: which settings may change, and what each change affects.
 
 `RULES` is the one place that says so; docs/checkpoints.md has the same table for people, and a test
 compares both with the config tree.

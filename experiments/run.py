@@ -1,4 +1,4 @@
-"""One experiment, whole: vocabulary, training, validation, and the test of the best checkpoint.
+"""One experiment: vocabulary, training, validation, test of the best checkpoint.
 
 Of several processes the first writes all but checkpoints, which all write.
 """

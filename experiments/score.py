@@ -1,4 +1,4 @@
-"""Score given translations under a trained model: a line of JSON for each pair of lines.
+"""Score given translations under a model: one line of JSON per pair.
 
     python -m experiments.score --workdir=DIR --source=FILE --target=FILE
 

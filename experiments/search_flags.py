@@ -1,4 +1,4 @@
-"""The flags of a search, which all commands that translate share, and the translator they mean."""
+"""Search flags of all commands that translate, and the translator they define."""
 
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Serve a trained model: a page to type on, and a JSON API.
+"""Serve a trained model: a web page and a JSON API.
 
     python -m experiments.serve --workdir=DIR
     curl -d '{"text": "I am a student.", "n_best": 2}' http://127.0.0.1:8000/translate

@@ -1,4 +1,4 @@
-"""Ctrl-C in a command: one line and exit status 130, at any moment.
+"""Ctrl-C in commands: one line and exit status 130, at any moment.
 
 Python would raise KeyboardInterrupt between any two instructions. Within a callback, a destructor
 or an import that exception is printed and lost, or becomes another one, and the command continues.

@@ -1,4 +1,4 @@
-"""Whether the sizes in a run's config.json are ones that its stored weights can have."""
+"""Check the sizes in a run's config.json against its stored weights."""
 
 from math import prod
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a command does first, before it imports anything that takes time.
+"""Start-up of commands, before slow imports: streams, encoding, shadowed packages.
 
 It closes gaps that a shell, a container or another project's files leave: a closed standard stream,
 an encoding that is not UTF-8, a file that hides one of Heed's packages. `import experiments` as a

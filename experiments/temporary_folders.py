@@ -1,4 +1,4 @@
-"""Folders that a command fills: whole, or as they were before."""
+"""Folders that are complete, or as they were before."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A failure in any thread ends the process: what waits for that thread would wait for ever."""
+"""An uncaught exception in any thread ends the process."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What a run trains with."""
+"""RunContext: what a run trains with."""
 
 from collections.abc import Callable
 from pathlib import Path

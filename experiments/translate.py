@@ -1,4 +1,4 @@
-"""Translate lines of text: as many out as in, in the same order.
+"""Translate lines of text: one output line per input line, in order.
 
     python -m experiments.translate --workdir=DIR < source.txt > target.txt
 

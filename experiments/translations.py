@@ -1,4 +1,4 @@
-"""What the test translated, kept beside its scores: a line of translations.jsonl a sentence."""
+"""translations.jsonl: the translations of the test, one line per sentence."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

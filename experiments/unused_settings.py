@@ -1,4 +1,4 @@
-"""Settings that something else decides: a flag among them is an error, others are reported."""
+"""Report settings without effect; such flags are errors."""
 
 from collections.abc import Collection
 

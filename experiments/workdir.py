@@ -1,4 +1,4 @@
-"""A run's folder: its configuration, its vocabulary, its checkpoints, found again by others.
+"""A run's folder: config, vocabulary, checkpoints, logs.
 
 config.json        the experiment, resolved, with the commit of the code
 tokenizer.model    or tokenizer.source.model and tokenizer.target.model

@@ -1,4 +1,4 @@
-"""Hugging Face folders of BART and its kin: mBART-50, and M2M-100's architecture, which NLLB has.
+"""Import Hugging Face BART, mBART-50 and M2M-100 (NLLB).
 
 Outputs begin with the word that ends them: BOS, which is an id of its own here, has the same
 embedding, and is never said. All other ids keep what they have, the padding too: only their order

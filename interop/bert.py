@@ -1,4 +1,4 @@
-"""The encoder of a Hugging Face BERT, for its states: there is no decoder, and so no run of it.
+"""Import the encoder of a Hugging Face BERT.
 
     config, params = read_bert(folder)
     states = Transformer(config).apply({"params": params}, ids, method="encode")

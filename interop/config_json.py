@@ -1,4 +1,4 @@
-"""The config.json of Hugging Face's models, each family as a type; what is not here is ignored.
+"""Types of Hugging Face's config.json, by model family.
 
 A field that would make another model is refused by its value, by the importer of its family.
 """

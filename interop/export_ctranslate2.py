@@ -1,4 +1,4 @@
-"""A run becomes a CTranslate2 folder, through CTranslate2's own converter of Marian models."""
+"""Export to CTranslate2, by its own converter of Marian models."""
 
 from collections.abc import Callable
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""A run becomes a Hugging Face folder of a Marian model, the reverse of importing one.
+"""Export to a Hugging Face folder of a Marian model.
 
 Theirs is post-norm, with sinusoids in halves: where ours are interleaved, the model's width is put
 in another order, which is the same model. PAD, which theirs has no counterpart of, is left out, and

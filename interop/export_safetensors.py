@@ -1,4 +1,4 @@
-"""A run's own parameters in a safetensors file, with a table of what each of them is."""
+"""Export of parameters to safetensors, with a table of their names."""
 
 import json
 from dataclasses import asdict

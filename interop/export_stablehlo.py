@@ -1,4 +1,4 @@
-"""A run's whole search becomes a program in StableHLO, which a process runs that has JAX alone.
+"""Export of the whole search to StableHLO, which needs only JAX to run.
 
     program = jax.export.deserialize(Path("beam.stablehlo").read_bytes())
     arrays = numpy.load("weights.npz")

@@ -1,4 +1,4 @@
-"""Types and messages that the formats of other systems share, and files of bytes.
+"""Types and messages that importers share.
 
 A format is a msgspec.Struct in a module of its own. Fields that it does not have are ignored; those
 that would change the model are refused by their value.

@@ -1,4 +1,4 @@
-"""How a Hugging Face model is meant to be searched, as the settings of a search here."""
+"""Hugging Face generation settings as a SearchConfig."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""A Hugging Face folder of a Marian model (OPUS-MT) becomes an experiment, a vocabulary, weights.
+"""Import a Hugging Face Marian model (OPUS-MT).
 
 Ids move so that the special ones are Heed's: their padding, with which outputs begin, becomes BOS,
 then come their end and their unknown word, then all others in their order. Our own PAD, which

@@ -1,4 +1,4 @@
-"""Hugging Face's names of a Transformer's parameters; embeddings apart, whose rows move.
+"""Parameter names of Hugging Face Transformers; embeddings excluded.
 
 Their matrices are [out, in]; ours are [in, out], with the heads an axis of their own.
 """

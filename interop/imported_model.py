@@ -1,4 +1,4 @@
-"""What the importers share: what a run begins with, and tables in the order of our ids."""
+"""ImportedModel: what an importer returns, and parameters in the order of new ids."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Where a model to import lies: in a folder, or in an installed package, or in a file alone."""
+"""Locate a model to import: a folder, an installed package, or a file."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which reader a Hugging Face folder has, by the `model_type` of its config.json."""
+"""Importers of Hugging Face folders by `model_type`."""
 
 import reprlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A Hugging Face folder of a T5 model becomes an experiment, a vocabulary, weights.
+"""Import a Hugging Face T5 model.
 
 Ids move by one: their padding, with which outputs begin, becomes BOS, then come their end and their
 unknown word, then all others; our own PAD is one id more, as of Marian's models. Two numbers of

@@ -1,4 +1,4 @@
-"""Hugging Face T5's names of a Transformer's parameters; tables apart."""
+"""Parameter names of Hugging Face T5; embeddings excluded."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The tokenizer of T5's models: SentencePiece, sentinels after its words, and spare ids.
+"""T5's tokenizer: SentencePiece, sentinels and spare ids.
 
 A text is split at the special words that stand in it ("</s>", "<extra_id_0>"), and SentencePiece
 cuts what lies between.

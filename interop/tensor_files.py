@@ -1,4 +1,4 @@
-"""Tensors from files, as numpy arrays in float32; nothing in a file is ever executed."""
+"""Read tensor files as float32 arrays; nothing in a file is executed."""
 
 import os
 from collections.abc import Iterator, Mapping

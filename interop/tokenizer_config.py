@@ -1,4 +1,4 @@
-"""The tokenizer_config.json of a Hugging Face folder, and the added_tokens.json of older ones."""
+"""Types of tokenizer_config.json and added_tokens.json."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

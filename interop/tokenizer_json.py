@@ -1,4 +1,4 @@
-"""The tokenizer.json of Hugging Face's library: its words and their ids.
+"""Types of tokenizer.json: tokens and their ids.
 
 What it does with a text is the library's to say (data/hf_tokenizer.py).
 """

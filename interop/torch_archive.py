@@ -1,4 +1,4 @@
-"""PyTorch's archives, read without PyTorch: a pickle, and beside it the numbers of each tensor.
+"""Read PyTorch archives without PyTorch: a pickle, and the numbers of each tensor.
 
 A .pt or .bin of 2020 or later is a zip archive of both. Older ones are one stream: three pickles
 that say what it is, the content, the names of the numbers, and then for each name how many there

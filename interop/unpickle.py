@@ -1,4 +1,4 @@
-"""Read pickles of tensors and settings: nothing that is named in them is ever imported or run.
+"""Read pickles of tensors and settings without importing or running anything.
 
 A pickle is a program, that names functions and has them called. Here it gets tensors without their
 numbers, and, in the place of settings' classes, dictionaries of what their objects hold; any other

@@ -1,4 +1,4 @@
-"""A run's folder for a model that was not trained here."""
+"""Write the workdir of an imported model."""
 
 import shutil
 from dataclasses import asdict

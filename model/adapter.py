@@ -1,4 +1,4 @@
-"""The low-rank adapter of one matrix in use (Hu et al. 2021): x W + (x A) B.
+"""One low-rank adapter in use (LoRA, Hu et al. 2021): x W + (x A) B.
 
 Where an `apply` is given a collection "adapters", a tree with an `Adapter` in the place of each
 adapted matrix, the modules of these matrices add (x A) B to their products. W + A B is never built,

@@ -1,4 +1,4 @@
-"""Attention (paper 3.2), split in two so that keys and values can be kept.
+"""Attention (paper 3.2) in two parts, so that keys and values can be cached.
 
 Axes: B batch, W beam, T query length, S key length, H heads, K head width, D d_model.
 `...` stands for the batch axes: B, or B and W.

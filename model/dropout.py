@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014) from 16 random bits an entry.
+"""Dropout (Srivastava et al. 2014) with 16 random bits per entry.
 
 Flax's takes 32, and on a CPU drawing them costs more than all else about it. Sixteen give the
 rate to 1 in 65,536.

@@ -1,4 +1,4 @@
-"""Products of arrays of any type, summed up and returned in float32."""
+"""Matrix products of any input dtype with float32 accumulation and output."""
 
 import jax
 import jax.numpy as jnp

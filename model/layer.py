@@ -1,4 +1,4 @@
-"""A layer of any stack as a function of its parts (paper 3.1 to 3.3).
+"""One layer of any stack as a function of its parts (paper 3.1 to 3.3).
 
 Training, prefill and cached steps all call `layer`. A part is a callable that knows the layout and
 the type of its own weights: a bound Flax module in training; fused, cast or int8 matrices in

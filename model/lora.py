@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021): a matrix W, left as it is, becomes W + scale * A B.
+"""LoRA (Hu et al. 2021): a frozen matrix W becomes W + scale * A B.
 
 A begins random and B as zeros, so that an adapted model begins as exactly the model it adapts. A
 matrix goes from all its input axes to all its output axes: a query's W [D,H,K] has A [D,R] and

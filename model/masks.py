@@ -1,4 +1,4 @@
-"""Who may attend to whom: boolean masks, True = may attend (paper 3.2.3).
+"""Attention masks: padding, causal and segment masks; True = may attend (paper 3.2.3).
 
 All masks have the axes [B, 1, T, S] or broadcast to them, the 1 standing for the heads.
 """

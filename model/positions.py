@@ -1,4 +1,4 @@
-"""How a model sees the order of tokens (paper 3.5).
+"""Position encodings: sinusoidal, learned, rotary, relative (paper 3.5).
 
 A row of `POSITIONS` is a kind of position everywhere: a value of `model.positions`, trained and
 decoded. Axes: T positions, D d_model, H heads, K head width; `...` stands for the batch axes.

@@ -1,4 +1,4 @@
-"""A recurrence in the place of the decoder's self-attention: constant work and memory a token.
+"""Recurrent layer in place of the decoder's self-attention: constant cost per token.
 
 Its formula is a row of model/mixers.py. Axes: B batch, W beam, T target length, D d_model; `...`
 stands for B, or B and W.

@@ -1,4 +1,4 @@
-"""Relative position bias (Raffel et al. 2020): what a head adds to a score for a key's distance.
+"""Relative position bias (T5, Raffel et al. 2020): a learned score per head and distance.
 
 Distances are sorted into buckets: the near ones have one each, the others share, by the logarithm
 of the distance, those up to the longest. A stack's layers share one table [R,H], a number a bucket

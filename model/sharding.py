@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh, and one table from logical axis names to mesh axes.
+"""Sharding: one mesh, and one table from logical axis names to mesh axes.
 
 | logical axis | of                             | mesh axis      |
 |--------------|--------------------------------|----------------|

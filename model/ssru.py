@@ -1,4 +1,4 @@
-"""The SSRU, a recurrence whose only sums over time are linear.
+"""SSRU: a recurrence that is linear in time (Kim et al. 2019).
 
 Kim et al. 2019, "From Research to Production and Back: Ludicrously Fast Neural Machine
 Translation"; Marian's fast students have it:

@@ -1,4 +1,4 @@
-"""The page and the JSON API over HTTP: what is asked, awaited, and answered with which status.
+"""HTTP application: the web page and the JSON API.
 
 POST /translate {"text": one line or a list, "n_best", "beam_size", "alignment"}; the answer is
                 {"translations": [..]}, each as in experiments/json_output.py

@@ -1,4 +1,4 @@
-"""The searches that are served: one a beam size, all compiled ahead, over one set of weights."""
+"""Searches compiled ahead, one per beam size, over one set of weights."""
 
 import os
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Connections with limits: uvicorn's HTTP/1.1 protocol, with deadlines for what a client does.
+"""Connection limits and timeouts for uvicorn's HTTP/1.1 protocol.
 
 h11 bounds the size of headers and trailers, and reads one request of a connection at a time. Added
 here are a deadline for the headers, a deadline for reading the answer, and a maximum of open

@@ -1,4 +1,4 @@
-"""Requests that come together are answered together: one thread owns the model."""
+"""Dynamic batching: requests that arrive together share a search; one thread owns the model."""
 
 import bisect
 import threading

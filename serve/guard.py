@@ -1,4 +1,4 @@
-"""Count requests, and answer what an application raises with status 500 and one line in the log."""
+"""Count requests, and convert exceptions into status 500 and one log line."""
 
 import asyncio
 

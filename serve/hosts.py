@@ -1,4 +1,4 @@
-"""Which Host and Origin headers are answered, so that no web site can use the server unasked.
+"""Check Host and Origin headers, so that other sites cannot use the server.
 
 A site can have a browser ask any address: directly, and then the Origin is the site's, or under a
 name of the site's that resolves to the server (DNS rebinding), and then the Host is. An address of

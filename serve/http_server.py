@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn with limited connections, which ends even where a thread is stuck."""
+"""The HTTP server: uvicorn with limited connections and a bounded shutdown."""
 
 import resource
 import socket

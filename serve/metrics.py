@@ -1,4 +1,4 @@
-"""What the server tells of itself, as Prometheus reads it."""
+"""Prometheus metrics of the server."""
 
 from collections.abc import Callable
 

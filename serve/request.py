@@ -1,4 +1,4 @@
-"""Parse a request's body; what is wrong is refused with the name of the field."""
+"""Parse and validate the body of a request."""
 
 import difflib
 from dataclasses import dataclass

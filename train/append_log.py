@@ -1,4 +1,4 @@
-"""A log file that can neither block nor end what it logs."""
+"""An append-only log file that can neither block nor end training."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a checkpoint stores, part by part, and whether that is what is wanted."""
+"""The items of a checkpoint, and checks of their structure."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Which checkpoint is meant, by name.
+"""Checkpoint names: a step, last, best, averages, ema.
 
 | name              | weights                                                                  |
 |-------------------|--------------------------------------------------------------------------|

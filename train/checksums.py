@@ -1,4 +1,4 @@
-"""A checkpoint's checksums, by which damage that its format does not notice is found."""
+"""A checkpoint's checksums, which detect corruption."""
 
 import json
 import threading

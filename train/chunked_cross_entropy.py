@@ -1,4 +1,4 @@
-"""The projection to the vocabulary and its loss, a few positions at a time.
+"""Cross-entropy from hidden states, with logits for a few positions at a time.
 
 Logits [B,T,V] in float32 are a training's largest array, written and read several times. Here a
 chunk's logits are made, and all that is wanted of them, the loss's gradient too, while they are in

@@ -1,4 +1,4 @@
-"""The training loop: take a batch, update, and now and then stop to look (paper, section 5)."""
+"""The training loop: batches, updates, and hooks for evaluation and checkpoints (paper 5)."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""Label-smoothed cross-entropy (paper, section 5.4), as sums that add over steps and devices.
+"""Label-smoothed cross-entropy (paper 5.4) as sums over tokens.
 
 With smoothing eps a target is worth q' = (1 - eps) * delta(target) + eps / V (Szegedy et al. 2016,
 section 7), so that the cross-entropy with softmax(logits) is, without q' ever being an array,

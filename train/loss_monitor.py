@@ -1,4 +1,4 @@
-"""Whether a run is well: updates that had to be skipped, losses far above what was usual."""
+"""Loss monitor: skipped updates, loss spikes, divergence."""
 
 import math
 

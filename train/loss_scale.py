@@ -1,4 +1,4 @@
-"""Loss scaling, by which float16 gradients neither vanish nor overflow (Micikevicius et al. 2018).
+"""Dynamic loss scaling for float16 (Micikevicius et al. 2018).
 
 The loss is multiplied by a scale before its gradient is taken, and the gradient divided by it. An
 update whose gradient is not finite is skipped and halves the scale; many good ones double it.

@@ -1,4 +1,4 @@
-"""The whole model's parameters, made of what is trained."""
+"""Merge trained LoRA adapters into the base parameters."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial

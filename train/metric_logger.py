@@ -1,4 +1,4 @@
-"""A run's own account: its clocks, the sums of its updates, and where both are told."""
+"""Metric logger: wall clocks, running sums of metrics, and where they are written."""
 
 import time
 from collections import deque

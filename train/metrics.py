@@ -1,4 +1,4 @@
-"""What a run measured, on disk: metrics.jsonl for programs, TensorBoard's event files for eyes."""
+"""Metrics on disk: metrics.jsonl and TensorBoard event files."""
 
 import json
 import math

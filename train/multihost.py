@@ -1,4 +1,4 @@
-"""Several processes as one: who speaks for all, and how all come to know the same.
+"""Multi-process helpers: the primary process, broadcast, allgather.
 
 Each function is called by all processes, at the same place of the program; in a run of one process
 it costs nothing and changes nothing.

@@ -1,4 +1,4 @@
-"""Adam and the learning rate's course (paper, section 5.3), and their common alternatives.
+"""Adam, learning-rate schedules (paper 5.3) and common alternatives.
 
 Names and numbers in, optax objects out; no configuration object comes this far.
 """

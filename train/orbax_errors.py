@@ -1,4 +1,4 @@
-"""What Orbax says in many lines and from many threads, as one line."""
+"""Convert errors of Orbax and its threads into one line."""
 
 import errno
 import inspect

@@ -1,4 +1,4 @@
-"""The one line on stderr that tells how training goes, redrawn in place on a terminal."""
+"""The live progress line on stderr."""
 
 import shutil
 import sys

@@ -1,4 +1,4 @@
-"""The state of training: data only, born on the devices that will hold it.
+"""TrainState: parameters, optimizer state and rng, created sharded.
 
 Parameters are made inside one jit whose output shardings come from the parameters' logical axis
 names, and everything shaped like them (Adam's moments, the moving average) follows: no host and no

@@ -1,4 +1,4 @@
-"""One update, and one evaluation, as pure functions of arrays (paper, section 5)."""
+"""The train step and the eval step as pure functions (paper 5)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written at once and by the thread that has the numbers.
+"""TensorBoard event files, written synchronously.
 
 tensorboardX writes from a thread behind a bounded queue: a full disk ends the thread, a clock that
 is set back suspends it, and the queue then blocks training for ever. Only its message types and

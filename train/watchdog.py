@@ -1,4 +1,4 @@
-"""A run's processes watch each other, so that none waits for ever for one that is gone.
+"""Watchdog: processes report heartbeats, so that none waits for a dead one.
 
 Each writes a sign of life into hosts/PROCESS.json of the run's folder every second or so, from a
 thread of its own: a process that compiles, or looks at its validation set for long, is alive. The

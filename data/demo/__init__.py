@@ -1,4 +1,4 @@
-"""The built-in demo corpus: sentence pairs out of a small English-German grammar, no download.
+"""The demo corpus: sentence pairs from a small English-German grammar; no download.
 
 A sentence is a derivation: a kind of clause and one choice in each of its slots, said in both
 languages. A number in mixed radix names the choices, so any sentence is computed from its index.

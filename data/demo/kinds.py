@@ -1,4 +1,4 @@
-"""The kinds of sentences: a construction, the choices of each of its slots, a share of the corpus.
+"""Kinds of sentences: a construction, choices for its slots, a share of the corpus.
 
 A kind must have room for its share; the same deed has more weight with nouns for subjects.
 """

@@ -1,4 +1,4 @@
-"""The constructions of sentences: functions of what stands in their slots to (English, German)."""
+"""Constructions of sentences: functions from slot values to (English, German)."""
 
 from itertools import product
 

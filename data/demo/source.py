@@ -1,4 +1,4 @@
-"""A split of the demo corpus: which sentence stands at which index."""
+"""A split of the demo corpus: the sentence at each index."""
 
 import hashlib
 import operator

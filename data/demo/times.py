@@ -1,4 +1,4 @@
-"""When: tenses with the adverbs of time that go with them, hours and dates among them."""
+"""Time: tenses with their adverbs, hours and dates."""
 
 from data.demo.clauses import Setting
 from data.demo.numbers import english_number, english_ordinal, german_number, german_ordinal

@@ -1,4 +1,4 @@
-"""Valency: which verbs go with which things, people and places."""
+"""Valency: which verbs take which things, people and places."""
 
 # What is done to which things.
 ACTIONS = {

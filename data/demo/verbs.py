@@ -1,4 +1,4 @@
-"""Verbs and modals in the forms that a clause may ask for.
+"""Verbs and modals in the forms that clauses need.
 
 Finite forms are indexed by person: 0 for I, 1 for you, 2 for the singular, 3 for the plural.
 """

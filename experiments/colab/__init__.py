@@ -1,1 +1,1 @@
-"""Notebooks: they import, they never define."""
+"""Notebooks: they import Heed and define nothing of it."""

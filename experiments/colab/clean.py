@@ -1,4 +1,4 @@
-"""Bring the notebooks into the form that they are committed in.
+"""Clean the notebooks for a commit: no outputs, stable metadata.
 
     python -m experiments.colab.clean
 

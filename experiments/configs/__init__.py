@@ -1,1 +1,1 @@
-"""One experiment a file: a small diff from the defaults, with its card as docstring."""
+"""Configs: one experiment per file, with a card as docstring."""

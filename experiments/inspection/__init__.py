@@ -1,1 +1,1 @@
-"""What a careful person would want to know of the text before a run."""
+"""Data inspection: duplicates, scripts, languages, lengths, vocabulary coverage."""

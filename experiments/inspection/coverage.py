@@ -1,4 +1,4 @@
-"""What the vocabulary can spell: characters without a piece, pieces hardly seen, the longest."""
+"""Vocabulary coverage: unknown characters, rare tokens, the longest ones."""
 
 import re
 import unicodedata

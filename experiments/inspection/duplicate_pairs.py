@@ -1,4 +1,4 @@
-"""Pairs that are there twice: within a split, on both sides, and in two splits. By hashes alone."""
+"""Duplicates: within a split, copied lines, and overlap of splits; by hashes."""
 
 from collections.abc import Iterator
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""Which language a line reads as, by py3langid, whose model of 140 languages comes with it."""
+"""Language identification of lines, by py3langid."""
 
 import os
 from collections import Counter, deque

@@ -1,4 +1,4 @@
-"""How long lines are, in tokens of the vocabulary; which pairs are of unlike lengths, or left."""
+"""Lengths in tokens: distribution, outliers, dropped pairs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""An inspection told to people, as text, or to programs, as lines of JSON."""
+"""Output of an inspection as text or JSON lines."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The whole inspection, told section by section as it is found."""
+"""Run the whole inspection, and report section by section."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which script a line is written in, by the names that Unicode gives its letters."""
+"""The script of a line, by Unicode letter names."""
 
 import unicodedata
 from functools import cache

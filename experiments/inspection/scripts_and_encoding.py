@@ -1,4 +1,4 @@
-"""Lines in the wrong script, in the wrong language, blank, or with characters that are broken."""
+"""Lines in the wrong script or language, blank, or with broken characters."""
 
 from collections import Counter
 from collections.abc import Callable

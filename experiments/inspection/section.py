@@ -1,4 +1,4 @@
-"""What an inspection finds: sections of figures, and warnings that name file and line."""
+"""A section of an inspection: figures, and warnings with file and line."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field

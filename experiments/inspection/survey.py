@@ -1,4 +1,4 @@
-"""One reading of a split: what later looks need of each line, in a few bytes a line."""
+"""One pass over a split that keeps a few bytes per line."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,1 +1,1 @@
-"""Commands that start one training on many processes, a command for each kind of cluster."""
+"""Launchers: one training on many processes, one script per kind of cluster."""

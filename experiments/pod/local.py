@@ -1,4 +1,4 @@
-"""One training in several processes on this machine, each with simulated CPU devices of its own.
+"""Launch a training in several local processes with simulated CPU devices.
 
     python -m experiments.pod.local --processes=2 --devices_per_process=2 -- \\
         --config=... --workdir=...

@@ -1,4 +1,4 @@
-"""Where processes on this machine can meet."""
+"""Free ports for local processes."""
 
 import socket
 

@@ -1,1 +1,1 @@
-"""A run's report: one page of HTML that needs nothing but itself."""
+"""HTML report of runs: one self-contained page."""

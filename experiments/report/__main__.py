@@ -1,4 +1,4 @@
-"""Write a page of HTML that reports one run, or several beside each other.
+"""Write an HTML report of one run, or of several side by side.
 
     python -m experiments.report --workdir=DIR [DIR ...]
 

@@ -1,4 +1,4 @@
-"""Charts as geometry, which the page draws as SVG: axes with ticks, lines, and points to hover."""
+"""Charts as geometry for SVG: axes with ticks, lines, points."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The curves of a training: which events make which lines, of all runs in one chart."""
+"""Training curves of all runs in one chart."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The worst and the best translations of a run, by chrF."""
+"""Worst and best translations of a run, by chrF."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""How well sentences of which length are translated: BLEU and chrF by the source's length."""
+"""BLEU and chrF by source length."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The report as one file of HTML: every text escaped, nothing loaded from anywhere, no script."""
+"""The report page: HTML with escaped text, no network, no script."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""What a run left in its folder, read back for its report."""
+"""Read a run's files for its report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

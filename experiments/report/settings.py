@@ -1,4 +1,4 @@
-"""The settings of runs beside each other, and where they differ."""
+"""Settings of runs side by side, with differences."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

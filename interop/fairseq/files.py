@@ -1,4 +1,4 @@
-"""What there is of a fairseq model: its checkpoint, its dictionaries, its merges, its languages."""
+"""Files of a fairseq model: checkpoint, dictionaries, merges, languages."""
 
 import os
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""A checkpoint of fairseq's Transformer becomes an experiment, a vocabulary, weights.
+"""Import a fairseq Transformer checkpoint: experiment, vocabulary, weights.
 
 Its outputs begin with the word that ends them: BOS, which is an id of its own here, has the same
 embedding, and is never said. All other ids keep what they have, the padding too, so that

@@ -1,4 +1,4 @@
-"""What a fairseq checkpoint says of its model, and of how it is searched.
+"""Settings in a fairseq checkpoint, of the model and of generation.
 
 Older ones have all settings in one list, `args`; newer ones have a tree, `cfg`, whose `model` is
 such a list, or has trees again. All of them become one list, of the names that `args` has.

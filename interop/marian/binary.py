@@ -1,4 +1,4 @@
-"""Marian's own model files, .npz and .bin: their arrays by name, and the settings among them.
+"""Marian's .npz and .bin files: arrays by name, and settings.
 
 A .bin is a version, a count, a header for each array (lengths of its name, shape and data, and its
 type), all names, all shapes, and after some padding all data. Matrices in 8 or 16 bits (intgemm)

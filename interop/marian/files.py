@@ -1,4 +1,4 @@
-"""What there is in a folder of Marian's own, and how Marian would search by it."""
+"""Files of a Marian model, and its search settings."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""A model of Marian's own (.npz or .bin) becomes an experiment, a vocabulary, weights.
+"""Import a model of Marian's own (.npz or .bin).
 
 Marian's outputs begin with a vector of zeros; as the embedding of BOS that is a row like others.
 Matrices in 8 or 16 bits become float32 again; what engines multiply activations by, to round them

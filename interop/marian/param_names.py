@@ -1,4 +1,4 @@
-"""Marian's own names of a Transformer's parameters; embeddings apart, whose rows move.
+"""Parameter names of Marian's Transformers; embeddings excluded.
 
 Their matrices are [in, out], as ours are once our heads are one axis; their vectors are [1, out].
 """

@@ -1,4 +1,4 @@
-"""What Marian's YAML says: of a model, in the model's own file, and of a search, beside it."""
+"""Settings in Marian's YAML files, of the model and of the search."""
 
 from pathlib import Path
 from typing import Annotated, Any

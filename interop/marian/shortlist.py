@@ -1,4 +1,4 @@
-"""Marian's binary shortlists: which target words go with each source word.
+"""Marian's binary lexical shortlists.
 
 Six numbers of 8 bytes (a mark, a checksum, how many frequent words, how many words of each source
 word, how many offsets, how many ids), the offsets, and the ids of 4 bytes each.

@@ -1,4 +1,4 @@
-"""The vocabularies of Marian's own models: a SentencePiece model, or a table of its pieces.
+"""Vocabularies of Marian's models: SentencePiece, or a YAML table.
 
 A table (YAML, word to id) goes with source.spm and target.spm beside it, as OPUS-MT has them. The
 ids of both move so that the special ones are Heed's: PAD and BOS, which Marian lacks, then its end

@@ -1,1 +1,1 @@
-"""Pictures as values: each function takes what is drawn and returns a matplotlib Figure."""
+"""Plots: functions that return a matplotlib Figure."""

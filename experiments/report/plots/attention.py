@@ -1,4 +1,4 @@
-"""Attention maps as pictures: every layer and head in one figure, PNG and SVG."""
+"""Attention maps of all layers and heads in one figure, PNG and SVG."""
 
 import io
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What the paper describes in formulas, drawn from the code that computes it."""
+"""The paper's formulas, plotted from the code that computes them."""
 
 from collections.abc import Callable, Mapping
 

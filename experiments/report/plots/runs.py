@@ -1,4 +1,4 @@
-"""A run's curves, and what its heads attend to."""
+"""A run's curves, and its attention heads."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Pages that open without a network: each a file of HTML beside this one."""
+"""HTML templates that need no network."""
 
 from importlib.resources import files
 
