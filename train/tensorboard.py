@@ -35,10 +35,10 @@ class EventFile:
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """One event: the values of these curves, by their tags, at a step."""
-        from tensorboardX.proto.summary_pb2 import FitResult
+        from tensorboardX.proto.summary_pb2 import Summary
 
-        values = [FitResult.Value(tag=tag, simple_value=x) for tag, x in scalars.items()]
-        self._append(step=step, summary=FitResult(value=values))
+        values = [Summary.Value(tag=tag, simple_value=x) for tag, x in scalars.items()]
+        self._append(step=step, summary=Summary(value=values))
 
     def close(self) -> None:
         """Writes what a full disk held up, if there is room by now."""
