@@ -71,7 +71,7 @@ def commands(folder: Path) -> dict[str, Command]:
         "score": Command(("score", here, *files)),
         "bleu": Command(("bleu", f"--output={text}", f"--reference={text}")),
         "attention": Command(("attention", here, "--text=I am a student.", f"--output={new}")),
-        "inspect": Command(("inspect", config)),
+        "inspect_data": Command(("inspect_data", config)),
         "report": Command(("report", here, f"--output={new}"), new),
         "export_model": Command(("export_model", here, "--to=stablehlo", f"--output={new}"), new),
         "import_model": Command(("import_model", f"--from={exported}", f"--workdir={new}"), new),

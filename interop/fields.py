@@ -5,6 +5,7 @@ that would change the model are refused by their value.
 """
 
 import json
+import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +44,11 @@ def read_settings(
     found = read_object(file, default)
     refuse_others(file, found, neutral)
     return convert(found, kind, str(file))
+
+
+def name_settings(error: ValueError, names: Mapping[str, str]) -> str:
+    """What is wrong with a SearchConfig, by the names that a format has for its settings."""
+    return re.sub(r"config\.search\.(\w+)", lambda m: names.get(m[1], m[1]), str(error))
 
 
 def read_bytes(file: Path) -> bytes:

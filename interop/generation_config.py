@@ -1,7 +1,6 @@
 """Hugging Face generation settings as a SearchConfig."""
 
 import os
-import re
 import reprlib
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from msgspec import Struct
 from data.corpus import DataError
 from decode.options import MAX_COUNT
 from experiments.config import SearchConfig
-from interop.fields import Count, Id, read_settings
+from interop.fields import Count, Id, name_settings, read_settings
 from model import ConfigError
 
 # Their name, and the values with which outputs are what they are here without it.
@@ -121,5 +120,4 @@ def search_settings(
             renormalize=found.renormalize_logits,
         )
     except ConfigError as error:
-        theirs = re.sub(r"config\.search\.(\w+)", lambda m: _NAMES.get(m[1], m[1]), str(error))
-        raise DataError(f"{file}: {theirs}") from None
+        raise DataError(f"{file}: {name_settings(error, _NAMES)}") from None

@@ -14,8 +14,16 @@ from msgspec import Meta
 from data.corpus import DataError
 from data.json_file import convert
 from experiments.config import SearchConfig
-from interop.fields import number, refuse_others
+from interop.fields import name_settings, number, refuse_others
+from model import ConfigError
 
+_NAMES = {  # of the settings of a search, there
+    "beam_size": "beam",
+    "alpha": "lenpen",
+    "min_length": "min_len",
+    "max_length": "max_len_b",
+    "no_repeat_ngrams": "no_repeat_ngram_size",
+}
 _ALWAYS = 5, 1.0, 200  # beam, lenpen and max_len_b of fairseq-generate
 _SEARCH: dict[str, tuple] = {  # their name, and the values that change nothing
     "max_len_a": (0,),
@@ -194,6 +202,6 @@ def search_settings(file: Path, found: Mapping[str, Any], longest: int) -> Searc
             no_repeat_ngrams=number(file, found, "no_repeat_ngram_size", 0),
             allow_unknown=True,
         )
-    except ValueError as error:
-        raise error if isinstance(error, DataError) else DataError(f"{file}: {error}") from None
+    except ConfigError as error:
+        raise DataError(f"{file}: {name_settings(error, _NAMES)}") from None
     return search

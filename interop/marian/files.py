@@ -11,6 +11,7 @@ from data.regular_file import read_regular
 from data.yaml_file import MAX_BYTES
 from experiments.config import SearchConfig
 from experiments.console import note
+from interop.fields import name_settings
 from interop.marian.settings import Decoder, decoder_settings
 
 _ALWAYS = 12, 0.0  # Marian's beam-size and normalize
@@ -102,7 +103,8 @@ def search_settings(found: Folder) -> SearchConfig:
             allow_unknown=bool(decoder and decoder.allow_unk),
         )
     except ValueError as error:
-        raise DataError(f"{file}: beam-size or normalize cannot be: {error}") from None
+        names = {"beam_size": "beam-size", "alpha": "normalize"}
+        raise DataError(f"{file}: {name_settings(error, names)}") from None
     return search
 
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.decode.test_required import holds, phrases_of
 
 from data.batch import EOS as END
 from data.tokenizer import Tokenizer
@@ -21,6 +20,7 @@ from decode.prefix_constraint import completing, pack, sizes
 from decode.sample import drawn, sample
 from decode.stopping import never
 from decode.transforms import forced_prefix
+from tests.decode.test_lexical_constraints import holds, phrases_of
 from tests.decode.toy_language import EOS, every_output, language, run, wu
 
 # A made-up vocabulary: the end, and pieces that spell each other in several ways.

@@ -82,10 +82,10 @@ def test_a_peer_that_cannot_run_is_refused_before_any_starts(
 ):
     decode = benchmark_main("decode")
     found = lambda name: object() if installed else None  # noqa: E731
-    monkeypatch.setattr(decode.turns.importlib.util, "find_spec", found)
+    monkeypatch.setattr(decode.interleaved.importlib.util, "find_spec", found)
     peer = SimpleNamespace(get_supported_compute_types=lambda device: {"int8", "float32", "int16"})
     monkeypatch.setitem(sys.modules, "ctranslate2", peer)
-    monkeypatch.setattr(decode.turns, "measured", lambda *args: pytest.fail("was started"))
+    monkeypatch.setattr(decode.interleaved, "measured", lambda *args: pytest.fail("was started"))
     told = pytest.raises(SystemExit, match=re.escape(line))
     with told, flagsaver.flagsaver(**flags):
         decode.main([])

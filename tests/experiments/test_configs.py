@@ -68,7 +68,7 @@ def test_the_tree_survives_flags_and_json():
     [
         ({"optimiser": {}}, "config.optimiser is unknown: did you mean optimizer"),
         ({"optimizer": {"warmup_step": 1}}, "warmup_step is unknown: did you mean warmup_steps"),
-        ({"search": {"beam_size": 0}}, "config.search.beam_size=0 must be at least 1"),
+        ({"search": {"beam_size": 0}}, "config.search.beam_size=0 must be from 1"),
         ({"train": {"ema": 1.0}}, "config.train.ema=1.0 must be below 1"),
         ({"model": {"positions": "learned", "max_length": 9}}, "more than the learned positions"),
         ({"train": {"seed": 0.5}}, "config.train.seed=0.5 must be int"),

@@ -85,8 +85,8 @@ SEARCH = {
     "sampling": ({"sampling": True}, "sampling=true is not supported, only false"),
     "diverse": ({"diverse_beam_groups": 5}, "diverse_beam_groups=5 is not supported"),
     "language model": ({"lm_path": "lm.pt"}, 'lm_path="lm.pt" is not supported'),
-    "beam": ({"beam": 0}, "config.search.beam_size=0 must be at least 1"),
-    "power": ({"lenpen": 99.0}, "--alpha=99.0 must be from -10 to 10"),
+    "beam": ({"beam": 0}, ": beam=0 must be from 1"),
+    "power": ({"lenpen": 99.0}, ": lenpen=99.0 must be from -10 to 10"),
 }
 
 

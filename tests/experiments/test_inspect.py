@@ -151,7 +151,7 @@ def test_clean_text_has_no_warnings(kind, tmp_path, capsys, no_needs, monkeypatc
 
 def test_the_command_tells_people_and_what_training_would_need(run, text):
     config, _, *settings = train_args(text, "")
-    code, out, err = heed("inspect", config, *settings, "--show=2")
+    code, out, err = heed("inspect_data", config, *settings, "--show=2")
     assert code == 0 and "Traceback" not in err, err
     for line in (
         "Counts", "  train: 120 pairs; source ", "Lengths", "Filters", "Pieces", "Samples",
@@ -165,7 +165,9 @@ def test_the_command_tells_people_and_what_training_would_need(run, text):
 
 
 def test_mistakes_end_in_one_line_after_what_could_be_told(text, tmp_path, capsys):
-    assert "data.source=text needs" in refused("inspect", "--config=experiments/configs/text.py")
+    assert "data.source=text needs" in refused(
+        "inspect_data", "--config=experiments/configs/text.py"
+    )
     with pytest.raises(DataError, match="more than the training text supports"):
         runner.look(experiment_of(text, vocab_size=5000), tmp_path / "no")
     assert "120 pairs" in capsys.readouterr().out
@@ -183,6 +185,6 @@ def test_a_runs_own_vocabulary_is_used(run, text, capsys, no_needs):
 
 
 def test_help_reads_well():
-    _, out, err = heed("inspect", "--help")
+    _, out, err = heed("inspect_data", "--help")
     assert "python -m experiments.inspect_data --config=" in out + err
     assert "--show" in out + err and "Traceback" not in err

@@ -118,7 +118,7 @@ def test_a_signal_where_there_is_nothing_to_save_ends_it_at_once(run, text, tmp_
     whole, *_ = run
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
-    cases = (("prepare", None, tmp_path / "no"), ("make_translator", 30, folder))
+    cases = (("prepare", None, tmp_path / "no"), ("build_translator", 30, folder))
     for (name, step, where), number in itertools.product(cases, (signal.SIGTERM, signal.SIGINT)):
         command = [sys.executable, "-c", AT, name, str(int(number)), *train_args(text, where)]
         done = subprocess.run(command, capture_output=True, env=environment(), cwd=ROOT)

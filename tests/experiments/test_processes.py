@@ -121,7 +121,7 @@ def both(program, *args):
 READING = """if True:
     import os, signal, sys, time
     from experiments import cli, preparation, train
-    number, real = int(sys.argv.pop(1)), preparation.tokenize_once
+    number, real = int(sys.argv.pop(1)), preparation.tokenize_cached
 
     def befallen(*args):
         if "--process=1" in sys.argv:
@@ -129,7 +129,7 @@ READING = """if True:
             os.kill(os.getpid(), number)
         return real(*args)
 
-    preparation.tokenize_once = befallen
+    preparation.tokenize_cached = befallen
     cli.run(train.main, ["train", *sys.argv[1:]])
 """
 

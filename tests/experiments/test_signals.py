@@ -87,7 +87,7 @@ def test_what_is_half_written_is_removed(tmp_path):
     """A file, a folder that was not there, and one with something of others in it."""
     program = f"""{BEGIN}
 from pathlib import Path
-from data.atomic_write import remove_unfinished, replace_file
+from data.atomic_write import remove_unfinished, write_atomic
 from experiments.temporary_folders import removed_unless_done, temporary_folder
 real = Path.write_bytes
 
@@ -103,7 +103,7 @@ with (
 ):
     (other / "x").mkdir()
     (there / "new/run/part").mkdir()
-    replace_file(there / "kept", b"new content")
+    write_atomic(there / "kept", b"new content")
 #"""
     (tmp_path / "kept").write_text("old")
     (tmp_path / "temporary").mkdir()

@@ -28,7 +28,7 @@ class Clock:
 
 def test_time_in_hooks_is_told_and_not_counted_as_training(tmp_path, monkeypatch):
     clock, stream = Clock(), io.StringIO()
-    for module in "account", "loop":
+    for module in "metric_logger", "loop":
         monkeypatch.setattr(f"train.{module}.time", clock)
 
     def update(state, batch):
