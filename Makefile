@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint faults enpt
+.PHONY: demo test test-all lint faults enpt
 
 demo: .venv/installed
 	$(BIN)/python -m experiments.train --config=experiments/configs/demo.py --workdir=runs/demo
@@ -14,6 +14,9 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2
+
+test-all: .venv/installed
+	$(BIN)/python -m pytest -n 2 -m ""
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

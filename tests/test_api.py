@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.experiments.commands import ROOT, environment
+
+pytestmark = pytest.mark.slow
 
 # Commands define flags of the same names, which one process may not have: here the last one's hold.
 RENDER = """

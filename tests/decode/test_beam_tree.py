@@ -66,6 +66,7 @@ def test_a_tree_has_what_a_beam_in_lists_kept(seed):
     assert best == [expected[0][1][:n] for n in range(len(expected[0][1]) + 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"alpha": 1.0}, {"groups": 2, "diversity": 1.0}])
 def test_a_tree_ends_in_what_is_translated(vocabulary, params, options):
     options = SearchOptions(max_length=9, n_best=4, **options)

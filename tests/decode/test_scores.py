@@ -39,6 +39,7 @@ def test_the_score_is_that_of_teacher_forcing(params, vocabulary, method):
         np.testing.assert_allclose(found.score, log_probs.sum() / ((5 + n) / 6) ** 0.6, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -157,6 +157,7 @@ TAILS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TAILS)
 def test_the_last_to_end_go_on_by_themselves_as_among_the_others(undecided, name, monkeypatch):
     src = jax.random.randint(jax.random.key(0), (9, 4), UNK + 1, 300, jnp.int32)

@@ -11,6 +11,8 @@ from model.sharding import make_mesh
 from tests.decode.tiny_model import CONFIG, asked, parameters, same, sentences, translator
 from tests.train.test_meshes import collectives
 
+pytestmark = pytest.mark.slow
+
 RECURRENT = replace(CONFIG, decoder_mixer="ssru")
 RELATIVE = replace(CONFIG, positions="relative", relative_buckets=8, relative_distance=12)
 LEARNED = replace(CONFIG, positions="learned", max_length=64, tying="decoder", embedding_norm=True)

@@ -48,6 +48,7 @@ def test_bits_are_the_words_and_nothing_else_may_be_said(words):
             np.testing.assert_array_equal(found[row, :, id], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"beam_size": 2}, {"method": "greedy"}], ids=str)
 def test_the_search_is_one_that_bans_all_others(params, vocabulary, words, options):
     text = sentences(9)
@@ -66,6 +67,7 @@ def test_the_search_is_one_that_bans_all_others(params, vocabulary, words, optio
     assert [f[0].text for f in found] != [f[0].text for f in free]  # or it changed nothing
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_may_be_said(params, vocabulary, words):
     few = SearchOptions(extra_length=6, max_length=16, beam_size=3)
     limited = Translator(Transformer(CONFIG), params, vocabulary, options=few, shortlist=words)

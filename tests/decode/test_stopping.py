@@ -25,6 +25,7 @@ from tests.decode.toy_language import (
 
 
 # Where length costs (alpha below 0) a live one is best ended at once, else at its limit.
+@pytest.mark.slow
 @pytest.mark.parametrize("normalise", [gnmt(0.6), gnmt(0.0), gnmt(-1.0), average(), average(0.5)])
 @pytest.mark.parametrize("seed", range(3))
 def test_bounded_finds_what_never_finds_and_sooner_is_no_better(seed, normalise):

@@ -21,6 +21,7 @@ from model.sharding import make_mesh
 from tests.decode.tiny_model import CONFIG, WORDS, best, parameters, same, sentences, translator
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_the_batch_does_not_matter(params, vocabulary):
     text, some = sentences(12), translator(params, vocabulary)
@@ -80,6 +81,7 @@ def translators(vocabulary):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("search", SEARCHES)
 @settings(max_examples=4, deadline=None, derandomize=True)
@@ -131,6 +133,7 @@ def test_as_many_lines_out_as_in_and_in_order(params, vocabulary):
     assert found[1:4] == translator(params, vocabulary).translate(sentences(3))
 
 
+@pytest.mark.slow
 def test_a_scanned_model_translates_like_its_unrolled_self(vocabulary):
     config = replace(CONFIG, scan_layers=True)
     stacked = parameters(config)
@@ -183,6 +186,7 @@ def test_learned_positions_bound_source_and_output(vocabulary, table):
         score_pairs(Transformer(config), parameters(config), vocabulary, ["a", long], ["a", "a"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"groups": 2}, {"method": "greedy"}])
 def test_who_watches_sees_every_token_come(params, vocabulary, options):
     text, heard, chosen = [*sentences(5), ""], {}, {}

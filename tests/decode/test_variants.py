@@ -26,6 +26,7 @@ def test_every_table_has_an_example():
     assert sorted(module for module, _ in ROWS) == sorted(SETTINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "row"), ROWS, ids=[module for module, _ in ROWS])
 def test_a_row_is_trained_and_decoded(module, row, monkeypatch):
     table, name = re.search(r'^([A-Z]+)\["(\w+)"\] = ', row, re.M).groups()

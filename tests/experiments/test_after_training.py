@@ -17,6 +17,8 @@ from train.checkpoint import CheckpointError, CheckpointManager
 from train.metrics import MetricsWriter, read_metrics
 from train.multihost import PreemptedError
 
+pytestmark = pytest.mark.slow
+
 
 def full(*_args, **_kwargs):
     raise OSError(errno.ENOSPC, "No space left on device", "somewhere")

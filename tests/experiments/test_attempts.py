@@ -16,6 +16,8 @@ from tests.experiments.commands import small_experiment
 from train.checkpoint import CheckpointManager
 from train.metrics import MetricsWriter
 
+pytestmark = pytest.mark.slow
+
 
 class DiedError(Exception):
     """In the place of a kill before the first checkpoint."""

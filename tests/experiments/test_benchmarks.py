@@ -27,6 +27,7 @@ def test_workloads_are_as_they_are_described(name, tokens):
         assert {min(work.lengths), max(work.lengths)} == {5, 80}
 
 
+@pytest.mark.slow
 def test_heed_runs_a_workload_to_its_exact_lengths(monkeypatch):
     work = replace(workload("W4", SMALL), beam_size=2)
     work = replace(work, sources=work.sources[:9], lengths=work.lengths[:9])

@@ -15,6 +15,8 @@ from experiments.pod.ports import free_port
 from tests.experiments import bart_folders, fairseq_folders, forks, native_folders, t5_folders
 from tests.experiments.commands import ROOT, SMALL, environment, fork_server
 
+pytestmark = pytest.mark.slow
+
 ROOMS = ("model", "data", "train", "decode", "interop", "serve", "experiments", "benchmarks")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_COMMANDS = [page for page in PAGES if "```bash" in page.read_text()]

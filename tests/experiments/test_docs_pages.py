@@ -45,6 +45,7 @@ def spoken(page):
     return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S).splitlines()
 
 
+@pytest.mark.slow
 def test_settings_in_the_text_are_settings(monkeypatch):
     found = 0
     for page in PAGES:

@@ -33,6 +33,7 @@ def test_characters_that_a_picture_cannot_show_are_known():
 STRANGE = [*map(chr, (*range(0x20), *range(0x7F, 0xA0))), "\udfff", "\ud800", "\ufffe", "\uffff"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Glyph")  # boxes in PNGs
 def test_pictures_of_any_vocabulary_are_whole(tmp_path):
     pieces = ["".join(STRANGE[i::22]) for i in range(22)]
@@ -60,6 +61,7 @@ def test_the_attention_page_holds_any_vocabulary():
     assert json.loads(data)["rows"] == pieces
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("halves", [False, True])
 def test_positions_are_the_models_and_likeness_is_of_distance(halves):
     left, right, _ = paper.positional_encodings(9, 16, halves).axes

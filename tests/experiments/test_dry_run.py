@@ -16,6 +16,7 @@ from tests.experiments.commands import heed, small_experiment, train_args
 from train.state import create_state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 4, 2)])
 def test_bytes_are_those_that_a_device_holds(text, tmp_path, mesh, monkeypatch):
     experiment = replace(small_experiment(text, ema=0.9), mesh=MeshConfig(*mesh))

@@ -77,6 +77,7 @@ NATIVE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NATIVE)
 def test_a_model_of_ours_has_the_same_logits_there(name, tmp_path):
     """But for PAD's; theirs is read by the import, which the oracle holds equal to theirs."""
@@ -168,6 +169,7 @@ assert not {"data", "model", "decode", "experiments", "flax"} & set(sys.modules)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [dict(positions="relative"), dict(decoder_mixer="ssru", first_position=2)],

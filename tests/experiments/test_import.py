@@ -57,6 +57,7 @@ def leaves(tree):
     ) else [tree]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_translates_scores_and_shows_attention(imported):
     trained = load(imported[0])
     text = [">>de<< The teacher reads the book.", "", "I am </s> a student, “here” 中."]
@@ -75,6 +76,7 @@ def test_it_translates_scores_and_shows_attention(imported):
     np.testing.assert_allclose(maps["cross"].sum(-1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_training_begins_with_exactly_these_weights_and_learns(imported, text, tmp_path):
     """It has their model, whatever its config says, and their search, where it has none itself."""
     workdir, _ = imported
@@ -148,6 +150,7 @@ def test_a_training_leaves_the_run_that_it_begins_with_alone(imported, text, tmp
         prepare(replace(experiment, init_from=f"{tmp_path}/nothing"), tmp_path / "no")
 
 
+@pytest.mark.slow
 def test_a_training_needs_the_other_run_until_it_saved_only(imported, text, tmp_path):
     """Then it goes on exactly, and until then all that it took from there may still change."""
     begin = tmp_path / "begin"

@@ -62,6 +62,7 @@ def test_texts_begin_with_their_language(nllb):
         assert type(again) is type(side) and again.encode(["a green book"]) == [ids]
 
 
+@pytest.mark.slow
 def test_outputs_begin_with_theirs_at_no_cost(nllb):
     _, _, trained = nllb
     (code,) = trained.vocabulary.target.prefix

@@ -46,6 +46,7 @@ def ours(ids):
     return [[4, 0, 2, 3][id] if id < 4 else id + 1 for id in ids]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_computes_and_says_what_the_equations_do(kind, tmp_path):
     settings, arrays = save_folder(tmp_path / "m", KINDS[kind])
@@ -211,6 +212,7 @@ def test_tensors_of_all_kinds_are_what_they_were(tmp_path):
         np.testing.assert_array_equal(found[name], expected.astype(np.float32))
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_run_that_others_take(tmp_path):
     save_folder(tmp_path / "m", PRE, {"beam": 2, "max_len_b": 20})
     workdir = tmp_path / "run"

@@ -125,6 +125,7 @@ def test_what_no_search_has_is_refused_before_anything_is_written(folder, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_a_run_is_left_as_it_is(run, folder):
     with pytest.raises(ConfigError, match="holds a run already: choose another folder"):
         check_free(run[0])

@@ -182,6 +182,7 @@ def test_text_is_text_to_a_model_that_cuts_it_itself(tmp_path):
         assert theirs(*source.encode([text])) == cuts.encode(text), text
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_run_that_others_take(tmp_path, text):
     words = "lex.50.50.ende.s2t.bin"
     save_folder(tmp_path / "m", decoder={"beam-size": 2, "shortlist": [words, False]})

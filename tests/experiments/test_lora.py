@@ -27,6 +27,8 @@ from train.loop import total_metrics
 from train.state import abstract_params
 from train.step import make_eval_step
 
+pytestmark = pytest.mark.slow
+
 STEPS, HALF = 24, 12
 ALL = "query,key,value,out,hidden,feed_forward_out"
 

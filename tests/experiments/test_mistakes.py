@@ -84,6 +84,7 @@ def test_mistakes_in_training_end_in_one_line(run, text, tmp_path):
     assert refused("train", *row).startswith("heed: error: Table 3 has no row 'B9'; there")
 
 
+@pytest.mark.slow
 def test_mistakes_with_a_trained_run_end_in_one_line(run, tmp_path):
     workdir, *_ = run
     here = f"--workdir={workdir}"

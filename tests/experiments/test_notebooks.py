@@ -9,6 +9,8 @@ from nbclient import NotebookClient
 from experiments.colab.clean import BADGE, FOLDER, REPOSITORY, clean
 from tests.experiments.commands import ROOT, environment
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # How many pictures each shows; 2 trains what 1 and 4 look into.
 PICTURES = {"2": 3, "1": 7, "4": 1, "3": 1, "5": 0}

@@ -28,6 +28,8 @@ from train.loss import Metrics
 from train.loss_monitor import DivergedError
 from train.metrics import MetricsWriter, read_metrics
 
+pytestmark = pytest.mark.slow
+
 
 def same(left, right):
     assert events(left) == events(right)

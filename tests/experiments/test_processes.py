@@ -22,6 +22,8 @@ from tests.experiments.commands import ROOT, environment, heed, refused, train_a
 from tests.xla_for_tests import xla_flags
 from train.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 FOUR = {"XLA_FLAGS": xla_flags(4)}
 # One batch shape, and few steps: in several processes each compiles for itself.
 STEPS = """data.packing=True train.num_steps=12 train.eval_every=12 train.checkpoint_every=4

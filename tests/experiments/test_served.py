@@ -14,6 +14,8 @@ from benchmarks.clients import Client
 from benchmarks.load import Load
 from tests.experiments.commands import ROOT, environment, heed, refused
 
+pytestmark = pytest.mark.slow
+
 FEW_SHAPES = "--max_input=split:15", "--tokens_per_batch=16", "--port=0"
 
 

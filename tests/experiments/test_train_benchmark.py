@@ -16,6 +16,8 @@ from experiments.planning import prepare
 from model import Transformer, TransformerConfig
 from tests.experiments.commands import SMALL, small_experiment
 
+pytestmark = pytest.mark.slow
+
 TINY = TransformerConfig(
     vocab_size=40, encoder_layers=2, decoder_layers=3, d_model=8, d_ff=12, num_heads=2, dropout=0.0
 )

@@ -7,6 +7,8 @@ import subprocess
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pytest
+
 from benchmarks.corruption import arrays, same
 from data.tokenizer import Tokenizer
 from experiments import course, run
@@ -14,6 +16,8 @@ from tests.experiments.commands import ROOT, heed, refused, small_experiment, tr
 from tests.xla_for_tests import xla_flags
 from train.checkpoint import CheckpointManager
 from train.metrics import read_metrics
+
+pytestmark = pytest.mark.slow
 
 
 def test_training_leaves_what_the_readme_says(run):

@@ -11,11 +11,14 @@ from dataclasses import fields
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 
 from decode.options import SearchOptions
 from experiments.report.plots.attention import draw
 from tests.experiments.commands import ROOT, environment, heed, refused
 from tests.xla_for_tests import xla_flags
+
+pytestmark = pytest.mark.slow
 
 
 def test_typed_sentences_are_answered_one_by_one(run):

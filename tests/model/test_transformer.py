@@ -115,6 +115,7 @@ def gradient(model, variables, key=3):
     return jax.jit(jax.value_and_grad(loss))(variables["params"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_rematerialisation_changes_no_gradient(remat):
     plain, variables = make()
@@ -158,6 +159,7 @@ def test_dropout_is_a_function_of_its_key(kind):
     np.testing.assert_array_equal(run(1, False), model.apply(variables, SRC, TGT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_parameter_learns_and_has_axis_names(variant):
     model, variables = make(**VARIANTS[variant])
@@ -190,6 +192,7 @@ def test_learned_positions_end_with_their_table():
         init_cache(model.config, (1,), 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "changes"),
     [

@@ -28,6 +28,7 @@ def at_once(hidden, table, bias, targets, smoothing):
     return cross_entropy(logits, targets, smoothing)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     rows=st.integers(1, 4),

@@ -173,6 +173,7 @@ def test_a_late_writer_leaves_nothing_unfinished(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_whatever_file_of_the_newest_is_damaged_the_one_before_is_used(folder, bits, capfd):
     """Each file in one way; benchmarks/fault_injection.py has every file in every way."""
     old, new = make_state(1.0), make_state(2.0)
@@ -301,6 +302,7 @@ def test_a_file_in_the_place_of_a_checkpoint_is_reported(folder):
     ]
 
 
+@pytest.mark.slow
 def test_no_bit_of_its_metrics_keeps_other_checkpoints_from_being_used(folder, bits):
     old, new = make_state(1.0), make_state(2.0)
     with CheckpointManager(folder) as checkpoints:

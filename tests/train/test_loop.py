@@ -116,6 +116,7 @@ def same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tiny, batch_of, bits, tmp_path):
     task = tiny((8, 1, 1))
     batches = lambda step: (batch_of(i) for i in itertools.count(step))  # noqa: E731

@@ -77,6 +77,7 @@ def test_adapters_are_updated_and_what_they_adapt_is_not(batch_of, bits):
     assert after.loss_scale.good == after.step == 3
 
 
+@pytest.mark.slow
 def test_devices_share_the_work_and_agree(batch_of, bits):
     one, many = task(), task((2, 2, 2))
     (first, told_one), (second, told_many) = (trained(each, batch_of) for each in (one, many))

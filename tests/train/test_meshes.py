@@ -14,6 +14,8 @@ from train.optimizer import make_optimizer, make_schedule
 from train.state import create_state
 from train.step import make_train_step
 
+pytestmark = pytest.mark.slow
+
 MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
 KINDS = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute")
 V, D, ROWS, LENGTH = 512, 32, 16, 9

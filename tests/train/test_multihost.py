@@ -27,6 +27,7 @@ def test_one_process_agrees_with_itself_at_once():
         run_on_all(lambda: 1 / 0)
 
 
+@pytest.mark.slow
 def test_four_processes_know_the_same_and_save_for_any_number(tmp_path):
     """What one saved they restore, and what they saved one restores, bit for bit."""
     state = state_on(make_mesh(2, 2, 2))
@@ -61,6 +62,7 @@ def error(told):
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "gone"), [(signal.SIGKILL, 0), (signal.SIGSTOP, 1)])
 def test_a_process_that_is_gone_is_named_and_the_others_end(tmp_path, number, gone):
     """Also where it is the first, on whom JAX's own service depends."""
@@ -79,6 +81,7 @@ def test_a_process_that_is_gone_is_named_and_the_others_end(tmp_path, number, go
     assert "; last steps: 0: " in error(told) and ", 1: " in error(told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["hang", "fail"])
 def test_one_that_hangs_or_fails_alone_ends_all(tmp_path, task):
     first, last = end(start(task, tmp_path, 2, 1))

@@ -27,6 +27,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_gradient_of_packed_rows_are_those_of_rows_apart(kind):
     model = Transformer(replace(CONFIG, **KINDS[kind]))

@@ -28,6 +28,8 @@ from model.sharding import make_mesh, param_shardings
 from train.state import _beginning, param_shapes, state_shardings
 from train.step import eval_step, make_eval_step, make_train_step
 
+pytestmark = pytest.mark.slow
+
 V, ROWS, LENGTH = 64, 16, 9
 SIZES = dict(vocab_size=V, encoder_layers=1, decoder_layers=1, d_model=32, d_ff=64, num_heads=4)
 SIZES |= dict(num_kv_heads=None, d_k=None, d_v=None, target_vocab_size=None)

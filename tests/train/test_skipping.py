@@ -79,6 +79,7 @@ def test_only_float16_has_a_scale_and_it_is_part_of_the_state():
     assert half("bfloat16")[0].loss_scale is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_takes_the_step_that_float32_takes(batch_of, dtype):
     moved = {}
@@ -92,6 +93,7 @@ def test_half_precision_takes_the_step_that_float32_takes(batch_of, dtype):
     assert error < {"float16": 0.02, "bfloat16": 0.1}[dtype]
 
 
+@pytest.mark.slow
 def test_without_a_scale_float16_gradients_vanish_and_with_too_much_they_overflow(batch_of):
     state, step, *_ = half()
     right, told = step(state, batch_of(0))

@@ -32,6 +32,7 @@ def run(task, batch_of, bits, steps=3):
     return bits(state._replace(opt_state=None)), told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2)], ids=str)
 def test_devices_share_the_work_and_agree(tiny, batch_of, bits, mesh):
     # Three updates, as Adam's first is by the gradient's sign alone, whatever its size.
@@ -189,6 +190,7 @@ def test_an_average_that_is_not_kept_is_refused(tiny, batch_of):
         jax.eval_shape(step, without, batch_of(0))
 
 
+@pytest.mark.slow
 def test_evaluation_is_alike_on_every_mesh(tiny, batch_of, bits):
     batch = batch_of(0)
     one, many = (
