@@ -7,12 +7,18 @@ import difflib
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from data.printable import printable
+
 SPLITS = ("train", "valid", "test")
 KINDS = ("demo", "text", "tsv", "jsonl")
 
 
 class DataError(ValueError):
     """Data that cannot be used; the message is one line that says where and what to do."""
+
+    def __init__(self, message: str):
+        # Names and values from files may hold line breaks: the message is one line to all readers.
+        super().__init__(printable(message))
 
 
 class Pair(NamedTuple):

@@ -301,3 +301,10 @@ def test_a_tfds_set_that_cannot_be_prepared_here(tmp_path, monkeypatch):
         message = failure(name, tmp_path)
         assert message.startswith(f"TFDS set {name} ")
         assert f"builder('{name}'" in message and "--config.data.path" in message
+
+
+@pytest.mark.parametrize("character", "\n\r\x0b\x1b\x85\u2028\u2029\u202e\ud800")
+def test_an_error_is_one_line_whatever_it_names(character):
+    message = str(DataError(f"a{character}b is missing"))
+    assert len(message.splitlines()) == 1 and message.isprintable()
+    assert message.startswith("a\\") and message.endswith("b is missing")
