@@ -23,7 +23,7 @@ import jax
 from benchmarks.heed_decode import machine_gflops
 from benchmarks.train_workloads import flops
 from data.batch import Batch
-from data.corpus import SPLITS
+from data.pairs import SPLITS
 from data.pipeline import train_batches
 from data.text import read_lines
 from experiments.config import Experiment, to_experiment

@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.printable import excerpt
 
 SEPARATOR = "@@"

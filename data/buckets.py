@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.corpus import DataError
+from data.errors import DataError
 
 _MANY = 64  # rows: an eighth of them at most is lost to a multiple of 8
 

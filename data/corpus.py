@@ -1,100 +1,15 @@
 """Corpora: the demo grammar, local text, TSV, JSON lines, or a TFDS set.
 
-A source is anything with a length and pairs by number, so a place in the data is one integer.
+A corpus is anything with a length and pairs by number, so a place in the data is one integer.
 """
 
 import difflib
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
 
-from data.printable import printable
+from data import text, tfds
+from data.errors import DataError
+from data.pairs import SPLITS, Corpus
 
-SPLITS = ("train", "valid", "test")
 KINDS = ("demo", "text", "tsv", "jsonl")
-
-
-class DataError(ValueError):
-    """Data that cannot be used; the message is one line that says where and what to do."""
-
-    def __init__(self, message: str):
-        # Names and values from files may hold line breaks: the message is one line to all readers.
-        super().__init__(printable(message))
-
-
-class Pair(NamedTuple):
-    """A sentence and its translation."""
-
-    source: str
-    target: str
-
-
-class Corpus(Protocol):
-    """Sentence pairs by number, 0 up to the length; IndexError beyond."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Pair: ...
-
-
-class Pairs:
-    """Sentence pairs held in memory.
-
-    `files` are the files of the two sides, where they come from files, and `first` is the number of
-    the line that the first pair has there.
-    """
-
-    def __init__(
-        self,
-        source: Sequence[str],
-        target: Sequence[str],
-        files: tuple[str, str] | None = None,
-        first: int = 1,
-    ):
-        self.source, self.target = source, target
-        self.files, self.first = files, first
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Pair:
-        if not 0 <= index < len(self.source):
-            raise IndexError(index)
-        return Pair(self.source[index], self.target[index])
-
-    def line(self, index: int) -> int:
-        """The number of the line that a pair has in its file."""
-        return self.first + index
-
-
-class Some:
-    """So many pairs of a source, evenly spaced; all of one that has no more.
-
-    `files` are those of the source, if it has any.
-    """
-
-    def __init__(self, pairs: Corpus, count: int):
-        self._pairs, self._count = pairs, min(count, len(pairs))
-        self.files = getattr(pairs, "files", None)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> Pair:
-        if not 0 <= index < self._count:
-            raise IndexError(index)
-        return self._pairs[self._there(index)]
-
-    def line(self, index: int) -> int:
-        """The number of a pair's line, or of the pair itself, from 1, where there are no lines."""
-        return line_of(self._pairs, self._there(index))
-
-    def _there(self, index: int) -> int:
-        return index * len(self._pairs) // self._count
-
-
-def line_of(pairs: Corpus, index: int) -> int:
-    """The number of the line that a pair has in its file, or among all pairs, from 1."""
-    return pairs.line(index) if hasattr(pairs, "line") else index + 1
 
 
 def open_corpus(
@@ -113,8 +28,6 @@ def open_corpus(
     "train=a.en,a.de;valid=b.en,b.de"; or the name of a TFDS translation set, known by its slash
     ("wmt14_translate/de-en"), with `path` the TFDS folder if not the usual one. Raises DataError.
     """
-    from data import text, tfds  # they know this module's Pair and DataError
-
     languages = source_language, target_language
     if split not in SPLITS:
         raise DataError(f"split={split!r} is not one of: {', '.join(SPLITS)}")

@@ -13,7 +13,7 @@ import msgspec
 
 from data.batch import EOS, UNK
 from data.bpe import SEPARATOR, BPEMerges, joined
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import decode_json
 from data.tokenizer import Tokenizer
 

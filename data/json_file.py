@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.regular_file import MAX_SETTINGS_BYTES, read_regular
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.regular_file import open_regular
 
 MAX_BYTES = 1 << 30

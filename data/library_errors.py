@@ -9,7 +9,7 @@ kept from there without taking stderr away from all threads, so it stays.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from data.corpus import DataError
+from data.errors import DataError
 
 
 @contextmanager

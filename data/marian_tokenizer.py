@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple
 from msgspec import Meta, Struct
 
 from data.batch import BOS, EOS, UNK
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import decode_json
 from data.library_errors import library_errors
 from data.token_bytes import piece_surface

@@ -16,8 +16,9 @@ import numpy as np
 from data.batch import EOS, PAD, Batch
 from data.batch_schedule import BatchSchedule, BatchSpec
 from data.buckets import make_buckets
-from data.corpus import Corpus, DataError
-from data.tokenizer import Vocabulary
+from data.errors import DataError
+from data.pairs import Corpus
+from data.vocabulary import Vocabulary
 
 
 class Ragged:

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from data.corpus import DataError
+from data.errors import DataError
 
 MAX_SETTINGS_BYTES = 64 << 20  # a vocabulary of a million entries in JSON is half of it
 _SMALL_BYTES = 64 << 20  # a file up to this size may be all holes

@@ -8,7 +8,8 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from data.corpus import DataError, Pairs
+from data.errors import DataError
+from data.pairs import Pairs
 from data.regular_file import check_holes, open_regular
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

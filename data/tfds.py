@@ -4,7 +4,8 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 
-from data.corpus import DataError, Pair
+from data.errors import DataError
+from data.pairs import Pair
 
 _SPLITS = {"train": ("train",), "valid": ("validation", "valid", "dev"), "test": ("test",)}
 

@@ -18,10 +18,10 @@ import sentencepiece
 from filelock import FileLock
 
 from data.atomic_write import write_atomic
-from data.corpus import Corpus
 from data.npz import read_npz
+from data.pairs import Corpus
 from data.pipeline import Ragged, TokenPairs, tokenize
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 
 _FORMAT = 2  # another number where ids or files come to mean something else
 _MOST_BYTES = 20 << 30

@@ -5,21 +5,17 @@ A vocabulary learned here is lossless: any line of text comes back from its ids 
 
 import hashlib
 import io
-import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import sentencepiece
 
 from data.atomic_write import write_atomic
 from data.batch import BOS, EOS, PAD, UNK
-from data.corpus import Corpus, DataError
+from data.errors import DataError
 from data.library_errors import library_errors
-from data.regular_file import read_regular
 from data.token_bytes import piece_surface
 
 FLAG = "--config.data.vocab_size"
@@ -105,35 +101,6 @@ class Tokenizer:
         except RuntimeError as error:
             raise _learning_error(str(error), vocab_size) from None
         return cls(model.getvalue())
-
-    @staticmethod
-    def read(model: bytes) -> "Tokenizer":
-        """What `to_bytes` gave, of any kind of tokenizer; raises DataError where it is none."""
-        if not model.startswith(b"{"):
-            return Tokenizer(model)
-        from data import (
-            fairseq_tokenizer,
-            hf_tokenizer,
-            marian_tokenizer,  # they are of this kind
-        )
-
-        kinds = {
-            fairseq_tokenizer.FORMAT: fairseq_tokenizer.DictionaryTokenizer,
-            hf_tokenizer.FORMAT: hf_tokenizer.FastTokenizer,
-        }
-        for name, kind in kinds.items():
-            if model.startswith(f'{{"format": "{name}"'.encode()):
-                return kind(model)
-        return marian_tokenizer.MarianTokenizer(model)
-
-    @staticmethod
-    def load(path: str | os.PathLike) -> "Tokenizer":
-        """Loads a model, ours or any other SentencePiece one; DataError where it is not there."""
-        content = read_regular(path, MAX_BYTES)
-        try:
-            return Tokenizer.read(content)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
 
     def save(self, path: str | os.PathLike):
         """Writes the model to a file, whole or not at all."""
@@ -237,71 +204,3 @@ def _learning_error(message: str, vocab_size: int) -> DataError:
     if "sentences_.empty()" in message:
         return DataError("there is no text to learn a vocabulary from: the training side is empty")
     return DataError(f"no vocabulary could be learned with {FLAG}={vocab_size}: {message}")
-
-
-class Vocabulary(NamedTuple):
-    """The subwords of both sides; one and the same tokenizer where they are joint."""
-
-    source: Tokenizer
-    target: Tokenizer
-
-    @property
-    def joint(self) -> bool:
-        """Whether both sides share their ids, as the paper's do; they may cut text otherwise."""
-        source, target = self
-        if source is target or source.vocab_size != target.vocab_size:
-            return source is target
-        ids = range(source.vocab_size)
-        return source.pieces(ids) == target.pieces(ids)
-
-    @classmethod
-    def learn(
-        cls,
-        pairs: Corpus,
-        vocab_size: int,
-        kind: str = "bpe",
-        joint: bool = True,
-        max_sentences: int = MAX_SENTENCES,
-    ) -> "Vocabulary":
-        """Learns from sentence pairs, which should be the training ones; DataError as `learn`."""
-        # A source may hold far more pairs than are needed, so it is not read through for them.
-        count = min(len(pairs), max_sentences // 2 if joint else max_sentences)
-        chosen = (pairs[i * len(pairs) // count] for i in range(count))
-        if joint:
-            both = Tokenizer.learn(itertools.chain.from_iterable(chosen), vocab_size, kind)
-            return cls(both, both)
-        sides: Iterable[Iterable] = zip(*chosen, strict=True) if count else ((), ())
-        return cls(*(Tokenizer.learn(side, vocab_size, kind) for side in sides))
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "Vocabulary":
-        """Loads what `save` wrote into a folder, or a joint model from a file.
-
-        A folder has `tokenizer.model`, or `tokenizer.source.model` and `tokenizer.target.model`;
-        DataError where it has neither.
-        """
-        path = Path(path)
-        joint = path / VOCABULARY_FILES[0] if path.is_dir() else path
-        separate = [path / name for name in VOCABULARY_FILES[1:]]
-        if os.path.lexists(joint):
-            both = Tokenizer.load(joint)
-            return cls(both, both)
-        if path.is_dir() and any(map(os.path.lexists, separate)):
-            return cls(*map(Tokenizer.load, separate))
-        raise DataError(f"{joint}: no vocabulary there")
-
-    def save(self, folder: str | os.PathLike):
-        """Writes the models into a folder, and removes those that they take the place of."""
-        folder = Path(folder)
-        joint = {VOCABULARY_FILES[0]: self.source}
-        separate = dict(zip(VOCABULARY_FILES[1:], self, strict=True))
-        one = self.source is self.target
-        new, old = (joint, separate) if one else (separate, joint)
-        for name, tokenizer in new.items():
-            tokenizer.save(folder / name)
-        for name in old:
-            (folder / name).unlink(missing_ok=True)
-
-    def digest(self) -> str:
-        """Returns a hexadecimal digest of both sides."""
-        return hashlib.sha256(f"{self.source.digest()} {self.target.digest()}".encode()).hexdigest()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import convert
 from data.regular_file import read_regular
 

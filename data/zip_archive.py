@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.regular_file import check_holes, open_regular
 
 _LEAST = 64 << 20  # bytes that any archive may unpack to

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.batch import BOS, PAD
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from decode.inputs import LongInputPolicy, cut, request, room
 from decode.loop import CacheOps, Search, all_room
 from decode.options import InputError, SearchOptions

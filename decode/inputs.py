@@ -8,7 +8,8 @@ from typing import Generic, NamedTuple
 import numpy as np
 
 from data.batch import EOS, UNK, Numbers, pad_rows
-from data.tokenizer import Tokenizer, Vocabulary
+from data.tokenizer import Tokenizer
+from data.vocabulary import Vocabulary
 from decode.batching import split_text
 from decode.options import InputError, SearchOptions
 from decode.prefix_completion import Completion, open_end

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from data.batch import EOS, PAD, pad_rows, shift_right
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from decode.batching import rung
 from decode.options import InputError
 from model import Transformer, TransformerConfig

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from decode import sharded_weights, xla_options
 from decode.batching import batches
 from decode.hypotheses import Hypothesis, joined, ranked

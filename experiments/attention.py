@@ -32,7 +32,7 @@ def main() -> None:
 
     from data.atomic_write import write_atomic
     from data.batch import BOS, EOS
-    from data.corpus import DataError
+    from data.errors import DataError
     from data.printable import text_line
     from decode.attention_maps import attention_maps
     from decode.options import InputError

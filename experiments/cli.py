@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from jax.errors import JaxRuntimeError
 
 from data.atomic_write import remove_unfinished
-from data.corpus import DataError
+from data.errors import DataError
 from data.printable import printable
 from decode.options import InputError
 from experiments import signals

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress as Bar
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.printable import json_line, printable
 from train.multihost import is_primary
 

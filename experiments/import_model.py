@@ -22,7 +22,7 @@ from pathlib import Path
 
 from absl import flags
 
-from data.corpus import DataError
+from data.errors import DataError
 from experiments import cli
 from experiments.console import bar, print_json
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from data.corpus import SPLITS, Corpus
-from data.tokenizer import Vocabulary
+from data.pairs import SPLITS, Corpus
+from data.vocabulary import Vocabulary
 from experiments import workdir as folders
 from experiments.config import Experiment
 from experiments.lora import learner

@@ -11,8 +11,9 @@ from jax.sharding import Mesh
 
 from data.batch import Batch
 from data.batch_schedule import BatchSchedule
-from data.corpus import SPLITS, Corpus, Some, open_corpus
+from data.corpus import open_corpus
 from data.language import find_language
+from data.pairs import SPLITS, Corpus, Some
 from data.pipeline import (
     Shard,
     TokenPairs,
@@ -20,7 +21,7 @@ from data.pipeline import (
     filter_pairs,
 )
 from data.token_cache import text_digest, tokenize_cached
-from data.tokenizer import Tokenizer, Vocabulary
+from data.vocabulary import Vocabulary, load_tokenizer, read_tokenizer
 from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments.compilation_cache import cache_folder
@@ -84,7 +85,7 @@ def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Voc
 
     told = run_on_primary_and_broadcast(find)
     if not found:
-        models = [Tokenizer.read(b64decode(model)) for model in json.loads(told)]
+        models = [read_tokenizer(b64decode(model)) for model in json.loads(told)]
         found.append(Vocabulary(models[0], models[-1]))
     return found[0]
 
@@ -96,7 +97,7 @@ def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Vo
     if experiment.init_from:
         return Vocabulary.load(experiment.init_from)
     if data.tokenizer_model:
-        ready = [Tokenizer.load(file) for file in data.tokenizer_model.split(",")]
+        ready = [load_tokenizer(file) for file in data.tokenizer_model.split(",")]
         return Vocabulary(ready[0], ready[-1])
     note(f"learning a vocabulary of {data.vocab_size} from {len(pairs)} pairs")
     with bar("learning the vocabulary", None):

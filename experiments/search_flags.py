@@ -5,7 +5,7 @@ from pathlib import Path
 
 from absl import flags
 
-from data.corpus import DataError
+from data.errors import DataError
 from decode import shortlist
 from decode.inputs import spellings
 from decode.options import METHOD_OPTIONS, METHODS, PENALTIES, STOPPING, InputError, SearchOptions

@@ -3,7 +3,7 @@
 from math import prod
 from pathlib import Path
 
-from data.corpus import DataError
+from data.errors import DataError
 from experiments.config import Experiment
 from experiments.lora import BASE
 from interop.imported_model import check_sizes

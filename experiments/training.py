@@ -8,7 +8,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from experiments.config import Experiment
 from experiments.lora import learner, read_base
 from experiments.preparation import Text

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from data.atomic_write import write_atomic
-from data.corpus import DataError
+from data.errors import DataError
 from data.printable import json_line, printable, text_line
 from data.text import read_bytes, split_lines
 from decode.hypotheses import Hypothesis

@@ -30,10 +30,10 @@ from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 
 from data.atomic_write import write_atomic
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import read_json
 from data.printable import excerpt
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from decode import shortlist
 from experiments.config import Experiment, to_experiment
 from experiments.console import note

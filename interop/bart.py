@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.batch import BOS
-from data.corpus import DataError
+from data.errors import DataError
 from data.hf_tokenizer import FastTokenizer
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from experiments.config import DataConfig, Experiment, nearest
 from interop import imported_model, tokenizer_config
 from interop.config_json import Bart, family

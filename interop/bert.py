@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.corpus import DataError
+from data.errors import DataError
 from interop import imported_model
 from interop.config_json import Bert
 from interop.fields import read_settings

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import convert, read_json
 from data.regular_file import read_regular
 

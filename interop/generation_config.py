@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from data.corpus import DataError
+from data.errors import DataError
 from decode.options import MAX_COUNT
 from experiments.config import SearchConfig
 from interop.fields import Count, Id, name_settings, read_settings

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from data.batch import UNK
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import read_json
 from data.marian_tokenizer import MarianTokenizer, Words
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from experiments.config import DataConfig, Experiment
 from interop import imported_model, tokenizer_config
 from interop.config_json import Bart, Marian, family

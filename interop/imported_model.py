@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from data.corpus import DataError
-from data.tokenizer import Vocabulary
+from data.errors import DataError
+from data.vocabulary import Vocabulary
 from decode.shortlist import Shortlist
 from experiments.config import Experiment
 from model import Transformer, TransformerConfig

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from data.corpus import DataError
+from data.errors import DataError
 
 _PACKAGE = "package:"
 

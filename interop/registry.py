@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Callable
 from pathlib import Path
 
-from data.corpus import DataError
+from data.errors import DataError
 from interop.bart import KINDS, read_bart
 from interop.config_json import family
 from interop.hf_marian import read_marian

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data.corpus import DataError
+from data.errors import DataError
 from experiments.config import DataConfig, Experiment
 from interop import imported_model
 from interop.config_json import T5, family

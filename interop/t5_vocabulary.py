@@ -7,9 +7,10 @@ cuts what lies between.
 import os
 from pathlib import Path
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.marian_tokenizer import MarianTokenizer, Words
-from data.tokenizer import Vocabulary, processor
+from data.tokenizer import processor
+from data.vocabulary import Vocabulary
 from interop.fields import read_bytes, shown
 from interop.tokenizer_config import (
     NAME,

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Meta
 from safetensors import safe_open
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import read_json
 from data.library_errors import library_errors
 from data.regular_file import check_holes, open_regular

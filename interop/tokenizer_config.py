@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import read_json
 from interop.fields import Count, Id, read_settings
 

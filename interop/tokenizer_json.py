@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import decode_json
 from interop.fields import Id, read_bytes
 from interop.tokenizer_config import Added

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from data.corpus import DataError
+from data.errors import DataError
 
 MAX_BYTES = 16 << 20  # of a pickle, without the numbers: real ones have less than one
 TYPES = {

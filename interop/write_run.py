@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from data.tokenizer import VOCABULARY_FILES
+from data.vocabulary import VOCABULARY_FILES
 from decode import shortlist
 from decode.options import SearchOptions
 from experiments import workdir as folders

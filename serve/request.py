@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import decode_json
 from data.tokenizer import Tokenizer
 from serve.limits import Limits, RequestError

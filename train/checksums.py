@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data.atomic_write import write_atomic
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import read_json
 
 _NAME = "digests.json"

@@ -23,7 +23,7 @@ import msgspec
 from jax.errors import JaxRuntimeError
 
 from data.atomic_write import write_atomic
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import read_json
 from data.printable import printable
 from train.multihost import (

@@ -4,9 +4,10 @@ import hashlib
 import operator
 from pathlib import Path
 
-from data.corpus import DataError, Pair
 from data.demo.kinds import KINDS
 from data.demo.permutation import Permutation
+from data.errors import DataError
+from data.pairs import Pair
 
 SIZES = {"train": 200_000, "valid": 1_000, "test": 1_000}
 # Every round of the corpus, sum-of-shares sentences long, gives each kind its share.

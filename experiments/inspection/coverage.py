@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from data.batch import UNK
-from data.corpus import SPLITS, Corpus
+from data.pairs import SPLITS, Corpus
 from data.pipeline import TokenPairs
-from data.tokenizer import Tokenizer, Vocabulary
+from data.tokenizer import Tokenizer
+from data.vocabulary import Vocabulary
 from experiments.inspection.section import SIDES, Section, Warned
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
-from data.corpus import SPLITS, Corpus, line_of
+from data.pairs import SPLITS, Corpus, line_of
 from experiments.inspection.section import Section, Warned, numbers, share, where
 from experiments.inspection.survey import Survey
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from itertools import groupby
 
-from data.corpus import Corpus
+from data.pairs import Corpus
 from data.printable import printable
 from experiments.console import print_json
 from experiments.inspection.section import SIDES, Section, place, where

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.corpus import Corpus
 from data.language import find_language
+from data.pairs import Corpus
 from experiments.config import Experiment
 from experiments.console import bar
 from experiments.dry_run import describe

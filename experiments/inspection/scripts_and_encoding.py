@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from data.corpus import Corpus
+from data.pairs import Corpus
 from experiments.inspection import languages
 from experiments.inspection.section import SIDES, Section, Warned, numbers, share
 from experiments.inspection.survey import Side, Survey

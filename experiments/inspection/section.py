@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.corpus import Corpus, line_of
+from data.pairs import Corpus, line_of
 
 SIDES = ("source", "target")
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.corpus import Corpus
+from data.pairs import Corpus
 from experiments.inspection.scripts import script
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_lines import read_json_lines, unusable_lines
 from experiments import environment, translations
 from experiments.config import Experiment

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.fairseq_tokenizer import DictionaryTokenizer, read_words
 from data.regular_file import read_regular
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from experiments.console import note
 
 _BEST = "checkpoint_best.pt"

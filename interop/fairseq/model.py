@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.batch import BOS
-from data.corpus import DataError
+from data.errors import DataError
 from experiments.config import DataConfig, Experiment
 from interop import hf_param_names as huggingface_names
 from interop import imported_model

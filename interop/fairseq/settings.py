@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import convert
 from experiments.config import SearchConfig
 from interop.fields import name_settings, number, refuse_others

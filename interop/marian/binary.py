@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.library_errors import library_errors
 from data.npz import read_npz
 from data.regular_file import check_holes, open_regular

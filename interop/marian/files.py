@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.regular_file import read_regular
 from data.yaml_file import MAX_BYTES
 from experiments.config import SearchConfig

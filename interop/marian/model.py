@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data.batch import BOS
-from data.corpus import DataError
+from data.errors import DataError
 from experiments.config import DataConfig, Experiment
 from experiments.console import note
 from interop import imported_model

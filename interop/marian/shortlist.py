@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.regular_file import check_holes, open_regular
 from decode.shortlist import Shortlist
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.marian_tokenizer import MarianTokenizer, Words, processor
 from data.regular_file import read_regular
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from data.yaml_file import read_strings
 
 _END, _UNKNOWN = "</s>", "<unk>"

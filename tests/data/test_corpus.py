@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.corpus import DataError, Pairs, Some, open_corpus
+from data.corpus import open_corpus
+from data.errors import DataError
+from data.pairs import Pairs, Some
 from data.text import read_lines
 
 PAIRS = [

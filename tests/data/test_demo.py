@@ -7,11 +7,12 @@ from itertools import combinations, islice, pairwise
 
 import pytest
 
-from data.corpus import DataError, Pair
 from data.demo import Demo
 from data.demo.kinds import KINDS
 from data.demo.permutation import Permutation
 from data.demo.source import ROUND, SIZES
+from data.errors import DataError
+from data.pairs import Pair
 
 
 @cache

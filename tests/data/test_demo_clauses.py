@@ -3,8 +3,8 @@
 import re
 from functools import cache
 
-from data.corpus import Pair
 from data.demo import Demo
+from data.pairs import Pair
 
 PREFIXES = {"mach": "auf zu an aus", "ruf": "an", "hol": "ab", "lad": "ein", "läd": "ein"}
 PREFIXES |= {"bring": "mit", "sieh": "fern", "steh": "auf"}

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from data.batch import EOS, UNK
 from data.bpe import BPEMerges, _merged, joined
-from data.corpus import DataError
+from data.errors import DataError
 from data.fairseq_tokenizer import DictionaryTokenizer, read_words
-from data.tokenizer import Tokenizer, Vocabulary
+from data.vocabulary import Vocabulary, read_tokenizer
 
 ENDED = ["a", "b", "c", "a</w>", "b</w>", "c</w>", "ab", "ba", "aa", "abc</w>", "ba</w>"]
 APART = ["a", "b", "c", "</w>", "ab", "a</w>", "ba", "aa", "ba</w>"]
@@ -119,7 +119,7 @@ def test_it_is_kept_as_bytes(tokenizer, tmp_path):
         for side, same in zip(both, again, strict=True):
             assert side.encode(["lower low"]) == same.encode(["lower low"])
     with pytest.raises(DataError, match="not a vocabulary of Heed's"):
-        Tokenizer.read(b'{"format": "heed dictionary 1", "words": 3}')
+        read_tokenizer(b'{"format": "heed dictionary 1", "words": 3}')
 
 
 def test_a_dictionary_has_a_word_and_a_count_a_line():

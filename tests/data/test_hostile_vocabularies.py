@@ -5,7 +5,7 @@ import json
 import pytest
 import tokenizers
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.hf_tokenizer import FastTokenizer
 from data.marian_tokenizer import MarianTokenizer, Words
 from tests.experiments import bart_folders, t5_folders

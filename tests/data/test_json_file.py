@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_file import decode_json, read_json
 from data.regular_file import read_regular
 from data.text import read_bytes

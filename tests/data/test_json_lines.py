@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from data import json_lines
-from data.corpus import DataError
+from data.errors import DataError
 from data.json_lines import iter_json_lines, read_json_lines, unusable_lines
 
 

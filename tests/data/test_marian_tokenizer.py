@@ -5,9 +5,10 @@ import pickle
 import pytest
 
 from data.batch import BOS, EOS, UNK
-from data.corpus import DataError
+from data.errors import DataError
 from data.marian_tokenizer import MarianTokenizer, Words
-from data.tokenizer import Tokenizer, Vocabulary
+from data.tokenizer import Tokenizer
+from data.vocabulary import Vocabulary, read_tokenizer
 
 TEXT = ["the teacher reads the book", "a student opens the old window", "der Lehrer liest das Buch"]
 
@@ -82,7 +83,7 @@ def test_two_sides_may_cut_text_otherwise_and_share_their_ids(tokenizer, model, 
             pickle.dumps(vocabulary)
         ).digest()  # fmt: skip
         assert [side.encode(TEXT) for side in again] == [side.encode(TEXT) for side in vocabulary]
-    assert Tokenizer.read(other.to_bytes()).models == other.models
+    assert read_tokenizer(other.to_bytes()).models == other.models
 
 
 @pytest.mark.parametrize("content", [b"{", b"{}", b'{"format": "other"}', b'{"format": 1, "a": 2}'])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from data.batch import EOS, PAD
-from data.corpus import DataError, Pairs
+from data.errors import DataError
+from data.pairs import Pairs
 from data.pipeline import (
     BatchSchedule,
     Ragged,
@@ -17,7 +18,7 @@ from data.pipeline import (
     tokenize,
     train_batches,
 )
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 
 
 def token_pairs(lengths):

@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from data import token_cache
-from data.corpus import Pairs, open_corpus
+from data.corpus import open_corpus
+from data.pairs import Pairs
 from data.pipeline import tokenize
 from data.token_cache import tokenize_cached
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 
 LINES = [f"the {word} cat, number {i}" for i in range(40) for word in ("red", "green", "")]
 PAIRS = Pairs(LINES, LINES[::-1])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from data.tokenizer import Tokenizer, Vocabulary
+from data.tokenizer import Tokenizer
+from data.vocabulary import Vocabulary
 from tests.decode.tiny_model import CONFIG, WORDS, parameters
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from data.batch import EOS, UNK
-from data.tokenizer import Tokenizer, Vocabulary
+from data.tokenizer import Tokenizer
+from data.vocabulary import Vocabulary
 from decode.inputs import LongInputPolicy, cut, request, room, spellings
 from decode.options import InputError, SearchOptions
 

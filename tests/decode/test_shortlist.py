@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.batch import EOS, UNK
-from data.corpus import DataError
+from data.errors import DataError
 from decode import shortlist, transforms
 from decode.options import InputError, SearchOptions
 from decode.shortlist import NAME, Shortlist

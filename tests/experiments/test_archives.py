@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from data.corpus import DataError
+from data.errors import DataError
 from data.npz import read_npz
 from data.regular_file import check_holes, open_regular
 from data.text import read_lines

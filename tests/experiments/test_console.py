@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from data.corpus import DataError
+from data.errors import DataError
 from experiments.cli import fail
 from experiments.console import bar, note
 from tests.experiments.commands import ROOT

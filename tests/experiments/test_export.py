@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from data.batch import BOS, EOS
-from data.tokenizer import Tokenizer, Vocabulary
+from data.tokenizer import Tokenizer
+from data.vocabulary import Vocabulary
 from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack

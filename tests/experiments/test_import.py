@@ -11,7 +11,8 @@ import pytest
 from benchmarks.corruption import arrays, same
 from data.batch import BOS
 from data.pipeline import collate
-from data.tokenizer import Tokenizer, Vocabulary
+from data.tokenizer import Tokenizer
+from data.vocabulary import Vocabulary
 from decode.attention_maps import attention_maps
 from decode.options import SearchOptions
 from decode.teacher_forcing import score_pairs

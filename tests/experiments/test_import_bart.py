@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from data import hf_tokenizer
 from data.batch import BOS, EOS, PAD, UNK
-from data.corpus import DataError
-from data.tokenizer import Tokenizer
+from data.errors import DataError
+from data.vocabulary import read_tokenizer
 from decode.inputs import spelled
 from decode.options import InputError
 from decode.translate import Translator
@@ -58,7 +58,7 @@ def test_texts_begin_with_their_language(nllb):
         assert side.pieces(ids)[0] == code and side.decode([ids]) == ["a green book"]
         (spelled_out,) = side.encode(["a <pad> b"])  # PAD would be none of the text
         assert UNK in spelled_out and PAD not in spelled_out
-        again = Tokenizer.read(side.to_bytes())
+        again = read_tokenizer(side.to_bytes())
         assert type(again) is type(side) and again.encode(["a green book"]) == [ids]
 
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from data.corpus import DataError
+from data.errors import DataError
 from interop.fairseq.model import read_fairseq
 from interop.locate import folder_of
 from interop.torch_archive import read_arrays, read_content

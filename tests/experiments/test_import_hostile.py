@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from data.corpus import DataError
+from data.errors import DataError
 from interop import write_run
 from interop.bert import read_bert
 from interop.registry import read_folder

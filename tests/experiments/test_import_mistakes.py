@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from data.corpus import DataError
+from data.errors import DataError
 from decode.options import InputError
 from interop.hf_marian import read_marian
 from interop.tensor_files import read_tensors

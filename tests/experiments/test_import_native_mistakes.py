@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from data.corpus import DataError
+from data.errors import DataError
 from interop.locate import folder_of
 from interop.marian.binary import read_items
 from interop.marian.model import read_native

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.corpus import DataError
+from data.errors import DataError
 from interop.imported_model import check_sizes
 from model import TransformerConfig
 

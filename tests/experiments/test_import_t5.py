@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from data.batch import UNK
-from data.corpus import DataError
+from data.errors import DataError
 from data.marian_tokenizer import MarianTokenizer, Words
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments.workdir import load

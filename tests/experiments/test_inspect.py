@@ -8,7 +8,9 @@ from itertools import islice
 import pytest
 
 from data import demo
-from data.corpus import SPLITS, DataError, open_corpus
+from data.corpus import open_corpus
+from data.errors import DataError
+from data.pairs import SPLITS
 from experiments.inspection import runner
 from tests.experiments.commands import heed, refused, small_experiment, train_args
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from data import demo
-from data.corpus import SPLITS, Pairs
+from data.pairs import SPLITS, Pairs
 from data.pipeline import Ragged, TokenPairs
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from experiments.inspection import duplicate_pairs, languages, lengths, runner, scripts_and_encoding
 from experiments.inspection.coverage import count_pieces, find_unknown
 from experiments.inspection.scripts import script

@@ -13,7 +13,7 @@ import sacrebleu
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from data.corpus import DataError
+from data.errors import DataError
 from experiments.environment import record_start
 from experiments.report.chart import Series, draw, drawable, thinned, ticks
 from experiments.report.examples import worst_and_best

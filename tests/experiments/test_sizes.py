@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from data.corpus import DataError
+from data.errors import DataError
 from experiments.config import LoraConfig
 from experiments.sizes import check_stored_sizes
 from experiments.workdir import load, read_config

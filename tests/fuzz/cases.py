@@ -5,7 +5,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from data.corpus import DataError
+from data.errors import DataError
 from decode.options import InputError
 from model import ConfigError
 from tests.fuzz.formats import FORMATS, Format

@@ -14,7 +14,7 @@ import numpy as np
 from data import text
 from data.fairseq_tokenizer import DictionaryTokenizer
 from data.hf_tokenizer import FastTokenizer
-from data.tokenizer import Vocabulary
+from data.vocabulary import Vocabulary
 from decode import shortlist
 from experiments import workdir
 from experiments.config import DataConfig, Experiment

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertModel
 
-from data.corpus import DataError
+from data.errors import DataError
 from interop.bert import read_bert
 from model import Transformer
 from tests.experiments.marian_folders import lines

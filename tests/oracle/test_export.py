@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, MarianMTModel, MarianTokenizer
 
 from data.batch import BOS, EOS
-from data.tokenizer import Tokenizer, Vocabulary
+from data.tokenizer import Tokenizer
+from data.vocabulary import Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments.config import Experiment, SearchConfig

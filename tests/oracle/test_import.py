@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data.batch import BOS, EOS, PAD, UNK, pad_rows
-from data.corpus import DataError
+from data.errors import DataError
 from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack

@@ -7,7 +7,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_model
 
-from data.corpus import DataError
+from data.errors import DataError
 from interop.registry import read_folder
 from tests.experiments.marian_folders import CODES, learn, lines, table, words
 from tests.experiments.marian_folders import save_vocabulary as save_marian_vocabulary

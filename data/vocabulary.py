@@ -1,0 +1,111 @@
+"""Vocabulary: the tokenizers of both sides, trained, loaded and saved."""
+
+import hashlib
+import itertools
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from data import fairseq_tokenizer, hf_tokenizer
+from data.errors import DataError
+from data.fairseq_tokenizer import DictionaryTokenizer
+from data.hf_tokenizer import FastTokenizer
+from data.marian_tokenizer import MarianTokenizer
+from data.pairs import Corpus
+from data.regular_file import read_regular
+from data.tokenizer import MAX_BYTES, MAX_SENTENCES, Tokenizer
+
+VOCABULARY_FILES = "tokenizer.model", "tokenizer.source.model", "tokenizer.target.model"
+# Of what a file says its format is; one that is JSON and says nothing is Marian's.
+_KINDS: dict[str, type[Tokenizer]] = {
+    fairseq_tokenizer.FORMAT: DictionaryTokenizer,
+    hf_tokenizer.FORMAT: FastTokenizer,
+}
+
+
+def read_tokenizer(model: bytes) -> Tokenizer:
+    """What `Tokenizer.to_bytes` gave, of any kind; raises DataError where it is none."""
+    if not model.startswith(b"{"):
+        return Tokenizer(model)
+    for name, kind in _KINDS.items():
+        if model.startswith(f'{{"format": "{name}"'.encode()):
+            return kind(model)
+    return MarianTokenizer(model)
+
+
+def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
+    """Loads a model of any kind, or any SentencePiece one; DataError where it is not there."""
+    content = read_regular(path, MAX_BYTES)
+    try:
+        return read_tokenizer(content)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+class Vocabulary(NamedTuple):
+    """The subwords of both sides; one and the same tokenizer where they are joint."""
+
+    source: Tokenizer
+    target: Tokenizer
+
+    @property
+    def joint(self) -> bool:
+        """Whether both sides share their ids, as the paper's do; they may cut text otherwise."""
+        source, target = self
+        if source is target or source.vocab_size != target.vocab_size:
+            return source is target
+        ids = range(source.vocab_size)
+        return source.pieces(ids) == target.pieces(ids)
+
+    @classmethod
+    def learn(
+        cls,
+        pairs: Corpus,
+        vocab_size: int,
+        kind: str = "bpe",
+        joint: bool = True,
+        max_sentences: int = MAX_SENTENCES,
+    ) -> "Vocabulary":
+        """Learns from sentence pairs, which should be the training ones; DataError as `learn`."""
+        # A source may hold far more pairs than are needed, so it is not read through for them.
+        count = min(len(pairs), max_sentences // 2 if joint else max_sentences)
+        chosen = (pairs[i * len(pairs) // count] for i in range(count))
+        if joint:
+            both = Tokenizer.learn(itertools.chain.from_iterable(chosen), vocab_size, kind)
+            return cls(both, both)
+        sides: Iterable[Iterable] = zip(*chosen, strict=True) if count else ((), ())
+        return cls(*(Tokenizer.learn(side, vocab_size, kind) for side in sides))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Vocabulary":
+        """Loads what `save` wrote into a folder, or a joint model from a file.
+
+        A folder has `tokenizer.model`, or `tokenizer.source.model` and `tokenizer.target.model`;
+        DataError where it has neither.
+        """
+        path = Path(path)
+        joint = path / VOCABULARY_FILES[0] if path.is_dir() else path
+        separate = [path / name for name in VOCABULARY_FILES[1:]]
+        if os.path.lexists(joint):
+            both = load_tokenizer(joint)
+            return cls(both, both)
+        if path.is_dir() and any(map(os.path.lexists, separate)):
+            return cls(*map(load_tokenizer, separate))
+        raise DataError(f"{joint}: no vocabulary there")
+
+    def save(self, folder: str | os.PathLike):
+        """Writes the models into a folder, and removes those that they take the place of."""
+        folder = Path(folder)
+        joint = {VOCABULARY_FILES[0]: self.source}
+        separate = dict(zip(VOCABULARY_FILES[1:], self, strict=True))
+        one = self.source is self.target
+        new, old = (joint, separate) if one else (separate, joint)
+        for name, tokenizer in new.items():
+            tokenizer.save(folder / name)
+        for name in old:
+            (folder / name).unlink(missing_ok=True)
+
+    def digest(self) -> str:
+        """Returns a hexadecimal digest of both sides."""
+        return hashlib.sha256(f"{self.source.digest()} {self.target.digest()}".encode()).hexdigest()
