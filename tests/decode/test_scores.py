@@ -81,6 +81,7 @@ def test_every_method_scores_as_teacher_forcing_whatever_the_batch(vocabulary, o
     assert (min(penalties) < -0.1) == (whole.options.coverage > 0)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_probabilities(params, vocabulary):
     text = sentences(4)
     alone = translator(params, vocabulary).hypotheses(text)
@@ -145,6 +146,7 @@ def test_an_ensemble_with_a_shortlist_completes_words_as_well(params, vocabulary
         assert set(h.tokens) <= {EOS, *vocabulary.target.encode([prefix])[0]}
 
 
+@pytest.mark.slow
 def test_outputs_hold_what_is_required(vocabulary):
     text, params = sentences(4), parameters(CONFIG, scale=1.5)
     wanted = [["a green monday"], [], ["why", "the teacher"], ["rains"]]

@@ -178,6 +178,7 @@ def test_the_last_to_end_go_on_by_themselves_as_among_the_others(undecided, name
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLES)
 def test_an_option_of_sampling_does_what_it_does_in_the_plain_one(undecided, name):
     options, chain = SAMPLES[name]

@@ -34,6 +34,7 @@ def test_the_batch_does_not_matter(params, vocabulary):
     same([together[i] for i in order], mixed[:12])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_eight_devices_translate_as_one(params, vocabulary):
     text = sentences(10)
@@ -110,6 +111,7 @@ def test_nothing_around_a_sentence_changes_what_it_becomes(translators, search, 
     assert len({h.tokens for h in best(together)}) > 3  # or the test could not fail
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_training_in_bfloat16_ties_no_sentence_to_its_batch(params, vocabulary):
     text, config = sentences(6), replace(CONFIG, dtype="bfloat16")
@@ -173,6 +175,7 @@ def test_ten_thousand_words_are_translated_in_pieces(params, vocabulary):
     assert len(heard) > 4 and max(heard) < 1.1  # a long line is done part by part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", [20, 40])
 def test_learned_positions_bound_source_and_output(vocabulary, table):
     config = replace(CONFIG, positions="learned", max_length=table)

@@ -44,6 +44,7 @@ def test_bytes_are_those_that_a_device_holds(text, tmp_path, mesh, monkeypatch):
     assert all(batch["rows"] % (mesh[0] * mesh[1]) == 0 for batch in told["batches"])
 
 
+@pytest.mark.slow
 def test_the_command_writes_nothing_and_tells_what_the_run_will(run, text, tmp_path):
     _, _, err = run
     code, out, _ = heed("train", *train_args(text, tmp_path / "no"), "--dry_run")

@@ -52,6 +52,7 @@ def theirs(ids):
     return [id - BOS - 1 for id in ids]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_computes_and_says_what_the_equations_do(kind, tmp_path):
     settings = PLAIN | KINDS[kind]

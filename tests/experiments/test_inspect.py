@@ -151,6 +151,7 @@ def test_clean_text_has_no_warnings(kind, tmp_path, capsys, no_needs, monkeypatc
         assert sum(row[side] for row in told) == len(lines)
 
 
+@pytest.mark.slow
 def test_the_command_tells_people_and_what_training_would_need(run, text):
     config, _, *settings = train_args(text, "")
     code, out, err = heed("inspect_data", config, *settings, "--show=2")

@@ -24,7 +24,7 @@ print(sys.getfilesystemencoding(), sys.stdin and sys.stdin.read())
 def installed(tmp_path_factory):
     """A folder with Heed's packages, empty but for the command's own."""
     root = tmp_path_factory.mktemp("installed")
-    for name in "model", "data", "train", "decode", "experiments":
+    for name in "model", "data", "train", "decode", "interop", "serve", "experiments":
         (root / name).mkdir()
         (root / name / "__init__.py").touch()
     for name in "__init__", "startup", "signals":

@@ -82,6 +82,7 @@ def test_cached_steps_equal_teacher_forcing(variant):
     np.testing.assert_allclose(logits[:, 1], other, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant", ["paper", "rotary", "grouped", "relative", "scanned", "recurrent"]
 )
@@ -138,6 +139,7 @@ def test_the_transposed_product_changes_no_gradient():
     jax.tree.map(close, grads, others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["scanned", "relative"])
 def test_scanned_layers_are_the_unrolled_ones(variant):
     model, variables = make(**VARIANTS[variant] | dict(remat="none"))

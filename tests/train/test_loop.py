@@ -145,6 +145,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tiny, batch_of, bits
     same(jax.tree.leaves(bits(resumed)), jax.tree.leaves(bits(whole)))
 
 
+@pytest.mark.slow
 def test_checkpoints_are_saved_with_the_bleu_of_their_step(tiny, batch_of, tmp_path):
     task = tiny((8, 1, 1))
     bleu = {2: 30.0, 4: 50.0, 6: 40.0}
@@ -160,6 +161,7 @@ def test_checkpoints_are_saved_with_the_bleu_of_their_step(tiny, batch_of, tmp_p
         assert checkpoints.metrics("best") == {"bleu": 50.0}
 
 
+@pytest.mark.slow
 def test_a_tiny_model_learns_to_copy(tiny):
     task = tiny(None, dropout=0.0)
     random = np.random.default_rng(0)

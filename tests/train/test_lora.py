@@ -64,6 +64,7 @@ def differ(left, right):
     return [(x != y).any() for x, y in zip(*map(jax.tree.leaves, (left, right)), strict=True)]
 
 
+@pytest.mark.slow
 def test_adapters_are_updated_and_what_they_adapt_is_not(batch_of, bits):
     """With all that an update can have: parts of a batch, an average, float16's scale, dropout."""
     own = task(ema_decay=0.5, accumulate=2, dtype="float16", dropout=0.1)

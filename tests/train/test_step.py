@@ -44,6 +44,7 @@ def test_devices_share_the_work_and_agree(tiny, batch_of, bits, mesh):
     assert many.step == 3
 
 
+@pytest.mark.slow
 def test_the_mesh_lays_out_parameters_and_all_that_looks_like_them(tiny, batch_of):
     task = tiny((2, 2, 2))
     state = task.fresh()
@@ -112,6 +113,7 @@ def test_dropout_changes_from_step_to_step_and_repeats_with_the_state(noisy):
     assert first == again != second
 
 
+@pytest.mark.slow
 def test_micro_batches_draw_dropout_apart(noisy):
     one, two, four = (noisy(0, rows=2 * n, accumulate=n)[1] for n in (1, 2, 4))
     assert two.tokens == 2 * one.tokens
@@ -132,6 +134,7 @@ def test_the_gradient_is_the_mean_over_tokens(noisy, accumulate):
     assert metrics.grad_norm_sum == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_changes_neither_loss_nor_update(tiny, batch_of, bits):
     task, batch = tiny(ONE, dropout=0.0), batch_of(0)
     wide = Batch(*(np.pad(x, ((0, 4), (0, 5)), constant_values=PAD) for x in batch[:2]))
@@ -144,6 +147,7 @@ def test_padding_changes_neither_loss_nor_update(tiny, batch_of, bits):
     assert told_a.updates == 1
 
 
+@pytest.mark.slow
 def test_empty_rows_change_nothing_dropout_included(tiny, batch_of, bits):
     task, batch = tiny(ONE), batch_of(0)
     more = Batch(*(np.pad(x, ((0, 16), (0, 0)), constant_values=PAD) for x in batch[:2]))
@@ -159,6 +163,7 @@ def test_a_batch_of_nothing_is_no_disaster(tiny, batch_of):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
 
+@pytest.mark.slow
 def test_the_old_state_is_given_up(tiny, batch_of):
     task = tiny((8, 1, 1))
     old = task.fresh()
@@ -213,6 +218,7 @@ def test_evaluation_is_without_dropout():
     assert float(metrics.loss) == pytest.approx(np.log(8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [ONE, (2, 2, 2)], ids=str)
 def test_one_jit_serves_all_shapes(tiny, batch_of, mesh):
     task = tiny(mesh)
