@@ -8,4 +8,4 @@ class DataError(ValueError):
 
     def __init__(self, message: str):
         # Names and values from files may hold line breaks: the message is one line to all readers.
-        super().__init__(printable(message))
+        super().__init__(printable(message.rstrip()))
