@@ -23,8 +23,9 @@ def serve(path):
     from orbax.checkpoint import v1  # noqa: F401, an attribute, which cannot be imported by name
 
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(path)
+        listening.bind(f"{path}.new")
         listening.listen()
+        os.rename(f"{path}.new", path)  # who sees it can connect
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
         while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
             connection, _ = listening.accept()

@@ -155,7 +155,7 @@ def test_a_checkpoint_that_best_cannot_compare_is_told(run, tmp_path, capsys):
     assert capsys.readouterr().err == ""
     (folder / f"checkpoints/{best}/metrics/metrics").write_text("[]")
     loaded = workdir.load(folder)
-    line = f"the metrics of step {best} are unreadable, so best is chosen without it"
+    line = f"the metrics of step {best} are missing or damaged, so best is chosen without it"
     assert loaded.step == ({15, 30} - {best}).pop() and line in capsys.readouterr().err
 
 
