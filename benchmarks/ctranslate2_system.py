@@ -8,7 +8,7 @@ from ctranslate2.converters.utils import fuse_linear
 from ctranslate2.specs import TransformerSpec
 from ctranslate2.specs.common_spec import Activation, LinearSpec
 
-from benchmarks.heed_decode import parameters
+from benchmarks.heed_system import parameters
 from benchmarks.workloads import Workload
 from data.batch import BOS, EOS, UNK
 from model import TransformerConfig

@@ -106,7 +106,7 @@ def _be(name: str) -> None:
     import importlib
 
     from benchmarks import train_workloads
-    from benchmarks.heed_decode import machine_gflops
+    from benchmarks.heed_system import machine_gflops
     from experiments import malloc
 
     if name == "heed" or PEERS_KEEP_MEMORY.value:

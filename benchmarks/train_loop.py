@@ -20,7 +20,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.heed_decode import machine_gflops
+from benchmarks.heed_system import machine_gflops
 from benchmarks.train_workloads import flops
 from data.batch import Batch
 from data.pairs import SPLITS

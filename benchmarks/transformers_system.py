@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks.heed_decode import parameters
+from benchmarks.heed_system import parameters
 from benchmarks.marian import marian
 from benchmarks.workloads import Workload
 from data.batch import EOS, PAD, pad_rows

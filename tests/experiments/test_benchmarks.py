@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 from absl.testing import flagsaver
 
-from benchmarks import heed_decode
+from benchmarks import heed_system
 from benchmarks.workloads import base, workload
+from tests.experiments.commands import ROOT
 
 SMALL = replace(
     base(), vocab_size=200, d_model=16, d_ff=32, num_heads=2, encoder_layers=1, decoder_layers=1
@@ -32,19 +33,19 @@ def test_heed_runs_a_workload_to_its_exact_lengths(monkeypatch):
     work = replace(workload("W4", SMALL), beam_size=2)
     work = replace(work, sources=work.sources[:9], lengths=work.lengths[:9])
     found = {}
-    search = heed_decode.search
+    search = heed_system.search
 
     def watched(*args, **options):
         result = search(*args, **options)
-        heed_decode.jax.debug.callback(
+        heed_system.jax.debug.callback(
             lambda lengths, limits: found.update({tuple(limits.tolist()): lengths[:, 0]}),
             result.lengths,
             args[2].limits,
         )
         return result
 
-    monkeypatch.setattr(heed_decode, "search", watched)
-    run, facts = heed_decode.make(SMALL, work, "float32", 1, 512)
+    monkeypatch.setattr(heed_system, "search", watched)
+    run, facts = heed_system.make(SMALL, work, "float32", 1, 512)
     run()
     assert facts["compilations"] == len(found) and facts["gflop_a_token"] > 0
     for limits, lengths in found.items():
@@ -90,3 +91,11 @@ def test_a_peer_that_cannot_run_is_refused_before_any_starts(
     told = pytest.raises(SystemExit, match=re.escape(line))
     with told, flagsaver.flagsaver(**flags):
         decode.main([])
+
+
+@pytest.mark.parametrize("name", ["heed", "ctranslate2", "transformers"])
+def test_each_system_has_a_module_where_benchmarks_look_for_it(name):
+    folder = ROOT / "benchmarks"
+    assert (folder / f"{name}_system.py").exists()
+    training = {"ctranslate2": "pytorch"}.get(name, name)
+    assert (folder / f"train_{training}.py").exists()

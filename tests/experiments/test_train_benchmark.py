@@ -9,7 +9,7 @@ import pytest
 from absl.testing import flagsaver
 from jax.extend.core import jaxprs_in_params
 
-from benchmarks import heed_train, train_loop
+from benchmarks import train_heed, train_loop
 from benchmarks.train_workloads import Workload, flops, workload
 from data.pipeline import Ragged, TokenPairs
 from experiments.planning import prepare
@@ -59,7 +59,7 @@ def test_counted_are_the_products_of_the_program(config):
 def test_heed_trains_on_a_workload():
     lengths = np.random.default_rng(0).integers(1, 9, (2, 60))
     pairs = TokenPairs(*(Ragged([[5] * n for n in side]) for side in lengths))
-    run, facts = heed_train.make(Workload(pairs, TINY, 3), "float32", True, True)
+    run, facts = train_heed.make(Workload(pairs, TINY, 3), "float32", True, True)
     real = lengths.sum() + 2 * 60
     assert 0 < run() <= 3 * real and facts["compilations"] <= 6
     assert facts["gflop_a_token"] > 0 and facts["input_tokens_per_s"] > 0
