@@ -167,9 +167,13 @@ class SearchConfig:
 
     def __post_init__(self):
         try:
-            SearchOptions(**asdict(self))
+            self.options()
         except InputError as error:
             raise ConfigError(re.sub(r"--(\w+)", r"config.search.\1", str(error))) from None
+
+    def options(self) -> SearchOptions:
+        """The search that these settings define."""
+        return SearchOptions(**asdict(self))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,6 @@ from data.pipeline import (
 )
 from data.token_cache import text_digest, tokenize_cached
 from data.vocabulary import Vocabulary, load_tokenizer, read_tokenizer
-from decode.options import SearchOptions
 from decode.translate import Translator
 from experiments.compilation_cache import cache_folder
 from experiments.config import DataConfig, Experiment, SearchConfig
@@ -67,7 +66,7 @@ def build_translator(
     experiment: Experiment, model, params, vocabulary, mesh=None, shortlist=None
 ) -> Translator:
     """A translator with the experiment's own search settings."""
-    options = SearchOptions(**asdict(experiment.search))
+    options = experiment.search.options()
     return Translator(model, params, vocabulary, mesh, options, shortlist=shortlist)
 
 

@@ -10,7 +10,6 @@ import optax
 
 from data.vocabulary import VOCABULARY_FILES
 from decode import shortlist
-from decode.options import SearchOptions
 from experiments import workdir as folders
 from experiments.temporary_folders import removed_unless_done
 from interop.imported_model import ImportedModel
@@ -35,8 +34,7 @@ def write_run(workdir: Path, imported: ImportedModel) -> dict:
     ConfigError, InputError, CheckpointError.
     """
     experiment, vocabulary, params, words = imported
-    options = SearchOptions(**asdict(experiment.search))  # raises for what no search has
-    options.check_vocabulary(experiment.model.target_vocab)
+    experiment.search.options().check_vocabulary(experiment.model.target_vocab)
     part = workdir / _PART
     with folders.held(workdir), removed_unless_done(workdir):
         shutil.rmtree(part, ignore_errors=True)  # of an import that was killed

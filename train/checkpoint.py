@@ -258,9 +258,9 @@ class CheckpointManager:
         with self._one_line(told, CorruptCheckpointError):
             path = self.folder / str(step)
             run_on_primary(lambda: verify_checksums(path, [*abstract, "metrics"]))
-            run_on_all(lambda: checkpoint_items.check_folders(path, abstract))
 
             def check() -> None:
+                checkpoint_items.check_folders(path, abstract)
                 found = ocp.checkpointables_metadata(path).metadata
                 # Parts that all checkpoints have come first: rest, params, then ema.
                 for name in sorted(abstract.keys() - {"meta"}, reverse=True):

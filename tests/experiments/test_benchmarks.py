@@ -93,9 +93,7 @@ def test_a_peer_that_cannot_run_is_refused_before_any_starts(
         decode.main([])
 
 
-@pytest.mark.parametrize("name", ["heed", "ctranslate2", "transformers"])
-def test_each_system_has_a_module_where_benchmarks_look_for_it(name):
-    folder = ROOT / "benchmarks"
-    assert (folder / f"{name}_system.py").exists()
-    training = {"ctranslate2": "pytorch"}.get(name, name)
-    assert (folder / f"train_{training}.py").exists()
+@pytest.mark.parametrize(("benchmark", "module"), [("decode", "{}_system"), ("train", "train_{}")])
+def test_each_system_has_a_module_where_benchmarks_look_for_it(benchmark, module, benchmark_main):
+    for system in "heed", *benchmark_main(benchmark)._PEERS:
+        assert (ROOT / "benchmarks" / f"{module.format(system)}.py").exists(), system
