@@ -39,7 +39,7 @@ def _abstract(run: Path, sizes: tuple[int, int, int] = (1, 1, 1)):
     import jax
 
     from experiments.lora import learner
-    from experiments.planning import schedule_and_optimizer
+    from experiments.setup import schedule_and_optimizer
     from experiments.workdir import read_config
     from model import Transformer
     from model.sharding import make_mesh

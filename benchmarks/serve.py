@@ -96,7 +96,8 @@ def _offline(workdir: Path, count: int, alignment: bool):
     from experiments import malloc
     from experiments.compilation_cache import enable_compilation_cache
     from experiments.json_output import answers
-    from experiments.preparation import build_translator, open_split, sides
+    from experiments.translation_data import open_split, sides
+    from experiments.translator import build_translator
     from experiments.workdir import load
 
     enable_compilation_cache()

@@ -24,13 +24,13 @@ from benchmarks.heed_system import machine_gflops
 from benchmarks.train_workloads import flops
 from data.batch import Batch
 from data.pairs import SPLITS
-from data.pipeline import train_batches
+from data.pipeline import TokenPairs, train_batches
 from data.text import read_lines
 from experiments.config import Experiment, to_experiment
 from experiments.configs import text
-from experiments.planning import prepare
-from experiments.preparation import open_split, read_text
-from experiments.training import RunContext
+from experiments.run_context import RunContext
+from experiments.setup import set_up
+from experiments.translation_data import TranslationData, open_split, read_pairs
 from train.loop import fit
 from train.loss_monitor import LossMonitor
 from train.metrics import MetricsWriter, read_metrics
@@ -47,7 +47,7 @@ def measured(data: str, languages: tuple[str, str], steps: int, precision: str) 
         path = _text(Path(data), languages, Path(folder))
         values = _values(path, languages, steps, precision)
         told = _command(values, Path(folder) / "run")
-        t = prepare(_experiment(values), Path(folder) / "no")
+        t = set_up(_experiment(values), Path(folder) / "no")
         told["text_tokens_per_s"] = round(_delivered(t))
         begun = time.perf_counter()
         step, state = _compiled(t)
@@ -112,50 +112,55 @@ def _command(values: dict, workdir: Path) -> dict:
     )
 
 
-def _gflop_a_token(t: RunContext) -> float:
-    source, target = t.text.pairs["train"].lengths
-    return 1e-9 * flops(t.model.config, source, target) / float(source.sum() + target.sum())
+def _train_pairs(run: RunContext) -> TokenPairs:
+    assert isinstance(run.data, TranslationData)
+    return run.data.pairs["train"]
 
 
-def _delivered(t: RunContext, batches: int = 200) -> float:
+def _gflop_a_token(run: RunContext) -> float:
+    source, target = _train_pairs(run).lengths
+    return 1e-9 * flops(run.model.config, source, target) / float(source.sum() + target.sum())
+
+
+def _delivered(run: RunContext, batches: int = 200) -> float:
     """Real tokens a second from text files: read, tokenised, planned and made into batches."""
-    c = replace(t.experiment, data=replace(t.experiment.data, cache=False))
+    c = replace(run.experiment, data=replace(run.experiment.data, cache=False))
     begun = time.perf_counter()
     splits = {split: open_split(c, split) for split in SPLITS}
-    text = read_text(c, splits, t.vocabulary, lambda: None)
-    read = (time.perf_counter() - begun) / text.plan.tokens
+    text = read_pairs(c, splits, run.vocabulary)
+    read = (time.perf_counter() - begun) / text.schedule.tokens
     begun = time.perf_counter()
-    for _ in itertools.islice(train_batches(text.pairs["train"], text.plan), batches):
+    for _ in itertools.islice(train_batches(text.pairs["train"], text.schedule), batches):
         pass
     made = (time.perf_counter() - begun) / batches
-    return 1 / (read + made * text.plan.batches_per_epoch / text.plan.tokens)
+    return 1 / (read + made * text.schedule.batches_per_epoch / text.schedule.tokens)
 
 
-def _batches(t: RunContext, first: int, count: int) -> Iterator[Batch]:
-    plan = t.text.plan
-    made = train_batches(t.text.pairs["train"], plan, first, multiple_of=t.rows_multiple)
+def _batches(run: RunContext, first: int, count: int) -> Iterator[Batch]:
+    schedule, multiple = run.data.schedule, run.rows_multiple
+    made = train_batches(_train_pairs(run), schedule, first, multiple_of=multiple)
     return itertools.islice(made, count)
 
 
-def _compiled(t: RunContext) -> tuple[Callable, TrainState]:
+def _compiled(run: RunContext) -> tuple[Callable, TrainState]:
     """The step, run once in all its shapes, and the state after that."""
-    state, step = create_state(t.model, t.tx, jax.random.key(0), t.mesh), t.compile_step()
-    for bucket in t.text.plan.buckets:
-        first = next(i for i in itertools.count() if t.text.plan[i].bucket == bucket)
-        (batch,) = _batches(t, first, 1)
+    state, step = create_state(run.model, run.tx, jax.random.key(0), run.mesh), run.compile_step()
+    for bucket in run.data.schedule.buckets:
+        first = next(i for i in itertools.count() if run.data.schedule[i].bucket == bucket)
+        (batch,) = _batches(run, first, 1)
         state, _ = step(state, batch)
     return step, jax.block_until_ready(state)
 
 
-def _costs(t: RunContext, step: Callable, state: TrainState, steps: int) -> Iterator[float]:
+def _costs(run: RunContext, step: Callable, state: TrainState, steps: int) -> Iterator[float]:
     """How much longer blocks of steps take in the loop than bare, on batches made before, less 1.
 
     Whichever of the two comes first, the other does in the next block.
     """
-    c, plan = t.experiment.train, t.text.plan
+    c, plan = run.experiment.train, run.data.schedule
 
     def bare(state):
-        ready = list(_batches(t, int(state.step), _BLOCK))
+        ready = list(_batches(run, int(state.step), _BLOCK))
         begun = time.perf_counter()
         for batch in ready:
             state, metrics = step(state, batch)
@@ -168,18 +173,18 @@ def _costs(t: RunContext, step: Callable, state: TrainState, steps: int) -> Iter
         state, _ = fit(
             state,
             step,
-            _batches(t, first, _BLOCK),
+            _batches(run, first, _BLOCK),
             num_steps=first + _BLOCK,
-            schedule=t.schedule,
+            schedule=run.schedule,
             writer=writer,
             log_every=c.log_every,
-            health=LossMonitor(c.max_skipped, c.spike),
+            loss_monitor=LossMonitor(c.max_skipped, c.spike),
             example_ids_at=lambda step: plan[step - 1].pairs,
         )
         jax.block_until_ready(state)
         return state, time.perf_counter() - begun
 
-    with MetricsWriter(t.workdir) as writer:
+    with MetricsWriter(run.workdir) as writer:
         for block in range(max(2, steps // (2 * _BLOCK))):
             spent = {}
             for way in (bare, looped) if block % 2 else (looped, bare):

@@ -7,12 +7,12 @@ from data.batch import Batch
 from data.buckets import Bucket
 from decode.sharded_weights import abstract_weights
 from experiments.console import bar
-from experiments.training import RunContext
+from experiments.run_context import RunContext
 from model.sharding import batch_sharding
 from train.state import abstract_params
 
 
-def describe(t: RunContext) -> dict:
+def describe(run: RunContext) -> dict:
     """What `--dry_run` prints; allocates nothing on the devices.
 
     `trainable` are the parameters that training changes: adapters, or all. Where they are adapters
@@ -22,40 +22,40 @@ def describe(t: RunContext) -> dict:
     shape that needs most; `search` is what BLEU lays out of the parameters while there are none.
     Bytes are those of one device.
     """
-    state, step, sizes = t.abstract_state(), t.compile_step(), t.sizes()
-    params = abstract_params(t.model, t.mesh)
-    plan = t.text.plan
-    shapes = [bucket.with_rows(t.rows_multiple) for bucket in plan.buckets]
+    state, step, sizes = run.abstract_state(), run.compile_step(), run.sizes()
+    params = abstract_params(run.model, run.mesh)
+    schedule = run.data.schedule
+    shapes = [bucket.with_rows(run.rows_multiple) for bucket in schedule.buckets]
     extremes = {max(shapes), max(shapes, key=lambda b: (b.source + b.target, b.rows))}
     with bar("compiling", len(extremes)) as progress:
         activations = []
         for shape in extremes:
-            activations.append(_temporary(t, step, state, shape, plan[0].packed))
+            activations.append(_temporary(run, step, state, shape, schedule[0].packed))
             progress(1)
     memory = {
         "parameters": _bytes((state.params, state.base)),
         "optimizer": _bytes(state.opt_state),
         "average": _bytes(state.ema),
         "activations": max(activations),
-        "search": _bytes(abstract_weights(t.model.config, params, t.mesh)),
+        "search": _bytes(abstract_weights(run.model.config, params, run.mesh)),
     }
     needed = sum(memory.values()) - min(memory["activations"], memory["search"])
     return {
         "parameters": sizes["params"],
         "trainable": sizes["trainable"],
-        "mesh": dict(t.mesh.shape),
+        "mesh": dict(run.mesh.shape),
         "bytes_per_device": memory | {"all": needed},
         "batches": [shape._asdict() for shape in shapes],
         "compilations": len(shapes),
-        "tokens_per_step": round(plan.tokens / plan.batches_per_epoch, 1),
-        "steps_per_epoch": plan.batches_per_epoch,
-        "padding": round(plan.padding, 4),
+        "tokens_per_step": round(schedule.tokens / schedule.batches_per_epoch, 1),
+        "steps_per_epoch": schedule.batches_per_epoch,
+        "padding": round(schedule.padding, 4),
     }
 
 
-def _temporary(t: RunContext, step, state, shape: Bucket, packed: bool) -> int:
+def _temporary(run: RunContext, step, state, shape: Bucket, packed: bool) -> int:
     """The compiled step's temporary memory on one device for batches of this shape."""
-    rows = batch_sharding(t.mesh)
+    rows = batch_sharding(run.mesh)
     batch = Batch(
         *(
             jax.ShapeDtypeStruct((shape.rows, length), np.int32, sharding=rows)

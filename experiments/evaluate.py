@@ -23,7 +23,8 @@ REFERENCE = flags.DEFINE_string("reference", None, "Its right translation, line 
 def main() -> None:
     """Translate and score what the flags say."""
     from decode.bleu import score
-    from experiments.preparation import open_split, sides, warn_unknown_language
+    from experiments.translation_data import open_split, sides
+    from experiments.translation_task import warn_unknown_language
 
     files = SOURCE.value, REFERENCE.value
     if (SPLIT.value is None) == (files == (None, None)) or (None in files and any(files)):

@@ -55,12 +55,12 @@ def read_base(workdir: Path, model: Model, mesh: Mesh) -> Any:
             raise CheckpointError(f"{error}: {_NEEDED}") from None
 
 
-def base_of(workdir: Path) -> str:
+def base_signature(workdir: Path) -> str:
     """What tells the run's base from others, for its checkpoints to know it by."""
     return broadcast_from_primary(signature(workdir / BASE / "0"))
 
 
 def check_base(workdir: Path, experiment: Experiment, meta: dict) -> None:
     """Raise CheckpointError if a checkpoint with this `meta` has adapters of another base."""
-    if experiment.lora.rank and meta.get("base") != base_of(workdir):
+    if experiment.lora.rank and meta.get("base") != base_signature(workdir):
         raise CheckpointError(f"{workdir / BASE} is another one: {_NEEDED}")

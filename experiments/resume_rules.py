@@ -16,7 +16,7 @@ class Change(StrEnum):
 
     FREE = "free"
     ANNOUNCED = "free, announced"  # it changes what the run computes or compares
-    BATCHES = "needs `--allow_batch_change`"  # experiments/course.py says how training continues
+    BATCHES = "needs `--allow_batch_change`"  # `schedule_offset` says how training continues
     REJECTED = "rejected"  # it would be another run
 
 

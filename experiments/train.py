@@ -56,19 +56,21 @@ flags.adopt_module_key_flags(distributed)  # so that --help tells them too
 def main() -> None:
     """Run the experiment of the flags."""
     from experiments.dry_run import describe
-    from experiments.planning import prepare
-    from experiments.run import nothing_done, train  # JAX starts here, after the flags are right
 
-    def terminated() -> None:
-        leave(SIGTERM_STATUS.value, "", json.dumps(nothing_done("SIGTERM")))
+    # JAX starts here, after the flags are right.
+    from experiments.setup import set_up
+    from experiments.trainer import preempted_before_training, train
+
+    def on_sigterm() -> None:
+        leave(SIGTERM_STATUS.value, "", json.dumps(preempted_before_training("SIGTERM")))
 
     experiment, workdir = to_experiment(CONFIG.value), Path(WORKDIR.value)
-    given = config_flags.get_override_values(flags.FLAGS["config"]).keys()
+    from_flags = config_flags.get_override_values(flags.FLAGS["config"]).keys()
     with ends_the_process(), distributed.joined(experiment.train.lost_seconds):
         if DRY_RUN.value:
-            result = describe(prepare(experiment, workdir, ALLOW_BATCH_CHANGE.value, given=given))
+            result = describe(set_up(experiment, workdir, ALLOW_BATCH_CHANGE.value, from_flags))
         else:
-            result = train(experiment, workdir, ALLOW_BATCH_CHANGE.value, given, terminated)
+            result = train(experiment, workdir, ALLOW_BATCH_CHANGE.value, from_flags, on_sigterm)
         if is_primary():
             print_json(result)
     if result.get("stopped_by") == "SIGTERM":

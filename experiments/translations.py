@@ -9,7 +9,8 @@ from data.atomic_write import write_atomic
 from data.printable import json_line
 from decode.hypotheses import Hypothesis
 from experiments.console import bar
-from experiments.preparation import build_translator, open_split, sides
+from experiments.translation_data import open_split, sides
+from experiments.translator import build_translator
 from experiments.workdir import load
 
 FILE = "translations.jsonl"

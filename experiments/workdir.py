@@ -11,7 +11,7 @@ environment.jsonl  one line a start: machine, versions, commit
 translations.jsonl what the test translated, one sentence a line
 report.html        all of it for people
 lock               held by the run that trains here, which lock.owner names
-hosts/             a sign of life of each process, of a run of several
+heartbeats/        of each process, in a run of several
 """
 
 import json
@@ -164,7 +164,7 @@ def held(workdir: Path) -> Iterator[None]:
     """
     check_folder(workdir)
     made = [path for path in (workdir, *workdir.absolute().parents) if not path.exists()]
-    hosts, gone = workdir / "hosts", workdir / ".hosts.gone"
+    hosts, gone = workdir / "heartbeats", workdir / ".heartbeats.gone"
     others = hosts.exists()
 
     def restore() -> None:

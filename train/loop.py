@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from data.batch import Batch
 from train.checkpoint import CheckpointManager
 from train.loss import Metrics
 from train.loss_monitor import LossMonitor
@@ -17,23 +16,22 @@ from train.multihost import PreemptedError
 from train.progress import Progress
 from train.state import TrainState
 
-_ENDS = ("num_steps", "max_minutes", "batches")
+_COMPLETE = ("num_steps", "max_minutes", "batches")
 
 
 class Hook(NamedTuple):
     """Something to do every so many steps, and once more with the last state of a run.
 
-    `run(step, state, report)` reads the state but must not keep it: the next update takes its
-    memory. It returns what it measured, or None; it raises Interrupted, with the reason, to break
-    off its look because the run must end now. `report` holds what the hooks before it measured at
-    this step, and `account`, what a resumed run must know: a checkpoint hook comes last and finds
-    its BLEU.
+    `run(step, state, report)` reads the state but must not keep it: the next update donates it. It
+    returns what it measured, or None. It raises PreemptedError, with the reason, to stop early
+    because the run must end now. `report` holds what the hooks before it measured at this step,
+    and `logger`, what a resumed run must know: a checkpoint hook comes last and finds its BLEU.
     """
 
     name: str
     every: int | tuple[int, ...]  # at multiples of it, or of any of them; 0: only at the end
     run: Callable[[int, TrainState, dict], dict | None]
-    urgent: bool = False  # whether it runs even when the run is interrupted, within seconds
+    on_preemption: bool = False  # whether it runs even when the run is preempted, within seconds
 
     def due(self, step: int) -> bool:
         every = (self.every,) if isinstance(self.every, int) else self.every
@@ -45,15 +43,15 @@ class FitResult(NamedTuple):
 
     step: int
     seconds: float  # wall clock, the runs before a resume included
-    stopped_by: str  # what came to its end: "num_steps", "max_minutes", "batches", or a reason
+    stopped_by: str  # "num_steps", "max_minutes", "batches", or the reason of `stop_requested`
     report: dict  # what the hooks measured last
     hook_seconds: dict[str, float]  # by name; a hook's share is this over `seconds`
 
 
 def fit(
     state: TrainState,
-    step_fn: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
-    batches: Iterable[Batch],
+    step_fn: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
+    batches: Iterable[Any],
     *,
     num_steps: int,
     hooks: Sequence[Hook] = (),
@@ -62,130 +60,134 @@ def fit(
     progress: Progress | None = None,
     log_every: int = 100,
     max_minutes: float = 0.0,
-    health: LossMonitor | None = None,
+    loss_monitor: LossMonitor | None = None,
     example_ids_at: Callable[[int], Iterable[int]] | None = None,
-    interrupted: Callable[[int], str] | None = None,
-    agreed: Callable[[str], str] = lambda reason: reason,
-    before: dict | None = None,
+    stop_requested: Callable[[int], str] | None = None,
+    sync_stop: Callable[[str], str] = lambda reason: reason,
+    resume_from: dict | None = None,
 ) -> tuple[TrainState, FitResult]:
-    """Trains from `state.step` to `num_steps`; `batches` begins with the batch of that step.
+    """Train from `state.step` to `num_steps`; `batches` begins with the batch of that step.
 
-    `max_minutes` of wall clock (0: no limit) end it sooner, and so does `interrupted(step)` once it
-    names a reason: then only `urgent` hooks run, and others that were due are made up for by
-    whoever resumes. At every step the reason, or "", is told to `agreed`, which says what is done:
-    so several processes end at the same step. `before` is what `checkpoint_hook` saved of the run
-    that this one resumes: time counts from that one's start, interval and health go on as they
-    were. `schedule` is only read for the logs, `example_ids_at` for those of losses that `health`
-    finds unusual. Raises DivergedError once `health` says so.
+    `max_minutes` of wall clock (0: no limit) end it sooner, and so does `stop_requested(step)` once
+    it names a reason: then only hooks with `on_preemption` run, and a resumed run makes up for the
+    others that were due. Every step passes the reason, or "", to `sync_stop`, which returns the
+    one that all processes follow: so several processes end at the same step. `resume_from` is what
+    `checkpoint_hook` saved of the run that this one resumes: clocks, the current log interval and
+    the loss monitor continue. `schedule` is only read for the logs, `example_ids_at` for those of
+    spikes that `loss_monitor` finds. Raises DivergedError when `loss_monitor` does.
     """
-    account = MetricLogger(
+    resume_from = resume_from or {}
+    logger = MetricLogger(
         int(state.step),
         num_steps,
         schedule=schedule,
         writer=writer,
         progress=progress,
-        health=health,
+        loss_monitor=loss_monitor,
         example_ids_at=example_ids_at,
-        limit=60 * max_minutes or math.inf,
-        before=before or {},
+        max_seconds=60 * max_minutes or math.inf,
+        resume_from=resume_from,
     )
     batches = iter(batches)
     batch = next(batches, None)
-    looks = _HookRunner(account, hooks)
+    runner = _HookRunner(logger, hooks)
     try:
-        unlooked = (before or {}).get("unlooked", ())
-        stopped_by = looks.take(state, [hook for hook in hooks if hook.name in unlooked])
-        stopped_by = stopped_by or _over(account, batch, num_steps, None, agreed)
+        pending = resume_from.get("pending_hooks", ())
+        stopped_by = runner.run(state, [hook for hook in hooks if hook.name in pending])
+        stopped_by = stopped_by or _stop_reason(logger, batch, num_steps, None, sync_stop)
         if not stopped_by:
-            account.progress.show("compiling the first step")
+            logger.progress.show("compiling the first step")
         while not stopped_by:
-            assert batch is not None  # or it would be over
+            assert batch is not None  # or it would have stopped
             state, metrics = step_fn(state, batch)
-            account.record_step(metrics)
+            logger.record_step(metrics)
             batch = next(batches, None)  # made while the device works
-            stopped_by = _over(account, batch, num_steps, interrupted, agreed)
-            ended = stopped_by in _ENDS
-            due = hooks if ended else looks.due()
-            logs = ended or account.step % log_every == 0
-            if logs or due or stopped_by:
-                account.settle()
-            account.show()
-            if logs:
-                account.log()
-            stopped_by = looks.take(state, due, "" if ended else stopped_by) or stopped_by
+            stopped_by = _stop_reason(logger, batch, num_steps, stop_requested, sync_stop)
+            complete = stopped_by in _COMPLETE
+            due = hooks if complete else runner.due()
+            log = complete or logger.step % log_every == 0
+            if log or due or stopped_by:
+                logger.wait()
+            logger.update_progress()
+            if log:
+                logger.log()
+            stopped_by = runner.run(state, due, "" if complete else stopped_by) or stopped_by
     finally:
-        account.progress.close()
-    return state, FitResult(account.step, account.seconds, stopped_by, looks.report, looks.seconds)
+        logger.progress.close()
+    result = FitResult(logger.step, logger.seconds, stopped_by, runner.report, runner.seconds)
+    return state, result
 
 
-def _over(account: MetricLogger, batch: Batch | None, num_steps: int, interrupted, agreed) -> str:
-    """What the run is stopped by, or nothing."""
-    asked = interrupted(account.step) if interrupted else ""
-    if account.step >= num_steps:
+def _stop_reason(logger: MetricLogger, batch, num_steps: int, stop_requested, sync_stop) -> str:
+    """What the run is stopped by now, or ""."""
+    signal = stop_requested(logger.step) if stop_requested else ""
+    if logger.step >= num_steps:
         return "num_steps"
     if batch is None:
         return "batches"
-    return agreed(asked or "max_minutes" * account.late)
+    return sync_stop(signal or "max_minutes" * logger.out_of_time)
 
 
 class _HookRunner:
     """The hooks of a run: what they measured last, and the seconds of each."""
 
-    def __init__(self, account: MetricLogger, hooks: Sequence[Hook]):
-        self._account, self._hooks = account, hooks
+    def __init__(self, logger: MetricLogger, hooks: Sequence[Hook]):
+        self._logger, self._hooks = logger, hooks
         self.report: dict = {}
         self.seconds: dict[str, float] = {}
 
     def due(self) -> list[Hook]:
-        return [hook for hook in self._hooks if hook.due(self._account.step)]
+        return [hook for hook in self._hooks if hook.due(self._logger.step)]
 
-    def take(self, state: TrainState, due: Sequence[Hook], reason: str = "") -> str:
-        """Runs these hooks, or where there is a `reason` to end the run now, the urgent ones.
+    def run(self, state: TrainState, due: Sequence[Hook], stop_reason: str = "") -> str:
+        """Run the hooks that are due, or on preemption only those that run then.
 
-        Returns the reason, which may have come meanwhile. What was due is saved, to be made up for.
+        Returns the reason to stop, which may have come meanwhile. The names of hooks that were due
+        and did not run are saved, for a resumed run.
         """
-        if not reason:
+        if not stop_reason:
             try:
                 self._run(state, due)
                 return ""
-            except PreemptedError as interruption:
-                reason = str(interruption)
-        urgent = [hook for hook in self._hooks if hook.urgent]
-        self._run(state, urgent, unlooked=[hook.name for hook in due])
-        return reason
+            except PreemptedError as preemption:
+                stop_reason = str(preemption)
+        urgent = [hook for hook in self._hooks if hook.on_preemption]
+        self._run(state, urgent, pending_hooks=[hook.name for hook in due])
+        return stop_reason
 
-    def _run(self, state: TrainState, hooks: Sequence[Hook], **more) -> None:
-        """Runs these, which find `more` in the account; tells what they measured."""
+    def _run(self, state: TrainState, hooks: Sequence[Hook], **saved) -> None:
+        """Run these hooks, which find `saved` in the report's `logger`; log what they measured."""
         measured: dict = {}
-        untold = False
+        unlogged = False
         for hook in hooks:
-            if hook.urgent and untold:  # who goes on from a checkpoint does not look again
-                self._tell(measured)
-                untold = False
+            # A run that resumes from a checkpoint does not evaluate again: log before saving.
+            if hook.on_preemption and unlogged:
+                self._log(measured)
+                unlogged = False
             start = time.monotonic()
-            report = measured | {"account": self._account.saved | more}
-            found = hook.run(self._account.step, state, report) or {}
-            measured |= found
-            untold |= bool(found)
-            spent = time.monotonic() - start
-            self._account.add_hook_time(spent)
-            self.seconds[hook.name] = self.seconds.get(hook.name, 0.0) + spent
-        if untold:
-            self._tell(measured)
+            report = measured | {"logger": self._logger.state_dict | saved}
+            result = hook.run(self._logger.step, state, report) or {}
+            measured |= result
+            unlogged |= bool(result)
+            seconds = time.monotonic() - start
+            self._logger.add_hook_time(seconds)
+            self.seconds[hook.name] = self.seconds.get(hook.name, 0.0) + seconds
+        if unlogged:
+            self._log(measured)
 
-    def _tell(self, measured: dict) -> None:
+    def _log(self, measured: dict) -> None:
         self.report = dict(measured)
-        self._account.measured(self.report, self.seconds)
+        self._logger.log_eval(self.report, self.seconds)
 
 
 def validation_hook(
     eval_fn: Callable[..., Metrics],
-    batches: Callable[[], Iterable[Batch]],
+    batches: Callable[[], Iterable[Any]],
     every: int,
     name: str = "validation",
     weights: Callable[[TrainState], Any] = lambda state: state.weights,
 ) -> Hook:
-    """Measures loss, nll, accuracy and perplexity of a state's `weights` over all `batches()`."""
+    """A hook that measures loss, nll, accuracy and perplexity of a state's `weights`."""
 
     def run(_step: int, state: TrainState, _report: dict) -> dict:
         return total_metrics(eval_fn, weights(state), batches()).to_dict()
@@ -193,7 +195,7 @@ def validation_hook(
     return Hook(name, every, run)
 
 
-def total_metrics(eval_fn: Callable[..., Metrics], params, batches: Iterable[Batch]) -> Metrics:
+def total_metrics(eval_fn: Callable[..., Metrics], params, batches: Iterable[Any]) -> Metrics:
     """The sums of `eval_fn` over all batches, on the host."""
     total = Metrics.zero()
     for batch in batches:
@@ -207,10 +209,10 @@ def checkpoint_hook(
     every: int | tuple[int, ...],
     name: str = "checkpoint",
 ) -> Hook:
-    """Saves the state, what was measured at its step, and in `meta` what `fit` resumes by."""
+    """A hook that saves the state, the metrics of its step, and in `meta` what a resume needs."""
 
     def run(step: int, state: TrainState, report: dict) -> None:
-        measured = {key: value for key, value in report.items() if key != "account"}
-        checkpoints.save(step, state, meta | report["account"], measured)
+        measured = {key: value for key, value in report.items() if key != "logger"}
+        checkpoints.save(step, state, meta | report["logger"], measured)
 
-    return Hook(name, every, run, urgent=True)
+    return Hook(name, every, run, on_preemption=True)

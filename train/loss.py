@@ -30,7 +30,7 @@ class Metrics(NamedTuple):
     correct: Array | float  # tokens whose target had the highest logit
     tokens: Array | float  # target tokens that are not PAD, EOS included
     source_tokens: Array | float = 0.0  # the source's
-    slots: Array | float = 0.0  # places for tokens in the batches, source and target, PAD too
+    num_positions: Array | float = 0.0  # of the batches, source and target, PAD too
     updates: Array | float = 0.0
     grad_norm_sum: Array | float = 0.0  # each update's global gradient norm, before clipping
     skipped: Array | float = 0.0  # updates left out, their loss or gradient not being finite

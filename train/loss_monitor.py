@@ -11,16 +11,16 @@ _KNOWN = 50  # updates before a loss can be unusual
 class DivergedError(ValueError):
     """A run that has no finite gradient any more; one line that says since when, and what helps.
 
-    `since` is the step of the first of the updates that were skipped in a row.
+    `first_skipped_step` is that of the first of the updates that were skipped in a row.
     """
 
-    def __init__(self, message: str, since: int = 0):
+    def __init__(self, message: str, first_skipped_step: int = 0):
         super().__init__(message)
-        self.since = since
+        self.first_skipped_step = first_skipped_step
 
 
 class LossMonitor:
-    """Hears of every update in order.
+    """Call `update` for every update in order.
 
     `max_skipped` updates skipped in a row are a divergence. A loss of more than `spike` standard
     deviations above the running mean is a spike (0: none is looked for). Where losses hardly vary
@@ -32,16 +32,16 @@ class LossMonitor:
         self._skipped, self._seen, self._mean, self._variance = 0, 0, 0.0, 0.0
 
     @property
-    def numbers(self) -> list[float]:
-        """All that it knows, for a checkpoint: a run that resumes judges as it would have."""
+    def state(self) -> list[float]:
+        """All that it knows, in numbers for a checkpoint: a resumed run judges as it would have."""
         return [self._skipped, self._seen, self._mean, self._variance]
 
-    @numbers.setter
-    def numbers(self, numbers: list[float]) -> None:
-        skipped, seen, self._mean, self._variance = numbers
+    @state.setter
+    def state(self, state: list[float]) -> None:
+        skipped, seen, self._mean, self._variance = state
         self._skipped, self._seen = int(skipped), int(seen)
 
-    def saw(self, step: int, metrics: Metrics) -> float | None:
+    def update(self, step: int, metrics: Metrics) -> float | None:
         """The loss that was expected, if that of update `step` is a spike. Raises DivergedError."""
         if metrics.skipped:
             self._skipped += 1
@@ -50,7 +50,7 @@ class LossMonitor:
                     f"step {step}: no finite loss and gradient in {self._skipped} updates in a "
                     "row: training diverged; lower optimizer.learning_rate, raise "
                     "optimizer.warmup_steps or set optimizer.clip_norm",
-                    since=step - self._skipped + 1,
+                    first_skipped_step=step - self._skipped + 1,
                 )
             return None
         self._skipped = 0

@@ -10,16 +10,17 @@ from jax import Array
 from train.loss import Metrics
 from train.loss_monitor import LossMonitor
 from train.metrics import MetricsWriter
-from train.progress import Progress, duration
+from train.progress import Progress, format_duration
 
-IN_FLIGHT = 2  # updates handed to the device and not yet awaited: enough to keep it busy
+IN_FLIGHT = 2  # updates dispatched to the device and not yet awaited: enough to keep it busy
 
 
 class MetricLogger:
-    """Told of every update by `record_step`; awaits it, sums it up, and writes it down when asked.
+    """Call `record_step` after each dispatched update; `log` writes the metrics since the last.
 
-    `example_ids_at(step)` are the numbers of the pairs of update `step`, to be named if its loss is
-    a spike. `before` is what an earlier run saved as `saved`.
+    Metrics are fetched a few updates later, so that the device never waits. `example_ids_at(step)`
+    are the numbers of the examples of update `step`, to be named if its loss is a spike.
+    `resume_from` is what an earlier run saved as `state_dict`.
     """
 
     def __init__(
@@ -30,35 +31,35 @@ class MetricLogger:
         schedule: Callable[[int], float] | None,
         writer: MetricsWriter | None,
         progress: Progress | None,
-        health: LossMonitor | None,
+        loss_monitor: LossMonitor | None,
         example_ids_at: Callable[[int], Iterable[int]] | None,
-        limit: float,
-        before: dict,
+        max_seconds: float,
+        resume_from: dict,
     ):
         self.progress = progress or Progress()
-        self.step = self._first = step
-        self._num_steps, self._limit = num_steps, limit
-        self._schedule, self._writer, self._pairs_of = schedule, writer, example_ids_at
-        self._health = health or LossMonitor()
-        self._seconds_before = before.get("seconds", 0.0)
+        self.step = self._first_step = step
+        self._num_steps, self._max_seconds = num_steps, max_seconds
+        self._schedule, self._writer, self._example_ids_at = schedule, writer, example_ids_at
+        self._loss_monitor = loss_monitor or LossMonitor()
+        self._seconds_before = resume_from.get("seconds", 0.0)
         self._start = time.monotonic()
-        self._in_hooks = 0.0
+        self._hook_seconds = 0.0
         self._in_flight: deque[Metrics] = deque()
-        # Since the last log, and those before it; and seconds of updating when these began.
+        # Of the interval since the last log and of the one before it: sums, and when it began.
         self._sums = self._sums_before = Metrics.zero()
-        self._since = self._since_before = -before.get("updating", 0.0)
-        if "sums" in before:
-            self._sums = Metrics(*before["sums"])
-            self._health.numbers = before["health"]
+        self._since = self._since_before = -resume_from.get("interval_seconds", 0.0)
+        if "interval_sums" in resume_from:
+            self._sums = Metrics(*resume_from["interval_sums"])
+            self._loss_monitor.state = resume_from["loss_monitor"]
 
     @property
-    def saved(self) -> dict:
-        """What a run that goes on from here must know, in numbers; all updates are awaited."""
+    def state_dict(self) -> dict:
+        """What a resumed run needs to know, in numbers; call it with no update in flight."""
         return {
             "seconds": self.seconds,
-            "updating": self._updating - self._since,
-            "sums": list(self._sums),
-            "health": self._health.numbers,
+            "interval_seconds": self._update_seconds - self._since,
+            "interval_sums": list(self._sums),
+            "loss_monitor": self._loss_monitor.state,
         }
 
     @property
@@ -68,79 +69,79 @@ class MetricLogger:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since this process took the run up."""
+        """Seconds since this process started or resumed the run."""
         return time.monotonic() - self._start
 
     @property
-    def _updating(self) -> float:
+    def _update_seconds(self) -> float:
         """Seconds outside of hooks."""
-        return self.elapsed - self._in_hooks
+        return self.elapsed - self._hook_seconds
 
     @property
-    def late(self) -> bool:
-        """Whether the run's time is up."""
-        return self.seconds >= self._limit
+    def out_of_time(self) -> bool:
+        """Whether the run has had its `max_seconds`."""
+        return self.seconds >= self._max_seconds
 
     def add_hook_time(self, seconds: float) -> None:
-        """Counts time that hooks took."""
-        self._in_hooks += seconds
+        """Count time that hooks took."""
+        self._hook_seconds += seconds
 
     def record_step(self, metrics: Metrics) -> None:
-        """Counts an update just handed to the device."""
+        """Count an update that was just dispatched."""
         self.step += 1
         self._in_flight.append(metrics)
         # By the time an update is this old the device has others to do, so waiting costs nothing.
-        self.settle(IN_FLIGHT)
+        self.wait(IN_FLIGHT)
 
-    def settle(self, leave: int = 0) -> None:
-        """Awaits the updates under way, but for the `leave` newest. Raises DivergedError."""
-        while len(self._in_flight) > leave:
+    def wait(self, keep_in_flight: int = 0) -> None:
+        """Fetch the metrics of all but the newest updates. Raises DivergedError."""
+        while len(self._in_flight) > keep_in_flight:
             metrics = Metrics(*map(float, jax.device_get(self._in_flight.popleft())))
             self._sums += metrics
             step = self.step - len(self._in_flight)
-            expected = self._health.saw(step, metrics)
+            expected = self._loss_monitor.update(step, metrics)
             if expected is not None:
-                self._tell_spike(step, metrics.loss, expected)
+                self._log_spike(step, metrics.loss, expected)
 
     def log(self) -> None:
-        """Closes the interval since the last log, and writes what it was like."""
+        """Close the interval since the last log, and write its metrics."""
         if self._writer:
-            seconds = self._updating - self._since
-            values = _describe(self._sums, seconds) | self._learning_rate()
+            seconds = self._update_seconds - self._since
+            values = _summarize(self._sums, seconds) | self._learning_rate()
             self._writer.write(self.step, "train", values | {"seconds": self.seconds})
         self._sums_before, self._sums = self._sums, Metrics.zero()
-        self._since_before, self._since = self._since, self._updating
+        self._since_before, self._since = self._since, self._update_seconds
 
-    def show(self) -> None:
-        """The live line, over the interval under way and the one before it."""
+    def update_progress(self) -> None:
+        """Refresh the live line, over the current interval and the one before it."""
         sums = self._sums_before + self._sums
         if not (self.progress.due() and sums.tokens):
             return
-        told = _describe(sums, self._updating - self._since_before) | self._learning_rate()
-        left = self.elapsed / (self.step - self._first) * (self._num_steps - self.step)
-        left = max(min(left, self._limit - self.seconds), 0)
-        rate = f"lr {told['learning_rate']:.2e}  " if "learning_rate" in told else ""
+        values = _summarize(sums, self._update_seconds - self._since_before)
+        values |= self._learning_rate()
+        left = self.elapsed / (self.step - self._first_step) * (self._num_steps - self.step)
+        left = max(min(left, self._max_seconds - self.seconds), 0)
+        rate = f"lr {values['learning_rate']:.2e}  " if "learning_rate" in values else ""
         self.progress.show(
-            f"step {self.step:,}/{self._num_steps:,}  loss {told['loss']:.4f}  {rate}"
-            f"{told['tokens_per_second']:,.0f} tokens/s  padding {told['padding']:.0%}  "
-            f"{duration(left)} left"
+            f"step {self.step:,}/{self._num_steps:,}  loss {values['loss']:.4f}  {rate}"
+            f"{values['tokens_per_second']:,.0f} tokens/s  padding {values['padding']:.0%}  "
+            f"{format_duration(left)} left"
         )
 
-    def measured(self, values: dict, hook_seconds: dict[str, float]) -> None:
-        """Tells what the hooks measured, and what share of the time each of them takes."""
+    def log_eval(self, values: dict, hook_seconds: dict[str, float]) -> None:
+        """Write what the hooks measured, and what share of the time each of them takes."""
         if self._writer:
             self._writer.write(self.step, "valid", values | {"seconds": self.seconds})
         shares = (f"{name} {spent / self.elapsed:.0%}" for name, spent in hook_seconds.items())
-        told = (f"{k} {v:.4g}" for k, v in values.items() if isinstance(v, int | float))
-        self.progress.note(f"step {self.step:,}  {'  '.join(told)}  (time: {', '.join(shares)})")
+        numbers = (f"{k} {v:.4g}" for k, v in values.items() if isinstance(v, int | float))
+        self.progress.note(f"step {self.step:,}  {'  '.join(numbers)}  (time: {', '.join(shares)})")
 
-    def _tell_spike(self, step: int, loss: float, expected: float) -> None:
-        pairs = [int(pair) for pair in self._pairs_of(step)] if self._pairs_of else []
+    def _log_spike(self, step: int, loss: float, expected: float) -> None:
+        ids = [int(i) for i in self._example_ids_at(step)] if self._example_ids_at else []
         if self._writer:
-            values = {"loss": loss, "expected": expected, "pairs": pairs}
-            self._writer.write(step, "spike", values)
-        some = f": pairs {', '.join(map(str, pairs[:8]))}{' ..' * (len(pairs) > 8)}" * bool(pairs)
-        self.progress.note(f"step {step:,}  loss {loss:.4g}, about {expected:.4g} expected{some}")
+            self._writer.write(step, "spike", {"loss": loss, "expected": expected, "pairs": ids})
+        named = f": pairs {', '.join(map(str, ids[:8]))}{' ..' * (len(ids) > 8)}" * bool(ids)
+        self.progress.note(f"step {step:,}  loss {loss:.4g}, about {expected:.4g} expected{named}")
 
     def _learning_rate(self) -> dict[str, float]:
         # The latest update was the one with step - 1 updates before it.
@@ -148,12 +149,12 @@ class MetricLogger:
         return {} if rate is None else {"learning_rate": rate}
 
 
-def _describe(sums: Metrics, seconds: float) -> dict[str, Array | float]:
-    """Real tokens are the source's and the target's, without PAD."""
+def _summarize(sums: Metrics, seconds: float) -> dict[str, Array | float]:
+    """Ratios of an interval; real tokens are those of source and target, without PAD."""
     real = sums.source_tokens + sums.tokens
     return sums.to_dict() | {
         "grad_norm": sums.grad_norm_sum / max(sums.updates, 1),
         "skipped": sums.skipped,
         "tokens_per_second": real / max(seconds, 1e-9),
-        "padding": 1 - real / max(sums.slots, 1),
+        "padding": 1 - real / max(sums.num_positions, 1),
     }

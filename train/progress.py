@@ -52,7 +52,7 @@ class Progress:
             print(f"{clear}{text}", end=end, file=self._stream, flush=True)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """45 s, 12 min, 3 h 20 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -179,13 +179,15 @@ def _account(metrics: Metrics, finite: Array, norm: Array) -> Metrics:
     found = metrics._replace(updates=jnp.float32(1), grad_norm_sum=norm)
     found = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), found)
     skipped = jnp.where(finite, 0.0, 1.0)
-    return found._replace(source_tokens=metrics.source_tokens, slots=metrics.slots, skipped=skipped)
+    return found._replace(
+        source_tokens=metrics.source_tokens, num_positions=metrics.num_positions, skipped=skipped
+    )
 
 
 def _count(batch: Batch, metrics: Metrics) -> Metrics:
     return metrics._replace(
         source_tokens=jnp.sum(batch.src != PAD, dtype=jnp.float32),
-        slots=jnp.float32(batch.src.size + batch.tgt.size),
+        num_positions=jnp.float32(batch.src.size + batch.tgt.size),
     )
 
 

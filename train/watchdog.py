@@ -1,10 +1,10 @@
 """Watchdog: processes report heartbeats, so that none waits for a dead one.
 
-Each writes a sign of life into hosts/PROCESS.json of the run's folder every second or so, from a
-thread of its own: a process that compiles, or looks at its validation set for long, is alive. The
-first process watches all, the others the first, which tells them what it found. Ages go by the
-watcher's own clock. Whoever finds one missing names it and ends at once: the main thread waits for
-a peer that will never answer, and cannot be asked.
+Each process writes heartbeats/PROCESS.json into the run's folder about every second, from a thread
+of its own: a process that compiles or validates for long is alive. The primary process watches all
+others, and these watch the primary, which reports to them what it found. Ages are measured by the
+watcher's own clock. A process that finds another one missing names it and exits at once, since its
+main thread waits for a peer that will never answer.
 """
 
 import json
@@ -64,7 +64,8 @@ class Watchdog:
     """
 
     def __init__(self, folder: Path, lost_seconds: float, stalled_seconds: float):
-        self._folder, self._lost, self._stalled = folder / "hosts", lost_seconds, stalled_seconds
+        self._folder = folder / "heartbeats"
+        self._lost, self._stalled = lost_seconds, stalled_seconds
         self._every = min(1.0, lost_seconds / 4)
         self._step = self._moves = self._beats = 0
         self._ended: str | None = None
@@ -73,19 +74,19 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._writing = threading.Lock()
 
-    def at(self, step: int) -> None:
-        """Hears of an update handed to the devices."""
+    def on_step(self, step: int) -> None:
+        """Record an update that was dispatched."""
         self._step = step
         self._moves += 1
 
-    def moved(self) -> None:
-        """Hears of any other piece of work done."""
+    def heartbeat(self) -> None:
+        """Record any other piece of work done."""
         self._moves += 1
 
-    def each(self, items: Iterable) -> Iterable:
-        """The same items, each a piece of work."""
+    def track(self, items: Iterable) -> Iterable:
+        """The same items, each a heartbeat."""
         for item in items:
-            self.moved()
+            self.heartbeat()
             yield item
 
     def __enter__(self) -> "Watchdog":

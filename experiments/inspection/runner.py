@@ -12,8 +12,10 @@ from experiments.inspection import coverage, duplicate_pairs, lengths, scripts_a
 from experiments.inspection.output import teller
 from experiments.inspection.section import SIDES, Section
 from experiments.inspection.survey import Survey, survey
-from experiments.planning import find_previous, open_data, plan
-from experiments.preparation import find_vocabulary
+from experiments.resolve import find_vocabulary
+from experiments.setup import build, read_settings
+from experiments.translation_data import TranslationData
+from experiments.translation_task import TranslationTask
 
 
 def look(
@@ -28,19 +30,21 @@ def look(
     `workdir` is a run's folder, or one that is not there. `form` and `show` as in `teller`. Raises
     ConfigError and DataError where training would, after what could be told before.
     """
-    opened = open_data(experiment, find_previous(experiment, workdir))
-    tell = teller(form, show, opened.splits)
-    found = sum(map(tell, _text(experiment, opened.splits)))
-    vocabulary = find_vocabulary(opened.experiment, workdir, opened.splits["train"])
-    t = plan(workdir, opened, vocabulary, allow_batch_change=True)
-    pairs, data = t.text.pairs, t.experiment.data
+    task, settings = TranslationTask(), read_settings(experiment, workdir)
+    splits = task.open_splits(settings.experiment)
+    tell = teller(form, show, splits)
+    found = sum(map(tell, _text(experiment, splits)))
+    vocabulary = find_vocabulary(settings.experiment, workdir, splits["train"])
+    run = build(workdir, settings, task, splits, vocabulary, allow_batch_change=True)
+    assert isinstance(run.data, TranslationData)
+    pairs, data = run.data.pairs, run.experiment.data
     found += tell(lengths.draw_lengths(pairs, data))
     found += tell(lengths.find_outliers(pairs))
     found += tell(lengths.find_dropped(pairs["train"], data))
-    found += tell(coverage.find_unknown(opened.splits, vocabulary))
+    found += tell(coverage.find_unknown(splits, vocabulary))
     found += tell(coverage.count_pieces(pairs["train"], vocabulary, seldom))
-    found += tell(coverage.show_samples(opened.splits["train"], vocabulary))
-    tell(_needs(describe(t)))
+    found += tell(coverage.show_samples(splits["train"], vocabulary))
+    tell(_needs(describe(run)))
     tell(Section("in all", {"warnings": found}, [f"{found:,} warnings"]))
     return found
 

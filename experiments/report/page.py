@@ -16,7 +16,7 @@ from experiments.report.examples import worst_and_best
 from experiments.report.lengths import by_length
 from experiments.report.record import Run
 from experiments.report.settings import settings
-from train.progress import duration
+from train.progress import format_duration
 
 REPORT = "report.html"
 _HERE = Path(__file__).parent
@@ -83,7 +83,7 @@ def _template():
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": chart.number, "duration": duration, "points": _points}
+    environment.filters |= {"number": chart.number, "duration": format_duration, "points": _points}
     environment.globals |= {name: getattr(chart, name) for name in _SIZES}
     return environment.get_template("page.html")
 

@@ -60,5 +60,5 @@ def marian(tmp_path_factory):
 def searches(run):
     workdir, *_ = run
     made = small_searches(workdir)
-    made.prepare()
+    made.set_up()
     return made

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.corruption import flip
-from experiments import run as module
+from experiments import after_training, trainer, translation_task
 from experiments import workdir as folders
-from experiments.run import train
+from experiments.trainer import train
 from model import TransformerConfig
 from train.checkpoint import CheckpointError, CheckpointManager
 from train.metrics import MetricsWriter, read_metrics
@@ -36,18 +36,18 @@ def test_a_damaged_best_checkpoint_and_a_full_disk_after_training(
     shutil.copytree(run[0], folder)
     for name in "report.html", "translations.jsonl":
         (folder / name).unlink()
-    follow = module.follow
+    train_loop = trainer.train_loop
 
     def then_damage(t, checkpoints, *rest):
-        summary = follow(t, checkpoints, *rest)
+        result = train_loop(t, checkpoints, *rest)
         best = folder / "checkpoints" / str(checkpoints.best_step())
         flip(max(best.joinpath("params").rglob("d/*"), key=lambda path: path.stat().st_size))
-        return summary
+        return result
 
-    monkeypatch.setattr(module, "follow", then_damage)
-    monkeypatch.setattr(module, "write_report", full)
-    monkeypatch.setattr(module, "write_translations", full)
-    monkeypatch.setattr(module, "_record_test", full)
+    monkeypatch.setattr(trainer, "train_loop", then_damage)
+    monkeypatch.setattr(after_training, "write_report", full)
+    monkeypatch.setattr(translation_task, "write_translations", full)
+    monkeypatch.setattr(after_training, "record_test", full)
     found = folders.read_config(folder)  # the vocabulary's size follows from the vocabulary
     model = replace(found.model, vocab_size=TransformerConfig.vocab_size)
     result = train(replace(found, model=model), folder)
@@ -77,7 +77,7 @@ class There:
         return 20
 
 
-SOME = SimpleNamespace(workdir="w", mesh=None, text=SimpleNamespace(splits={"test": []}))
+SOME = SimpleNamespace(workdir="w", mesh=None)
 
 
 def test_the_best_of_the_whole_checkpoints_is_tested(monkeypatch, capfd):
@@ -86,29 +86,29 @@ def test_the_best_of_the_whole_checkpoints_is_tested(monkeypatch, capfd):
             raise CheckpointError(f"step {step} is damaged")
         return step
 
-    monkeypatch.setattr(module.folders, "load", load)
+    monkeypatch.setattr(after_training.folders, "load", load)
     damaged = {20, 30}
-    assert module._best(SOME, There()) == "10"
+    assert after_training.load_best(SOME, There()) == "10"
     assert warnings(capfd) == [
         "warning: step 20 is damaged; testing step 30 instead",
         "warning: step 30 is damaged; testing step 10 instead",
     ]
     damaged = {10, 20, 30}
     with pytest.raises(CheckpointError, match="step 10 is damaged"):
-        module._best(SOME, There())
+        after_training.load_best(SOME, There())
 
 
 def test_without_a_test_its_scores_are_null(tmp_path, capfd):
     with MetricsWriter(tmp_path) as writer:
         writer.write(20, "valid", {"loss": 1.5, "bleu": 3.0})
-    t = SimpleNamespace(workdir=tmp_path)
-    told = module._record(t, There(), None, 30, {"params": 1})
+    t = SimpleNamespace(workdir=tmp_path, task=translation_task.TranslationTask())
+    told = after_training.write_results(t, There(), None, 30, {"params": 1})
     assert told["test"] is None and told["valid"] == {"loss": 1.5, "bleu": 3.0}
     (line,) = warnings(capfd)
     assert line.startswith("warning: report.html was not written: ConfigError: ")
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").mkdir()
-    told = module._record(t, There(), None, 30, {"params": 1})
+    told = after_training.write_results(t, There(), None, 30, {"params": 1})
     assert told["valid"] == {"loss": None, "bleu": None}
     assert "metrics.jsonl was not read: DataError: " in warnings(capfd)[0]
 
@@ -118,7 +118,7 @@ def test_whatever_fails_is_one_line(error, capfd):
     def fail():
         raise error
 
-    assert module._attempt("it was not done", fail) is None
+    assert after_training.attempt("it was not done", fail) is None
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"warning: it was not done: {type(error).__name__}: ")
 
@@ -131,8 +131,8 @@ def test_an_interruption_is_no_failure_and_one_of_several_processes_ends_them_al
         return action
 
     with pytest.raises(PreemptedError):
-        module._attempt("", fail(PreemptedError("SIGTERM")))
-    monkeypatch.setattr(module.jax, "process_count", lambda: 2)
-    assert module._attempt("", fail(CheckpointError("all know")), collective=True) is None
+        after_training.attempt("", fail(PreemptedError("SIGTERM")))
+    monkeypatch.setattr(after_training.jax, "process_count", lambda: 2)
+    assert after_training.attempt("", fail(CheckpointError("all know")), collective=True) is None
     with pytest.raises(ValueError, match="one knows"):
-        module._attempt("", fail(ValueError("one knows")), collective=True)
+        after_training.attempt("", fail(ValueError("one knows")), collective=True)

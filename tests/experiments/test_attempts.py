@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 
 from data.tokenizer import Tokenizer
-from experiments import run as runs
-from experiments import workdir
-from experiments.planning import prepare
-from experiments.run import train
+from experiments import trainer, workdir
+from experiments.setup import set_up
+from experiments.trainer import train
 from model import ConfigError, TransformerConfig
 from tests.experiments.commands import small_experiment
 from train.checkpoint import CheckpointManager
@@ -37,7 +36,7 @@ def attempt(monkeypatch):
             raise DiedError
 
         with monkeypatch.context() as patch:
-            patch.setattr(runs, "follow", die)
+            patch.setattr(trainer, "train_loop", die)
             with pytest.raises(DiedError):
                 train(experiment, folder, **options)
         return begun[0]
@@ -109,14 +108,14 @@ def test_a_run_does_not_resume_with_other_text_to_measure_by(run, text, tmp_path
     c = workdir.read_config(folder)  # as the command has it, that is without the vocabulary's size
     model = replace(c.model, vocab_size=TransformerConfig.vocab_size)
     c = replace(c, model=model, data=replace(c.data, path=str(other)))
-    workdir.check_text(folder, prepare(c, folder).text.digests, meta)
+    workdir.check_text(folder, set_up(c, folder).data.digests, meta)
     lines = (text / f"{split}.de").read_text().splitlines(keepends=True)
     (other / f"{split}.de").write_text("".join(["rot\n", *lines[1:]]))
-    t = prepare(c, folder)
+    t = set_up(c, folder)
     with pytest.raises(ConfigError, match=f"the {name} text is not the one that the run in"):
-        workdir.check_text(folder, t.text.digests, meta)
+        workdir.check_text(folder, t.data.digests, meta)
     older = {key: value for key, value in meta.items() if not key.endswith("_text")}
-    workdir.check_text(folder, t.text.digests, older)  # saved when this was not stored yet
+    workdir.check_text(folder, t.data.digests, older)  # saved when this was not stored yet
 
 
 def of_command(folder):

@@ -11,7 +11,7 @@ import pytest
 
 import experiments.configs
 from experiments.config import Experiment, default_config, to_config_dict, to_experiment
-from experiments.planning import schedule_and_optimizer
+from experiments.setup import schedule_and_optimizer
 from experiments.workdir import check_same_run, read_config, write_config
 from model import BASE, BIG, TABLE3, ConfigError, Transformer
 

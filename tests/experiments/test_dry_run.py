@@ -10,8 +10,8 @@ import pytest
 from experiments import dry_run
 from experiments.config import MeshConfig
 from experiments.dry_run import describe
-from experiments.planning import prepare
-from experiments.preparation import build_translator
+from experiments.setup import set_up
+from experiments.translator import build_translator
 from tests.experiments.commands import heed, small_experiment, train_args
 from train.state import create_state
 
@@ -20,7 +20,7 @@ from train.state import create_state
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 4, 2)])
 def test_bytes_are_those_that_a_device_holds(text, tmp_path, mesh, monkeypatch):
     experiment = replace(small_experiment(text, ema=0.9), mesh=MeshConfig(*mesh))
-    t = prepare(experiment, tmp_path / "no")
+    t = set_up(experiment, tmp_path / "no")
     told = describe(t)
     assert not (tmp_path / "no").exists()
     state = create_state(t.model, t.tx, jax.random.key(0), t.mesh, ema=True)

@@ -18,10 +18,10 @@ from decode.options import SearchOptions
 from decode.teacher_forcing import score_pairs
 from decode.translate import Translator
 from experiments.config import SearchConfig
-from experiments.course import first_state
-from experiments.planning import prepare
-from experiments.preparation import open_split
-from experiments.run import train
+from experiments.restore import init_state
+from experiments.setup import set_up
+from experiments.trainer import train
+from experiments.translation_data import open_split
 from experiments.workdir import load, read_config, write_config
 from interop.hf_marian import read_marian
 from model import ConfigError
@@ -82,18 +82,18 @@ def test_a_training_begins_with_exactly_these_weights_and_learns(imported, text,
     """It has their model, whatever its config says, and their search, where it has none itself."""
     workdir, _ = imported
     experiment = replace(small_experiment(text, ema=0.9), init_from=str(workdir))
-    t = prepare(replace(experiment, search=SearchConfig()), tmp_path / "new")
+    t = set_up(replace(experiment, search=SearchConfig()), tmp_path / "new")
     begun = read_config(workdir)
     assert experiment.model.output_bias != begun.model.output_bias == t.model.config.output_bias
     assert t.experiment.search == begun.search != experiment.search
     assert t.model.config.dropout == experiment.model.dropout != begun.model.dropout
     assert t.vocabulary.digest() == load(workdir).vocabulary.digest()
-    state, there = first_state(t), load(workdir).params
+    state, there = init_state(t), load(workdir).params
     for found in state.params, state.ema:
         for ours, theirs in zip(leaves(found), leaves(there), strict=True):
             np.testing.assert_array_equal(ours, theirs)
     step, losses = t.compile_step(), []
-    batch = collate(t.text.pairs["train"], t.text.plan[0], t.rows_multiple)
+    batch = collate(t.data.pairs["train"], t.data.schedule[0], t.rows_multiple)
     for _ in range(5):
         state, metrics = step(state, batch)
         losses.append(float(metrics.loss))
@@ -108,7 +108,7 @@ def test_settings_that_the_other_run_decides_are_refused_as_flags_and_reported_e
     c = replace(small_experiment(text), init_from=str(workdir), search=SearchConfig())
     theirs, new = read_config(workdir), tmp_path / "new"
     capsys.readouterr()
-    t = prepare(c, new, given=["model.dropout", "train.num_steps", "data.path"])
+    t = set_up(c, new, given=["model.dropout", "train.num_steps", "data.path"])
     told = capsys.readouterr().err
     assert "decides these, so they have no effect: " in told and f"init_from={workdir}" in told
     assert f"model.d_ff={c.model.d_ff}" in told and "data.vocab_size=290" in told
@@ -118,14 +118,14 @@ def test_settings_that_the_other_run_decides_are_refused_as_flags_and_reported_e
     assert used.data.joint == (used.model.target_vocab_size is None)
     for name, value in ("model.d_ff", c.model.d_ff), ("data.vocab_size", 290):
         with pytest.raises(ConfigError, match=f"--config.{name}={value} has no effect: .* leave"):
-            prepare(c, new, given=[name])
+            set_up(c, new, given=[name])
     own = replace(c, data=replace(c.data, tokenizer_model="some.model"))
     with pytest.raises(ConfigError, match="data.tokenizer_model=some.model has no effect"):
-        prepare(own, new, given=["data.tokenizer_model"])
+        set_up(own, new, given=["data.tokenizer_model"])
     # A flag of the search is heard, also where it says what the default is.
     assert theirs.search.beam_size != SearchConfig.beam_size
     assert t.experiment.search == theirs.search
-    searching = prepare(c, new, given=["search.beam_size"]).experiment.search
+    searching = set_up(c, new, given=["search.beam_size"]).experiment.search
     assert searching.beam_size == SearchConfig.beam_size
 
 
@@ -136,19 +136,19 @@ def test_how_a_ready_made_vocabulary_was_learned_is_no_setting(text, tmp_path, c
     c = small_experiment(text)
     ready = dict(tokenizer="unigram", tokenizer_model=str(tmp_path / "some.model"))
     c = replace(c, data=replace(c.data, **ready))
-    assert prepare(c, tmp_path / "new").experiment.data.tokenizer == "bpe"
+    assert set_up(c, tmp_path / "new").experiment.data.tokenizer == "bpe"
     assert "these, so they have no effect: data.tokenizer=unigram" in capsys.readouterr().err
     expected = "data.tokenizer=unigram has no effect: .*some.model is ready-made; leave it out"
     with pytest.raises(ConfigError, match=expected):
-        prepare(c, tmp_path / "new", given=["data.tokenizer"])
+        set_up(c, tmp_path / "new", given=["data.tokenizer"])
 
 
 def test_a_training_leaves_the_run_that_it_begins_with_alone(imported, text, tmp_path):
     experiment = small_experiment(text)
     with pytest.raises(ConfigError, match="holds another run"):
-        prepare(experiment, imported[0])
+        set_up(experiment, imported[0])
     with pytest.raises(ConfigError, match="--config.init_from=.*nothing holds no run"):
-        prepare(replace(experiment, init_from=f"{tmp_path}/nothing"), tmp_path / "no")
+        set_up(replace(experiment, init_from=f"{tmp_path}/nothing"), tmp_path / "no")
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ from decode.inputs import spelled
 from decode.options import InputError
 from decode.translate import Translator
 from experiments.config import SearchConfig
-from experiments.preparation import build_translator, inherit_model_config
+from experiments.resolve import inherit_model_config
+from experiments.translator import build_translator
 from experiments.workdir import load
 from interop.registry import read_folder
 from interop.write_run import write_run

@@ -10,11 +10,11 @@ import pytest
 
 from benchmarks.corruption import DAMAGE, arrays, events, same
 from experiments.config import LoraConfig, default_config, to_experiment
-from experiments.course import first_state, last_state
 from experiments.dry_run import describe
 from experiments.lora import write_base
-from experiments.planning import prepare
-from experiments.run import train
+from experiments.restore import init_state, restore_or_init
+from experiments.setup import set_up
+from experiments.trainer import train
 from experiments.workdir import load
 from interop.export_hf_marian import write_marian
 from interop.hf_marian import read_marian
@@ -74,9 +74,9 @@ def equal(left, right):
 def test_it_learns_the_demos_sentences_in_a_few_steps(tuned, imported):
     workdir, told = tuned
     begin = load(imported)
-    t = prepare(experiment(imported), workdir)
+    t = set_up(experiment(imported), workdir)
     evaluate = make_eval_step(begin.model, begin.mesh)
-    batches = lambda: t.text.eval_batches("valid", t.experiment, t.mesh)  # noqa: E731
+    batches = lambda: t.data.eval_batches("valid", t.mesh)  # noqa: E731
     before, loaded = (
         total_metrics(evaluate, each.params, batches()).to_dict()["loss"]
         for each in (begin, load(workdir, "last"))
@@ -112,7 +112,7 @@ def test_what_it_loads_as_is_the_model_with_its_adapters_merged(tuned, imported,
     base, whole = load(imported), load(workdir, "last")
     assert type(whole.model) is type(base.model) and whole.step == STEPS
     equal(load(workdir, "ema").params, whole.params)
-    learner = prepare(experiment(imported), workdir).learner
+    learner = set_up(experiment(imported), workdir).learner
     steps, wholes = {}, {}
     with CheckpointManager(workdir / "checkpoints") as there:
         for step in HALF, STEPS:
@@ -138,8 +138,8 @@ def test_what_it_loads_as_is_the_model_with_its_adapters_merged(tuned, imported,
 @pytest.mark.parametrize("rank", [0, 2], ids=["whole", "adapters"])
 def test_a_further_training_begins_with_the_merged_weights(tuned, tmp_path, rank):
     workdir, _ = tuned
-    t = prepare(experiment(workdir, rank), tmp_path / "further")
-    state = first_state(t)
+    t = set_up(experiment(workdir, rank), tmp_path / "further")
+    state = init_state(t)
     equal(t.weights(state), load(workdir).params)
     assert (state.base is None) == (rank == 0)
 
@@ -171,7 +171,7 @@ def test_settings_that_cannot_be_are_named(imported, tmp_path):
         experiment("")
     c = experiment(imported)
     with pytest.raises(ConfigError, match="lora.projections=gate is not in this model, which has"):
-        prepare(replace(c, lora=LoraConfig(rank=4, projections="gate")), tmp_path / "no")
+        set_up(replace(c, lora=LoraConfig(rank=4, projections="gate")), tmp_path / "no")
     assert not (tmp_path / "no").exists()
 
 
@@ -185,7 +185,7 @@ def test_settings_that_cannot_be_are_named(imported, tmp_path):
 )
 def test_other_adapters_make_another_run(tuned, imported, change, message):
     with pytest.raises(ConfigError, match=f"{message}; choose another folder"):
-        prepare(experiment(imported, **change), tuned[0])
+        set_up(experiment(imported, **change), tuned[0])
 
 
 @pytest.mark.parametrize("how", ["with one bit flipped", "gone"])
@@ -197,7 +197,7 @@ def test_a_base_that_is_damaged_or_missing_is_told_in_one_line(how, tuned, impor
     else:
         files = [file for file in (workdir / "base/0/params").rglob("*") if file.is_file()]
         DAMAGE[how](max(files, key=lambda file: file.stat().st_size))
-    t = prepare(experiment(imported), workdir)
+    t = set_up(experiment(imported), workdir)
     for start in t.restore_target, lambda: load(workdir):
         with pytest.raises(CheckpointError, match=f"{workdir}/base.*put it back") as error:
             start()
@@ -207,10 +207,10 @@ def test_a_base_that_is_damaged_or_missing_is_told_in_one_line(how, tuned, impor
 def test_adapters_of_another_base_are_not_merged_into_it(tuned, imported, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(tuned[0], workdir)
-    t = prepare(experiment(imported), workdir)
+    t = set_up(experiment(imported), workdir)
     other = load(workdir, mesh=t.mesh).params
-    write_base(workdir, first_state(t)._replace(base=other), {"of": "x"})
+    write_base(workdir, init_state(t)._replace(base=other), {"of": "x"})
     with CheckpointManager(workdir / "checkpoints") as there:
-        for start in lambda: load(workdir), lambda: last_state(t, there):
+        for start in lambda: load(workdir), lambda: restore_or_init(t, there):
             with pytest.raises(CheckpointError, match=f"{workdir}/base is another one: .*put it"):
                 start()

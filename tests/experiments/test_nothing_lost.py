@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from benchmarks.corruption import arrays, events
-from experiments import course, training, workdir
-from experiments.run import train
+from experiments import restore, run_context, trainer, translation_data, workdir
+from experiments.trainer import train
 from tests.experiments.commands import (
     ROOT,
     environment,
@@ -102,15 +102,16 @@ def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(run, text, tmp_path, nam
 
 AT = """if True:
     import os, signal, sys
-    from experiments import cli, run, train
+    from experiments import cli, setup, train, translation_task
     name, number = sys.argv.pop(1), int(sys.argv.pop(1))
-    real = getattr(run, name)
+    module = dict(build=setup, build_translator=translation_task)[name]
+    real = getattr(module, name)
 
     def terminated(*args, **options):
         os.kill(os.getpid(), number)
         return real(*args, **options)
 
-    setattr(run, name, terminated)
+    setattr(module, name, terminated)
     cli.run(train.main, ["train", *sys.argv[1:]])
 """
 
@@ -120,7 +121,7 @@ def test_a_signal_where_there_is_nothing_to_save_ends_it_at_once(run, text, tmp_
     whole, *_ = run
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
-    cases = (("prepare", None, tmp_path / "no"), ("build_translator", 30, folder))
+    cases = (("build", None, tmp_path / "no"), ("build_translator", 30, folder))
     for (name, step, where), number in itertools.product(cases, (signal.SIGTERM, signal.SIGINT)):
         command = [sys.executable, "-c", AT, name, str(int(number)), *train_args(text, where)]
         done = subprocess.run(command, capture_output=True, env=environment(), cwd=ROOT)
@@ -175,14 +176,14 @@ def test_two_runs_in_one_folder_are_refused(run, text):
 
 
 def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, monkeypatch):
-    calls, always, real = [], [], training.make_train_step
-    plans, batches = [], course.train_batches
+    calls, always, real = [], [], run_context.make_train_step
+    plans, batches = [], translation_data.train_batches
 
     def recorded(pairs, plan, step, **options):
         plans.append((step, plan))
         return batches(pairs, plan, step, **options)
 
-    monkeypatch.setattr(course, "train_batches", recorded)
+    monkeypatch.setattr(translation_data, "train_batches", recorded)
 
     def diverging(*args, **options):
         step = real(*args, **options)
@@ -196,7 +197,7 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
         call.traced = step.traced
         return call
 
-    monkeypatch.setattr(training, "make_train_step", diverging)
+    monkeypatch.setattr(run_context, "make_train_step", diverging)
     result = train(small_experiment(text, max_skipped=5, rewinds=1), tmp_path / "run")
     assert result["step"] == 30 and calls.count(15) == 2
     told = events(tmp_path / "run")
@@ -248,21 +249,20 @@ class There:
     ],
 )
 def test_a_rewind_keeps_what_it_goes_back_to(monkeypatch, steps, damaged, tried, found, left):
-    monkeypatch.setattr(course, "first_state", lambda t: SimpleNamespace(step=0))
+    monkeypatch.setattr(restore, "init_state", lambda t: SimpleNamespace(step=0))
     t, there = SimpleNamespace(restore_target=lambda: None), There(steps, damaged)
     if found is None:
         with pytest.raises(CorruptCheckpointError):
-            course._before(t, there, 12, tried)
+            restore.roll_back(t, there, 12, tried)
     else:
-        state, meta = course._before(t, there, 12, tried)
+        state, meta = restore.roll_back(t, there, 12, tried)
         assert (state.step, meta) == (found, {"step": found} if found else {})
         assert found in tried
     assert there.steps() == left
 
 
 def test_a_rewind_is_told_once(tmp_path):
-    t = SimpleNamespace(workdir=tmp_path)
     for number in 1, 1, 2:  # killed between the first and the next checkpoint
         with MetricsWriter(tmp_path, 15) as writer:
-            course._tell_rewind(t, writer, 15, number)
+            trainer.log_rewind(tmp_path, writer, 15, number)
     assert [e["rewinds"] for e in read_metrics(tmp_path)] == [1, 2]

@@ -86,7 +86,7 @@ def test_several_processes_train_what_one_does(text, tmp_path):
     assert it.returncode == 0 and "in 4 processes" in err, err
     last = json.loads(out)
     assert last["stopped_by"] == "SIGTERM" and 3 <= last["step"] <= 12
-    told = [json.loads((folder / f"hosts/{i}.json").read_text()) for i in range(4)]
+    told = [json.loads((folder / f"heartbeats/{i}.json").read_text()) for i in range(4)]
     assert {each["step"] for each in told} == {last["step"]}
     assert (folder / "checkpoints" / str(last["step"])).exists()
 
@@ -122,8 +122,8 @@ def both(program, *args):
 
 READING = """if True:
     import os, signal, sys, time
-    from experiments import cli, preparation, train
-    number, real = int(sys.argv.pop(1)), preparation.tokenize_cached
+    from experiments import cli, train, translation_data
+    number, real = int(sys.argv.pop(1)), translation_data.tokenize_cached
 
     def befallen(*args):
         if "--process=1" in sys.argv:
@@ -131,7 +131,7 @@ READING = """if True:
             os.kill(os.getpid(), number)
         return real(*args)
 
-    preparation.tokenize_cached = befallen
+    translation_data.tokenize_cached = befallen
     cli.run(train.main, ["train", *sys.argv[1:]])
 """
 
@@ -196,8 +196,8 @@ def test_who_cannot_join_ends_in_one_line(text, tmp_path):
 def test_a_cluster_that_begins_again_only_what_failed_gets_the_status_it_wants(tmp_path):
     program = """if True:
         import sys
-        from experiments import cli, run, train
-        run.train = lambda *_: {"step": 1, "stopped_by": "SIGTERM"}
+        from experiments import cli, train, trainer
+        trainer.train = lambda *_: {"step": 1, "stopped_by": "SIGTERM"}
         cli.run(train.main, ["train", *sys.argv[1:]])
     """
     args = "--config=experiments/configs/demo.py", f"--workdir={tmp_path}"

@@ -7,8 +7,8 @@ import pytest
 
 from experiments import resume_rules
 from experiments.config import Experiment, flat, to_experiment
-from experiments.planning import schedule_and_optimizer
 from experiments.resume_rules import RULES, Change, check_changes, resume_line
+from experiments.setup import schedule_and_optimizer
 from model import ConfigError
 from tests.experiments.commands import ROOT
 from train.optimizer import SCHEDULES

@@ -12,7 +12,7 @@ from jax.extend.core import jaxprs_in_params
 from benchmarks import train_heed, train_loop
 from benchmarks.train_workloads import Workload, flops, workload
 from data.pipeline import Ragged, TokenPairs
-from experiments.planning import prepare
+from experiments.setup import set_up
 from model import Transformer, TransformerConfig
 from tests.experiments.commands import SMALL, small_experiment
 
@@ -75,9 +75,9 @@ def test_workloads_are_as_they_are_described():
 
 def test_the_loop_is_measured_in_turn_with_bare_steps(text, tmp_path):
     experiment = small_experiment(text, num_steps=2)
-    t = prepare(experiment, tmp_path / "no")
+    t = set_up(experiment, tmp_path / "no")
     step, state = train_loop._compiled(t)
-    assert len(step.traced) == len(t.text.plan.buckets) == int(state.step)
+    assert len(step.traced) == len(t.data.schedule.buckets) == int(state.step)
     costs = [*train_loop._costs(t, step, state, 2)]
     assert train_loop._delivered(t, batches=2) > 0
     assert len(costs) == 2 and all(-1 < cost < 100 for cost in costs)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.corruption import arrays, same
 from data.tokenizer import Tokenizer
-from experiments import course, run
+from experiments import restore, trainer, translation_task
 from tests.experiments.commands import ROOT, heed, refused, small_experiment, train_args
 from tests.xla_for_tests import xla_flags
 from train.checkpoint import CheckpointManager
@@ -46,13 +46,11 @@ def test_training_leaves_what_the_readme_says(run):
 
 def test_the_best_checkpoint_is_tested(text, tmp_path, monkeypatch):
     """Its BLEU falls from validation to validation, so that the first is the best."""
-    from experiments import evaluation_hooks, run
-
     bleus = iter([50.0, 40.0, 30.0])
     words = dict(chrf=1.0, signature="s", chrf_signature="c")
-    for module in run, evaluation_hooks:
-        monkeypatch.setattr(module, "score", lambda *_: dict(bleu=next(bleus), **words))
-    result = run.train(small_experiment(text), tmp_path / "run")
+    scored = lambda *_: dict(bleu=next(bleus), **words)  # noqa: E731
+    monkeypatch.setattr(translation_task, "score", scored)
+    result = trainer.train(small_experiment(text), tmp_path / "run")
     assert result["step"] == 30 and result["valid"]["bleu"] == 50.0
     assert result["test"]["bleu"] == 30.0
     (tested,) = (e for e in read_metrics(tmp_path / "run") if e["split"] == "test")
@@ -141,12 +139,15 @@ def test_a_run_goes_on_with_other_batches_only_if_told(run, text, tmp_path):
     assert code == 0, err
     new = int(re.search(r"(\d+) batches an epoch in", err)[1])
     assert new < 6  # of which 30 steps were 5 epochs
-    assert f"batches have changed: 6 an epoch until now; going on after {5 * new} of the" in err
+    assert f"batches have changed: 6 an epoch until now; continuing after {5 * new} of the" in err
     with CheckpointManager(workdir / "checkpoints") as checkpoints:
         meta = checkpoints.meta("last")
     assert (meta["ahead"], meta["epoch"]) == (5 * new - 30, new)
     plan = SimpleNamespace(batches_per_epoch=new)
-    assert course.ahead_of(plan, 33, meta) == meta["ahead"] and course.ahead_of(plan, 0, {}) == 0
+    assert (
+        restore.schedule_offset(plan, 33, meta) == meta["ahead"]
+        and restore.schedule_offset(plan, 0, {}) == 0
+    )
 
 
 def test_a_run_does_not_go_on_with_other_text(run, text, tmp_path):
@@ -162,7 +163,7 @@ def test_a_run_does_not_go_on_with_other_text(run, text, tmp_path):
 def test_the_rate_is_never_zero_in_silence(text, tmp_path, capsys):
     c = small_experiment(text, num_steps=4, eval_every=9, log_every=1)
     optimizer = replace(c.optimizer, schedule="linear", warmup_steps=1, decay_steps=3)
-    run.train(replace(c, optimizer=optimizer), tmp_path / "run")
+    trainer.train(replace(c, optimizer=optimizer), tmp_path / "run")
     rates = [e["learning_rate"] for e in read_metrics(tmp_path / "run") if e["split"] == "train"]
     assert [rate > 0 for rate in rates] == [True, True, False, False]
     assert "warning: the learning rate is 0 from step 3 on: raise opt" in capsys.readouterr().err

@@ -20,7 +20,7 @@ def start(step=0):
 
 def told(loss=2.0, tokens=10.0):
     sums = dict(loss_sum=loss * tokens, nll_sum=tokens, correct=5.0, tokens=tokens)
-    rest = dict(source_tokens=15.0, slots=50.0, updates=1.0, grad_norm_sum=0.5, skipped=0.0)
+    rest = dict(source_tokens=15.0, num_positions=50.0, updates=1.0, grad_norm_sum=0.5, skipped=0.0)
     return Metrics(**{name: np.float32(value) for name, value in (sums | rest).items()})
 
 

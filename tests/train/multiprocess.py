@@ -160,7 +160,7 @@ def train(folder):
     """Steps without an end, each of which waits for all, until something ends them."""
     with Watchdog(folder, lost_seconds=2, stalled_seconds=0) as watchdog:
         for step in range(10**6):
-            watchdog.at(step)
+            watchdog.on_step(step)
             allgather(step)
 
 
@@ -184,7 +184,7 @@ def _befallen(folder, what, stalled_seconds):
         for step in range(10):
             if step == 5 and jax.process_index() == jax.process_count() - 1:
                 what()
-            watchdog.at(step)
+            watchdog.on_step(step)
             allgather(step)
 
 

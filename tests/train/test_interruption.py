@@ -14,12 +14,12 @@ def test_only_what_is_urgent_runs_when_a_run_is_interrupted():
     calls = []
     hooks = [
         Hook("look", 2, lambda step, *_: calls.append(("look", step))),
-        Hook("save", 2, lambda step, *_: calls.append(("save", step)), urgent=True),
+        Hook("save", 2, lambda step, *_: calls.append(("save", step)), on_preemption=True),
     ]
     _, summary = counted(
         9,
         hooks=hooks,
-        interrupted=lambda step: "SIGTERM" if step == 4 else "",
+        stop_requested=lambda step: "SIGTERM" if step == 4 else "",
     )
     assert calls == [("look", 2), ("save", 2), ("save", 4)]
     assert (summary.step, summary.stopped_by) == (4, "SIGTERM")
@@ -34,7 +34,7 @@ class Looking:
         self.hooks = [
             Hook("loss", 5, lambda step, *_: {"loss": float(step)}),
             Hook("bleu", 5, self._bleu),
-            Hook("save", (2, 5), self._save, urgent=True),
+            Hook("save", (2, 5), self._save, on_preemption=True),
         ]
 
     def _bleu(self, step, *_):
@@ -49,10 +49,15 @@ class Looking:
 
     def run(self, steps, **options):
         first = max(self.saved, default=0)
-        before = self.saved[first]["account"] if first else None
+        resume_from = self.saved[first]["logger"] if first else None
         with MetricsWriter(self.folder, first) as writer:
             return counted(
-                steps, first=first, hooks=self.hooks, writer=writer, before=before, **options
+                steps,
+                first=first,
+                hooks=self.hooks,
+                writer=writer,
+                resume_from=resume_from,
+                **options,
             )[1]
 
     def valid(self):
@@ -72,7 +77,7 @@ def test_a_look_that_was_broken_off_is_made_up_for(tmp_path, broken_off):
     run.broken_off = None
     assert run.run(7).stopped_by == "num_steps"
     assert run.valid() == [(5, 5.0, 50.0), (7, 7.0, 70.0)]
-    assert run.saved[7]["bleu"] == 70.0 and "unlooked" not in run.saved[7]["account"]
+    assert run.saved[7]["bleu"] == 70.0 and "pending_hooks" not in run.saved[7]["logger"]
 
 
 def test_what_was_measured_is_told_before_the_checkpoint_that_knows_it(tmp_path):

@@ -48,9 +48,9 @@ def test_hooks_see_what_those_before_them_measured_at_that_step(tmp_path):
             6,
             hooks=hooks,
             writer=writer,
-            before={"seconds": 100.0},
+            resume_from={"seconds": 100.0},
         )
-    assert all(report.pop("account")["seconds"] >= 100 for _, report in seen)
+    assert all(report.pop("logger")["seconds"] >= 100 for _, report in seen)
     assert seen == [
         (2, {"loss": 2.0}),
         (4, {"loss": 4.0, "bleu": 40.0}),
@@ -77,7 +77,7 @@ def test_it_stops_by_the_clock_and_shows_the_last_state_to_every_hook():
         update=slow,
         hooks=[Hook("look", 1000, lambda step, *_: seen.append(step))],
         max_minutes=1.0,
-        before={"seconds": 59.9},
+        resume_from={"seconds": 59.9},
     )
     assert summary.stopped_by == "max_minutes" and 1 <= summary.step < 20
     assert seen == [summary.step] == [int(state.step)]

@@ -122,7 +122,7 @@ def test_a_spike_is_written_down_with_the_pairs_it_came_from(tmp_path):
             update=spiking,
             writer=writer,
             progress=Progress(stream),
-            health=LossMonitor(spike=8.0),
+            loss_monitor=LossMonitor(spike=8.0),
             example_ids_at=lambda step: np.arange(step, step + 3),
         )
     (spike,) = (e for e in read_metrics(tmp_path) if e["split"] == "spike")
@@ -136,17 +136,17 @@ def test_a_spike_is_written_down_with_the_pairs_it_came_from(tmp_path):
 def test_an_interval_that_was_broken_off_is_told_as_if_it_had_not_been(tmp_path, at):
     accounts = []
 
-    def run(folder, first, last, before=None):
-        save = Hook("save", 1, lambda step, _, report: accounts.append(report["account"]))
+    def run(folder, first, last, resume_from=None):
+        save = Hook("save", 1, lambda step, _, report: accounts.append(report["logger"]))
         with MetricsWriter(folder, first) as writer:
             counted(
                 last,
                 first=first,
-                hooks=[save._replace(urgent=True)],
+                hooks=[save._replace(on_preemption=True)],
                 log_every=4,
                 writer=writer,
-                interrupted=lambda step: "SIGTERM" if step == at and first == 0 < at else "",
-                before=before,
+                stop_requested=lambda step: "SIGTERM" if step == at and first == 0 < at else "",
+                resume_from=resume_from,
             )
 
     run(tmp_path / "broken", 0, 9)

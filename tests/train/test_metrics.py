@@ -11,7 +11,7 @@ import pytest
 
 from tests.train.disks import Disk
 from train.metrics import MetricsWriter, read_metrics
-from train.progress import Progress, duration
+from train.progress import Progress, format_duration
 
 
 def test_an_event_is_a_line_in_full_precision(tmp_path):
@@ -149,4 +149,4 @@ def test_a_standard_error_that_cannot_be_written_ends_nothing(failing):
     [(0.2, "0 s"), (89, "89 s"), (91, "2 min"), (3600, "60 min"), (12_000, "3 h 20 min")],
 )
 def test_durations(seconds, text):
-    assert duration(seconds) == text and math.isfinite(seconds)
+    assert format_duration(seconds) == text and math.isfinite(seconds)

@@ -45,7 +45,7 @@ def test_four_processes_know_the_same_and_save_for_any_number(tmp_path):
 def until_step(folder, step, count):
     for _ in range(1200):
         try:
-            told = [json.loads((folder / f"hosts/{i}.json").read_text()) for i in range(count)]
+            told = [json.loads((folder / f"heartbeats/{i}.json").read_text()) for i in range(count)]
             if all(each["step"] >= step for each in told):
                 return
         except (OSError, ValueError):
@@ -102,9 +102,9 @@ def second(tmp_path, monkeypatch):
     watchdog, ended = Watchdog(tmp_path, lost_seconds=0.4, stalled_seconds=0), []
     watchdog._run = "mine"
     monkeypatch.setattr(watchdog, "_end", lambda why: [ended.append(why), watchdog._over.set()])
-    (tmp_path / "hosts").mkdir()
+    (tmp_path / "heartbeats").mkdir()
     watchdog._thread.start()
-    yield tmp_path / "hosts", ended
+    yield tmp_path / "heartbeats", ended
     watchdog._over.set()
     watchdog._thread.join()
 

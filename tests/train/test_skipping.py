@@ -35,7 +35,7 @@ def test_an_update_from_a_loss_that_is_no_number_changes_nothing(
     after, told = task.step(state, batch_of(1))
     jax.tree.map(np.testing.assert_array_equal, bits(after)._replace(step=1), before)
     assert after.step == 2  # the next batch is another one
-    assert told.skipped == 1 and told.source_tokens > 0 and told.slots > 0
+    assert told.skipped == 1 and told.source_tokens > 0 and told.num_positions > 0
     assert told.updates == told.loss_sum == told.tokens == told.grad_norm_sum == 0
     good, told = task.step(task.fresh(), batch_of(1))
     assert told.skipped == 0 and told.updates == 1 and told.loss_sum > 0

@@ -140,10 +140,13 @@ def test_padding_changes_neither_loss_nor_update(tiny, batch_of, bits):
     wide = Batch(*(np.pad(x, ((0, 4), (0, 5)), constant_values=PAD) for x in batch[:2]))
     (a, told_a), (b, told_b) = (bits(task.step(task.fresh(), x)) for x in (batch, wide))
     close(a.params, b.params, atol=1e-4)
-    close(told_a._replace(slots=0), told_b._replace(slots=0), rtol=1e-4)
+    close(told_a._replace(num_positions=0), told_b._replace(num_positions=0), rtol=1e-4)
     assert told_a.tokens == np.count_nonzero(batch.tgt)
     assert told_a.source_tokens == np.count_nonzero(batch.src)
-    assert told_a.slots == batch.src.size + batch.tgt.size and told_b.slots > told_a.slots
+    assert (
+        told_a.num_positions == batch.src.size + batch.tgt.size
+        and told_b.num_positions > told_a.num_positions
+    )
     assert told_a.updates == 1
 
 
@@ -152,7 +155,7 @@ def test_empty_rows_change_nothing_dropout_included(tiny, batch_of, bits):
     task, batch = tiny(ONE), batch_of(0)
     more = Batch(*(np.pad(x, ((0, 16), (0, 0)), constant_values=PAD) for x in batch[:2]))
     (a, told_a), (b, told_b) = (bits(task.step(task.fresh(), x)) for x in (batch, more))
-    close(told_a._replace(slots=0), told_b._replace(slots=0), rtol=1e-5)
+    close(told_a._replace(num_positions=0), told_b._replace(num_positions=0), rtol=1e-5)
     close(a.ema, b.ema, atol=1e-4)
 
 

@@ -1,8 +1,9 @@
-"""RunContext: what a run trains with."""
+"""RunContext: all that a run trains with."""
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import optax
@@ -10,60 +11,75 @@ from jax.sharding import Mesh
 
 from data.vocabulary import Vocabulary
 from experiments.config import Experiment
-from experiments.lora import learner, read_base
-from experiments.preparation import Text
+from experiments.lora import base_signature, learner, read_base
+from experiments.task import Task, TaskData
 from model import Transformer
 from model.sharding import num_batch_shards
 from train.merge_adapters import make_merge_fn
 from train.state import Model, TrainState, abstract_params, abstract_state
 from train.step import make_train_step
+from train.watchdog import Watchdog
 
 
-class RunContext(NamedTuple):
-    """What a run trains with, all of it checked."""
+def no_watchdog() -> Watchdog:
+    """One that was not started, for a run of one process."""
+    return Watchdog(Path(), 0, 0)
+
+
+def never_stop(_step: int) -> str:
+    """The `stop_requested` of a run that nothing interrupts."""
+    return ""
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """All that a run trains with, checked by experiments/setup.py."""
 
     experiment: Experiment
     workdir: Path
+    task: Task
     vocabulary: Vocabulary
-    text: Text
+    data: TaskData
     model: Transformer
     tx: optax.GradientTransformation
-    schedule: Callable[[int], float]
+    schedule: Callable[[int], float]  # learning rate by step
     mesh: Mesh
-    previous: Experiment | None = None  # that the checkpoints in the folder are of, to be resumed
+    previous: Experiment | None = None  # of the checkpoints in the folder, to be resumed
+    watchdog: Watchdog = field(default_factory=no_watchdog)
+    stop_requested: Callable[[int], str] = never_stop  # step -> "", or the signal that came
 
     @property
     def rows_multiple(self) -> int:
-        """What mesh and accumulation want the number of a batch's rows to be a multiple of."""
+        """The number of rows of a batch is a multiple of this, for mesh and accumulation."""
         return num_batch_shards(self.mesh) * self.experiment.optimizer.accumulate
 
     @property
     def learner(self) -> Model:
-        """What the optimizer sees: the model, or adapters of it."""
+        """What the optimizer updates: the model, or adapters of it."""
         return learner(self.experiment, self.model)
 
     def abstract_state(self) -> TrainState:
-        """What is trained, as shapes and places."""
+        """The train state as shapes and shardings."""
         ema = self.experiment.train.ema > 0
         return abstract_state(self.learner, self.tx, self.mesh, ema=ema)
 
     def restore_target(self) -> TrainState:
-        """The same, to be filled by a checkpoint: what these do not store is there already."""
+        """The state to restore a checkpoint into, with the base of adapters already in it."""
         base = read_base(self.workdir, self.learner, self.mesh)
         return self.abstract_state()._replace(base=base)
 
     def weights(self, state: TrainState):
-        """The model's parameters as a state has them, to evaluate and translate with."""
+        """The model's parameters in this state, to evaluate with: the average, adapters merged."""
         return make_merge_fn(self.learner, self.mesh)(state.weights, state.base)
 
     def sizes(self) -> dict[str, int]:
-        """How many parameters the model has, and how many of them, or adapters, are trained."""
+        """The numbers of the model's parameters, and of those (or of adapters) that are trained."""
         count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
         trees = abstract_params(self.model, self.mesh), self.abstract_state().params
         return dict(zip(("params", "trainable"), map(count, trees), strict=True))
 
     def compile_step(self):
-        """The train step that these settings mean."""
+        """The train step of these settings."""
         c = self.experiment
         return make_train_step(
             self.learner,
@@ -74,3 +90,9 @@ class RunContext(NamedTuple):
             ema_decay=c.train.ema,
             chunked=c.train.chunked_loss,
         )
+
+    def checkpoint_meta(self) -> dict:
+        """What a checkpoint stores so that a resume can tell that it belongs to this run."""
+        meta = {"vocabulary": self.vocabulary.digest(), **self.data.digests}
+        meta |= {"experiment": json.dumps(asdict(self.experiment))}
+        return meta | ({"base": base_signature(self.workdir)} if self.experiment.lora.rank else {})

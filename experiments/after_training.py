@@ -1,0 +1,109 @@
+"""After training: test the best checkpoint, store its outputs, write the report.
+
+Training has ended well by then, so what fails here is a warning, never an error.
+"""
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments import workdir as folders
+from experiments.console import note
+from experiments.preemption import stopper
+from experiments.report.page import REPORT, write_report
+from experiments.report.record import read_run
+from experiments.run_context import RunContext
+from experiments.task import EvalResult
+from train.checkpoint import CheckpointError, CheckpointManager
+from train.metrics import MetricsWriter, read_metrics
+from train.multihost import PreemptedError, broadcast_from_primary
+from train.orbax_errors import first_line
+
+
+def evaluate_best(run: RunContext, checkpoints: CheckpointManager, step: int) -> EvalResult | None:
+    """The task's test of the best checkpoint; None, after a warning, where it fails.
+
+    All processes call it together, at the last `step`. Raises PreemptedError.
+    """
+    stop = stopper(lambda _: run.stop_requested(step))
+
+    def test() -> EvalResult:
+        stop(0)  # also where training itself was preempted
+        return run.task.test(run, load_best(run, checkpoints), stop)
+
+    return attempt("the test was not run", test, collective=True)
+
+
+def load_best(run: RunContext, checkpoints: CheckpointManager) -> folders.LoadedModel:
+    """The model of the best intact checkpoint. Raises CheckpointError if there is none."""
+    steps = broadcast_from_primary(checkpoints.best_first())
+    for step, following in itertools.pairwise([*steps, None]):
+        try:
+            return folders.load(run.workdir, str(step), run.mesh)
+        except CheckpointError as error:
+            if following is None:
+                raise
+            note(f"warning: {error}; testing step {following} instead")
+    raise CheckpointError(f"{checkpoints.folder}: no checkpoints")
+
+
+def write_results(
+    run: RunContext,
+    checkpoints: CheckpointManager,
+    tested: EvalResult | None,
+    step: int,
+    sizes: dict,
+) -> dict:
+    """Write outputs, test scores and report; returns the last line of the command as a dict."""
+    workdir, scores = run.workdir, tested.scores if tested else {}
+    events = attempt("metrics.jsonl was not read", lambda: read_metrics(workdir)) or []
+    if tested:
+        best = scores["checkpoint"]
+        attempt(f"{run.task.outputs} was not written", tested.write_outputs)
+        known = [e.get("checkpoint") for e in events if e["split"] == "test" and e["step"] <= step]
+        if best not in known:
+            attempt("the test was not recorded", partial(record_test, workdir, step, scores))
+    else:
+        best = checkpoints.best_step()
+    attempt(f"{REPORT} was not written", partial(_report, workdir))
+    valid = {e["step"]: e for e in events if e["split"] == "valid"}.get(best, {})
+    return {
+        "step": step,
+        **sizes,
+        "seconds": None,
+        "valid": {name: valid.get(name) for name in run.task.valid_metrics},
+        "test": {name: scores[name] for name in run.task.test_metrics} if tested else None,
+    }
+
+
+def attempt(failure: str, action: Callable[[], Any], collective: bool = False) -> Any:
+    """What `action` returns, or None after a one-line warning that begins with `failure`.
+
+    Where several processes act together and only one of them fails, its error ends them all.
+    """
+    try:
+        return action()
+    except PreemptedError:
+        raise
+    except Exception as error:
+        if collective and jax.process_count() > 1 and not isinstance(error, CheckpointError):
+            raise
+        note(f"warning: {failure}: {type(error).__name__}: {first_line(error)}")
+        return None
+
+
+def record_test(workdir: Path, step: int, scores: dict) -> None:
+    """Write the test's scores to metrics.jsonl and TensorBoard."""
+    with MetricsWriter(workdir, step) as writer:
+        writer.write(max(step, scores["checkpoint"]), "test", scores)
+
+
+def _report(workdir: Path) -> None:
+    recorded = read_run(workdir)
+    for line in recorded.damaged:
+        note(f"warning: {line}")
+    write_report([recorded], workdir / REPORT)

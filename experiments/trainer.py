@@ -1,0 +1,219 @@
+"""Train a model: set up, restore, train, evaluate, test, report. One run from top to bottom.
+
+Of several processes the primary writes everything but checkpoints, which all write together.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from data.batch_schedule import BatchSchedule
+from experiments import workdir as folders
+from experiments.after_training import evaluate_best, write_results
+from experiments.config import Experiment
+from experiments.console import note
+from experiments.environment import record_start
+from experiments.preemption import REASONS, nothing_to_save, on_interruption
+from experiments.restore import restore_or_init, roll_back, schedule_offset
+from experiments.run_context import RunContext
+from experiments.setup import set_up
+from experiments.task import Task
+from train.checkpoint import CheckpointManager
+from train.loop import FitResult, checkpoint_hook, fit
+from train.loss_monitor import DivergedError, LossMonitor
+from train.metric_logger import IN_FLIGHT
+from train.metrics import MetricsWriter, read_metrics
+from train.multihost import (
+    AnyReduce,
+    PreemptedError,
+    broadcast_from_primary,
+    is_primary,
+    run_on_primary,
+)
+from train.state import TrainState
+from train.watchdog import Watchdog
+
+
+def train(
+    experiment: Experiment,
+    workdir: Path,
+    allow_batch_change: bool = False,
+    from_flags: Collection[str] = (),
+    on_sigterm: Callable[[], object] | None = None,
+    task: Task | None = None,
+) -> dict:
+    """Train in `workdir`, or resume there; returns what the last line of the command says.
+
+    All settings and all data are checked before anything of the run is written. The folder is
+    locked before that, so that processes can watch each other while they read; a start that is
+    rejected leaves it as it was. `from_flags` as in `set_up`. `on_sigterm` ends the process of a
+    command on a SIGTERM before there is anything to save (experiments/preemption.py). `task` is
+    translation where none is given.
+
+    Raises ConfigError, DataError or CheckpointError for settings, data or checkpoints that cannot
+    be used, and DivergedError where the loss stays not finite.
+    """
+    start = time.monotonic()
+    c = experiment.train
+    try:
+        with on_interruption(c.grace_seconds) as signal, ExitStack() as stack:
+            before_training = stack.enter_context(ExitStack())
+            before_training.enter_context(nothing_to_save(on_sigterm))
+            run_on_primary(lambda: stack.enter_context(folders.held(workdir)))
+            watchdog = stack.enter_context(Watchdog(workdir, c.lost_seconds, c.stalled_seconds))
+
+            def stop_requested(step: int) -> str:
+                if step:  # from now on there is something to save
+                    before_training.close()
+                return signal(step)
+
+            run = set_up(
+                experiment, workdir, allow_batch_change, from_flags, task, watchdog, stop_requested
+            )
+            with CheckpointManager(workdir / "checkpoints", c.keep, c.keep_best) as checkpoints:
+                return _train(run, checkpoints, start)
+    except PreemptedError as preemption:
+        return preempted_before_training(str(preemption))
+
+
+def preempted_before_training(reason: str) -> dict:
+    """What `train` returns where it was stopped before there was anything to save."""
+    return {"step": None, "params": None, "trainable": None, "stopped_by": reason}
+
+
+def _train(run: RunContext, checkpoints: CheckpointManager, start: float) -> dict:
+    # Restore. A resume that is rejected leaves the folder as it was, so it writes settings last.
+    resumed = broadcast_from_primary(folders.saved(run.workdir))
+    if not resumed:
+        run_on_primary(partial(write_settings, run))
+    sizes = run.sizes()
+    _announce(run, sizes)
+    state, meta = restore_or_init(run, checkpoints)
+    if resumed:
+        run_on_primary(partial(write_settings, run))
+
+    # Train and evaluate.
+    result = train_loop(run, checkpoints, state, meta, start)
+
+    # Test and report.
+    test_start = time.monotonic()
+    try:
+        tested = evaluate_best(run, checkpoints, result.step)
+    except PreemptedError as preemption:
+        return {"step": result.step, **sizes, "stopped_by": str(preemption)}
+    if not is_primary():
+        return {}
+    summary = write_results(run, checkpoints, tested, result.step, sizes)
+    summary["seconds"] = round(result.seconds + time.monotonic() - test_start, 1)
+    if run.stop_requested(0) == "SIGINT":  # too late to stop anything
+        summary["stopped_by"] = "SIGINT"
+    return summary
+
+
+def train_loop(
+    run: RunContext, checkpoints: CheckpointManager, state: TrainState, meta: dict, start: float
+) -> FitResult:
+    """Train from what `restore_or_init` returned, which the first step donates, to the end.
+
+    `start` is this process's start on the monotonic clock. After a divergence training rolls back
+    to a checkpoint from before it, and continues in another order of the data, up to
+    `train.rewinds` times in a run. Raises DivergedError beyond that. Several processes do all of it
+    together, step by step.
+    """
+    c = run.experiment
+    if c.schedule_end is not None and c.schedule_end < c.train.num_steps:
+        note(
+            f"warning: the learning rate is 0 from step {c.schedule_end} on: raise "
+            f"optimizer.decay_steps={c.schedule_end} to train.num_steps={c.train.num_steps}"
+        )
+    seconds = meta.get("seconds", 0.0)  # of the run before this start
+    step_fn = run.compile_step()
+    hooks = run.task.hooks(run)
+    checkpoint_every = c.train.eval_every, c.train.checkpoint_every
+    rolled_back_to: set[int] = set()
+
+    def stop_requested(step: int) -> str:
+        run.watchdog.on_step(step)
+        return run.stop_requested(step)
+
+    while True:
+        # The batch of a step is a function of its number, of rewinds, and of changes of batch size.
+        step, rewinds = int(state.step), meta.get("rewinds", 0)
+        offset = schedule_offset(run.data.schedule, step, meta)
+        schedule = run.data.schedule.reordered(rewinds).ahead(offset)
+        position = dict(rewinds=rewinds, ahead=offset, epoch=schedule.batches_per_epoch)
+        saved_meta = position | run.checkpoint_meta()
+        try:
+            with MetricsWriter(run.workdir, step) if is_primary() else nullcontext() as writer:
+                if writer and rewinds and step in rolled_back_to:
+                    log_rewind(run.workdir, writer, step, rewinds)
+                _, result = fit(
+                    state,
+                    step_fn,
+                    run.data.train_batches(schedule, step, run.mesh, run.rows_multiple),
+                    num_steps=c.train.num_steps,
+                    hooks=[*hooks, checkpoint_hook(checkpoints, saved_meta, checkpoint_every)],
+                    schedule=run.schedule,
+                    writer=writer,
+                    log_every=c.train.log_every,
+                    max_minutes=c.train.max_minutes,
+                    loss_monitor=LossMonitor(c.train.max_skipped, c.train.spike),
+                    example_ids_at=partial(_example_ids, schedule),
+                    stop_requested=stop_requested,
+                    sync_stop=partial(_sync_stop, AnyReduce((*REASONS, "max_minutes"), IN_FLIGHT)),
+                    resume_from=meta | {"seconds": seconds + time.monotonic() - start},
+                )
+            break
+        except DivergedError as error:
+            if rewinds >= c.train.rewinds:
+                checkpoints.wait()
+                raise
+            state, meta = roll_back(run, checkpoints, error.first_skipped_step, rolled_back_to)
+            meta = meta | {"rewinds": rewinds + 1}
+            note(
+                f"{error}; back to step {int(state.step)}, in another order of the data "
+                f"({rewinds + 1} of {c.train.rewinds} times)"
+            )
+    checkpoints.wait()
+    compilations = len(step_fn.traced)
+    note(f"stopped by {result.stopped_by}; {compilations} compilations of the train step")
+    return result
+
+
+def _example_ids(schedule: BatchSchedule, step: int) -> Iterable[int]:
+    return schedule[step - 1].pairs
+
+
+def _sync_stop(any_process: AnyReduce, reason: str) -> str:
+    """The reason to stop that all processes follow: a signal first, which leaves least time."""
+    return min(any_process({reason} - {""}), default="")
+
+
+def log_rewind(workdir: Path, writer: MetricsWriter, step: int, rewinds: int) -> None:
+    """Log a rewind once: a run that is killed before its next checkpoint repeats it."""
+    events = [event for event in read_metrics(workdir) if event["split"] == "rewind"]
+    if not any((e["step"], e.get("rewinds")) == (step, rewinds) for e in events):
+        writer.write(step, "rewind", {"rewinds": rewinds})
+
+
+def write_settings(run: RunContext) -> None:
+    """Write vocabulary, config.json and environment.jsonl, the first files of a run."""
+    if not folders.saved(run.workdir):
+        folders.clear_attempt(run.workdir)
+        run.vocabulary.save(run.workdir)
+    folders.write_config(run.workdir, run.experiment)  # it makes the folder a run's, so comes last
+    record_start(run.workdir, run.mesh)
+
+
+def _announce(run: RunContext, sizes: dict[str, int]) -> None:
+    adapters = f" and {sizes['trainable']:,} of adapters, which are trained,"
+    processes = f" in {jax.process_count()} processes"
+    note(
+        f"{sizes['params']:,} parameters{adapters * bool(run.experiment.lora.rank)} on a mesh of "
+        f"{dict(run.mesh.shape)}{processes * (jax.process_count() > 1)}"
+    )
+    run.task.warn(run.experiment)

@@ -1,0 +1,126 @@
+"""Translation corpora: sentence pairs as token ids, and their batches."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jax.sharding import Mesh
+
+from data.batch import Batch
+from data.batch_schedule import BatchSchedule
+from data.corpus import open_corpus
+from data.pairs import SPLITS, Corpus, Some
+from data.pipeline import Shard, TokenPairs, eval_batches, filter_pairs, train_batches
+from data.token_cache import text_digest, tokenize_cached
+from data.vocabulary import Vocabulary
+from experiments.compilation_cache import cache_folder
+from experiments.config import DataConfig, Experiment
+from experiments.console import bar, note
+from model.sharding import local_batch_shards, make_global_batch, num_batch_shards
+
+
+def open_split(experiment: Experiment, split: str) -> Corpus:
+    """The experiment's pairs of one split."""
+    data = experiment.data
+    pairs = open_corpus(
+        data.source,
+        split,
+        path=data.path,
+        source_language=data.source_language,
+        target_language=data.target_language,
+        seed=data.seed,
+    )
+    return Some(pairs, data.max_pairs) if data.max_pairs else pairs
+
+
+def sides(pairs: Corpus, count: int = 0) -> tuple[list[str], list[str]]:
+    """Sources and references of `count` pairs, evenly spaced (0: all)."""
+    count = min(count or len(pairs), len(pairs))
+    some = [pairs[i * len(pairs) // count] for i in range(count)]
+    return [pair[0] for pair in some], [pair[1] for pair in some]
+
+
+@dataclass(frozen=True)
+class TranslationData:
+    """Sentence pairs of all splits as token ids: the `TaskData` of translation."""
+
+    config: DataConfig
+    splits: Mapping[str, Corpus]
+    pairs: dict[str, TokenPairs]
+    schedule: BatchSchedule  # of the training split
+    digests: dict[str, str]  # of the training split's ids, and of the other splits' text
+
+    def train_batches(
+        self, schedule: BatchSchedule, step: int, mesh: Mesh, multiple_of: int
+    ) -> Iterator[Batch]:
+        """The batches from `step` on; each process makes the rows that its devices hold."""
+        made = train_batches(
+            self.pairs["train"], schedule, step, shard=_shard(mesh), multiple_of=multiple_of
+        )
+        return (make_global_batch(batch, mesh) for batch in made)
+
+    def eval_batches(self, split: str, mesh: Mesh) -> Iterator[Batch]:
+        """Each pair of a split once, but for those that are longer than `data.max_length`."""
+        where = name_split(split, self.splits[split])
+        kept, _ = filter_pairs(self.pairs[split], self.config.max_length, np.inf, where)
+        made = eval_batches(
+            self.pairs[split],
+            kept,
+            tokens_per_batch=self.config.tokens_per_batch,
+            multiple_of=num_batch_shards(mesh),
+            shard=_shard(mesh),
+        )
+        return (make_global_batch(batch, mesh) for batch in made)
+
+
+def _shard(mesh: Mesh) -> Shard:
+    return Shard(local_batch_shards(mesh), num_batch_shards(mesh))
+
+
+def read_pairs(
+    experiment: Experiment,
+    splits: Mapping[str, Corpus],
+    vocabulary: Vocabulary,
+    on_progress: Callable[[], None] = lambda: None,
+) -> TranslationData:
+    """Tokenize, filter and schedule, the same on every mesh; reports what was dropped.
+
+    `on_progress` is called for every chunk of text. Raises DataError where no pair is left.
+    """
+    data = experiment.data
+    with bar("tokenizing", sum(map(len, splits.values()))) as progress:
+
+        def count_pairs(count: int) -> None:
+            progress(count)
+            on_progress()
+
+        folder = cache_folder("tokens") if data.cache else None
+        pairs = {
+            split: tokenize_cached(splits[split], vocabulary, folder, count_pairs)
+            for split in SPLITS
+        }
+    names = {split: name_split(split, splits[split]) for split in SPLITS}
+    kept, report = filter_pairs(pairs["train"], data.max_length, data.max_ratio, names["train"])
+    note(str(report))
+    for split in SPLITS[1:]:
+        used, _ = filter_pairs(pairs[split], data.max_length, np.inf, names[split])
+        note(f"{split} loss over {len(used)} of {len(splits[split])} pairs")
+    schedule = BatchSchedule(
+        pairs["train"],
+        kept,
+        experiment.train.seed,
+        packed=data.packing,
+        count=data.num_buckets,
+        tokens_per_batch=data.tokens_per_batch,
+        multiple_of=experiment.optimizer.accumulate,
+    )
+    note(f"{schedule}; as many compilations of the train step at most")
+    digests = {"text": pairs["train"].digest()}
+    digests |= {f"{split}_text": text_digest(splits[split]) for split in SPLITS[1:]}
+    return TranslationData(data, splits, pairs, schedule, digests)
+
+
+def name_split(split: str, pairs: Corpus) -> str:
+    """A split for messages, with its files if it has any."""
+    files = " and ".join(dict.fromkeys(getattr(pairs, "files", None) or ()))
+    return f"the {split} split" + f" ({files})" * bool(files)

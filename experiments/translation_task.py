@@ -1,0 +1,138 @@
+"""Translation as a task: validation loss and BLEU during training, a test by beam search."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+from data.batch import Batch
+from data.language import find_language
+from data.pairs import SPLITS, Corpus
+from data.vocabulary import Vocabulary
+from decode.bleu import score
+from decode.options import NoHypothesisError
+from decode.translate import Translator
+from experiments.config import Experiment
+from experiments.console import bar, note
+from experiments.preemption import stopper
+from experiments.run_context import RunContext
+from experiments.task import EvalResult
+from experiments.translation_data import TranslationData, open_split, read_pairs, sides
+from experiments.translations import FILE, write_translations
+from experiments.translator import build_translator
+from experiments.workdir import LoadedModel
+from train.loop import Hook, total_metrics, validation_hook
+from train.metric_logger import IN_FLIGHT
+from train.step import make_eval_step
+
+
+class TranslationTask:
+    """Sentence pairs in, BLEU and chrF out (experiments/task.py says what each method does)."""
+
+    outputs = FILE
+    valid_metrics: tuple[str, ...] = ("loss", "bleu")
+    test_metrics: tuple[str, ...] = ("bleu", "chrf", "signature", "chrf_signature")
+
+    def open_splits(self, experiment: Experiment) -> dict[str, Corpus]:
+        """The pairs of each split. Raises DataError."""
+        return {split: open_split(experiment, split) for split in SPLITS}
+
+    def read(
+        self,
+        experiment: Experiment,
+        splits: Mapping[str, Corpus],
+        vocabulary: Vocabulary,
+        on_progress: Callable[[], None],
+    ) -> TranslationData:
+        """Pairs as token ids, and their batches. Raises DataError."""
+        return read_pairs(experiment, splits, vocabulary, on_progress)
+
+    def warn(self, experiment: Experiment) -> None:
+        """Report a target language that BLEU's tokenizer cannot be chosen by."""
+        warn_unknown_language(experiment.data.target_language)
+
+    def hooks(self, run: RunContext) -> list[Hook]:
+        """Validation loss, then BLEU."""
+        every = run.experiment.train.eval_every
+        evaluate = make_eval_step(run.model, run.mesh, chunked=run.experiment.train.chunked_loss)
+        batches = partial(_valid_batches, run)
+        return [
+            validation_hook(evaluate, batches, every, weights=run.weights),
+            Hook("bleu", every, _BLEU(run)),
+        ]
+
+    def test(self, run: RunContext, best: LoadedModel, stop: Callable[[int], None]) -> EvalResult:
+        """Loss, BLEU and chrF of the best checkpoint on the test split."""
+        c = run.experiment
+        sources, references = sides(_pairs(run, "test"))
+        translator = build_translator(c, best.model, best.params, best.vocabulary, best.mesh)
+        with bar("testing", len(sources)) as progress:
+
+            def on_progress(count: float) -> None:
+                progress(count)
+                run.watchdog.heartbeat()
+                stop(0)
+
+            found = [best for best, *_ in translator.hypotheses(sources, on_progress)]
+        scores = score([best.text for best in found], references, c.data.target_language)
+        evaluate = make_eval_step(best.model, best.mesh, chunked=c.train.chunked_loss)
+        batches = run.watchdog.track(run.data.eval_batches("test", best.mesh))
+        with bar("test loss", None):
+            total = total_metrics(evaluate, best.params, batches)
+        scores = {"loss": total.to_dict()["loss"], **scores, "checkpoint": best.step}
+        write = partial(write_translations, run.workdir, best.step, sources, references, found)
+        return EvalResult(scores, write)
+
+
+def warn_unknown_language(language: str) -> None:
+    """Report a target language that BLEU's tokenizer cannot be chosen by."""
+    if find_language(language) is None:
+        note(
+            f"data.target_language={language} is not a language code: BLEU counts words between "
+            "spaces (13a)"
+        )
+
+
+def _pairs(run: RunContext, split: str) -> Corpus:
+    assert isinstance(run.data, TranslationData)
+    return run.data.splits[split]
+
+
+def _valid_batches(run: RunContext) -> Iterator[Batch]:
+    stop = stopper(run.stop_requested, IN_FLIGHT)
+    with bar("validation loss", None):
+        for batch in run.watchdog.track(run.data.eval_batches("valid", run.mesh)):
+            stop(0)
+            yield batch
+
+
+class _BLEU:
+    """BLEU of the validation split by beam search; the search is compiled once for all calls."""
+
+    def __init__(self, run: RunContext):
+        self._run = run
+        self._sources, self._references = sides(
+            _pairs(run, "valid"), run.experiment.train.bleu_sentences
+        )
+        self._translator: Translator | None = None
+
+    def __call__(self, step: int, state, _report: dict) -> dict:
+        run, c = self._run, self._run.experiment
+        if self._translator is None:
+            search = build_translator(c, run.model, run.weights(state), run.vocabulary, run.mesh)
+        else:
+            search = self._translator.with_params(run.weights(state))
+        self._translator = search.emptied()  # no weights are kept while there is training
+        stop = stopper(run.stop_requested)
+        with bar("validating", len(self._sources)) as progress:
+
+            def on_progress(count: float) -> None:
+                progress(count)
+                run.watchdog.heartbeat()
+                stop(step)
+
+            try:
+                found = search.translate(self._sources, on_progress)
+            except NoHypothesisError:  # whether the run has diverged is the loss monitor's to say
+                note("these weights translate nothing")
+                return {}
+        bleu = score(found, self._references, c.data.target_language)["bleu"]
+        return {"bleu": bleu, "bleu_sentences": len(self._sources)}
