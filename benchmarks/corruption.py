@@ -38,7 +38,7 @@ def _abstract(run: Path, sizes: tuple[int, int, int] = (1, 1, 1)):
     """The state that `run` trains, on the first devices, as many as the mesh has."""
     import jax
 
-    from experiments.lora import learner
+    from experiments.lora import trainable
     from experiments.setup import schedule_and_optimizer
     from experiments.workdir import read_config
     from model import Transformer
@@ -47,7 +47,7 @@ def _abstract(run: Path, sizes: tuple[int, int, int] = (1, 1, 1)):
 
     c = read_config(run)
     mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
-    learns = learner(c, Transformer(c.model))
+    learns = trainable(c, Transformer(c.model))
     return abstract_state(learns, schedule_and_optimizer(c)[1], mesh)._replace(base=None)
 
 

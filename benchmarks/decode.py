@@ -2,9 +2,9 @@
 
 Every system is a process of its own, pinned to the same cores; rounds alternate between them, so
 that what else the machine does falls on all alike. One JSON line a system: {system, precision,
-workload, tokens_per_s (median of the rounds), peak_mb (of its process), compile_s (the first run,
-compilation included), ..}; Heed's has `gflops` and the machine's own in a matrix product, and a
-line for peers says how many times as fast Heed was, round by round (median).
+workload, tokens_per_second (median of the rounds), peak_mb (of its process), compile_s (the first
+run, compilation included), ..}; Heed's has `gflops` and the machine's own in a matrix product, and
+a line for peers says how many times as fast Heed was, round by round (median).
 
     python -m benchmarks.decode --workload=W1 --precision=float32 --peers=ctranslate2 --cores=1
 """
@@ -56,12 +56,12 @@ def main(argv):
             precision=systems[name],
             workload=WORKLOAD.value,
             cores=CORES.value,
-            tokens_per_s=interleaved.speed(rounds),
+            tokens_per_second=interleaved.speed(rounds),
             peak_mb=rounds[-1]["peak_mb"],
             **ready,
         )
         if name == "heed":
-            line["gflops"] = round(line.pop("gflop_a_token") * line["tokens_per_s"], 1)
+            line["gflops"] = round(line.pop("gflop_a_token") * line["tokens_per_second"], 1)
         else:
             line["heed_is_times"] = interleaved.times(found["heed"][1], rounds)
         print(json.dumps(line), flush=True)

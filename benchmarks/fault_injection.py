@@ -34,7 +34,7 @@ SETTINGS = """
     model.dropout=0.1 data.vocab_size=300 data.tokens_per_batch=400 data.num_buckets=2
     optimizer.schedule=constant optimizer.learning_rate=0.003 optimizer.warmup_steps=5
     train.num_steps=200 train.eval_every=100 train.checkpoint_every=20 train.log_every=7
-    train.bleu_sentences=4 search.extra_length=5
+    train.bleu_sentences=4 search.max_length_offset=5
 """.split()
 
 
@@ -96,7 +96,12 @@ class Cases:
         xla = f"--xla_force_host_platform_device_count={devices}"
         command = ["experiments.train"]
         if workers > 1:
-            command = ["experiments.pod.local", f"--processes={workers}", "--end_seconds=30", "--"]
+            command = [
+                "experiments.pod.local",
+                f"--num_processes={workers}",
+                "--shutdown_timeout=30",
+                "--",
+            ]
         own = dict(XLA_FLAGS=xla, JAX_PLATFORMS="cpu") | (environment or {})
         options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE) | options
         return subprocess.Popen(
@@ -212,10 +217,10 @@ class Cases:
     def diverged(self) -> tuple[str, str, str]:
         """A learning rate that no model survives."""
         folder = self.folder / "diverged"
-        more = "optimizer.learning_rate=1e30", "train.rewinds=1"
+        more = "optimizer.learning_rate=1e30", "train.max_rollbacks=1"
         code, _, err = self.end(self.start(folder, *more))
-        rewinds = [event for event in events(folder) if event["split"] == "rewind"]
-        told = code == 1 and "training diverged" in err and len(rewinds) == 1
+        rollbacks = [event for event in events(folder) if event["split"] == "rollback"]
+        told = code == 1 and "training diverged" in err and len(rollbacks) == 1
         return "a learning rate of 1e30", f"exit {code}: {err}", "nothing" if told else "a report"
 
     def locked(self) -> tuple[str, str, str]:

@@ -12,7 +12,8 @@ import numpy as np
 from benchmarks.workloads import Workload
 from decode import xla_options
 from decode.batching import batches
-from decode.inputs import PaddedSizes, Segment, request
+from decode.families import make_generator
+from decode.inputs import PaddedSizes, Segment, make_search_batch
 from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
@@ -43,7 +44,7 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
     options = SearchOptions(min_length=longest, **method)  # each output ends at its own limit
     find = xla_options.jit(
         lambda weights, asked, room: search(
-            [config], [weights], asked, options=options, max_length=room
+            [make_generator(config)], [weights], asked, options=options, max_length=room
         ),
         precision,
         static_argnames="room",
@@ -72,7 +73,7 @@ def _jobs(work: Workload, tokens: int, vocab: int):
             Segment(row, 0, "", work.sources[row], [], [], limit=work.lengths[row], seed=0)
             for row in rows
         ]
-        asked = jax.tree.map(jnp.asarray, request(pieces, count, length, nothing, vocab))
+        asked = jax.tree.map(jnp.asarray, make_search_batch(pieces, count, length, nothing, vocab))
         yield asked, rooms[length]
 
 

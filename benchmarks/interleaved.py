@@ -48,20 +48,22 @@ def measured(
 
 def speed(rounds: Sequence[dict]) -> float:
     """The median."""
-    return round(statistics.median(found["tokens_per_s"] for found in rounds), 1)
+    return round(statistics.median(found["tokens_per_second"] for found in rounds), 1)
 
 
 def share(rounds: Sequence[dict], gflop_a_token: float, machine: Sequence[dict]) -> float:
     """By how much of what the machine could do in the same round: the median."""
     both = zip(rounds, machine, strict=True)
-    used = (gflop_a_token * x["tokens_per_s"] / y["machine_gflops"] for x, y in both)
+    used = (gflop_a_token * x["tokens_per_second"] / y["machine_gflops"] for x, y in both)
     return round(statistics.median(used), 3)
 
 
 def times(ours: Sequence[dict], theirs: Sequence[dict]) -> float:
     """How many times as fast ours was, round by round: the median."""
     both = zip(ours, theirs, strict=True)
-    return round(statistics.median(x["tokens_per_s"] / y["tokens_per_s"] for x, y in both), 3)
+    return round(
+        statistics.median(x["tokens_per_second"] / y["tokens_per_second"] for x, y in both), 3
+    )
 
 
 def pin(cores: int) -> None:
@@ -83,7 +85,7 @@ def be(run: Callable[[], int], facts: dict, beside: Callable[[], dict] = dict) -
         tokens = run()
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        found = {"tokens_per_s": tokens / seconds, "peak_mb": peak} | beside()
+        found = {"tokens_per_second": tokens / seconds, "peak_mb": peak} | beside()
         print(json.dumps(found), flush=True)
 
 

@@ -62,7 +62,7 @@ def commands(folder: Path) -> dict[str, Command]:
     exported = folder / "exported"
     ended(start(("export_model", here, "--to=huggingface", f"--output={exported}")))
     new, files = folder / "new", (f"--source={text}", f"--target={text}")
-    several = ("pod.local", "--processes=2", "--", config, f"--workdir={new}")
+    several = ("pod.local", "--num_processes=2", "--", config, f"--workdir={new}")
     return {
         "train": Command(("train", config, f"--workdir={new}"), new, True),
         "local": Command(several, new, True),

@@ -56,7 +56,7 @@ class Load:
     def run(self, clients: int, seconds: float) -> None:
         """Has so many ask for so long; what was asked by then is waited for."""
         start = time.monotonic()
-        answers: list[tuple[int, bytes]] = []
+        hypotheses_to_json: list[tuple[int, bytes]] = []
         with selectors.DefaultSelector() as ready:
             for _ in range(clients):
                 self._ask(ready, None)
@@ -68,13 +68,13 @@ class Load:
                         continue
                     if whole.startswith(b"HTTP/1.1 200 "):
                         self.times.append(time.monotonic() - talk.start)
-                        answers.append((talk.number, whole))
+                        hypotheses_to_json.append((talk.number, whole))
                     if time.monotonic() < start + seconds:
                         self._ask(ready, talk.connection if whole else None)
                     elif whole:
                         talk.connection.close()
         self.seconds = time.monotonic() - start
-        for number, whole in answers:
+        for number, whole in hypotheses_to_json:
             found = json.loads(whole.partition(b"\r\n\r\n")[2])["translations"]
             self.sentences += len(found)
             self.different += [each["text"] for each in found] != self._expected[number]

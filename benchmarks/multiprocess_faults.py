@@ -29,7 +29,9 @@ class Workers:
 
     def start(self, folder: Path, *more: str, workers: int = 2) -> subprocess.Popen:
         """The command that starts them, begun."""
-        return self.cases.start(folder, "train.lost_seconds=10", *more, workers=workers)
+        return self.cases.start(
+            folder, "train.heartbeat_timeout_seconds=10", *more, workers=workers
+        )
 
     def gone(self, number: signal.Signals) -> tuple[str, str, str]:
         """One of two dies, or hangs."""
@@ -92,5 +94,7 @@ def send(launcher: subprocess.Popen, process: int, number: signal.Signals) -> No
     """Sends a signal to one of the processes that experiments.pod.local started."""
     command = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(launcher.pid)]
     children = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (pid,) = (line.split()[0] for line in children.splitlines() if f"--process={process} " in line)
+    (pid,) = (
+        line.split()[0] for line in children.splitlines() if f"--process_id={process} " in line
+    )
     os.kill(int(pid), number)

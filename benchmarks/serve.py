@@ -95,8 +95,8 @@ def _offline(workdir: Path, count: int, alignment: bool):
     from decode.translate import Translator
     from experiments import malloc
     from experiments.compilation_cache import enable_compilation_cache
-    from experiments.json_output import answers
-    from experiments.translation_data import open_split, sides
+    from experiments.json_output import hypotheses_to_json
+    from experiments.translation_data import open_split, sources_and_references
     from experiments.translator import build_translator
     from experiments.workdir import load
 
@@ -106,7 +106,7 @@ def _offline(workdir: Path, count: int, alignment: bool):
     if INPUT.value:
         sentences = Path(INPUT.value).read_text("utf-8").splitlines()[:count]
     else:
-        sentences, _ = sides(open_split(trained.experiment, "test"), count)
+        sentences, _ = sources_and_references(open_split(trained.experiment, "test"), count)
     translator: Translator = build_translator(
         trained.experiment,
         trained.model,
@@ -118,7 +118,7 @@ def _offline(workdir: Path, count: int, alignment: bool):
 
     def offline() -> tuple[list[str], float]:
         start = time.perf_counter()
-        told = answers(translator.hypotheses(sentences), trained, alignment=alignment)
+        told = hypotheses_to_json(translator.hypotheses(sentences), trained, alignment=alignment)
         speed = len(sentences) / (time.perf_counter() - start)
         return [each["text"] for each in told], speed
 

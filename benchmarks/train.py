@@ -1,9 +1,9 @@
 """Training speed of Heed and its peers, interleaved, on the same pairs.
 
-One JSON line a system: {system, precision, workload, cores, tokens_per_s (real tokens of source
-and target, the median of the rounds), padding, peak_mb, compile_s (the first round, compilation
-included), gflops, mfu (of the machine's own matrix product, measured in the same round), ..}; a
-peer's line says how many times as fast Heed was.
+One JSON line a system: {system, precision, workload, cores, tokens_per_second (real tokens of
+source and target, the median of the rounds), padding, peak_mb, compile_s (the first round,
+compilation included), gflops, mfu (of the machine's own matrix product, measured in the same
+round), ..}; a peer's line says how many times as fast Heed was.
 
     python -m benchmarks.train --workload=T1 --peers=transformers,pytorch --cores=1
     python -m benchmarks.train --workload=T3 --data=DIR
@@ -66,12 +66,12 @@ def main(_) -> None:
             precision=PRECISION.value,
             workload=WORKLOAD.value,
             cores=CORES.value,
-            tokens_per_s=interleaved.speed(rounds),
+            tokens_per_second=interleaved.speed(rounds),
             peak_mb=rounds[0]["peak_mb"],  # later ones have the product's compiler in them
             **ready,
         )
         each = line.pop("gflop_a_token")
-        line["gflops"] = round(each * line["tokens_per_s"], 1)
+        line["gflops"] = round(each * line["tokens_per_second"], 1)
         line["mfu"] = interleaved.share(rounds, each, machine)
         if name != "heed":
             line["heed_is_times"] = interleaved.times(found["heed"][1], rounds)

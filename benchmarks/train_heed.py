@@ -37,7 +37,7 @@ def make(work: Workload, precision: Literal["float32", "bfloat16"], packed: bool
     model = Transformer(replace(work.config, dtype=precision))
     schedule = make_schedule("constant", learning_rate=LEARNING_RATE, warmup_steps=1)
     tx, mesh = make_optimizer("adam", schedule), make_mesh(devices=jax.devices()[:1])
-    step = make_train_step(model, tx, mesh, smoothing=SMOOTHING, chunked=chunked)
+    step = make_train_step(model, tx, mesh, label_smoothing=SMOOTHING, chunked=chunked)
     state = create_state(model, tx, jax.random.key(0), mesh)
     batches = train_batches(work.pairs, plan)
     begun = time.perf_counter()

@@ -52,7 +52,7 @@ def measured(data: str, languages: tuple[str, str], steps: int, precision: str) 
         begun = time.perf_counter()
         step, state = _compiled(t)
         told["compile_s"] = round(time.perf_counter() - begun, 1)
-        told["gflops"] = round(_gflop_a_token(t) * told["tokens_per_s"], 1)
+        told["gflops"] = round(_gflop_a_token(t) * told["tokens_per_second"], 1)
         told["mfu"] = round(told["gflops"] / machine_gflops(precision), 3)
         costs = list(_costs(t, step, state, steps))
     return told | dict(steps=steps, loop_cost=round(statistics.median(costs), 4))
@@ -105,8 +105,8 @@ def _command(values: dict, workdir: Path) -> dict:
     events = [event for event in read_metrics(workdir) if event["split"] == "train"]
     last = json.loads(out)
     return dict(
-        tokens_per_s=round(statistics.median(e["tokens_per_second"] for e in events), 1),
-        padding=round(statistics.mean(e["padding"] for e in events), 4),
+        tokens_per_second=round(statistics.median(e["tokens_per_second"] for e in events), 1),
+        padding=round(statistics.mean(e["padding_fraction"] for e in events), 4),
         startup_s=round(seconds - last["seconds"], 1),
         peak_mb=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
     )
@@ -137,7 +137,7 @@ def _delivered(run: RunContext, batches: int = 200) -> float:
 
 
 def _batches(run: RunContext, first: int, count: int) -> Iterator[Batch]:
-    schedule, multiple = run.data.schedule, run.rows_multiple
+    schedule, multiple = run.data.schedule, run.row_multiple
     made = train_batches(_train_pairs(run), schedule, first, multiple_of=multiple)
     return itertools.islice(made, count)
 
@@ -178,7 +178,7 @@ def _costs(run: RunContext, step: Callable, state: TrainState, steps: int) -> It
             schedule=run.schedule,
             writer=writer,
             log_every=c.log_every,
-            loss_monitor=LossMonitor(c.max_skipped, c.spike),
+            loss_monitor=LossMonitor(c.max_consecutive_skips, c.spike_threshold),
             example_ids_at=lambda step: plan[step - 1].pairs,
         )
         jax.block_until_ready(state)

@@ -27,6 +27,26 @@ class Batch(NamedTuple, Generic[Numbers]):
         """Those of both sides; None where a row is one pair."""
         return None if self.src_segments is None else (self.src_segments, self.tgt_segments)
 
+    @property
+    def tgt_in(self):
+        """What the decoder reads to predict `tgt`, [B,T]."""
+        return shift_right(self.tgt, self.tgt_segments)
+
+    @property
+    def num_targets(self) -> int:
+        """Target positions, PAD included."""
+        return self.tgt.size  # type: ignore[attr-defined]
+
+    @property
+    def num_positions(self) -> int:
+        """Positions of both sides, PAD included."""
+        return self.src.size + self.tgt.size  # type: ignore[attr-defined]
+
+    @property
+    def source_tokens(self):
+        """Source tokens that are not PAD: float32, [] or a NumPy scalar."""
+        return (self.src != PAD).sum(dtype=np.float32)  # type: ignore[attr-defined]
+
 
 def shift_right(tgt, segments=None):
     """What the decoder reads to predict `tgt` [B,T]: BOS, then all but the last token.

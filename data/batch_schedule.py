@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data import packing
-from data.buckets import Bucket, make_buckets, rows_of
+from data.buckets import Bucket, make_buckets, rows_per_batch
 
 _EMPTY = 0.03  # of all positions: then longer rows are not tried
 
@@ -50,7 +50,7 @@ class BatchSchedule:
         self.tokens = int(source.sum() + target.sum())  # in an epoch
         options = dict(tokens_per_batch=tokens_per_batch, multiple_of=multiple_of)
         kind = _Packed(source, target, **options) if packed else None
-        self._layout = kind or _Apart(source, target, count=count, **options)
+        self._layout = kind or _Bucketed(source, target, count=count, **options)
         self.buckets, each = self._layout.buckets, self._layout.batches
         self.batches_per_epoch = sum(each)
         positions = sum(
@@ -60,14 +60,14 @@ class BatchSchedule:
         self.padding = 1 - self.tokens / positions
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
 
-    def reordered(self, order: int) -> "BatchSchedule":
+    def reshuffled(self, order: int) -> "BatchSchedule":
         """The same pairs in batches of the same shapes, in another order for every `order`."""
         other = copy.copy(self)
         other._order = order  # 0 is the order that a plan begins with
         other._epoch = lru_cache(maxsize=2)(other._make_epoch)
         return other
 
-    def ahead(self, batches: int) -> "BatchSchedule":
+    def shifted(self, batches: int) -> "BatchSchedule":
         """The same plan so many batches further on (or back, where negative) at every step."""
         other = copy.copy(self)
         other._ahead = batches
@@ -94,7 +94,7 @@ class BatchSchedule:
         )
 
 
-class _Apart:
+class _Bucketed:
     """A pair a row, in batches of pairs of like length."""
 
     def __init__(self, source: np.ndarray, target: np.ndarray, **options):
@@ -119,12 +119,12 @@ class _Packed:
     def __init__(
         self, source: np.ndarray, target: np.ndarray, tokens_per_batch: int, multiple_of: int
     ):
-        size, self._rows = _fullest(source, target, tokens_per_batch // multiple_of)
+        size, self._rows = _best_row_size(source, target, tokens_per_batch // multiple_of)
         # By both lengths, as slots count them.
         self._kind = np.unique(np.stack([source, target], 1), axis=0, return_inverse=True)[
             1
         ].ravel()
-        rows = rows_of(self._rows.count, max(size), tokens_per_batch, multiple_of)
+        rows = rows_per_batch(self._rows.count, max(size), tokens_per_batch, multiple_of)
         self.buckets = [Bucket(rows, *size)]
         self.batches = [-(-self._rows.count // rows)]
 
@@ -144,14 +144,14 @@ class _Packed:
         return batches
 
 
-def _fullest(
+def _best_row_size(
     source: np.ndarray, target: np.ndarray, most: int
-) -> tuple[tuple[int, int], packing.Rows]:
+) -> tuple[tuple[int, int], packing.PackedRows]:
     """Rows of one size: short ones, which attention is fastest over, or longer where these fill up.
 
     None has more than `most` positions a side, unless a single pair does.
     """
-    found: list[tuple[float, tuple[int, int], packing.Rows]] = []
+    found: list[tuple[float, tuple[int, int], packing.PackedRows]] = []
     for pairs in 1, 6:
         size = packing.room(source, target, pairs)
         if found and max(size) > most:

@@ -45,19 +45,19 @@ def make_buckets(
     """
     longest = np.maximum(source, target)
     number = np.bincount(longest)  # how many pairs have each length
-    ends = _best_cuts(number, count)
+    ends = _optimal_boundaries(number, count)
     which = np.searchsorted(ends, longest)
     buckets = []
     for i in range(len(ends)):
         inside = which == i
         sides = int(source[inside].max()), int(target[inside].max())
         pairs = int(inside.sum())
-        rows = rows_of(pairs, max(sides), tokens_per_batch, multiple_of, overflow)
+        rows = rows_per_batch(pairs, max(sides), tokens_per_batch, multiple_of, overflow)
         buckets.append(Bucket(rows, *sides))
     return buckets, which
 
 
-def rows_of(
+def rows_per_batch(
     count: int, length: int, tokens_per_batch: int, multiple_of: int, overflow: bool = False
 ) -> int:
     """How many rows of `length` positions make a batch, where there are `count` in all.
@@ -79,7 +79,7 @@ def rows_of(
     return -(-rows // multiple) * multiple
 
 
-def _best_cuts(number: np.ndarray, count: int) -> np.ndarray:
+def _optimal_boundaries(number: np.ndarray, count: int) -> np.ndarray:
     """Lengths at which buckets end so that the sum of bucket length over all pairs is least."""
     lengths = np.flatnonzero(number)
     pairs = np.concatenate([[0], np.cumsum(number[lengths])])

@@ -43,7 +43,7 @@ def open_corpus(
         hint = (
             f"did you mean {near[0]}?" if near else "or a TFDS name such as wmt14_translate/de-en"
         )
-        raise DataError(f"data.source={kind!r} is not one of: {', '.join(KINDS)}; {hint}")
+        raise DataError(f"data.kind={kind!r} is not one of: {', '.join(KINDS)}; {hint}")
     if not path:
-        raise DataError(f"data.source={kind} needs --config.data.path=DIR")
+        raise DataError(f"data.kind={kind} needs --config.data.path=DIR")
     return readers[kind](path, split, languages)

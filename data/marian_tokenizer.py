@@ -30,7 +30,7 @@ _CLEANED = (
 )
 
 
-class Words(NamedTuple):
+class MarianVocab(NamedTuple):
     """The table of one side, its ids Heed's: PAD, BOS, EOS, UNK, and then `words` in order."""
 
     words: tuple[str, ...]
@@ -77,7 +77,7 @@ class MarianTokenizer(Tokenizer):
         found = decode_json(model, _Saved, "the vocabulary")
         if found.format != _FORMAT or found.spare > len(found.words):
             raise DataError("not a vocabulary")
-        self.table = Words(**{name: getattr(found, name) for name in Words._fields})
+        self.table = MarianVocab(**{name: getattr(found, name) for name in MarianVocab._fields})
         self.models = found.cuts, found.joins or found.cuts
         self._cuts, self._joins = map(processor, self.models)
         self._ids = self.table.ids()
@@ -100,14 +100,14 @@ class MarianTokenizer(Tokenizer):
         return MarianTokenizer, (self._model,)
 
     @classmethod
-    def make(cls, cuts: bytes, joins: bytes, table: Words) -> "MarianTokenizer":
+    def make(cls, cuts: bytes, joins: bytes, table: MarianVocab) -> "MarianTokenizer":
         """From two serialized SentencePiece models and a table; DataError where one is no model."""
         encoded = {"cuts": b64encode(cuts).decode()}
         encoded["joins"] = b64encode(joins).decode() if joins != cuts else ""
         content = {"format": _FORMAT} | table._asdict() | encoded
         for name in "plain", "codes", "spare", "whole":
             # As before there was any: the same vocabulary has the same bytes.
-            if content[name] == Words._field_defaults[name]:
+            if content[name] == MarianVocab._field_defaults[name]:
                 del content[name]
         return cls(json.dumps(content, ensure_ascii=False).encode())
 

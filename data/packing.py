@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Rows(NamedTuple):
+class PackedRows(NamedTuple):
     """Slots for pairs, [n] each: `row`, ascending, and `place` among the pairs sorted by length."""
 
     row: np.ndarray
@@ -28,7 +28,7 @@ def room(source: np.ndarray, target: np.ndarray, pairs: int = 1) -> tuple[int, i
     return max(int(length), round(target_length / ratio)), int(target_length)
 
 
-def pack(source: np.ndarray, target: np.ndarray, size: tuple[int, int]) -> Rows:
+def pack(source: np.ndarray, target: np.ndarray, size: tuple[int, int]) -> PackedRows:
     """Rows of `size` (source, target) positions for pairs of these lengths [n].
 
     Row by row, and as many rows alike as there are pairs for: first the longest pair that is left,
@@ -60,7 +60,7 @@ def pack(source: np.ndarray, target: np.ndarray, size: tuple[int, int]) -> Rows:
     return _slots(groups)
 
 
-def _slots(groups: list[tuple[list[int], int]]) -> Rows:
+def _slots(groups: list[tuple[list[int], int]]) -> PackedRows:
     numbers, kinds, count = [], [], 0
     for held, rows in groups:
         numbers.append(np.repeat(np.arange(count, count + rows), len(held)))
@@ -70,4 +70,4 @@ def _slots(groups: list[tuple[list[int], int]]) -> Rows:
     # The slots of a kind take its places among the sorted pairs in turn.
     place = np.empty(len(kind), np.int64)
     place[np.argsort(kind, kind="stable")] = np.arange(len(kind))
-    return Rows(row, place, count)
+    return PackedRows(row, place, count)

@@ -21,7 +21,7 @@ class Corpus(Protocol):
     def __getitem__(self, index: int) -> Pair: ...
 
 
-class Pairs:
+class ParallelText:
     """Sentence pairs held in memory.
 
     `files` are the files of the two sides, where they come from files, and `first` is the number of
@@ -51,7 +51,7 @@ class Pairs:
         return self.first + index
 
 
-class Some:
+class Subset:
     """So many pairs of a source, evenly spaced; all of one that has no more.
 
     `files` are those of the source, if it has any.
@@ -71,12 +71,12 @@ class Some:
 
     def line(self, index: int) -> int:
         """The number of a pair's line, or of the pair itself, from 1, where there are no lines."""
-        return line_of(self._pairs, self._there(index))
+        return line_number(self._pairs, self._there(index))
 
     def _there(self, index: int) -> int:
         return index * len(self._pairs) // self._count
 
 
-def line_of(pairs: Corpus, index: int) -> int:
+def line_number(pairs: Corpus, index: int) -> int:
     """The number of the line that a pair has in its file, or among all pairs, from 1."""
     return pairs.line(index) if hasattr(pairs, "line") else index + 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data.errors import DataError
-from data.pairs import Pairs
+from data.pairs import ParallelText
 from data.regular_file import check_holes, open_regular
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -85,7 +85,7 @@ def _find(folder: str, name: str) -> Path:
     raise DataError(f"{Path(folder, name)} is missing (nor is it there as .gz); there is: {there}")
 
 
-def read_text(path: str, split: str, languages: tuple[str, str]) -> Pairs:
+def read_text(path: str, split: str, languages: tuple[str, str]) -> ParallelText:
     """{split}.{language} in the folder `path`, or the files that `path` itself names."""
     if "=" in path and not Path(path).is_dir():
         named = dict(part.strip().split("=", 1) for part in path.split(";") if "=" in part)
@@ -108,7 +108,7 @@ def _without_blank_end(lines: list[str]) -> list[str]:
     return lines[:count]
 
 
-def read_parallel(source: Path, target: Path) -> Pairs:
+def read_parallel(source: Path, target: Path) -> ParallelText:
     """Two files, line n of one the translation of line n of the other. Raises DataError."""
     sides = read_lines(source), read_lines(target)
     if len(sides[0]) != len(sides[1]):
@@ -116,10 +116,10 @@ def read_parallel(source: Path, target: Path) -> Pairs:
             f"{source} has {len(sides[0])} lines, but {target} has {len(sides[1])}: "
             "line n of one must be the translation of line n of the other"
         )
-    return Pairs(*sides, (str(source), str(target)))
+    return ParallelText(*sides, (str(source), str(target)))
 
 
-def read_tsv(path: str, split: str, languages: tuple[str, str]) -> Pairs:
+def read_tsv(path: str, split: str, languages: tuple[str, str]) -> ParallelText:
     """{split}.tsv: source, tab, target; or any columns under a first line of language codes.
 
     Blank lines at the end are left out.
@@ -138,10 +138,10 @@ def read_tsv(path: str, split: str, languages: tuple[str, str]) -> Pairs:
                 f"{file}, line {number}: {len(row)} columns instead of {width} (a tab between)"
             )
     source, target = ([row[column] for row in rows] for column in columns)
-    return Pairs(source, target, (str(file), str(file)), first)
+    return ParallelText(source, target, (str(file), str(file)), first)
 
 
-def read_jsonl(path: str, split: str, languages: tuple[str, str]) -> Pairs:
+def read_jsonl(path: str, split: str, languages: tuple[str, str]) -> ParallelText:
     """{split}.jsonl: {"en": ..., "de": ...} a line, or that within {"translation": ...}.
 
     A line break within a sentence is read as a space. Blank lines at the end are left out.
@@ -169,4 +169,4 @@ def read_jsonl(path: str, split: str, languages: tuple[str, str]) -> Pairs:
             if _SURROGATE.search(row[language]):  # from an escape; no UTF-8 file can hold one
                 raise DataError(f"{file}, line {number}: half a surrogate pair in {language!r}")
             side.append(row[language].replace("\n", " "))
-    return Pairs(*sides, (str(file), str(file)))
+    return ParallelText(*sides, (str(file), str(file)))

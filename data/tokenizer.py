@@ -61,7 +61,7 @@ class Tokenizer:
         return Tokenizer, (self._model,)
 
     @classmethod
-    def learn(
+    def train(
         cls,
         sentences: Iterable[str],
         vocab_size: int,

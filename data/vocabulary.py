@@ -50,7 +50,7 @@ class Vocabulary(NamedTuple):
     target: Tokenizer
 
     @property
-    def joint(self) -> bool:
+    def shared(self) -> bool:
         """Whether both sides share their ids, as the paper's do; they may cut text otherwise."""
         source, target = self
         if source is target or source.vocab_size != target.vocab_size:
@@ -59,23 +59,23 @@ class Vocabulary(NamedTuple):
         return source.pieces(ids) == target.pieces(ids)
 
     @classmethod
-    def learn(
+    def train(
         cls,
         pairs: Corpus,
         vocab_size: int,
         kind: str = "bpe",
-        joint: bool = True,
+        shared: bool = True,
         max_sentences: int = MAX_SENTENCES,
     ) -> "Vocabulary":
         """Learns from sentence pairs, which should be the training ones; DataError as `learn`."""
         # A source may hold far more pairs than are needed, so it is not read through for them.
-        count = min(len(pairs), max_sentences // 2 if joint else max_sentences)
+        count = min(len(pairs), max_sentences // 2 if shared else max_sentences)
         chosen = (pairs[i * len(pairs) // count] for i in range(count))
-        if joint:
-            both = Tokenizer.learn(itertools.chain.from_iterable(chosen), vocab_size, kind)
+        if shared:
+            both = Tokenizer.train(itertools.chain.from_iterable(chosen), vocab_size, kind)
             return cls(both, both)
         sides: Iterable[Iterable] = zip(*chosen, strict=True) if count else ((), ())
-        return cls(*(Tokenizer.learn(side, vocab_size, kind) for side in sides))
+        return cls(*(Tokenizer.train(side, vocab_size, kind) for side in sides))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Vocabulary":

@@ -14,7 +14,7 @@ def sizes() -> Iterator[int]:
         yield 1 << power
 
 
-def ladder(
+def precompiled_shapes(
     most: int, tokens_per_batch: int, devices: int = 1, longest: int | None = None
 ) -> list[tuple[int, int]]:
     """Shapes (rows, source length) for inputs of up to `most` tokens that come few at a time.
@@ -37,15 +37,17 @@ def _fewer(full: int) -> Iterator[int]:
     return takewhile(lambda rows: 4 * rows < 3 * full, several)
 
 
-def rung(ladder: Sequence[tuple[int, int]], count: int, length: int) -> tuple[int, int] | None:
+def fitting_shape(
+    precompiled_shapes: Sequence[tuple[int, int]], count: int, length: int
+) -> tuple[int, int] | None:
     """The smallest shape that holds `count` inputs of less than `length` tokens, or most of them.
 
     None where they are longer than any shape has room for.
     """
-    source = min((source for _, source in ladder if source >= length), default=None)
+    source = min((source for _, source in precompiled_shapes if source >= length), default=None)
     if source is None:
         return None
-    rows = [rows for rows, own in ladder if own == source]
+    rows = [rows for rows, own in precompiled_shapes if own == source]
     return min((size for size in rows if size >= count), default=max(rows)), source
 
 
@@ -66,7 +68,7 @@ def batches(
     seen, at = set(), 0
     while at < len(order):
         left, most = len(order) - at, lengths[order[at]]
-        if shape := rung(shapes, left, most + 1):
+        if shape := fitting_shape(shapes, left, most + 1):
             yield order[at : at + shape[0]], shape
             at += shape[0]
             continue
@@ -101,7 +103,7 @@ def split_text(
         yield "", text
         return
     if len(text) < 2:
-        raise InputError(f"--max_input is too small for the single character {text!r}")
+        raise InputError(f"--long_input is too small for the single character {text!r}")
     middle = len(text) // 2
     start = end = middle
     while patterns:

@@ -1,6 +1,6 @@
 """Beam search over any step function (paper 6.1; Wu et al. 2016).
 
-Axes: B batch, W beam, P pool, L buffer length, V vocabulary.
+Axes: B batch, W beam, P finished hypotheses kept, L buffer length, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -11,32 +11,32 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from decode.length_normalization import Normalise
+from decode.length_normalization import LengthNorm
 from decode.loop import (
     CacheOps,
     Hypotheses,
     Search,
     StepFn,
     StreamCallback,
-    all_room,
-    choices,
-    gains,
+    candidate_scores,
     gather_beams,
+    preallocated,
     run,
+    token_log_probs,
 )
 from decode.stopping import Stopping
 from decode.transforms import Transform
 
 # (scores so far [B,W], log-probabilities [B,W,V], tokens so far [B,W,L], index) -> candidates, the
 # first choice first: what they are worth (-inf: nothing), their beams and tokens, each [B,C]
-Choose = Callable[[Array, Array, Array, Array], tuple[Array, Array, Array]]
+SelectCandidates = Callable[[Array, Array, Array, Array], tuple[Array, Array, Array]]
 
 
 class _State(NamedTuple):
     index: Array  # type: ignore[assignment]  # how many tokens live ones have; no tuple's method
     live: Hypotheses  # scores: sums, -inf marks a dead beam; lengths: all `index`
-    pool: Hypotheses  # [B,P,...]
-    stopped: Array  # [B] bool
+    finished: Hypotheses  # [B,P,...]
+    done: Array  # [B] bool
     cache: object
 
 
@@ -50,13 +50,15 @@ def beam_search(
     ops: CacheOps | None = None,
     **options,
 ) -> Hypotheses:
-    """The best outputs under `step`: `beam`, run to the end from `cache`."""
-    ops = ops or all_room(max_length)
-    search = beam(step, start, limits, max_length=max_length, reorder=ops.reorder, **options)
-    return search.found(run(search, cache, ops))
+    """The best outputs under `step`: `beam_searcher`, run to the end from `cache`."""
+    ops = ops or preallocated(max_length)
+    search = beam_searcher(
+        step, start, limits, max_length=max_length, reorder=ops.reorder, **options
+    )
+    return search.result(run(search, cache, ops))
 
 
-def beam(
+def beam_searcher(
     step: StepFn,
     start: Array,
     limits: Array,
@@ -64,55 +66,60 @@ def beam(
     eos: int,
     beam_size: int,
     max_length: int,
-    normalise: Normalise,
+    length_norm: LengthNorm,
     stopping: Stopping,
     reorder: Callable[[object, Array], object],
     transform: Transform | None = None,
     top_k: Callable[[Array, int], tuple[Array, Array]] = jax.lax.top_k,
-    choose: Choose | None = None,
-    bonus: Callable[[object], Array] | None = None,
-    free_end: bool = False,
-    watch: StreamCallback | None = None,
+    select_candidates: SelectCandidates | None = None,
+    score_bonus: Callable[[object], Array] | None = None,
+    free_eos_at_limit: bool = False,
+    on_token: StreamCallback | None = None,
 ) -> Search:
     """The search for the best outputs under `step`, W = `beam_size` for each of B sentences.
 
     `start` [B] is the token before the first; `limits` [B] (1 .. `max_length` = L) bounds each
     output's length with EOS: a hypothesis that reaches it can only end. In every step the W best
-    continuations compete: those that end go to the finished pool, the best W others live on. A
+    continuations compete: those that end enter the finished ones, the best W others live on. A
     sentence stops by the rule `stopping`, or at its limit; from then on nothing of it changes, so
     that it does not depend on its batch mates. Width 1 is greedy search.
 
     `transform` changes the log-probabilities that a step's continuations compete with; scores are
-    always sums of those of `step` itself, `normalise`d by length, plus `bonus(cache)` [B,W] (a
-    coverage penalty, say). `reorder` is that of the cache's CacheOps, `top_k` finds the highest
-    scores and their places in rows [B,W,V], and `choose` replaces how the candidates are picked.
-    With `free_end` an end at the limit, which is no choice, adds nothing to a score.
-    `watch` sees the live hypothesis of the highest score after every step.
+    always sums of those of `step` itself, normalized by `length_norm`, plus `score_bonus(cache)`
+    [B,W] (a coverage penalty, say). `reorder` is that of the cache's CacheOps, `top_k` finds the
+    highest scores and their indices in rows [B,W,V], and `select_candidates` replaces how the
+    candidates are chosen.
+    With `free_eos_at_limit` an end at the limit, which is no choice, adds nothing to a score.
+    `on_token` sees the live hypothesis of the highest score after every step.
     """
     (batch,), width = start.shape, beam_size
     # Twice W: even if W of the candidates end, W are left to live on.
-    choose = choose or (lambda scores, each, *_: top_continuations(scores, each, 2 * width, top_k))
+    select_candidates = select_candidates or (
+        lambda scores, each, *_: top_continuations(scores, each, 2 * width, top_k)
+    )
 
-    def begin(cache: object) -> _State:
-        none = _nothing(batch, width, max_length)
+    def init(cache: object) -> _State:
+        none = _empty(batch, width, max_length)
         return _State(
             index=jnp.int32(0),
             # All start alike: one is enough.
             live=none._replace(scores=none.scores.at[:, 0].set(0.0)),
-            pool=_nothing(batch, stopping.pool(width), max_length),
-            stopped=jnp.zeros(batch, bool),
+            finished=_empty(batch, stopping.capacity(width), max_length),
+            done=jnp.zeros(batch, bool),
             cache=cache,
         )
 
-    def grow(s: _State) -> _State:
+    def search_step(s: _State) -> _State:
         last = jax.lax.dynamic_index_in_dim(
             s.live.tokens, jnp.maximum(s.index - 1, 0), 2, keepdims=False
         )
-        found, cache = step(jnp.where(s.index == 0, start[:, None], last), s.cache, s.index)
-        steered, total = choices(found, s.live.tokens, s.index, transform)
-        free = choose(s.live.scores - total, steered, s.live.tokens, s.index)
-        end = jnp.zeros_like(found.end) if free_end else found.end - found.total
-        forced = _endings(s.live.scores + end, eos, free[0].shape[1])
+        next_token, cache = step(jnp.where(s.index == 0, start[:, None], last), s.cache, s.index)
+        steered, offset = candidate_scores(next_token, s.live.tokens, s.index, transform)
+        free = select_candidates(s.live.scores - offset, steered, s.live.tokens, s.index)
+        eos_log_prob = next_token.eos_logit - next_token.log_normalizer
+        if free_eos_at_limit:
+            eos_log_prob = jnp.zeros_like(eos_log_prob)
+        forced = _forced_eos(s.live.scores + eos_log_prob, eos, free[0].shape[1])
         at_limit = (s.index + 1 >= limits)[:, None]
         worth, beams, tokens = jax.tree.map(partial(jnp.where, at_limit), forced, free)
 
@@ -121,8 +128,8 @@ def beam(
                 gather_beams(part, beams), new[..., None], s.index, axis=2
             )
 
-        gained = gains(found, beams, tokens, eos)
-        if free_end:
+        gained = token_log_probs(next_token, beams, tokens, eos)
+        if free_eos_at_limit:
             gained = jnp.where(at_limit, 0.0, gained)
         scores = jnp.where(jnp.isneginf(worth), worth, gather_beams(s.live.scores, beams) + gained)
         grown = Hypotheses(
@@ -134,39 +141,41 @@ def beam(
 
         # Only the W best continuations may end: one that is worse would not have been kept.
         ends = tokens == eos
-        ending = jnp.where(ends & ~s.stopped[:, None], normalise(scores, s.index + 1), -jnp.inf)
-        if bonus is not None:
-            ending += gather_beams(bonus(cache), beams)
+        ending = jnp.where(ends & ~s.done[:, None], length_norm(scores, s.index + 1), -jnp.inf)
+        if score_bonus is not None:
+            ending += gather_beams(score_bonus(cache), beams)
         ending = jax.tree.map(lambda leaf: leaf[:, :width], grown._replace(scores=ending))
-        pool = best_of(jax.tree.map(lambda *both: jnp.concatenate(both, 1), s.pool, ending),
-                       s.pool.scores.shape[1])  # fmt: skip
+        finished = jax.tree.map(lambda *pair: jnp.concatenate(pair, 1), s.finished, ending)
+        finished = top_hypotheses(finished, s.finished.scores.shape[1])
 
         # Candidates come best first, so the first W that neither end nor are dead live on.
         order = jnp.where(ends | jnp.isneginf(scores), -ends.shape[1], -jnp.arange(ends.shape[1]))
-        _, kept = jax.lax.top_k(order, width)
-        live = jax.tree.map(lambda leaf: gather_beams(leaf, kept), grown)
-        live = live._replace(scores=jnp.where(gather_beams(ends, kept), -jnp.inf, live.scores))
-        parents = gather_beams(beams, kept)
+        _, survivors = jax.lax.top_k(order, width)
+        live = jax.tree.map(lambda leaf: gather_beams(leaf, survivors), grown)
+        live = live._replace(scores=jnp.where(gather_beams(ends, survivors), -jnp.inf, live.scores))
+        parents = gather_beams(beams, survivors)
         dead = jnp.isneginf(live.scores).all(1)
-        if watch is not None:
-            likeliest = live.scores.argmax(1, keepdims=True)
-            watch(gather_beams(live.tokens, likeliest)[:, 0], s.index + 1, ~s.stopped)
-        over = stopping.over(pool.scores, live.scores.max(1), s.index + 1, limits, normalise, width)
+        if on_token is not None:
+            best = live.scores.argmax(1, keepdims=True)
+            on_token(gather_beams(live.tokens, best)[:, 0], s.index + 1, ~s.done)
+        done = stopping.done(
+            finished.scores, live.scores.max(1), s.index + 1, limits, length_norm, width
+        )
         return _State(
             index=s.index + 1,
             live=live,
-            pool=pool,
-            stopped=s.stopped | over | dead,
+            finished=finished,
+            done=s.done | done | dead,
             cache=reorder(cache, parents),
         )
 
-    def best(s: _State) -> Hypotheses:
-        return jax.tree.map(lambda leaf: leaf[:, :width], s.pool)
+    def result(s: _State) -> Hypotheses:
+        return jax.tree.map(lambda leaf: leaf[:, :width], s.finished)
 
-    return Search(begin, grow, lambda s: ~s.stopped, best)
+    return Search(init, search_step, lambda s: ~s.done, result)
 
 
-def _endings(scores: Array, eos: int, count: int) -> tuple[Array, Array, Array]:
+def _forced_eos(scores: Array, eos: int, count: int) -> tuple[Array, Array, Array]:
     """The candidates [B,`count`] where all W beams can only end, with these `scores` [B,W]."""
     scores, beams = jax.lax.top_k(scores, scores.shape[1])
     room = ((0, 0), (0, count - scores.shape[1]))
@@ -190,13 +199,13 @@ def top_continuations(
     return totals, (best // each).astype(jnp.int32), gather_beams(tokens.reshape(batch, -1), best)
 
 
-def best_of(found: Hypotheses, count: int) -> Hypotheses:
+def top_hypotheses(found: Hypotheses, count: int) -> Hypotheses:
     """The `count` hypotheses of the highest scores, best first; the earlier among equals."""
     _, best = jax.lax.top_k(found.scores, count)
     return jax.tree.map(lambda leaf: gather_beams(leaf, best), found)
 
 
-def _nothing(batch: int, width: int, length: int) -> Hypotheses:
+def _empty(batch: int, width: int, length: int) -> Hypotheses:
     return Hypotheses(
         jnp.zeros((batch, width, length), jnp.int32),
         jnp.full((batch, width), -jnp.inf, jnp.float32),

@@ -13,8 +13,8 @@ import numpy as np
 
 from data.batch import BOS, PAD
 from data.vocabulary import Vocabulary
-from decode.inputs import LongInputPolicy, cut, request, room
-from decode.loop import CacheOps, Search, all_room
+from decode.inputs import LongInputPolicy, make_search_batch, padded_sizes, segment_inputs
+from decode.loop import CacheOps, Search, preallocated
 from decode.options import InputError, SearchOptions
 from decode.search import build_search, reference_step
 from decode.token_constraints import TokenConstraints
@@ -48,26 +48,28 @@ def beam_tree(
     if options.method != "beam" or options.coverage:
         raise InputError("a tree is drawn of --method=beam, and without --coverage")
     config = model.config
-    policy = LongInputPolicy("refuse:256", config.longest and config.longest - 1)
+    policy = LongInputPolicy("error:256", config.max_positions and config.max_positions - 1)
     if not sentence.strip():
         raise InputError("an empty sentence is not searched for: give it words")
     vocab = config.target_vocab
-    pieces = partial(cut, vocabulary=vocabulary, policy=policy, options=options)
-    (piece,) = pieces([sentence], [""], [()], longest=config.longest)
-    asked = jax.tree.map(jnp.asarray, request([piece], 1, len(piece.ids) + 1, room([piece]), vocab))
+    segments = partial(segment_inputs, vocabulary=vocabulary, policy=policy, options=options)
+    (segment,) = segments([sentence], [""], [()], longest=config.max_positions)
+    sizes = padded_sizes([segment])
+    request = make_search_batch([segment], 1, len(segment.ids) + 1, sizes, vocab)
+    request = jax.tree.map(jnp.asarray, request)
     variables = {"params": params}
-    memory = model.apply(variables, asked.src, method="encode")
+    memory = model.apply(variables, request.src, method="encode")
     cross = model.apply(variables, memory, method="cross_kv")
-    mask = asked.src != PAD
-    ops = all_room(piece.limit)
+    mask = request.src != PAD
+    ops = preallocated(segment.limit)
     search = build_search(
         options,
-        asked,
-        reference_step(model, params, cross, mask, TokenConstraints.of(options)),
-        max_length=piece.limit,
+        request,
+        reference_step(model, params, cross, mask, TokenConstraints.from_options(options)),
+        max_length=segment.limit,
         reorder=ops.reorder,
     )
-    return nodes(search, init_cache(config, (1, options.beam_size), piece.limit), ops)
+    return nodes(search, init_cache(config, (1, options.beam_size), segment.limit), ops)
 
 
 def nodes(search: Search, cache: object, ops: CacheOps) -> list[Node]:
@@ -81,17 +83,17 @@ def nodes(search: Search, cache: object, ops: CacheOps) -> list[Node]:
             if np.isfinite(total):
                 totals[tuple(tokens[: state.index].tolist())] = float(total)
         for tokens, score, length, each in zip(
-            _rows(state.pool.tokens),
-            state.pool.scores.ravel(),
-            state.pool.lengths.ravel(),
-            _rows(state.pool.token_scores),
+            _rows(state.finished.tokens),
+            state.finished.scores.ravel(),
+            state.finished.lengths.ravel(),
+            _rows(state.finished.token_scores),
             strict=True,
         ):
             if np.isfinite(score):
                 output = tuple(tokens[:length].tolist())
                 ended[output] = float(score)
                 totals[output] = float(each[:length].sum())
-    found = jax.device_get(search.found(state))
+    found = jax.device_get(search.result(state))
     best = tuple(found.tokens[0, 0, : found.lengths[0, 0]].tolist())
     order = sorted(totals, key=lambda tokens: (len(tokens), -totals[tokens], tokens))
     numbers = {tokens: number for number, tokens in enumerate(order)}
@@ -110,9 +112,9 @@ def nodes(search: Search, cache: object, ops: CacheOps) -> list[Node]:
 
 def _states(search: Search, cache: object, ops: CacheOps) -> Iterator:
     """What the search knows after each step."""
-    grow = jax.jit(search.grow)
-    state = search.begin(ops.extend(cache, ops.cache_stages[-1]))
-    while bool(search.going(state).any()):
+    grow = jax.jit(search.step)
+    state = search.init(ops.extend(cache, ops.cache_stages[-1]))
+    while bool(search.active(state).any()):
         state = grow(state)
         yield jax.device_get(state)
 

@@ -10,45 +10,93 @@ Axes: B batch, W beam, Z beams of a row of the pool, S source, D, H heads, K, V 
 from collections.abc import Sequence
 from functools import partial, reduce
 from operator import add
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from data.batch import PAD
 from decode import kv_cache
+from decode.inputs import SearchBatch
 from decode.kv_cache import BeamKVCache, KVBlock
 from decode.memory import AllPositions, BeamMemory, attention, kv_block, small_query_product
-from decode.sharded_weights import look_up, whole
-from decode.weights import Norm, Weights
+from decode.sharded_weights import all_gather, sharded_lookup
+from decode.weights import Norm, Weights, pack
 from model import TransformerConfig
 from model.layer import Layer, feed_forward, layer, self_attention
 from model.norm import normalize
-from model.positions import add_positions, rotate
+from model.positions import add_positions, apply_rotary
 from model.relative_position_bias import relative_bias
 from model.residual import RESIDUALS
+
+
+class EncoderDecoder(NamedTuple):
+    """The encoder-decoder as a family that can be searched (decode/family.py)."""
+
+    config: TransformerConfig
+
+    @property
+    def cache_grows(self) -> bool:
+        """A recurrence remembers as much after any number of tokens."""
+        return self.config.recurrence is None
+
+    def pack(self, params: Any, precision: str) -> Weights:
+        """The parameters of `Transformer(config)` as weights of that precision."""
+        return pack(self.config, params, precision)
+
+    def start(self, weights: Weights, request: SearchBatch) -> tuple[tuple[KVBlock, ...], Array]:
+        """Keys and values of the encoded source, a block a decoder layer, and its mask [B,S]."""
+        mask = request.src != PAD
+        memory = encode(self.config, weights, request.src, mask)
+        return cross_kv(self.config, weights, memory), mask
+
+    def init_cache(self, rows: int) -> BeamKVCache:
+        """The cache of one beam a row, without room for tokens."""
+        return kv_cache.init_beam_cache(self.config, rows, 1)
+
+    def extend(self, cache: BeamKVCache, length: int, slots: int) -> BeamKVCache:
+        """The cache with room for `length` tokens of `slots` beams a row."""
+        return kv_cache.extend(cache, self.config, length, slots)
+
+    def step(self, weights: Weights, context, tokens: Array, cache: BeamKVCache, index: Array):
+        """Hidden states of one more token of each beam; see `step` below."""
+        cross, mask = context
+        return step(self.config, weights, tokens, cross, mask, cache, index)
+
+    def logits(self, weights: Weights, hidden: Array) -> tuple[Array, Array]:
+        """Logits, and those of the special ids again.
+
+        With products of its own, what is read apart does not keep the logits from being changed in
+        place: every copy of them costs a fiftieth of a step.
+        """
+        (logits, special), hidden = all_gather((weights.logits, weights.special_logits), hidden)
+        return logits(hidden), special(hidden)
 
 
 def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> Array:
     """src [B,S] ids, mask [B,S] (True: a token) -> memory float32 [B,S,D]."""
     positions = jnp.arange(src.shape[1], dtype=jnp.int32)
-    x = _embed(c, weights, "source", src, positions)
-    table, x = whole(weights.tree.get("encoder_bias"), x)
+    x = embed(c, weights, "source", src, positions)
+    table, x = all_gather(weights.tree.get("encoder_bias"), x)
     bias = None
     if table is not None:
         table = table["table"]
-        bias = [relative_bias(table, positions, positions, c.relative_distance, both=True)]
+        bias = [
+            relative_bias(table, positions, positions, c.relative_max_distance, bidirectional=True)
+        ]
     for w in weights.stack("encoder"):
-        w, x = whole(w, x)
-        parts = _parts(c, w, partial(_qkv, c, w["attention"], positions=positions))
+        w, x = all_gather(w, x)
+        parts = layer_parts(c, w, partial(qkv_of, c, w["attention"], positions=positions))
         x, _ = layer(parts, x, AllPositions([mask[:, None]], bias))
-    return _final_norm(c, weights, "encoder", x)
+    return final_norm(c, weights, "encoder", x)
 
 
 def cross_kv(c: TransformerConfig, weights: Weights, memory: Array) -> tuple[KVBlock, ...]:
     """memory [B,S,D] -> each decoder layer's keys [B,H,K,S] and values [B,H,S,V] of it."""
     blocks = []
     for w in weights.stack("decoder"):
-        linear, memory = whole(w["cross_attention"]["kv"], memory)
+        linear, memory = all_gather(w["cross_attention"]["kv"], memory)
         k, v = _split(c, linear(memory), queries=False)
         k, v = (x.astype(linear.weight.dtype) for x in (k, v))
         blocks.append(kv_block(k, v))
@@ -71,35 +119,35 @@ def step(
     [B,W,S], the mean over layers and heads.
     """
     position = jnp.reshape(index, (1,))
-    y = _embed(c, weights, "target", tokens, position)
-    past, masks, at = kv_cache.arrive(past, index)
+    y = embed(c, weights, "target", tokens, position)
+    past, masks, at = kv_cache.advance(past, index)
     rows = past.ancestry.shape[:2]
     product = small_query_product(weights, c.num_heads // c.kv_heads * tokens.shape[1])
-    table, y = whole(weights.tree.get("decoder_bias"), y)
+    table, y = all_gather(weights.tree.get("decoder_bias"), y)
     biases = None if table is None else _biases(c, table["table"], position, past, masks)
-    layers, received = [], []
+    layers, attention_mass = [], []
     for w, source, old in zip(weights.stack("decoder"), cross, past.layers, strict=True):
-        w, y = whole(w, y)
+        w, y = all_gather(w, y)
 
         def attend_cross(y, w=w["cross_attention"], source=source):
             q = w["query"](y).reshape(*y.shape[:2], c.num_heads, c.key_width)
             mixed, weights = attention(q, [source], [mask[:, None]], product)
-            received.append(weights[0].mean(1))
+            attention_mass.append(weights[0].mean(1))
             return w["out"](mixed)
 
         if isinstance(old, tuple):
-            qkv = partial(_qkv, c, w["self_attention"], positions=position)
-            parts = _parts(c, w, qkv, rows, attend_cross)
+            qkv = partial(qkv_of, c, w["self_attention"], positions=position)
+            parts = layer_parts(c, w, qkv, rows, attend_cross)
             y, new = layer(parts, y, BeamMemory(old, masks, at, product, biases))
         else:
-            y, new = layer(_parts(c, w, None, rows, attend_cross), y, old)
+            y, new = layer(layer_parts(c, w, None, rows, attend_cross), y, old)
         layers.append(new)
-    y = _final_norm(c, weights, "decoder", y)
+    y = final_norm(c, weights, "decoder", y)
     past = past._replace(layers=tuple(layers))
-    return y, past, reduce(add, received) / len(received)
+    return y, past, reduce(add, attention_mass) / len(attention_mass)
 
 
-def _parts(c: TransformerConfig, w, qkv, rows=None, cross=None) -> Layer:
+def layer_parts(c: TransformerConfig, w, qkv, rows=None, cross=None) -> Layer:
     """A layer's weights as the parts of model/layer.py.
 
     `rows` [R,Z] are those of a pool, which may group beams otherwise than x [B,W,D] does.
@@ -143,28 +191,29 @@ def _norm(c: TransformerConfig, w: Norm, x: Array) -> Array:
     return normalize(c.norm_kind, x, w.scale, w.bias, c.norm_epsilon)
 
 
-def _final_norm(c: TransformerConfig, weights: Weights, side: str, x: Array) -> Array:
+def final_norm(c: TransformerConfig, weights: Weights, side: str, x: Array) -> Array:
+    """x [B,T,D], normalized where the residual order leaves that to the end of a stack."""
     if not RESIDUALS[c.norm].final_norm:
         return x
-    norm, x = whole(weights.tree[f"{side}_norm"], x)
+    norm, x = all_gather(weights.tree[f"{side}_norm"], x)
     return _norm(c, norm, x)
 
 
-def _embed(c: TransformerConfig, weights: Weights, side: str, ids: Array, positions: Array):
+def embed(c: TransformerConfig, weights: Weights, side: str, ids: Array, positions: Array):
     """ids [B,T] at positions [T] -> float32 [B,T,D]."""
-    x = look_up(weights.embedding(side), ids)
-    table, x = whole(weights.tree.get(f"{side}_positions"), x)
+    x = sharded_lookup(weights.embedding(side), ids)
+    table, x = all_gather(weights.tree.get(f"{side}_positions"), x)
     x = add_positions(c, x, positions, table and table["table"])
     if not c.embedding_norm:
         return x
-    norm, x = whole(weights.tree[f"{side}_embedding_norm"], x)
+    norm, x = all_gather(weights.tree[f"{side}_embedding_norm"], x)
     return _norm(c, norm, x)
 
 
-def _qkv(c: TransformerConfig, w, x: Array, positions: Array) -> tuple[Array, Array, Array]:
+def qkv_of(c: TransformerConfig, w, x: Array, positions: Array) -> tuple[Array, Array, Array]:
     """x [B,T,D] -> queries, keys and values [B,T,heads,width], rotated if positions are rotary."""
     q, k, v = _split(c, w["qkv"](x))
-    q, k = (rotate(c, part.swapaxes(1, 2), positions).swapaxes(1, 2) for part in (q, k))
+    q, k = (apply_rotary(c, part.swapaxes(1, 2), positions).swapaxes(1, 2) for part in (q, k))
     return q, k, v
 
 
@@ -184,6 +233,6 @@ def _biases(
     """What a table [R,H] adds to the scores of each block, of queries at one place: [H,1,N*Z]."""
     sizes, length = [mask.shape[-1] for mask in masks], past.ancestry.shape[2]
     places = jnp.arange(length, dtype=jnp.int32)
-    bias = relative_bias(table, place, places, c.relative_distance, both=False)
+    bias = relative_bias(table, place, places, c.relative_max_distance, bidirectional=False)
     bias = jnp.repeat(bias, sum(sizes) // length, axis=2)  # a position's slots are at one place
     return jnp.split(bias, np.cumsum(sizes)[:-1], axis=2)

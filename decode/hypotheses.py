@@ -33,9 +33,9 @@ class Hypothesis:
         return tuple(token for _, output in self.parts for token in output)
 
 
-def ranked(
+def rank(
     found: Hypotheses,
-    piece: Segment,
+    segment: Segment,
     spell: Callable[[Sequence[Sequence[int]]], list[str]],
     options: SearchOptions,
     count: int,
@@ -50,18 +50,18 @@ def ranked(
     there = [w for w in range(len(scores)) if np.isfinite(scores[w])]
     if not there:
         raise NoHypothesisError(
-            f"line {piece.owner + 1}: no output has a finite score: either what is asked for "
-            "leaves none (--ban, --no_repeat_ngrams, --min_length), or the model's weights are "
+            f"line {segment.sentence + 1}: no output has a finite score: either what is asked for "
+            "leaves none (--forbid, --no_repeat_ngrams, --min_length), or the model's weights are "
             "not sound"
         )
 
-    def spelled(chosen: list[int]) -> dict[int, str]:
+    def detokenize(chosen: list[int]) -> dict[int, str]:
         texts = spell([tokens[w, : lengths[w]].tolist() for w in chosen])
         return dict(zip(chosen, texts, strict=True))
 
     utilities: dict[int, float] = {}
     if options.method == "mbr":
-        texts = spelled(there)
+        texts = detokenize(there)
         worth = expected_utilities([*texts.values()], options.utility, language)
         utilities = dict(zip(there, worth.tolist(), strict=True))
         first: dict[str, int] = {}  # each text once
@@ -70,31 +70,31 @@ def ranked(
         chosen = [*first.values()][:count]
     else:
         chosen = there[:count]
-        texts = spelled(chosen)  # not of all: that takes longer than to rank them
+        texts = detokenize(chosen)  # not of all: that takes longer than to rank them
     return [
         Hypothesis(
             texts[w],
             float(scores[w]),
             tuple(token_scores[w, : lengths[w]].tolist()),
-            (((*piece.ids, EOS), tuple(tokens[w, : lengths[w]].tolist())),),
+            (((*segment.ids, EOS), tuple(tokens[w, : lengths[w]].tolist())),),
             utilities.get(w),
         )
         for w in chosen
     ]
 
 
-def joined(parts: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:
-    """Hypotheses of a sentence's pieces, rank by rank; their scores add up."""
+def concatenate(parts: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:
+    """Hypotheses of a sentence's pieces, rank by row; their scores add up."""
     if not parts:
         return [Hypothesis("", 0.0, ())]
-    gaps = [gap for gap, _ in parts]
+    separators = [separator for separator, _ in parts]
     return [
         Hypothesis(
-            "".join(gap + part.text for gap, part in zip(gaps, rank, strict=True)),
-            sum(part.score for part in rank),
-            tuple(score for part in rank for score in part.token_scores),
-            tuple(pair for part in rank for pair in part.parts),
-            None if rank[0].utility is None else sum(part.utility for part in rank) / len(rank),
+            "".join(separator + part.text for separator, part in zip(separators, row, strict=True)),
+            sum(part.score for part in row),
+            tuple(score for part in row for score in part.token_scores),
+            tuple(pair for part in row for pair in part.parts),
+            None if row[0].utility is None else sum(part.utility for part in row) / len(row),
         )
-        for rank in zip(*(found for _, found in parts), strict=False)
+        for row in zip(*(found for _, found in parts), strict=False)
     ]

@@ -23,9 +23,9 @@ _LETTERS = 16  # of a token, many: the beginning of a text tells that it is far 
 class Segment:
     """A sentence, or a part of a long one; all lists are of ids without EOS."""
 
-    owner: int  # the sentence's number
+    sentence: int  # the sentence's number
     part: int  # which of its pieces this is
-    gap: str  # what stands between it and the piece before
+    separator: str  # what stands between it and the piece before
     ids: list[int]
     prefix: list[int]  # its output begins with it, and goes on as the completion has it
     phrases: list[list[int]]  # its output contains them
@@ -36,7 +36,7 @@ class Segment:
     @property
     def owed(self) -> int:
         """How many tokens of its phrases its prefix does not hold."""
-        return sum(len(ids) for ids in self.phrases if not _holds(self.prefix, ids))
+        return sum(len(ids) for ids in self.phrases if not _contains(self.prefix, ids))
 
 
 class SearchBatch(NamedTuple, Generic[Numbers]):
@@ -47,7 +47,7 @@ class SearchBatch(NamedTuple, Generic[Numbers]):
     prefix: Numbers  # [B,P] int32
     phrases: Numbers  # [B,N,Q] int32
     seeds: Numbers  # [B] uint32
-    owners: Numbers  # [B,2] int32: sentence and part; -1 where there is none
+    sentence_ids: Numbers  # [B,2] int32: sentence and part; -1 where there is none
     allowed: Numbers | None = None  # [B,V/32] uint32, bits of a shortlist; None: all words
     completions: Completions[Numbers] | None = None  # of prefixes that end within a word, if any
 
@@ -61,7 +61,7 @@ class PaddedSizes(NamedTuple):
     completion: Sizes = Sizes()  # none ends within a word
 
 
-def room(pieces: Sequence[Segment]) -> PaddedSizes:
+def padded_sizes(segments: Sequence[Segment]) -> PaddedSizes:
     """What holds the longest prefix, the most phrases and the longest phrase."""
 
     def most(sizes) -> int:
@@ -69,82 +69,87 @@ def room(pieces: Sequence[Segment]) -> PaddedSizes:
         return 1 << (size - 1).bit_length() if size else 0
 
     return PaddedSizes(
-        most(len(piece.prefix) for piece in pieces),
-        most(len(piece.phrases) for piece in pieces),
-        most(len(phrase) for piece in pieces for phrase in piece.phrases),
-        sizes([piece.completion for piece in pieces]),
+        most(len(segment.prefix) for segment in segments),
+        most(len(segment.phrases) for segment in segments),
+        most(len(phrase) for segment in segments for phrase in segment.phrases),
+        sizes([segment.completion for segment in segments]),
     )
 
 
-def request(
-    pieces: Sequence[Segment],
+def make_search_batch(
+    segments: Sequence[Segment],
     rows: int,
     length: int,
-    room: PaddedSizes,
+    padded_sizes: PaddedSizes,
     vocab: int,
     shortlist: Shortlist | None = None,
 ) -> SearchBatch[np.ndarray]:
     """Up to `rows` pieces of less than `length` ids, for outputs of `vocab` ids."""
 
     def column(values, rest, dtype=np.int32) -> np.ndarray:
-        return np.array([*values, *[rest] * (rows - len(pieces))], dtype)
+        return np.array([*values, *[rest] * (rows - len(segments))], dtype)
 
-    filled = [[*piece.phrases, *[[]] * (room.phrases - len(piece.phrases))] for piece in pieces]
+    filled = [
+        [*segment.phrases, *[[]] * (padded_sizes.phrases - len(segment.phrases))]
+        for segment in segments
+    ]
     phrases = pad_rows(
-        [phrase for each in filled for phrase in each], rows * room.phrases, room.phrase
+        [phrase for each in filled for phrase in each],
+        rows * padded_sizes.phrases,
+        padded_sizes.phrase,
     )
     allowed: np.ndarray | None = None
-    each: list[np.ndarray | None] = [None] * len(pieces)
+    each: list[np.ndarray | None] = [None] * len(segments)
     if shortlist is not None:
-        each = [shortlist.allowed([*p.ids, EOS], _asked(p)) for p in pieces]
+        each = [shortlist.allowed([*p.ids, EOS], _asked(p)) for p in segments]
         allowed = column(each, shortlist.allowed([]), np.uint32)
     completions = None
-    if room.completion.states:
-        of, owed = [p.completion for p in pieces], [p.owed for p in pieces]
-        completions = pack(of, owed, each, rows, vocab, room.completion)
+    if padded_sizes.completion.states:
+        of, owed = [p.completion for p in segments], [p.owed for p in segments]
+        completions = pack(of, owed, each, rows, vocab, padded_sizes.completion)
     return SearchBatch(
-        pad_rows([[*piece.ids, EOS] for piece in pieces], rows, length),
-        column([piece.limit for piece in pieces], 1),
-        pad_rows([piece.prefix for piece in pieces], rows, room.prefix),
-        phrases.reshape(rows, room.phrases, room.phrase),
-        column([piece.seed for piece in pieces], 0, np.uint32),
-        column([(piece.owner, piece.part) for piece in pieces], (-1, -1)),
+        pad_rows([[*segment.ids, EOS] for segment in segments], rows, length),
+        column([segment.limit for segment in segments], 1),
+        pad_rows([segment.prefix for segment in segments], rows, padded_sizes.prefix),
+        phrases.reshape(rows, padded_sizes.phrases, padded_sizes.phrase),
+        column([segment.seed for segment in segments], 0, np.uint32),
+        column([(segment.sentence, segment.part) for segment in segments], (-1, -1)),
         allowed,
         completions,
     )
 
 
-def _asked(piece: Segment) -> list[int]:
+def _asked(segment: Segment) -> list[int]:
     """The ids that its output may have whatever its source is."""
-    spelling = piece.completion.spelling if piece.completion else ()
-    return [*piece.prefix, *spelling, *sum(piece.phrases, [])]
+    spelling = segment.completion.spelling if segment.completion else ()
+    return [*segment.prefix, *spelling, *sum(segment.phrases, [])]
 
 
 class LongInputPolicy:
-    """What becomes of inputs of more than `size` tokens: they are `split`, or else refused."""
+    """What becomes of inputs of more than `size` tokens: they are `split`, or else an error."""
 
     def __init__(self, text: str, most: int | None = None):
-        """Reads "split:TOKENS" or "refuse:TOKENS"; raises InputError.
+        """Reads "split:TOKENS" or "error:TOKENS"; raises InputError.
 
         `most` is what the model has positions for beside the end, where these are bounded.
         """
         policy, _, size = text.partition(":")
-        if policy not in ("split", "refuse") or not size.isdecimal() or int(size) == 0:
-            raise InputError(f"--max_input={text} is not split:TOKENS or refuse:TOKENS")
+        if policy not in ("split", "error") or not size.isdecimal() or int(size) == 0:
+            raise InputError(f"--long_input={text} is not split:TOKENS or error:TOKENS")
         self.split, self.size = policy == "split", min(int(size), most or int(size))
         self.full = self.size == most  # no larger one would help
 
     def parts(self, line: int, text: str, ids: list[int], tokenizer: Tokenizer):
-        """(the gap before it, a text to search for) ..; raises InputError where it is refused."""
+        """(the gap before it, a text to search for) ..; raises InputError where it is an error."""
         if len(ids) <= self.size:
             return [("", text)]
         if not self.split:
-            most = f"--max_input=refuse:{self.size} allows"
+            most = f"--long_input=error:{self.size} allows"
             if self.full:
                 most = f"the {self.size} that the model has positions for beside the end"
             raise InputError(
                 f"line {line} has {len(ids)} tokens, more than {most}: shorten it, or use "
-                f"--max_input=split:{self.size}"
+                f"--long_input=split:{self.size}"
             )
 
         def fits(part: str) -> bool:
@@ -160,7 +165,7 @@ class LongInputPolicy:
             raise InputError(f"line {line}: {error}") from None
 
 
-def cut(
+def segment_inputs(
     sentences: Sequence[str],
     prefixes: Sequence[str],
     required: Sequence[Sequence[str]],
@@ -173,7 +178,7 @@ def cut(
     """All sentences' pieces in order, none for an empty one; outputs are no longer than `longest`.
 
     A sentence's output begins with its prefix and contains its required phrases. Raises InputError,
-    naming the line, for what is refused, has no room, or cannot be spelled or searched for.
+    naming the line, for what is too long, has no room, or cannot be spelled or searched for.
     """
     encoded = vocabulary.source.encode(sentences)
     for number, (sentence, ids) in enumerate(zip(sentences, encoded, strict=True)):
@@ -184,25 +189,27 @@ def cut(
             continue
         parts = policy.parts(line, sentence, ids, vocabulary.source)
         if phrases and len(parts) > 1:
-            advice = f"raise --max_input=split:{policy.size}"
+            advice = f"raise --long_input=split:{policy.size}"
             if policy.full:
                 advice = f"shorten it (the model has positions for {policy.size} and the end)"
             raise InputError(
                 f"line {line} would be translated in {len(parts)} pieces, and which of them wants "
                 f"its required phrases is not known: {advice}, or split it by hand"
             )
-        for part, (gap, text) in enumerate(parts):
+        for part, (separator, text) in enumerate(parts):
             ids = ids if text is sentence else _encode(text, vocabulary.source)
             limit = options.limit(len(ids), longest)
             if options.min_length > limit:
                 raise InputError(
                     f"line {line}: --min_length={options.min_length} is more than its limit, "
-                    f"{limit}: lower it, or raise --extra_length, --max_length or --max_ratio"
+                    f"{limit}: lower it, or raise --max_length_offset, --max_length or --max_ratio"
                 )
             # Samples follow a sentence's text, wherever it stands: equal lines get equal ones.
             seed = zlib.crc32(text.strip().encode())
-            piece = Segment(number, part, gap, ids, prefix, phrases, limit, seed, completion)
-            needed = (len(prefix) or bool(options.first)) + piece.owed
+            segment = Segment(
+                number, part, separator, ids, prefix, phrases, limit, seed, completion
+            )
+            needed = (len(prefix) or bool(options.forced_bos_id)) + segment.owed
             if completion:
                 least = completion.needs()[0]
                 assert least is not None  # the prefix's own ids are one way to complete it
@@ -213,21 +220,21 @@ def cut(
                     f"line {line}: {what} {needed} tokens, but the length limit is {limit} with "
                     "the end: shorten it, or raise the limit"
                 )
-            yield piece
+            yield segment
             prefix, completion = [], None  # a long sentence's first piece begins with it
 
 
 def _phrases(
     line: int, texts: Sequence[str], tokenizer: Tokenizer, options: SearchOptions
 ) -> list[list[int]]:
-    if texts and (options.method != "beam" or options.groups > 1):
+    if texts and (options.method != "beam" or options.num_groups > 1):
         raise InputError(
-            "required phrases (--require, --require_file) are for --method=beam with --groups=1: "
+            "required phrases (--require, --require_file) need --method=beam with --num_groups=1: "
             "no other search finds its way to them"
         )
     phrases = {}  # by their ids: several texts may be spelled alike
     for text in texts:
-        ids = spelled(f"line {line}: the required phrase", text, tokenizer)
+        ids = encode_phrase(f"line {line}: the required phrase", text, tokenizer)
         _allow(f"line {line}: {text!r} is required", ids, tokenizer, options)
         phrases[tuple(ids)] = ids
     return [*phrases.values()]
@@ -240,22 +247,22 @@ def _prefix(
     if not text.strip():
         return [], None
     # Without the space at its end: that belongs to the piece after it.
-    ids = spelled(f"line {line}: the prefix", text, tokenizer)
+    ids = encode_phrase(f"line {line}: the prefix", text, tokenizer)
     what = f"line {line}: {text.strip()!r} is the prefix"
     _allow(what, [*tokenizer.prefix, *ids], tokenizer, options)
     ids, completion = open_end(text, ids, tokenizer)
     ids = [*tokenizer.prefix, *ids]
-    if options.first and not ids:
-        ids = [options.first]
+    if options.forced_bos_id and not ids:
+        ids = [options.forced_bos_id]
     return ids, completion
 
 
 def _allow(what: str, ids: list[int], tokenizer: Tokenizer, options: SearchOptions) -> None:
     """Raises InputError where the options forbid what is asked for."""
     for banned in options.banned:
-        if _holds(ids, banned):
+        if _contains(ids, banned):
             (word,) = tokenizer.decode([banned])
-            raise InputError(f"{what}, but --ban={word} forbids it")
+            raise InputError(f"{what}, but --forbid={word} forbids it")
     size = options.no_repeat_ngrams
     if size and len(set(_windows(ids, size))) < len(_windows(ids, size)):
         raise InputError(f"{what}, but it repeats what --no_repeat_ngrams={size} forbids to")
@@ -265,11 +272,11 @@ def _windows(ids: list[int], size: int) -> list[tuple[int, ...]]:
     return [tuple(ids[at : at + size]) for at in range(len(ids) - size + 1)]
 
 
-def _holds(ids: list[int], phrase: Sequence[int]) -> bool:
+def _contains(ids: list[int], phrase: Sequence[int]) -> bool:
     return tuple(phrase) in _windows(ids, len(phrase))
 
 
-def spelled(what: str, text: str, tokenizer: Tokenizer) -> list[int]:
+def encode_phrase(what: str, text: str, tokenizer: Tokenizer) -> list[int]:
     """The ids that spell `text`, as after a space, without the blanks around it.
 
     Raises InputError, naming it, if none do.
@@ -283,9 +290,9 @@ def spelled(what: str, text: str, tokenizer: Tokenizer) -> list[int]:
     return ids
 
 
-def spellings(what: str, text: str, tokenizer: Tokenizer) -> list[list[int]]:
+def phrase_encodings(what: str, text: str, tokenizer: Tokenizer) -> list[list[int]]:
     """The ids that spell `text` after a space and, if it begins with no letter, after a word."""
-    found = [spelled(what, text, tokenizer)]
+    found = [encode_phrase(what, text, tokenizer)]
     if not text.strip()[0].isalnum():
         stem, joined = (_encode(start, tokenizer) for start in ("a", f"a{text.strip()}"))
         if joined[: len(stem)] == stem and len(joined) > len(stem):

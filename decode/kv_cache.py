@@ -5,7 +5,7 @@ ever moved: when beams are reordered, so is only `ancestry`, which slot of every
 descends from. All beams of a row attend to all its slots, each through its own mask: Z times the
 products, in exchange for no copy at all and for one read of the cache by Z queries together.
 
-The pool grows by blocks of static length, a stage of the search each, so that early steps do not
+The cache grows by blocks of static length, a stage of the search each, so that early steps do not
 pay for late positions, and what is old is not copied.
 A recurrence remembers one vector a beam, its cell, and beams that are reordered take theirs along.
 Axes: R rows (sentences), Z slots (a sentence's beams), N positions of a block, H key heads, K, V.
@@ -42,30 +42,30 @@ class BeamKVCache(NamedTuple):
 
 
 def init_beam_cache(config: TransformerConfig, rows: int, beams: int) -> BeamKVCache:
-    """A pool without room: `extend` makes it."""
+    """An empty cache: `extend` makes room."""
     nothing: tuple[KVBlock, ...] | Array = ()
     if config.recurrence:
         nothing = jnp.zeros((rows, beams, config.d_model))
     return BeamKVCache((nothing,) * config.decoder_layers, jnp.zeros((rows, beams, 0), jnp.int32))
 
 
-def extend(pool: BeamKVCache, config: TransformerConfig, length: int, slots: int) -> BeamKVCache:
-    """The pool with one more block, so that it has room for `length` positions of `slots` each."""
-    if pool.recurrent:
-        return pool
-    rows, _, there = pool.ancestry.shape
+def extend(cache: BeamKVCache, config: TransformerConfig, length: int, slots: int) -> BeamKVCache:
+    """The cache with one more block, so that it has room for `length` positions of `slots` each."""
+    if cache.recurrent:
+        return cache
+    rows, _, there = cache.ancestry.shape
     room = (length - there) * slots
     heads = (rows, config.kv_heads)
     block = lambda: KVBlock(  # noqa: E731
         jnp.zeros((*heads, config.key_width, room)),
         jnp.zeros((*heads, room, config.value_width)),
     )
-    ancestry = jnp.pad(pool.ancestry, ((0, 0), (0, 0), (0, length - there)))
-    return BeamKVCache(tuple((*blocks, block()) for blocks in pool.layers), ancestry)
+    ancestry = jnp.pad(cache.ancestry, ((0, 0), (0, 0), (0, length - there)))
+    return BeamKVCache(tuple((*blocks, block()) for blocks in cache.layers), ancestry)
 
 
-def joined(pool: BeamKVCache) -> BeamKVCache:
-    """The same pool with all its room in one block, so that every position of it can be written."""
+def coalesce(cache: BeamKVCache) -> BeamKVCache:
+    """The same cache in one block, so that every position of it can be written."""
 
     def one(blocks: tuple[KVBlock, ...] | Array) -> tuple[KVBlock] | Array:
         if not isinstance(blocks, tuple):
@@ -73,33 +73,33 @@ def joined(pool: BeamKVCache) -> BeamKVCache:
         keys, values = zip(*blocks, strict=True)
         return (KVBlock(jnp.concatenate(keys, axis=3), jnp.concatenate(values, axis=2)),)
 
-    return pool._replace(layers=tuple(map(one, pool.layers)))
+    return cache._replace(layers=tuple(map(one, cache.layers)))
 
 
-def reorder(pool: BeamKVCache, parents: Array) -> BeamKVCache:
-    """The pool in which beam z goes on from where beam `parents` [R,Z] was, of as many or fewer."""
-    layers = tuple(x if isinstance(x, tuple) else gather_beams(x, parents) for x in pool.layers)
-    return BeamKVCache(layers, gather_beams(pool.ancestry, parents))
+def reorder(cache: BeamKVCache, parents: Array) -> BeamKVCache:
+    """The cache in which beam z continues beam `parents` [R,Z], of as many beams or fewer."""
+    layers = tuple(x if isinstance(x, tuple) else gather_beams(x, parents) for x in cache.layers)
+    return BeamKVCache(layers, gather_beams(cache.ancestry, parents))
 
 
-def arrive(pool: BeamKVCache, index: Array) -> tuple[BeamKVCache, tuple[Array, ...], Array]:
-    """Every beam stands in its own slot at `index`; and what beams may attend to, a block each.
+def advance(cache: BeamKVCache, index: Array) -> tuple[BeamKVCache, tuple[Array, ...], Array]:
+    """Give every beam its own slot at `index`; returns one attention mask per block as well.
 
     The masks are bool [R,beams,N*Z]; after them, where `index` is in the last block.
     """
-    if pool.recurrent:
-        return pool, (), index
-    rows, beams, length = pool.ancestry.shape
-    sizes = [block.k.shape[-1] for block in pool.layers[0]]
+    if cache.recurrent:
+        return cache, (), index
+    rows, beams, length = cache.ancestry.shape
+    sizes = [block.k.shape[-1] for block in cache.layers[0]]
     slots = sum(sizes) // length
     own = jnp.broadcast_to(jnp.arange(beams, dtype=jnp.int32)[None, :, None], (rows, beams, 1))
-    ancestry = lax.dynamic_update_slice_in_dim(pool.ancestry, own, index, axis=2)
+    ancestry = lax.dynamic_update_slice_in_dim(cache.ancestry, own, index, axis=2)
     past = jnp.arange(length, dtype=jnp.int32) <= index
     mine = ancestry[..., None] == jnp.arange(slots, dtype=jnp.int32)[None, None, None]
     mask = (mine & past[None, None, :, None]).reshape(rows, beams, length * slots)
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     masks = tuple(mask[..., at : at + size] for at, size in zip(starts, sizes, strict=True))
-    return pool._replace(ancestry=ancestry), masks, index * slots - starts[-1]
+    return cache._replace(ancestry=ancestry), masks, index * slots - starts[-1]
 
 
 def write(blocks: tuple[KVBlock, ...], k: Array, v: Array, at: Array) -> tuple[KVBlock, ...]:

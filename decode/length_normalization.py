@@ -1,6 +1,6 @@
 """Length normalization and coverage penalty (Wu et al. 2016).
 
-A `Normalise` is a function (sum of log-probabilities, length with EOS) -> score, of any shapes
+A `LengthNorm` is a function (sum of log-probabilities, length with EOS) -> score, of any shapes
 that broadcast; it never falls as the sum rises.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array
 
-Normalise = Callable[[Array, Array | int], Array]
+LengthNorm = Callable[[Array, Array | int], Array]
 
 
 def length_penalty(length: Array | int, alpha: float) -> Array:
@@ -17,21 +17,23 @@ def length_penalty(length: Array | int, alpha: float) -> Array:
     return ((5.0 + jnp.asarray(length, jnp.float32)) / 6.0) ** alpha
 
 
-def gnmt(alpha: float) -> Normalise:
+def gnmt(alpha: float) -> LengthNorm:
     """The paper's (6.1): log P / ((5 + n) / 6)^alpha; alpha 0 leaves log P as it is."""
     return lambda total, length: total / length_penalty(length, alpha)
 
 
-def average(alpha: float = 1.0) -> Normalise:
+def average(alpha: float = 1.0) -> LengthNorm:
     """log P / n^alpha: with 1 the mean log-probability a token, as fairseq and Marian have it."""
     return lambda total, length: total / jnp.asarray(length, jnp.float32) ** alpha
 
 
-def coverage_penalty(covered: Array, valid: Array, beta: float) -> Array:
+def coverage_penalty(coverage_sum: Array, valid: Array, beta: float) -> Array:
     """beta * sum over source positions of log(min(attention received, 1)) (equation 15 there).
 
-    `covered` [B,W,S] sums the cross-attention weights of all steps, `valid` [B,S] tells real
+    `coverage_sum` [B,W,S] sums the cross-attention weights of all steps, `valid` [B,S] tells real
     positions from padding -> [B,W], at most 0.
     """
-    received = jnp.clip(covered, 1e-6, 1.0)  # a position that nothing attended to is not infinite
-    return beta * jnp.sum(jnp.where(valid[:, None], jnp.log(received), 0.0), axis=-1)
+    attention_mass = jnp.clip(
+        coverage_sum, 1e-6, 1.0
+    )  # a position that nothing attended to is not infinite
+    return beta * jnp.sum(jnp.where(valid[:, None], jnp.log(attention_mass), 0.0), axis=-1)

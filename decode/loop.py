@@ -16,17 +16,17 @@ from decode.transforms import Transform
 
 
 class NextToken(NamedTuple):
-    """What the next token may be: log-probabilities are logits - total.
+    """What the next token may be: log-probabilities are logits - log_normalizer.
 
     Apart they save a pass over the vocabulary: what is best in a row needs no normalising.
     """
 
     logits: Array  # [B,W,V] float32; -inf for what cannot be chosen, or for EOS not yet
-    total: Array  # [B,W]: the log of the sum of exp over all that counts, chosen or not
-    end: Array  # [B,W]: EOS's logit, even where it is too early to choose it
+    log_normalizer: Array  # [B,W]: the log of the sum of exp over all that counts, chosen or not
+    eos_logit: Array  # [B,W]: EOS's logit, even where it is too early to choose it
 
 
-# (tokens [B,W], cache, index) -> (Next, cache)
+# (tokens [B,W], cache, index) -> (NextToken, cache)
 StepFn = Callable[[Array, object, Array], tuple[NextToken, object]]
 # (a sentence's tokens [B,L], how many of them there are, which sentences still go on [B])
 StreamCallback = Callable[[Array, Array, Array], None]
@@ -52,13 +52,15 @@ class CacheOps(NamedTuple):
     reorder: Callable[[object, Array], object]
     extend: Callable[[object, int], object]
     cache_stages: tuple[int, ...]
-    one_at_first: bool = False  # whether the cache holds one beam until the first step is over
+    single_beam_first_step: bool = (
+        False  # whether the cache holds one beam until the first step is over
+    )
     # What lets a step write anywhere in a cache with all its room, not only in what came last.
-    joined: Callable[[object], object] = lambda cache: cache
+    coalesce: Callable[[object], object] = lambda cache: cache
 
 
-def all_room(max_length: int) -> CacheOps:
-    """A cache that has all its room from the start, in arrays that begin with [B,W]."""
+def preallocated(max_length: int) -> CacheOps:
+    """Of a cache with room for `max_length` tokens from the start, in arrays that begin [B,W]."""
     reorder = lambda cache, rows: jax.tree.map(lambda leaf: gather_beams(leaf, rows), cache)  # noqa: E731
     return CacheOps(reorder, lambda cache, length: cache, (max_length,))
 
@@ -86,28 +88,30 @@ Rows = TypeVar("Rows")
 class Search(NamedTuple, Generic[S]):
     """One kind of search over B sentences, as functions of its state."""
 
-    begin: Callable[[object], S]  # cache -> state
-    grow: Callable[[S], S]  # state -> state, a token further
-    going: Callable[[S], Array]  # state -> [B] bool: which sentences still go on
-    found: Callable[[S], Hypotheses]  # state -> what was found
+    init: Callable[[object], S]  # cache -> state
+    step: Callable[[S], S]  # state -> state, a token further
+    active: Callable[[S], Array]  # state -> [B] bool: which sentences are not done
+    result: Callable[[S], Hypotheses]  # state -> the hypotheses
 
 
-Count = Callable[[Array], Array]  # [] -> []
+SyncCount = Callable[[Array], Array]  # sentences not done, [] -> []
 
 
-def alone(count: Array) -> Array:
-    """How many sentences go on, where a device goes by its own."""
+def identity(count: Array) -> Array:
+    """The `SyncCount` of a device that steps by itself."""
     return count
 
 
-def run(search: Search[S], cache: object, ops: CacheOps, few: int = 0, most: Count = alone) -> S:
-    """The state of a `search` begun with `cache` once no more than `few` sentences go on."""
-    state = search.begin(cache)
+def run(
+    search: Search[S], cache: object, ops: CacheOps, tail_rows: int = 0, sync: SyncCount = identity
+) -> S:
+    """Run a `search` from `cache` until at most `tail_rows` sentences are not done; its state."""
+    state = search.init(cache)
     for end in ops.cache_stages:
         state = state._replace(cache=ops.extend(state.cache, end))
-        if ops.one_at_first and end == ops.cache_stages[0]:
-            state = search.grow(state)  # not in the loop, whose state keeps its shape
-        state = _until(search, state, end, few, most)
+        if ops.single_beam_first_step and end == ops.cache_stages[0]:
+            state = search.step(state)  # not in the loop, whose state keeps its shape
+        state = _until(search, state, end, tail_rows, sync)
     return state
 
 
@@ -116,34 +120,34 @@ def run_compacted(
     rows: Rows,
     cache: object,
     ops: CacheOps,
-    few: int,
-    most: Count = alone,
+    tail_rows: int,
+    sync: SyncCount = identity,
 ) -> Hypotheses:
-    """A search of `rows`, arrays that begin with B; the last `few` sentences go on by themselves.
+    """Search for all `rows`, arrays that begin with B; compact once `tail_rows` are not done.
 
     `make(rows)` is the search of these or of fewer. Sentences end at different lengths, and all of
-    a batch are computed until its last one ends: most of that is saved by moving once, late.
-    Where devices must go on together, `most` makes of each one's number of sentences that go on
-    the largest of all.
+    a batch are computed until its last one is done: moving the unfinished rest into a smaller batch
+    once, late, saves most of that. Where devices must step together, `sync` makes of each one's
+    number of unfinished sentences the largest of all.
     """
     search = make(rows)
-    state = run(search, cache, ops, few, most)
-    found, going = search.found(state), search.going(state)
-    if not few:
-        return found
-    order = jnp.argsort(~going)[:few]  # stable: those that go on first, in the batch's order
-    search = make(_choose(rows, order, len(going)))
-    state = _choose(state, order, len(going))
-    state = state._replace(cache=ops.joined(state.cache))
-    state = _until(search, state, ops.cache_stages[-1], 0, most)
-    return jax.tree.map(lambda every, some: every.at[order].set(some), found, search.found(state))
+    state = run(search, cache, ops, tail_rows, sync)
+    result, active = search.result(state), search.active(state)
+    if not tail_rows:
+        return result
+    order = jnp.argsort(~active)[:tail_rows]  # stable: the unfinished first, in the batch's order
+    search = make(_choose(rows, order, len(active)))
+    state = _choose(state, order, len(active))
+    state = state._replace(cache=ops.coalesce(state.cache))
+    state = _until(search, state, ops.cache_stages[-1], 0, sync)
+    return jax.tree.map(lambda rows, tail: rows.at[order].set(tail), result, search.result(state))
 
 
-def _until(search: Search[S], state: S, end: int, few: int, most: Count) -> S:
+def _until(search: Search[S], state: S, end: int, tail_rows: int, sync: SyncCount) -> S:
     def on(state: S) -> Array:
-        return (state.index < end) & (most(search.going(state).sum(dtype=jnp.int32)) > few)
+        return (state.index < end) & (sync(search.active(state).sum(dtype=jnp.int32)) > tail_rows)
 
-    return jax.lax.while_loop(on, search.grow, state)
+    return jax.lax.while_loop(on, search.step, state)
 
 
 def _choose(tree, order: Array, batch: int):
@@ -159,25 +163,25 @@ def _choose(tree, order: Array, batch: int):
     return jax.tree.map(some, tree)
 
 
-def choices(
-    found: NextToken, tokens: Array, index: Array, transform: Transform | None
+def candidate_scores(
+    next_token: NextToken, tokens: Array, index: Array, transform: Transform | None
 ) -> tuple[Array, Array]:
     """The scores [B,W,V] to choose a step's continuations by, and what to take off them [B,W]."""
     if transform is None:
-        return found.logits, found.total
-    steered = transform(found.logits - found.total[..., None], tokens, index)
-    return steered, jnp.zeros_like(found.total)
+        return next_token.logits, next_token.log_normalizer
+    steered = transform(next_token.logits - next_token.log_normalizer[..., None], tokens, index)
+    return steered, jnp.zeros_like(next_token.log_normalizer)
 
 
-def gains(found: NextToken, beams: Array, tokens: Array, eos: int) -> Array:
+def token_log_probs(next_token: NextToken, beams: Array, tokens: Array, eos: int) -> Array:
     """The log-probabilities of `tokens` [B,C] after `beams` [B,C], of EOS even where too early."""
-    batch, width, vocab = found.logits.shape
+    batch, width, vocab = next_token.logits.shape
     # From rows as the product made them: reading an array in three axes makes XLA copy it.
     rows = jnp.arange(batch, dtype=jnp.int32)[:, None] * width + beams
-    logits = found.logits.reshape(batch * width, vocab)[rows, tokens]
-    return jnp.where(tokens == eos, gather_beams(found.end, beams), logits) - gather_beams(
-        found.total, beams
-    )
+    logits = next_token.logits.reshape(batch * width, vocab)[rows, tokens]
+    return jnp.where(
+        tokens == eos, gather_beams(next_token.eos_logit, beams), logits
+    ) - gather_beams(next_token.log_normalizer, beams)
 
 
 def gather_beams(x: Array, rows: Array) -> Array:

@@ -7,23 +7,35 @@ from data.batch import EOS
 
 METHODS = ("beam", "greedy", "sample", "mbr")
 PENALTIES = ("gnmt", "average", "none")
-STOPPING = ("first", "now", "bounded", "never")
+STOPPING = ("full", "unbeaten", "unbeatable", "limit")
 METHOD_OPTIONS = {
     "beam": (
-        *("beam_size", "stopping", "free_end", "patience", "groups", "diversity", "coverage"),
+        *(
+            "beam_size",
+            "stopping",
+            "free_eos_at_limit",
+            "patience",
+            "num_groups",
+            "diversity_penalty",
+            "coverage",
+        ),
     ),
-    "sample": ("samples", "temperature", "top_k", "top_p", "min_p", "seed"),
+    "sample": ("num_samples", "temperature", "top_k", "top_p", "min_p", "seed"),
     "mbr": ("utility",),
 }
 MAX_COUNT = 1 << 20  # more tokens or outputs than any search has
 _RANGES = {  # within which float32 scores stay finite, and their order with them
-    **dict.fromkeys(("beam_size", "groups", "samples", "n_best", "min_length"), (1, MAX_COUNT)),
-    **dict.fromkeys(("max_length", "extra_length", "no_repeat_ngrams", "top_k"), (0, MAX_COUNT)),
-    "first": (0, MAX_COUNT),
+    **dict.fromkeys(
+        ("beam_size", "num_groups", "num_samples", "n_best", "min_length"), (1, MAX_COUNT)
+    ),
+    **dict.fromkeys(
+        ("max_length", "max_length_offset", "no_repeat_ngrams", "top_k"), (0, MAX_COUNT)
+    ),
+    "forced_bos_id": (0, MAX_COUNT),
     "seed": (0, 2**32 - 1),
     "alpha": (-10, 10),
     "coverage": (0, 1000),
-    "diversity": (0, 1000),
+    "diversity_penalty": (0, 1000),
     "max_ratio": (0, 1000),
     "patience": (0.001, 1000),
     "temperature": (0.001, 1000),
@@ -53,14 +65,14 @@ class SearchOptions:
     penalty: str = "gnmt"  # ((5+n)/6)^alpha; average: n^alpha; none
     alpha: float = 0.6
     coverage: float = 0.0  # beta of the coverage penalty
-    stopping: str = "first"  # or now, bounded, never: see decode/stopping.py
-    free_end: bool = (
+    stopping: str = "full"  # or unbeaten, unbeatable, limit: see decode/stopping.py
+    free_eos_at_limit: bool = (
         False  # an end at the length limit, where nothing else may follow, costs nothing
     )
-    patience: float = 1.0  # `first` waits for this many times beam_size finished hypotheses
-    groups: int = 1  # of a diverse beam search
-    diversity: float = 0.5  # what a token costs that an earlier group just took
-    samples: int = 1
+    patience: float = 1.0  # `full` waits for this many times beam_size finished hypotheses
+    num_groups: int = 1  # of a diverse beam search
+    diversity_penalty: float = 0.5  # what a token costs that an earlier group just took
+    num_samples: int = 1
     temperature: float = 1.0
     top_k: int = 0  # 0: all
     top_p: float = 1.0
@@ -71,13 +83,13 @@ class SearchOptions:
     min_length: int = 1
     max_length: int = 0  # 0: no limit beside the next two
     max_ratio: float = 0.0  # times the source's length; 0: no such limit
-    extra_length: int = 50  # more than the source's tokens
+    max_length_offset: int = 50  # more than the source's tokens
     no_repeat_ngrams: int = 0
     repetition_penalty: float = 1.0
     banned: tuple[tuple[int, ...], ...] = ()  # sequences of ids
     allow_unknown: bool = False  # whether UNK may be chosen
     renormalize: bool = False  # log-probabilities are among EOS and what stands for text
-    first: int = 0  # the id that every output begins with, at no cost; 0: any
+    forced_bos_id: int = 0  # the id that every output begins with, at no cost; 0: any
 
     def __post_init__(self):
         for name, known in {
@@ -100,8 +112,10 @@ class SearchOptions:
 
     def _check_together(self) -> None:
         self.reject_unused(name for name in _DEFAULTS if getattr(self, name) != _DEFAULTS[name])
-        if self.beam_size % self.groups:
-            raise InputError(f"--groups={self.groups} must divide --beam_size={self.beam_size}")
+        if self.beam_size % self.num_groups:
+            raise InputError(
+                f"--num_groups={self.num_groups} must divide --beam_size={self.beam_size}"
+            )
         if self.max_length and self.min_length > self.max_length:
             raise InputError(
                 f"--min_length={self.min_length} is more than --max_length={self.max_length}"
@@ -110,11 +124,11 @@ class SearchOptions:
             more = {"beam": "raise --beam_size", "greedy": "use --method=beam"}
             raise InputError(
                 f"--n_best={self.n_best} is more than there are, {self.width}: "
-                f"{more.get(self.method, 'raise --samples')}"
+                f"{more.get(self.method, 'raise --num_samples')}"
             )
-        if self.method == "sample" and self.samples > self.n_best:
+        if self.method == "sample" and self.num_samples > self.n_best:
             raise InputError(
-                f"--samples={self.samples} draws more than --n_best={self.n_best} returns: "
+                f"--num_samples={self.num_samples} draws more than --n_best={self.n_best} returns: "
                 "make them equal, or use --method=mbr for the best of them"
             )
         if self.renormalize and (self.repetition_penalty != 1 or self.no_repeat_ngrams):
@@ -122,8 +136,8 @@ class SearchOptions:
                 "--renormalize is of what a vocabulary can say at all: it does not go with "
                 "--no_repeat_ngrams or --repetition_penalty"
             )
-        if self.method == "mbr" and self.samples == 1:
-            raise InputError("--method=mbr compares samples, and --samples is 1: raise it")
+        if self.method == "mbr" and self.num_samples == 1:
+            raise InputError("--method=mbr compares samples, and --num_samples is 1: raise it")
 
     def reject_unused(self, given: Iterable[str]) -> None:
         """Raises InputError where an option of those `given` has no meaning in this search.
@@ -139,10 +153,13 @@ class SearchOptions:
                     f"--{name}={getattr(self, name)} has no meaning with "
                     f"--method={self.method}: it is for --method={method}"
                 )
-        if self.groups == 1 and "diversity" in given:
-            raise InputError(f"--diversity={self.diversity} keeps --groups apart, but there is one")
-        if self.stopping != "first" and "patience" in given:
-            raise InputError(f"--patience is for --stopping=first, not {self.stopping}")
+        if self.num_groups == 1 and "diversity_penalty" in given:
+            raise InputError(
+                f"--diversity_penalty={self.diversity_penalty} keeps --num_groups apart, but there "
+                "is one"
+            )
+        if self.stopping != "full" and "patience" in given:
+            raise InputError(f"--patience is for --stopping=full, not {self.stopping}")
         if self.penalty == "none" and "alpha" in given and self.alpha:
             raise InputError(f"--alpha={self.alpha} has no meaning with --penalty=none")
 
@@ -154,27 +171,28 @@ class SearchOptions:
                     f"--{name}={getattr(self, name)} must be from {least} to the vocabulary's "
                     f"size, {size}"
                 )
-        if self.first >= size:
+        if self.forced_bos_id >= size:
             raise InputError(
-                f"search.first={self.first} must be below the vocabulary's size, {size}"
+                f"search.forced_bos_id={self.forced_bos_id} must be below the vocabulary's size, "
+                f"{size}"
             )
         for ids in self.banned:
             if not all(0 <= token < size for token in ids):
-                raise InputError(f"--ban: ids {list(ids)} must be from 0 to {size - 1}")
+                raise InputError(f"--forbid: ids {list(ids)} must be from 0 to {size - 1}")
             if tuple(ids) == (EOS,):
-                raise InputError(f"--ban: id {EOS} alone is every output's end: leave it out")
+                raise InputError(f"--forbid: id {EOS} alone is every output's end: leave it out")
 
     @property
     def width(self) -> int:
         """How many outputs a sentence has in the search."""
-        return {"beam": self.beam_size, "greedy": 1}.get(self.method, self.samples)
+        return {"beam": self.beam_size, "greedy": 1}.get(self.method, self.num_samples)
 
     def limit(self, source: int, longest: int | None = None) -> int:
         """The longest output for a source of that many tokens (its EOS not counted).
 
         `longest` is what the model has positions for, where these are bounded.
         """
-        limits = [source + self.extra_length]
+        limits = [source + self.max_length_offset]
         if longest:
             limits.append(longest)
         if self.max_length:

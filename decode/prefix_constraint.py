@@ -14,9 +14,9 @@ from jax import Array
 
 from data.batch import EOS, Numbers
 from decode.prefix_completion import Completion
-from decode.transforms import WORD, Transform, beams_of, sized, unpacked
+from decode.transforms import BITS, Transform, beam_indices, sized, unpacked
 
-NOTHING = -1  # stands where no token does
+NO_TOKEN = -1  # stands where no token does
 
 
 class Completions(NamedTuple, Generic[Numbers]):
@@ -57,11 +57,11 @@ def pack(
 ) -> Completions[np.ndarray]:
     """The arrays of up to `rows` sentences; `allowed` are the bits of each one's shortlist."""
     states, steps = sizes
-    words = -(-vocab // WORD)
+    words = -(-vocab // BITS)
     found = Completions(
         np.full(rows, states, np.int32),
         np.zeros((rows, states, words), np.uint32),
-        np.full((rows, states, steps), NOTHING, np.int32),
+        np.full((rows, states, steps), NO_TOKEN, np.int32),
         np.zeros((rows, states, steps), np.int32),
         np.zeros((rows, states, steps), np.int32),
         np.array([*owed, *[0] * (rows - len(owed))], np.int32),
@@ -74,7 +74,7 @@ def pack(
         found.begins[row] = 0
         needs = one.needs()
         for state, (ends, ahead) in enumerate(zip(one.ends, one.steps, strict=True)):
-            mask = np.zeros(words * WORD, bool)
+            mask = np.zeros(words * BITS, bool)
             mask[[*ends, EOS] if one.optional else ends] = True
             found.ends[row, state] = np.packbits(mask, bitorder="little").view("<u4")
             possible = ((id, to, n) for id, to in ahead.items() if (n := needs[to]) is not None)
@@ -112,9 +112,9 @@ def completing(c: Completions, written: Array, limits: Array, then: Transform) -
         state = state_of(tokens, index)
         ids = at(c.ids, state)  # [B,W,M]
         left = (limits - index - 2 - c.owed)[:, None, None]  # behind the next token, but for EOS
-        fits = (ids != NOTHING) & (at(c.needs, state) <= left)
+        fits = (ids != NO_TOKEN) & (at(c.needs, state) <= left)
         wanted = sized(unpacked(at(c.ends, state)), log_probs.shape[-1])
-        wanted = wanted.at[*beams_of(ids), ids].max(fits)
+        wanted = wanted.at[*beam_indices(ids), ids].max(fits)
         wanted |= (state == count)[..., None]
         return then(jnp.where(wanted, log_probs, -jnp.inf), tokens, index)
 

@@ -7,23 +7,23 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from decode.length_normalization import Normalise
+from decode.length_normalization import LengthNorm
 from decode.loop import (
     CacheOps,
     Hypotheses,
     Search,
     StepFn,
     StreamCallback,
-    all_room,
-    choices,
-    gains,
+    candidate_scores,
+    preallocated,
     run,
+    token_log_probs,
 )
-from decode.topk import argmax
+from decode.topk import blockwise_argmax
 from decode.transforms import Transform
 
 # (log-probabilities [B,W,V], each row less any constant; index) -> tokens [B,W]
-Pick = Callable[[Array, Array], Array]
+SelectToken = Callable[[Array, Array], Array]
 
 
 class _State(NamedTuple):
@@ -46,81 +46,82 @@ def sample(
     ops: CacheOps | None = None,
     **options,
 ) -> Hypotheses:
-    """Outputs drawn from `step`: `samples`, run to the end from `cache`."""
-    search = samples(step, start, limits, max_length=max_length, **options)
-    return search.found(run(search, cache, ops or all_room(max_length)))
+    """Outputs drawn from `step`: `sampler`, run to the end from `cache`."""
+    search = sampler(step, start, limits, max_length=max_length, **options)
+    return search.result(run(search, cache, ops or preallocated(max_length)))
 
 
-def samples(
+def sampler(
     step: StepFn,
     start: Array,
     limits: Array,
     *,
     eos: int,
     max_length: int,
-    pick: Pick,
+    select_token: SelectToken,
     width: int = 1,
-    normalise: Normalise,
+    length_norm: LengthNorm,
     transform: Transform | None = None,
-    watch: StreamCallback | None = None,
+    on_token: StreamCallback | None = None,
 ) -> Search:
     """The search for W = `width` independent outputs of each of B sentences, in their order.
 
-    `pick` chooses every token from the transformed log-probabilities. Other arguments are those of
-    `decode.beam.beam`, and so is the result, but that outputs stay in the order of their streams.
+    `select_token` chooses every token from the transformed log-probabilities. Other arguments and
+    the result are as in `decode.beam.beam_searcher`, but outputs stay in the order of their
+    streams.
     """
     (batch,) = start.shape
-    own = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), (batch, width))
+    rows = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), (batch, width))
 
-    def begin(cache: object) -> _State:
+    def init(cache: object) -> _State:
         tokens = jnp.zeros((batch, width, max_length), jnp.int32)
         lengths = jnp.zeros((batch, width), jnp.int32)
         last = jnp.broadcast_to(start[:, None], (batch, width))
         scores = tokens.astype(jnp.float32)
         return _State(jnp.int32(0), tokens, scores, lengths, last, lengths > 0, cache)
 
-    def grow(s: _State) -> _State:
-        found, cache = step(s.last, s.cache, s.index)
-        steered, _ = choices(found, s.tokens, s.index, transform)
-        token = jnp.where((s.index + 1 >= limits)[:, None], eos, pick(steered, s.index))
+    def search_step(s: _State) -> _State:
+        next_token, cache = step(s.last, s.cache, s.index)
+        steered, _ = candidate_scores(next_token, s.tokens, s.index, transform)
+        token = jnp.where((s.index + 1 >= limits)[:, None], eos, select_token(steered, s.index))
 
         def append(part, new):
             new = jnp.where(s.ended, 0, new)
             return jax.lax.dynamic_update_index_in_dim(part, new[..., None], s.index, axis=2)
 
         tokens = append(s.tokens, token)
-        if watch is not None:
-            watch(tokens[:, 0], s.index + 1, ~s.ended[:, 0])
+        if on_token is not None:
+            on_token(tokens[:, 0], s.index + 1, ~s.ended[:, 0])
         return _State(
             index=s.index + 1,
             tokens=tokens,
-            token_scores=append(s.token_scores, gains(found, own, token, eos)),
+            token_scores=append(s.token_scores, token_log_probs(next_token, rows, token, eos)),
             lengths=jnp.where(s.ended, s.lengths, s.index + 1),
             last=token,
             ended=s.ended | (token == eos),
             cache=cache,
         )
 
-    def found(s: _State) -> Hypotheses:
-        scores = normalise(s.token_scores.sum(-1), s.lengths)
+    def result(s: _State) -> Hypotheses:
+        scores = length_norm(s.token_scores.sum(-1), s.lengths)
         return Hypotheses(s.tokens, scores, s.lengths, s.token_scores)
 
-    return Search(begin, grow, lambda s: ~s.ended.all(1), found)
+    return Search(init, search_step, lambda s: ~s.ended.all(1), result)
 
 
-def likeliest(log_probs: Array, index: Array) -> Array:
-    """Greedy search's `Pick`: the likeliest token, the lowest id among equals."""
-    return argmax(log_probs)
+def greedy(log_probs: Array, index: Array) -> Array:
+    """Greedy search's `SelectToken`: the likeliest token, the lowest id among equals."""
+    return blockwise_argmax(log_probs)
 
 
-def drawn(keys: Array) -> Pick:
+def sampled(keys: Array) -> SelectToken:
     """Draws each token from its distribution; `keys` [B] are typed, one a sentence.
 
     Sample w of a sentence draws its token at `index` by its sentence's key, w and index alone:
     whatever the batch, and however many samples there are, it is the same.
     """
 
-    def pick(log_probs: Array, index: Array) -> Array:
+    def select_token(log_probs: Array, index: Array) -> Array:
         def one(key, number, row):
             key = jax.random.fold_in(jax.random.fold_in(key, number), index)
             return jax.random.categorical(key, row).astype(jnp.int32)
@@ -130,4 +131,4 @@ def drawn(keys: Array) -> Pick:
             keys, log_probs
         )
 
-    return pick
+    return select_token

@@ -3,36 +3,36 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from data.batch import BOS, EOS, PAD, UNK
-from decode import forward, kv_cache, length_normalization, stopping, topk, transforms
+from decode import kv_cache, length_normalization, stopping, topk, transforms
 from decode.batching import sizes
-from decode.beam import beam
-from decode.diverse import diverse_beam
+from decode.beam import beam_searcher
+from decode.diverse import diverse_beam_searcher
+from decode.family import Generates
 from decode.inputs import SearchBatch
-from decode.lexical_constraints import LexicalConstraints, allocate, required
+from decode.lexical_constraints import LexicalConstraints, dynamic_beam_allocation, enforce
 from decode.loop import (
     CacheOps,
-    Count,
     Hypotheses,
     NextToken,
     Search,
     StepFn,
-    alone,
+    SyncCount,
     gather_beams,
+    identity,
     run_compacted,
 )
 from decode.options import SearchOptions
 from decode.prefix_constraint import completing
-from decode.sample import drawn, likeliest, samples
-from decode.sharded_weights import whole
-from decode.token_constraints import RULES, TokenConstraints, following
-from decode.weights import Weights
-from model import Transformer, TransformerConfig
+from decode.sample import greedy, sampled, sampler
+from decode.token_constraints import RULES, TokenConstraints, next_token
+from model import Transformer
 
 # A batch's last quarter goes on by itself: sentences end at different lengths, and a third of what
 # was computed was for those that had ended (experiments/LOG.md).
@@ -57,44 +57,40 @@ def reference_step(
         )
         logits = logits[..., 0, :]
         first = logits[..., : UNK + 1]
-        return following(logits, first, model.config.target_vocab, index, rules), cache
+        return next_token(logits, first, model.config.target_vocab, index, rules), cache
 
     return step
 
 
 def make_step(
-    config: TransformerConfig,
-    weights: Weights,
-    cross,
-    src_mask: Array,
+    family: Generates,
+    weights: Any,
+    context: Any,
     coverage: bool = False,
     rules: TokenConstraints = RULES,
 ) -> StepFn:
-    """The same step over decoding's own weights; what fills the last block is never chosen.
+    """The step of a family that can be searched, after `family.start` returned `context`.
 
-    Its cache is (pool, covered): with `coverage`, what each source position has received in all
-    steps so far, [B,W,S], which is cross-attention, its mean over layers and heads. A cache of one
-    beam stands for W that are alike, as they are when a search begins.
+    Its cache is (the family's, coverage): with `coverage` the attention that each position of the
+    inputs got in all steps so far, [B,W,S]. A cache of one beam stands for W that are alike, as
+    they are when a search begins. What fills the last block of logits is never chosen.
     """
 
     def step(tokens, cache, index):
-        (past, covered), (batch, width) = cache, tokens.shape
+        (past, coverage_sum), (batch, width) = cache, tokens.shape
         rows, each, _ = past.ancestry.shape
         beams = rows * each // batch
         tokens = tokens[:, :beams]
-        y, past, received = forward.step(config, weights, tokens, cross, src_mask, past, index)
-        covered = covered + received if coverage else None
-        # With products of its own, what is read apart does not keep the logits from being changed
-        # in place: every copy of them costs a fiftieth of a step.
-        (logits, first), y = whole((weights.logits, weights.special_logits), y)
-        logits, first = logits(y), first(y)
-        found = following(logits, first, config.target_vocab, index, rules)
+        hidden, past, attention_mass = family.step(weights, context, tokens, past, index)
+        coverage_sum = coverage_sum + attention_mass if coverage else None
+        logits, special = family.logits(weights, hidden)
+        result = next_token(logits, special, family.config.target_vocab, index, rules)
         if beams < width:
-            found, covered = jax.tree.map(
-                lambda x: jnp.broadcast_to(x, (batch, width, *x.shape[2:])), (found, covered)
+            result, coverage_sum = jax.tree.map(
+                lambda x: jnp.broadcast_to(x, (batch, width, *x.shape[2:])), (result, coverage_sum)
             )
             past = kv_cache.reorder(past, jnp.zeros((batch, width), jnp.int32))
-        return found, (past, covered)
+        return result, (past, coverage_sum)
 
     return step
 
@@ -112,8 +108,8 @@ def ensemble(steps: Sequence[StepFn]) -> StepFn:
         caches = tuple(cache for _, cache in found)
         if len(found) == 1:
             return found[0][0], caches
-        each = jnp.stack([one.logits - one.total[..., None] for one, _ in found])
-        ends = jnp.stack([one.end - one.total for one, _ in found])
+        each = jnp.stack([one.logits - one.log_normalizer[..., None] for one, _ in found])
+        ends = jnp.stack([one.eos_logit - one.log_normalizer for one, _ in found])
         count = jnp.log(jnp.float32(len(found)))
         mean, end = (jax.nn.logsumexp(x, axis=0) - count for x in (each, ends))
         return NextToken(mean, jnp.zeros_like(end), end), caches
@@ -122,110 +118,108 @@ def ensemble(steps: Sequence[StepFn]) -> StepFn:
 
 
 def search(
-    configs: Sequence[TransformerConfig],
-    weights: Sequence[Weights],
-    asked: SearchBatch,
+    families: Sequence[Generates],
+    weights: Sequence[Any],
+    request: SearchBatch,
     *,
     options: SearchOptions,
     max_length: int,
-    watch: Callable[[Array, Array, Array, Array], None] | None = None,
-    most: Count = alone,
+    on_token: Callable[[Array, Array, Array, Array], None] | None = None,
+    sync: SyncCount = identity,
     tail: bool = True,
 ) -> Hypotheses:
-    """What is `asked` for B sentences -> Hypotheses [B,W,...]; pure, to be jitted.
+    """Search for the outputs of B sentences -> Hypotheses [B,W,...]; pure, to be jitted.
 
     Several models are an ensemble. `max_length` (static) is the room of the cache: no limit may
-    exceed it. `watch` is that of decode/loop.py, but hears the sentences' owners [B,2] first. Where
-    weights are sharded (decode/sharded_weights.py), `most` is that of decode/loop.py. Without
+    exceed it. `on_token` is that of decode/loop.py, but hears the sentences' owners [B,2] first.
+    Where weights are sharded (decode/sharded_weights.py), `sync` is that of decode/loop.py. Without
     `tail` all of a batch go on until its last one ends, as if its size is unknown (jax.export).
     """
-    o, (batch, length) = options, asked.src.shape
-    mask = asked.src != PAD
+    o, (batch, length) = options, request.src.shape
     # Samples never change places, so each is a row of its own; beams are slots of one.
     beams = o.method == "beam"
     rows, slots = (batch, o.width) if beams else (batch * o.width, 1)
-    sources, caches = [], []
-    for config, w in zip(configs, weights, strict=True):
-        sources.append(forward.cross_kv(config, w, forward.encode(config, w, asked.src, mask)))
-        covered = jnp.zeros((batch, 1, length)) if o.coverage else None
-        caches.append((kv_cache.init_beam_cache(config, rows, 1), covered))
+    contexts, caches = [], []
+    for family, w in zip(families, weights, strict=True):
+        contexts.append(family.start(w, request))
+        coverage_sum = jnp.zeros((batch, 1, length)) if o.coverage else None
+        caches.append((family.init_cache(rows), coverage_sum))
 
     def extend(caches, length):
         return tuple(
-            (kv_cache.extend(past, config, length, slots), covered)
-            for (past, covered), config in zip(caches, configs, strict=True)
+            (family.extend(past, length, slots), coverage_sum)
+            for (past, coverage_sum), family in zip(caches, families, strict=True)
         )
 
     def reorder(caches, parents):
         return tuple(
             (
                 kv_cache.reorder(past, parents),
-                None if covered is None else gather_beams(covered, parents),
+                None if coverage_sum is None else gather_beams(coverage_sum, parents),
             )
-            for past, covered in caches
+            for past, coverage_sum in caches
         )
 
     def of(rows: tuple[SearchBatch, list]) -> Search:
-        asked, sources = rows
-        mask = asked.src != PAD
-        rules = TokenConstraints.of(o)
+        request, contexts = rows
+        mask = request.src != PAD
+        rules = TokenConstraints.from_options(o)
         steps = [
-            make_step(config, w, cross, mask, bool(o.coverage), rules)
-            for config, w, cross in zip(configs, weights, sources, strict=True)
+            make_step(family, w, context, bool(o.coverage), rules)
+            for family, w, context in zip(families, weights, contexts, strict=True)
         ]
 
-        def bonus(caches):
-            covered = sum(covered for _, covered in caches) / len(caches)
-            return length_normalization.coverage_penalty(covered, mask, o.coverage)
+        def score_bonus(caches):
+            coverage_sum = sum(coverage_sum for _, coverage_sum in caches) / len(caches)
+            return length_normalization.coverage_penalty(coverage_sum, mask, o.coverage)
 
         return build_search(
             o,
-            asked,
+            request,
             ensemble(steps),
             max_length=max_length,
             reorder=reorder,
-            bonus=bonus if o.coverage else None,
-            watch=watch,
+            score_bonus=score_bonus if o.coverage else None,
+            on_token=on_token,
         )
 
-    def joined(caches):
-        return tuple((kv_cache.joined(past), covered) for past, covered in caches)
+    def coalesce(caches):
+        return tuple((kv_cache.coalesce(past), coverage_sum) for past, coverage_sum in caches)
 
-    # A recurrence remembers as much after any number of tokens.
-    grows = any(config.recurrence is None for config in configs)
+    grows = any(family.cache_grows for family in families)
     ends = cache_stages(max_length) if grows else (max_length,)
-    ops = CacheOps(reorder, extend, ends, slots > 1, joined)
-    few = batch // _TAIL if tail and batch >= 2 * _TAIL else 0
-    return run_compacted(of, (asked, sources), tuple(caches), ops, few, most)
+    ops = CacheOps(reorder, extend, ends, slots > 1, coalesce)
+    tail_rows = batch // _TAIL if tail and batch >= 2 * _TAIL else 0
+    return run_compacted(of, (request, contexts), tuple(caches), ops, tail_rows, sync)
 
 
 def build_search(
     options: SearchOptions,
-    asked: SearchBatch,
+    request: SearchBatch,
     step: StepFn,
     *,
     max_length: int,
     reorder: Callable[[object, Array], object],
-    bonus: Callable[[object], Array] | None = None,
-    watch: Callable[[Array, Array, Array, Array], None] | None = None,
+    score_bonus: Callable[[object], Array] | None = None,
+    on_token: Callable[[Array, Array, Array, Array], None] | None = None,
 ) -> Search:
-    """The search for what is `asked` with any step function; arguments as in decode/beam.py.
+    """The search of `request` with any step function; arguments as in decode/beam.py.
 
-    `watch` is that of `search`.
+    `on_token` is that of `search`.
     """
-    return _method(options, asked, bonus, reorder)(
+    return _method(options, request, score_bonus, reorder)(
         step,
-        jnp.full(asked.limits.shape, BOS, jnp.int32),
-        asked.limits,
+        jnp.full(request.limits.shape, BOS, jnp.int32),
+        request.limits,
         eos=EOS,
         max_length=max_length,
-        normalise=_normalise(options),
-        transform=_transform(options, asked),
-        watch=watch and partial(watch, asked.owners),
+        length_norm=_length_norm(options),
+        transform=_transform(options, request),
+        on_token=on_token and partial(on_token, request.sentence_ids),
     )
 
 
-def _normalise(o: SearchOptions) -> length_normalization.Normalise:
+def _length_norm(o: SearchOptions) -> length_normalization.LengthNorm:
     alpha = 0.0 if o.penalty == "none" else o.alpha
     kind = length_normalization.average if o.penalty == "average" else length_normalization.gnmt
     return kind(alpha)
@@ -235,48 +229,57 @@ def _lengths(tokens: Array) -> Array:
     return jnp.sum(tokens != PAD, axis=-1, dtype=jnp.int32)
 
 
-def _phrases(asked: SearchBatch) -> LexicalConstraints:
-    return LexicalConstraints(asked.phrases, _lengths(asked.phrases))
+def _phrases(request: SearchBatch) -> LexicalConstraints:
+    return LexicalConstraints(request.phrases, _lengths(request.phrases))
 
 
-def _transform(o: SearchOptions, asked: SearchBatch) -> transforms.Transform | None:
+def _transform(o: SearchOptions, request: SearchBatch) -> transforms.Transform | None:
     """What the options ask for, in order: the sampler's filters see what the others left."""
-    t, phrases, prefix = transforms, _phrases(asked), asked.prefix
-    chosen = [
+    t, phrases, prefix = transforms, _phrases(request), request.prefix
+    filters = [
         (o.repetition_penalty != 1, lambda: t.repetition_penalty(o.repetition_penalty)),
-        (o.banned, lambda: t.banned(o.banned)),
+        (o.banned, lambda: t.ban_phrases(o.banned)),
         (o.no_repeat_ngrams, lambda: t.no_repeat_ngrams(o.no_repeat_ngrams)),
         (o.temperature != 1, lambda: t.temperature(o.temperature)),
         (o.top_k, lambda: t.top_k(o.top_k)),
         (o.top_p < 1, lambda: t.top_p(o.top_p)),
         (o.min_p, lambda: t.min_p(o.min_p)),
     ]
-    wanted = [] if asked.allowed is None else [t.only(asked.allowed)]
-    wanted += [make() for wanted, make in chosen if wanted]
+    wanted = [] if request.allowed is None else [t.restrict_to(request.allowed)]
+    wanted += [make() for wanted, make in filters if wanted]
     steered = t.chain(*wanted)
     if phrases.sizes.shape[1]:
-        steered = required(phrases, asked.limits, EOS, steered)
-    if asked.completions is not None:
-        steered = completing(asked.completions, _lengths(prefix), asked.limits, steered)
+        steered = enforce(phrases, request.limits, EOS, steered)
+    if request.completions is not None:
+        steered = completing(request.completions, _lengths(prefix), request.limits, steered)
     if prefix.shape[1]:
         return t.forced_prefix(prefix, _lengths(prefix), steered)
-    steers = wanted or phrases.sizes.shape[1] or asked.completions is not None
+    steers = wanted or phrases.sizes.shape[1] or request.completions is not None
     return steered if steers else None
 
 
-def _method(o: SearchOptions, asked: SearchBatch, bonus, reorder) -> Callable[..., Search]:
+def _method(o: SearchOptions, request: SearchBatch, score_bonus, reorder) -> Callable[..., Search]:
     if o.method == "greedy":
-        return partial(samples, pick=likeliest)
+        return partial(sampler, select_token=greedy)
     if o.method in ("sample", "mbr"):
-        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(o.seed)))(asked.seeds)
-        return partial(samples, pick=drawn(keys), width=o.samples)
-    known = {"first": lambda: stopping.first(o.patience), "now": stopping.now}
-    known |= {"bounded": stopping.bounded, "never": stopping.never}
-    options = dict(beam_size=o.beam_size, stopping=known[o.stopping](), bonus=bonus)
-    options |= dict(free_end=o.free_end)
-    options |= dict(top_k=topk.top_k, reorder=reorder)
-    if asked.phrases.shape[1]:
-        options |= dict(choose=allocate(_phrases(asked), o.beam_size, topk.top_k))
-    if o.groups == 1:
-        return partial(beam, **options)
-    return partial(diverse_beam, groups=o.groups, diversity=o.diversity, **options)
+        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(o.seed)))(request.seeds)
+        return partial(sampler, select_token=sampled(keys), width=o.num_samples)
+    rules = {"full": lambda: stopping.when_full(o.patience), "unbeaten": stopping.when_unbeaten}
+    rules |= {"unbeatable": stopping.when_unbeatable, "limit": stopping.at_limit}
+    options = dict(beam_size=o.beam_size, stopping=rules[o.stopping](), score_bonus=score_bonus)
+    options |= dict(free_eos_at_limit=o.free_eos_at_limit)
+    options |= dict(top_k=topk.blockwise_top_k, reorder=reorder)
+    if request.phrases.shape[1]:
+        options |= dict(
+            select_candidates=dynamic_beam_allocation(
+                _phrases(request), o.beam_size, topk.blockwise_top_k
+            )
+        )
+    if o.num_groups == 1:
+        return partial(beam_searcher, **options)
+    return partial(
+        diverse_beam_searcher,
+        num_groups=o.num_groups,
+        diversity_penalty=o.diversity_penalty,
+        **options,
+    )

@@ -17,7 +17,7 @@ from data.atomic_write import write_atomic
 from data.batch import EOS, UNK
 from data.library_errors import library_errors
 from data.npz import read_npz
-from decode.transforms import WORD
+from decode.transforms import BITS
 
 NAME = "shortlist.npz"  # in a run's folder
 
@@ -35,7 +35,7 @@ class Shortlist(NamedTuple):
 
         The end always; UNK as the search's options have it; and what is asked for, `also`.
         """
-        found = np.zeros(bits_of(self.size) * WORD, bool)
+        found = np.zeros(bits_of(self.size) * BITS, bool)
         found[[EOS, UNK, *also]] = True
         found[self.always] = True
         for id in set(source):
@@ -74,4 +74,4 @@ def _check(starts: np.ndarray, ids: np.ndarray, always: np.ndarray, size: np.nda
 
 def bits_of(size: int) -> int:
     """How many words of bits hold so many ids."""
-    return -(-size // WORD)
+    return -(-size // BITS)

@@ -12,7 +12,7 @@ from jax import Array
 
 from data.batch import EOS, PAD, pad_rows, shift_right
 from data.vocabulary import Vocabulary
-from decode.batching import rung
+from decode.batching import fitting_shape
 from decode.options import InputError
 from model import Transformer, TransformerConfig
 from model.transformer import unstack_layers
@@ -63,28 +63,28 @@ def teacher_force_pairs(
     progress: Callable[[int], None] | None = None,
     tokens_per_batch: int = 4096,
     attention: bool = True,
-    ladder: Sequence[tuple[int, int]] = (),
+    precompiled_shapes: Sequence[tuple[int, int]] = (),
 ) -> Iterator[tuple[int, TeacherForced]]:
     """Each pair's number and what `force` finds of it, [T] and [T,S]; not in the pairs' order.
 
     A pair is a source's and a target's ids, both with EOS, that the model has positions for. Those
-    of like length go through the model together, in few shapes, in float32; where one of `ladder`'s
-    (rows, length) holds them, in these (decode/batching.py). `precompile_teacher_forcing` compiles
-    one ahead.
+    of like length go through the model together, in few shapes, in float32; where one of
+    `precompiled_shapes`'s (rows, length) holds them, in these (decode/batching.py).
+    `precompile_teacher_forcing` compiles one ahead.
     """
     config, params = unstack_layers(replace(model.config, dtype="float32"), params)
-    forced, longest = _forcing(config, attention), config.longest
+    forced, longest = _forcing(config, attention), config.max_positions
     rooms = []
     for pair in pairs:
         most = max(map(len, pair))
-        held = rung(ladder, 1, most)
+        held = fitting_shape(precompiled_shapes, 1, most)
         room = held[1] if held else max(16, 1 << (most - 1).bit_length())
         rooms.append(min(room, longest or room))
     for room in sorted(set(rooms)):
         members = [i for i, own in enumerate(rooms) if own == room]
         while members:
             rows = max(1, min(tokens_per_batch // room, 1 << (len(members) - 1).bit_length()))
-            if held := rung(ladder, len(members), room):
+            if held := fitting_shape(precompiled_shapes, len(members), room):
                 rows, _ = held
             some, members = members[:rows], members[rows:]
             src, tgt = (pad_rows([pairs[i][side] for i in some], rows, room) for side in (0, 1))
@@ -98,9 +98,9 @@ def teacher_force_pairs(
 
 
 def precompile_teacher_forcing(model: Transformer, params, rows: int, length: int) -> None:
-    """Compile what `teacher_force_pairs` runs in this shape of its `ladder`."""
+    """Compile what `teacher_force_pairs` runs in this shape of its `precompiled_shapes`."""
     pair = [EOS] * length, [EOS]
-    for _ in teacher_force_pairs(model, params, [pair] * rows, ladder=[(rows, length)]):
+    for _ in teacher_force_pairs(model, params, [pair] * rows, precompiled_shapes=[(rows, length)]):
         pass
 
 
@@ -118,7 +118,7 @@ def score_pairs(
     Raises InputError for a line of more than `max_tokens` tokens, EOS included, or of more than the
     model has positions for: memory grows with their square.
     """
-    longest = model.config.longest
+    longest = model.config.max_positions
     source, target = (
         [[*row, EOS] for row in tokenizer.encode(list(lines))]
         for tokenizer, lines in zip(vocabulary, (sources, targets), strict=True)

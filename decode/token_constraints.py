@@ -17,18 +17,19 @@ class TokenConstraints(NamedTuple):
     min_length: int = 1  # EOS may not end an output before
     allow_unknown: bool = False  # UNK may be chosen
     renormalize: bool = False  # what may not be chosen does not count in their sum
-    first: int = 0  # the id that every output begins with, at no cost; 0: any
+    forced_bos_id: int = 0  # the id that every output begins with, at no cost; 0: any
 
     @classmethod
-    def of(cls, options: SearchOptions) -> "TokenConstraints":
+    def from_options(cls, options: SearchOptions) -> "TokenConstraints":
         """Those of a search."""
-        return cls(options.min_length, options.allow_unknown, options.renormalize, options.first)
+        o = options
+        return cls(o.min_length, o.allow_unknown, o.renormalize, o.forced_bos_id)
 
 
 RULES = TokenConstraints()
 
 
-def following(
+def next_token(
     logits: Array, first: Array, vocab: int, index: Array, rules: TokenConstraints
 ) -> NextToken:
     """Logits [B,W,V or more], and [B,W,UNK+1] of the first ids -> Next, after `index` tokens.
@@ -43,12 +44,12 @@ def following(
     text = logits.reshape(-1, logits.shape[-1])
     text = text.at[:, : UNK + 1].set(jnp.where(chosen, first, -jnp.inf).reshape(-1, UNK + 1))
     text = text.at[:, vocab:].set(-jnp.inf).reshape(logits.shape)
-    highest = jnp.maximum(topk.highest(text), first.max(-1))[..., None]
+    highest = jnp.maximum(topk.blockwise_max(text), first.max(-1))[..., None]
     hidden = jnp.where(chosen | rules.renormalize, 0.0, jnp.exp(first - highest)).sum(-1)
     total = jnp.log(jnp.exp(text - highest).sum(-1) + hidden) + highest[..., 0]
-    if rules.first:
+    if rules.forced_bos_id:
         begun = index > 0
-        only = jnp.arange(text.shape[-1], dtype=jnp.int32)[None, None] == rules.first
+        only = jnp.arange(text.shape[-1], dtype=jnp.int32)[None, None] == rules.forced_bos_id
         text = jnp.where(begun, text, jnp.where(only, 0.0, -jnp.inf))
         total = jnp.where(begun, total, 0.0)
     return NextToken(text, total, first[..., EOS])

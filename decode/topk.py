@@ -11,7 +11,7 @@ from jax import Array
 from decode.weights import BLOCK
 
 
-def top_k(x: Array, count: int) -> tuple[Array, Array]:
+def blockwise_top_k(x: Array, count: int) -> tuple[Array, Array]:
     """x [B,W,V] -> the `count` highest and their places [B,W,count], lower places first."""
     vocab = x.shape[-1]
     if vocab % BLOCK or count * BLOCK >= vocab:
@@ -25,12 +25,12 @@ def top_k(x: Array, count: int) -> tuple[Array, Array]:
     return values, block * BLOCK + places % BLOCK
 
 
-def highest(x: Array) -> Array:
+def blockwise_max(x: Array) -> Array:
     """x [B,W,V] -> the highest [B,W], by the same maxima over blocks, which are computed once."""
     return x.max(-1) if x.shape[-1] % BLOCK else _maxima(x).max(-1)
 
 
-def argmax(x: Array) -> Array:
+def blockwise_argmax(x: Array) -> Array:
     """x [B,W,V] -> the place of the highest [B,W] int32, the lowest place among equals."""
     if x.shape[-1] % BLOCK:
         return jnp.argmax(x, axis=-1).astype(jnp.int32)

@@ -41,10 +41,10 @@ def forced_prefix(prefix: Array, lengths: Array, then: Transform) -> Transform:
     return apply
 
 
-WORD = 32  # bits of a word of `only`
+BITS = 32  # bits of a word of `only`
 
 
-def only(bits: Array) -> Transform:
+def restrict_to(bits: Array) -> Transform:
     """Nothing but what has its bit set: `bits` [B, V / 32, rounded up] uint32."""
     mask = unpacked(bits)
 
@@ -57,7 +57,7 @@ def only(bits: Array) -> Transform:
 
 def unpacked(bits: Array) -> Array:
     """Bits [..., N] uint32, the lowest first, as [..., N * 32] bool."""
-    places = jnp.arange(WORD, dtype=jnp.uint32).reshape((1,) * bits.ndim + (WORD,))
+    places = jnp.arange(BITS, dtype=jnp.uint32).reshape((1,) * bits.ndim + (BITS,))
     return ((bits[..., None] >> places) & 1).astype(bool).reshape(*bits.shape[:-1], -1)
 
 
@@ -67,7 +67,7 @@ def sized(mask: Array, size: int) -> Array:
     return jnp.pad(mask, room)[..., :size]
 
 
-def banned(phrases: Sequence[Sequence[int]]) -> Transform:
+def ban_phrases(phrases: Sequence[Sequence[int]]) -> Transform:
     """None of these sequences of ids occurs; one of a single id bans that token."""
     sizes = sorted({len(phrase) for phrase in phrases})
     of_size = {n: np.array([p for p in phrases if len(p) == n], np.int32) for n in sizes}
@@ -102,7 +102,7 @@ def no_repeat_ngrams(size: int) -> Transform:
         # A window counts if it and the token after it lie within what has been written.
         seen = (windows == latest[:, :, None]).all(-1) & (starts + context < index)[None, None]
         after = tokens[..., context:]
-        hits = jnp.zeros(log_probs.shape, bool).at[*beams_of(tokens), after].max(seen)
+        hits = jnp.zeros(log_probs.shape, bool).at[*beam_indices(tokens), after].max(seen)
         return jnp.where(hits, -jnp.inf, log_probs)
 
     return apply
@@ -115,7 +115,7 @@ def repetition_penalty(penalty: float) -> Transform:
         written = jnp.broadcast_to(
             (jnp.arange(tokens.shape[2], dtype=jnp.int32) < index)[None, None], tokens.shape
         )
-        seen = jnp.zeros(log_probs.shape, bool).at[*beams_of(tokens), tokens].max(written)
+        seen = jnp.zeros(log_probs.shape, bool).at[*beam_indices(tokens), tokens].max(written)
         return jnp.where(seen, log_probs * penalty, log_probs)
 
     return apply
@@ -172,7 +172,7 @@ def _ids(log_probs: Array) -> Array:
     return jnp.arange(log_probs.shape[-1], dtype=jnp.int32)[None, None]
 
 
-def beams_of(x: Array) -> tuple[Array, Array]:
+def beam_indices(x: Array) -> tuple[Array, Array]:
     """Indices [B,1,1] and [1,W,1]: with places [B,W,R] they reach into each beam of x [B,W,...]."""
     batch, width = x.shape[:2]
     return jnp.arange(batch)[:, None, None], jnp.arange(width)[None, :, None]

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 
 from experiments import workdir as folders
-from experiments.console import note
-from experiments.preemption import stopper
+from experiments.console import log
+from experiments.preemption import make_stop_check
 from experiments.report.page import REPORT, write_report
 from experiments.report.record import read_run
 from experiments.run_context import RunContext
@@ -29,7 +29,7 @@ def evaluate_best(run: RunContext, checkpoints: CheckpointManager, step: int) ->
 
     All processes call it together, at the last `step`. Raises PreemptedError.
     """
-    stop = stopper(lambda _: run.stop_requested(step))
+    stop = make_stop_check(lambda _: run.stop_requested(step))
 
     def test() -> EvalResult:
         stop(0)  # also where training itself was preempted
@@ -47,7 +47,7 @@ def load_best(run: RunContext, checkpoints: CheckpointManager) -> folders.Loaded
         except CheckpointError as error:
             if following is None:
                 raise
-            note(f"warning: {error}; testing step {following} instead")
+            log(f"warning: {error}; testing step {following} instead")
     raise CheckpointError(f"{checkpoints.folder}: no checkpoints")
 
 
@@ -92,7 +92,7 @@ def attempt(failure: str, action: Callable[[], Any], collective: bool = False) -
     except Exception as error:
         if collective and jax.process_count() > 1 and not isinstance(error, CheckpointError):
             raise
-        note(f"warning: {failure}: {type(error).__name__}: {first_line(error)}")
+        log(f"warning: {failure}: {type(error).__name__}: {first_line(error)}")
         return None
 
 
@@ -105,5 +105,5 @@ def record_test(workdir: Path, step: int, scores: dict) -> None:
 def _report(workdir: Path) -> None:
     recorded = read_run(workdir)
     for line in recorded.damaged:
-        note(f"warning: {line}")
+        log(f"warning: {line}")
     write_report([recorded], workdir / REPORT)

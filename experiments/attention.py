@@ -36,7 +36,7 @@ def main() -> None:
     from data.printable import text_line
     from decode.attention_maps import attention_maps
     from decode.options import InputError
-    from experiments.console import bar, note
+    from experiments.console import log, progress_bar
     from experiments.report.plots.attention import draw, without_glyphs
     from experiments.temporary_folders import removed_unless_done
 
@@ -47,7 +47,7 @@ def main() -> None:
     translator = search_flags.build_translator(trained)
     src = [*vocabulary.source.encode([TEXT.value])[0], EOS]
     if len(src) - 1 > translator.policy.size:
-        advice = "" if translator.policy.full else ", or raise --max_input"
+        advice = "" if translator.policy.full else ", or raise --long_input"
         raise InputError(
             f"--text has {len(src) - 1} tokens, more than the {translator.policy.size} that are "
             f"translated at once: shorten it{advice}"
@@ -70,8 +70,8 @@ def main() -> None:
             output / "attention.html", interactive(TEXT.value, best.text, maps, axes).encode()
         )
         if missing := without_glyphs([*sources, *read, *written]):
-            note(f"the PNGs have boxes for {missing[:20]}: the SVGs and the page show them")
-        with bar("drawing", len(axes)) as progress:
+            log(f"the PNGs have boxes for {missing[:20]}: the SVGs and the page show them")
+        with progress_bar("drawing", len(axes)) as progress:
             for kind, (rows, columns) in axes.items():
                 draw(maps[kind], rows, columns, output / kind)
                 progress(1)

@@ -14,7 +14,7 @@ from absl import flags
 
 from data.text import read_parallel
 from experiments import cli
-from experiments.console import note, print_json
+from experiments.console import log, print_json
 
 OUTPUT = flags.DEFINE_string(
     "output", None, "Translations, one a line, not tokenised.", required=True
@@ -35,7 +35,7 @@ def main() -> None:
     from decode.bleu_protocols import bleu_by_protocol, missing_protocols
 
     for name, install in missing_protocols(LANGUAGE.value).items():
-        note(f"{name}, sacreBLEU's own for {LANGUAGE.value}, is left out: {install}")
+        log(f"{name}, sacreBLEU's own for {LANGUAGE.value}, is left out: {install}")
     pairs = read_parallel(Path(OUTPUT.value), Path(REFERENCE.value))
     for name, found in bleu_by_protocol(pairs.source, pairs.target, LANGUAGE.value).items():
         print_json({"protocol": name} | found)

@@ -27,14 +27,14 @@ def _at_least(section, group: str, **least: int) -> None:
 class DataConfig:
     """What is read, and how it is cut into batches."""
 
-    source: str = "demo"  # demo, text, tsv, jsonl, or a TFDS name such as wmt14_translate/de-en
+    kind: str = "demo"  # demo, text, tsv, jsonl, or a TFDS name such as wmt14_translate/de-en
     path: str = ""  # the folder of local text, or of TFDS
     source_language: str = "en"
     target_language: str = "de"
     tokenizer: str = "bpe"  # or unigram
     vocab_size: int = 8000
-    joint: bool = True  # one vocabulary for both languages
-    tokenizer_model: str = ""  # ready-made SentencePiece model instead of learning one; or A,B
+    shared_vocab: bool = True  # one vocabulary for both languages
+    tokenizer_path: str = ""  # ready-made SentencePiece model instead of learning one; or A,B
     tokens_per_batch: int = 25_000  # positions a side
     max_length: int = 256  # tokens a side, with EOS; longer pairs are dropped, and counted
     max_ratio: float = 3.0  # of the sides' lengths
@@ -47,10 +47,11 @@ class DataConfig:
     def __post_init__(self):
         _at_least(self, "data", vocab_size=5, tokens_per_batch=1, max_length=2, num_buckets=1)
         _at_least(self, "data", max_ratio=1, max_pairs=0)
-        if self.tokenizer_model and self.joint == ("," in self.tokenizer_model):
+        if self.tokenizer_path and self.shared_vocab == ("," in self.tokenizer_path):
             raise ConfigError(
-                f"config.data.tokenizer_model={self.tokenizer_model} does not go with "
-                f"config.data.joint={self.joint}: one file is joint, SOURCE,TARGET is not"
+                f"config.data.tokenizer_path={self.tokenizer_path} does not go with "
+                f"config.data.shared_vocab={self.shared_vocab}: one file is shared, SOURCE,TARGET "
+                "is not"
             )
 
 
@@ -59,7 +60,7 @@ class OptimizerConfig:
     """Adam and the learning rate's course; the defaults are the paper's."""
 
     name: str = "adam"  # or adamw
-    schedule: str = "paper"  # or rsqrt, cosine, linear, constant
+    schedule: str = "noam"  # the paper's; or inverse_sqrt, cosine, linear, constant
     learning_rate: float = 1.0  # a factor for the paper's schedule, else the peak
     warmup_steps: int = 4000
     decay_steps: int = 0  # where cosine and linear end; 0: at train.num_steps, whatever that is
@@ -69,10 +70,10 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     clip_norm: float = 0.0  # 0: no clipping
     mu_dtype: str = "float32"  # of the gradient's mean; bfloat16: a quarter of Adam's memory less
-    accumulate: int = 1  # parts that a batch goes through the model in
+    grad_accum_steps: int = 1  # parts that a batch goes through the model in
 
     def __post_init__(self):
-        _at_least(self, "optimizer", accumulate=1, decay_steps=0)
+        _at_least(self, "optimizer", grad_accum_steps=1, decay_steps=0)
         for name in ("b1", "b2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
@@ -91,28 +92,41 @@ class TrainConfig:
     log_every: int = 100
     eval_every: int = 2000  # validation loss and BLEU
     checkpoint_every: int = 2000
-    keep: int = 3  # last checkpoints
+    keep_last: int = 3  # last checkpoints
     keep_best: int = 1  # and those of the highest BLEU
     bleu_sentences: int = 0  # of the validation set; 0: all
     label_smoothing: float = 0.1
     chunked_loss: bool = True  # logits a few positions at a time: less memory; not where the
     # mesh splits the vocabulary
-    ema: float = 0.0  # decay of the parameters' moving average; 0: none
+    ema_decay: float = 0.0  # decay of the parameters' moving average; 0: none
     seed: int = 0
-    max_skipped: int = 20  # updates in a row without a finite gradient: the run has diverged
-    rewinds: int = 0  # so often it then goes back, on in another order of the data; 0: it stops
-    spike: float = 8.0  # standard deviations above its mean that a loss is told at; 0: never
+    max_consecutive_skips: int = (
+        20  # updates in a row without a finite gradient: the run has diverged
+    )
+    max_rollbacks: int = 0  # to an earlier checkpoint, in another order of the data; 0: it stops
+    spike_threshold: float = 8.0  # standard deviations above the mean loss; 0: none is logged
     grace_seconds: float = 30.0  # from SIGTERM to the end, for saving
-    lost_seconds: float = 120.0  # without a sign of life of a process, after which the others end
-    stalled_seconds: float = 3600.0  # without any process moving, after which all end; 0: never
+    heartbeat_timeout_seconds: float = (
+        120.0  # without a sign of life of a process, after which the others end
+    )
+    stall_timeout_seconds: float = (
+        3600.0  # without any process moving, after which all end; 0: never
+    )
 
     def __post_init__(self):
-        _at_least(self, "train", num_steps=1, log_every=1, eval_every=1, checkpoint_every=1, keep=1)
-        _at_least(self, "train", keep_best=1)
-        _at_least(self, "train", max_minutes=0, bleu_sentences=0, label_smoothing=0, ema=0, seed=0)
-        _at_least(self, "train", max_skipped=1, rewinds=0, spike=0, grace_seconds=0)
-        _at_least(self, "train", lost_seconds=1, stalled_seconds=0)
-        for name in ("label_smoothing", "ema"):
+        _at_least(self, "train", num_steps=1, log_every=1, eval_every=1, checkpoint_every=1)
+        _at_least(self, "train", keep_last=1, keep_best=1)
+        _at_least(self, "train", max_minutes=0, bleu_sentences=0, label_smoothing=0, ema_decay=0)
+        _at_least(self, "train", seed=0, max_consecutive_skips=1, max_rollbacks=0)
+        _at_least(
+            self,
+            "train",
+            spike_threshold=0,
+            grace_seconds=0,
+            heartbeat_timeout_seconds=1,
+            stall_timeout_seconds=0,
+        )
+        for name in ("label_smoothing", "ema_decay"):
             if getattr(self, name) >= 1:
                 raise ConfigError(f"config.train.{name}={getattr(self, name)} must be below 1")
 
@@ -155,15 +169,15 @@ class SearchConfig:
     beam_size: int = 4
     penalty: str = "gnmt"  # or average, none
     alpha: float = 0.6
-    stopping: str = "first"  # or now, bounded, never
-    free_end: bool = False  # an end at the length limit costs nothing
+    stopping: str = "full"  # or unbeaten, unbeatable, limit
+    free_eos_at_limit: bool = False  # an end at the length limit costs nothing
     min_length: int = 1  # tokens with EOS
     max_length: int = 0  # 0: no limit but the next
-    extra_length: int = 50  # an output has at most the source's tokens plus this
+    max_length_offset: int = 50  # an output has at most the source's tokens plus this
     no_repeat_ngrams: int = 0  # no so many tokens in a row occur twice; 0: they may
     allow_unknown: bool = False  # outputs may have unknown words, which are left out of the text
     renormalize: bool = False  # log-probabilities are among EOS and what stands for text
-    first: int = 0  # the id that outputs begin with, a language's code say; 0: any
+    forced_bos_id: int = 0  # the id that outputs begin with, a language's code say; 0: any
 
     def __post_init__(self):
         try:
@@ -218,7 +232,7 @@ class Experiment:
         return self.optimizer.decay_steps or self.train.num_steps
 
 
-def flat(experiment: Experiment) -> dict[str, Any]:
+def flatten(experiment: Experiment) -> dict[str, Any]:
     """Every setting by its name: "model.d_ff"."""
     found: dict[str, Any] = {}
     for name, value in asdict(experiment).items():

@@ -13,7 +13,7 @@ from data.printable import json_line, printable
 from train.multihost import is_primary
 
 
-def note(text: str) -> None:
+def log(text: str) -> None:
     """A line for people; of several processes the first tells it."""
     if is_primary():
         with suppress(OSError):  # a log file on a full disk, say: no reason to end a training
@@ -31,7 +31,7 @@ def read_stdin() -> bytes:
 
 
 @contextmanager
-def bar(title: str, total: int | None) -> Iterator[Callable[[float], None]]:
+def progress_bar(title: str, total: int | None) -> Iterator[Callable[[float], None]]:
     """A progress bar on stderr, told of what is done; silent where that is no terminal.
 
     Without a total it shows only that something is done. Of several processes the first shows its

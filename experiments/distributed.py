@@ -19,91 +19,95 @@ from experiments.float_flags import define_float
 from experiments.signals import leave
 from model import ConfigError
 
-COORDINATOR = flags.DEFINE_string(
-    "coordinator",
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address",
     None,
-    "HOST:PORT of process 0, where the processes of one training meet; with --processes and "
-    "--process.",
+    "HOST:PORT of process 0, where the processes of one training meet; with --num_processes and "
+    "--process_id.",
 )
-PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train together.")
-PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is: 0, 1, ..")
-CLUSTER = flags.DEFINE_bool(
-    "cluster",
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes train together.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is: 0, 1, ..")
+AUTO_CLUSTER = flags.DEFINE_bool(
+    "auto_cluster",
     False,
     "Find the other processes by what TPU pods, Slurm, Kubernetes or MPI tell of themselves.",
 )
 
-JOIN_SECONDS = define_float(
-    "join_seconds", 300.0, "How long to wait for the others at the start.", lower_bound=0
+INITIALIZATION_TIMEOUT = define_float(
+    "initialization_timeout", 300.0, "How long to wait for the others at the start.", lower_bound=0
 )
 
 
 @contextmanager
-def joined(lost_seconds: float) -> Iterator[None]:
+def initialize(heartbeat_timeout_seconds: float) -> Iterator[None]:
     """Within it this process is one of those that the flags name; without flags it stays alone.
 
-    To be entered before JAX starts its devices. `lost_seconds` are the watchdog's, which is to
-    speak before JAX does. Raises ConfigError.
+    To be entered before JAX starts its devices. `heartbeat_timeout_seconds` are the watchdog's,
+    which is to speak before JAX does. Raises ConfigError.
     """
-    where = _where()
+    where = _cluster_flags()
     if where is None:
         yield
         return
     _keep_stdout()
     aborted = "heed: error: JAX ended this process, as it says above"
-    on_abort(lambda: leave(1, aborted), lost_seconds + 10)
-    _join(where, lost_seconds)
+    on_abort(lambda: leave(1, aborted), heartbeat_timeout_seconds + 10)
+    _join(where, heartbeat_timeout_seconds)
     try:
         _check_devices()
         yield
     except BaseException:
-        atexit.register(_leave)  # runs before JAX's own, which would wait for the others
+        atexit.register(
+            _exit_without_barrier
+        )  # runs before JAX's own, which would wait for the others
         raise
     jax.distributed.shutdown()
 
 
-def _where() -> dict | None:
+def _cluster_flags() -> dict | None:
     """What JAX is to be told of the cluster; None: there is none."""
-    coordinator, processes, process = COORDINATOR.value, PROCESSES.value, PROCESS.value
-    given = dict(coordinator=coordinator, processes=processes, process=process)
+    address, count, number = COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
+    given = dict(coordinator_address=address, num_processes=count, process_id=number)
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given):
-        return {} if CLUSTER.value else None
-    if CLUSTER.value:
-        raise ConfigError("--cluster finds --coordinator, --processes and --process by itself")
-    if coordinator is None or processes is None or process is None:
+        return {} if AUTO_CLUSTER.value else None
+    if AUTO_CLUSTER.value:
         raise ConfigError(
-            "--coordinator, --processes and --process are given together: "
+            "--auto_cluster finds --coordinator_address, --num_processes and --process_id by itself"
+        )
+    if address is None or count is None or number is None:
+        raise ConfigError(
+            "--coordinator_address, --num_processes and --process_id are given together: "
             f"there is no --{missing[0]}"
         )
-    host_port = re.fullmatch(r"\S+:(\d{1,5})", coordinator)
+    host_port = re.fullmatch(r"\S+:(\d{1,5})", address)
     if not host_port or not 0 < int(host_port[1]) < 1 << 16:
-        raise ConfigError(f"--coordinator={coordinator} is not HOST:PORT")
-    if processes < 1:
-        raise ConfigError(f"--processes={processes} must be at least 1")
-    if not 0 <= process < processes:
+        raise ConfigError(f"--coordinator_address={address} is not HOST:PORT")
+    if count < 1:
+        raise ConfigError(f"--num_processes={count} must be at least 1")
+    if not 0 <= number < count:
         raise ConfigError(
-            f"--process={process} must be from 0 to {processes - 1}: "
-            f"there are --processes={processes}"
+            f"--process_id={number} must be from 0 to {count - 1}: "
+            f"there are --num_processes={count}"
         )
     return dict(
-        coordinator_address=coordinator,
-        num_processes=processes,
-        process_id=process,
+        coordinator_address=address,
+        num_processes=count,
+        process_id=number,
         cluster_detection_method="deactivate",
     )
 
 
-def _join(where: dict, lost_seconds: float) -> None:
-    who = f"--coordinator={COORDINATOR.value}" if where else "--cluster"
+def _join(where: dict, heartbeat_timeout_seconds: float) -> None:
+    who = f"--coordinator_address={COORDINATOR_ADDRESS.value}" if where else "--auto_cluster"
     # When JAX waits too long it aborts with a dump; this comes before.
     late = threading.Timer(
-        JOIN_SECONDS.value,
+        INITIALIZATION_TIMEOUT.value,
         lambda: leave(
             1,
-            f"heed: error: {who}: not all processes met within --join_seconds="
-            f"{JOIN_SECONDS.value:g}: is the address right, and does every other process run with "
-            "the same --processes?",
+            f"heed: error: {who}: not all processes met within --initialization_timeout="
+            f"{INITIALIZATION_TIMEOUT.value:g}: is the address right, and does every other process "
+            "run with the same --num_processes?",
         ),
     )
     late.daemon = True
@@ -113,8 +117,8 @@ def _join(where: dict, lost_seconds: float) -> None:
     try:
         jax.distributed.initialize(
             **where,
-            initialization_timeout=int(JOIN_SECONDS.value) + 60,
-            heartbeat_timeout_seconds=int(max(100, 2 * lost_seconds + 30)),
+            initialization_timeout=int(INITIALIZATION_TIMEOUT.value) + 60,
+            heartbeat_timeout_seconds=int(max(100, 2 * heartbeat_timeout_seconds + 30)),
         )
     except (ValueError, RuntimeError, OSError, TypeError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -158,7 +162,7 @@ def _keep_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _leave() -> None:
+def _exit_without_barrier() -> None:
     sys.stdout.flush()
     if jax.process_index() == 0:
         time.sleep(3)  # JAX ends the others with a dump once it is gone: they say their word first

@@ -5,18 +5,19 @@ import numpy as np
 
 from data.batch import Batch
 from data.buckets import Bucket
+from decode.families import make_generator
 from decode.sharded_weights import abstract_weights
-from experiments.console import bar
+from experiments.console import progress_bar
 from experiments.run_context import RunContext
 from model.sharding import batch_sharding
 from train.state import abstract_params
 
 
-def describe(run: RunContext) -> dict:
+def estimate_resources(run: RunContext) -> dict:
     """What `--dry_run` prints; allocates nothing on the devices.
 
-    `trainable` are the parameters that training changes: adapters, or all. Where they are adapters
-    `bytes_per_device` has both among the parameters.
+    `num_trainable_params` are those that training changes: adapters, or all. Of adapters,
+    `bytes_per_device` counts the base among the parameters as well.
 
     `activations` is the temporary memory of the compiled step, gradients included, of the batch
     shape that needs most; `search` is what BLEU lays out of the parameters while there are none.
@@ -25,31 +26,30 @@ def describe(run: RunContext) -> dict:
     state, step, sizes = run.abstract_state(), run.compile_step(), run.sizes()
     params = abstract_params(run.model, run.mesh)
     schedule = run.data.schedule
-    shapes = [bucket.with_rows(run.rows_multiple) for bucket in schedule.buckets]
+    shapes = [bucket.with_rows(run.row_multiple) for bucket in schedule.buckets]
     extremes = {max(shapes), max(shapes, key=lambda b: (b.source + b.target, b.rows))}
-    with bar("compiling", len(extremes)) as progress:
+    with progress_bar("compiling", len(extremes)) as progress:
         activations = []
         for shape in extremes:
             activations.append(_temporary(run, step, state, shape, schedule[0].packed))
             progress(1)
     memory = {
-        "parameters": _bytes((state.params, state.base)),
+        "params": _bytes((state.params, state.base)),
         "optimizer": _bytes(state.opt_state),
-        "average": _bytes(state.ema),
+        "ema": _bytes(state.ema),
         "activations": max(activations),
-        "search": _bytes(abstract_weights(run.model.config, params, run.mesh)),
+        "search": _bytes(abstract_weights(make_generator(run.model.config), params, run.mesh)),
     }
     needed = sum(memory.values()) - min(memory["activations"], memory["search"])
     return {
-        "parameters": sizes["params"],
-        "trainable": sizes["trainable"],
+        **sizes,
         "mesh": dict(run.mesh.shape),
-        "bytes_per_device": memory | {"all": needed},
+        "bytes_per_device": memory | {"total": needed},
         "batches": [shape._asdict() for shape in shapes],
         "compilations": len(shapes),
         "tokens_per_step": round(schedule.tokens / schedule.batches_per_epoch, 1),
         "steps_per_epoch": schedule.batches_per_epoch,
-        "padding": round(schedule.padding, 4),
+        "padding_fraction": round(schedule.padding, 4),
     }
 
 

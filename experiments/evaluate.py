@@ -11,7 +11,7 @@ from absl import flags
 
 from data.text import read_parallel
 from experiments import cli, model_flags, search_flags
-from experiments.console import bar, print_json
+from experiments.console import print_json, progress_bar
 from model import ConfigError
 
 flags.adopt_module_key_flags(search_flags)  # so that --help tells them too
@@ -23,7 +23,7 @@ REFERENCE = flags.DEFINE_string("reference", None, "Its right translation, line 
 def main() -> None:
     """Translate and score what the flags say."""
     from decode.bleu import score
-    from experiments.translation_data import open_split, sides
+    from experiments.translation_data import open_split, sources_and_references
     from experiments.translation_task import warn_unknown_language
 
     files = SOURCE.value, REFERENCE.value
@@ -34,8 +34,8 @@ def main() -> None:
     samples = search_flags.SAMPLES.value or 1
     if search_flags.METHOD.value == "sample" and samples > 1:
         raise ConfigError(
-            f"--samples={samples} has no meaning here with --method=sample: only one translation "
-            "is scored: use --method=mbr, or --samples=1"
+            f"--num_samples={samples} has no meaning here with --method=sample: only one "
+            "translation is scored: use --method=mbr, or --num_samples=1"
         )
     names = model_flags.CHECKPOINT.value.split(",")
     trained = model_flags.load(names[0])
@@ -44,7 +44,7 @@ def main() -> None:
         pairs = open_split(experiment, SPLIT.value)
     else:
         pairs = read_parallel(*(Path(file) for file in files if file is not None))
-    sources, references = sides(pairs)
+    sources, references = sources_and_references(pairs)
     language = experiment.data.target_language
     warn_unknown_language(language)
     translator = search_flags.build_translator(trained)
@@ -53,7 +53,7 @@ def main() -> None:
             trained = model_flags.load(name)
             translator = translator.with_params(trained.params)
         start = time.monotonic()
-        with bar(f"translating with {name}", len(sources)) as progress:
+        with progress_bar(f"translating with {name}", len(sources)) as progress:
             found = [best for best, *_ in translator.hypotheses(sources, progress)]
         seconds = time.monotonic() - start
         scores = score([h.text for h in found], references, language)
@@ -62,9 +62,9 @@ def main() -> None:
             | {
                 "sentences": len(sources),
                 "seconds": round(seconds, 3),
-                "tokens_per_s": round(sum(len(h.tokens) for h in found) / seconds, 1),
-                "weights": name,
-                "checkpoint": trained.step,
+                "tokens_per_second": round(sum(len(h.tokens) for h in found) / seconds, 1),
+                "checkpoint": name,
+                "steps": list(trained.steps),
             }
         )
 

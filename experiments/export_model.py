@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli, model_flags
-from experiments.console import bar, note
+from experiments.console import log, progress_bar
 
 FORMATS = ("huggingface", "ctranslate2", "safetensors", "stablehlo")
 flags.adopt_module_key_flags(model_flags)  # so that --help tells them too
@@ -40,12 +40,12 @@ def main() -> None:
         raise ConfigError(f"--output={output} is not empty: choose another folder")
     trained = model_flags.load()
     if shortlist.load(Path(model_flags.WORKDIR.value)) is not None:
-        note("the run's shortlist is left out: what is written may say every word")
-    with removed_unless_done(output), bar("exporting", None):
+        log("the run's shortlist is left out: what is written may say every word")
+    with removed_unless_done(output), progress_bar("exporting", None):
         if TO.value == "huggingface":
-            write_marian(trained, output, note)
+            write_marian(trained, output, log)
         elif TO.value == "ctranslate2":
-            write_ctranslate2(trained, output, note)
+            write_ctranslate2(trained, output, log)
         elif TO.value == "stablehlo":
             write_programs(trained, output)
         else:

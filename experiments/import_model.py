@@ -24,7 +24,7 @@ from absl import flags
 
 from data.errors import DataError
 from experiments import cli
-from experiments.console import bar, print_json
+from experiments.console import print_json, progress_bar
 
 FROM = flags.DEFINE_string(
     "from", None, "The folder of the model, or package:NAME/PATH.", required=True
@@ -63,7 +63,7 @@ def main() -> None:
             f"--from={FROM.value}: there is neither a config.json, as Hugging Face has it, nor a "
             f".npz or .bin of Marian's, nor a .pt of fairseq's{packed}"
         )
-    with bar("importing", None):
+    with progress_bar("importing", None):
         imported = read(folder, SOURCE_LANGUAGE.value, TARGET_LANGUAGE.value)
         told = write_run(workdir, imported)
     print_json(told)

@@ -24,26 +24,29 @@ WORKDIR = flags.DEFINE_string(
 FORMAT = flags.DEFINE_enum(
     "format", "text", ("text", "jsonl"), "For people, or for programs: a line of JSON a finding."
 )
-SHOW = flags.DEFINE_integer(
-    "show",
+MAX_WARNINGS = flags.DEFINE_integer(
+    "max_warnings",
     None,
-    "Warnings of each kind and split that are told; 0: all. Default: 5 as text, all as jsonl.",
+    "Warnings of each kind and split that are printed; 0: all. Default: 5 as text, all as jsonl.",
     lower_bound=0,
 )
-SELDOM = flags.DEFINE_integer(
-    "seldom", 20, "Pieces seen less than so often in training are counted.", lower_bound=1
+RARE_BELOW = flags.DEFINE_integer(
+    "rare_below",
+    20,
+    "Subwords that occur less often than this in the training text are counted as rare.",
+    lower_bound=1,
 )
 flags.mark_flag_as_required("config")
 
 
 def main() -> None:
     """Inspect the text of the flags' experiment."""
-    from experiments.inspection.runner import look
+    from experiments.inspection.runner import inspect_data
 
     experiment = to_experiment(CONFIG.value)
     with temporary_folder() as nowhere:
         workdir = Path(WORKDIR.value or nowhere / "run")
-        look(experiment, workdir, FORMAT.value, SHOW.value, SELDOM.value)
+        inspect_data(experiment, workdir, FORMAT.value, MAX_WARNINGS.value, RARE_BELOW.value)
 
 
 if __name__ == "__main__":

@@ -12,27 +12,27 @@ if TYPE_CHECKING:
     from experiments.workdir import LoadedModel
 
 
-def answers(
+def hypotheses_to_json(
     found: Sequence[list[Hypothesis]],
     trained: "LoadedModel",
     *,
     alignment: bool = True,
     attention: bool = False,
-    ladder: Sequence[tuple[int, int]] = (),
+    precompiled_shapes: Sequence[tuple[int, int]] = (),
     progress: Callable[[int], None] | None = None,
 ) -> list[dict]:
     """Of each sentence its best hypothesis, the pieces of its source, and all as "n_best".
 
     A hypothesis is {"text", "score", "tokens": its pieces, "token_scores"}, with minimum Bayes risk
     its "utility", and if wanted its "alignment", pairs of positions in source and output, and
-    "attention", a row a token, of the layer that alignments are read off. `ladder` and `progress`
-    as in `decode.teacher_forcing.force_pairs`.
+    "attention", a row a token, of the layer that alignments are read off. `precompiled_shapes` and
+    `progress` as in `decode.teacher_forcing.force_pairs`.
     """
     pieces = trained.vocabulary.target.pieces
     hypotheses = [hypothesis for each in found for hypothesis in each]
     aligned: list[dict] = [{}] * len(hypotheses)
     if alignment or attention:
-        aligned = _aligned(hypotheses, trained, attention, ladder, progress)
+        aligned = _aligned(hypotheses, trained, attention, precompiled_shapes, progress)
     more = iter(aligned)
     told = []
     for each in found:
@@ -57,7 +57,7 @@ def _aligned(
     hypotheses: Sequence[Hypothesis],
     trained: "LoadedModel",
     attention: bool,
-    ladder: Sequence[tuple[int, int]],
+    precompiled_shapes: Sequence[tuple[int, int]],
     progress: Callable[[int], None] | None,
 ) -> list[dict]:
     from decode.teacher_forcing import alignment, teacher_force_pairs
@@ -65,7 +65,7 @@ def _aligned(
     pairs = [pair for hypothesis in hypotheses for pair in hypothesis.parts]
     forced: dict = {}
     parts = trained.model, trained.params, pairs, progress
-    for number, found in teacher_force_pairs(*parts, ladder=ladder):
+    for number, found in teacher_force_pairs(*parts, precompiled_shapes=precompiled_shapes):
         # A float32 cannot hold what is rounded.
         weights = np.asarray(found.attention)
         forced[number] = alignment(weights), weights.astype(float).round(4) if attention else None

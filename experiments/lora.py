@@ -12,18 +12,19 @@ from jax.sharding import Mesh
 
 from experiments.config import Experiment
 from model import Transformer
+from model.family import Family
 from model.lora import LoRAModel
 from train.checkpoint import CheckpointManager
 from train.checkpoint_spec import CheckpointError
-from train.checksums import signature
+from train.checksums import fingerprint
 from train.multihost import broadcast_from_primary
-from train.state import Model, TrainState, abstract_params
+from train.state import TrainState, abstract_params
 
 BASE = "base"  # a run's folder has it there
 _NEEDED = "the run's checkpoints are adapters of it; put it back as it was"
 
 
-def learner(experiment: Experiment, model: Transformer) -> Model:
+def trainable(experiment: Experiment, model: Transformer) -> Family:
     """What the optimizer sees: the model, or adapters of it."""
     lora = experiment.lora
     return LoRAModel(model, lora.rank, lora.scale, lora.names) if lora.rank else model
@@ -39,7 +40,7 @@ def write_base(workdir: Path, state: TrainState, meta: dict) -> None:
         there.save(0, alone, meta)
 
 
-def read_base(workdir: Path, model: Model, mesh: Mesh) -> Any:
+def read_base(workdir: Path, model: Family, mesh: Mesh) -> Any:
     """What the run's adapters are of, laid out on the mesh; None of a run without adapters.
 
     Raises CheckpointError where it is missing or damaged.
@@ -57,7 +58,7 @@ def read_base(workdir: Path, model: Model, mesh: Mesh) -> Any:
 
 def base_signature(workdir: Path) -> str:
     """What tells the run's base from others, for its checkpoints to know it by."""
-    return broadcast_from_primary(signature(workdir / BASE / "0"))
+    return broadcast_from_primary(fingerprint(workdir / BASE / "0"))
 
 
 def check_base(workdir: Path, experiment: Experiment, meta: dict) -> None:

@@ -18,7 +18,7 @@ REASONS = ("SIGINT", "SIGTERM")
 
 
 @contextmanager
-def on_interruption(grace_seconds: float) -> Iterator[Callable[[int], str]]:
+def catch_signals(grace_seconds: float) -> Iterator[Callable[[int], str]]:
     """Within it SIGTERM and Ctrl-C set a flag: the function that it yields names the first one.
 
     Whoever asks has `grace_seconds` to save what there is; after that the process ends and says
@@ -49,8 +49,8 @@ def on_interruption(grace_seconds: float) -> Iterator[Callable[[int], str]]:
 
 
 @contextmanager
-def nothing_to_save(terminated: Callable[[], object] | None) -> Iterator[None]:
-    """Within `on_interruption`, in a command of one process: signals end the process at once.
+def exit_on_signal(terminated: Callable[[], object] | None) -> Iterator[None]:
+    """Within `catch_signals`, in a command of one process: signals end the process at once.
 
     SIGTERM calls `terminated`, which ends it; None: this is no command. Several processes have to
     end together, by the flag.
@@ -75,7 +75,7 @@ def flagged() -> Iterator[Callable[[], None]]:
         yield check
 
 
-def stopper(interrupted: Callable[[int], str], lag: int = 0) -> Callable[[int], None]:
+def make_stop_check(interrupted: Callable[[int], str], lag: int = 0) -> Callable[[int], None]:
     """A function of the step that raises Interrupted in all processes where one is interrupted.
 
     All of them call it alike; `lag` is that of Agreement.

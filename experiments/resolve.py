@@ -9,8 +9,8 @@ from pathlib import Path
 from data.pairs import Corpus
 from data.vocabulary import Vocabulary, load_tokenizer, read_tokenizer
 from experiments.config import DataConfig, Experiment, SearchConfig
-from experiments.console import bar, note
-from experiments.workdir import read_config, saved
+from experiments.console import log, progress_bar
+from experiments.workdir import has_checkpoint, read_config
 from model import ConfigError, TransformerConfig
 from train.multihost import run_on_primary_and_broadcast
 
@@ -36,16 +36,16 @@ def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Voc
 
 def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Vocabulary:
     data = experiment.data
-    if saved(workdir):
+    if has_checkpoint(workdir):
         return Vocabulary.load(workdir)
     if experiment.init_from:
         return Vocabulary.load(experiment.init_from)
-    if data.tokenizer_model:
-        ready = [load_tokenizer(file) for file in data.tokenizer_model.split(",")]
+    if data.tokenizer_path:
+        ready = [load_tokenizer(file) for file in data.tokenizer_path.split(",")]
         return Vocabulary(ready[0], ready[-1])
-    note(f"learning a vocabulary of {data.vocab_size} from {len(pairs)} pairs")
-    with bar("learning the vocabulary", None):
-        return Vocabulary.learn(pairs, data.vocab_size, data.tokenizer, data.joint)
+    log(f"learning a vocabulary of {data.vocab_size} from {len(pairs)} pairs")
+    with progress_bar("learning the vocabulary", None):
+        return Vocabulary.train(pairs, data.vocab_size, data.tokenizer, data.shared_vocab)
 
 
 def resolve(experiment: Experiment, vocabulary: Vocabulary, old: Experiment | None) -> Experiment:
@@ -55,12 +55,14 @@ def resolve(experiment: Experiment, vocabulary: Vocabulary, old: Experiment | No
     text is. `old` is the experiment that is resumed: what had no effect in it stays as it was.
     """
     model, data = experiment.model, experiment.data
-    if not vocabulary.joint and model.tying == "all":
-        raise ConfigError("data.joint=False needs model.tying=decoder or none: two vocabularies")
+    if not vocabulary.shared and model.tying == "all":
+        raise ConfigError(
+            "data.shared_vocab=False needs model.tying=decoder or none: two vocabularies"
+        )
     size = vocabulary.source.vocab_size
-    target = None if vocabulary.joint else vocabulary.target.vocab_size
+    target = None if vocabulary.shared else vocabulary.target.vocab_size
     model = replace(model, vocab_size=size, target_vocab_size=target)
-    if data.tokenizer_model:
+    if data.tokenizer_path:
         learned = old.data if old else replace(DataConfig(), vocab_size=size)
         data = replace(data, vocab_size=learned.vocab_size, tokenizer=learned.tokenizer)
     if data.path and Path(data.path).exists():
@@ -85,14 +87,14 @@ def inherit_model_config(
         return experiment
     source = Path(experiment.init_from)
     theirs = begun or read_config(source, "config.init_from")
-    if not begun and not saved(source):
+    if not begun and not has_checkpoint(source):
         raise ConfigError(f"--config.init_from={source} has no checkpoint to begin with")
     own = {name: getattr(experiment.model, name) for name in _OWN}
     search = theirs.search
     if experiment.search != SearchConfig() or any(name.startswith("search.") for name in given):
         # What outputs begin with belongs to the vocabulary.
-        first = experiment.search.first or theirs.search.first
-        search = replace(experiment.search, first=first)
+        first = experiment.search.forced_bos_id or theirs.search.forced_bos_id
+        search = replace(experiment.search, forced_bos_id=first)
     return replace(
         experiment,
         model=replace(theirs.model, **own),
@@ -105,13 +107,13 @@ def inherit_model_config(
 def _vocabulary_settings(theirs: Experiment, resumed: bool) -> dict:
     """What the data settings say of a vocabulary taken from another run."""
     if resumed:  # earlier versions wrote what the config said
-        names = "tokenizer", "vocab_size", "joint", "tokenizer_model"
+        names = "tokenizer", "vocab_size", "shared_vocab", "tokenizer_path"
         return {name: getattr(theirs.data, name) for name in names}
     return {
         "tokenizer": theirs.data.tokenizer,
         "vocab_size": theirs.model.vocab_size,
-        "joint": theirs.model.target_vocab_size is None,
-        "tokenizer_model": "",
+        "shared_vocab": theirs.model.target_vocab_size is None,
+        "tokenizer_path": "",
     }
 
 
@@ -122,5 +124,5 @@ def check_sizes(experiment: Experiment) -> None:
         if value != getattr(TransformerConfig, name):
             raise ConfigError(
                 f"config.model.{name}={value} follows from the vocabulary: set "
-                "config.data.vocab_size (and config.data.joint) instead"
+                "config.data.vocab_size (and config.data.shared_vocab) instead"
             )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from data.batch_schedule import BatchSchedule
 from experiments import workdir as folders
-from experiments.console import note
+from experiments.console import log
 from experiments.lora import check_base, write_base
 from experiments.resume_rules import resume_line
 from experiments.run_context import RunContext
@@ -31,7 +31,7 @@ def restore_or_init(run: RunContext, checkpoints: CheckpointManager) -> tuple[Tr
     folders.check_text(run.workdir, run.data.digests, meta)
     check_base(run.workdir, run.experiment, meta)
     previous = folders.settings_of(meta) or run.previous or run.experiment
-    note(resume_line(previous, run.experiment, int(state.step)))
+    log(resume_line(previous, run.experiment, int(state.step)))
     return state, meta
 
 
@@ -62,7 +62,7 @@ def _restore_latest(
     """The latest intact state and its meta; reports what is wrong with newer ones."""
     state, meta, corrupt = checkpoints.restore_latest_intact(run.restore_target(), steps)
     for line in corrupt:
-        note(f"warning: {line}")
+        log(f"warning: {line}")
     return state, meta
 
 
@@ -74,7 +74,7 @@ def init_state(run: RunContext) -> TrainState:
     """
     c = run.experiment
     key = jax.random.key(c.train.seed)
-    state = create_state(run.learner, run.tx, key, run.mesh, ema=c.train.ema > 0)
+    state = create_state(run.trainable, run.tx, key, run.mesh, ema=c.train.ema_decay > 0)
     if not c.init_from:
         return state
     source = Path(c.init_from)
@@ -87,7 +87,7 @@ def init_state(run: RunContext) -> TrainState:
     loaded = folders.load(source, str(step), run.mesh)
     if loaded.vocabulary.digest() != run.vocabulary.digest():
         raise ConfigError(f"--config.init_from={source} has changed its vocabulary meanwhile")
-    note(f"beginning with the weights of {source}, step {step}")
+    log(f"beginning with the weights of {source}, step {step}")
     if c.lora.rank:
         state = state._replace(base=loaded.params)
         write_base(run.workdir, state, {"of": str(source), "step": step})
@@ -105,9 +105,10 @@ def schedule_offset(schedule: BatchSchedule, step: int, meta: dict) -> int:
     repeat some of its pairs and leave out others; each later epoch has every pair once. Steps, and
     with them the learning rate, continue as they were.
     """
-    offset, epoch = meta.get("ahead", 0), meta.get("epoch", schedule.batches_per_epoch)
+    offset = meta.get("batch_offset", 0)
+    epoch = meta.get("batches_per_epoch", schedule.batches_per_epoch)
     if epoch == schedule.batches_per_epoch:
         return offset
     batch = round((step + offset) * schedule.batches_per_epoch / epoch)
-    note(f"batches have changed: {epoch} an epoch until now; continuing after {batch} of the new")
+    log(f"batches have changed: {epoch} an epoch until now; continuing after {batch} of the new")
     return batch - step

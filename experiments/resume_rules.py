@@ -7,7 +7,7 @@ compares both with the config tree.
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from experiments.config import Experiment, flat
+from experiments.config import Experiment, flatten
 from model import ConfigError
 
 
@@ -41,31 +41,31 @@ _TABLE = (
     ),
     ("train.bleu_sentences", Change.ANNOUNCED, _BLEU),
     (
-        "search.beam_size search.penalty search.alpha search.stopping search.free_end "
-        "search.min_length search.max_length search.extra_length search.no_repeat_ngrams "
-        "search.allow_unknown search.renormalize search.first",
+        "search.beam_size search.penalty search.alpha search.stopping search.free_eos_at_limit "
+        "search.min_length search.max_length search.max_length_offset search.no_repeat_ngrams "
+        "search.allow_unknown search.renormalize search.forced_bos_id",
         Change.ANNOUNCED,
         _BLEU,
     ),
     (
-        "data.tokens_per_batch data.packing data.num_buckets optimizer.accumulate",
+        "data.tokens_per_batch data.packing data.num_buckets optimizer.grad_accum_steps",
         Change.BATCHES,
         "which pairs share a batch; training continues at the same share of its epoch",
     ),
     ("train.max_minutes", Change.FREE, "when training ends"),
     ("train.log_every", Change.FREE, "how often metrics are logged"),
     (
-        "train.eval_every train.checkpoint_every train.keep train.keep_best",
+        "train.eval_every train.checkpoint_every train.keep_last train.keep_best",
         Change.FREE,
         "which checkpoints there are for `best` to choose from",
     ),
     (
-        "train.max_skipped train.rewinds train.spike",
+        "train.max_consecutive_skips train.max_rollbacks train.spike_threshold",
         Change.FREE,
         "when a loss counts as diverged or as a spike, and what is done then",
     ),
     (
-        "train.grace_seconds train.lost_seconds train.stalled_seconds",
+        "train.grace_seconds train.heartbeat_timeout_seconds train.stall_timeout_seconds",
         Change.FREE,
         "how long a run waits for a save, or for another process",
     ),
@@ -80,12 +80,12 @@ _TABLE = (
         "where text is read from; its content is compared with a checksum",
     ),
     (
-        "data.source data.source_language data.target_language data.max_pairs data.seed",
+        "data.kind data.source_language data.target_language data.max_pairs data.seed",
         Change.REJECTED,
         "the text",
     ),
     (
-        "data.tokenizer data.vocab_size data.joint data.tokenizer_model",
+        "data.tokenizer data.vocab_size data.shared_vocab data.tokenizer_path",
         Change.REJECTED,
         "the vocabulary",
     ),
@@ -94,22 +94,22 @@ _TABLE = (
         "model.vocab_size model.target_vocab_size model.encoder_layers model.decoder_layers "
         "model.d_model model.d_ff model.num_heads model.num_kv_heads model.d_k model.d_v "
         "model.norm model.norm_kind model.norm_epsilon model.embedding_norm model.positions "
-        "model.first_position model.max_length model.relative_buckets model.relative_distance "
-        "model.activation model.attention_bias model.ff_bias model.decoder_mixer model.tying "
-        "model.scale_embedding model.output_bias",
+        "model.position_offset model.max_length model.relative_num_buckets "
+        "model.relative_max_distance model.activation model.attention_bias model.ff_bias "
+        "model.decoder_mixer model.tying model.scale_embedding model.output_bias",
         Change.REJECTED,
         "the model",
     ),
     (
         "model.dropout model.attention_dropout model.ff_dropout model.dropout_bits "
-        "model.transposed_product model.dtype model.remat model.scan_layers",
+        "model.transpose_down_projection model.dtype model.remat model.scan_layers",
         Change.REJECTED,
         "how the model is trained",
     ),
     (
         "optimizer.name optimizer.schedule optimizer.learning_rate optimizer.warmup_steps "
         "optimizer.b1 optimizer.b2 optimizer.epsilon optimizer.weight_decay optimizer.clip_norm "
-        "optimizer.mu_dtype train.label_smoothing train.ema train.seed",
+        "optimizer.mu_dtype train.label_smoothing train.ema_decay train.seed",
         Change.REJECTED,
         "every update",
     ),
@@ -153,7 +153,7 @@ def resume_line(old: Experiment, new: Experiment, step: int) -> str:
 
 def _changed(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
     """Every setting whose value differs, with both values."""
-    before, after = flat(old), flat(new)
+    before, after = flatten(old), flatten(new)
     changed = {name: (before[name], value) for name, value in after.items()}
     if old.schedule_end == new.schedule_end:  # earlier versions stored num_steps as decay_steps
         changed.pop("optimizer.decay_steps")

@@ -11,12 +11,13 @@ from jax.sharding import Mesh
 
 from data.vocabulary import Vocabulary
 from experiments.config import Experiment
-from experiments.lora import base_signature, learner, read_base
+from experiments.lora import base_signature, read_base, trainable
 from experiments.task import Task, TaskData
 from model import Transformer
+from model.family import Family
 from model.sharding import num_batch_shards
 from train.merge_adapters import make_merge_fn
-from train.state import Model, TrainState, abstract_params, abstract_state
+from train.state import TrainState, abstract_params, abstract_state
 from train.step import make_train_step
 from train.watchdog import Watchdog
 
@@ -49,45 +50,45 @@ class RunContext:
     stop_requested: Callable[[int], str] = never_stop  # step -> "", or the signal that came
 
     @property
-    def rows_multiple(self) -> int:
+    def row_multiple(self) -> int:
         """The number of rows of a batch is a multiple of this, for mesh and accumulation."""
-        return num_batch_shards(self.mesh) * self.experiment.optimizer.accumulate
+        return num_batch_shards(self.mesh) * self.experiment.optimizer.grad_accum_steps
 
     @property
-    def learner(self) -> Model:
+    def trainable(self) -> Family:
         """What the optimizer updates: the model, or adapters of it."""
-        return learner(self.experiment, self.model)
+        return trainable(self.experiment, self.model)
 
     def abstract_state(self) -> TrainState:
         """The train state as shapes and shardings."""
-        ema = self.experiment.train.ema > 0
-        return abstract_state(self.learner, self.tx, self.mesh, ema=ema)
+        ema = self.experiment.train.ema_decay > 0
+        return abstract_state(self.trainable, self.tx, self.mesh, ema=ema)
 
     def restore_target(self) -> TrainState:
         """The state to restore a checkpoint into, with the base of adapters already in it."""
-        base = read_base(self.workdir, self.learner, self.mesh)
+        base = read_base(self.workdir, self.trainable, self.mesh)
         return self.abstract_state()._replace(base=base)
 
     def weights(self, state: TrainState):
         """The model's parameters in this state, to evaluate with: the average, adapters merged."""
-        return make_merge_fn(self.learner, self.mesh)(state.weights, state.base)
+        return make_merge_fn(self.trainable, self.mesh)(state.weights, state.base)
 
     def sizes(self) -> dict[str, int]:
         """The numbers of the model's parameters, and of those (or of adapters) that are trained."""
         count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
         trees = abstract_params(self.model, self.mesh), self.abstract_state().params
-        return dict(zip(("params", "trainable"), map(count, trees), strict=True))
+        return dict(zip(("num_params", "num_trainable_params"), map(count, trees), strict=True))
 
     def compile_step(self):
         """The train step of these settings."""
         c = self.experiment
         return make_train_step(
-            self.learner,
+            self.trainable,
             self.tx,
             self.mesh,
-            smoothing=c.train.label_smoothing,
-            accumulate=c.optimizer.accumulate,
-            ema_decay=c.train.ema,
+            label_smoothing=c.train.label_smoothing,
+            grad_accum_steps=c.optimizer.grad_accum_steps,
+            ema_decay=c.train.ema_decay,
             chunked=c.train.chunked_loss,
         )
 

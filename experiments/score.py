@@ -12,7 +12,7 @@ from absl import flags
 
 from data.text import read_parallel
 from experiments import cli, model_flags
-from experiments.console import bar, print_json
+from experiments.console import print_json, progress_bar
 
 flags.adopt_module_key_flags(model_flags)  # so that --help tells them too
 SOURCE = flags.DEFINE_string("source", None, "A file of one sentence a line.", required=True)
@@ -34,7 +34,7 @@ def main() -> None:
     pairs = read_parallel(Path(SOURCE.value), Path(TARGET.value))
     trained = model_flags.load()
     model = trained.model, trained.params, trained.vocabulary
-    with bar("scoring", len(pairs)) as progress:
+    with progress_bar("scoring", len(pairs)) as progress:
         found = score_pairs(*model, pairs.source, pairs.target, progress, MAX_TOKENS.value)
     for scores in found:
         total = sum(scores)

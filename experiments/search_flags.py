@@ -7,7 +7,7 @@ from absl import flags
 
 from data.errors import DataError
 from decode import shortlist
-from decode.inputs import spellings
+from decode.inputs import phrase_encodings
 from decode.options import METHOD_OPTIONS, METHODS, PENALTIES, STOPPING, InputError, SearchOptions
 from decode.translate import Translator
 from decode.weights import PRECISIONS
@@ -18,11 +18,11 @@ from model import ConfigError
 from train.checkpoint import CheckpointError
 
 flags.adopt_module_key_flags(model_flags)  # so that --help tells them too
-MAX_INPUT = flags.DEFINE_string(
-    "max_input",
+LONG_INPUT = flags.DEFINE_string(
+    "long_input",
     "split:256",
     "What becomes of a line of more tokens: split:TOKENS translates it in pieces, cut at sentence "
-    "ends or between words; refuse:TOKENS stops with the line's number.",
+    "ends or between words; error:TOKENS stops with the line's number.",
 )
 TOKENS_PER_BATCH = flags.DEFINE_integer(
     "tokens_per_batch",
@@ -50,8 +50,8 @@ SHORTLIST = flags.DEFINE_bool(
     "Whether outputs are made of the words of the run's shortlist alone, where it has one, as runs "
     "have that were imported with theirs.",
 )
-BAN = flags.DEFINE_multi_string(
-    "ban",
+FORBID = flags.DEFINE_multi_string(
+    "forbid",
     [],
     "A word or phrase that no output contains, spelled as after a space, or punctuation anywhere; "
     "repeatable.",
@@ -60,7 +60,7 @@ N_BEST = flags.DEFINE_integer(
     "n_best", None, "Hypotheses a sentence, for --format=jsonl; default: 1."
 )
 METHOD = flags.DEFINE_enum("method", None, METHODS, "How to search; default: beam.")
-SAMPLES = flags.DEFINE_integer("samples", None, "How many to draw with --method=sample or mbr.")
+SAMPLES = flags.DEFINE_integer("num_samples", None, "How many to draw with --method=sample or mbr.")
 SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's or the default
     METHOD,
     flags.DEFINE_integer("beam_size", None, "Beam width; default: the run's, 4."),
@@ -77,20 +77,20 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
         "stopping",
         None,
         STOPPING,
-        "When a beam is done; default: the run's: first, as soon "
-        "as beam_size hypotheses ended; now: when none live would be better if it ended now; "
-        "bounded: when none can become better; never: at the length limit.",
+        "When a beam is done; default: the run's: full, as soon as "
+        "beam_size hypotheses ended; unbeaten: when none live would be better if it ended now; "
+        "unbeatable: when none can become better; limit: at the length limit.",
     ),  # fmt: skip
     flags.DEFINE_bool(
-        "free_end",
+        "free_eos_at_limit",
         None,
         "Whether an end at the length limit, where nothing else may follow, costs nothing; "
         "default: the run's, no.",
     ),
-    define_float("patience", None, "With --stopping=first, times beam_size; default: 1."),
-    flags.DEFINE_integer("groups", None, "Of a diverse beam search; default: 1, a plain one."),
+    define_float("patience", None, "With --stopping=full, times beam_size; default: 1."),
+    flags.DEFINE_integer("num_groups", None, "Of a diverse beam search; default: 1, a plain one."),
     define_float(
-        "diversity", None, "What a token costs that an earlier group took; default: 0.5."
+        "diversity_penalty", None, "What a token costs that an earlier group took; default: 0.5."
     ),  # fmt: skip
     SAMPLES,
     define_float("temperature", None, "Of sampling: under 1 sharper, over 1 flatter."),
@@ -111,7 +111,7 @@ SEARCH = [  # flags that are fields of SearchOptions; unset, they are the run's 
         "max_ratio", None, "Most tokens, as a ratio to the source's; default: 0, no such limit."
     ),
     flags.DEFINE_integer(
-        "extra_length", None, "Most tokens more than the source; default: the run's, 50."
+        "max_length_offset", None, "Most tokens more than the source; default: the run's, 50."
     ),
     flags.DEFINE_bool(
         "allow_unknown",
@@ -155,10 +155,10 @@ def _other(name: str, trained) -> tuple:
     return other.model, other.params
 
 
-def build_translator(trained, watch=None) -> Translator:
+def build_translator(trained, on_token=None) -> Translator:
     """The `LoadedModel` model with the run's own search settings, but for those that flags change.
 
-    `watch` as in Translator.
+    `on_token` as in Translator.
     """
     given = {flag.name: flag.value for flag in SEARCH if flag.value is not None}
     ran = asdict(trained.experiment.search)
@@ -168,9 +168,11 @@ def build_translator(trained, watch=None) -> Translator:
         ran.pop("alpha")
     options = SearchOptions(**(ran | given))
     options.reject_unused(given)
-    if BAN.value:
+    if FORBID.value:
         target = trained.vocabulary.target
-        banned = tuple(tuple(i) for text in BAN.value for i in spellings("--ban:", text, target))
+        banned = tuple(
+            tuple(i) for text in FORBID.value for i in phrase_encodings("--forbid:", text, target)
+        )
         options = replace(options, banned=banned)
     others = [_other(name, trained) for name in ENSEMBLE.value]
     return Translator(
@@ -183,7 +185,7 @@ def build_translator(trained, watch=None) -> Translator:
         precision=PRECISION.value,
         tokens_per_batch=TOKENS_PER_BATCH.value,
         shortlist=shortlist.load(Path(WORKDIR.value)) if SHORTLIST.value else None,
-        max_input=MAX_INPUT.value,
+        long_input=LONG_INPUT.value,
         language=trained.experiment.data.target_language,
-        watch=watch,
+        on_token=on_token,
     )

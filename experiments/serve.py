@@ -15,7 +15,7 @@ from absl import flags
 
 from decode.options import InputError
 from experiments import cli, model_flags, search_flags
-from experiments.console import bar, note, print_json
+from experiments.console import log, print_json, progress_bar
 from experiments.float_flags import define_float
 from experiments.signals import INTERRUPTED, handling
 from model import ConfigError
@@ -24,14 +24,16 @@ flags.adopt_module_key_flags(search_flags)  # so that --help tells them too
 HOST = flags.DEFINE_string("host", "127.0.0.1", "The address to listen on; 0.0.0.0: all.")
 flags.register_validator("host", bool, "must not be empty: 0.0.0.0 is for all addresses")
 PORT = flags.DEFINE_integer("port", 8000, "0: any that is free.", 0, 65535)
-BEAMS = flags.DEFINE_list(
-    "beams", [], "Beam sizes that requests may choose from, the default first; each is compiled."
+BEAM_SIZES = flags.DEFINE_list(
+    "beam_sizes",
+    [],
+    "Beam sizes that requests may choose from, the default first; each is compiled.",
 )
 MAX_TOKENS = flags.DEFINE_integer(
     "max_tokens", 2000, "Most tokens of a request, all its texts together; else status 422.", 1
 )
-MAX_BODY = flags.DEFINE_integer(
-    "max_body", 1 << 18, "Most bytes of a request's body; else status 413.", 1
+MAX_BODY_BYTES = flags.DEFINE_integer(
+    "max_body_bytes", 1 << 18, "Most bytes of a request's body; else status 413.", 1
 )
 MAX_QUEUE = flags.DEFINE_integer(
     "max_queue",
@@ -56,8 +58,8 @@ CLIENT_TIMEOUT = define_float(
     0.001,
     86400.0,
 )
-WINDOW = define_float(
-    "window",
+BATCH_WAIT_SECONDS = define_float(
+    "batch_wait_seconds",
     0.04,
     "Seconds that requests which come together wait for more; one alone does not wait.",
     0.0,
@@ -92,7 +94,7 @@ def main() -> None:
     trained = model_flags.load()
     searches = CompiledSearches(trained, search_flags.build_translator(trained), beams)
     limits = Limits(
-        body=MAX_BODY.value,
+        body=MAX_BODY_BYTES.value,
         tokens=MAX_TOKENS.value,
         queue=MAX_QUEUE.value,
         seconds=TIMEOUT.value,
@@ -101,9 +103,9 @@ def main() -> None:
     )
 
     def prepare() -> None:
-        with bar("compiling", len(searches.steps())) as progress:
-            searches.prepare(progress, lambda: not server.should_exit)
-        note("ready")
+        with progress_bar("compiling", len(searches.steps())) as progress:
+            searches.precompile(progress, lambda: not server.should_exit)
+        log("ready")
 
     interrupts: list[int] = []
 
@@ -117,7 +119,7 @@ def main() -> None:
     service = Service(
         searches,
         limits,
-        window=WINDOW.value,
+        batch_wait_seconds=BATCH_WAIT_SECONDS.value,
         allowed_hosts=[HOST.value, *ALLOWED_HOSTS.value],
         begin=prepare,
         failed=end,
@@ -125,11 +127,9 @@ def main() -> None:
     server = http_server.make_server(service.app(), limits)
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    note(f"serving {model_flags.WORKDIR.value} at {url}")
+    log(f"serving {model_flags.WORKDIR.value} at {url}")
     if not is_loopback(host):
-        note(
-            "warning: whoever can reach this address can use it: it has no password, no encryption"
-        )
+        log("warning: whoever can reach this address can use it: it has no password, no encryption")
     print_json({"url": url})
     http_server.end_by_force(server, 2 * http_server.grace(limits))
     with handling(SIGTERM, end), handling(SIGINT, interrupted, again=False):
@@ -140,14 +140,16 @@ def main() -> None:
     if failure:
         cli.fail(f"the search thread ended: {describe_error(failure)}")
     if interrupts:
-        note("heed: interrupted")
+        log("heed: interrupted")
         sys.exit(INTERRUPTED)
 
 
 def _beams() -> list[int]:
-    if not all(beam.isdecimal() and int(beam) for beam in BEAMS.value):
-        raise ConfigError(f"--beams={','.join(BEAMS.value)}: must be whole numbers from 1")
-    return [int(beam) for beam in BEAMS.value]
+    if not all(beam.isdecimal() and int(beam) for beam in BEAM_SIZES.value):
+        raise ConfigError(
+            f"--beam_sizes={','.join(BEAM_SIZES.value)}: must be whole numbers from 1"
+        )
+    return [int(beam) for beam in BEAM_SIZES.value]
 
 
 if __name__ == "__main__":

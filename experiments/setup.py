@@ -12,13 +12,14 @@ from jax.sharding import Mesh
 from data.vocabulary import Vocabulary
 from experiments import workdir as folders
 from experiments.config import Experiment
-from experiments.lora import learner
+from experiments.lora import trainable
 from experiments.resolve import check_sizes, find_vocabulary, inherit_model_config, resolve
 from experiments.run_context import RunContext, never_stop, no_watchdog
 from experiments.task import Task
 from experiments.translation_task import TranslationTask
 from experiments.unused_settings import report_unused_settings
-from model import ConfigError, Transformer
+from model import ConfigError
+from model.families import build_model
 from model.sharding import make_mesh
 from train.multihost import PreemptedError, allgather, run_on_all
 from train.optimizer import make_optimizer, make_schedule
@@ -107,10 +108,10 @@ def build(
     c = resolve(settings.experiment, vocabulary, settings.previous)
     report_unused_settings(settings.requested, c, settings.from_flags)
     folders.check_same_run(workdir, c, allow_batch_change, settings.previous)
-    model = Transformer(c.model)
+    model = build_model(c.model)
     schedule, tx = schedule_and_optimizer(c)
     # Raises where the mesh does not divide the sizes, or where adapters have no matrix.
-    abstract_state(learner(c, model), tx, settings.mesh)
+    abstract_state(trainable(c, model), tx, settings.mesh)
     data = task.read(c, splits, vocabulary, on_progress)
     return RunContext(
         c, workdir, task, vocabulary, data, model, tx, schedule, settings.mesh, settings.previous

@@ -3,13 +3,13 @@
     python -m experiments.train --config=experiments/configs/demo.py --workdir=DIR
 
 Any value of the config can be changed: --config.optimizer.warmup_steps=8000. The same command
-again goes on where the run was. The last line on stdout is JSON; all else is on stderr.
+again resumes the run. The last line on stdout is JSON; all else is on stderr.
 
 Ctrl-C saves a checkpoint and ends with status 130; a second Ctrl-C ends it at once.
 
-Several processes train together where each is told --coordinator=HOST:PORT --processes=N
---process=I, or --cluster, and all else alike; experiments/pod/ has a command for each kind of
-cluster. The first of them speaks for all.
+Several processes train together when each gets --coordinator_address=HOST:PORT --num_processes=N
+--process_id=I, or --auto_cluster, and otherwise the same flags; experiments/pod/ has a command for
+each kind of cluster. Process 0 writes all output.
 """
 
 import json
@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from experiments import cli, distributed
 from experiments.config import to_experiment
-from experiments.console import note, print_json
+from experiments.console import log, print_json
 from experiments.signals import INTERRUPTED, leave
 from experiments.thread_errors import ends_the_process
 from train.multihost import is_primary
@@ -38,9 +38,9 @@ DRY_RUN = flags.DEFINE_bool(
 ALLOW_BATCH_CHANGE = flags.DEFINE_bool(
     "allow_batch_change",
     False,
-    "Let a run go on with another data.tokens_per_batch, data.packing, data.num_buckets or "
-    "optimizer.accumulate than it has had: at the same share of its epoch, in the order of the new "
-    "batches.",
+    "Let a run resume with another data.tokens_per_batch, data.packing, data.num_buckets or "
+    "optimizer.grad_accum_steps: it continues at the same share of its epoch, in the order of the "
+    "new batches.",
 )
 SIGTERM_STATUS = flags.DEFINE_integer(
     "sigterm_status",
@@ -55,7 +55,7 @@ flags.adopt_module_key_flags(distributed)  # so that --help tells them too
 
 def main() -> None:
     """Run the experiment of the flags."""
-    from experiments.dry_run import describe
+    from experiments.dry_run import estimate_resources
 
     # JAX starts here, after the flags are right.
     from experiments.setup import set_up
@@ -66,9 +66,11 @@ def main() -> None:
 
     experiment, workdir = to_experiment(CONFIG.value), Path(WORKDIR.value)
     from_flags = config_flags.get_override_values(flags.FLAGS["config"]).keys()
-    with ends_the_process(), distributed.joined(experiment.train.lost_seconds):
+    with ends_the_process(), distributed.initialize(experiment.train.heartbeat_timeout_seconds):
         if DRY_RUN.value:
-            result = describe(set_up(experiment, workdir, ALLOW_BATCH_CHANGE.value, from_flags))
+            result = estimate_resources(
+                set_up(experiment, workdir, ALLOW_BATCH_CHANGE.value, from_flags)
+            )
         else:
             result = train(experiment, workdir, ALLOW_BATCH_CHANGE.value, from_flags, on_sigterm)
         if is_primary():
@@ -76,7 +78,7 @@ def main() -> None:
     if result.get("stopped_by") == "SIGTERM":
         sys.exit(SIGTERM_STATUS.value)
     if result.get("stopped_by") == "SIGINT":
-        note(_interrupted(result))
+        log(_interrupted(result))
         sys.exit(INTERRUPTED)
 
 

@@ -15,9 +15,9 @@ from data.batch_schedule import BatchSchedule
 from experiments import workdir as folders
 from experiments.after_training import evaluate_best, write_results
 from experiments.config import Experiment
-from experiments.console import note
+from experiments.console import log
 from experiments.environment import record_start
-from experiments.preemption import REASONS, nothing_to_save, on_interruption
+from experiments.preemption import REASONS, catch_signals, exit_on_signal
 from experiments.restore import restore_or_init, roll_back, schedule_offset
 from experiments.run_context import RunContext
 from experiments.setup import set_up
@@ -60,11 +60,13 @@ def train(
     start = time.monotonic()
     c = experiment.train
     try:
-        with on_interruption(c.grace_seconds) as signal, ExitStack() as stack:
+        with catch_signals(c.grace_seconds) as signal, ExitStack() as stack:
             before_training = stack.enter_context(ExitStack())
-            before_training.enter_context(nothing_to_save(on_sigterm))
-            run_on_primary(lambda: stack.enter_context(folders.held(workdir)))
-            watchdog = stack.enter_context(Watchdog(workdir, c.lost_seconds, c.stalled_seconds))
+            before_training.enter_context(exit_on_signal(on_sigterm))
+            run_on_primary(lambda: stack.enter_context(folders.reserve_workdir(workdir)))
+            watchdog = stack.enter_context(
+                Watchdog(workdir, c.heartbeat_timeout_seconds, c.stall_timeout_seconds)
+            )
 
             def stop_requested(step: int) -> str:
                 if step:  # from now on there is something to save
@@ -74,7 +76,9 @@ def train(
             run = set_up(
                 experiment, workdir, allow_batch_change, from_flags, task, watchdog, stop_requested
             )
-            with CheckpointManager(workdir / "checkpoints", c.keep, c.keep_best) as checkpoints:
+            with CheckpointManager(
+                workdir / "checkpoints", c.keep_last, c.keep_best
+            ) as checkpoints:
                 return _train(run, checkpoints, start)
     except PreemptedError as preemption:
         return preempted_before_training(str(preemption))
@@ -82,12 +86,12 @@ def train(
 
 def preempted_before_training(reason: str) -> dict:
     """What `train` returns where it was stopped before there was anything to save."""
-    return {"step": None, "params": None, "trainable": None, "stopped_by": reason}
+    return dict.fromkeys(("step", "num_params", "num_trainable_params")) | {"stopped_by": reason}
 
 
 def _train(run: RunContext, checkpoints: CheckpointManager, start: float) -> dict:
     # Restore. A resume that is rejected leaves the folder as it was, so it writes settings last.
-    resumed = broadcast_from_primary(folders.saved(run.workdir))
+    resumed = broadcast_from_primary(folders.has_checkpoint(run.workdir))
     if not resumed:
         run_on_primary(partial(write_settings, run))
     sizes = run.sizes()
@@ -121,12 +125,12 @@ def train_loop(
 
     `start` is this process's start on the monotonic clock. After a divergence training rolls back
     to a checkpoint from before it, and continues in another order of the data, up to
-    `train.rewinds` times in a run. Raises DivergedError beyond that. Several processes do all of it
-    together, step by step.
+    `train.max_rollbacks` times in a run. Raises DivergedError beyond that. Several processes do all
+    of it together, step by step.
     """
     c = run.experiment
     if c.schedule_end is not None and c.schedule_end < c.train.num_steps:
-        note(
+        log(
             f"warning: the learning rate is 0 from step {c.schedule_end} on: raise "
             f"optimizer.decay_steps={c.schedule_end} to train.num_steps={c.train.num_steps}"
         )
@@ -141,27 +145,30 @@ def train_loop(
         return run.stop_requested(step)
 
     while True:
-        # The batch of a step is a function of its number, of rewinds, and of changes of batch size.
-        step, rewinds = int(state.step), meta.get("rewinds", 0)
+        # The batch of a step is a function of its number, rollbacks, and changes of batch size.
+        step, rollbacks = int(state.step), meta.get("rollbacks", 0)
         offset = schedule_offset(run.data.schedule, step, meta)
-        schedule = run.data.schedule.reordered(rewinds).ahead(offset)
-        position = dict(rewinds=rewinds, ahead=offset, epoch=schedule.batches_per_epoch)
+        schedule = run.data.schedule.reshuffled(rollbacks).shifted(offset)
+        position = dict(rollbacks=rollbacks, batch_offset=offset)
+        position |= {"batches_per_epoch": schedule.batches_per_epoch}
         saved_meta = position | run.checkpoint_meta()
         try:
             with MetricsWriter(run.workdir, step) if is_primary() else nullcontext() as writer:
-                if writer and rewinds and step in rolled_back_to:
-                    log_rewind(run.workdir, writer, step, rewinds)
+                if writer and rollbacks and step in rolled_back_to:
+                    log_rollback(run.workdir, writer, step, rollbacks)
                 _, result = fit(
                     state,
                     step_fn,
-                    run.data.train_batches(schedule, step, run.mesh, run.rows_multiple),
+                    run.data.train_batches(schedule, step, run.mesh, run.row_multiple),
                     num_steps=c.train.num_steps,
                     hooks=[*hooks, checkpoint_hook(checkpoints, saved_meta, checkpoint_every)],
                     schedule=run.schedule,
                     writer=writer,
                     log_every=c.train.log_every,
                     max_minutes=c.train.max_minutes,
-                    loss_monitor=LossMonitor(c.train.max_skipped, c.train.spike),
+                    loss_monitor=LossMonitor(
+                        c.train.max_consecutive_skips, c.train.spike_threshold
+                    ),
                     example_ids_at=partial(_example_ids, schedule),
                     stop_requested=stop_requested,
                     sync_stop=partial(_sync_stop, AnyReduce((*REASONS, "max_minutes"), IN_FLIGHT)),
@@ -169,18 +176,18 @@ def train_loop(
                 )
             break
         except DivergedError as error:
-            if rewinds >= c.train.rewinds:
+            if rollbacks >= c.train.max_rollbacks:
                 checkpoints.wait()
                 raise
             state, meta = roll_back(run, checkpoints, error.first_skipped_step, rolled_back_to)
-            meta = meta | {"rewinds": rewinds + 1}
-            note(
+            meta = meta | {"rollbacks": rollbacks + 1}
+            log(
                 f"{error}; back to step {int(state.step)}, in another order of the data "
-                f"({rewinds + 1} of {c.train.rewinds} times)"
+                f"({rollbacks + 1} of {c.train.max_rollbacks} times)"
             )
     checkpoints.wait()
     compilations = len(step_fn.traced)
-    note(f"stopped by {result.stopped_by}; {compilations} compilations of the train step")
+    log(f"stopped by {result.stopped_by}; {compilations} compilations of the train step")
     return result
 
 
@@ -193,16 +200,16 @@ def _sync_stop(any_process: AnyReduce, reason: str) -> str:
     return min(any_process({reason} - {""}), default="")
 
 
-def log_rewind(workdir: Path, writer: MetricsWriter, step: int, rewinds: int) -> None:
-    """Log a rewind once: a run that is killed before its next checkpoint repeats it."""
-    events = [event for event in read_metrics(workdir) if event["split"] == "rewind"]
-    if not any((e["step"], e.get("rewinds")) == (step, rewinds) for e in events):
-        writer.write(step, "rewind", {"rewinds": rewinds})
+def log_rollback(workdir: Path, writer: MetricsWriter, step: int, rollbacks: int) -> None:
+    """Log a rollback once: a run that is killed before its next checkpoint repeats it."""
+    events = [event for event in read_metrics(workdir) if event["split"] == "rollback"]
+    if not any((e["step"], e.get("rollbacks")) == (step, rollbacks) for e in events):
+        writer.write(step, "rollback", {"rollbacks": rollbacks})
 
 
 def write_settings(run: RunContext) -> None:
     """Write vocabulary, config.json and environment.jsonl, the first files of a run."""
-    if not folders.saved(run.workdir):
+    if not folders.has_checkpoint(run.workdir):
         folders.clear_attempt(run.workdir)
         run.vocabulary.save(run.workdir)
     folders.write_config(run.workdir, run.experiment)  # it makes the folder a run's, so comes last
@@ -210,10 +217,10 @@ def write_settings(run: RunContext) -> None:
 
 
 def _announce(run: RunContext, sizes: dict[str, int]) -> None:
-    adapters = f" and {sizes['trainable']:,} of adapters, which are trained,"
+    adapters = f" and {sizes['num_trainable_params']:,} of adapters, which are trained,"
     processes = f" in {jax.process_count()} processes"
-    note(
-        f"{sizes['params']:,} parameters{adapters * bool(run.experiment.lora.rank)} on a mesh of "
-        f"{dict(run.mesh.shape)}{processes * (jax.process_count() > 1)}"
+    log(
+        f"{sizes['num_params']:,} parameters{adapters * bool(run.experiment.lora.rank)} on a mesh "
+        f"of {dict(run.mesh.shape)}{processes * (jax.process_count() > 1)}"
     )
     run.task.warn(run.experiment)

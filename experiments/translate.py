@@ -21,7 +21,7 @@ from decode.hypotheses import Hypothesis
 from decode.options import InputError
 from decode.translate import Translator
 from experiments import cli, model_flags, search_flags
-from experiments.console import bar, note, read_stdin
+from experiments.console import log, progress_bar, read_stdin
 
 if TYPE_CHECKING:
     from experiments.workdir import LoadedModel
@@ -83,9 +83,9 @@ def main() -> None:
         translator.hypotheses([""], None, prefixes, required)  # refuses what no sentence could have
         _talk(trained, translator, prefixes, required)
         return
-    with bar("translating", len(lines)) as progress:
+    with progress_bar("translating", len(lines)) as progress:
         found = translator.hypotheses(lines, progress, prefixes, required)
-    note(f"search shapes compiled: {len(translator.shapes)}")
+    log(f"search shapes compiled: {len(translator.shapes)}")
     text = "".join(f"{line}\n" for line in _written(found, trained))
     if OUTPUT.value == "-":
         sys.stdout.write(text)
@@ -135,12 +135,12 @@ def _asked(lines: list[str] | None) -> tuple[list[str], list[list[str]]]:
     return prefixes, required
 
 
-def _told(line: int, piece: int, text: str, done: bool) -> None:
-    told = {"line": line + 1, "piece": piece, "text": text, "done": done}
+def _told(line: int, segment: int, text: str, done: bool) -> None:
+    told = {"line": line + 1, "segment": segment, "text": text, "done": done}
     print(json_line(told), file=sys.stderr)
 
 
-def _grows(line: int, piece: int, text: str, done: bool) -> None:
+def _grows(line: int, segment: int, text: str, done: bool) -> None:
     print(f"\r\x1b[K{printable(text)}", end="", file=sys.stderr, flush=True)
 
 
@@ -149,10 +149,10 @@ def _written(found: Sequence[list[Hypothesis]], trained: "LoadedModel") -> list[
     if FORMAT.value == "text":
         stream = sys.stdout if OUTPUT.value == "-" else None
         return [text_line(best.text, stream) for best, *_ in found]
-    from experiments.json_output import answers
+    from experiments.json_output import hypotheses_to_json
 
-    with bar("aligning", sum(map(len, found))) as progress:
-        told = answers(found, trained, attention=ATTENTION.value, progress=progress)
+    with progress_bar("aligning", sum(map(len, found))) as progress:
+        told = hypotheses_to_json(found, trained, attention=ATTENTION.value, progress=progress)
     return [*map(json_line, told)]
 
 

@@ -9,13 +9,13 @@ from jax.sharding import Mesh
 from data.batch import Batch
 from data.batch_schedule import BatchSchedule
 from data.corpus import open_corpus
-from data.pairs import SPLITS, Corpus, Some
+from data.pairs import SPLITS, Corpus, Subset
 from data.pipeline import Shard, TokenPairs, eval_batches, filter_pairs, train_batches
 from data.token_cache import text_digest, tokenize_cached
 from data.vocabulary import Vocabulary
 from experiments.compilation_cache import cache_folder
 from experiments.config import DataConfig, Experiment
-from experiments.console import bar, note
+from experiments.console import log, progress_bar
 from model.sharding import local_batch_shards, make_global_batch, num_batch_shards
 
 
@@ -23,17 +23,17 @@ def open_split(experiment: Experiment, split: str) -> Corpus:
     """The experiment's pairs of one split."""
     data = experiment.data
     pairs = open_corpus(
-        data.source,
+        data.kind,
         split,
         path=data.path,
         source_language=data.source_language,
         target_language=data.target_language,
         seed=data.seed,
     )
-    return Some(pairs, data.max_pairs) if data.max_pairs else pairs
+    return Subset(pairs, data.max_pairs) if data.max_pairs else pairs
 
 
-def sides(pairs: Corpus, count: int = 0) -> tuple[list[str], list[str]]:
+def sources_and_references(pairs: Corpus, count: int = 0) -> tuple[list[str], list[str]]:
     """Sources and references of `count` pairs, evenly spaced (0: all)."""
     count = min(count or len(pairs), len(pairs))
     some = [pairs[i * len(pairs) // count] for i in range(count)]
@@ -88,7 +88,7 @@ def read_pairs(
     `on_progress` is called for every chunk of text. Raises DataError where no pair is left.
     """
     data = experiment.data
-    with bar("tokenizing", sum(map(len, splits.values()))) as progress:
+    with progress_bar("tokenizing", sum(map(len, splits.values()))) as progress:
 
         def count_pairs(count: int) -> None:
             progress(count)
@@ -101,10 +101,10 @@ def read_pairs(
         }
     names = {split: name_split(split, splits[split]) for split in SPLITS}
     kept, report = filter_pairs(pairs["train"], data.max_length, data.max_ratio, names["train"])
-    note(str(report))
+    log(str(report))
     for split in SPLITS[1:]:
         used, _ = filter_pairs(pairs[split], data.max_length, np.inf, names[split])
-        note(f"{split} loss over {len(used)} of {len(splits[split])} pairs")
+        log(f"{split} loss over {len(used)} of {len(splits[split])} pairs")
     schedule = BatchSchedule(
         pairs["train"],
         kept,
@@ -112,9 +112,9 @@ def read_pairs(
         packed=data.packing,
         count=data.num_buckets,
         tokens_per_batch=data.tokens_per_batch,
-        multiple_of=experiment.optimizer.accumulate,
+        multiple_of=experiment.optimizer.grad_accum_steps,
     )
-    note(f"{schedule}; as many compilations of the train step at most")
+    log(f"{schedule}; as many compilations of the train step at most")
     digests = {"text": pairs["train"].digest()}
     digests |= {f"{split}_text": text_digest(splits[split]) for split in SPLITS[1:]}
     return TranslationData(data, splits, pairs, schedule, digests)

@@ -11,11 +11,16 @@ from decode.bleu import score
 from decode.options import NoHypothesisError
 from decode.translate import Translator
 from experiments.config import Experiment
-from experiments.console import bar, note
-from experiments.preemption import stopper
+from experiments.console import log, progress_bar
+from experiments.preemption import make_stop_check
 from experiments.run_context import RunContext
 from experiments.task import EvalResult
-from experiments.translation_data import TranslationData, open_split, read_pairs, sides
+from experiments.translation_data import (
+    TranslationData,
+    open_split,
+    read_pairs,
+    sources_and_references,
+)
 from experiments.translations import FILE, write_translations
 from experiments.translator import build_translator
 from experiments.workdir import LoadedModel
@@ -62,9 +67,9 @@ class TranslationTask:
     def test(self, run: RunContext, best: LoadedModel, stop: Callable[[int], None]) -> EvalResult:
         """Loss, BLEU and chrF of the best checkpoint on the test split."""
         c = run.experiment
-        sources, references = sides(_pairs(run, "test"))
+        sources, references = sources_and_references(_pairs(run, "test"))
         translator = build_translator(c, best.model, best.params, best.vocabulary, best.mesh)
-        with bar("testing", len(sources)) as progress:
+        with progress_bar("testing", len(sources)) as progress:
 
             def on_progress(count: float) -> None:
                 progress(count)
@@ -75,7 +80,7 @@ class TranslationTask:
         scores = score([best.text for best in found], references, c.data.target_language)
         evaluate = make_eval_step(best.model, best.mesh, chunked=c.train.chunked_loss)
         batches = run.watchdog.track(run.data.eval_batches("test", best.mesh))
-        with bar("test loss", None):
+        with progress_bar("test loss", None):
             total = total_metrics(evaluate, best.params, batches)
         scores = {"loss": total.to_dict()["loss"], **scores, "checkpoint": best.step}
         write = partial(write_translations, run.workdir, best.step, sources, references, found)
@@ -85,7 +90,7 @@ class TranslationTask:
 def warn_unknown_language(language: str) -> None:
     """Report a target language that BLEU's tokenizer cannot be chosen by."""
     if find_language(language) is None:
-        note(
+        log(
             f"data.target_language={language} is not a language code: BLEU counts words between "
             "spaces (13a)"
         )
@@ -97,8 +102,8 @@ def _pairs(run: RunContext, split: str) -> Corpus:
 
 
 def _valid_batches(run: RunContext) -> Iterator[Batch]:
-    stop = stopper(run.stop_requested, IN_FLIGHT)
-    with bar("validation loss", None):
+    stop = make_stop_check(run.stop_requested, IN_FLIGHT)
+    with progress_bar("validation loss", None):
         for batch in run.watchdog.track(run.data.eval_batches("valid", run.mesh)):
             stop(0)
             yield batch
@@ -109,7 +114,7 @@ class _BLEU:
 
     def __init__(self, run: RunContext):
         self._run = run
-        self._sources, self._references = sides(
+        self._sources, self._references = sources_and_references(
             _pairs(run, "valid"), run.experiment.train.bleu_sentences
         )
         self._translator: Translator | None = None
@@ -120,9 +125,9 @@ class _BLEU:
             search = build_translator(c, run.model, run.weights(state), run.vocabulary, run.mesh)
         else:
             search = self._translator.with_params(run.weights(state))
-        self._translator = search.emptied()  # no weights are kept while there is training
-        stop = stopper(run.stop_requested)
-        with bar("validating", len(self._sources)) as progress:
+        self._translator = search.without_weights()  # no weights are kept while there is training
+        stop = make_stop_check(run.stop_requested)
+        with progress_bar("validating", len(self._sources)) as progress:
 
             def on_progress(count: float) -> None:
                 progress(count)
@@ -132,7 +137,7 @@ class _BLEU:
             try:
                 found = search.translate(self._sources, on_progress)
             except NoHypothesisError:  # whether the run has diverged is the loss monitor's to say
-                note("these weights translate nothing")
+                log("these weights translate nothing")
                 return {}
         bleu = score(found, self._references, c.data.target_language)["bleu"]
         return {"bleu": bleu, "bleu_sentences": len(self._sources)}

@@ -8,8 +8,8 @@ import msgspec
 from data.atomic_write import write_atomic
 from data.printable import json_line
 from decode.hypotheses import Hypothesis
-from experiments.console import bar
-from experiments.translation_data import open_split, sides
+from experiments.console import progress_bar
+from experiments.translation_data import open_split, sources_and_references
 from experiments.translator import build_translator
 from experiments.workdir import load
 
@@ -48,10 +48,10 @@ def make_translations(workdir: Path) -> None:
     Raises ConfigError, DataError or CheckpointError for what is missing.
     """
     best = load(workdir)
-    sources, references = sides(open_split(best.experiment, "test"))
+    sources, references = sources_and_references(open_split(best.experiment, "test"))
     translator = build_translator(
         best.experiment, best.model, best.params, best.vocabulary, best.mesh
     )
-    with bar(f"translating for {workdir}", len(sources)) as progress:
+    with progress_bar(f"translating for {workdir}", len(sources)) as progress:
         found = [first for first, *_ in translator.hypotheses(sources, progress)]
     write_translations(workdir, best.step, sources, references, found)

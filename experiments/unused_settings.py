@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-from experiments.config import Experiment, flat
-from experiments.console import note
+from experiments.config import Experiment, flatten
+from experiments.console import log
 from model import ConfigError
 
 _MADE_ABSOLUTE = {"data.path", "init_from"}
@@ -16,7 +16,7 @@ def report_unused_settings(asked: Experiment, used: Experiment, given: Collectio
     `given` are the names that flags set: "model.d_ff". Raises ConfigError for one of these. A value
     of the config file that is not the default is reported in one line.
     """
-    wanted, actual, default = flat(asked), flat(used), flat(Experiment())
+    wanted, actual, default = flatten(asked), flatten(used), flatten(Experiment())
     names = wanted.keys() - _MADE_ABSOLUTE - _FROM_VOCABULARY
     lost = [name for name in wanted if name in names and wanted[name] != actual[name]]
     cause = _cause(used)
@@ -30,10 +30,10 @@ def report_unused_settings(asked: Experiment, used: Experiment, given: Collectio
             )
     reported = [f"{name}={wanted[name]}" for name in lost if wanted[name] != default[name]]
     if reported:
-        note(f"{cause} decides these, so they have no effect: {', '.join(reported)}")
+        log(f"{cause} decides these, so they have no effect: {', '.join(reported)}")
 
 
 def _cause(used: Experiment) -> str:
     if used.init_from:
         return f"config.init_from={used.init_from}"
-    return f"config.data.tokenizer_model={used.data.tokenizer_model}"
+    return f"config.data.tokenizer_path={used.data.tokenizer_path}"

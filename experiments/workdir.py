@@ -36,13 +36,14 @@ from data.printable import excerpt
 from data.vocabulary import Vocabulary
 from decode import shortlist
 from experiments.config import Experiment, to_experiment
-from experiments.console import note
+from experiments.console import log
 from experiments.git_commit import commit_of_the_code
-from experiments.lora import BASE, check_base, learner, read_base
+from experiments.lora import BASE, check_base, read_base, trainable
 from experiments.resume_rules import check_changes
 from experiments.signals import cleanup
 from experiments.sizes import check_stored_sizes
 from model import ConfigError, Transformer
+from model.families import build_model
 from model.sharding import make_mesh
 from train.checkpoint import CheckpointError, CheckpointManager
 from train.merge_adapters import make_merge_fn
@@ -66,7 +67,7 @@ class _ConfigFile(msgspec.Struct):
     commit: str | None = None
 
 
-def saved(workdir: Path) -> bool:
+def has_checkpoint(workdir: Path) -> bool:
     """Whether a run saved a checkpoint there: until then its settings may change."""
     return bool(CheckpointManager(workdir / "checkpoints").steps())
 
@@ -101,7 +102,7 @@ def read_previous(workdir: Path) -> Experiment | None:
     file = workdir / "config.json"
     if not os.path.lexists(file):
         return None
-    if saved(workdir):
+    if has_checkpoint(workdir):
         return read_config(workdir)
     try:
         read_json(file, _ConfigFile)
@@ -157,7 +158,7 @@ def clear_attempt(workdir: Path) -> None:
 
 
 @contextmanager
-def held(workdir: Path) -> Iterator[None]:
+def reserve_workdir(workdir: Path) -> Iterator[None]:
     """Within it `workdir` is there and locked; where it ends as no run's, it is as it was before.
 
     Raises ConfigError where it cannot be written to, or is in use.
@@ -227,7 +228,7 @@ def check_same_run(
     batches may with `allow_batch_change`. `old` is what it is compared with, by default the
     settings in config.json.
     """
-    if not saved(workdir):
+    if not has_checkpoint(workdir):
         return
     if not os.path.lexists(workdir / "config.json"):
         raise ConfigError(
@@ -268,7 +269,7 @@ def warn_unranked(checkpoints: CheckpointManager, which: str) -> None:
     unranked = checkpoints.unranked() if "best" in which else []
     if unranked:
         steps = ", ".join(map(str, unranked))
-        note(
+        log(
             f"warning: {checkpoints.folder}: the metrics of step {steps} are missing or damaged, "
             f"so {which} is chosen without it"
         )
@@ -301,14 +302,14 @@ def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> L
     experiment = read_config(workdir)
     vocabulary = Vocabulary.load(workdir)
     mesh = mesh or make_mesh(devices=jax.local_devices())
-    model = Transformer(experiment.model)
+    model = build_model(experiment.model)
     with CheckpointManager(workdir / "checkpoints") as checkpoints:
         warn_unranked(checkpoints, checkpoint)
         steps = checkpoints.choice(checkpoint).steps
         meta = checkpoints.meta(steps[-1])
         check_vocabulary(workdir, vocabulary, meta)
         check_stored_sizes(workdir, experiment, steps[-1])
-        learns = learner(experiment, model)
+        learns = trainable(experiment, model)
         base = read_base(workdir, learns, mesh)
         check_base(workdir, experiment, meta)
         merge = make_merge_fn(learns, mesh)

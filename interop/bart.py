@@ -61,7 +61,7 @@ KINDS = {
         True,
     ),
     "m2m_100": _Kind(
-        {"norm": "pre", "positions": "sinusoidal_tensor2tensor", "first_position": 2},
+        {"norm": "pre", "positions": "sinusoidal_tensor2tensor", "position_offset": 2},
         _BOTH,
         ("NllbTokenizer", "NllbTokenizerFast"),
         True,
@@ -103,13 +103,13 @@ def read_bart(folder: Path, source_language: str = "", target_language: str = ""
             raise DataError(f"{searched}: outputs begin with {code!r}: --target_language={code}")
         first = forced
     data = DataConfig(
-        source="text",
+        kind="text",
         source_language=languages[0] or "source",
         target_language=languages[1] or "target",
         vocab_size=vocabulary.source.vocab_size,
-        max_length=min(DataConfig.max_length, model.longest or DataConfig.max_length),
+        max_length=min(DataConfig.max_length, model.max_positions or DataConfig.max_length),
     )
-    experiment = Experiment(model=model, data=data, search=replace(search, first=first))
+    experiment = Experiment(model=model, data=data, search=replace(search, forced_bos_id=first))
     return ImportedModel(experiment, vocabulary, _params(where, tensors, model, np.array(order)))
 
 

@@ -15,7 +15,7 @@ from data.errors import DataError
 from interop import imported_model
 from interop.config_json import Bert
 from interop.fields import read_settings
-from interop.hf_param_names import Named
+from interop.hf_param_names import ParamName
 from interop.tensor_files import read_tensors
 from model import ConfigError, TransformerConfig
 
@@ -76,17 +76,23 @@ def read_bert(folder: Path) -> tuple[TransformerConfig, dict[str, Any]]:
     return model, params
 
 
-def _names(layers: int) -> Iterator[Named]:
-    for theirs, name in ("weight", "scale"), ("bias", "bias"):
-        yield Named(f"embeddings.LayerNorm.{theirs}", ("source_embedding_norm", name), 0)
+def _names(layers: int) -> Iterator[ParamName]:
+    for their_name, name in ("weight", "scale"), ("bias", "bias"):
+        yield ParamName(f"embeddings.LayerNorm.{their_name}", ("source_embedding_norm", name), 0)
     for i in range(layers):
         layer, own = f"encoder.layer.{i}", f"encoder_{i}"
-        for theirs, (part, name, inputs) in _PRODUCTS.items():
-            yield Named(f"{layer}.{theirs}.weight", (own, part, name), inputs)
-            yield Named(f"{layer}.{theirs}.bias", (own, part, f"{name}_bias"), 0)
-        for theirs, name in ("intermediate", "hidden"), ("output", "out"):
-            yield Named(f"{layer}.{theirs}.dense.weight", (own, "feed_forward", name, "kernel"), 1)
-            yield Named(f"{layer}.{theirs}.dense.bias", (own, "feed_forward", name, "bias"), 0)
-        for theirs, frame in _NORMS.items():
+        for their_name, (part, name, inputs) in _PRODUCTS.items():
+            yield ParamName(f"{layer}.{their_name}.weight", (own, part, name), inputs)
+            yield ParamName(f"{layer}.{their_name}.bias", (own, part, f"{name}_bias"), 0)
+        for their_name, name in ("intermediate", "hidden"), ("output", "out"):
+            yield ParamName(
+                f"{layer}.{their_name}.dense.weight", (own, "feed_forward", name, "kernel"), 1
+            )
+            yield ParamName(
+                f"{layer}.{their_name}.dense.bias", (own, "feed_forward", name, "bias"), 0
+            )
+        for their_name, frame in _NORMS.items():
             for which, name in ("weight", "scale"), ("bias", "bias"):
-                yield Named(f"{layer}.{theirs}.LayerNorm.{which}", (own, frame, "norm", name), 0)
+                yield ParamName(
+                    f"{layer}.{their_name}.LayerNorm.{which}", (own, frame, "norm", name), 0
+                )

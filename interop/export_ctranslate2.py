@@ -15,14 +15,14 @@ from model import ConfigError
 _NEEDED = ("ctranslate2", "torch", "transformers")
 
 
-def write_ctranslate2(trained: LoadedModel, folder: Path, note: Callable[[str], None]) -> None:
+def write_ctranslate2(trained: LoadedModel, folder: Path, log: Callable[[str], None]) -> None:
     """Writes the model of a run; raises ConfigError where something to do it with is missing."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"--to=ctranslate2 needs {missing[0]}: pip install {' '.join(_NEEDED)}")
     from ctranslate2.converters import TransformersConverter
 
-    if not trained.vocabulary.joint:
+    if not trained.vocabulary.shared:
         raise ConfigError("--to=ctranslate2: its converter knows no separate vocabularies")
     embedding = "embedding" if trained.model.config.tying == "all" else "target_embedding"
     if np.any(trained.params[embedding]["table"][BOS]):
@@ -31,5 +31,5 @@ def write_ctranslate2(trained: LoadedModel, folder: Path, note: Callable[[str], 
             "OPUS-MT's do, and this run has learned another one"
         )
     with temporary_folder() as marian:
-        write_marian(trained, marian, note)
+        write_marian(trained, marian, log)
         TransformersConverter(str(marian)).convert(str(folder), force=True)

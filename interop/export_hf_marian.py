@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from data.atomic_write import write_atomic
 from data.batch import BOS, EOS, UNK
-from data.marian_tokenizer import MarianTokenizer, Words
+from data.marian_tokenizer import MarianTokenizer, MarianVocab
 from data.tokenizer import Tokenizer
 from experiments.workdir import LoadedModel
 from interop.hf_param_names import names
@@ -27,29 +27,29 @@ from train.state import param_shapes
 
 _ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "swish"}
 _EPSILON = 1e-5  # theirs has no other
-_STOPPING = {"now": False, "first": True, "bounded": "never", "never": "never"}
+_STOPPING = {"unbeaten": False, "full": True, "unbeatable": "never", "limit": "never"}
 _LIMIT = 511  # theirs has no limit that follows the source's length
 
 
-def write_marian(trained: LoadedModel, folder: Path, note: Callable[[str], None]) -> None:
-    """Writes the model of a run into a folder; tells by `note` what cannot be quite the same.
+def write_marian(trained: LoadedModel, folder: Path, log: Callable[[str], None]) -> None:
+    """Writes the model of a run into a folder; tells by `log` what cannot be quite the same.
 
     Raises ConfigError, naming the setting, where Marian has no such model.
     """
     c, params = unstack_layers(trained.model.config, jax.device_get(trained.params))
     check(c)
     if c.norm_epsilon != _EPSILON:
-        note(f"model.norm_epsilon={c.norm_epsilon} becomes {_EPSILON}, which Marian has")
+        log(f"model.norm_epsilon={c.norm_epsilon} becomes {_EPSILON}, which Marian has")
     vocabulary = trained.vocabulary
-    apart = not vocabulary.joint
+    apart = not vocabulary.shared
     tables = [_table(tokenizer) for tokenizer in vocabulary]
     order = _order(c.target_vocab, apart)
     places = {id: place for place, id in enumerate(order)}
     special = dict(
         pad_token_id=places[BOS], eos_token_id=places[EOS], decoder_start_token_id=places[BOS]
     )
-    forced = places[EOS] if trained.experiment.search.free_end else None
-    generation = _generation(trained, special | dict(forced_eos_token_id=forced), places, note)
+    forced = places[EOS] if trained.experiment.search.free_eos_at_limit else None
+    generation = _generation(trained, special | dict(forced_eos_token_id=forced), places, log)
     files = {
         "config.json": settings(
             c, special | dict(forced_eos_token_id=forced), max(1024, generation["max_length"])
@@ -66,8 +66,8 @@ def write_marian(trained: LoadedModel, folder: Path, note: Callable[[str], None]
         content[name] = json.dumps(ids, ensure_ascii=False, indent=1).encode()
     for side, tokenizer in zip(("source", "target"), vocabulary, strict=True):
         content[f"{side}.spm"] = _cuts(tokenizer)
-    orders = _order(c.vocab_size, apart), order
-    content["model.safetensors"] = save(tensors(c, params, *orders), {"format": "pt"})
+    id_maps = _order(c.vocab_size, apart), order
+    content["model.safetensors"] = save(tensors(c, params, *id_maps), {"format": "pt"})
     folder.mkdir(parents=True, exist_ok=True)
     for name, each in content.items():
         write_atomic(folder / name, each)
@@ -79,8 +79,8 @@ def check(c: TransformerConfig) -> None:
         "norm": (c.norm, ("post",)),
         "norm_kind": (c.norm_kind, ("layer",)),
         "embedding_norm": (c.embedding_norm, (False,)),
-        "positions": (c.positions, ("sinusoidal", "sinusoidal_halves")),
-        "first_position": (c.first_position, (0,)),
+        "positions": (c.positions, ("sinusoidal", "sinusoidal_concat")),
+        "position_offset": (c.position_offset, (0,)),
         "activation": (c.activation, tuple(_ACTIVATIONS)),
         "decoder_mixer": (c.decoder_mixer, ("attention",)),
         "num_kv_heads": (c.kv_heads, (c.num_heads,)),
@@ -123,20 +123,20 @@ def tensors(
 
     found: dict[str, np.ndarray] = {}
     for named in names(c):
-        ours = parameter(*named.ours)
-        if ours is None:  # a bias that ours is without
-            weight = found[named.theirs.removesuffix("bias") + "weight"]
-            ours = np.zeros(len(weight), np.float32)
-        found[named.theirs] = named.there(ours)
+        param_path = parameter(*named.param_path)
+        if param_path is None:  # a bias that ours is without
+            weight = found[named.their_name.removesuffix("bias") + "weight"]
+            param_path = np.zeros(len(weight), np.float32)
+        found[named.their_name] = named.store(param_path)
     if c.tying == "all":
         found["model.shared.weight"] = table("embedding", "table")[target_order]
     else:
-        for side, theirs, order in (
+        for side, their_name, order in (
             ("source", "encoder", source_order),
             ("target", "decoder", target_order),
         ):
             words = table(f"{side}_embedding", "table")
-            found[f"model.{theirs}.embed_tokens.weight"] = words[order]
+            found[f"model.{their_name}.embed_tokens.weight"] = words[order]
     if c.tying == "none":
         found["lm_head.weight"] = np.ascontiguousarray(table("output").T[target_order])
     bias = parameter("output_bias")
@@ -151,10 +151,10 @@ def _order(size: int, apart: bool) -> list[int]:
     return [EOS, UNK, BOS, *others] if apart else [EOS, UNK, *others, BOS]
 
 
-def _table(tokenizer: Tokenizer) -> Words:
+def _table(tokenizer: Tokenizer) -> MarianVocab:
     if isinstance(tokenizer, MarianTokenizer):
         return tokenizer.table
-    return Words(tuple(tokenizer.pieces(range(UNK + 1, tokenizer.vocab_size))))
+    return MarianVocab(tuple(tokenizer.pieces(range(UNK + 1, tokenizer.vocab_size))))
 
 
 def _cuts(tokenizer: Tokenizer) -> bytes:
@@ -196,17 +196,17 @@ def _generation(
     trained: LoadedModel,
     special: dict[str, Any],
     places: dict[int, int],
-    note: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> dict[str, Any]:
     s = trained.experiment.search
     alpha = {"average": s.alpha, "none": 0.0}.get(s.penalty)
     if alpha is None and s.beam_size > 1:
-        note(
+        log(
             f"search.penalty={s.penalty} has no counterpart there: scores will be divided by "
             "length, as by --penalty=average --alpha=1"
         )
     if not s.max_length:
-        note(f"outputs there may have {_LIMIT} tokens, however long their source is")
+        log(f"outputs there may have {_LIMIT} tokens, however long their source is")
     banned = [[places[BOS]]] + [[places[UNK]]] * (not s.allow_unknown)
     return {
         "num_beams": s.beam_size,
@@ -217,12 +217,12 @@ def _generation(
         "no_repeat_ngram_size": s.no_repeat_ngrams,
         "renormalize_logits": s.renormalize,
         "bad_words_ids": banned,
-        **({"forced_bos_token_id": places[s.first]} if s.first else {}),
+        **({"forced_bos_token_id": places[s.forced_bos_id]} if s.forced_bos_id else {}),
         **special,
     }
 
 
-def _tokenizer(trained: LoadedModel, table: Words, apart: bool) -> dict[str, Any]:
+def _tokenizer(trained: LoadedModel, table: MarianVocab, apart: bool) -> dict[str, Any]:
     data = asdict(trained.experiment.data)
     places = {id: place for place, id in enumerate(_order(UNK + 1 + len(table.words), apart))}
     ids = table.ids()

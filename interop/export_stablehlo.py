@@ -23,6 +23,7 @@ from jax import Array, export
 
 from data.atomic_write import write_atomic
 from data.batch import BOS, EOS, PAD, UNK
+from decode.families import make_generator
 from decode.inputs import SearchBatch
 from decode.loop import Hypotheses
 from decode.options import METHOD_OPTIONS, SearchOptions
@@ -40,7 +41,7 @@ def write_programs(trained: LoadedModel, folder: Path) -> None:
     config, settings = trained.model.config, trained.experiment.search
     weights = jax.jit(partial(pack, config))(jax.device_get(trained.params))
     leaves, structure = jax.tree.flatten(weights)
-    longest = min(filter(None, (settings.max_length or _LONGEST, config.longest)))
+    longest = min(filter(None, (settings.max_length or _LONGEST, config.max_positions)))
     beam = SearchOptions(**vars(settings))
     others = {name: getattr(SearchOptions, name) for name in METHOD_OPTIONS["beam"]}
     content = {}
@@ -61,7 +62,7 @@ def write_programs(trained: LoadedModel, folder: Path) -> None:
 
 def _exported(program, leaves: list[Array], config: TransformerConfig) -> export.Exported:
     """The program for any number of rows, and any source length that there are positions for."""
-    most = [f"s <= {config.longest}"] if config.longest else []
+    most = [f"s <= {config.max_positions}"] if config.max_positions else []
     rows, length = export.symbolic_shape("b, s", constraints=["b >= 1", "s >= 1", *most])
     shape = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     weights = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
@@ -86,10 +87,15 @@ def _search(
         prefix=nothing((rows, 0)),
         phrases=nothing((rows, 0, 0)),
         seeds=jnp.zeros(rows, jnp.uint32),
-        owners=nothing((rows, 2)),
+        sentence_ids=nothing((rows, 2)),
     )
     weights = jax.tree.unflatten(structure, leaves)
     found: Hypotheses = search(
-        [config], [weights], asked, options=options, max_length=longest, tail=False
+        [make_generator(config)],
+        [weights],
+        asked,
+        options=options,
+        max_length=longest,
+        tail=False,
     )
     return found.tokens, found.scores, found.lengths

@@ -42,7 +42,7 @@ def read_settings(
     that are neutral.
     """
     found = read_object(file, default)
-    refuse_others(file, found, neutral)
+    reject_unsupported(file, found, neutral)
     return convert(found, kind, str(file))
 
 
@@ -56,7 +56,7 @@ def read_bytes(file: Path) -> bytes:
     return read_regular(file, MAX_MODEL_BYTES)
 
 
-def refuse_others(file: Path, found: Mapping[str, Any], neutral: Mapping[str, tuple]) -> None:
+def reject_unsupported(file: Path, found: Mapping[str, Any], neutral: Mapping[str, tuple]) -> None:
     """Raises DataError where a field has another value than those that change nothing here."""
     for name, values in neutral.items():
         if name in found and found[name] is not None and found[name] not in values:

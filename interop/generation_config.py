@@ -31,7 +31,7 @@ _NAMES = {  # of the settings of a search, there
     "no_repeat_ngrams": "no_repeat_ngram_size",
     "renormalize": "renormalize_logits",
 }
-_STOPPING = {False: "now", True: "first", "never": "bounded"}  # by their early_stopping
+_STOPPING = {False: "unbeaten", True: "full", "never": "unbeatable"}  # by their early_stopping
 
 
 class Generation(Struct):
@@ -100,7 +100,7 @@ def search_settings(
         if word not in ([pad], [unknown]):
             raise DataError(
                 f"{file}: bad_words_ids has {word}, and only {[pad]} and {[unknown]}, the padding "
-                "and the unknown word, are supported: translate with --ban instead"
+                "and the unknown word, are supported: translate with --forbid instead"
             )
     limit = found.max_new_tokens or (found.max_length or positions) - 1
     limit += found.forced_eos_token_id is None  # what is not forced to end has no end, which counts
@@ -111,10 +111,10 @@ def search_settings(
             penalty="average",
             alpha=found.length_penalty,
             stopping=_STOPPING[found.early_stopping],
-            free_end=True,
+            free_eos_at_limit=True,
             min_length=max(found.min_length, found.min_new_tokens + 1, 1),
             max_length=limit,
-            extra_length=limit,  # an output's own source sets no limit
+            max_length_offset=limit,  # an output's own source sets no limit
             no_repeat_ngrams=found.no_repeat_ngram_size,
             allow_unknown=[unknown] not in found.bad_words_ids,
             renormalize=found.renormalize_logits,

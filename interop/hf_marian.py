@@ -14,7 +14,7 @@ import numpy as np
 from data.batch import UNK
 from data.errors import DataError
 from data.json_file import read_json
-from data.marian_tokenizer import MarianTokenizer, Words
+from data.marian_tokenizer import MarianTokenizer, MarianVocab
 from data.vocabulary import Vocabulary
 from experiments.config import DataConfig, Experiment
 from interop import imported_model, tokenizer_config
@@ -58,8 +58,8 @@ def read_marian(
     where, tensors = read_tensors(folder)
     imported_model.check_sizes(file, model, *imported_model.count(tensors))
     tokenizer = tokenizer_config.read_tokenizer_config(folder, _TOKENIZER)
-    vocabulary, orders = read_vocabulary(folder, model, config, tokenizer)
-    pad, eos, unknown = orders[1][1:4].tolist()
+    vocabulary, id_maps = read_vocabulary(folder, model, config, tokenizer)
+    pad, eos, unknown = id_maps[1][1:4].tolist()
     search = search_settings(
         *read_generation(folder),
         pad=pad,
@@ -68,15 +68,15 @@ def read_marian(
         positions=config.max_position_embeddings,
     )
     data = DataConfig(
-        source="text",
+        kind="text",
         source_language=source_language or tokenizer.source_lang or "source",
         target_language=target_language or tokenizer.target_lang or "target",
         vocab_size=vocabulary.source.vocab_size,
-        joint=vocabulary.joint,
+        shared_vocab=vocabulary.shared,
     )
     experiment = Experiment(model=model, data=data, search=search)
     arrays = imported_model.Arrays(where, tensors, "config.json")
-    return ImportedModel(experiment, vocabulary, _params(config, model, arrays, orders))
+    return ImportedModel(experiment, vocabulary, _params(config, model, arrays, id_maps))
 
 
 def read_config(file: Path) -> Marian:
@@ -96,7 +96,7 @@ def model_config(file: Path, config: Marian) -> TransformerConfig:
         return TransformerConfig(
             vocab_size=source + 1,
             target_vocab_size=None if target == source else target + 1,
-            positions="sinusoidal_halves",
+            positions="sinusoidal_concat",
             tying="none" if not tied else "all" if shared else "decoder",
             **shared_settings(file, config),
         )
@@ -151,7 +151,7 @@ def read_vocabulary(
     tables.append(folder / "target_vocab.json" if separate else tables[0])
     if separate and config.share_encoder_decoder_embeddings:
         raise DataError(f"{file}: separate_vocabs does not go with shared embeddings")
-    words, orders = [], []
+    words, id_maps = [], []
     marks = [settings.mark(name, default) for name, default in _MARKS.items()]
     added = tokenizer_config.added_words(file, settings)
     # Their class leaves out of outputs what is listed, and lists what is special when it saves.
@@ -168,10 +168,10 @@ def read_vocabulary(
                 raise DataError(f"{side}: {word.content!r} has another id than {file} says")
         first = [ids[mark] for mark in marks]
         others = [word for word in sorted(ids, key=ids.__getitem__) if word not in marks]
-        orders.append(np.array([0, *first, *(ids[word] for word in others)]))
+        id_maps.append(np.array([0, *first, *(ids[word] for word in others)]))
         whole_here = [word for word in others if word in whole]
         words.append(
-            Words(
+            MarianVocab(
                 tuple(others),
                 *(marks[1], marks[2], marks[0]),
                 special=tuple(word for word in whole_here if word in special),
@@ -179,7 +179,7 @@ def read_vocabulary(
                 whole=tuple(word for word in whole_here if word not in special),
             )
         )
-    if (orders[0][1 : UNK + 1] != orders[1][1 : UNK + 1]).any():
+    if (id_maps[0][1 : UNK + 1] != id_maps[1][1 : UNK + 1]).any():
         raise DataError(f"{tables[1]}: {', '.join(marks)} have other ids than in {tables[0]}")
     source, target = (read_bytes(folder / f"{side}.spm") for side in ("source", "target"))
     # Theirs joins the pieces of outputs by the source's model where the table is one for both.
@@ -190,7 +190,7 @@ def read_vocabulary(
             sides.append(MarianTokenizer.make(*pair, table))
         except DataError as error:
             raise DataError(f"{folder / name}.spm: {error}") from None
-    return Vocabulary(*sides), orders
+    return Vocabulary(*sides), id_maps
 
 
 _MARKS = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
@@ -210,7 +210,7 @@ def _params(
     config: Marian,
     model: TransformerConfig,
     arrays: imported_model.Arrays,
-    orders: list[np.ndarray],
+    id_maps: list[np.ndarray],
 ) -> dict[str, Any]:
     """The parameters of `model`; raises DataError where a tensor is missing or of another size."""
     shared, output = "model.shared.weight", "lm_head.weight"
@@ -227,6 +227,6 @@ def _params(
     def table(which: str, shape: tuple[int, int]) -> np.ndarray:
         return arrays.take(shape, *tables[which])
 
-    bias = arrays.find((1, len(orders[1]) - 1), "final_logits_bias")
+    bias = arrays.find((1, len(id_maps[1]) - 1), "final_logits_bias")
     layers = imported_model.layers(model, names(model), arrays)
-    return layers | imported_model.words(model, orders, 1, table, bias[0])
+    return layers | imported_model.words(model, id_maps, 1, table, bias[0])

@@ -29,11 +29,11 @@ _NORMS = {
 _PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
 
 
-class Named(NamedTuple):
+class ParamName(NamedTuple):
     """A tensor's name there, the path of its parameter here, and how many axes come in."""
 
-    theirs: str
-    ours: tuple[str, ...]
+    their_name: str
+    param_path: tuple[str, ...]
     inputs: int  # 0: a vector
 
     def size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -42,11 +42,11 @@ class Named(NamedTuple):
             return (math.prod(shape),)
         return math.prod(shape[self.inputs :]), math.prod(shape[: self.inputs])
 
-    def there(self, x: np.ndarray) -> np.ndarray:
+    def store(self, x: np.ndarray) -> np.ndarray:
         """Our parameter as their tensor."""
         return np.ascontiguousarray(x.reshape(self.size(x.shape)[::-1]).T)
 
-    def here(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    def load(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Their tensor as our parameter of this shape."""
         return np.ascontiguousarray(x.T).reshape(shape)
 
@@ -54,47 +54,49 @@ class Named(NamedTuple):
 class Positions(NamedTuple):
     """A learned table of positions, which begins with rows of no position."""
 
-    theirs: str
-    ours: tuple[str, ...]
+    their_name: str
+    param_path: tuple[str, ...]
     unused: int = 2
 
     def size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of their table, where ours has this one."""
         return shape[0] + self.unused, shape[1]
 
-    def here(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    def load(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Their table as ours."""
         return x[self.unused :]
 
 
-def around(c: TransformerConfig) -> Iterator[Named | Positions]:
+def around(c: TransformerConfig) -> Iterator[ParamName | Positions]:
     """What stands before and after the layers, as BART and its kin have it."""
     for side, words in ("encoder", "source"), ("decoder", "target"):
         norms = {"layer_norm": f"{side}_norm"} if c.norm == "pre" else {}
         norms |= {"layernorm_embedding": f"{words}_embedding_norm"} if c.embedding_norm else {}
-        for theirs, ours in norms.items():
+        for their_name, param_path in norms.items():
             for theirs_too, name in ("weight", "scale"), ("bias", "bias"):
-                yield Named(f"model.{side}.{theirs}.{theirs_too}", (ours, name), 0)
+                yield ParamName(f"model.{side}.{their_name}.{theirs_too}", (param_path, name), 0)
         if c.positions == "learned":
             table = f"model.{side}.embed_positions.weight"
             yield Positions(table, (f"{words}_positions", "table"))
 
 
-def names(c: TransformerConfig) -> Iterator[Named]:
+def names(c: TransformerConfig) -> Iterator[ParamName]:
     """All parameters of encoder and decoder layers that have attention and feed-forward biases."""
     for side in "encoder", "decoder":
         for i in range(getattr(c, f"{side}_layers")):
             layer, own = f"model.{side}.layers.{i}", f"{side}_{i}"
-            for theirs, ours in _ATTENTIONS[side].items():
+            for their_name, param_path in _ATTENTIONS[side].items():
                 for projection, name in _PROJECTIONS.items():
                     inputs = 2 if name == "out" else 1
-                    tensor = f"{layer}.{theirs}.{projection}"
-                    yield Named(f"{tensor}.weight", (own, ours, name), inputs)
-                    yield Named(f"{tensor}.bias", (own, ours, f"{name}_bias"), 0)
-            for theirs, ours in _NORMS[side].items():
+                    tensor = f"{layer}.{their_name}.{projection}"
+                    yield ParamName(f"{tensor}.weight", (own, param_path, name), inputs)
+                    yield ParamName(f"{tensor}.bias", (own, param_path, f"{name}_bias"), 0)
+            for their_name, param_path in _NORMS[side].items():
                 for theirs_too, name in ("weight", "scale"), ("bias", "bias"):
-                    yield Named(f"{layer}.{theirs}.{theirs_too}", (own, ours, "norm", name), 0)
-            for theirs, name in ("fc1", "hidden"), ("fc2", "out"):
+                    yield ParamName(
+                        f"{layer}.{their_name}.{theirs_too}", (own, param_path, "norm", name), 0
+                    )
+            for their_name, name in ("fc1", "hidden"), ("fc2", "out"):
                 path = own, "feed_forward", name
-                yield Named(f"{layer}.{theirs}.weight", (*path, "kernel"), 1)
-                yield Named(f"{layer}.{theirs}.bias", (*path, "bias"), 0)
+                yield ParamName(f"{layer}.{their_name}.weight", (*path, "kernel"), 1)
+                yield ParamName(f"{layer}.{their_name}.bias", (*path, "bias"), 0)

@@ -30,19 +30,19 @@ class ImportedModel(NamedTuple):
     shortlist: Shortlist | None = None  # of words that its outputs may have
 
 
-class Named(Protocol):
+class ParamName(Protocol):
     """A parameter of a layer: its name there, its path here, and how the one becomes the other."""
 
     @property
-    def theirs(self) -> str: ...
+    def their_name(self) -> str: ...
 
     @property
-    def ours(self) -> tuple[str, ...]: ...
+    def param_path(self) -> tuple[str, ...]: ...
 
     def size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of their array, where our parameter has this one."""
 
-    def here(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    def load(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Their array as our parameter of this shape."""
 
 
@@ -66,22 +66,23 @@ def check_sizes(file: Path, model: TransformerConfig, num_tensors: int, num_elem
     ]
     if model.positions == "learned":
         products.append((("max_length", "d_model"), 0))
-    if model.positions == "relative":
-        products.append((("relative_buckets", "num_heads"), 0))
+    if model.positions == "t5_bias":
+        products.append((("relative_num_buckets", "num_heads"), 0))
     limits: list[tuple[tuple[str, ...], int, int, str]] = []
     if not model.scan_layers:
         limits += [(names, 0, num_tensors, "tensors") for names in layers]
     limits += [(*product, num_elements, "numbers") for product in products]
-    for names, ours, there, kind in limits:
+    for names, param_path, there, kind in limits:
         sizes = {name: getattr(model, name) for name in names}
-        if prod(sizes.values()) - ours > there:
+        if prod(sizes.values()) - param_path > there:
             told = " and ".join(f"{_SETTINGS.get(k, f'model.{k}')}={v}" for k, v in sizes.items())
             raise DataError(
                 f"{file}: {told} would need more {kind} than the weights have, {there:,}"
             )
-    if model.positions == "relative" and model.relative_distance > _FARTHEST:
+    if model.positions == "t5_bias" and model.relative_max_distance > _FARTHEST:
         raise DataError(
-            f"{file}: model.relative_distance={model.relative_distance} must be at most {_FARTHEST}"
+            f"{file}: model.relative_max_distance={model.relative_max_distance} must be at most "
+            f"{_FARTHEST}"
         )
 
 
@@ -134,25 +135,25 @@ class Arrays:
 _LAYER = re.compile(r"(?<=^encoder|^decoder)_\d+$")
 
 
-def layers(model: TransformerConfig, names: Iterable[Named], arrays: Arrays) -> dict[str, Any]:
+def layers(model: TransformerConfig, names: Iterable[ParamName], arrays: Arrays) -> dict[str, Any]:
     """The parameters of encoder and decoder layers."""
     # All layers of a side are alike, and tracing costs time for each: one stands for all.
     boxes = param_shapes(Transformer(replace(model, encoder_layers=1, decoder_layers=1)))
     params: dict[str, Any] = {}
     for named in names:
         box, place = boxes, params
-        for key in named.ours[:-1]:
+        for key in named.param_path[:-1]:
             box = box[_LAYER.sub("_0", key)]
             place = place.setdefault(key, {})
-        shape = box[named.ours[-1]].value.shape
-        theirs = arrays.take(named.size(shape), named.theirs)
-        place[named.ours[-1]] = named.here(theirs, shape)
+        shape = box[named.param_path[-1]].value.shape
+        their_name = arrays.take(named.size(shape), named.their_name)
+        place[named.param_path[-1]] = named.load(their_name, shape)
     return params
 
 
 def words(
     model: TransformerConfig,
-    orders: Sequence[np.ndarray],
+    id_maps: Sequence[np.ndarray],
     own: int,
     table: Callable[[str, tuple[int, int]], np.ndarray],
     bias: np.ndarray,
@@ -163,22 +164,22 @@ def words(
     ids are ours alone.
     """
 
-    def ours(which: str, order: np.ndarray) -> np.ndarray:
+    def param_path(which: str, order: np.ndarray) -> np.ndarray:
         return rows(table(which, (len(order) - own, model.d_model)), order, own)
 
-    found: dict[str, Any] = {"output_bias": rows(bias, orders[1], own, UNSAID)}
+    found: dict[str, Any] = {"output_bias": rows(bias, id_maps[1], own, UNSAID)}
     if model.tying == "all":
-        found["embedding"] = {"table": ours("all", orders[1])}
+        found["embedding"] = {"table": param_path("all", id_maps[1])}
     else:
-        for which, order in zip(("source", "target"), orders, strict=True):
-            found[f"{which}_embedding"] = {"table": ours(which, order)}
+        for which, order in zip(("source", "target"), id_maps, strict=True):
+            found[f"{which}_embedding"] = {"table": param_path(which, order)}
     if model.tying == "none":
-        found["output"] = np.ascontiguousarray(ours("output", orders[1]).T)
+        found["output"] = np.ascontiguousarray(param_path("output", id_maps[1]).T)
     return found
 
 
-def rows(theirs: np.ndarray, order: np.ndarray, own: int, fill: float = 0.0) -> np.ndarray:
+def rows(their_name: np.ndarray, order: np.ndarray, own: int, fill: float = 0.0) -> np.ndarray:
     """A table or a bias in the order of our ids, the first `own` of which are ours alone."""
-    ours = theirs[order]
-    ours[:own] = fill
-    return ours
+    param_path = their_name[order]
+    param_path[:own] = fill
+    return param_path

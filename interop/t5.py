@@ -16,7 +16,7 @@ from data.errors import DataError
 from experiments.config import DataConfig, Experiment
 from interop import imported_model
 from interop.config_json import T5, family
-from interop.fields import read_object, read_settings, refuse_others
+from interop.fields import read_object, read_settings, reject_unsupported
 from interop.generation_config import read_generation, search_settings
 from interop.imported_model import Arrays, ImportedModel
 from interop.t5_param_names import names
@@ -72,11 +72,11 @@ def read_t5(folder: Path, source_language: str = "", target_language: str = "") 
         *read_generation(folder), pad=0, eos=1, unknown=2, positions=config.n_positions or 512
     )
     data = DataConfig(
-        source="text",
+        kind="text",
         source_language=source_language or "source",
         target_language=target_language or "target",
         vocab_size=model.vocab_size,
-        joint=True,
+        shared_vocab=True,
     )
     experiment = Experiment(model=model, data=data, search=search)
     arrays = Arrays(weights, tensors, "config.json")
@@ -102,7 +102,7 @@ def read_config(file: Path) -> T5:
         "dense_act_fn": ("gelu_new" if projection == "gated-gelu" else function,),
         "scale_decoder_outputs": (True, False) if kind == "t5" else (False,),
     }
-    refuse_others(file, read_object(file), derived)
+    reject_unsupported(file, read_object(file), derived)
     return config
 
 
@@ -121,9 +121,9 @@ def model_config(file: Path, config: T5, tying: Tying = "all") -> TransformerCon
             norm="pre",
             norm_kind="rms",
             norm_epsilon=config.layer_norm_epsilon,
-            positions="relative",
-            relative_buckets=config.relative_attention_num_buckets,
-            relative_distance=config.relative_attention_max_distance,
+            positions="t5_bias",
+            relative_num_buckets=config.relative_attention_num_buckets,
+            relative_max_distance=config.relative_attention_max_distance,
             activation=ACTIVATIONS[config.feed_forward_proj or ""],
             ff_bias=False,
             tying=tying,
@@ -169,7 +169,7 @@ def params(c: TransformerConfig, arrays: Arrays, scales_outputs: bool) -> dict[s
     )
     for side in "encoder", "decoder":
         name = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        shape = c.relative_buckets, c.num_heads
+        shape = c.relative_num_buckets, c.num_heads
         found[f"{side}_bias"] = {"table": arrays.take(shape, name)}
         for i in range(getattr(c, f"{side}_layers")):
             layer = found[f"{side}_{i}"]

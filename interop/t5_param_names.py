@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from interop.hf_param_names import Named
+from interop.hf_param_names import ParamName
 from model import TransformerConfig
 from model.activations import ACTIVATIONS
 
 
-def names(c: TransformerConfig) -> Iterator[Named]:
+def names(c: TransformerConfig) -> Iterator[ParamName]:
     """All parameters of encoder and decoder layers and their last norms."""
     projections = {"q": "query", "k": "key", "v": "value", "o": "out"}
     attentions = {
@@ -23,16 +23,16 @@ def names(c: TransformerConfig) -> Iterator[Named]:
     for side in "encoder", "decoder":
         for i in range(getattr(c, f"{side}_layers")):
             block, own = f"{side}.block.{i}.layer", f"{side}_{i}"
-            for place, (theirs, ours, frame) in enumerate(attentions[side]):
+            for place, (their_name, param_path, frame) in enumerate(attentions[side]):
                 for letter, name in projections.items():
-                    tensor = f"{block}.{place}.{theirs}.{letter}.weight"
-                    yield Named(tensor, (own, ours, name), 2 if name == "out" else 1)
+                    tensor = f"{block}.{place}.{their_name}.{letter}.weight"
+                    yield ParamName(tensor, (own, param_path, name), 2 if name == "out" else 1)
                 norm = f"{block}.{place}.layer_norm.weight"
-                yield Named(norm, (own, frame, "norm", "scale"), 0)
+                yield ParamName(norm, (own, frame, "norm", "scale"), 0)
             last = f"{block}.{len(attentions[side])}"
-            for theirs, name in forward.items():
-                tensor = f"{last}.DenseReluDense.{theirs}.weight"
-                yield Named(tensor, (own, "feed_forward", name, "kernel"), 1)
+            for their_name, name in forward.items():
+                tensor = f"{last}.DenseReluDense.{their_name}.weight"
+                yield ParamName(tensor, (own, "feed_forward", name, "kernel"), 1)
             norm = f"{last}.layer_norm.weight"
-            yield Named(norm, (own, "feed_forward_frame", "norm", "scale"), 0)
-        yield Named(f"{side}.final_layer_norm.weight", (f"{side}_norm", "scale"), 0)
+            yield ParamName(norm, (own, "feed_forward_frame", "norm", "scale"), 0)
+        yield ParamName(f"{side}.final_layer_norm.weight", (f"{side}_norm", "scale"), 0)

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from data.errors import DataError
-from data.marian_tokenizer import MarianTokenizer, Words
+from data.marian_tokenizer import MarianTokenizer, MarianVocab
 from data.tokenizer import processor
 from data.vocabulary import Vocabulary
 from interop.fields import read_bytes, shown
@@ -67,7 +67,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     listed = {word for _, word in settings.listed()}
     added = {token.content for token in settings.added_tokens_decoder.values() if not token.special}
     whole = [word for word in sentinels if word in added - listed]  # those stay in outputs
-    table = Words(
+    table = MarianVocab(
         tuple(words[3:] + spare),
         *(pieces[1], pieces[2], pieces[0]),
         special=tuple(word for word in control[2:] + sentinels if word not in whole),

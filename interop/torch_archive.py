@@ -18,7 +18,7 @@ import numpy as np
 from data.library_errors import library_errors
 from data.regular_file import check_holes, open_regular
 from data.zip_archive import ZipArchive, open_zip
-from interop.unpickle import MAX_BYTES, TYPES, Storage, Stored, Unpickler, unpickle
+from interop.unpickle import MAX_BYTES, TYPES, LazyTensor, Storage, Unpickler, unpickle
 
 _FLOATS = {"FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage"}
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # what an old one begins with
@@ -27,7 +27,7 @@ _FREE = 1 << 20  # numbers that any archive's tensors may have, however few are 
 
 
 def read_content(file: Path) -> Any:
-    """What is in an archive, its tensors as `Stored`; raises DataError."""
+    """What is in an archive, its tensors as `LazyTensor`; raises DataError."""
     with _damage(file):
         if _is_zip(file):
             with open_zip(file) as archive:
@@ -45,7 +45,9 @@ def read_arrays(file: Path, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]
     wanted = {
         name: tensor
         for name, tensor in tensors.items()
-        if isinstance(name, str) and isinstance(tensor, Stored) and tensor.storage.kind in _FLOATS
+        if isinstance(name, str)
+        and isinstance(tensor, LazyTensor)
+        and tensor.storage.kind in _FLOATS
     }
     with _damage(file):
         storages = {tensor.storage.key: tensor.storage for tensor in wanted.values()}
@@ -145,7 +147,7 @@ def _floats(storage: Storage, content: bytes) -> np.ndarray:
     return np.asarray(numbers, np.float32)
 
 
-def _view(tensor: Stored, numbers: np.ndarray) -> np.ndarray:
+def _view(tensor: LazyTensor, numbers: np.ndarray) -> np.ndarray:
     count = prod(tensor.size)
     last = sum((n - 1) * step for n, step in zip(tensor.size, tensor.stride, strict=True))
     # Without these a shape could reach beyond what is there, or be larger than any memory.

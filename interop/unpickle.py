@@ -65,7 +65,7 @@ class Storage(NamedTuple):
     count: int  # type: ignore[assignment]  # no tuple's method
 
 
-class Stored(NamedTuple):
+class LazyTensor(NamedTuple):
     """A tensor whose numbers are still in the archive."""
 
     storage: Storage
@@ -74,15 +74,15 @@ class Stored(NamedTuple):
     stride: tuple[int, ...]
 
 
-def _tensor(storage: Storage, offset, size, stride, *rest) -> Stored:
+def _tensor(storage: Storage, offset, size, stride, *rest) -> LazyTensor:
     if type(storage) is not Storage or not len(size) == len(stride) <= _AXES:
         raise ValueError("a tensor of no shape")
     if not all(map(_is_count, (offset, *size, *stride))):
         raise ValueError("a tensor of no shape")
-    return Stored(storage, offset, tuple(size), tuple(stride))
+    return LazyTensor(storage, offset, tuple(size), tuple(stride))
 
 
-def _parameter(tensor: Stored, *rest) -> Stored:
+def _parameter(tensor: LazyTensor, *rest) -> LazyTensor:
     return tensor
 
 

@@ -36,7 +36,7 @@ def write_run(workdir: Path, imported: ImportedModel) -> dict:
     experiment, vocabulary, params, words = imported
     experiment.search.options().check_vocabulary(experiment.model.target_vocab)
     part = workdir / _PART
-    with folders.held(workdir), removed_unless_done(workdir):
+    with folders.reserve_workdir(workdir), removed_unless_done(workdir):
         shutil.rmtree(part, ignore_errors=True)  # of an import that was killed
         part.mkdir()
         vocabulary.save(part)

@@ -20,7 +20,7 @@ from model.config import TransformerConfig
 from model.dropout import Dropout
 from model.float32_products import float32_einsum
 from model.partitioned import partitioned
-from model.positions import rotate
+from model.positions import apply_rotary
 from model.sharding import constrain
 
 
@@ -124,7 +124,7 @@ class MultiHeadAttention(nn.Module):
         """Queries, keys and values of x [...,T,D] at positions [T] or [B,T], for self-attention."""
         k, v = self.kv(x)
         q = self._project(x, "query")
-        return rotate(self.config, q, positions), rotate(self.config, k, positions), v
+        return apply_rotary(self.config, q, positions), apply_rotary(self.config, k, positions), v
 
     def mix(
         self, q: Array, kv: KV, mask: Array, bias: Array | None = None, *, train: bool = False

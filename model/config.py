@@ -47,10 +47,12 @@ class TransformerConfig:
     norm_epsilon: float = 1e-6
     embedding_norm: bool = False  # a norm of embedding plus position, before dropout, as in BART
     positions: str = "sinusoidal"  # a row of model/positions.py
-    first_position: int = 0  # the number of a sinusoidal model's first position
+    position_offset: int = 0  # the number of a sinusoidal model's first position
     max_length: int = 1024  # rows of the learned position table; the other kinds have no limit
-    relative_buckets: int = 32  # rows of the relative bias's table: model/relative_position_bias.py
-    relative_distance: int = 128  # from which on all distances share one of them
+    relative_num_buckets: int = (
+        32  # rows of the relative bias's table: model/relative_position_bias.py
+    )
+    relative_max_distance: int = 128  # from which on all distances share one of them
     activation: str = "relu"  # a row of model/activations.py
     attention_bias: bool = False
     ff_bias: bool = True
@@ -62,7 +64,7 @@ class TransformerConfig:
     attention_dropout: float = 0.0  # on attention weights
     ff_dropout: float = 0.0  # on the feed-forward's hidden layer
     dropout_bits: Literal[16, 32] = 16  # of an entry's draw: model/dropout.py
-    transposed_product: bool = True  # of the feed-forward's end: model/layers.py
+    transpose_down_projection: bool = True  # of the feed-forward's end: model/layers.py
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # activations; parameters: float32
     remat: Literal["none", "dots", "full"] = "none"  # recompute in backward: all but products, all
     scan_layers: bool = False  # one compiled layer, scanned, instead of N unrolled copies
@@ -80,7 +82,7 @@ class TransformerConfig:
                 raise ConfigError(f"model.{name}={value!r} is not one of: {options}")
         for field in fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name == "first_position" else 1
+            least = 0 if field.name == "position_offset" else 1
             if field.type in (int, int | None) and value is not None and value < least:
                 raise ConfigError(f"model.{field.name}={value} must be at least {least}")
             if field.name.endswith("dropout") and not 0 <= value < 1:
@@ -99,9 +101,9 @@ class TransformerConfig:
         kind = POSITIONS[self.positions]
         if self.d_model % 2 and kind.encode:
             raise ConfigError(f"model.d_model={self.d_model} must be even for sinusoids")
-        if self.first_position and not kind.encode:
+        if self.position_offset and not kind.encode:
             raise ConfigError(
-                f"model.first_position={self.first_position} is for sinusoids: leave it out with "
+                f"model.position_offset={self.position_offset} is for sinusoids: leave it out with "
                 f"model.positions={self.positions}"
             )
         if self.key_width % 2 and kind.rotate:
@@ -112,14 +114,15 @@ class TransformerConfig:
                 f"model.decoder_mixer={self.decoder_mixer} has no keys to {todo}: set "
                 f"model.positions to another kind than {self.positions}"
             )
-        if self.relative_buckets % 2 or self.relative_buckets < 4:
+        if self.relative_num_buckets % 2 or self.relative_num_buckets < 4:
             raise ConfigError(
-                f"model.relative_buckets={self.relative_buckets} must be even and at least 4"
+                f"model.relative_num_buckets={self.relative_num_buckets} must be even and at least "
+                "4"
             )
-        if self.relative_distance <= self.relative_buckets // 2:
+        if self.relative_max_distance <= self.relative_num_buckets // 2:
             raise ConfigError(
-                f"model.relative_distance={self.relative_distance} must be more than half of "
-                f"model.relative_buckets={self.relative_buckets}"
+                f"model.relative_max_distance={self.relative_max_distance} must be more than half "
+                f"of model.relative_num_buckets={self.relative_num_buckets}"
             )
         if self.tying == "all" and self.target_vocab != self.vocab_size:
             raise ConfigError(
@@ -153,7 +156,7 @@ class TransformerConfig:
         return self.d_model**0.5 if self.scale_embedding else 1.0
 
     @property
-    def longest(self) -> int | None:
+    def max_positions(self) -> int | None:
         """How many positions there are; None: as many as anyone asks for."""
         return self.max_length if POSITIONS[self.positions].table else None
 

@@ -51,12 +51,14 @@ class FeedForward(nn.Module):
             dtype=self.config.dtype,
             kernel_init=partitioned(nn.initializers.xavier_uniform(), axes),
             bias_init=partitioned(nn.initializers.zeros, axes[1:]),
-            dot_general=_narrowing if name == "out" and self.config.transposed_product else None,
+            dot_general=_down_projection
+            if name == "out" and self.config.transpose_down_projection
+            else None,
             name=name,
         )
 
 
-def _narrowing(x: Array, kernel: Array, _dimensions, **options) -> Array:
+def _down_projection(x: Array, kernel: Array, _dimensions, **options) -> Array:
     """x [...,F] times kernel [F,D], by the kernel transposed.
 
     The kernel's gradient is then made as [D,F]. As [F,D], the wider side first, a CPU takes half as

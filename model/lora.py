@@ -45,10 +45,10 @@ class LoRAModel:
         """The Transformer's."""
         return self.model.config
 
-    def init(self, rng: Array, *inputs: Array) -> dict[str, Any]:
+    def init_params(self, rng: Array) -> dict[str, Any]:
         """Fresh adapters, in boxes of logical names. Raises ConfigError as `init_adapters`."""
-        boxes = jax.eval_shape(self.model.init, rng, *inputs)["params"]
-        return {"params": init_adapters(rng, boxes, self.rank, self.projections)}
+        boxes = jax.eval_shape(self.model.init_params, rng)
+        return init_adapters(rng, boxes, self.rank, self.projections)
 
     def apply(self, variables: dict[str, Any], *inputs, **options):
         """The Transformer's `apply` of the base's parameters with the adapters beside them."""

@@ -66,13 +66,13 @@ def apply_rope(x: Array, positions: Array) -> Array:
 
 POSITIONS: dict[str, PositionKind] = {
     "sinusoidal": PositionKind(encode=sinusoids),
-    "sinusoidal_halves": PositionKind(encode=partial(sinusoids, concatenated=True)),
+    "sinusoidal_concat": PositionKind(encode=partial(sinusoids, concatenated=True)),
     "sinusoidal_tensor2tensor": PositionKind(
         encode=partial(sinusoids, concatenated=True, inclusive=True)
     ),
     "learned": PositionKind(table=True),
     "rotary": PositionKind(rotate=apply_rope),
-    "relative": PositionKind(bias=True),
+    "t5_bias": PositionKind(bias=True),
 }
 
 
@@ -88,14 +88,14 @@ def add_positions(
         assert table is not None
         added = jnp.take(table, positions, axis=0, mode="clip")
     elif kind.encode:
-        offset = config.first_position
+        offset = config.position_offset
         added = kind.encode(positions + offset if offset else positions, config.d_model)
     else:
         return x
     return x + jnp.expand_dims(added.astype(x.dtype), tuple(range(x.ndim - added.ndim)))
 
 
-def rotate(config: "TransformerConfig", x: Array, positions: Array) -> Array:
+def apply_rotary(config: "TransformerConfig", x: Array, positions: Array) -> Array:
     """Queries or keys [...,H,T,K], rotated where the model's positions are of such a kind."""
     function = POSITIONS[config.positions].rotate
     return x if function is None else function(x, positions)

@@ -18,10 +18,10 @@ from model.partitioned import partitioned
 
 
 class RelativeBias(nn.Module):
-    """The table of one stack; the encoder looks `both` ways, the decoder only back."""
+    """The table of one stack; the encoder looks `bidirectional` ways, the decoder only back."""
 
     config: TransformerConfig
-    both: bool
+    bidirectional: bool
 
     @nn.compact
     def __call__(self, queries: Array, keys: Array) -> Array:
@@ -31,36 +31,38 @@ class RelativeBias(nn.Module):
         table = self.param(
             "table",
             partitioned(init, (None, "heads")),
-            (c.relative_buckets, c.num_heads),
+            (c.relative_num_buckets, c.num_heads),
         )
-        return relative_bias(table, queries, keys, c.relative_distance, self.both)
+        return relative_bias(table, queries, keys, c.relative_max_distance, self.bidirectional)
 
 
-def relative_bias(table: Array, queries: Array, keys: Array, longest: int, both: bool) -> Array:
+def relative_bias(
+    table: Array, queries: Array, keys: Array, longest: int, bidirectional: bool
+) -> Array:
     """What a table [R,H] adds for places [T] of queries and [S] of keys -> [H,T,S].
 
     Of sentences that share a row no places of their own are needed: keys of the same sentence are
     as far from a query in the row as in the sentence.
     """
-    rows = jnp.take(table, buckets(table.shape[0], longest, both), axis=0)  # by distance
+    rows = jnp.take(table, buckets(table.shape[0], longest, bidirectional), axis=0)  # by distance
     distances = jnp.clip(keys[None, :] - queries[:, None], -longest, longest) + longest
     return jnp.take(rows, distances, axis=0, mode="clip").transpose(2, 0, 1)
 
 
-def buckets(count: int, longest: int, both: bool) -> np.ndarray:
+def buckets(count: int, longest: int, bidirectional: bool) -> np.ndarray:
     """The bucket of each distance, key minus query, from -`longest` to `longest`: int32 [2D+1].
 
-    Farther ones have the buckets of these two. Half of the buckets are for one distance each;
-    where keys on `both` sides count, each side has half of all buckets, and otherwise what lies
+    Farther ones have the buckets of these two. Half of the buckets are for one distance each; where
+    keys on `bidirectional` sides count, each side has half of all buckets, and otherwise what lies
     ahead is as near as the query itself.
     """
     distances = np.arange(-longest, longest + 1)
-    far = np.abs(distances) if both else np.maximum(-distances, 0)
-    count = count // 2 if both else count
+    far = np.abs(distances) if bidirectional else np.maximum(-distances, 0)
+    count = count // 2 if bidirectional else count
     single = count // 2
     # In float32, as where its models come from: a logarithm may end up on a border.
     logs = np.log(np.maximum(far, single).astype(np.float32) / np.float32(single))
     shared = logs / np.float32(math.log(longest / single)) * np.float32(count - single)
     shared = np.minimum(single + shared.astype(np.int32), count - 1)
-    ahead = count * (distances > 0) if both else 0
+    ahead = count * (distances > 0) if bidirectional else 0
     return (ahead + np.where(far < single, far, shared)).astype(np.int32)

@@ -6,7 +6,7 @@ Axes: B batch, W beam, T target length, S source length, L cache length, D d_mod
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,7 @@ from model.attention import KV
 from model.config import ConfigError, TransformerConfig
 from model.dropout import Dropout
 from model.embedding import Embedding, PositionEmbedding
+from model.family import Features
 from model.float32_products import float32_einsum
 from model.layers import DecoderLayer, EncoderLayer
 from model.masks import causal_mask, padding_mask, segment_mask, segment_positions
@@ -82,13 +83,19 @@ class Transformer(nn.Module):
         hidden, target = self._teacher_forced(src, tgt_in, segments, train)
         return self._logits(hidden, target)
 
-    def features(
-        self, src: Array, tgt_in: Array, segments: Segments | None = None, *, train: bool = False
-    ) -> tuple[Array, Array, Array | None]:
-        """Hidden states [B,T,D], and what makes them logits: a table [V,D], a bias [V] if any."""
-        hidden, target = self._teacher_forced(src, tgt_in, segments, train)
+    @nn.nowrap
+    def init_params(self, rng: Array) -> Any:
+        """Fresh parameters, in boxes of logical axis names."""
+        token = jnp.zeros((1, 1), jnp.int32)
+        return self.init(rng, token, token)["params"]
+
+    def features(self, batch, *, train: bool = False) -> Features:
+        """The input of the loss, of a `data.batch.Batch`: what each target is predicted from."""
+        hidden, target = self._teacher_forced(batch.src, batch.tgt_in, batch.segments, train)
         table = self.output.T if self.config.tying == "none" else target.table
-        return hidden, table, self.output_bias if self.config.output_bias else None
+        bias = self.output_bias if self.config.output_bias else None
+        weights = (batch.tgt != PAD).astype(jnp.float32)
+        return Features(hidden, table, bias, batch.tgt, weights)
 
     def _teacher_forced(self, src, tgt_in, segments, train) -> tuple[Array, Embedding]:
         memory = self.encode(src, None if segments is None else segments[0], train=train)
@@ -121,7 +128,7 @@ class Transformer(nn.Module):
         """memory [B,S,D] -> each decoder layer's keys and values of it, [B,H,S,K]."""
         if self.config.scan_layers:
             stacked: KV = self.decoder.cross_kv(memory)[1]
-            return _unstack(stacked, self.config.decoder_layers)
+            return _unstack_layers(stacked, self.config.decoder_layers)
         return tuple(layer.cross_kv(memory)[1] for layer in self.decoder)
 
     def decode(
@@ -167,9 +174,11 @@ class Transformer(nn.Module):
             places = jnp.arange(tokens.shape[-1], dtype=jnp.int32) + jnp.asarray(index, jnp.int32)
             bias = self.decoder_bias(places, jnp.arange(keys, dtype=jnp.int32))
         if c.scan_layers:
-            past = None if cache is None else _restack(cache)
-            y, new = self.decoder(y, _restack(cross), past, index, masks, positions, bias, train)
-            new = None if cache is None else _unstack(new, c.decoder_layers)
+            past = None if cache is None else _stack_layers(cache)
+            y, new = self.decoder(
+                y, _stack_layers(cross), past, index, masks, positions, bias, train
+            )
+            new = None if cache is None else _unstack_layers(new, c.decoder_layers)
         else:
             layers = []
             pasts = cache or (None,) * c.decoder_layers
@@ -203,7 +212,7 @@ def init_cache(config: TransformerConfig, batch: tuple[int, ...], length: int) -
     Of a recurrence it is a Cell of zeros [*batch,D], whatever the length. Raises ConfigError where
     learned positions end before that.
     """
-    if config.longest and length > config.longest:
+    if config.max_positions and length > config.max_positions:
         raise ConfigError(
             f"a cache of {length} tokens, but the learned positions end at "
             f"model.max_length={config.max_length}"
@@ -264,9 +273,9 @@ def _stack(layer: type[nn.Module], config: TransformerConfig, count: int, inputs
     return nn.scan(layer, methods=methods)(config)
 
 
-def _restack(layers: tuple[Layer, ...]) -> Layer:
+def _stack_layers(layers: tuple[Layer, ...]) -> Layer:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
 
-def _unstack(stacked: Layer, count: int) -> tuple[Layer, ...]:
+def _unstack_layers(stacked: Layer, count: int) -> tuple[Layer, ...]:
     return tuple(jax.tree.map(itemgetter(i), stacked) for i in range(count))

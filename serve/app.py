@@ -4,7 +4,7 @@ POST /translate {"text": one line or a list, "n_best", "beam_size", "alignment"}
                 {"translations": [..]}, each as in experiments/json_output.py
 GET /           the page
 GET /health     200 and {"status": "ready"}, or 503 while searches are compiled ("starting"), the
-                server ends ("ending"), or its search thread has died ("failed")
+                server ends ("draining"), or its search thread has died ("failed")
 GET /metrics    Prometheus
 
 Statuses: 400 not HTTP, not JSON, or a field that is wrong; 403 a page of another site; 404, 405;
@@ -58,7 +58,7 @@ class Service:
         searches: CompiledSearches,
         limits: Limits,
         *,
-        window: float = 0.0,
+        batch_wait_seconds: float = 0.0,
         allowed_hosts: Collection[str] = (),
         **thread,
     ):
@@ -66,10 +66,10 @@ class Service:
         self._allowed_hosts = allowed_hosts
         self.batcher: Batcher[int, TranslateRequest, list[dict]] = Batcher(
             self._search,
-            most=searches.most,
-            fold=_FOLD,
+            max_batch_size=searches.max_batch_size,
+            max_merged_batches=_FOLD,
             max_queue=limits.queue,
-            window=window,
+            batch_wait_seconds=batch_wait_seconds,
             **thread,
         )
         self.metrics = Metrics(self.batcher.waiting)
@@ -113,7 +113,7 @@ class Service:
 
     async def _health(self, _: Request) -> Response:
         status = "ready" if self.batcher.ready.is_set() else "starting"
-        status = "ending" if self.batcher.closed else status
+        status = "draining" if self.batcher.closed else status
         status = "failed" if self.batcher.failure else status
         data = self.searches.trained.experiment.data
         told = {
@@ -187,20 +187,20 @@ class Service:
 
     async def _body(self, request: Request) -> bytes:
         """The body; one too large is read to its end, within reason: so its answer is heard."""
-        most, size, kept = self.limits.body, 0, []
+        max_batch_size, size, kept = self.limits.body, 0, []
         try:
             async with asyncio.timeout(self.limits.seconds):
                 async for chunk in request.stream():
                     size += len(chunk)
-                    if size <= most:
+                    if size <= max_batch_size:
                         kept.append(chunk)
-                    elif size > 64 * most:
+                    elif size > 64 * max_batch_size:
                         break
         except TimeoutError:
             raise RequestError(408, "the body did not come", {"Connection": "close"}) from None
-        if size > most:
+        if size > max_batch_size:
             close = {"Connection": "close"}
-            raise RequestError(413, f"the body has more than {most} bytes", close)
+            raise RequestError(413, f"the body has more than {max_batch_size} bytes", close)
         return b"".join(kept)
 
 

@@ -43,11 +43,11 @@ class Batcher(Generic[Key, Item, Answer]):
     there are free places left in the queue, so that one alone never fills it.
 
     `run(key, [asked, ..])` returns as many answers in the same order. It is given requests of one
-    key whose sizes add up to at most `most`, but at least one; where several times as much waits,
-    to as many times that, `fold` at most: among more there are more of like lengths. Where the last
-    batch had several, others are waited for up to `window` seconds, unless they fill one before;
-    who asks alone never waits. `begin` is called first, in the same thread: until it has returned,
-    `ready` is not set.
+    key whose sizes add up to at most `max_batch_size`, but at least one; where several times as
+    much waits, to as many times that, `max_merged_batches` at most: among more there are more of
+    like lengths. Where the last batch had several, others are waited for up to `batch_wait_seconds`
+    seconds, unless they fill one before; who asks alone never waits. `begin` is called first, in
+    the same thread: until it has returned, `ready` is not set.
 
     What `run` raises is the answer to the request, and what is no Exception becomes a SearchError.
     What else ends the thread is kept in `failure`: requests that wait are answered with it, no more
@@ -58,15 +58,16 @@ class Batcher(Generic[Key, Item, Answer]):
         self,
         run: Callable[[Key, Sequence[Item]], Sequence[Answer]],
         *,
-        most: int,
-        fold: int = 1,
+        max_batch_size: int,
+        max_merged_batches: int = 1,
         max_queue: int,
-        window: float = 0.0,
+        batch_wait_seconds: float = 0.0,
         begin: Callable[[], None] = lambda: None,
         failed: Callable[[], None] = lambda: None,
     ):
         self._run, self._begin, self._failed = run, begin, failed
-        self._most, self._fold, self._max_queue, self._window = most, fold, max_queue, window
+        self._max_batch_size, self._max_merged_batches = max_batch_size, max_merged_batches
+        self._max_queue, self._batch_wait_seconds = max_queue, batch_wait_seconds
         self._jobs: list[_Job[Key, Item]] = []
         self._turn = 0  # of what was taken last
         self._changed = threading.Condition()
@@ -92,7 +93,7 @@ class Batcher(Generic[Key, Item, Answer]):
             if len(own) >= free:
                 raise QueueFullError
             last = own[-1].turn if own else self._turn
-            turn = max(self._turn, last) + max(1, -(-size // self._most))
+            turn = max(self._turn, last) + max(1, -(-size // self._max_batch_size))
             job = _Job(asked, key, size, client, turn)
             bisect.insort(self._jobs, job, key=lambda each: each.turn)
             self._changed.notify_all()
@@ -148,8 +149,10 @@ class Batcher(Generic[Key, Item, Answer]):
                 self._changed.wait_for(lambda: self._waiting() or self._closed)
                 if not self._jobs:
                     return []
-                until = time.monotonic() + self._window * self._several
-                while not self._closed and sum(job.size for job in self._jobs) < self._most:
+                until = time.monotonic() + self._batch_wait_seconds * self._several
+                while (
+                    not self._closed and sum(job.size for job in self._jobs) < self._max_batch_size
+                ):
                     left = until - time.monotonic()
                     if left <= 0 or not self._changed.wait(left):
                         break
@@ -162,9 +165,11 @@ class Batcher(Generic[Key, Item, Answer]):
         kept: list[_Job[Key, Item]] = []
         size, full = 0, False
         alike = sum(job.size for job in self._jobs if job.key == self._jobs[0].key)
-        most = self._most * min(max(alike // self._most, 1), self._fold)
+        max_batch_size = self._max_batch_size * min(
+            max(alike // self._max_batch_size, 1), self._max_merged_batches
+        )
         for job in self._jobs:
-            if taken and (job.key != taken[0].key or full or size + job.size > most):
+            if taken and (job.key != taken[0].key or full or size + job.size > max_batch_size):
                 full = full or job.key == taken[0].key  # none of its kind goes before it
                 kept.append(job)
             elif job.answer.set_running_or_notify_cancel():

@@ -5,7 +5,7 @@ import asyncio
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from experiments.console import note
+from experiments.console import log
 from serve.metrics import Metrics
 
 
@@ -38,7 +38,7 @@ class Guard:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            note(f"{scope['method']} {path} failed: {describe_error(error)}")
+            log(f"{scope['method']} {path} failed: {describe_error(error)}")
             if not begun:
                 answer = await broken()
                 await answer(scope, receive, sent)

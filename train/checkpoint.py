@@ -62,9 +62,9 @@ class CheckpointManager:
         self.wait()
         parts = checkpoint_items.parts(state) | {"meta": meta}
         scored = metrics is not None and self.best_metric in metrics
-        with self._one_line(f"cannot save step {step}"):
+        with self._reraise_in_one_line(f"cannot save step {step}"):
             if self._orbax is None:  # only who writes here may sweep up
-                run_on_primary(self._set_aside)
+                run_on_primary(self._quarantine)
                 self._orbax = self._open()
             self._orbax.save_checkpointables_async(
                 step, parts, metrics=metrics if scored else None, force=True, overwrite=True
@@ -170,7 +170,7 @@ class CheckpointManager:
     def wait(self) -> None:
         """Returns once all saves are on disk."""
         if self._orbax is not None:
-            with self._one_line("cannot finish the last save"):
+            with self._reraise_in_one_line("cannot finish the last save"):
                 self._orbax.wait()
                 self._sign()
 
@@ -178,7 +178,7 @@ class CheckpointManager:
         """Waits, and lets go of the folder."""
         orbax, self._orbax = self._orbax, None
         if orbax is not None:
-            with self._one_line("cannot finish the last save"):
+            with self._reraise_in_one_line("cannot finish the last save"):
                 orbax.close()
                 self._sign()
 
@@ -197,7 +197,7 @@ class CheckpointManager:
         with suppress(CheckpointError) if kind else nullcontext():
             self.close()
 
-    def _set_aside(self) -> None:
+    def _quarantine(self) -> None:
         for damaged in self._unlisted():
             names = (f"{damaged.name}.damaged{f'.{n}' * (n > 1)}" for n in itertools.count(1))
             damaged.rename(next(p for p in map(damaged.with_name, names) if not p.exists()))
@@ -255,7 +255,7 @@ class CheckpointManager:
         step = self._one(which)
         others = ", ".join(str(other) for other in self.steps() if other != step)
         told = f"step {step} is damaged" + f" (there are also {others})" * bool(others)
-        with self._one_line(told, CorruptCheckpointError):
+        with self._reraise_in_one_line(told, CorruptCheckpointError):
             path = self.folder / str(step)
             run_on_primary(lambda: verify_checksums(path, [*abstract, "metrics"]))
 
@@ -269,11 +269,11 @@ class CheckpointManager:
                     )
 
             run_on_all(check)
-            wanted = jax.tree.map(checkpoint_items.somewhere, abstract)
+            wanted = jax.tree.map(checkpoint_items.with_default_sharding, abstract)
             return run_on_all(lambda: ocp.load_checkpointables(path, wanted))
 
     @contextmanager
-    def _one_line(self, failure: str, kind: type = CheckpointError) -> Iterator[None]:
+    def _reraise_in_one_line(self, failure: str, kind: type = CheckpointError) -> Iterator[None]:
         """Turns whatever Orbax raises within, also on behalf of its threads, into one line."""
         reason = None
         try:
@@ -286,11 +286,11 @@ class CheckpointManager:
             return
         self._abandon()
         if full:  # and the unfinished save would keep it so
-            self._sweep()
+            self._remove_partial()
             reason = "the disk is full; free some space and run again to resume"
         raise kind(f"{self.folder}: {failure}: {reason}")
 
-    def _sweep(self) -> None:
+    def _remove_partial(self) -> None:
         """Removes unfinished saves; Orbax's threads may still be writing to one that is gone."""
         quiet = 0
         for _ in range(50):

@@ -63,7 +63,7 @@ def param_shapes(checkpoint: Path) -> list[tuple[int, ...]]:
     return shapes
 
 
-def somewhere(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+def with_default_sharding(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     """The same leaf on some device, if it has no place yet."""
     if leaf.sharding is not None:
         return leaf

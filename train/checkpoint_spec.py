@@ -74,7 +74,7 @@ def _several(rest: str, steps: Sequence[int], ranked: Sequence[int], there: str)
             kind = "with a score " if order else ""
             raise CheckpointError(
                 f"average:{rest} needs {count} checkpoints {kind}but there are {len(some)}: "
-                f"raise train.{'keep_best' if order else 'keep'} before training; {there}"
+                f"raise train.{'keep_best' if order else 'keep_last'} before training; {there}"
             )
         return tuple(sorted(some))
     chosen = rest.split("+")

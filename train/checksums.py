@@ -76,7 +76,7 @@ def was_written(folder: Path, part: str) -> bool:
     return any(name.split("/")[0] == part for name in noted)
 
 
-def signature(folder: Path) -> str:
+def fingerprint(folder: Path) -> str:
     """What tells a checkpoint from others: a checksum of what was noted, "" if nothing was."""
     file = folder / _NAME
     return f"{zlib.crc32(file.read_bytes()):08x}" if file.exists() else ""

@@ -8,13 +8,14 @@ Axes: B batch, T length, D d_model, V vocabulary, C positions of a chunk.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from data.batch import PAD
+from model.family import Features
 from model.float32_products import float32_einsum
 from model.sharding import num_batch_shards
 from train.loss import Metrics, token_losses
@@ -22,15 +23,10 @@ from train.loss import Metrics, token_losses
 _TOKENS = 1024  # of a chunk, about: found best on a CPU (experiments/LOG.md)
 
 
-def chunked_cross_entropy(
-    hidden: Array, table: Array, bias: Array | None, targets: Array, smoothing: float = 0.0
-) -> Metrics:
-    """Sums as `train.loss.cross_entropy` has them of the logits `hidden` times `table` plus `bias`.
-
-    hidden [B,T,D], table [V,D], bias [V], targets [B,T]. Only `loss_sum` has a gradient.
-    """
-    weights = (targets != PAD).astype(jnp.float32)
-    loss, nll, correct = _sums(hidden, (table, bias), targets, weights, smoothing)
+def chunked_cross_entropy(features: Features, label_smoothing: float = 0.0) -> Metrics:
+    """Sums as `train.loss.features_cross_entropy` has them; only `loss_sum` has a gradient."""
+    hidden, table, bias, targets, weights = features
+    loss, nll, correct = _sums(hidden, (table, bias), targets, weights, label_smoothing)
     return Metrics(loss, nll, correct, jnp.sum(weights))
 
 
@@ -45,43 +41,42 @@ def sharded_chunked_cross_entropy(mesh: Mesh) -> Callable[..., Metrics] | None:
     if mesh.size == 1:
         return chunked_cross_entropy
     axes = "data", "fsdp"
-    rows, whole = PartitionSpec(axes), PartitionSpec()
+    rows, replicated = PartitionSpec(axes), PartitionSpec()
+    specs: Any = Features(*(rows, replicated, replicated, rows, rows))  # type: ignore[arg-type]
 
-    def projected(hidden, table, bias, targets, smoothing=0.0):
-        if len(hidden) % num_batch_shards(
-            mesh
-        ):  # parts of a batch that devices do not share evenly
-            return chunked_cross_entropy(hidden, table, bias, targets, smoothing)
+    def loss_head(features: Features, label_smoothing: float = 0.0) -> Metrics:
+        if len(features.hidden) % num_batch_shards(mesh):  # devices do not share these rows evenly
+            return chunked_cross_entropy(features, label_smoothing)
 
-        def of_own_rows(hidden, table, bias, targets):
-            sums = chunked_cross_entropy(hidden, table, bias, targets, smoothing)
+        def local_sums(features: Features) -> Metrics:
+            sums = chunked_cross_entropy(features, label_smoothing)
             return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], sums)
 
-        each = jax.shard_map(
-            of_own_rows,
+        sums = jax.shard_map(
+            local_sums,
             mesh=mesh,
-            in_specs=(rows, whole, whole, rows),
+            in_specs=(specs,),
             out_specs=rows,
             axis_names=set(axes),
             check_vma=False,  # it knows nothing of derivatives of our own
-        )(hidden, table, bias, targets)
-        return jax.tree.map(jnp.sum, each)
+        )(features)
+        return jax.tree.map(jnp.sum, sums)
 
-    return projected
+    return loss_head
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _sums(hidden, output, targets, weights, smoothing):
+def _sums(hidden, output, targets, weights, label_smoothing):
     def some(chunk):
         hidden, targets, weights = chunk
-        losses = token_losses(_logits(hidden, output), targets, smoothing)
+        losses = token_losses(_logits(hidden, output), targets, label_smoothing)
         return tuple(jnp.sum(weights * each) for each in losses)
 
     each = lax.map(some, _chunks(hidden, targets, weights))
     return tuple(jnp.sum(sums) for sums in each)
 
 
-def _with_gradient(hidden, output, targets, weights, smoothing):
+def _with_gradient(hidden, output, targets, weights, label_smoothing):
     table, bias = output
     # The loss's scale, which keeps gradients within float16's range, comes after them (_gradient).
     kind = jnp.float32 if hidden.dtype == jnp.float16 else hidden.dtype
@@ -90,7 +85,9 @@ def _with_gradient(hidden, output, targets, weights, smoothing):
         of_table, of_bias = gradients
         hidden, targets, weights = chunk
         logits = _logits(hidden, output)
-        losses, back = jax.vjp(lambda logits: token_losses(logits, targets, smoothing), logits)
+        losses, back = jax.vjp(
+            lambda logits: token_losses(logits, targets, label_smoothing), logits
+        )
         nothing = jnp.zeros_like(weights)
         (of_logits,) = back((weights, nothing, nothing))
         if bias is not None:

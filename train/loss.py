@@ -16,6 +16,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from data.batch import PAD
+from model.family import Features
+from model.float32_products import float32_einsum
+from model.sharding import constrain
 
 
 class Metrics(NamedTuple):
@@ -69,7 +72,7 @@ class Metrics(NamedTuple):
 
 
 def cross_entropy(
-    logits: Array, targets: Array, smoothing: float = 0.0, weights: Array | None = None
+    logits: Array, targets: Array, label_smoothing: float = 0.0, weights: Array | None = None
 ) -> Metrics:
     """logits [B,T,V] float32, targets [B,T] ids -> the sums over targets that are not PAD.
 
@@ -78,38 +81,52 @@ def cross_entropy(
     if weights is None:
         weights = targets != PAD
     weights = weights.astype(jnp.float32)
-    losses = token_losses(logits, targets, smoothing)
+    losses = token_losses(logits, targets, label_smoothing)
     loss, nll, correct = (jnp.sum(weights * each) for each in losses)
     return Metrics(loss, nll, correct, jnp.sum(weights))
 
 
+def features_cross_entropy(features: Features, label_smoothing: float = 0.0) -> Metrics:
+    """The sums of `cross_entropy` over a model's features, out of all logits at once."""
+    table = features.table.astype(features.hidden.dtype)
+    logits = float32_einsum("btd,vd->btv", features.hidden, table)
+    if features.bias is not None:
+        logits += features.bias[None, None]
+    logits = constrain(logits, "batch", "length", "vocab")
+    return cross_entropy(logits, features.targets, label_smoothing, features.weights)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def token_losses(logits: Array, targets: Array, smoothing: float) -> tuple[Array, Array, Array]:
+def token_losses(
+    logits: Array, targets: Array, label_smoothing: float
+) -> tuple[Array, Array, Array]:
     """logits [B,T,V], targets [B,T] -> loss, negative log-likelihood and correctness, each [B,T].
 
     Correct is 1.0 or 0.0; a target that ties for the highest logit counts as correct. The backward
     pass keeps nothing of size V but the logits themselves.
     """
-    return _token_losses(logits, targets, smoothing)[0]
+    return _token_losses(logits, targets, label_smoothing)[0]
 
 
-def _token_losses(logits, targets, smoothing):
+def _token_losses(logits, targets, label_smoothing):
     highest = jnp.max(logits, axis=-1)
     log_sum = highest + jnp.log(jnp.sum(jnp.exp(logits - highest[..., None]), axis=-1))
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    loss = log_sum - (1 - smoothing) * chosen - smoothing * jnp.mean(logits, axis=-1)
+    loss = log_sum - (1 - label_smoothing) * chosen - label_smoothing * jnp.mean(logits, axis=-1)
     correct = (chosen >= highest).astype(jnp.float32)
     return (loss, log_sum - chosen, correct), (logits, targets, log_sum)
 
 
-def _token_losses_gradient(smoothing, kept, gradients):
+def _token_losses_gradient(label_smoothing, kept, gradients):
     logits, targets, log_sum = kept
     of_loss, of_nll, _ = (g[..., None] for g in gradients)
     probability = jnp.exp(logits - log_sum[..., None])
     # A comparison instead of a scatter: the compiler writes the whole gradient in one pass.
     hit = lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1) == targets[..., None]
-    aim = jnp.where(hit, (1 - smoothing) * of_loss + of_nll, 0.0)
-    return (of_loss + of_nll) * probability - aim - smoothing / logits.shape[-1] * of_loss, None
+    aim = jnp.where(hit, (1 - label_smoothing) * of_loss + of_nll, 0.0)
+    return (of_loss + of_nll) * probability - aim - label_smoothing / logits.shape[
+        -1
+    ] * of_loss, None
 
 
 token_losses.defvjp(_token_losses, _token_losses_gradient)

@@ -22,13 +22,13 @@ class DivergedError(ValueError):
 class LossMonitor:
     """Call `update` for every update in order.
 
-    `max_skipped` updates skipped in a row are a divergence. A loss of more than `spike` standard
-    deviations above the running mean is a spike (0: none is looked for). Where losses hardly vary
-    any more, a hundredth of the mean counts as one.
+    `max_consecutive_skips` updates skipped in a row are a divergence. A loss of more than
+    `spike_threshold` standard deviations above the running mean is a spike (0: none is looked for).
+    Where losses hardly vary any more, a hundredth of the mean counts as one.
     """
 
-    def __init__(self, max_skipped: int = 20, spike: float = 0.0):
-        self._max_skipped, self._spike = max_skipped, spike
+    def __init__(self, max_consecutive_skips: int = 20, spike_threshold: float = 0.0):
+        self._max_consecutive_skips, self._spike_threshold = max_consecutive_skips, spike_threshold
         self._skipped, self._seen, self._mean, self._variance = 0, 0, 0.0, 0.0
 
     @property
@@ -45,7 +45,7 @@ class LossMonitor:
         """The loss that was expected, if that of update `step` is a spike. Raises DivergedError."""
         if metrics.skipped:
             self._skipped += 1
-            if self._skipped >= self._max_skipped:
+            if self._skipped >= self._max_consecutive_skips:
                 raise DivergedError(
                     f"step {step}: no finite loss and gradient in {self._skipped} updates in a "
                     "row: training diverged; lower optimizer.learning_rate, raise "
@@ -57,8 +57,8 @@ class LossMonitor:
         if not metrics.tokens:
             return None
         expected, over = self._mean, float(metrics.loss) - self._mean
-        allowed = self._spike * max(math.sqrt(self._variance), self._mean / 100)
-        spike = bool(self._spike) and self._seen >= _KNOWN and over > allowed
+        allowed = self._spike_threshold * max(math.sqrt(self._variance), self._mean / 100)
+        spike = bool(self._spike_threshold) and self._seen >= _KNOWN and over > allowed
         rate = max(_RATE, 1 / (self._seen + 1))
         over = min(over, allowed) if spike else over  # or one spike would hide the next
         self._mean += rate * over

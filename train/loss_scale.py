@@ -25,7 +25,7 @@ def init_loss_scale() -> LossScale:
     return LossScale(jnp.float32(START), jnp.int32(0))
 
 
-def adjusted(scale: LossScale, finite: Array) -> LossScale:
+def update_loss_scale(scale: LossScale, finite: Array) -> LossScale:
     """The scale after an update whose gradient was `finite` [], or not."""
     good = jnp.where(finite, scale.good + 1, 0)
     grows = good == PATIENCE

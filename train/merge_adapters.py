@@ -7,13 +7,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from model.family import Family
 from model.lora import LoRAModel, merged, replace_subtree, select_adapted
 from model.sharding import param_shardings
-from train.state import Model, param_shapes
+from train.state import param_shapes
 
 
 @lru_cache(maxsize=4)  # a run looks and tests by one, which is compiled once
-def make_merge_fn(model: Model, mesh: Mesh) -> Callable[[Any, Any], Any]:
+def make_merge_fn(model: Family, mesh: Mesh) -> Callable[[Any, Any], Any]:
     """(parameters as trained, base) -> those that the plain model takes, laid out on the mesh.
 
     Where there are no adapters they are the same. Else those that have one are new, and all others

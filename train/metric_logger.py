@@ -124,8 +124,8 @@ class MetricLogger:
         rate = f"lr {values['learning_rate']:.2e}  " if "learning_rate" in values else ""
         self.progress.show(
             f"step {self.step:,}/{self._num_steps:,}  loss {values['loss']:.4f}  {rate}"
-            f"{values['tokens_per_second']:,.0f} tokens/s  padding {values['padding']:.0%}  "
-            f"{format_duration(left)} left"
+            f"{values['tokens_per_second']:,.0f} tokens/s  "
+            f"padding {values['padding_fraction']:.0%}  {format_duration(left)} left"
         )
 
     def log_eval(self, values: dict, hook_seconds: dict[str, float]) -> None:
@@ -134,14 +134,14 @@ class MetricLogger:
             self._writer.write(self.step, "valid", values | {"seconds": self.seconds})
         shares = (f"{name} {spent / self.elapsed:.0%}" for name, spent in hook_seconds.items())
         numbers = (f"{k} {v:.4g}" for k, v in values.items() if isinstance(v, int | float))
-        self.progress.note(f"step {self.step:,}  {'  '.join(numbers)}  (time: {', '.join(shares)})")
+        self.progress.log(f"step {self.step:,}  {'  '.join(numbers)}  (time: {', '.join(shares)})")
 
     def _log_spike(self, step: int, loss: float, expected: float) -> None:
         ids = [int(i) for i in self._example_ids_at(step)] if self._example_ids_at else []
         if self._writer:
             self._writer.write(step, "spike", {"loss": loss, "expected": expected, "pairs": ids})
         named = f": pairs {', '.join(map(str, ids[:8]))}{' ..' * (len(ids) > 8)}" * bool(ids)
-        self.progress.note(f"step {step:,}  loss {loss:.4g}, about {expected:.4g} expected{named}")
+        self.progress.log(f"step {step:,}  loss {loss:.4g}, about {expected:.4g} expected{named}")
 
     def _learning_rate(self) -> dict[str, float]:
         # The latest update was the one with step - 1 updates before it.
@@ -154,7 +154,7 @@ def _summarize(sums: Metrics, seconds: float) -> dict[str, Array | float]:
     real = sums.source_tokens + sums.tokens
     return sums.to_dict() | {
         "grad_norm": sums.grad_norm_sum / max(sums.updates, 1),
-        "skipped": sums.skipped,
+        "skipped_updates": sums.skipped,
         "tokens_per_second": real / max(seconds, 1e-9),
-        "padding": 1 - real / max(sums.num_positions, 1),
+        "padding_fraction": 1 - real / max(sums.num_positions, 1),
     }

@@ -32,13 +32,13 @@ class Event(msgspec.Struct):
     checkpoint: _Count | list[_Count] | None = None
     learning_rate: float | None = None
     tokens_per_second: float | None = None
-    padding: float | None = None
-    skipped: float | None = None
-    rewinds: _Count | None = None
+    padding_fraction: float | None = None
+    skipped_updates: float | None = None
+    rollbacks: _Count | None = None
 
 
 def _print_warning(line: str) -> None:
-    Progress().note(f"warning: {line}")
+    Progress().log(f"warning: {line}")
 
 
 class MetricsWriter:

@@ -12,7 +12,7 @@ import optax
 
 from model.config import ConfigError
 
-SCHEDULES = ("paper", "rsqrt", "cosine", "linear", "constant")
+SCHEDULES = ("noam", "inverse_sqrt", "cosine", "linear", "constant")
 OPTIMIZERS = ("adam", "adamw")
 
 
@@ -30,7 +30,7 @@ def make_schedule(
 
     - paper:    learning_rate * d_model^-0.5 * min(step^-0.5, step * w^-1.5); learning_rate is a
                 factor, 1 in the paper
-    - rsqrt:    learning_rate * min(step / w, (w / step)^0.5): the same curve, by its peak
+    - inverse_sqrt:    learning_rate * min(step / w, (w / step)^0.5): the same curve, by its peak
     - cosine, linear: from learning_rate at w down to zero at `decay_steps`, and zero from there on
     - constant: learning_rate
 
@@ -41,7 +41,7 @@ def make_schedule(
         raise ConfigError(f"optimizer.learning_rate={learning_rate} must be above 0")
     if warmup_steps < 0:
         raise ConfigError(f"optimizer.warmup_steps={warmup_steps} must be at least 0")
-    if name == "paper" and d_model is None:
+    if name == "noam" and d_model is None:
         raise ConfigError("optimizer.schedule='paper' needs the model's d_model")
     if name in ("cosine", "linear") and (decay_steps or 0) <= max(warmup_steps, 1):
         raise ConfigError(
@@ -53,10 +53,10 @@ def make_schedule(
     def schedule(updates_before):
         step = jnp.asarray(updates_before, jnp.float32) + 1.0
         rise = jnp.minimum(step / warmup, 1.0)
-        if name == "paper":
+        if name == "noam":
             assert d_model is not None
             return learning_rate * d_model**-0.5 * jnp.minimum(step**-0.5, step * warmup**-1.5)
-        if name == "rsqrt":
+        if name == "inverse_sqrt":
             return learning_rate * jnp.minimum(rise, (warmup / step) ** 0.5)
         if name == "constant":
             return learning_rate * rise
@@ -97,12 +97,12 @@ def make_optimizer(
     steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     steps.append(optax.scale_by_adam(b1, b2, epsilon, mu_dtype=mu_dtype))
     if weight_decay:
-        steps.append(optax.add_decayed_weights(weight_decay, mask=_decays))
+        steps.append(optax.add_decayed_weights(weight_decay, mask=_weight_decay_mask))
     steps.append(optax.scale_by_learning_rate(schedule))
-    return _with_usual_promotion(optax.chain(*steps))
+    return _with_standard_promotion(optax.chain(*steps))
 
 
-def _with_usual_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+def _with_standard_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     """Adam's bias correction in optax is float ** int, which strict promotion would refuse."""
 
     def update(grads, state, params=None):
@@ -112,7 +112,7 @@ def _with_usual_promotion(tx: optax.GradientTransformation) -> optax.GradientTra
     return optax.GradientTransformation(tx.init, update)
 
 
-def _decays(params):
+def _weight_decay_mask(params):
     """True for each leaf that weight decay shrinks; by name, since biases may have many axes."""
     return jax.tree.map_with_path(
         lambda path, _: (

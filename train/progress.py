@@ -34,7 +34,7 @@ class Progress:
             width = shutil.get_terminal_size().columns - 1
             self._write(printable(text)[:width], "")
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line that stays, above the live one."""
         self._write(printable(text), "\n")
 

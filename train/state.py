@@ -17,6 +17,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
+from model.family import Family
 from model.lora import LoRAModel
 from model.sharding import param_shardings, use_mesh
 from train.loss_scale import LossScale, init_loss_scale
@@ -39,11 +40,8 @@ class TrainState(NamedTuple):
         return self.params if self.ema is None else self.ema
 
 
-Model = nn.Module | LoRAModel
-
-
 def create_state(
-    model: Model,
+    model: Family,
     tx: optax.GradientTransformation,
     rng: Array,
     mesh: Mesh,
@@ -55,7 +53,7 @@ def create_state(
 
     `base` are the parameters that an adapted model adapts, laid out as `abstract_params` says.
     """
-    init = _initialiser(model, tx, ema)
+    init = _initializer(model, tx, ema)
     shardings = state_shardings(model, tx, mesh, ema=ema)._replace(base=None)
     with use_mesh(mesh):
         state = jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings)(rng)
@@ -63,21 +61,21 @@ def create_state(
 
 
 def state_shardings(
-    model: Model, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
+    model: Family, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
 ) -> TrainState:
     """The tree of NamedShardings that `create_state` lays a state out by."""
     return param_shardings(_shapes(model, tx, ema), mesh)
 
 
 def abstract_state(
-    model: Model, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
+    model: Family, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
 ) -> TrainState:
     """The state as ShapeDtypeStructs with shardings: what to restore a checkpoint into."""
     shapes = nn.unbox(_shapes(model, tx, ema))
     return jax.tree.map(_place, shapes, state_shardings(model, tx, mesh, ema=ema))
 
 
-def abstract_params(model: Model, mesh: Mesh) -> Any:
+def abstract_params(model: Family, mesh: Mesh) -> Any:
     """The parameters alone, as ShapeDtypeStructs with shardings: all that decoding needs."""
     boxes = param_shapes(model)
     return jax.tree.map(_place, nn.unbox(boxes), param_shardings(boxes, mesh))
@@ -85,24 +83,19 @@ def abstract_params(model: Model, mesh: Mesh) -> Any:
 
 # Tracing a deep model's init takes a second, and a start asks for its shapes many times.
 @lru_cache(maxsize=4)
-def param_shapes(model: Model) -> Any:
+def param_shapes(model: Family) -> Any:
     """The parameters as ShapeDtypeStructs, in boxes of their logical names."""
-    return jax.eval_shape(partial(_params, model), jax.random.key(0))
+    return jax.eval_shape(model.init_params, jax.random.key(0))
 
 
-def _initialiser(model, tx, ema: bool) -> Callable[[Array], TrainState]:
+def _initializer(model, tx, ema: bool) -> Callable[[Array], TrainState]:
     """Key -> a state whose parameter-like leaves still carry their boxes of logical names."""
 
     def init(rng: Array) -> TrainState:
         params_key, rng = jax.random.split(rng)
-        return _beginning(model, tx, ema, _params(model, params_key), rng)
+        return _beginning(model, tx, ema, model.init_params(params_key), rng)
 
     return init
-
-
-def _params(model, rng: Array) -> Any:
-    token = jnp.zeros((1, 1), jnp.int32)
-    return model.init(rng, token, token)["params"]
 
 
 def _beginning(model, tx, ema: bool, params, rng: Array) -> TrainState:

@@ -5,31 +5,30 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
 from jax.sharding import Mesh
 
-from data.batch import PAD, Batch, shift_right
+from model.family import Family
 from model.sharding import batch_sharding, replicated, use_mesh
 from train.chunked_cross_entropy import sharded_chunked_cross_entropy
-from train.loss import Metrics, cross_entropy
-from train.loss_scale import adjusted
-from train.state import Model, TrainState, state_shardings
+from train.loss import Metrics, features_cross_entropy
+from train.loss_scale import update_loss_scale
+from train.state import TrainState, state_shardings
 
 
 def train_step(
     state: TrainState,
-    batch: Batch,
+    batch: Any,
     *,
-    model: Model,
+    model: Family,
     tx: optax.GradientTransformation,
-    smoothing: float,
-    accumulate: int = 1,
+    label_smoothing: float,
+    grad_accum_steps: int = 1,
     ema_decay: float = 0.0,
-    project: Callable[..., Metrics] | None = None,
+    loss_head: Callable[..., Metrics] | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update by the gradient of the mean loss over the batch's real target tokens.
 
@@ -38,28 +37,31 @@ def train_step(
 
     Of an adapted model (model/lora.py) the adapters are updated, and `state.base` is as it was.
 
-    The batch's rows go through the model in `accumulate` parts, one after the other: less memory,
-    and (dropout's draws aside) the same gradient. Raises ValueError where rows do not divide so.
-    `project` makes the losses out of hidden states (train/chunked_cross_entropy.py); None: out of
-    all logits.
+    The batch's rows go through the model in `grad_accum_steps` parts, one after the other: less
+    memory, and (dropout's draws aside) the same gradient. Raises ValueError where rows do not
+    divide so. `loss_head` makes the losses out of hidden states (train/chunked_cross_entropy.py);
+    None: out of all logits.
     """
     rng = jax.random.fold_in(state.rng, state.step)
     # Of the mean over a part's places: of a sum over tokens float16 would hold less.
-    places = batch.tgt.size // accumulate
+    places = batch.num_targets // grad_accum_steps
     scale = None if state.loss_scale is None else state.loss_scale.scale / places
-    loss = partial(_summed_loss, project=project, base=state.base)
+    loss = partial(_summed_loss, loss_head=loss_head, base=state.base)
     gradient = jax.grad(loss, has_aux=True)
-    if accumulate == 1:
-        grads, metrics = gradient(state.params, batch, rng, model, smoothing, scale)
+    if grad_accum_steps == 1:
+        grads, metrics = gradient(state.params, batch, rng, model, label_smoothing, scale)
     else:
 
         def add(sums, part):
             batch, index = part
             key = jax.random.fold_in(rng, index)
-            part = gradient(state.params, batch, key, model, smoothing, scale)
+            part = gradient(state.params, batch, key, model, label_smoothing, scale)
             return jax.tree.map(jnp.add, sums, part)
 
-        parts = (_split(batch, accumulate), jnp.arange(accumulate, dtype=jnp.int32))
+        parts = (
+            _microbatches(batch, grad_accum_steps),
+            jnp.arange(grad_accum_steps, dtype=jnp.int32),
+        )
         zeros = (
             jax.tree.map(jnp.zeros_like, state.params),
             Metrics(*jnp.zeros(len(Metrics._fields))),
@@ -83,31 +85,31 @@ def train_step(
         params=params,
         opt_state=opt_state,
         ema=ema,
-        loss_scale=state.loss_scale and adjusted(state.loss_scale, finite),
+        loss_scale=state.loss_scale and update_loss_scale(state.loss_scale, finite),
     )
-    return state, _account(metrics, finite, norm)
+    return state, _step_metrics(metrics, finite, norm)
 
 
 def eval_step(
     params,
-    batch: Batch,
+    batch: Any,
     *,
-    model: nn.Module,
-    smoothing: float = 0.0,
-    project: Callable[..., Metrics] | None = None,
+    model: Family,
+    label_smoothing: float = 0.0,
+    loss_head: Callable[..., Metrics] | None = None,
 ) -> Metrics:
     """The batch's loss as it is, without dropout."""
     apply = partial(model.apply, {"params": params}, train=False)
-    return _losses(apply, batch, smoothing, project)
+    return _losses(apply, batch, label_smoothing, loss_head)
 
 
 def make_train_step(
-    model: Model,
+    model: Family,
     tx: optax.GradientTransformation,
     mesh: Mesh,
     *,
-    smoothing: float,
-    accumulate: int = 1,
+    label_smoothing: float,
+    grad_accum_steps: int = 1,
     ema_decay: float = 0.0,
     chunked: bool = True,
 ) -> "OnMesh":
@@ -119,7 +121,7 @@ def make_train_step(
     Its attribute `traced` lists the batch shapes that it was compiled for.
     """
     shardings = state_shardings(model, tx, mesh, ema=ema_decay > 0)
-    traced: list[Batch] = []
+    traced: list[Any] = []
 
     def step(state, batch):
         traced.append(jax.tree.map(jnp.shape, batch))  # runs once a shape: a compilation each
@@ -128,10 +130,10 @@ def make_train_step(
             batch,
             model=model,
             tx=tx,
-            smoothing=smoothing,
-            accumulate=accumulate,
+            label_smoothing=label_smoothing,
+            grad_accum_steps=grad_accum_steps,
             ema_decay=ema_decay,
-            project=sharded_chunked_cross_entropy(mesh) if chunked else None,
+            loss_head=sharded_chunked_cross_entropy(mesh) if chunked else None,
         )
 
     jitted = jax.jit(
@@ -145,12 +147,12 @@ def make_train_step(
 
 @lru_cache(maxsize=4)  # a run validates and tests by one, which is traced once a shape
 def make_eval_step(
-    model: nn.Module, mesh: Mesh, *, smoothing: float = 0.0, chunked: bool = True
+    model: Family, mesh: Mesh, *, label_smoothing: float = 0.0, chunked: bool = True
 ) -> "OnMesh":
     """`eval_step` as one jit: parameters stay as they lie, a batch is split over the mesh."""
-    project = sharded_chunked_cross_entropy(mesh) if chunked else None
+    loss_head = sharded_chunked_cross_entropy(mesh) if chunked else None
     step = jax.jit(
-        partial(eval_step, model=model, smoothing=smoothing, project=project),
+        partial(eval_step, model=model, label_smoothing=label_smoothing, loss_head=loss_head),
         in_shardings=(None, batch_sharding(mesh)),
         out_shardings=replicated(mesh),
     )
@@ -158,23 +160,23 @@ def make_eval_step(
 
 
 def _summed_loss(
-    params, batch, rng, model, smoothing, scale, project=None, base=None
+    params, batch, rng, model, label_smoothing, scale, loss_head=None, base=None
 ) -> tuple[Array | float, Metrics]:
     variables = {"params": params} | ({} if base is None else {"base": base})
     apply = partial(model.apply, variables, train=True, rngs={"dropout": rng})
-    metrics = _losses(apply, batch, smoothing, project)
+    metrics = _losses(apply, batch, label_smoothing, loss_head)
     return metrics.loss_sum if scale is None else metrics.loss_sum * scale, metrics
 
 
-def _losses(apply: Callable, batch: Batch, smoothing: float, project) -> Metrics:
-    inputs = batch.src, shift_right(batch.tgt, batch.tgt_segments), batch.segments
-    if project is None:
-        return _count(batch, cross_entropy(apply(*inputs), batch.tgt, smoothing))
-    features = apply(*inputs, method="features")
-    return _count(batch, project(*features, batch.tgt, smoothing))
+def _losses(apply: Callable, batch: Any, label_smoothing: float, loss_head) -> Metrics:
+    features = apply(batch, method="features")
+    metrics = (loss_head or features_cross_entropy)(features, label_smoothing)
+    return metrics._replace(
+        source_tokens=batch.source_tokens, num_positions=jnp.float32(batch.num_positions)
+    )
 
 
-def _account(metrics: Metrics, finite: Array, norm: Array) -> Metrics:
+def _step_metrics(metrics: Metrics, finite: Array, norm: Array) -> Metrics:
     """The metrics of one update; of a skipped one only what its batch was, so that sums stay."""
     found = metrics._replace(updates=jnp.float32(1), grad_norm_sum=norm)
     found = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), found)
@@ -184,14 +186,7 @@ def _account(metrics: Metrics, finite: Array, norm: Array) -> Metrics:
     )
 
 
-def _count(batch: Batch, metrics: Metrics) -> Metrics:
-    return metrics._replace(
-        source_tokens=jnp.sum(batch.src != PAD, dtype=jnp.float32),
-        num_positions=jnp.float32(batch.src.size + batch.tgt.size),
-    )
-
-
-def _split(batch: Batch, parts: int) -> Batch:
+def _microbatches(batch: Any, parts: int) -> Any:
     """Rows [R,...] -> [parts, R/parts, ...]."""
 
     def split(x):
@@ -226,7 +221,7 @@ class OnMesh:
 
     mesh: Mesh
     jitted: jax.stages.Wrapped
-    traced: Sequence[Batch] = ()  # shapes, where they are noted
+    traced: Sequence[Any] = ()  # shapes, where they are noted
 
     def __call__(self, *args) -> Any:
         with use_mesh(self.mesh):

@@ -58,15 +58,17 @@ class WorkdirNotSharedError(ValueError):
 class Watchdog:
     """Around a training of several processes; of one it does nothing.
 
-    A process without a sign of life for `lost_seconds` is missing. Where no process has moved for
-    `stalled_seconds` (0: never mind), the one that is furthest behind hangs. Both end the others
-    with status 1, as does an error in one of them.
+    A process without a sign of life for `heartbeat_timeout_seconds` is missing. Where no process
+    has moved for `stall_timeout_seconds` (0: never mind), the one that is furthest behind hangs.
+    Both end the others with status 1, as does an error in one of them.
     """
 
-    def __init__(self, folder: Path, lost_seconds: float, stalled_seconds: float):
+    def __init__(
+        self, folder: Path, heartbeat_timeout_seconds: float, stall_timeout_seconds: float
+    ):
         self._folder = folder / "heartbeats"
-        self._lost, self._stalled = lost_seconds, stalled_seconds
-        self._every = min(1.0, lost_seconds / 4)
+        self._lost, self._stalled = heartbeat_timeout_seconds, stall_timeout_seconds
+        self._every = min(1.0, heartbeat_timeout_seconds / 4)
         self._step = self._moves = self._beats = 0
         self._ended: str | None = None
         self._interrupted = False
@@ -123,7 +125,7 @@ class Watchdog:
             self._beat()
 
     def wait(self) -> None:
-        """Returns only if within `lost_seconds` nobody turned out to be missing."""
+        """Returns only if within `heartbeat_timeout_seconds` nobody turned out to be missing."""
         time.sleep(self._lost + 4 * self._every)
 
     def _begin(self) -> None:

@@ -13,7 +13,7 @@ def get_config():
     config = default_config()
     config.model.update(encoder_layers=2, decoder_layers=2, d_model=128, d_ff=512, num_heads=4)
     config.model.update(norm="pre", dropout=0.0)
-    config.data.update(source="demo", vocab_size=2000, tokens_per_batch=1500, num_buckets=4)
+    config.data.update(kind="demo", vocab_size=2000, tokens_per_batch=1500, num_buckets=4)
     config.optimizer.update(schedule="cosine", learning_rate=3e-3, warmup_steps=150, clip_norm=1.0)
     config.train.update(num_steps=1500, log_every=50, eval_every=500, checkpoint_every=500)
     config.train.update(bleu_sentences=200, max_minutes=8.0)

@@ -13,6 +13,6 @@ def get_config():
     """The paper's base model with pre-norm, which needs no tuning of the warm-up."""
     config = default_config()
     config.model.update(norm="pre")
-    config.data.update(source="text", vocab_size=16000, tokens_per_batch=8000)
-    config.optimizer.update(schedule="rsqrt", learning_rate=7e-4, clip_norm=1.0)
+    config.data.update(kind="text", vocab_size=16000, tokens_per_batch=8000)
+    config.optimizer.update(schedule="inverse_sqrt", learning_rate=7e-4, clip_norm=1.0)
     return config

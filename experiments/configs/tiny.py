@@ -17,5 +17,5 @@ def get_config():
     config.optimizer.update(warmup_steps=5)
     config.train.update(num_steps=30, log_every=5, eval_every=15, checkpoint_every=15)
     config.train.update(bleu_sentences=16)
-    config.search.update(beam_size=2, extra_length=0)
+    config.search.update(beam_size=2, max_length_offset=0)
     return config

@@ -11,5 +11,5 @@ from experiments.config import default_config
 def get_config():
     """The defaults are the paper's; only the data is to be named."""
     config = default_config()
-    config.data.update(source="wmt14_translate/de-en", vocab_size=37_000)
+    config.data.update(kind="wmt14_translate/de-en", vocab_size=37_000)
     return config

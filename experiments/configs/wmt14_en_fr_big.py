@@ -12,5 +12,5 @@ def get_config():
     """As for German, with French data, its vocabulary and less dropout (section 6.1)."""
     config = wmt14_en_de_big.get_config()
     config.model.dropout = 0.1
-    config.data.update(source="wmt14_translate/fr-en", target_language="fr", vocab_size=32_000)
+    config.data.update(kind="wmt14_translate/fr-en", target_language="fr", vocab_size=32_000)
     return config

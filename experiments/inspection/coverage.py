@@ -13,7 +13,7 @@ from data.pairs import SPLITS, Corpus
 from data.pipeline import TokenPairs
 from data.tokenizer import Tokenizer
 from data.vocabulary import Vocabulary
-from experiments.inspection.section import SIDES, Section, Warned
+from experiments.inspection.section import SIDES, DataWarning, Section
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 _LONGEST, _TOLD = 15, 12
@@ -36,7 +36,7 @@ def find_unknown(splits: dict[str, Corpus], vocabulary: Vocabulary) -> Section:
                 if missing := sorted(set(line) & spelling.missing(line)):
                     counts.update(c for c in line if c in missing)
                     text = "no piece for " + ", ".join(map(_named, missing))
-                    warnings.append(Warned("unknown", split, number, i, text))
+                    warnings.append(DataWarning("unknown", split, number, i, text))
             values.setdefault(split, {})[name] = dict(counts)
             told = ", ".join(f"{_named(c)} ({n:,})" for c, n in counts.most_common(_TOLD))
             tail = f": {told}" * bool(told)
@@ -66,8 +66,8 @@ def _named(character: str) -> str:
     return f"U+{ord(character):04X}{shown} {unicodedata.name(character, 'without a name')}"
 
 
-def count_pieces(pairs: TokenPairs, vocabulary: Vocabulary, seldom: int) -> Section:
-    """How often the training text has each piece: those seen less than `seldom` times, the longest.
+def count_pieces(pairs: TokenPairs, vocabulary: Vocabulary, rare_below: int) -> Section:
+    """Subword frequencies in training: those seen less than `rare_below` times, the longest.
 
     Pieces seen seldom have embeddings that hardly learn: many of them ask for a smaller vocabulary.
     """
@@ -77,12 +77,12 @@ def count_pieces(pairs: TokenPairs, vocabulary: Vocabulary, seldom: int) -> Sect
         pieces = tokenizer.pieces(range(tokenizer.vocab_size))
         real = [i for i in range(UNK + 1, len(pieces)) if not _BYTE.fullmatch(pieces[i])]
         counts = np.array([int(seen[i]) for i in real])
-        rare = int((counts < seldom).sum())
+        rare = int((counts < rare_below).sum())
         longest = sorted(real, key=lambda i: (-len(pieces[i]), pieces[i]))[:_LONGEST]
         values[name] = {
             "size": tokenizer.vocab_size,
             "pieces": len(real),
-            "seldom": seldom,
+            "rare_below": rare_below,
             "seen_less": rare,
             "never": int((counts == 0).sum()),
             "bytes": int(sum(seen[i] for i in range(len(pieces)) if _BYTE.fullmatch(pieces[i]))),
@@ -92,7 +92,7 @@ def count_pieces(pairs: TokenPairs, vocabulary: Vocabulary, seldom: int) -> Sect
         told = values[name]
         lines.append(
             f"{name}: {told['size']:,} ids, {len(real):,} of them pieces; {rare:,} pieces are seen "
-            f"less than {seldom:,} times in training, {told['never']:,} never"
+            f"less than {rare_below:,} times in training, {told['never']:,} never"
         )
         lines.append(
             f"{name}: {told['bytes']:,} tokens are bytes of characters without a piece, "
@@ -109,7 +109,7 @@ def _seen(pairs: TokenPairs, vocabulary: Vocabulary) -> Iterator[tuple[str, Toke
         np.bincount(side.ids, minlength=tokenizer.vocab_size)
         for side, tokenizer in zip(pairs, vocabulary, strict=True)
     ]
-    if vocabulary.joint:
+    if vocabulary.shared:
         yield "vocabulary", vocabulary.source, both[0] + both[1]
     else:
         yield from zip(SIDES, vocabulary, both, strict=True)

@@ -5,8 +5,8 @@ from itertools import combinations
 
 import numpy as np
 
-from data.pairs import SPLITS, Corpus, line_of
-from experiments.inspection.section import Section, Warned, numbers, share, where
+from data.pairs import SPLITS, Corpus, line_number
+from experiments.inspection.section import DataWarning, Section, numbers, share, where
 from experiments.inspection.survey import Survey
 
 
@@ -30,7 +30,9 @@ def find_duplicates(splits: dict[str, Corpus], surveys: dict[str, Survey]) -> Se
             f"with several targets: {several:,}; most occurrences of one source: {count.max():,}"
         )
         warnings += [
-            Warned("duplicate", split, 0, i, f"the same pair as line {line_of(splits[split], j)}")
+            DataWarning(
+                "duplicate", split, 0, i, f"the same pair as line {line_number(splits[split], j)}"
+            )
             for i, j in ((i, int(first[i])) for i in numbers(repeats & ~each.source.blank))
         ]
     return Section("duplicates", values, lines, warnings)
@@ -47,7 +49,7 @@ def find_copies(surveys: dict[str, Survey]) -> Section:
             f"{int(wordy.sum()):,} of them with letters"
         )
         text = "the target is its source"
-        warnings += [Warned("copy", split, 1, i, text) for i in numbers(wordy)]
+        warnings += [DataWarning("copy", split, 1, i, text) for i in numbers(wordy)]
     return Section("copies", values, lines, warnings)
 
 
@@ -74,10 +76,12 @@ def find_overlap(splits: dict[str, Corpus], surveys: dict[str, Survey]) -> Secti
     return Section("overlap", values, lines, warnings)
 
 
-def _overlaps(splits, kind: str, side: int, earlier: str, later: str, found) -> Iterator[Warned]:
+def _overlaps(
+    splits, kind: str, side: int, earlier: str, later: str, found
+) -> Iterator[DataWarning]:
     for i in numbers(found >= 0):
         there = where(splits, earlier, side, int(found[i]))
-        yield Warned(f"{kind} in {earlier}", later, side, i, f"the {kind} is also {there}")
+        yield DataWarning(f"{kind} in {earlier}", later, side, i, f"the {kind} is also {there}")
 
 
 def _first(hashes: np.ndarray) -> np.ndarray:

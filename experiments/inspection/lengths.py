@@ -6,7 +6,7 @@ import numpy as np
 
 from data.pipeline import TokenPairs, filter_masks
 from experiments.config import DataConfig
-from experiments.inspection.section import SIDES, Section, Warned, numbers, share
+from experiments.inspection.section import SIDES, DataWarning, Section, numbers, share
 
 _ROWS, _BAR = 12, 40
 _LEAST = 10  # tokens of the longer side, as in the filter: shorter ones differ by chance
@@ -39,9 +39,9 @@ def draw_lengths(pairs: dict[str, TokenPairs], data: DataConfig) -> Section:
     names = [f"{a:,} to {b - 1:,}" for a, b in zip(edges, edges[1:], strict=False)]
     for row, name in enumerate([*names, f"{edges[-1]:,} and more"]):
         for of, count in zip(SIDES, counts, strict=True):
-            bar = "#" * -(-_BAR * int(count[row]) // most)
+            progress_bar = "#" * -(-_BAR * int(count[row]) // most)
             label = name if of == SIDES[0] else ""
-            lines.append(f"{label:>14}  {of}  {int(count[row]):>9,}  {bar}".rstrip())
+            lines.append(f"{label:>14}  {of}  {int(count[row]):>9,}  {progress_bar}".rstrip())
     lines.append(f"lengths in tokens, EOS included; data.max_length is {data.max_length}")
     return Section("lengths", values, lines)
 
@@ -75,7 +75,7 @@ def find_outliers(pairs: dict[str, TokenPairs]) -> Section:
         values[split] = int(far.sum())
         lines.append(f"{split}: {share(int(far.sum()), len(each))} outliers")
         warnings += [
-            Warned("ratio", split, 1, i, f"{_tokens(pairs[split], i)}") for i in numbers(far)
+            DataWarning("ratio", split, 1, i, f"{_tokens(pairs[split], i)}") for i in numbers(far)
         ]
     return Section("ratio outliers", values, lines, warnings)
 
@@ -109,7 +109,7 @@ def find_dropped(pairs: TokenPairs, data: DataConfig) -> Section:
     lines = [f"{share(kept, total)} of {total:,} training pairs are kept"]
     lines += [f"dropped: {share(counts[name], total)}, {reasons[name]}" for name in reasons]
     warnings = [
-        Warned("dropped", "train", 0, i, f"dropped: {reasons[name]}: {_tokens(pairs, i)}")
+        DataWarning("dropped", "train", 0, i, f"dropped: {reasons[name]}: {_tokens(pairs, i)}")
         for name, mask in faults._asdict().items()
         for i in numbers(mask)
     ]

@@ -12,15 +12,17 @@ from experiments.inspection.section import SIDES, Section, place, where
 _WIDTH = 70  # characters of a line that are shown
 
 
-def teller(form: str, show: int | None, splits: dict[str, Corpus]) -> Callable[[Section], int]:
+def make_reporter(
+    form: str, max_warnings: int | None, splits: dict[str, Corpus]
+) -> Callable[[Section], int]:
     """A function that tells a section, and returns how many warnings it has.
 
-    `form` is "text", which shows `show` warnings of each kind (5 by default), or "jsonl", which
-    tells all by default; with 0 both tell all.
+    `form` is "text", which prints `max_warnings` warnings of each kind (5 by default), or "jsonl",
+    which tells all by default; with 0 both tell all.
     """
 
     def chosen(section: Section, default: int):
-        most = default if show is None else show
+        most = default if max_warnings is None else max_warnings
         key = lambda warned: (warned.kind, warned.split)  # noqa: E731
         for _, alike in groupby(sorted(section.warnings, key=key), key=key):
             group = list(alike)
@@ -42,7 +44,8 @@ def teller(form: str, show: int | None, splits: dict[str, Corpus]) -> Callable[[
                 told = f"{where(splits, w.split, w.side, w.index)}: {w.text}"
                 print(f"  warning: {printable(told)}{tail}")
             if count > len(group):
-                print(f"  .. and {count - len(group):,} more in {w.split}: --show=0 tells all")
+                more = f"{count - len(group):,} more in {w.split}"
+                print(f"  .. and {more}: --max_warnings=0 prints all")
         sys.stdout.flush()  # what is told on stderr meanwhile comes after it
         return len(section.warnings)
 

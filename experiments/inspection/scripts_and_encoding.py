@@ -8,7 +8,7 @@ import numpy as np
 
 from data.pairs import Corpus
 from experiments.inspection import languages
-from experiments.inspection.section import SIDES, Section, Warned, numbers, share
+from experiments.inspection.section import SIDES, DataWarning, Section, numbers, share
 from experiments.inspection.survey import Side, Survey
 
 _USUAL = 0.05  # of the training lines of a side: a script that it is written in
@@ -16,7 +16,7 @@ _LETTERS = 4  # fewer, as in "USB", are no line in another script
 _SAMPLE = 2000
 
 
-def find_broken(surveys: dict[str, Survey]) -> Section:
+def find_undecodable(surveys: dict[str, Survey]) -> Section:
     """Blank lines, and lines with control characters or what undecodable bytes were replaced by."""
     values: dict[str, dict] = {}
     lines, warnings = [], []
@@ -31,9 +31,13 @@ def find_broken(surveys: dict[str, Survey]) -> Section:
                 f"{split} {name}: {share(int(side.blank.sum()), len(each))} blank lines, "
                 f"{share(int(side.broken.sum()), len(each))} with broken characters"
             )
-            warnings += [Warned("blank", split, number, i, "blank") for i in numbers(side.blank)]
+            warnings += [
+                DataWarning("blank", split, number, i, "blank") for i in numbers(side.blank)
+            ]
             text = "has control characters or U+FFFD, which stands for undecodable bytes"
-            warnings += [Warned("broken", split, number, i, text) for i in numbers(side.broken)]
+            warnings += [
+                DataWarning("broken", split, number, i, text) for i in numbers(side.broken)
+            ]
     return Section("blank and broken lines", values, lines, warnings)
 
 
@@ -56,7 +60,7 @@ def find_scripts(surveys: dict[str, Survey]) -> Section:
                 "others": int(strange.sum()),
             }
             warnings += [
-                Warned("script", split, number, i, f"mostly {side.names[side.scripts[i]]}")
+                DataWarning("script", split, number, i, f"mostly {side.names[side.scripts[i]]}")
                 for i in numbers(strange)
             ]
             if strange.any():
@@ -104,7 +108,7 @@ def find_languages(
                 counts[language or "unclear"] += 1
                 if surely:
                     text = f"reads as {language}, not {expected}"
-                    wrong.append(Warned("language", split, number, int(i), text))
+                    wrong.append(DataWarning("language", split, number, int(i), text))
                 progress(1)
             progress(len(each) - len(long[split]))
             told = dict(counts.most_common(5))

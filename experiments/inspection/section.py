@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.pairs import Corpus, line_of
+from data.pairs import Corpus, line_number
 
 SIDES = ("source", "target")
 
 
-class Warned(NamedTuple):
+class DataWarning(NamedTuple):
     """Something about one line of one side of a split."""
 
     kind: str
@@ -28,14 +28,14 @@ class Section:
     name: str
     values: dict
     lines: Sequence[str]
-    warnings: Sequence[Warned] = field(default=())
+    warnings: Sequence[DataWarning] = field(default=())
 
 
 def place(splits: dict[str, Corpus], split: str, side: int, index: int) -> tuple[str, int]:
     """The file and the number of the line there; a source without files counts its pairs from 1."""
     pairs = splits[split]
     files = getattr(pairs, "files", None)
-    return files[side] if files else f"{split} {SIDES[side]}", line_of(pairs, index)
+    return files[side] if files else f"{split} {SIDES[side]}", line_number(pairs, index)
 
 
 def where(splits: dict[str, Corpus], split: str, side: int, index: int) -> str:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains in a Kubernetes JobSet (https://jobset.sigs.k8s.io), a process for each pod:
 #
-#   experiments/pod/jobset.sh --name=heed --image=IMAGE --processes=4 --limit=nvidia.com/gpu=8 \
+#   experiments/pod/jobset.sh --name=heed --image=IMAGE --num_processes=4 --limit=nvidia.com/gpu=8 \
 #     --claim=VOLUME_CLAIM -- --config=... --workdir=/runs/mine
 #
 # What follows -- are the flags of experiments.train. The image has the checkout, installed, in
@@ -18,7 +18,7 @@ while [[ $# -gt 0 && $1 != -- ]]; do
   case $1 in
     --name=*) name=${1#*=} ;;
     --image=*) image=${1#*=} ;;
-    --processes=*) processes=${1#*=} ;;
+    --num_processes=*) processes=${1#*=} ;;
     --limit=*=*) limit=${1#*=} ;;
     --claim=*) claim=${1#*=} ;;
     --select=*=*)
@@ -35,13 +35,13 @@ while [[ $# -gt 0 && $1 != -- ]]; do
   shift
 done
 if [[ -z $image || -z $processes || -z $limit || -z $claim || $# -lt 2 ]]; then
-  echo "usage: $0 --name=NAME --image=IMAGE --processes=N --limit=nvidia.com/gpu=N" \
+  echo "usage: $0 --name=NAME --image=IMAGE --num_processes=N --limit=nvidia.com/gpu=N" \
     "--claim=CLAIM -- --config=... --workdir=/runs/..." >&2
   exit 2
 fi
 shift
 if ! [[ $processes =~ ^[1-9][0-9]*$ && ${limit##*=} =~ ^[1-9][0-9]*$ ]]; then
-  echo "$0: --processes=$processes and the number in --limit=$limit must be 1 or more" >&2
+  echo "$0: --num_processes=$processes and the number in --limit=$limit must be 1 or more" >&2
   exit 2
 fi
 

@@ -1,6 +1,6 @@
 """Launch a training in several local processes with simulated CPU devices.
 
-    python -m experiments.pod.local --processes=2 --devices_per_process=2 -- \\
+    python -m experiments.pod.local --num_processes=2 --devices_per_process=2 -- \\
         --config=... --workdir=...
 
 What follows -- are the flags of experiments.train. Every line on stderr begins with its process's
@@ -21,18 +21,20 @@ from signal import SIGINT, SIGTERM
 from absl import flags
 
 from experiments import cli
-from experiments.console import note
+from experiments.console import log
 from experiments.float_flags import define_float
 from experiments.pod.ports import free_port
 from experiments.signals import handling, held_back
 from model import ConfigError
 
-PROCESSES = flags.DEFINE_integer("processes", 2, "How many processes to start.", lower_bound=1)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", 2, "How many processes to start.", lower_bound=1
+)
 DEVICES = flags.DEFINE_integer(
     "devices_per_process", 1, "Simulated CPU devices of each.", lower_bound=1
 )
-END_SECONDS = define_float(
-    "end_seconds",
+SHUTDOWN_TIMEOUT = define_float(
+    "shutdown_timeout",
     300.0,
     "Once a process has ended, how long the others may take to end: then they are killed.",
     lower_bound=0,
@@ -57,7 +59,7 @@ def main(args: list[str]) -> None:
     with ExitStack() as stack:
         for number in SIGTERM, SIGINT:
             stack.enter_context(handling(number, partial(pass_on, number), again=False))
-        for process in range(PROCESSES.value):
+        for process in range(NUM_PROCESSES.value):
             if not came:
                 with held_back():
                     started.append(start(process, port, args))
@@ -85,9 +87,9 @@ def _follow(started: list[subprocess.Popen]) -> int:
 def start(process: int, port: int, args: list[str]) -> subprocess.Popen:
     """One process of the training, begun."""
     where = (
-        f"--coordinator=127.0.0.1:{port}",
-        f"--processes={PROCESSES.value}",
-        f"--process={process}",
+        f"--coordinator_address=127.0.0.1:{port}",
+        f"--num_processes={NUM_PROCESSES.value}",
+        f"--process_id={process}",
     )
     xla = os.environ.get("XLA_FLAGS", "")
     devices = f"{xla} --xla_force_host_platform_device_count={DEVICES.value}"
@@ -113,11 +115,11 @@ def wait(started: list[subprocess.Popen]) -> list[int]:
     until = None
     while any(process.poll() is None for process in started):
         if until is None and any(process.poll() is not None for process in started):
-            until = time.monotonic() + END_SECONDS.value
+            until = time.monotonic() + SHUTDOWN_TIMEOUT.value
         if until is not None and time.monotonic() > until:
             for i, process in enumerate(started):
                 if process.poll() is None:
-                    note(f"heed: error: process {i} did not end in time: killed")
+                    log(f"heed: error: process {i} did not end in time: killed")
                     process.kill()
         time.sleep(0.05)
     return [process.returncode for process in started]

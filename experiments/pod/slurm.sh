@@ -28,7 +28,7 @@ fi
 trap : TERM # Slurm tells this shell as well: it waits for the run to save
 # The processes end by themselves where one is missing, and say which: srun is not to be faster.
 srun --label --kill-on-bad-exit=0 "${options[@]}" "${PYTHON:-.venv/bin/python}" \
-  -m experiments.train --cluster --sigterm_status=143 "$@" &
+  -m experiments.train --auto_cluster --sigterm_status=143 "$@" &
 while true; do
   status=0
   wait $! || status=$?

@@ -19,6 +19,6 @@ if [[ ${#options[@]} -eq 0 || $# -lt 2 ]]; then
 fi
 shift
 
-command="cd ${HEED:-heed} && exec .venv/bin/python -m experiments.train --cluster"
+command="cd ${HEED:-heed} && exec .venv/bin/python -m experiments.train --auto_cluster"
 exec gcloud compute tpus tpu-vm ssh "${options[@]}" --worker=all \
   --command="$command$(printf ' %q' "$@")"

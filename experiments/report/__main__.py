@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
-from experiments.console import note
+from experiments.console import log
 
 WORKDIR = flags.DEFINE_multi_string(
     "workdir",
@@ -43,10 +43,10 @@ def main(more: list[str]) -> None:
                 make_translations(run.workdir)
         runs = read_runs(workdirs)
     for line in (line for run in runs for line in run.damaged):
-        note(f"warning: {line}")
+        log(f"warning: {line}")
     for run in runs:
         if not run.translations:
-            note(f"{run.workdir} has no translations of its test split: --translate makes them")
+            log(f"{run.workdir} has no translations of its test split: --translate makes them")
     output = Path(OUTPUT.value or workdirs[0] / (REPORT if len(runs) == 1 else "comparison.html"))
     write_report(runs, output)
     print(output)

@@ -30,7 +30,7 @@ _CURVES = (
         "Padding",
         "% of positions",
         "What of the batches is not tokens.",
-        (("train", "padding", 100),),
+        (("train", "padding_fraction", 100),),
     ),
 )
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data.atomic_write import write_atomic
 from data.printable import drawable
-from experiments.console import bar
+from experiments.console import progress_bar
 from experiments.report import chart
 from experiments.report.curves import draw_curves
 from experiments.report.examples import worst_and_best
@@ -22,7 +22,7 @@ REPORT = "report.html"
 _HERE = Path(__file__).parent
 
 
-class FitResult(NamedTuple):
+class RunSummary(NamedTuple):
     """A run in one row: its last update, its best validation and its test."""
 
     step: int
@@ -39,11 +39,11 @@ def write_report(runs: Sequence[Run], output: Path) -> None:
 
 def render(runs: Sequence[Run]) -> str:
     """The page of these runs."""
-    with bar("scoring sentences", sum(len(run.translations) for run in runs)) as progress:
+    with progress_bar("scoring sentences", sum(len(run.translations) for run in runs)) as progress:
         examples = [worst_and_best(run, progress=progress) for run in runs]
     return _template().render(
         runs=runs,
-        summaries=[summarise(run) for run in runs],
+        summaries=[summarize(run) for run in runs],
         charts=draw_curves(runs),
         lengths=by_length(runs),
         examples=examples,
@@ -52,16 +52,16 @@ def render(runs: Sequence[Run]) -> str:
     )
 
 
-def summarise(run: Run) -> FitResult:
+def summarize(run: Run) -> RunSummary:
     """What there is to say of a run in one row; without BLEU the best is that of least loss."""
     valid = [event for event in run.of("valid") if event.get("loss") is not None]
     best = max(valid, key=lambda e: (e.get("bleu") or 0, -e["loss"]), default={})
     counts = {
-        "update{} skipped": sum(event.get("skipped") or 0 for event in run.of("train")),
+        "update{} skipped": sum(event.get("skipped_updates") or 0 for event in run.of("train")),
         "loss spike{}": len(run.of("spike")),
-        "time{} gone back": len(run.of("rewind")),
+        "rollback{}": len(run.of("rollback")),
     }
-    return FitResult(
+    return RunSummary(
         max(event["step"] for event in run.events),
         max((event.get("seconds") or 0 for event in run.events), default=0) or None,
         best,

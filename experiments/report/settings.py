@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments.config import Experiment, flat
+from experiments.config import Experiment, flatten
 
 
 class Setting(NamedTuple):
@@ -26,6 +26,6 @@ class Setting(NamedTuple):
 
 def settings(experiments: Sequence[Experiment]) -> list[Setting]:
     """Every value of the configurations, by its name: "optimizer.warmup_steps"."""
-    default = flat(Experiment())
-    each = [flat(experiment) for experiment in experiments]
+    default = flatten(Experiment())
+    each = [flatten(experiment) for experiment in experiments]
     return [Setting(name, value, [one[name] for one in each]) for name, value in default.items()]

@@ -9,7 +9,7 @@ from data.errors import DataError
 from data.fairseq_tokenizer import DictionaryTokenizer, read_words
 from data.regular_file import read_regular
 from data.vocabulary import Vocabulary
-from experiments.console import note
+from experiments.console import log
 
 _BEST = "checkpoint_best.pt"
 _MERGES = ("bpe.code", "bpe.codes", "bpecodes", "code", "codes")  # what they are called
@@ -91,7 +91,7 @@ def read_vocabulary(sides: Sides, merges: Path | None) -> Vocabulary:
     if merges is not None:
         _told(merges, DictionaryTokenizer.make, (), cuts)
     elif any(word.endswith("@@") for word in words[0]):
-        note(f"{sides.files[0]} has subwords, but there are no merges: texts are to be cut already")
+        log(f"{sides.files[0]} has subwords, but there are no merges: texts are to be cut already")
     source, target = (DictionaryTokenizer.make(each, cuts) for each in words)
     return Vocabulary(source, source if words[0] == words[1] else target)
 

@@ -22,7 +22,7 @@ from interop.fairseq.files import (
     read_vocabulary,
 )
 from interop.fairseq.settings import read_settings, search_settings
-from interop.fields import number, refuse_others
+from interop.fields import number, reject_unsupported
 from interop.imported_model import UNSAID, ImportedModel
 from interop.torch_archive import read_arrays, read_content
 from model import ConfigError, TransformerConfig
@@ -71,24 +71,24 @@ def read_fairseq(
     file = find_checkpoint(place)
     content = read_content(file)
     settings, generation = read_settings(file, content)
-    refuse_others(file, settings, _NEUTRAL)
+    reject_unsupported(file, settings, _NEUTRAL)
     sides = find_sides(file, settings, source_language, target_language)
     vocabulary = read_vocabulary(sides, find_merges(file, settings))
     model = model_config(file, settings, vocabulary.source.vocab_size, vocabulary.target.vocab_size)
     arrays = read_arrays(file, content["model"])
     imported_model.check_sizes(file, model, *imported_model.count(arrays))
-    if model.tying == "all" and not vocabulary.joint:
+    if model.tying == "all" and not vocabulary.shared:
         raise DataError(
             f"{sides.files[0]} and {sides.files[1]} differ, but {file} says share_all_embeddings"
         )
     longest = number(file, settings, "max_target_positions", 1024)
     data = DataConfig(
-        source="text",
+        kind="text",
         source_language=sides.languages[0],
         target_language=sides.languages[1],
         vocab_size=vocabulary.source.vocab_size,
-        joint=vocabulary.joint,
-        max_length=min(DataConfig.max_length, model.longest or DataConfig.max_length),
+        shared_vocab=vocabulary.shared,
+        max_length=min(DataConfig.max_length, model.max_positions or DataConfig.max_length),
     )
     search = search_settings(file, generation, longest)
     experiment = Experiment(model=model, data=data, search=search)
@@ -121,7 +121,7 @@ def model_config(
                 "supported"
             )
     width = number(file, settings, "encoder_embed_dim")
-    refuse_others(file, settings, {f"decoder_{end}put_dim": (width,) for end in ("in", "out")})
+    reject_unsupported(file, settings, {f"decoder_{end}put_dim": (width,) for end in ("in", "out")})
     learned = bool(settings.get("encoder_learned_pos"))
     lengths = [number(file, settings, f"max_{side}_positions", 1024)
                for side in ("source", "target")]  # fmt: skip
@@ -146,7 +146,7 @@ def model_config(
             norm="pre" if settings.get("encoder_normalize_before") else "post",
             norm_epsilon=1e-5,
             positions="learned" if learned else "sinusoidal_tensor2tensor",
-            first_position=0 if learned else _FIRST,
+            position_offset=0 if learned else _FIRST,
             max_length=lengths[0],
             activation=ACTIVATIONS[settings.get("activation_fn") or "relu"],
             attention_bias=True,
@@ -178,10 +178,10 @@ def _params(file: Path, items: dict[str, np.ndarray], model: TransformerConfig) 
                 raise DataError(f"{file}: {name} is another than {tables[which][0]}")
         return found
 
-    orders = [np.array([*_ORDER, *range(_MARKS, size - 1)])
+    id_maps = [np.array([*_ORDER, *range(_MARKS, size - 1)])
               for size in (model.vocab_size, model.target_vocab)]  # fmt: skip
     params = imported_model.layers(model, _names(model), arrays)
-    params |= imported_model.words(model, orders, 0, table, np.zeros(len(orders[1]), np.float32))
+    params |= imported_model.words(model, id_maps, 0, table, np.zeros(len(id_maps[1]), np.float32))
     params["output_bias"][BOS] = UNSAID
     for name in sorted(items.keys() - arrays.asked - _UNREAD):
         raise DataError(f"{file}: its settings do not say what {name} is for")
@@ -191,4 +191,4 @@ def _params(file: Path, items: dict[str, np.ndarray], model: TransformerConfig) 
 def _names(model: TransformerConfig):
     """What Hugging Face calls them, without its first word."""
     for named in (*huggingface_names.names(model), *huggingface_names.around(model)):
-        yield named._replace(theirs=named.theirs.removeprefix("model."))
+        yield named._replace(their_name=named.their_name.removeprefix("model."))

@@ -14,7 +14,7 @@ from msgspec import Meta
 from data.errors import DataError
 from data.json_file import convert
 from experiments.config import SearchConfig
-from interop.fields import name_settings, number, refuse_others
+from interop.fields import name_settings, number, reject_unsupported
 from model import ConfigError
 
 _NAMES = {  # of the settings of a search, there
@@ -186,7 +186,7 @@ def search_settings(file: Path, found: Mapping[str, Any], longest: int) -> Searc
 
     `longest` is how many positions an output may have there.
     """
-    refuse_others(file, found, _SEARCH)
+    reject_unsupported(file, found, _SEARCH)
     beam, power, limit = _ALWAYS
     # Theirs does not count the end.
     limit = 1 + min(number(file, found, "max_len_b", limit), longest - 1)
@@ -195,10 +195,10 @@ def search_settings(file: Path, found: Mapping[str, Any], longest: int) -> Searc
             beam_size=number(file, found, "beam", beam),
             penalty="none" if found.get("unnormalized") else "average",
             alpha=0.0 if found.get("unnormalized") else float(found.get("lenpen", power)),
-            stopping="first",
+            stopping="full",
             min_length=min(1 + number(file, found, "min_len", 1), limit),
             max_length=limit,
-            extra_length=limit,  # an output's own source sets no limit
+            max_length_offset=limit,  # an output's own source sets no limit
             no_repeat_ngrams=number(file, found, "no_repeat_ngram_size", 0),
             allow_unknown=True,
         )

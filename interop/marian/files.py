@@ -10,7 +10,7 @@ from data.errors import DataError
 from data.regular_file import read_regular
 from data.yaml_file import MAX_BYTES
 from experiments.config import SearchConfig
-from experiments.console import note
+from experiments.console import log
 from interop.fields import name_settings
 from interop.marian.settings import Decoder, decoder_settings
 
@@ -85,7 +85,7 @@ def search_settings(found: Folder) -> SearchConfig:
     """Marian's settings of a search as ours; raises DataError, naming the field."""
     file, decoder = found.file, found.decoder
     if decoder is None:
-        note(f"{found.model.parent}: no YAML says how to search: greedily, as Firefox does")
+        log(f"{found.model.parent}: no YAML says how to search: greedily, as Firefox does")
         beam, alpha = _FIREFOX
     else:
         beam, alpha = _ALWAYS
@@ -98,8 +98,8 @@ def search_settings(found: Folder) -> SearchConfig:
             beam_size=beam,
             penalty="average" if alpha else "none",
             alpha=float(alpha),
-            stopping="first",
-            extra_length=_EXTRA,
+            stopping="full",
+            max_length_offset=_EXTRA,
             allow_unknown=bool(decoder and decoder.allow_unk),
         )
     except ValueError as error:

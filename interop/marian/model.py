@@ -14,9 +14,9 @@ import numpy as np
 from data.batch import BOS
 from data.errors import DataError
 from experiments.config import DataConfig, Experiment
-from experiments.console import note
+from experiments.console import log
 from interop import imported_model
-from interop.fields import number, refuse_others
+from interop.fields import number, reject_unsupported
 from interop.imported_model import ImportedModel
 from interop.marian.binary import read_items
 from interop.marian.files import Folder, find, search_settings
@@ -64,27 +64,27 @@ def read_native(
     found = find(folder)
     items, text = read_items(found.model)
     settings = model_settings(found.model, text)
-    vocabulary, orders = read_vocabulary(*found.vocabularies)
-    model = model_config(found.model, settings, [len(order) for order in orders])
+    vocabulary, id_maps = read_vocabulary(*found.vocabularies)
+    model = model_config(found.model, settings, [len(order) for order in id_maps])
     imported_model.check_sizes(found.model, model, *imported_model.count(items))
-    if model.tying == "all" and not vocabulary.joint:
+    if model.tying == "all" and not vocabulary.shared:
         raise DataError(f"{found.model}: one table of embeddings, but the vocabularies differ")
     languages = _languages(found)
     data = DataConfig(
-        source="text",
+        kind="text",
         source_language=source_language or languages[0],
         target_language=target_language or languages[1],
         vocab_size=vocabulary.source.vocab_size,
-        joint=vocabulary.joint,
+        shared_vocab=vocabulary.shared,
     )
     words = None
     if found.shortlist and is_binary(found.shortlist):
-        words = read_shortlist(found.shortlist, orders, _OWN, vocabulary.joint)
+        words = read_shortlist(found.shortlist, id_maps, _OWN, vocabulary.shared)
     elif found.shortlist:
-        note(f"warning: {found.shortlist} is no binary shortlist: it is left out")
+        log(f"warning: {found.shortlist} is no binary shortlist: it is left out")
     experiment = Experiment(model=model, data=data, search=search_settings(found))
     biased = not settings.get("output-omit-bias")
-    params = _params(found.model, items, model, orders, biased)
+    params = _params(found.model, items, model, id_maps, biased)
     return ImportedModel(experiment, vocabulary, params, words)
 
 
@@ -102,11 +102,11 @@ def model_config(file: Path, settings: dict[str, Any], sizes: list[int]) -> Tran
 
     Raises DataError, naming the field, for what is not here.
     """
-    refuse_others(file, settings, _NEUTRAL)
+    reject_unsupported(file, settings, _NEUTRAL)
     mixer = _MIXERS[settings.get("transformer-decoder-autoreg") or "self-attention"]
     if mixer == "ssru":
         cell = settings.get("dec-cell") or "gru"
-        refuse_others(file, {"dec-cell": cell}, {"dec-cell": ("ssru",)})
+        reject_unsupported(file, {"dec-cell": cell}, {"dec-cell": ("ssru",)})
     told_sizes = settings.get("dim-vocabs") or []
     for size, told in zip(sizes, told_sizes, strict=False):
         if told not in (0, size - BOS - 1):
@@ -141,7 +141,7 @@ def _params(
     file: Path,
     items: dict[str, np.ndarray],
     model: TransformerConfig,
-    orders: list[np.ndarray],
+    id_maps: list[np.ndarray],
     biased: bool,
 ) -> dict[str, Any]:
     """The parameters of `model`; raises DataError where an array is missing or of another size."""
@@ -157,11 +157,11 @@ def _params(
             return arrays.take(shape[::-1], f"{_LOGITS}_W").T
         return arrays.take(shape, *tables[which])
 
-    bias = np.zeros((1, len(orders[1]) - _OWN), np.float32)
+    bias = np.zeros((1, len(id_maps[1]) - _OWN), np.float32)
     if biased:
         bias = arrays.take(bias.shape, f"{_LOGITS}_b")
     layers = imported_model.layers(model, names(model), arrays)
-    params = layers | imported_model.words(model, orders, _OWN, table, bias[0])
+    params = layers | imported_model.words(model, id_maps, _OWN, table, bias[0])
     for name in sorted(items.keys() - arrays.asked):
         if name.startswith(("encoder", "decoder", "W")) and not name.endswith("_QuantMultA"):
             raise DataError(f"{file}: its settings do not say what {name} is for")

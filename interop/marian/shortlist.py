@@ -23,8 +23,8 @@ def is_binary(file: Path) -> bool:
         return content.read(8) == struct.pack("<Q", _MARK)
 
 
-def read_shortlist(file: Path, orders: list[np.ndarray], own: int, joint: bool) -> Shortlist:
-    """The shortlist in our ids; `orders` have their ids by ours, the first `own` of which are ours.
+def read_shortlist(file: Path, id_maps: list[np.ndarray], own: int, joint: bool) -> Shortlist:
+    """The shortlist in our ids; `id_maps` have their ids by ours, of which `own` are only ours.
 
     In a joint vocabulary a source word may be said as it is. Raises DataError where it is damaged
     or another vocabulary's.
@@ -40,7 +40,7 @@ def read_shortlist(file: Path, orders: list[np.ndarray], own: int, joint: bool) 
         raise DataError(f"{file} is damaged: it has {len(content)} bytes, not {size}")
     starts = np.frombuffer(content, "<u8", offsets, _HEADER.size).astype(np.int64)
     ids = np.frombuffer(content, "<u4", count, _HEADER.size + 8 * offsets).astype(np.int64)
-    source, target = (len(order) - own for order in orders)
+    source, target = (len(order) - own for order in id_maps)
     if offsets != source + 1:
         raise DataError(
             f"{file} has {offsets - 1} source words, but the vocabulary {source}: it is another "
@@ -49,12 +49,12 @@ def read_shortlist(file: Path, orders: list[np.ndarray], own: int, joint: bool) 
     ends = starts[-1] == count and (starts >= 0).all() and (starts[1:] >= starts[:-1]).all()
     if not ends or not (ids < target).all():
         raise DataError(f"{file} is damaged: it names words that there are not")
-    ours = np.empty(target, np.int32)
-    ours[orders[1][own:]] = np.arange(own, target + own)
-    lists = [ours[ids[starts[i] : starts[i + 1]]] for i in orders[0][own:]]
+    param_path = np.empty(target, np.int32)
+    param_path[id_maps[1][own:]] = np.arange(own, target + own)
+    lists = [param_path[ids[starts[i] : starts[i + 1]]] for i in id_maps[0][own:]]
     if joint:
         lists = [np.append(words, id) for id, words in enumerate(lists, own)]
     lists = [np.zeros(0, np.int32)] * own + lists
     ends = np.cumsum([0, *map(len, lists)])
     words = np.concatenate(lists).astype(np.int32)
-    return Shortlist(ends, words, ours[: min(frequent, target)], target + own)
+    return Shortlist(ends, words, param_path[: min(frequent, target)], target + own)

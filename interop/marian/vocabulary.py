@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.marian_tokenizer import MarianTokenizer, Words, processor
+from data.marian_tokenizer import MarianTokenizer, MarianVocab, processor
 from data.regular_file import read_regular
 from data.vocabulary import Vocabulary
 from data.yaml_file import read_strings
@@ -23,7 +23,7 @@ def read_vocabulary(source: Path, target: Path) -> tuple[Vocabulary, list[np.nda
 
     Raises DataError for a file that is missing, or that is no vocabulary.
     """
-    sides, orders = [], []
+    sides, id_maps = [], []
     for name, file in ("source", source), ("target", target):
         if file.suffix == ".spm":
             cuts = read_regular(file)
@@ -36,14 +36,14 @@ def read_vocabulary(source: Path, target: Path) -> tuple[Vocabulary, list[np.nda
         except ValueError:
             raise DataError(f"{file} lacks {_END} or {_UNKNOWN}") from None
         others = [id for id in range(len(words)) if id not in (end, unknown)]
-        orders.append(np.array([0, 0, end, unknown, *others]))
-        table = Words(tuple(words[id] for id in others), _END, _UNKNOWN, "", plain=plain)
+        id_maps.append(np.array([0, 0, end, unknown, *others]))
+        table = MarianVocab(tuple(words[id] for id in others), _END, _UNKNOWN, "", plain=plain)
         try:
             sides.append(MarianTokenizer.make(cuts, cuts, table))
         except DataError as error:
             raise DataError(f"{file}: {error}") from None
     one = source == target and source.suffix == ".spm"
-    return Vocabulary(sides[0], sides[0] if one else sides[1]), orders
+    return Vocabulary(sides[0], sides[0] if one else sides[1]), id_maps
 
 
 def _pieces(file: Path, model: bytes) -> list[str]:

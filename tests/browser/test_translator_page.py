@@ -16,7 +16,7 @@ from tests.experiments.serving import LIMITS, small_searches
 def url(run):
     workdir, *_ = run
     service = Service(small_searches(workdir), LIMITS)
-    service.searches.prepare()
+    service.searches.precompile()
     config = uvicorn.Config(service.app(), port=0, ws="none", log_config=None, lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

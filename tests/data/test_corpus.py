@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data.corpus import open_corpus
 from data.errors import DataError
-from data.pairs import Pairs, Some
+from data.pairs import ParallelText, Subset
 from data.text import read_lines
 
 PAIRS = [
@@ -75,13 +75,13 @@ def test_lines_end_at_line_feeds_only(tmp_path_factory, lines, end, finished):
 
 
 def test_some_pairs_are_evenly_spaced():
-    pairs = Pairs([*"abcdefghij"], [*"ABCDEFGHIJ"])
-    some = Some(pairs, 4)
+    pairs = ParallelText([*"abcdefghij"], [*"ABCDEFGHIJ"])
+    some = Subset(pairs, 4)
     assert [pair.source for pair in some] == [*"acfh"] and len(some) == 4
     assert [some.line(i) for i in range(4)] == [1, 3, 6, 8] and some.files is None
-    filed = Some(Pairs([*"abcd"], [*"ABCD"], ("a.en", "a.de"), first=2), 2)
+    filed = Subset(ParallelText([*"abcd"], [*"ABCD"], ("a.en", "a.de"), first=2), 2)
     assert [filed.line(i) for i in range(2)] == [2, 4] and filed.files == ("a.en", "a.de")
-    assert [*Some(pairs, 99)] == [*pairs] and len(Some(Pairs([], []), 3)) == 0
+    assert [*Subset(pairs, 99)] == [*pairs] and len(Subset(ParallelText([], []), 3)) == 0
     with pytest.raises(IndexError):
         some[4]
 
@@ -175,7 +175,7 @@ def test_a_missing_split_is_told_with_what_is_there(kind, tmp_path):
     message = failure(kind, tmp_path, "valid")
     assert message.startswith(f"{tmp_path}/{name} is missing ") and message.endswith(there)
     assert failure(kind, tmp_path / "no") == f"data.path={tmp_path}/no is not a folder"
-    assert failure(kind, "") == f"data.source={kind} needs --config.data.path=DIR"
+    assert failure(kind, "") == f"data.kind={kind} needs --config.data.path=DIR"
 
 
 @pytest.mark.parametrize(("content", "reason"), [

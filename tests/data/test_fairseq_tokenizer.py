@@ -115,7 +115,7 @@ def test_it_is_kept_as_bytes(tokenizer, tmp_path):
     both = Vocabulary(tokenizer, DictionaryTokenizer.make(WORDS[::-1], None))
     both.save(tmp_path)
     for again in Vocabulary.load(tmp_path), pickle.loads(pickle.dumps(both)):
-        assert not again.joint and again.digest() == both.digest()
+        assert not again.shared and again.digest() == both.digest()
         for side, same in zip(both, again, strict=True):
             assert side.encode(["lower low"]) == same.encode(["lower low"])
     with pytest.raises(DataError, match="not a vocabulary of Heed's"):

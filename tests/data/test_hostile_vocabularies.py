@@ -7,7 +7,7 @@ import tokenizers
 
 from data.errors import DataError
 from data.hf_tokenizer import FastTokenizer
-from data.marian_tokenizer import MarianTokenizer, Words
+from data.marian_tokenizer import MarianTokenizer, MarianVocab
 from tests.experiments import bart_folders, t5_folders
 
 
@@ -83,6 +83,6 @@ def test_a_damaged_vocabulary_of_a_run_is_one_line(change, message):
 )
 def test_a_damaged_table_of_a_run_is_one_line(change, message):
     cuts = t5_folders.spiece()
-    whole = MarianTokenizer.make(cuts, cuts, Words(("a",)))
+    whole = MarianTokenizer.make(cuts, cuts, MarianVocab(("a",)))
     with pytest.raises(DataError, match=message):
         MarianTokenizer(json.dumps(json.loads(whole.to_bytes()) | change).encode())

@@ -6,7 +6,7 @@ import pytest
 
 from data.batch import BOS, EOS, UNK
 from data.errors import DataError
-from data.marian_tokenizer import MarianTokenizer, Words
+from data.marian_tokenizer import MarianTokenizer, MarianVocab
 from data.tokenizer import Tokenizer
 from data.vocabulary import Vocabulary, read_tokenizer
 
@@ -15,7 +15,7 @@ TEXT = ["the teacher reads the book", "a student opens the old window", "der Leh
 
 @pytest.fixture(scope="module")
 def model():
-    return Tokenizer.learn(TEXT * 3, 300).to_bytes()
+    return Tokenizer.train(TEXT * 3, 300).to_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def words(model):
 
 @pytest.fixture(scope="module")
 def tokenizer(model, words):
-    return MarianTokenizer.make(model, model, Words((">>fr<<", *words)))
+    return MarianTokenizer.make(model, model, MarianVocab((">>fr<<", *words)))
 
 
 def test_text_comes_back_and_what_the_table_lacks_is_unknown(tokenizer):
@@ -57,7 +57,7 @@ def test_special_words_and_a_code_at_the_beginning_are_words(tokenizer, text, sp
 
 
 def test_of_two_special_words_the_longer_is_meant_and_both_are_left_out(model, words):
-    table = Words((*words, "[a]", "[a]b"), special=("[a]", "[a]b"))
+    table = MarianVocab((*words, "[a]", "[a]b"), special=("[a]", "[a]b"))
     tokenizer = MarianTokenizer.make(model, model, table)
     (ids,) = tokenizer.encode(["the[a]bthe[a]"])
     assert [p for p in tokenizer.pieces(ids) if "[" in p] == ["[a]b", "[a]"]
@@ -65,7 +65,7 @@ def test_of_two_special_words_the_longer_is_meant_and_both_are_left_out(model, w
 
 
 def test_spaces_are_cleaned_up_where_that_is_asked_for(model, words):
-    table = Words((*words, "\u2581.", "\u2581's"), clean_up=True)
+    table = MarianVocab((*words, "\u2581.", "\u2581's"), clean_up=True)
     tokenizer = MarianTokenizer.make(model, model, table)
     names = tokenizer.pieces(range(tokenizer.vocab_size))
     ids = [names.index(word) for word in ("\u2581.", "\u2581's", "\u2581.")]
@@ -73,12 +73,15 @@ def test_spaces_are_cleaned_up_where_that_is_asked_for(model, words):
 
 
 def test_two_sides_may_cut_text_otherwise_and_share_their_ids(tokenizer, model, words, tmp_path):
-    other = MarianTokenizer.make(Tokenizer.learn(TEXT, 290).to_bytes(), model, tokenizer.table)
-    for target, joint in (other, True), (MarianTokenizer.make(model, model, Words(words)), False):
+    other = MarianTokenizer.make(Tokenizer.train(TEXT, 290).to_bytes(), model, tokenizer.table)
+    for target, joint in (
+        (other, True),
+        (MarianTokenizer.make(model, model, MarianVocab(words)), False),
+    ):
         vocabulary = Vocabulary(tokenizer, target)
         vocabulary.save(tmp_path)
         again = Vocabulary.load(tmp_path)
-        assert again.joint == vocabulary.joint == joint
+        assert again.shared == vocabulary.shared == joint
         assert again.digest() == vocabulary.digest() == pickle.loads(
             pickle.dumps(vocabulary)
         ).digest()  # fmt: skip

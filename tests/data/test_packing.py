@@ -70,7 +70,7 @@ def test_an_epoch_has_every_pair_once_and_each_epoch_others_together():
     assert len(company[0] & company[1]) < len(company[0]) / 4
     again = BatchSchedule(pairs, np.arange(3000), 0, packed=True, tokens_per_batch=640)
     np.testing.assert_array_equal(again[7].pairs, plan[7].pairs)
-    assert any(set(plan.reordered(1)[i].pairs) != set(plan[i].pairs) for i in range(3))
+    assert any(set(plan.reshuffled(1)[i].pairs) != set(plan[i].pairs) for i in range(3))
 
 
 @pytest.mark.parametrize("multiple_of", [1, 8])

@@ -7,7 +7,7 @@ import pytest
 
 from data.batch import EOS, PAD
 from data.errors import DataError
-from data.pairs import Pairs
+from data.pairs import ParallelText
 from data.pipeline import (
     BatchSchedule,
     Ragged,
@@ -64,8 +64,8 @@ def same(one, other):
 def test_tokens_decode_to_the_lines_they_were_made_of():
     english = [f"the {n}th  cat \u2581" for n in range(50)] + ["", " \t", "end"]
     german = [f"die {n}. Katze" for n in range(50)] + ["leer", "", "Ende"]
-    pairs = Pairs(english, german)
-    vocabulary = Vocabulary.learn(pairs, 300, joint=False)
+    pairs = ParallelText(english, german)
+    vocabulary = Vocabulary.train(pairs, 300, shared=False)
     heard = []
     tokens = tokenize(pairs, vocabulary, heard.append, chunk=7)
     assert sum(heard) == len(pairs) == len(tokens.source) == len(tokens.target)
@@ -197,9 +197,9 @@ def test_order_follows_seed_and_epoch():
 
 def test_a_plan_ahead_is_the_same_batches_at_earlier_steps():
     plan = some_plan(some_pairs())
-    for ahead in 7, -7:
+    for shifted in 7, -7:
         for step in range(10, 40):
-            for mine, its in zip(plan.ahead(ahead)[step], plan[step + ahead], strict=True):
+            for mine, its in zip(plan.shifted(shifted)[step], plan[step + shifted], strict=True):
                 np.testing.assert_array_equal(mine, its)
 
 

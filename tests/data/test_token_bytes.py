@@ -8,7 +8,7 @@ import tokenizers
 
 from data.fairseq_tokenizer import DictionaryTokenizer
 from data.hf_tokenizer import FastTokenizer
-from data.marian_tokenizer import MarianTokenizer, Words
+from data.marian_tokenizer import MarianTokenizer, MarianVocab
 from data.tokenizer import Tokenizer
 from decode.prefix_completion import open_end
 
@@ -39,13 +39,15 @@ def library(byte_level):
 
 def make(kind):
     if kind in ("bpe", "unigram"):
-        return Tokenizer.learn(TEXT * 3, 330 if kind == "bpe" else 290, kind)
+        return Tokenizer.train(TEXT * 3, 330 if kind == "bpe" else 290, kind)
     if kind in ("bytes", "pieces"):
         return library(kind == "bytes")
     if kind == "marian":
-        model = Tokenizer.learn(TEXT * 3, 330)
+        model = Tokenizer.train(TEXT * 3, 330)
         words = tuple(model.pieces(range(4, 330)))
-        return MarianTokenizer.make(model.to_bytes(), model.to_bytes(), Words((">>fr<<", *words)))
+        return MarianTokenizer.make(
+            model.to_bytes(), model.to_bytes(), MarianVocab((">>fr<<", *words))
+        )
     words = ["Leh@@", "rer", "Lehrer", "Lehre", "Leh", "Le@@", "h", "der", "die", "ist", "alt", "r"]
     words += [f"{letter}@@" for letter in "dieralsthL"] + ["e", "t"]
     merges = "#version: 0.2\nL e\nLe h</w>\nd e\nde r</w>\n"

@@ -7,18 +7,18 @@ import pytest
 
 from data import token_cache
 from data.corpus import open_corpus
-from data.pairs import Pairs
+from data.pairs import ParallelText
 from data.pipeline import tokenize
 from data.token_cache import tokenize_cached
 from data.vocabulary import Vocabulary
 
 LINES = [f"the {word} cat, number {i}" for i in range(40) for word in ("red", "green", "")]
-PAIRS = Pairs(LINES, LINES[::-1])
+PAIRS = ParallelText(LINES, LINES[::-1])
 
 
 @pytest.fixture(scope="module")
 def vocabulary():
-    return Vocabulary.learn(PAIRS, 290)
+    return Vocabulary.train(PAIRS, 290)
 
 
 @pytest.fixture
@@ -41,12 +41,17 @@ def test_a_text_is_tokenised_once(tmp_path, vocabulary, made):
 def test_another_text_and_another_vocabulary_are_told_apart(tmp_path, vocabulary, made):
     other = LINES[:-1] + ["the red cat"]
     moved = ["ab", "c"], ["a", "bc"]  # the same letters, cut elsewhere
-    texts = PAIRS, Pairs(LINES, other), Pairs(other, LINES), *(Pairs(m, m) for m in moved)
+    texts = (
+        PAIRS,
+        ParallelText(LINES, other),
+        ParallelText(other, LINES),
+        *(ParallelText(m, m) for m in moved),
+    )
     for text in texts:
         assert tokenize_cached(text, vocabulary, tmp_path).digest() == (
             tokenize(text, vocabulary).digest()
         )
-    learned = Vocabulary.learn(PAIRS, 300)
+    learned = Vocabulary.train(PAIRS, 300)
     assert tokenize_cached(PAIRS, learned, tmp_path).digest() == tokenize(PAIRS, learned).digest()
     assert len(made) == len(texts) + 1
 
@@ -87,7 +92,7 @@ def test_those_who_come_at_once_wait_for_one(tmp_path, vocabulary, made):
 
 
 def test_the_longest_unused_makes_room(tmp_path, vocabulary, made, monkeypatch):
-    texts = [Pairs([line], [line]) for line in LINES[:3]]
+    texts = [ParallelText([line], [line]) for line in LINES[:3]]
     for age, text in enumerate(texts[:2]):
         tokenize_cached(text, vocabulary, tmp_path)
         newest = max(tmp_path.glob("*.npz"), key=os.path.getctime)

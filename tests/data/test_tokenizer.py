@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data.batch import BOS, EOS, PAD, UNK
 from data.errors import DataError
-from data.pairs import Pairs
+from data.pairs import ParallelText
 from data.tokenizer import Tokenizer, evenly_spaced
 from data.vocabulary import Vocabulary, load_tokenizer
 
@@ -28,7 +28,7 @@ GERMAN = [f"Der {n} {v} 47 alte Häuser , aber nicht den {m} ." for n in _NOMEN 
 
 @pytest.fixture(scope="module", params=["bpe", "unigram"])
 def tokenizer(request):
-    return Tokenizer.learn(ENGLISH + GERMAN, 330, request.param)
+    return Tokenizer.train(ENGLISH + GERMAN, 330, request.param)
 
 
 LINES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"))
@@ -69,7 +69,7 @@ def test_the_size_is_the_one_asked_for_and_common_words_are_few_pieces(tokenizer
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_the_same_text_gives_the_same_model_and_other_text_another(kind):
     def learn(text):
-        return Tokenizer.learn(iter(text), 330, kind)
+        return Tokenizer.train(iter(text), 330, kind)
 
     first, again = learn(ENGLISH + GERMAN), learn(ENGLISH + GERMAN)
     assert first.to_bytes() == again.to_bytes()
@@ -99,24 +99,24 @@ def test_a_sample_is_evenly_spaced_and_bounded(count, limit):
 @pytest.mark.parametrize(("asked", "side"), [(10**6, "most"), (20, "least")])
 def test_a_size_the_text_does_not_support_is_told_with_the_one_it_does(kind, asked, side):
     with pytest.raises(DataError) as error:
-        Tokenizer.learn(ENGLISH, asked, kind)
+        Tokenizer.train(ENGLISH, asked, kind)
     message = str(error.value)
     assert message.startswith(f"--config.data.vocab_size={asked} ") and "\n" not in message
     size = int(re.search(rf"at {side} --config\.data\.vocab_size=(\d+)", message)[1])
-    assert Tokenizer.learn(ENGLISH, size, kind).vocab_size == size
+    assert Tokenizer.train(ENGLISH, size, kind).vocab_size == size
     with pytest.raises(DataError):
-        Tokenizer.learn(ENGLISH, size + (1 if side == "most" else -1), kind)
+        Tokenizer.train(ENGLISH, size + (1 if side == "most" else -1), kind)
 
 
 @pytest.mark.parametrize("text", [[], ["", ""]])
 def test_no_text_is_told(text):
     with pytest.raises(DataError, match="there is no text to learn a vocabulary from"):
-        Tokenizer.learn(text, 300)
+        Tokenizer.train(text, 300)
 
 
 def test_an_unknown_kind_is_told():
     with pytest.raises(DataError, match="'word' is not known: there are bpe, unigram"):
-        Tokenizer.learn(ENGLISH, 300, "word")
+        Tokenizer.train(ENGLISH, 300, "word")
 
 
 def test_a_missing_or_broken_model_is_told(tmp_path):
@@ -164,21 +164,21 @@ def test_a_ready_made_model_gets_our_special_ids(ids, tmp_path):
 
 @pytest.mark.parametrize("joint", [True, False])
 def test_a_vocabulary_is_kept_in_a_folder(joint, tmp_path):
-    pairs = Pairs(ENGLISH, GERMAN)
-    Vocabulary.learn(pairs, 300, joint=not joint).save(tmp_path)  # to be replaced
-    vocabulary = Vocabulary.learn(pairs, 320, joint=joint)
-    assert vocabulary.joint == joint
+    pairs = ParallelText(ENGLISH, GERMAN)
+    Vocabulary.train(pairs, 300, shared=not joint).save(tmp_path)  # to be replaced
+    vocabulary = Vocabulary.train(pairs, 320, shared=joint)
+    assert vocabulary.shared == joint
     vocabulary.save(tmp_path)
     names = ["tokenizer.model"] if joint else ["tokenizer.source.model", "tokenizer.target.model"]
     assert sorted(file.name for file in tmp_path.iterdir()) == names
     again = Vocabulary.load(tmp_path)
-    assert again.joint == joint == pickle.loads(pickle.dumps(vocabulary)).joint
+    assert again.shared == joint == pickle.loads(pickle.dumps(vocabulary)).shared
     assert again.digest() == vocabulary.digest()
     assert Vocabulary.load(tmp_path / names[0]).source.digest() == vocabulary.source.digest()
 
 
 def test_separate_sides_know_only_their_own_words():
-    vocabulary = Vocabulary.learn(Pairs(ENGLISH, GERMAN), 320, joint=False)
+    vocabulary = Vocabulary.train(ParallelText(ENGLISH, GERMAN), 320, shared=False)
 
     def pieces(*lines):
         return [len(side.encode([line])[0]) for side, line in zip(vocabulary, lines, strict=True)]
@@ -190,12 +190,12 @@ def test_separate_sides_know_only_their_own_words():
 def test_a_vocabulary_is_learned_from_a_bounded_part_of_the_pairs():
     seen = []
 
-    class Counting(Pairs):
+    class Counting(ParallelText):
         def __getitem__(self, index):
             seen.append(index)
             return super().__getitem__(index)
 
-    Vocabulary.learn(Counting(ENGLISH, GERMAN), 300, max_sentences=200)
+    Vocabulary.train(Counting(ENGLISH, GERMAN), 300, max_sentences=200)
     assert seen == [i * 360 // 100 for i in range(100)]
 
 
@@ -207,6 +207,6 @@ def test_a_folder_without_a_vocabulary_is_told(tmp_path):
 def test_long_lines_are_learned_from():
     line = "wort " * 2000
     assert (
-        Tokenizer.learn([line] * 5, 270).encode(["wort"])[0]
-        != Tokenizer.learn(["x"] * 5, 262).encode(["wort"])[0]
+        Tokenizer.train([line] * 5, 270).encode(["wort"])[0]
+        != Tokenizer.train(["x"] * 5, 262).encode(["wort"])[0]
     )

@@ -12,7 +12,7 @@ from tests.decode.tiny_model import CONFIG, WORDS, parameters
 def vocabulary():
     rng = np.random.default_rng(0)
     text = [" ".join(rng.choice(WORDS, 8)) for _ in range(200)]
-    tokenizer = Tokenizer.learn(text, 300)
+    tokenizer = Tokenizer.train(text, 300)
     return Vocabulary(tokenizer, tokenizer)
 
 

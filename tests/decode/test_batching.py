@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decode.batching import batches, ladder, rung
+from decode.batching import batches, fitting_shape, precompiled_shapes
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -40,7 +40,7 @@ def test_a_typed_sentence_is_a_row_alone():
     longest=st.sampled_from([None, 301]),
 )
 def test_what_fits_a_ladder_is_searched_for_in_its_shapes(lengths, most, tokens, devices, longest):
-    shapes = ladder(most, tokens, devices, longest)
+    shapes = precompiled_shapes(most, tokens, devices, longest)
     assert len(shapes) == len(set(shapes)) <= 20
     assert max(source for _, source in shapes) > most
     found = list(batches(lengths, tokens, devices, longest, shapes))
@@ -53,11 +53,11 @@ def test_what_fits_a_ladder_is_searched_for_in_its_shapes(lengths, most, tokens,
         if shape in shapes:  # the smallest that would have done
             assert not any(r >= len(rows) and s > max(own) and (r, s) < shape for r, s in shapes
                            if s <= shape[1])  # fmt: skip
-    assert rung(shapes, 1, 10_000) is None
+    assert fitting_shape(shapes, 1, 10_000) is None
 
 
 def test_a_ladder_is_short():
-    assert ladder(256, 1536) == [
+    assert precompiled_shapes(256, 1536) == [
         *((rows, 32) for rows in (1, 8, 32, 48)),
         *((rows, 64) for rows in (1, 8, 24)),
         *((rows, 128) for rows in (1, 8, 12)),

@@ -10,7 +10,7 @@ import pytest
 from decode.beam import beam_search, top_continuations
 from decode.length_normalization import length_penalty
 from decode.sample import sample
-from decode.stopping import bounded, first, never
+from decode.stopping import at_limit, when_full, when_unbeatable
 from tests.decode.toy_language import (
     EOS,
     PENALTIES,
@@ -26,11 +26,11 @@ from tests.decode.toy_language import (
 
 # And how many must have ended, of W = 2 and 3; None: it goes on to the limit.
 RULES = {
-    "first": (first(), (2, 3)),
-    "patient": (first(2.0), (4, 6)),
-    "hasty": (first(0.5), (1, 2)),
-    "bounded": (bounded(), (None, None)),
-    "never": (never(), (None, None)),
+    "first": (when_full(), (2, 3)),
+    "patient": (when_full(2.0), (4, 6)),
+    "hasty": (when_full(0.5), (1, 2)),
+    "bounded": (when_unbeatable(), (None, None)),
+    "never": (at_limit(), (None, None)),
 }
 
 
@@ -42,8 +42,8 @@ def test_a_beam_of_every_prefix_is_exhaustive_search(penalty, rule, seed):
     log_prob, step = language(seed, batch, vocab, length)
     limits = [4, 3]
     width = vocab**length
-    normalise, worth = PENALTIES[penalty]
-    how = dict(normalise=normalise, stopping=RULES[rule][0])
+    length_norm, worth = PENALTIES[penalty]
+    how = dict(length_norm=length_norm, stopping=RULES[rule][0])
     found = run(step, batch, width, 0, limits, length, **how)
     for b in range(batch):
         expected = every_output(log_prob, b, vocab, limits[b], worth)
@@ -100,8 +100,8 @@ def test_equals_a_plain_python_beam(width, penalty, rule):
     batch, vocab, length = 6, 4, 4
     log_prob, step = language(11, batch, vocab, length)
     limits = [4, 4, 3, 2, 1, 4]
-    (normalise, worth), (stopping, needed) = PENALTIES[penalty], RULES[rule]
-    found = run(step, batch, width, 0, limits, length, normalise=normalise, stopping=stopping)
+    (length_norm, worth), (stopping, needed) = PENALTIES[penalty], RULES[rule]
+    found = run(step, batch, width, 0, limits, length, length_norm=length_norm, stopping=stopping)
     for b in range(batch):
 
         def offered(live, n, b=b):
@@ -132,7 +132,7 @@ def test_a_sentence_does_not_depend_on_its_batch_mates(search):
             np.testing.assert_array_equal(single[0], many[b])
 
 
-@pytest.mark.parametrize("stopping", [first(), bounded(), never()])
+@pytest.mark.parametrize("stopping", [when_full(), when_unbeatable(), at_limit()])
 def test_a_transform_steers_and_the_score_stays_the_language_s_own(stopping):
     batch, vocab, length = 4, 4, 4
     log_prob, step = language(7, batch, vocab, length)
@@ -172,7 +172,7 @@ def test_length_penalty_is_wu_et_al_2016():
 def test_no_width_beats_exhaustive_search(width):
     batch, vocab, length = 3, 3, 4
     log_prob, step = language(5, batch, vocab, length)
-    found = run(step, batch, width, 0.6, [4] * batch, length, stopping=never())
+    found = run(step, batch, width, 0.6, [4] * batch, length, stopping=at_limit())
     for b in range(batch):
         everything = {t: s for s, t in every_output(log_prob, b, vocab, 4, wu(0.6))}
         assert found.scores[b, 0] <= max(everything.values()) + 1e-5

@@ -4,12 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decode.beam import beam
+from decode.beam import beam_searcher
 from decode.beam_tree import beam_tree, nodes
 from decode.length_normalization import gnmt
-from decode.loop import all_room
+from decode.loop import preallocated
 from decode.options import InputError, SearchOptions
-from decode.stopping import first
+from decode.stopping import when_full
 from model import Transformer
 from tests.decode.tiny_model import CONFIG, sentences, translator
 from tests.decode.toy_language import EOS, enough, every_choice, language, plain_beam, wu
@@ -39,16 +39,16 @@ def test_a_tree_has_what_a_beam_in_lists_kept(seed):
         return every_choice(lambda prefix: log_prob(0, prefix), live, end=n == length)
 
     expected, _ = plain_beam(offered, length, width, wu(0.6), over)
-    ops = all_room(length)
-    search = beam(
+    ops = preallocated(length)
+    search = beam_searcher(
         step,
         jnp.full(1, 1, jnp.int32),
         jnp.full(1, length, jnp.int32),
         eos=EOS,
         beam_size=width,
         max_length=length,
-        normalise=gnmt(0.6),
-        stopping=first(),
+        length_norm=gnmt(0.6),
+        stopping=when_full(),
         reorder=ops.reorder,
     )
     tree = nodes(search, jnp.zeros((1, width), jnp.int32), ops)
@@ -67,7 +67,7 @@ def test_a_tree_has_what_a_beam_in_lists_kept(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"alpha": 1.0}, {"groups": 2, "diversity": 1.0}])
+@pytest.mark.parametrize("options", [{"alpha": 1.0}, {"num_groups": 2, "diversity_penalty": 1.0}])
 def test_a_tree_ends_in_what_is_translated(vocabulary, params, options):
     options = SearchOptions(max_length=9, n_best=4, **options)
     (text, *_) = sentences(1)
@@ -75,7 +75,8 @@ def test_a_tree_ends_in_what_is_translated(vocabulary, params, options):
     at = paths(tree)
     ended = {at[n]: node.score for n, node in enumerate(tree) if node.score is not None}
     translating = translator(params, vocabulary, max_length=9, n_best=4, alpha=options.alpha,
-                             groups=options.groups, diversity=options.diversity)  # fmt: skip
+                             num_groups=options.num_groups,
+                             diversity_penalty=options.diversity_penalty)  # fmt: skip
     (found,) = translating.hypotheses([text])
     for hypothesis in found:
         np.testing.assert_allclose(ended[hypothesis.tokens], hypothesis.score, atol=1e-4)

@@ -9,32 +9,32 @@ import pytest
 from decode import transforms
 from decode.diverse import diverse_beam_search
 from decode.length_normalization import average, gnmt
-from decode.stopping import bounded, first, never
+from decode.stopping import at_limit, when_full, when_unbeatable
 from tests.decode.toy_language import enough, every_choice, language, mean, plain_beam, run
 
 WIDTH, GROUPS = 6, 3
 EACH = WIDTH // GROUPS
 # And how many of a group must have ended; None: it goes on to the limit, or finds the same.
 RULES = {
-    "first": (first(), 2),
-    "patient": (first(2.0), 4),
-    "hasty": (first(0.5), 1),
-    "bounded": (bounded(), None),
-    "never": (never(), None),
+    "first": (when_full(), 2),
+    "patient": (when_full(2.0), 4),
+    "hasty": (when_full(0.5), 1),
+    "bounded": (when_unbeatable(), None),
+    "never": (at_limit(), None),
 }
 BATCH, VOCAB, LENGTH = 6, 4, 5
 LOG_PROB, STEP = language(1, BATCH, VOCAB, LENGTH, lean=0.5)
 LIMITS = [5, 4, 5, 2, 1, 5]
 
 
-def diverse(limits, groups, diversity, width=4, step=STEP, **how):
+def diverse(limits, num_groups, diversity_penalty, width=4, step=STEP, **how):
     """What is found for as many sentences as there are limits."""
-    how = dict(normalise=gnmt(0.6), stopping=first()) | how
-    how |= dict(beam_size=width, groups=groups, diversity=diversity)
+    how = dict(length_norm=gnmt(0.6), stopping=when_full()) | how
+    how |= dict(beam_size=width, num_groups=num_groups, diversity_penalty=diversity_penalty)
     return run(step, BATCH, width, 0, limits, LENGTH, search=diverse_beam_search, **how)
 
 
-def plain_groups(b, diversity, needed, banned=()):
+def plain_groups(b, diversity_penalty, needed, banned=()):
     """Group after group a plain beam, each with what earlier ones took after as many tokens."""
     taken, found = [Counter() for _ in range(LENGTH)], {}
 
@@ -45,7 +45,7 @@ def plain_groups(b, diversity, needed, banned=()):
             if tokens[-2:] not in banned
         ]
         price = dict(taken[n - 1]) if n < LIMITS[b] else {}
-        candidates.sort(key=lambda c: diversity * price.get(c[1][-1], 0) - c[0])
+        candidates.sort(key=lambda c: diversity_penalty * price.get(c[1][-1], 0) - c[0])
         taken[n - 1].update(tokens[-1] for _, tokens in candidates[:EACH])
         return candidates
 
@@ -55,30 +55,30 @@ def plain_groups(b, diversity, needed, banned=()):
     return sorted(((score, tokens) for tokens, score in found.items()), key=lambda c: -c[0])
 
 
-def equal(found, diversity, needed, banned=()):
+def equal(found, diversity_penalty, needed, banned=()):
     """Whether each sentence's outputs and scores are those of the lists."""
     for b in range(BATCH):
-        expected = plain_groups(b, diversity, needed, banned)
+        expected = plain_groups(b, diversity_penalty, needed, banned)
         assert len(expected) == np.isfinite(found.scores[b]).sum()
         for i, (score, tokens) in enumerate(expected):
             assert tuple(found.tokens[b, i, : found.lengths[b, i]]) == tokens
             np.testing.assert_allclose(found.scores[b, i], score, rtol=1e-5)
 
 
-@pytest.mark.parametrize("diversity", [0.5, 2.0])
+@pytest.mark.parametrize("diversity_penalty", [0.5, 2.0])
 @pytest.mark.parametrize("rule", RULES)
-def test_equals_plain_groups(rule, diversity):
+def test_equals_plain_groups(rule, diversity_penalty):
     """The documented rules, written with lists: same outputs, same scores, of every group."""
     stopping, needed = RULES[rule]
-    how = dict(normalise=average(0.6), stopping=stopping)
-    equal(diverse(LIMITS, GROUPS, diversity, WIDTH, **how), diversity, needed)
+    how = dict(length_norm=average(0.6), stopping=stopping)
+    equal(diverse(LIMITS, GROUPS, diversity_penalty, WIDTH, **how), diversity_penalty, needed)
 
 
 def test_a_group_that_nothing_is_left_for_takes_nothing():
     # After 1 or 2 comes the end only: groups of such beams die while others go on.
     banned = {(last, token) for last in (1, 2) for token in range(1, VOCAB)}
-    how = dict(normalise=average(0.6), stopping=never())
-    how |= dict(transform=transforms.banned(sorted(banned)))
+    how = dict(length_norm=average(0.6), stopping=at_limit())
+    how |= dict(transform=transforms.ban_phrases(sorted(banned)))
     equal(diverse(LIMITS, GROUPS, 2.0, WIDTH, **how), 2.0, None, banned)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from data.batch import EOS, PAD, UNK
 from decode import forward, kv_cache, topk
+from decode.families import make_generator
 from decode.loop import gather_beams
 from decode.search import cache_stages, make_step, reference_step
 from decode.token_constraints import RULES, TokenConstraints
@@ -23,12 +24,12 @@ VARIANTS = {
     "paper": {},
     "pre": {"norm": "pre", "norm_kind": "rms", "ff_bias": False, "activation": "silu"},
     "rotary": {"positions": "rotary", "num_kv_heads": 2, "activation": "swiglu", "norm": "pre"},
-    "relative": {"positions": "relative", "relative_buckets": 8, "relative_distance": 12}
+    "relative": {"positions": "t5_bias", "relative_num_buckets": 8, "relative_max_distance": 12}
     | {"num_kv_heads": 2, "activation": "geglu_tanh", "norm": "pre", "norm_kind": "rms"},
     "learned": {"positions": "learned", "max_length": 30, "attention_bias": True, "tying": "none"}
     | {"embedding_norm": True},
-    "halves": {"positions": "sinusoidal_halves", "activation": "gelu", "tying": "decoder"}
-    | {"first_position": 2},
+    "halves": {"positions": "sinusoidal_concat", "activation": "gelu", "tying": "decoder"}
+    | {"position_offset": 2},
     "widths": {"d_k": 6, "d_v": 10, "num_kv_heads": 1, "attention_bias": True},
     "uneven": {"vocab_size": 256, "target_vocab_size": 131, "tying": "none", "activation": "geglu"},
     "biased": {"output_bias": True, "scale_embedding": False},
@@ -51,7 +52,7 @@ def walk(config, weights, src, steps=L, coverage=False, rules=RULES):
     """Log-probabilities [steps,B,W,V] as beams wander at random through the pool's stages."""
     mask = src != PAD
     cross = forward.cross_kv(config, weights, forward.encode(config, weights, src, mask))
-    step = jax.jit(make_step(config, weights, cross, mask, coverage, rules))
+    step = jax.jit(make_step(make_generator(config), weights, (cross, mask), coverage, rules))
     cache = (
         kv_cache.init_beam_cache(config, B, W),
         jnp.zeros((B, W, src.shape[1])) if coverage else None,
@@ -71,8 +72,8 @@ def wander(step, cache, steps, reorder, extend):
             room = next(ends)
             cache = extend(cache, room)
         tokens = jnp.asarray(random.integers(4, 100, (B, W)), jnp.int32)
-        following, cache = step(tokens, cache, jnp.int32(index))
-        found.append(np.asarray(following.logits - following.total[..., None]))
+        next_token, cache = step(tokens, cache, jnp.int32(index))
+        found.append(np.asarray(next_token.logits - next_token.log_normalizer[..., None]))
         cache = reorder(cache, jnp.asarray(random.integers(0, W, (B, W)), jnp.int32))
     return np.stack(found), cache
 
@@ -118,7 +119,7 @@ def test_a_cache_of_one_beam_stands_for_equal_beams(mixer):
     src, weights = sources(), pack(config, made(config))
     mask = src != PAD
     cross = forward.cross_kv(config, weights, forward.encode(config, weights, src, mask))
-    step = jax.jit(make_step(config, weights, cross, mask, coverage=True))
+    step = jax.jit(make_step(make_generator(config), weights, (cross, mask), coverage=True))
     tokens = np.random.default_rng(2).integers(4, 100, (3, B, W)).astype(np.int32)
     tokens[0] = tokens[0, :, :1]
     found = []
@@ -126,9 +127,9 @@ def test_a_cache_of_one_beam_stands_for_equal_beams(mixer):
         covered = jnp.zeros((B, beams, src.shape[1]))
         cache = kv_cache.extend(kv_cache.init_beam_cache(config, B, beams), config, 3, W), covered
         for index in range(3):
-            following, cache = step(jnp.asarray(tokens[index]), cache, jnp.int32(index))
+            next_token, cache = step(jnp.asarray(tokens[index]), cache, jnp.int32(index))
             cache = kv_cache.reorder(cache[0], jnp.asarray([[3, 0, 0, 1]] * B)), cache[1]
-            found.append((following, cache[1]))
+            found.append((next_token, cache[1]))
     for all_there, one in zip(found[:3], found[3:], strict=True):
         jax.tree.map(lambda *x: np.testing.assert_allclose(*x, atol=1e-5), all_there, one)
 
@@ -167,7 +168,7 @@ def test_what_may_be_chosen_and_of_what_log_probabilities_are():
 def test_a_first_id_is_certain_and_nothing_after_it_changes():
     weights, src = pack(PLAIN, made(PLAIN)), sources()
     free, _ = walk(PLAIN, weights, src, steps=4)
-    begun, _ = walk(PLAIN, weights, src, steps=4, rules=TokenConstraints(first=9))
+    begun, _ = walk(PLAIN, weights, src, steps=4, rules=TokenConstraints(forced_bos_id=9))
     assert (begun[0, ..., 9] == 0).all() and np.isneginf(np.delete(begun[0], 9, -1)).all()
     np.testing.assert_allclose(begun[1:], free[1:], atol=1e-5)
 
@@ -193,7 +194,9 @@ def test_the_best_by_blocks_are_the_best(vocab, values):
     x = jnp.where(jnp.asarray(rng.random(x.shape) < 0.3), -jnp.inf, x)
     for count in (1, 4, min(8, vocab)):
         count = min(count, vocab)
-        for found, expected in zip(topk.top_k(x, count), jax.lax.top_k(x, count), strict=True):
+        for found, expected in zip(
+            topk.blockwise_top_k(x, count), jax.lax.top_k(x, count), strict=True
+        ):
             np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(topk.argmax(x), jnp.argmax(x, -1))
-    np.testing.assert_array_equal(topk.highest(x), x.max(-1))
+    np.testing.assert_array_equal(topk.blockwise_argmax(x), jnp.argmax(x, -1))
+    np.testing.assert_array_equal(topk.blockwise_max(x), x.max(-1))

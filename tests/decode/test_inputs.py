@@ -6,13 +6,19 @@ import pytest
 from data.batch import EOS, UNK
 from data.tokenizer import Tokenizer
 from data.vocabulary import Vocabulary
-from decode.inputs import LongInputPolicy, cut, request, room, spellings
+from decode.inputs import (
+    LongInputPolicy,
+    make_search_batch,
+    padded_sizes,
+    phrase_encodings,
+    segment_inputs,
+)
 from decode.options import InputError, SearchOptions
 
 
 @pytest.fixture(scope="module")
 def vocabulary():
-    tokenizer = Tokenizer.learn(["the teacher reads a book", "it rains on a green monday"] * 9, 290)
+    tokenizer = Tokenizer.train(["the teacher reads a book", "it rains on a green monday"] * 9, 290)
     return Vocabulary(tokenizer, tokenizer)
 
 
@@ -37,7 +43,7 @@ def pieces(
     vocabulary, sentences, prefixes=None, required=None, policy="split:256", most=None, **options
 ):
     return list(
-        cut(
+        segment_inputs(
             sentences,
             prefixes or [""] * len(sentences),
             required or [[]] * len(sentences),
@@ -54,12 +60,12 @@ def test_a_request_holds_every_piece_and_what_is_asked_of_it(vocabulary):
     encode = lambda text: vocabulary.target.encode([text])[0]  # noqa: E731
     required = [["green"], [], ["monday", "a book", "monday", " a book", "a book "], []]
     there = pieces(vocabulary, sentences, ["", "", "the", "on"], required, "split:16")
-    assert [piece.owner for piece in there[:3]] == [0, 2, 3] and len(there) > 4
+    assert [piece.sentence for piece in there[:3]] == [0, 2, 3] and len(there) > 4
     prefixes = [[*p.prefix, *(p.completion.spelling if p.completion else ())] for p in there[:4]]
     assert prefixes == [[], encode("the"), encode("on"), []]
-    needs = room(there)
+    needs = padded_sizes(there)
     vocab = vocabulary.target.vocab_size
-    asked = request(there, 32, 32, needs, vocab)
+    asked = make_search_batch(there, 32, 32, needs, vocab)
     assert [leaf.shape[0] for leaf in asked[:-2]] == [32] * 6 and asked.allowed is None
     assert asked.completions.begins.tolist()[:3] == [8, 0, 0] and needs.completion.states == 8
     assert asked.src.shape == (32, 32) and asked.phrases.shape == (32, 2, needs.phrase)
@@ -69,12 +75,16 @@ def test_a_request_holds_every_piece_and_what_is_asked_of_it(vocabulary):
         assert [[i for i in p if i] for p in asked.phrases[row].tolist() if any(p)] == piece.phrases
         assert [i for i in asked.prefix[row].tolist() if i] == piece.prefix
     assert there[1].phrases == [encode("monday"), encode("a book")]  # twice is once
-    assert asked.owners[: len(there)].tolist() == [[piece.owner, piece.part] for piece in there]
+    assert asked.sentence_ids[: len(there)].tolist() == [
+        [piece.sentence, piece.part] for piece in there
+    ]
     assert [piece.part for piece in there] == [0, 0, *range(len(there) - 2)]
     (blank,) = pieces(vocabulary, ["a book"], ["the  "])
     assert blank.prefix == encode("the")  # or no word could follow
-    assert (asked.owners[len(there) :] == -1).all() and (asked.limits[len(there) :] == 1).all()
-    nothing = request(pieces(vocabulary, ["a"]), 1, 16, room([]), vocab)
+    assert (asked.sentence_ids[len(there) :] == -1).all() and (
+        asked.limits[len(there) :] == 1
+    ).all()
+    nothing = make_search_batch(pieces(vocabulary, ["a"]), 1, 16, padded_sizes([]), vocab)
     assert nothing.completions is None
     assert nothing.phrases.size == nothing.prefix.size == 0
     assert nothing.src.dtype == np.int32 and nothing.seeds.dtype == np.uint32
@@ -92,8 +102,8 @@ def test_a_phrase_that_the_prefix_holds_needs_no_room(vocabulary):
 
 
 def test_a_ban_of_punctuation_is_of_it_after_words_too():
-    tokenizer = Tokenizer.learn(["a cat, a dog, and a bird."] * 9, 290)
-    spell = lambda text: spellings("--ban:", text, tokenizer)  # noqa: E731
+    tokenizer = Tokenizer.train(["a cat, a dog, and a bird."] * 9, 290)
+    spell = lambda text: phrase_encodings("--forbid:", text, tokenizer)  # noqa: E731
     (word,) = spell("cat")
     assert spell(" cat ") == [word]
     assert word == tokenizer.encode(["cat"])[0]
@@ -118,13 +128,13 @@ def test_equal_sentences_get_equal_seeds_whatever_blanks_surround_them(vocabular
         (dict(required=[["", "a"], []]), "the required phrase '' cannot be spelled"),
         (dict(required=[[" ", "a"], []]), "the required phrase ' ' cannot be spelled"),
         (dict(min_length=60), "line 1: --min_length=60 is more than its limit, 5[0-9]: lower"),
-        (dict(policy="split:00"), "--max_input=split:00 is not"),
-        (dict(policy="split"), "--max_input=split is not split:TOKENS or refuse:TOKENS"),
-        (dict(policy="refuse:"), "--max_input=refuse: is not"),
+        (dict(policy="split:00"), "--long_input=split:00 is not"),
+        (dict(policy="split"), "--long_input=split is not split:TOKENS or error:TOKENS"),
+        (dict(policy="refuse:"), "--long_input=refuse: is not"),
         (dict(prefixes=["", "x"]), "line 2: the prefix 'x' cannot be spelled"),
         (
             dict(required=[[], ["a"]], policy="split:9", most=30),
-            "line 2 would be translated in .* is not known: raise --max_input=split:9, or split",
+            "line 2 would be translated in .* is not known: raise --long_input=split:9, or split",
         ),
         (
             dict(required=[[], ["a"]], most=9),
@@ -132,16 +142,16 @@ def test_equal_sentences_get_equal_seeds_whatever_blanks_surround_them(vocabular
         ),
         (
             dict(required=[[], ["a"]], method="greedy"),
-            r"required phrases \(--require, --require_file\) are for --method=beam",
+            r"required phrases \(--require, --require_file\) need --method=beam",
         ),
-        (dict(required=[[], ["a"]], groups=2), "with --groups=1"),
+        (dict(required=[[], ["a"]], num_groups=2), "with --num_groups=1"),
         (
             dict(required=[["a green book"], []], banned="green"),
             "line 1: 'a green book' is required",
         ),
         (
             dict(prefixes=["", "a green"], banned="green"),
-            "line 2: 'a green' is the prefix, but --ban=",
+            "line 2: 'a green' is the prefix, but --forbid=",
         ),
         (
             dict(prefixes=["a book a book", ""], no_repeat_ngrams=2),
@@ -151,13 +161,13 @@ def test_equal_sentences_get_equal_seeds_whatever_blanks_surround_them(vocabular
             dict(required=[["a book a book"], []], no_repeat_ngrams=2),
             "line 1: 'a book a book' is required, but it repeats",
         ),
-        (dict(policy="refuse:1"), r"line 1 has \d tokens, more than --max_input=refuse:1"),
+        (dict(policy="error:1"), r"line 1 has \d tokens, more than --long_input=error:1"),
         (
-            dict(policy="refuse:20", most=9),
+            dict(policy="error:20", most=9),
             r"line 2 has \d+ tokens, more than the 9 that the model has positions for",
         ),
-        (dict(policy="split:1"), "line 1: --max_input is too small for the single character"),
-        (dict(policy="split:no"), "--max_input=split:no is not"),
+        (dict(policy="split:1"), "line 1: --long_input is too small for the single character"),
+        (dict(policy="split:no"), "--long_input=split:no is not"),
     ],
 )
 def test_what_cannot_be_is_refused_by_line(vocabulary, asked, message):
@@ -176,7 +186,7 @@ def test_cutting_a_long_line_takes_as_long_for_each_of_its_letters(vocabulary, l
         line = letter * count
         cuts = pieces(Vocabulary(both, both), [line], policy="split:16")
         assert max(len(piece.ids) for piece in cuts) <= 16
-        text = "".join(piece.gap + both.decode([piece.ids])[0] for piece in cuts)
+        text = "".join(piece.separator + both.decode([piece.ids])[0] for piece in cuts)
         assert text.strip() == line.strip()
         found.append(both.letters / len(line))
     assert found[1] < 1.1 * found[0]

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decode import transforms
-from decode.beam import beam, beam_search
+from decode.beam import beam_search, beam_searcher
 from decode.length_normalization import gnmt
-from decode.lexical_constraints import LexicalConstraints, allocate, required
-from decode.loop import all_room
-from decode.stopping import first, never
+from decode.lexical_constraints import LexicalConstraints, dynamic_beam_allocation, enforce
+from decode.loop import preallocated
+from decode.stopping import at_limit, when_full
 from tests.decode.toy_language import EOS, enough, every_output, language, plain_beam, run, wu
 
 VOCAB, LENGTH = 4, 5
 LOG_PROB, STEP = language(11, 3, VOCAB, LENGTH)
-HASTY, PATIENT = first(), never()
+HASTY, PATIENT = when_full(), at_limit()
 
 
 @functools.partial(jax.jit, static_argnames=("width", "banned", "stopping"))
@@ -33,10 +33,10 @@ def options(wanted, limits, width, banned=(), stopping=HASTY):
         eos=EOS,
         beam_size=width,
         max_length=LENGTH,
-        normalise=gnmt(0.6),
+        length_norm=gnmt(0.6),
         stopping=stopping,
-        transform=required(wanted, limits, EOS, transforms.banned(banned)),
-        choose=allocate(wanted, width),
+        transform=enforce(wanted, limits, EOS, transforms.ban_phrases(banned)),
+        select_candidates=dynamic_beam_allocation(wanted, width),
     )
 
 
@@ -134,12 +134,12 @@ def test_slots_are_dealt_as_loops_deal_them_and_every_phrase_is_there(phrases, w
 def test_who_watches_sees_the_likeliest_whatever_bank_it_is_in():
     seen, others = [], 0
     wanted, limits = phrases_of([[(1, 2)], [(3, 3)], []]), jnp.array([5, 5, 5], jnp.int32)
-    watch = lambda tokens, length, on: seen.append(np.asarray(tokens))  # noqa: E731
-    how = dict(reorder=all_room(LENGTH).reorder, watch=watch) | options(wanted, limits, 4)
-    found = beam(STEP, jnp.ones(3, jnp.int32), limits, **how)
-    state = found.begin(jnp.zeros((3, 4), jnp.int32))
+    on_token = lambda tokens, length, on: seen.append(np.asarray(tokens))  # noqa: E731
+    how = dict(reorder=preallocated(LENGTH).reorder, on_token=on_token) | options(wanted, limits, 4)
+    found = beam_searcher(STEP, jnp.ones(3, jnp.int32), limits, **how)
+    state = found.init(jnp.zeros((3, 4), jnp.int32))
     for _ in range(LENGTH - 1):
-        state = found.grow(state)
+        state = found.step(state)
         best = np.asarray(state.live.scores).argmax(1)
         others += best.any()
         np.testing.assert_array_equal(seen[-1], np.asarray(state.live.tokens)[np.arange(3), best])
@@ -169,8 +169,8 @@ def test_candidates_of_wide_beams_are_not_compared_one_by_one():
         wanted = LexicalConstraints(jnp.ones((8, 2, 4), jnp.int32), jnp.full((8, 2), 4, jnp.int32))
         scores, log_probs = jnp.zeros((8, width)), jnp.zeros((8, width, 200))
         tokens = jnp.zeros((8, width, 16), jnp.int32)
-        choose = jax.jit(allocate(wanted, width))
-        program = choose.lower(scores, log_probs, tokens, jnp.int32(3)).compile()
+        select_candidates = jax.jit(dynamic_beam_allocation(wanted, width))
+        program = select_candidates.lower(scores, log_probs, tokens, jnp.int32(3)).compile()
         return program.memory_analysis().temp_size_in_bytes
 
     assert memory(64) < 30 * memory(16)

@@ -14,11 +14,11 @@ from decode import transforms
 from decode.beam import beam_search
 from decode.diverse import diverse_beam_search
 from decode.length_normalization import gnmt
-from decode.lexical_constraints import allocate, required
+from decode.lexical_constraints import dynamic_beam_allocation, enforce
 from decode.prefix_completion import _completion, _Table, open_end
 from decode.prefix_constraint import completing, pack, sizes
-from decode.sample import drawn, sample
-from decode.stopping import never
+from decode.sample import sample, sampled
+from decode.stopping import at_limit
 from decode.transforms import forced_prefix
 from tests.decode.test_lexical_constraints import holds, phrases_of
 from tests.decode.toy_language import EOS, every_output, language, run, wu
@@ -67,7 +67,7 @@ def expected(b, limits=LIMITS):
 
 
 def test_a_wide_beam_finds_every_output_that_begins_with_the_text():
-    found = run(STEP, 3, 512, 0.6, LIMITS, LENGTH, stopping=never(), transform=steering())
+    found = run(STEP, 3, 512, 0.6, LIMITS, LENGTH, stopping=at_limit(), transform=steering())
     for b in range(3):
         right, ours = expected(b), outputs(found, b)
         assert len(right) > 10 or b == 2
@@ -76,14 +76,14 @@ def test_a_wide_beam_finds_every_output_that_begins_with_the_text():
 
 
 def test_all_methods_begin_with_the_text():
-    narrow = dict(stopping=never(), transform=steering(), beam_size=4, normalise=gnmt(0.6))
+    narrow = dict(stopping=at_limit(), transform=steering(), beam_size=4, length_norm=gnmt(0.6))
     keys = jax.random.split(jax.random.key(3), 3)
-    drawn_ = dict(pick=drawn(keys), normalise=gnmt(0.6))
+    drawn_ = dict(select_token=sampled(keys), length_norm=gnmt(0.6))
     several = partial(sample, width=40)
     filtered = steering(then=transforms.chain(transforms.top_k(1)))
     for search, width, options in (
         (beam_search, 4, narrow),
-        (diverse_beam_search, 4, narrow | dict(groups=2, diversity=2.0)),
+        (diverse_beam_search, 4, narrow | dict(num_groups=2, diversity_penalty=2.0)),
         (several, 40, drawn_ | dict(transform=steering())),
         (several, 40, drawn_ | dict(transform=filtered)),  # of what is left, not of all
     ):
@@ -96,13 +96,19 @@ def test_all_methods_begin_with_the_text():
 
 def test_room_is_left_for_the_word_and_for_what_is_required():
     tight = [3, 4, 4]  # forced, the fewest tokens that spell the rest, and the end
-    found = run(STEP, 3, 64, 0.6, tight, LENGTH, stopping=never(), transform=steering(limits=tight))
+    found = run(
+        STEP, 3, 64, 0.6, tight, LENGTH, stopping=at_limit(), transform=steering(limits=tight)
+    )
     for b in range(3):
         assert outputs(found, b)[0][1] == expected(b, tight)[0][1]
     phrases, owed = [[(3,)], [(3,)], []], [0, 1, 0]  # the first is in what is forced
     wanted, limits = phrases_of(phrases), jnp.array(LIMITS, jnp.int32)
-    then = required(wanted, limits, EOS, lambda log_probs, tokens, index: log_probs)
-    options = dict(stopping=never(), transform=steering(owed, then), choose=allocate(wanted, 512))
+    then = enforce(wanted, limits, EOS, lambda log_probs, tokens, index: log_probs)
+    options = dict(
+        stopping=at_limit(),
+        transform=steering(owed, then),
+        select_candidates=dynamic_beam_allocation(wanted, 512),
+    )
     found = run(STEP, 3, 512, 0.6, LIMITS, LENGTH, **options)
     for b in range(3):
         right = [tokens for _, tokens in expected(b) if holds(tokens, phrases[b])]
@@ -114,7 +120,7 @@ def test_room_is_left_for_the_word_and_for_what_is_required():
 WORDS = ["der Lehrer liest das Buch", "die Lehre", "ein Lehrling lernt", "Größe", "я читаю книгу"]
 
 
-def spellings(completion):
+def phrase_encodings(completion):
     """All ways through a completion."""
 
     def onwards(state):
@@ -127,7 +133,7 @@ def spellings(completion):
 
 @pytest.fixture(scope="module", params=["bpe", "unigram"])
 def tokenizer(request):
-    return Tokenizer.learn(WORDS * 9, 330 if request.param == "bpe" else 298, request.param)
+    return Tokenizer.train(WORDS * 9, 330 if request.param == "bpe" else 298, request.param)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +150,7 @@ def test_a_word_is_completed_in_all_ways_that_spell_it(tokenizer, prefix, whole)
     encode = lambda text: tokenizer.encode([text])[0] if text else []  # noqa: E731
     forced, completion = open_end(prefix, encode(prefix), tokenizer)
     assert forced == encode(whole)
-    ours = spellings(completion)
+    ours = phrase_encodings(completion)
     assert completion.spelling in ours and [*forced, *completion.spelling] == encode(prefix)
     # By another road: every piece whose text could be part of it, in every order.
     space = tokenizer.surfaces()

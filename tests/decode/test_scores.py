@@ -45,13 +45,13 @@ def test_the_score_is_that_of_teacher_forcing(params, vocabulary, method):
     [
         {"penalty": "average", "alpha": 1.0, "n_best": 2},
         {"coverage": 0.2, "n_best": 4},
-        {"stopping": "bounded", "banned": ((70,), (245, 245))},
-        {"stopping": "never", "alpha": 2.0},
-        {"groups": 2, "n_best": 3},
-        {"method": "sample", "samples": 3, "n_best": 3, "top_k": 20, "temperature": 0.7},
+        {"stopping": "unbeatable", "banned": ((70,), (245, 245))},
+        {"stopping": "limit", "alpha": 2.0},
+        {"num_groups": 2, "n_best": 3},
+        {"method": "sample", "num_samples": 3, "n_best": 3, "top_k": 20, "temperature": 0.7},
         {"method": "greedy", "no_repeat_ngrams": 1, "min_length": 4},
         {"repetition_penalty": 3.0, "max_length": 5, "patience": 2.0},
-        {"method": "mbr", "samples": 4, "min_p": 0.01, "top_p": 0.9},
+        {"method": "mbr", "num_samples": 4, "min_p": 0.01, "top_p": 0.9},
     ],
     ids=lambda o: " ".join(o),
 )
@@ -112,13 +112,13 @@ def test_outputs_begin_with_their_prefix(params, vocabulary):
 
 @pytest.mark.parametrize(
     "options",
-    [dict(n_best=3), dict(method="sample", samples=3, n_best=3, top_k=2)],
+    [dict(n_best=3), dict(method="sample", num_samples=3, n_best=3, top_k=2)],
     ids=lambda o: " ".join(o),
 )
 def test_a_prefix_may_end_within_a_word(vocabulary, options):
     text, prefixes = ["a book"] * 4, ["the teach", "", "b", "why it "]
     params = parameters(CONFIG, scale=1.5)
-    some = translator(params, vocabulary, **options, extra_length=12, max_length=16)
+    some = translator(params, vocabulary, **options, max_length_offset=12, max_length=16)
     found = some.hypotheses(text, prefixes=prefixes)
     for each, prefix in zip(found, prefixes, strict=True):
         for h in each:  # nothing, or a word, comes after the space at the end
@@ -128,15 +128,15 @@ def test_a_prefix_may_end_within_a_word(vocabulary, options):
         Transformer(CONFIG), params, [h.parts[0] for h in every]
     ):
         np.testing.assert_allclose(every[number].token_scores, forced.token_scores, atol=1e-4)
-    spelled = vocabulary.target.encode(["b"])[0]  # not by the pieces that it has by itself
-    assert any(list(h.tokens[: len(spelled)]) != spelled for h in found[2])
+    encode_phrase = vocabulary.target.encode(["b"])[0]  # not by the pieces that it has by itself
+    assert any(list(h.tokens[: len(encode_phrase)]) != encode_phrase for h in found[2])
 
 
 def test_an_ensemble_with_a_shortlist_completes_words_as_well(params, vocabulary):
     prefixes, size = ["the teach", "gre"], CONFIG.vocab_size
     nothing = Shortlist(np.zeros(size + 1, np.int64), np.zeros(0, np.int32), np.arange(0), size)
     others = [(Transformer(CONFIG), parameters(CONFIG, 2.0))]
-    options = SearchOptions(extra_length=12, max_length=16)
+    options = SearchOptions(max_length_offset=12, max_length=16)
     both = Translator(Transformer(CONFIG), params, vocabulary, None, options, others=others,
                       shortlist=nothing)  # fmt: skip
     found = best(both.hypotheses(["a book"] * 2, None, prefixes))
@@ -150,7 +150,7 @@ def test_an_ensemble_with_a_shortlist_completes_words_as_well(params, vocabulary
 def test_outputs_hold_what_is_required(vocabulary):
     text, params = sentences(4), parameters(CONFIG, scale=1.5)
     wanted = [["a green monday"], [], ["why", "the teacher"], ["rains"]]
-    some = translator(params, vocabulary, extra_length=20)
+    some = translator(params, vocabulary, max_length_offset=20)
     found, free = (some.hypotheses(text, required=each) for each in (wanted, None))
     for h, phrases, other in zip(best(found), wanted, best(free), strict=True):
         assert all(phrase in h.text for phrase in phrases)

@@ -12,12 +12,13 @@ from data.batch import BOS, EOS, PAD, UNK, pad_rows
 from decode import transforms as T
 from decode.beam import beam_search
 from decode.diverse import diverse_beam_search
+from decode.families import make_generator
 from decode.length_normalization import average, gnmt
 from decode.mbr import expected_utilities
 from decode.options import SearchOptions
-from decode.sample import drawn, likeliest, sample
+from decode.sample import greedy, sample, sampled
 from decode.search import reference_step, search
-from decode.stopping import bounded, first, never
+from decode.stopping import at_limit, when_full, when_unbeatable
 from decode.token_constraints import TokenConstraints
 from decode.weights import pack
 from model import Transformer, init_cache
@@ -36,7 +37,7 @@ def test_greedy_is_a_loop_over_the_whole_model(params):
     src = jnp.array([[5, 6, 7, EOS], [8, EOS, 0, 0]], jnp.int32)
     limits = [7, 5]
     found = search(
-        [CONFIG],
+        [make_generator(CONFIG)],
         [pack(CONFIG, params)],
         asked(src, limits),
         options=SearchOptions(method="greedy"),
@@ -56,23 +57,31 @@ def test_greedy_is_a_loop_over_the_whole_model(params):
 BANNED = ((70,), (245, 245))
 # What an option is in the plain search: transforms, and other arguments. With alpha 3 it pays to go
 # on, so that stopping rules differ.
-LONG = dict(alpha=3.0), dict(normalise=gnmt(3.0))
+LONG = dict(alpha=3.0), dict(length_norm=gnmt(3.0))
 BEAMS = {
     "wide": (dict(beam_size=9, n_best=9), (), {}),
     "first": (LONG[0], (), LONG[1]),
-    "bounded": (LONG[0] | dict(stopping="bounded"), (), LONG[1] | dict(stopping=bounded())),
-    "never": (LONG[0] | dict(stopping="never"), (), LONG[1] | dict(stopping=never())),
-    "patience": (LONG[0] | dict(patience=3.0), (), LONG[1] | dict(stopping=first(3.0))),
-    "average": (dict(penalty="average", alpha=1.5), (), dict(normalise=average(1.5))),
-    "none": (dict(penalty="none"), (), dict(normalise=gnmt(0.0))),
-    "groups": (dict(groups=2, diversity=3.0), (), dict(groups=2, diversity=3.0)),
+    "bounded": (
+        LONG[0] | dict(stopping="unbeatable"),
+        (),
+        LONG[1] | dict(stopping=when_unbeatable()),
+    ),
+    "never": (LONG[0] | dict(stopping="limit"), (), LONG[1] | dict(stopping=at_limit())),
+    "patience": (LONG[0] | dict(patience=3.0), (), LONG[1] | dict(stopping=when_full(3.0))),
+    "average": (dict(penalty="average", alpha=1.5), (), dict(length_norm=average(1.5))),
+    "none": (dict(penalty="none"), (), dict(length_norm=gnmt(0.0))),
+    "groups": (
+        dict(num_groups=2, diversity_penalty=3.0),
+        (),
+        dict(num_groups=2, diversity_penalty=3.0),
+    ),
     "repetition": (dict(repetition_penalty=3.0), [T.repetition_penalty(3.0)], {}),
-    "ban": (dict(banned=BANNED), [T.banned(BANNED)], {}),
+    "ban": (dict(banned=BANNED), [T.ban_phrases(BANNED)], {}),
     "ngrams": (dict(no_repeat_ngrams=1), [T.no_repeat_ngrams(1)], {}),
     "min_length": (dict(min_length=9), (), dict(min_length=9)),
     "all": (
         dict(repetition_penalty=2.0, banned=BANNED, no_repeat_ngrams=2, min_length=3),
-        [T.repetition_penalty(2.0), T.banned(BANNED), T.no_repeat_ngrams(2)],
+        [T.repetition_penalty(2.0), T.ban_phrases(BANNED), T.no_repeat_ngrams(2)],
         dict(min_length=3),
     ),
 }
@@ -87,7 +96,7 @@ SAMPLES = {
         [T.repetition_penalty(2.0), T.temperature(1.5), T.top_k(9), T.top_p(0.8), T.min_p(0.05)],
     ),
 }
-USUAL = dict(stopping=first(), normalise=gnmt(0.6))
+USUAL = dict(stopping=when_full(), length_norm=gnmt(0.6))
 SRC = jnp.array([[5, 6, 7, EOS], [280, EOS, 0, 0], [9, 290, 291, EOS]], jnp.int32)
 LIMITS = jnp.array([12, 9, 12], jnp.int32)
 
@@ -102,7 +111,9 @@ def undecided():
 
 
 def fast(params, config=CONFIG, **options):
-    find = partial(search, [config], options=SearchOptions(**options), max_length=12)
+    find = partial(
+        search, [make_generator(config)], options=SearchOptions(**options), max_length=12
+    )
     return jax.jit(find)([pack(config, params)], asked(SRC, LIMITS))
 
 
@@ -134,7 +145,7 @@ def as_one(left, right):
 def test_an_option_of_beam_search_does_what_it_does_in_the_plain_one(undecided, name):
     options, chain, how = BEAMS[name]
     width = options.get("beam_size", 4)
-    find = diverse_beam_search if "groups" in how else beam_search
+    find = diverse_beam_search if "num_groups" in how else beam_search
     found = fast(undecided, **options)
     as_one(found, plain(undecided, find, width, chain, **USUAL | how))
     if name not in ("first", "wide"):  # it does something
@@ -151,9 +162,9 @@ def test_a_large_vocabulary_is_searched_through_its_blocks_alike():
 
 TAILS = {
     "greedy": dict(method="greedy", min_length=2),
-    "beam": dict(coverage=0.2, stopping="never", alpha=3.0),
-    "groups": dict(groups=2, diversity=3.0, stopping="never", min_length=2),
-    "sample": dict(method="sample", samples=3, n_best=3, top_p=0.9),
+    "beam": dict(coverage=0.2, stopping="limit", alpha=3.0),
+    "groups": dict(num_groups=2, diversity_penalty=3.0, stopping="limit", min_length=2),
+    "sample": dict(method="sample", num_samples=3, n_best=3, top_p=0.9),
 }
 
 
@@ -184,19 +195,19 @@ def test_an_option_of_sampling_does_what_it_does_in_the_plain_one(undecided, nam
     options, chain = SAMPLES[name]
     key = jax.random.key(options.get("seed", 0))
     keys = jax.vmap(partial(jax.random.fold_in, key))(asked(SRC, LIMITS).seeds)
-    found = fast(undecided, method="sample", samples=3, n_best=3, **options)
-    how = dict(pick=drawn(keys), normalise=gnmt(0.6))
+    found = fast(undecided, method="sample", num_samples=3, n_best=3, **options)
+    how = dict(select_token=sampled(keys), length_norm=gnmt(0.6))
     as_one(found, plain(undecided, sample, 3, chain, **how))
-    default = fast(undecided, method="sample", samples=3, n_best=3)
+    default = fast(undecided, method="sample", num_samples=3, n_best=3)
     assert (found.tokens != default.tokens).any()
     if name == "top_k":
-        greedy = plain(undecided, sample, 1, pick=likeliest, normalise=gnmt(0.6))
-        as_one(fast(undecided, method="sample", top_k=1), greedy)
+        expected = plain(undecided, sample, 1, select_token=greedy, length_norm=gnmt(0.6))
+        as_one(fast(undecided, method="sample", top_k=1), expected)
 
 
 def test_the_options_bound_an_outputs_length():
     limit = lambda source, longest=None, **options: SearchOptions(**options).limit(source, longest)  # noqa: E731
-    assert limit(7) == 57 and limit(7, extra_length=3) == 10 and limit(7, longest=20) == 20
+    assert limit(7) == 57 and limit(7, max_length_offset=3) == 10 and limit(7, longest=20) == 20
     assert limit(7, max_length=5) == 5 and limit(7, max_ratio=1.0) == 8  # its EOS counts as well
     assert limit(99, max_ratio=0.29) == 29  # whatever floats say
     assert limit(7, max_ratio=0.5) == 4 and limit(1, max_ratio=0.1) == 1
@@ -204,7 +215,7 @@ def test_the_options_bound_an_outputs_length():
 
 def test_samples_come_as_they_are_drawn_and_the_most_alike_is_the_best(params, vocabulary):
     text, model = sentences(5), parameters(CONFIG, 1.5)
-    draw = lambda n, **o: translator(model, vocabulary, samples=n, **o).hypotheses(text)  # noqa: E731
+    draw = lambda n, **o: translator(model, vocabulary, num_samples=n, **o).hypotheses(text)  # noqa: E731
     six, two = (draw(n, method="sample", n_best=n) for n in (6, 2))
     same([each[:2] for each in six], two)  # more samples do not change the first ones
     assert any(first.score < second.score for first, second, *_ in six)
@@ -226,7 +237,7 @@ def test_what_stands_for_no_text_cannot_be_chosen(params):
     cross = apply(apply(src, method="encode"), method="cross_kv")
     step = reference_step(model, params, cross, src != PAD)
     found, _ = step(jnp.full((1, 2), BOS), init_cache(CONFIG, (1, 2), 4), jnp.int32(0))
-    found = found.logits - found.total[..., None]
+    found = found.logits - found.log_normalizer[..., None]
     whole = jax.nn.log_softmax(apply(src, jnp.full((1, 1), BOS)))[0, 0]
     assert np.flatnonzero(np.isneginf(found[0, 0])).tolist() == [PAD, BOS, UNK]
     allowed = [i for i in range(300) if i not in (PAD, BOS, UNK)]

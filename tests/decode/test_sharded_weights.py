@@ -14,7 +14,7 @@ from tests.train.test_meshes import collectives
 pytestmark = pytest.mark.slow
 
 RECURRENT = replace(CONFIG, decoder_mixer="ssru")
-RELATIVE = replace(CONFIG, positions="relative", relative_buckets=8, relative_distance=12)
+RELATIVE = replace(CONFIG, positions="t5_bias", relative_num_buckets=8, relative_max_distance=12)
 LEARNED = replace(CONFIG, positions="learned", max_length=64, tying="decoder", embedding_norm=True)
 
 
@@ -25,15 +25,15 @@ LEARNED = replace(CONFIG, positions="learned", max_length=64, tying="decoder", e
         ((1, 8, 1), RELATIVE, {}),
         ((2, 2, 2), LEARNED, dict(coverage=0.2, max_length=40)),
         # Of so many rows a device the last quarter goes on by itself.
-        ((1, 2, 1), CONFIG, dict(extra_length=20)),
-        ((1, 1, 2), RECURRENT, dict(method="sample", samples=2, n_best=2)),
+        ((1, 2, 1), CONFIG, dict(max_length_offset=20)),
+        ((1, 1, 2), RECURRENT, dict(method="sample", num_samples=2, n_best=2)),
     ],
     ids=str,
 )
 def test_devices_that_share_weights_translate_as_one(vocabulary, mesh, config, options):
     text, params = sentences(21), parameters(config)
     asked = {}
-    if "extra_length" in options:
+    if "max_length_offset" in options:
         asked = dict(prefixes=["the ", ""] * 10 + ["a "], required=[["rains"], [], ["a"]] * 7)
     alone = translator(params, vocabulary, config, **options).hypotheses(text, **asked)
     assert len({h.tokens for (h, *_) in alone}) > 5  # or the test could not fail

@@ -40,7 +40,7 @@ def test_bits_are_the_words_and_nothing_else_may_be_said(words):
     bits = np.stack([words.allowed(source) for source in sources])
     random = np.random.default_rng(1)
     log_probs = jnp.asarray(random.normal(size=(3, 2, 384)), jnp.float32)  # more than there are ids
-    found = transforms.only(jnp.asarray(bits))(log_probs, None, None)
+    found = transforms.restrict_to(jnp.asarray(bits))(log_probs, None, None)
     for row, source in enumerate(sources):
         there = members(words, source)
         for id in range(384):
@@ -69,7 +69,7 @@ def test_the_search_is_one_that_bans_all_others(params, vocabulary, words, optio
 
 @pytest.mark.slow
 def test_what_is_asked_for_may_be_said(params, vocabulary, words):
-    few = SearchOptions(extra_length=6, max_length=16, beam_size=3)
+    few = SearchOptions(max_length_offset=6, max_length=16, beam_size=3)
     limited = Translator(Transformer(CONFIG), params, vocabulary, options=few, shortlist=words)
     ((best, *_),) = limited.hypotheses(["the book"], required=[["green monday"]])
     assert "green monday" in best.text

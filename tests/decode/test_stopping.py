@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from decode import loop
-from decode.beam import beam
+from decode.beam import beam_searcher
 from decode.length_normalization import average, gnmt
 from decode.loop import NextToken
-from decode.stopping import bounded, first, never, now
+from decode.stopping import at_limit, when_full, when_unbeatable, when_unbeaten
 from tests.decode.toy_language import (
     EOS,
     PENALTIES,
@@ -26,21 +26,21 @@ from tests.decode.toy_language import (
 
 # Where length costs (alpha below 0) a live one is best ended at once, else at its limit.
 @pytest.mark.slow
-@pytest.mark.parametrize("normalise", [gnmt(0.6), gnmt(0.0), gnmt(-1.0), average(), average(0.5)])
+@pytest.mark.parametrize("length_norm", [gnmt(0.6), gnmt(0.0), gnmt(-1.0), average(), average(0.5)])
 @pytest.mark.parametrize("seed", range(3))
-def test_bounded_finds_what_never_finds_and_sooner_is_no_better(seed, normalise):
+def test_bounded_finds_what_never_finds_and_sooner_is_no_better(seed, length_norm):
     batch, vocab, length, width = 4, 4, 4, 2
     _, step = language(seed, batch, vocab, length)
     limits = [4, 4, 3, 2]
-    options = dict(normalise=normalise)
-    whole = run(step, batch, width, 0, limits, length, stopping=never(), **options)
-    bound = run(step, batch, width, 0, limits, length, stopping=bounded(), **options)
+    options = dict(length_norm=length_norm)
+    whole = run(step, batch, width, 0, limits, length, stopping=at_limit(), **options)
+    bound = run(step, batch, width, 0, limits, length, stopping=when_unbeatable(), **options)
     for left, right in zip(whole, bound, strict=True):
         np.testing.assert_array_equal(left, right)
     scores = [whole.scores[:, 0]]
-    assert first(1.1).pool(10) == 11
+    assert when_full(1.1).capacity(10) == 11
     for patience in (2.0, 1.0, 0.5):
-        found = run(step, batch, width, 0, limits, length, stopping=first(patience), **options)
+        found = run(step, batch, width, 0, limits, length, stopping=when_full(patience), **options)
         scores.append(found.scores[:, 0])
     for patient, hasty in itertools.pairwise(scores):
         assert (patient >= hasty - 1e-6).all()
@@ -50,13 +50,13 @@ def test_bounded_finds_what_never_finds_and_sooner_is_no_better(seed, normalise)
 def test_bounded_stops_as_soon_as_no_live_one_can_enter(alpha):
     batch, vocab, length, width = 6, 4, 5, 2
     log_prob, step = language(3, batch, vocab, length, lean=1.0)
-    limits, ops, worth, ends = [5, 5, 5, 5, 4, 4], loop.all_room(length), wu(alpha), set()
+    limits, ops, worth, ends = [5, 5, 5, 5, 4, 4], loop.preallocated(length), wu(alpha), set()
 
     @jax.jit
     def steps(limits):
         options = dict(eos=EOS, beam_size=width, max_length=length, reorder=ops.reorder)
-        options |= dict(normalise=gnmt(alpha), stopping=bounded())
-        search = beam(step, jnp.full(batch, 1, jnp.int32), limits, **options)
+        options |= dict(length_norm=gnmt(alpha), stopping=when_unbeatable())
+        search = beam_searcher(step, jnp.full(batch, 1, jnp.int32), limits, **options)
         return loop.run(search, jnp.zeros((batch, width), jnp.int32), ops).index
 
     for b, limit in enumerate(limits):
@@ -78,7 +78,8 @@ def test_bounded_stops_as_soon_as_no_live_one_can_enter(alpha):
 
 
 @pytest.mark.parametrize(
-    ("stopping", "length"), [(first(), 1), (first(2.0), 4), (bounded(), 4), (never(), 4)]
+    ("stopping", "length"),
+    [(when_full(), 1), (when_full(2.0), 4), (when_unbeatable(), 4), (at_limit(), 4)],
 )
 def test_waiting_finds_what_haste_does_not(stopping, length):
     """EOS is likely at first; who does not take it finds an output of a better mean."""
@@ -90,7 +91,7 @@ def test_waiting_finds_what_haste_does_not(stopping, length):
         row = jnp.broadcast_to(row, (1, 1, 3))
         return NextToken(row, jnp.zeros((1, 1)), row[..., EOS]), cache
 
-    options = dict(stopping=stopping, normalise=average())
+    options = dict(stopping=stopping, length_norm=average())
     found = run(step, 1, 1, 0, [4], 4, **options)
     assert found.lengths[0, 0] == (1 if length == 1 else 4)
 
@@ -100,9 +101,16 @@ def test_waiting_finds_what_haste_does_not(stopping, length):
 def test_now_goes_on_while_a_live_output_would_be_among_the_best_if_it_ended(width, penalty):
     batch, vocab, length = 12, 4, 5
     log_prob, step = language(13, batch, vocab, length, sharpness=4.0)
-    normalise, worth = PENALTIES[penalty]
+    length_norm, worth = PENALTIES[penalty]
     found = run(
-        step, batch, width, 0, [length] * batch, length, normalise=normalise, stopping=now()
+        step,
+        batch,
+        width,
+        0,
+        [length] * batch,
+        length,
+        length_norm=length_norm,
+        stopping=when_unbeaten(),
     )
     ends = []
     for b in range(batch):
@@ -125,8 +133,17 @@ def test_now_goes_on_while_a_live_output_would_be_among_the_best_if_it_ended(wid
 def test_a_free_end_costs_nothing_at_the_limit_and_what_it_costs_before():
     batch, vocab, length, width = 4, 3, 3, 3**3
     log_prob, step = language(17, batch, vocab, length)
-    never_free = run(step, batch, width, 0.0, [length] * batch, length, stopping=never())
-    free = run(step, batch, width, 0.0, [length] * batch, length, stopping=never(), free_end=True)
+    never_free = run(step, batch, width, 0.0, [length] * batch, length, stopping=at_limit())
+    free = run(
+        step,
+        batch,
+        width,
+        0.0,
+        [length] * batch,
+        length,
+        stopping=at_limit(),
+        free_eos_at_limit=True,
+    )
     for b in range(batch):
         scores = [
             {tuple(row[:n]): s for row, n, s in zip(*each, strict=True) if s > -np.inf}

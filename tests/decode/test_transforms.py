@@ -8,7 +8,7 @@ import pytest
 from decode import transforms as t
 from decode.length_normalization import coverage_penalty, gnmt
 from decode.loop import NextToken
-from decode.sample import drawn, likeliest, sample
+from decode.sample import greedy, sample, sampled
 
 EOS = 2
 B, W, L, V = 3, 2, 8, 6
@@ -47,7 +47,7 @@ def occurs(phrase, row):
 def test_banned_phrases(some, index):
     phrases = [(4,), (1, 2), (0, 1, 0), (0, 2), (2, 0), (1,) * 20]
     ends = lambda row, token: any(row[-len(p) :] == list(p) for p in phrases)  # noqa: E731
-    found = applied(t.banned(phrases), some, index)
+    found = applied(t.ban_phrases(phrases), some, index)
     np.testing.assert_array_equal(
         found, expected(some, index, lambda row, token: ends([*row, token], token))
     )
@@ -75,7 +75,7 @@ def test_the_others(some, index):
 
 def test_a_prefix_is_forced_and_only_then_others_hold(some):
     prefix = jnp.array([[4, 5], [3, 0], [0, 0]], jnp.int32)
-    then = t.banned([(4,), (3,)])
+    then = t.ban_phrases([(4,), (3,)])
     forced = t.forced_prefix(prefix, jnp.array([2, 1, 0], jnp.int32), then)
     first, second = applied(forced, some, 0), applied(forced, some, 1)
     assert np.isfinite(first[0]).tolist() == [[v == 4 for v in range(V)]] * W
@@ -104,7 +104,7 @@ def test_filters_keep_what_their_papers_say(some):
     np.testing.assert_allclose(sharp, squares / squares.sum(-1, keepdims=True), rtol=1e-4)
 
 
-def draw(count, batch=2, seeds=(0, 1), pick=None, transform=None):
+def draw(count, batch=2, seeds=(0, 1), select_token=None, transform=None):
     """Samples of one token from a fixed distribution, then EOS."""
     log_probs = jnp.log(jnp.array([0.0, 0.0, 0.0, 0.1, 0.3, 0.6]))
     end = jnp.where(jnp.arange(V) == EOS, 0.0, -jnp.inf)
@@ -122,9 +122,9 @@ def draw(count, batch=2, seeds=(0, 1), pick=None, transform=None):
         jnp.full(batch, 3, jnp.int32),
         eos=EOS,
         max_length=3,
-        pick=pick or drawn(keys),
+        select_token=select_token or sampled(keys),
         width=count,
-        normalise=gnmt(0.0),
+        length_norm=gnmt(0.0),
         transform=transform,
     )
 
@@ -138,7 +138,7 @@ def test_samples_follow_the_distribution_and_carry_its_scores():
     expected = np.log(np.array([0, 0, 0, 0.1, 0.3, 0.6]) + 1e-30)[first]
     np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
     assert (found.lengths == 2).all() and (found.tokens[..., 1] == EOS).all()
-    assert (draw(3, pick=likeliest).tokens[..., 0] == 5).all()
+    assert (draw(3, select_token=greedy).tokens[..., 0] == 5).all()
 
 
 def test_a_sample_depends_on_its_sentences_key_and_its_number_alone():

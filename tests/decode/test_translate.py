@@ -47,8 +47,8 @@ def test_no_device_waits_for_another_while_it_searches(params, vocabulary):
     ids = np.full((8, 16), EOS, np.int32)
     numbers = np.ones(8, np.int32)
     nothing = np.zeros((8, 0), np.int32), np.zeros((8, 0, 0), np.int32)
-    owners = np.zeros((8, 2), np.int32)
-    asked = SearchBatch(ids, numbers, *nothing, numbers.astype(np.uint32), owners)
+    sentence_ids = np.zeros((8, 2), np.int32)
+    asked = SearchBatch(ids, numbers, *nothing, numbers.astype(np.uint32), sentence_ids)
     program = eight._search.lower(eight.weights, asked, max_length=16).compile().as_text()
     assert "while" in program
     assert not re.search("all-(reduce|gather|to-all)|reduce-scatter|collective-permute", program)
@@ -57,13 +57,13 @@ def test_no_device_waits_for_another_while_it_searches(params, vocabulary):
 OTHER = replace(CONFIG, decoder_layers=1, d_ff=16)
 SEARCHES = {
     "beam": {},
-    "sample": dict(method="sample", samples=2, n_best=2, top_p=0.9, temperature=1.5),
-    "coverage": dict(coverage=0.3, stopping="never", no_repeat_ngrams=2),
-    "groups": dict(groups=2, n_best=3, penalty="average", repetition_penalty=1.5),
+    "sample": dict(method="sample", num_samples=2, n_best=2, top_p=0.9, temperature=1.5),
+    "coverage": dict(coverage=0.3, stopping="limit", no_repeat_ngrams=2),
+    "groups": dict(num_groups=2, n_best=3, penalty="average", repetition_penalty=1.5),
     "greedy": dict(method="greedy"),
-    "mbr": dict(method="mbr", samples=3, utility="bleu"),
+    "mbr": dict(method="mbr", num_samples=3, utility="bleu"),
     "ensemble": {},
-    "asked": dict(extra_length=20),  # with prefixes and required phrases
+    "asked": dict(max_length_offset=20),  # with prefixes and required phrases
 }
 
 
@@ -153,14 +153,14 @@ def test_a_scanned_model_translates_like_its_unrolled_self(vocabulary):
 
 def test_long_inputs_are_split_or_refused_never_cut(params, vocabulary):
     long = ". ".join(" ".join(WORDS) for _ in range(5))
-    split = translator(params, vocabulary, max_input="split:24")
+    split = translator(params, vocabulary, long_input="split:24")
     ((whole,),) = split.hypotheses([long])
     fits = lambda size: lambda t: len(vocabulary.source.encode([t])[0]) <= size  # noqa: E731
     parts = [part for _, part in split_text(long, fits(24))]
     assert len(parts) >= 5 and " ".join(parts).split() == long.split()
     assert whole.text == " ".join(split.translate(parts))
     with pytest.raises(InputError, match=r"line 2 has \d+ tokens"):
-        translator(params, vocabulary, max_input="refuse:24").translate(["a book", long])
+        translator(params, vocabulary, long_input="error:24").translate(["a book", long])
     ten_thousand = " ".join(["book"] * 10_000)
     pieces = [piece for _, piece in split_text(ten_thousand, fits(256))]
     assert sum(len(p.split()) for p in pieces) == 10_000
@@ -190,20 +190,20 @@ def test_learned_positions_bound_source_and_output(vocabulary, table):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"groups": 2}, {"method": "greedy"}])
+@pytest.mark.parametrize("options", [{"num_groups": 2}, {"method": "greedy"}])
 def test_who_watches_sees_every_token_come(params, vocabulary, options):
     text, heard, chosen = [*sentences(5), ""], {}, {}
     model = Transformer(CONFIG)
 
-    def watch(number, piece, text, done):
+    def on_token(number, piece, text, done):
         assert number not in chosen  # nothing comes after the last
         if done:
             chosen[number] = text
         else:
             heard.setdefault(number, []).append(text)
 
-    options = SearchOptions(extra_length=6, **options)
-    found = Translator(model, params, vocabulary, None, options, watch=watch).hypotheses(text)
+    options = SearchOptions(max_length_offset=6, **options)
+    found = Translator(model, params, vocabulary, None, options, on_token=on_token).hypotheses(text)
     assert set(heard) == set(range(5))  # the empty line is not searched for
     assert chosen == {number: found[number][0].text for number in range(5)}
     for number, texts in heard.items():

@@ -29,9 +29,9 @@ def sentences(count, seed=0):
 
 
 def translator(params, vocabulary, config=CONFIG, mesh=None, others=(), **options):
-    batching = {n: options.pop(n) for n in ("tokens_per_batch", "max_input") if n in options}
+    batching = {n: options.pop(n) for n in ("tokens_per_batch", "long_input") if n in options}
     # One stage of the cache unless a test asks for more: a search compiles a loop for each.
-    options = SearchOptions(**{"extra_length": 6, "max_length": 16} | options)
+    options = SearchOptions(**{"max_length_offset": 6, "max_length": 16} | options)
     model = Transformer(config)
     return Translator(model, params, vocabulary, mesh, options, others=others, **batching)
 

@@ -9,8 +9,8 @@ import numpy as np
 from decode.beam import beam_search
 from decode.length_normalization import average, gnmt
 from decode.loop import NextToken
-from decode.sample import likeliest, sample
-from decode.stopping import first
+from decode.sample import greedy, sample
+from decode.stopping import when_full
 
 EOS = 0
 
@@ -105,7 +105,7 @@ def no_shorter(step, min_length):
 
     def later(tokens, cache, index):
         found, cache = step(tokens, cache, index)
-        end = jnp.where(index + 1 < min_length, -jnp.inf, found.end)
+        end = jnp.where(index + 1 < min_length, -jnp.inf, found.eos_logit)
         return found._replace(logits=found.logits.at[..., EOS].set(end)), cache
 
     return later
@@ -113,9 +113,13 @@ def no_shorter(step, min_length):
 
 def run(step, batch, width, alpha, limits, length, search=beam_search, **options):
     if search is beam_search:
-        options = {"beam_size": width, "stopping": first(), "normalise": gnmt(alpha)} | options
+        options = {
+            "beam_size": width,
+            "stopping": when_full(),
+            "length_norm": gnmt(alpha),
+        } | options
     elif search is sample:
-        options = {"pick": likeliest, "normalise": gnmt(alpha)} | options
+        options = {"select_token": greedy, "length_norm": gnmt(alpha)} | options
     cache = jnp.zeros((batch, width), jnp.int32)
     start = jnp.full(batch, 1, jnp.int32)
     found = jax.jit(

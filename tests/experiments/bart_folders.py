@@ -53,11 +53,11 @@ def save_folder(folder, kind="bart", generation=(), **changes):
     tensors = {"model.shared.weight": random.normal(0, 1, (config["vocab_size"], 16))}
     for named in (*names(model), *around(model)):
         box = boxes
-        for key in named.ours:
+        for key in named.param_path:
             box = box[key]
         size = named.size(box.shape)
         scale = 1 if isinstance(named, Positions) or len(size) == 1 else 2 / math.sqrt(size[-1])
-        tensors[named.theirs] = random.normal(0, scale, size)
+        tensors[named.their_name] = random.normal(0, scale, size)
     save_file({name: x.astype(np.float32) for name, x in tensors.items()},
               folder / "model.safetensors")  # fmt: skip
     return learned

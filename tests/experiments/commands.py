@@ -16,10 +16,10 @@ ROOT = Path(__file__).parent.parent.parent
 WORDS = {"red": "rot", "green": "grün", "one": "eins", "two": "zwei", "cat": "Katze", "dog": "Hund"}
 SMALL = """
     model.encoder_layers=1 model.decoder_layers=1 model.d_model=32 model.d_ff=64 model.num_heads=2
-    model.dropout=0.0 data.source=text data.vocab_size=290 data.tokens_per_batch=400
+    model.dropout=0.0 data.kind=text data.vocab_size=290 data.tokens_per_batch=400
     data.packing=False data.num_buckets=2 optimizer.schedule=constant optimizer.learning_rate=0.01
     optimizer.warmup_steps=5 train.num_steps=30 train.eval_every=15 train.checkpoint_every=15
-    train.log_every=5 search.extra_length=5
+    train.log_every=5 search.max_length_offset=5
 """.split()
 
 

@@ -60,5 +60,5 @@ def marian(tmp_path_factory):
 def searches(run):
     workdir, *_ = run
     made = small_searches(workdir)
-    made.set_up()
+    made.precompile()
     return made

@@ -94,9 +94,9 @@ def theirs(names, params):
     found = {}
     for named in names:
         leaf = params
-        for key in named.ours:
+        for key in named.param_path:
             leaf = leaf[key]
-        found[named.theirs] = named.there(np.asarray(leaf))
+        found[named.their_name] = named.store(np.asarray(leaf))
     return found
 
 

@@ -48,13 +48,13 @@ def random_items(settings, seed=0, bias=True):
     items = {}
     for named in names(c):
         box = boxes
-        for key in named.ours:
+        for key in named.param_path:
             box = box[key]
         size = named.size(box.value.shape)
         # Heads that look at few words, and small biases, or all outputs are the same.
-        gain = 5.0 if named.theirs.endswith(("_Wq", "_Wk")) else 1.5
+        gain = 5.0 if named.their_name.endswith(("_Wq", "_Wk")) else 1.5
         spread = gain * (2 / sum(size)) ** 0.5 if named.inputs else 0.05
-        items[named.theirs] = rng.normal(0, spread, size) + named.theirs.endswith("scale")
+        items[named.their_name] = rng.normal(0, spread, size) + named.their_name.endswith("scale")
     tables = {"all": ["Wemb"]}.get(c.tying, ["encoder_Wemb", "decoder_Wemb"])
     items |= {name: rng.normal(0, 0.4, (SIZE, c.d_model)) for name in tables}
     if c.tying == "none":

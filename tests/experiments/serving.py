@@ -28,9 +28,9 @@ def small_searches(folder, beams=(2, 1)):
         trained.params,
         trained.vocabulary,
         trained.mesh,
-        SearchOptions(extra_length=5),
+        SearchOptions(max_length_offset=5),
         tokens_per_batch=128,
-        max_input="split:31",
+        long_input="split:31",
     )
     return CompiledSearches(trained, translator, beams)
 
@@ -41,7 +41,7 @@ class Echo:
     Each search waits until `may` is set; `asked` has the texts of each.
     """
 
-    beams, most = {2: 2}, 4
+    beams, max_batch_size = {2: 2}, 4
 
     def __init__(self):
         source = SimpleNamespace(encode=lambda texts: [text.split() for text in texts])

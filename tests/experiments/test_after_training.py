@@ -102,13 +102,13 @@ def test_without_a_test_its_scores_are_null(tmp_path, capfd):
     with MetricsWriter(tmp_path) as writer:
         writer.write(20, "valid", {"loss": 1.5, "bleu": 3.0})
     t = SimpleNamespace(workdir=tmp_path, task=translation_task.TranslationTask())
-    told = after_training.write_results(t, There(), None, 30, {"params": 1})
+    told = after_training.write_results(t, There(), None, 30, {"num_params": 1})
     assert told["test"] is None and told["valid"] == {"loss": 1.5, "bleu": 3.0}
     (line,) = warnings(capfd)
     assert line.startswith("warning: report.html was not written: ConfigError: ")
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").mkdir()
-    told = after_training.write_results(t, There(), None, 30, {"params": 1})
+    told = after_training.write_results(t, There(), None, 30, {"num_params": 1})
     assert told["valid"] == {"loss": None, "bleu": None}
     assert "metrics.jsonl was not read: DataError: " in warnings(capfd)[0]
 

@@ -61,8 +61,8 @@ def with_schedule(experiment, name, steps, **changes):
 @pytest.mark.parametrize("steps", [(1000, 30), (10, 30)], ids=str)
 def test_a_dead_attempt_leaves_nothing_to_the_next_one(text, tmp_path, attempt, steps):
     first, second = (with_schedule(small_experiment(text), "cosine", n) for n in steps)
-    Tokenizer.learn(["cat dog red two Hund Katze rot"] * 50, 280).save(tmp_path / "ready.model")
-    data = replace(first.data, tokenizer_model=str(tmp_path / "ready.model"))
+    Tokenizer.train(["cat dog red two Hund Katze rot"] * 50, 280).save(tmp_path / "ready.model")
+    data = replace(first.data, tokenizer_path=str(tmp_path / "ready.model"))
     both = tmp_path / "both"
     attempt(replace(first, data=data, search=replace(first.search, beam_size=2)), both)
     for name in "translations.jsonl", "report.html", "shortlist.npz":

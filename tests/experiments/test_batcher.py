@@ -11,7 +11,7 @@ from serve.dynamic_batcher import Batcher, ClosedError, QueueFullError, SearchEr
 
 @contextmanager
 def working(run, **options):
-    batcher = Batcher(run, **dict(most=4, max_queue=100) | options)
+    batcher = Batcher(run, **dict(max_batch_size=4, max_queue=100) | options)
     batcher.start()
     yield batcher
     if not batcher.closed:
@@ -31,26 +31,26 @@ def test_what_waits_goes_in_order_by_key_and_size():
         while batcher.waiting():
             time.sleep(0.001)
         asked = [(1, "a", 2), (2, "b", 1), (3, "a", 1), (4, "a", 3), (5, "a", 1), (6, "b", 9)]
-        answers = [batcher.submit(*each) for each in asked]
+        hypotheses_to_json = [batcher.submit(*each) for each in asked]
         gone = batcher.submit(7, "a", 1)
         assert gone.cancel() and batcher.waiting() == len(asked)
         may.set()
         batcher.close()  # answers all that it took
-    assert [each.result(0) for each in (first, *answers)] == [0, 2, 4, 6, 8, 10, 12]
+    assert [each.result(0) for each in (first, *hypotheses_to_json)] == [0, 2, 4, 6, 8, 10, 12]
     assert ran == [("a", [0]), ("a", [1, 3]), ("b", [2]), ("a", [4, 5]), ("b", [6])]
     with pytest.raises(ClosedError):
         batcher.submit(8, "a", 1)
 
 
 @pytest.mark.parametrize(
-    ("fold", "count", "expected"),
+    ("max_merged_batches", "count", "expected"),
     [
         (3, 5, [[1, 2, 3, 4], [5]]),  # 10 are two batches of 4, and 2 are left
         (2, 7, [[1, 2, 3, 4], [5, 6], [7]]),  # no more than two at a time
         (1, 3, [[1, 2], [3]]),
     ],
 )
-def test_where_much_waits_several_batches_go_at_a_time(fold, count, expected):
+def test_where_much_waits_several_batches_go_at_a_time(max_merged_batches, count, expected):
     ran, may = [], threading.Event()
 
     def run(_, asked):
@@ -58,7 +58,7 @@ def test_where_much_waits_several_batches_go_at_a_time(fold, count, expected):
         ran.append(list(asked))
         return asked
 
-    with working(run, fold=fold) as batcher:
+    with working(run, max_merged_batches=max_merged_batches) as batcher:
         batcher.submit(0, "a", 1)
         while batcher.waiting():
             time.sleep(0.001)
@@ -78,7 +78,7 @@ def test_only_who_came_with_others_waits_for_more():
         assert may.wait(10)
         return asked
 
-    with working(run, window=1.0, most=3) as batcher:
+    with working(run, batch_wait_seconds=1.0, max_batch_size=3) as batcher:
         may.set()
         start = time.monotonic()
         for n in range(3):
@@ -118,7 +118,7 @@ def test_clients_take_turns():
         ran.append(list(asked))
         return asked
 
-    with working(run, most=2) as batcher:
+    with working(run, max_batch_size=2) as batcher:
         batcher.submit("first", None, 1, "greedy")
         while batcher.waiting():
             time.sleep(0.001)
@@ -152,11 +152,11 @@ def test_one_client_leaves_room_in_the_queue_for_others():
         batcher.submit(0, None, 1, "greedy")
         while batcher.waiting():
             time.sleep(0.001)
-        for client, most in ("greedy", 4), ("second", 2), ("third", 1), ("fourth", 1):
-            for n in range(most):
+        for client, max_batch_size in ("greedy", 4), ("second", 2), ("third", 1), ("fourth", 1):
+            for n in range(max_batch_size):
                 batcher.submit(n, None, 1, client)
             with pytest.raises(QueueFullError):
-                batcher.submit(most, None, 1, client)
+                batcher.submit(max_batch_size, None, 1, client)
         may.set()
 
 
@@ -204,7 +204,7 @@ def test_who_comes_late_takes_its_turn_and_no_more():
         assert may.acquire(timeout=10)
         return asked
 
-    with working(run, most=1) as batcher:
+    with working(run, max_batch_size=1) as batcher:
         for n in range(6):
             batcher.submit(f"greedy {n}", None, 1, "greedy")
         for n in range(4):  # each a client of its own, which comes while another is searched for

@@ -38,10 +38,10 @@ def test_the_papers_settings():
     base = build("wmt14_en_de_base")
     assert base.model == BASE
     o, t, s = base.optimizer, base.train, base.search
-    assert (o.name, o.schedule, o.learning_rate, o.warmup_steps) == ("adam", "paper", 1.0, 4000)
+    assert (o.name, o.schedule, o.learning_rate, o.warmup_steps) == ("adam", "noam", 1.0, 4000)
     assert (o.b1, o.b2, o.epsilon, o.clip_norm) == (0.9, 0.98, 1e-9, 0.0)
-    assert (t.label_smoothing, t.num_steps, t.ema) == (0.1, 100_000, 0.0)
-    assert (s.beam_size, s.alpha, s.extra_length) == (4, 0.6, 50)
+    assert (t.label_smoothing, t.num_steps, t.ema_decay) == (0.1, 100_000, 0.0)
+    assert (s.beam_size, s.alpha, s.max_length_offset) == (4, 0.6, 50)
     assert (base.data.tokens_per_batch, base.data.vocab_size) == (25_000, 37_000)
     assert build("wmt14_en_de_big").model == BIG
     assert build("wmt14_en_fr_big").model == replace(BIG, dropout=0.1)
@@ -69,10 +69,10 @@ def test_the_tree_survives_flags_and_json():
         ({"optimiser": {}}, "config.optimiser is unknown: did you mean optimizer"),
         ({"optimizer": {"warmup_step": 1}}, "warmup_step is unknown: did you mean warmup_steps"),
         ({"search": {"beam_size": 0}}, "config.search.beam_size=0 must be from 1"),
-        ({"train": {"ema": 1.0}}, "config.train.ema=1.0 must be below 1"),
+        ({"train": {"ema_decay": 1.0}}, "config.train.ema_decay=1.0 must be below 1"),
         ({"model": {"positions": "learned", "max_length": 9}}, "more than the learned positions"),
         ({"train": {"seed": 0.5}}, "config.train.seed=0.5 must be int"),
-        ({"data": {"joint": 1}}, "config.data.joint=1 must be bool"),
+        ({"data": {"shared_vocab": 1}}, "config.data.shared_vocab=1 must be bool"),
         ({"model": {"norm": "past"}}, "model.norm='past' is not one of: post, pre"),
     ],
 )
@@ -97,8 +97,10 @@ def test_a_workdir_belongs_to_one_experiment(tmp_path):
     (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     with pytest.raises(ConfigError, match="its model.d_ff is 2048, not 64; choose another folder$"):
         check_same_run(tmp_path, other, allow_batch_change=True)
-    smaller = replace(experiment, optimizer=replace(experiment.optimizer, accumulate=2))
-    with pytest.raises(ConfigError, match="accumulate is 1, not 2; .* by --allow_batch_change"):
+    smaller = replace(experiment, optimizer=replace(experiment.optimizer, grad_accum_steps=2))
+    with pytest.raises(
+        ConfigError, match="grad_accum_steps is 1, not 2; .* by --allow_batch_change"
+    ):
         check_same_run(tmp_path, smaller)
     check_same_run(tmp_path, smaller, allow_batch_change=True)
     written = json.loads((tmp_path / "config.json").read_text())

@@ -11,20 +11,20 @@ import pytest
 
 from data.errors import DataError
 from experiments.cli import fail
-from experiments.console import bar, note
+from experiments.console import log, progress_bar
 from tests.experiments.commands import ROOT
 from train.progress import Progress
 
 PROGRAM = """
-from experiments.console import bar
-with bar("learning", 2) as progress:
+from experiments.console import progress_bar
+with progress_bar("learning", 2) as progress:
     progress(2)
 """
 
 
 def test_messages_cannot_move_a_terminal(capsys):
-    note("a file named \x1b[2J\x07")
-    Progress().note("a word \x1b[2J")
+    log("a file named \x1b[2J\x07")
+    Progress().log("a word \x1b[2J")
     with pytest.raises(SystemExit):
         fail(DataError("line 3: '\x1b]0;title\x07' \u202e is no word\n"))
     assert capsys.readouterr().err.splitlines() == [
@@ -32,7 +32,7 @@ def test_messages_cannot_move_a_terminal(capsys):
         "a word \\x1b[2J",
         "heed: error: line 3: '\\x1b]0;title\\x07' \\u202e is no word",
     ]
-    with bar("a folder named [/red]\x1b", 1) as progress:
+    with progress_bar("a folder named [/red]\x1b", 1) as progress:
         progress(1)
 
 
@@ -62,4 +62,4 @@ def test_a_note_that_cannot_be_written_ends_nothing(monkeypatch):
     full = io.StringIO()
     full.write = fail
     monkeypatch.setattr(sys, "stderr", full)
-    note("bleu 30")
+    log("bleu 30")

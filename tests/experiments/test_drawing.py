@@ -73,8 +73,8 @@ def test_positions_are_the_models_and_likeness_is_of_distance(halves):
 
 
 def test_a_schedule_is_drawn_from_its_first_update_on():
-    schedule = make_schedule("paper", learning_rate=1.0, warmup_steps=20, d_model=16)
-    (axes,) = paper.learning_rates({"paper": schedule}, 100).axes
+    schedule = make_schedule("noam", learning_rate=1.0, warmup_steps=20, d_model=16)
+    (axes,) = paper.learning_rates({"noam": schedule}, 100).axes
     steps, rates = axes.lines[0].get_data()
     assert steps[0] == 1 and steps[-1] == 100 and steps[np.argmax(rates)] == 20
     assert rates[-1] == pytest.approx(16**-0.5 * 100**-0.5)

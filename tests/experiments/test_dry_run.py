@@ -9,7 +9,7 @@ import pytest
 
 from experiments import dry_run
 from experiments.config import MeshConfig
-from experiments.dry_run import describe
+from experiments.dry_run import estimate_resources
 from experiments.setup import set_up
 from experiments.translator import build_translator
 from tests.experiments.commands import heed, small_experiment, train_args
@@ -19,27 +19,28 @@ from train.state import create_state
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 4, 2)])
 def test_bytes_are_those_that_a_device_holds(text, tmp_path, mesh, monkeypatch):
-    experiment = replace(small_experiment(text, ema=0.9), mesh=MeshConfig(*mesh))
+    experiment = replace(small_experiment(text, ema_decay=0.9), mesh=MeshConfig(*mesh))
     t = set_up(experiment, tmp_path / "no")
-    told = describe(t)
+    told = estimate_resources(t)
     assert not (tmp_path / "no").exists()
     state = create_state(t.model, t.tx, jax.random.key(0), t.mesh, ema=True)
     here = lambda tree: sum(  # noqa: E731
         leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree)
     )
     memory = told["bytes_per_device"]
-    assert memory["parameters"] == memory["average"] == here(state.params)
+    assert memory["params"] == memory["ema"] == here(state.params)
     assert memory["optimizer"] == here(state.opt_state)
-    assert memory["activations"] > memory["parameters"]  # the gradients are among them
+    assert memory["activations"] > memory["params"]  # the gradients are among them
     translator = build_translator(experiment, t.model, state.ema, t.vocabulary, t.mesh)
     assert memory["search"] == here(translator.weights)
     once = max(memory["activations"], memory["search"])
-    assert memory["all"] == once + sum(
-        memory[name] for name in ("parameters", "average", "optimizer")
-    )
+    assert memory["total"] == once + sum(memory[name] for name in ("params", "ema", "optimizer"))
     monkeypatch.setattr(dry_run, "_temporary", lambda *_: 1)  # where a search takes more
-    assert describe(t)["bytes_per_device"]["all"] == memory["all"] - once + memory["search"]
-    assert told["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert (
+        estimate_resources(t)["bytes_per_device"]["total"]
+        == memory["total"] - once + memory["search"]
+    )
+    assert told["num_params"] == sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert told["mesh"] == dict(zip(("data", "fsdp", "tensor"), mesh, strict=True))
     assert all(batch["rows"] % (mesh[0] * mesh[1]) == 0 for batch in told["batches"])
 

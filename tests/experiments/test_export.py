@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from data.batch import BOS, EOS
 from data.tokenizer import Tokenizer
 from data.vocabulary import Vocabulary
+from decode.families import make_generator
 from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
@@ -72,7 +73,7 @@ def test_import_export_and_import_again_is_bit_for_bit_the_same(name, tmp_path):
 
 NATIVE = {
     "paper": {},
-    "halves": dict(positions="sinusoidal_halves", activation="silu", attention_bias=True),
+    "halves": dict(positions="sinusoidal_concat", activation="silu", attention_bias=True),
     "untied": dict(tying="none", target_vocab_size=340, output_bias=True, ff_bias=False),
     "scanned": dict(scan_layers=True, tying="decoder", activation="gelu", scale_embedding=False),
 }
@@ -84,13 +85,13 @@ def test_a_model_of_ours_has_the_same_logits_there(name, tmp_path):
     """But for PAD's; theirs is read by the import, which the oracle holds equal to theirs."""
     config = replace(CONFIG, norm_epsilon=1e-5, **NATIVE[name])
     english, german = lines(200)
-    both = Tokenizer.learn(english + german, config.vocab_size)
-    sides = both, both if config.target_vocab == 360 else Tokenizer.learn(german, 340)
+    both = Tokenizer.train(english + german, config.vocab_size)
+    sides = both, both if config.target_vocab == 360 else Tokenizer.train(german, 340)
     params, notes = parameters(config, 2.0), []
     trained = run_of(config, Vocabulary(*sides), params, penalty="average", max_length=30)
     export_hf_marian.write_marian(trained, tmp_path / "there", notes.append)
     there = read_marian(tmp_path / "there")
-    assert not notes and there.vocabulary.joint == (sides[0] is sides[1])
+    assert not notes and there.vocabulary.shared == (sides[0] is sides[1])
     found = []
     for model, weights, vocabulary in (
         (trained.model, params, trained.vocabulary),
@@ -110,10 +111,10 @@ UNLIKE = {
     "norm_kind=rms": dict(norm_kind="rms"),
     "embedding_norm=True": dict(embedding_norm=True),
     "positions=rotary": dict(positions="rotary"),
-    "positions=relative": dict(positions="relative"),
+    "positions=t5_bias": dict(positions="t5_bias"),
     "activation=swiglu": dict(activation="swiglu"),
     "positions=sinusoidal_tensor2tensor": dict(positions="sinusoidal_tensor2tensor"),
-    "first_position=2": dict(first_position=2),
+    "position_offset=2": dict(position_offset=2),
     "decoder_mixer=ssru": dict(decoder_mixer="ssru"),
     "num_kv_heads=1": dict(num_kv_heads=1),
     "d_k=4": dict(d_k=4),
@@ -127,7 +128,7 @@ def test_what_marian_has_not_is_refused_by_name(name):
 
 
 def test_what_cannot_be_quite_the_same_is_told(tmp_path):
-    vocabulary = Vocabulary(*[Tokenizer.learn(lines(100)[0], 360)] * 2)
+    vocabulary = Vocabulary(*[Tokenizer.train(lines(100)[0], 360)] * 2)
     notes = []
     export_hf_marian.write_marian(
         run_of(CONFIG, vocabulary, parameters(CONFIG)), tmp_path / "out", notes.append
@@ -138,7 +139,7 @@ def test_what_cannot_be_quite_the_same_is_told(tmp_path):
 
 
 def test_a_file_of_tensors_has_every_parameter_and_what_its_axes_are(tmp_path):
-    vocabulary = Vocabulary(*[Tokenizer.learn(lines(100)[0], 360)] * 2)
+    vocabulary = Vocabulary(*[Tokenizer.train(lines(100)[0], 360)] * 2)
     trained = run_of(CONFIG, vocabulary, parameters(CONFIG))
     export_safetensors.write_tensors(trained, tmp_path / "out")
     found = load_file(tmp_path / "out" / "model.safetensors")
@@ -173,11 +174,11 @@ assert not {"data", "model", "decode", "experiments", "flax"} & set(sys.modules)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
-    [dict(positions="relative"), dict(decoder_mixer="ssru", first_position=2)],
+    [dict(positions="t5_bias"), dict(decoder_mixer="ssru", position_offset=2)],
     ids=str,
 )
 def test_the_whole_search_runs_where_there_is_jax_alone(changes, tmp_path):
-    vocabulary = Vocabulary(*[Tokenizer.learn(lines(100)[0], 360)] * 2)
+    vocabulary = Vocabulary(*[Tokenizer.train(lines(100)[0], 360)] * 2)
     config = replace(CONFIG, decoder_layers=1, **changes)
     trained = run_of(config, vocabulary, parameters(config), beam_size=3, max_length=12)
     export_stablehlo.write_programs(trained, tmp_path)
@@ -194,7 +195,11 @@ def test_the_whole_search_runs_where_there_is_jax_alone(changes, tmp_path):
     for name, how in ("greedy", dict(method="greedy")), ("beam", dict(beam_size=3)):
         options, limits = SearchOptions(max_length=12, **how), jnp.full(5, 12, jnp.int32)
         how = dict(options=options, max_length=12)
-        run = jax.jit(lambda weights, asked, how=how: search([config], [weights], asked, **how))
+        run = jax.jit(
+            lambda weights, asked, how=how: search(
+                [make_generator(config)], [weights], asked, **how
+            )
+        )
         expected = run(weights, asked(jnp.asarray(src), limits))
         for rows in (1, 5) if name == "greedy" else (5,):
             tokens, scores, lengths = np.load(tmp_path / f"{name}{rows}.npz").values()

@@ -42,14 +42,14 @@ def test_the_run_is_the_model_with_its_own_search(imported, marian):
     experiment = read_config(workdir)
     search = experiment.search
     assert (search.beam_size, search.penalty, search.alpha) == (3, "average", 1.0)
-    assert (search.stopping, search.max_length, search.allow_unknown) == ("now", 20, True)
+    assert (search.stopping, search.max_length, search.allow_unknown) == ("unbeaten", 20, True)
     assert (experiment.data.source_language, experiment.data.target_language) == ("en", "de")
     trained, there = load(workdir), read_marian(marian)
     assert told["params"] == sum(np.size(leaf) for leaf in leaves(there.params))
     for ours, theirs in zip(leaves(trained.params), leaves(there.params), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert isinstance(Vocabulary.load(workdir).target, type(there.vocabulary.target))
-    assert trained.vocabulary.joint and trained.step == 0
+    assert trained.vocabulary.shared and trained.step == 0
 
 
 def leaves(tree):
@@ -81,7 +81,7 @@ def test_it_translates_scores_and_shows_attention(imported):
 def test_a_training_begins_with_exactly_these_weights_and_learns(imported, text, tmp_path):
     """It has their model, whatever its config says, and their search, where it has none itself."""
     workdir, _ = imported
-    experiment = replace(small_experiment(text, ema=0.9), init_from=str(workdir))
+    experiment = replace(small_experiment(text, ema_decay=0.9), init_from=str(workdir))
     t = set_up(replace(experiment, search=SearchConfig()), tmp_path / "new")
     begun = read_config(workdir)
     assert experiment.model.output_bias != begun.model.output_bias == t.model.config.output_bias
@@ -93,7 +93,7 @@ def test_a_training_begins_with_exactly_these_weights_and_learns(imported, text,
         for ours, theirs in zip(leaves(found), leaves(there), strict=True):
             np.testing.assert_array_equal(ours, theirs)
     step, losses = t.compile_step(), []
-    batch = collate(t.data.pairs["train"], t.data.schedule[0], t.rows_multiple)
+    batch = collate(t.data.pairs["train"], t.data.schedule[0], t.row_multiple)
     for _ in range(5):
         state, metrics = step(state, batch)
         losses.append(float(metrics.loss))
@@ -108,39 +108,39 @@ def test_settings_that_the_other_run_decides_are_refused_as_flags_and_reported_e
     c = replace(small_experiment(text), init_from=str(workdir), search=SearchConfig())
     theirs, new = read_config(workdir), tmp_path / "new"
     capsys.readouterr()
-    t = set_up(c, new, given=["model.dropout", "train.num_steps", "data.path"])
+    t = set_up(c, new, from_flags=["model.dropout", "train.num_steps", "data.path"])
     told = capsys.readouterr().err
     assert "decides these, so they have no effect: " in told and f"init_from={workdir}" in told
     assert f"model.d_ff={c.model.d_ff}" in told and "data.vocab_size=290" in told
     used = t.experiment
     assert replace(used.model, dropout=theirs.model.dropout) == theirs.model
     assert used.data.vocab_size == used.model.vocab_size
-    assert used.data.joint == (used.model.target_vocab_size is None)
+    assert used.data.shared_vocab == (used.model.target_vocab_size is None)
     for name, value in ("model.d_ff", c.model.d_ff), ("data.vocab_size", 290):
         with pytest.raises(ConfigError, match=f"--config.{name}={value} has no effect: .* leave"):
-            set_up(c, new, given=[name])
-    own = replace(c, data=replace(c.data, tokenizer_model="some.model"))
-    with pytest.raises(ConfigError, match="data.tokenizer_model=some.model has no effect"):
-        set_up(own, new, given=["data.tokenizer_model"])
+            set_up(c, new, from_flags=[name])
+    own = replace(c, data=replace(c.data, tokenizer_path="some.model"))
+    with pytest.raises(ConfigError, match="data.tokenizer_path=some.model has no effect"):
+        set_up(own, new, from_flags=["data.tokenizer_path"])
     # A flag of the search is heard, also where it says what the default is.
     assert theirs.search.beam_size != SearchConfig.beam_size
     assert t.experiment.search == theirs.search
-    searching = set_up(c, new, given=["search.beam_size"]).experiment.search
+    searching = set_up(c, new, from_flags=["search.beam_size"]).experiment.search
     assert searching.beam_size == SearchConfig.beam_size
 
 
 def test_how_a_ready_made_vocabulary_was_learned_is_no_setting(text, tmp_path, capsys):
-    """Nothing reads data.tokenizer where data.tokenizer_model is given."""
+    """Nothing reads data.tokenizer where data.tokenizer_path is given."""
     lines = (text / "train.de").read_text().splitlines()
-    Tokenizer.learn(lines, 290).save(tmp_path / "some.model")
+    Tokenizer.train(lines, 290).save(tmp_path / "some.model")
     c = small_experiment(text)
-    ready = dict(tokenizer="unigram", tokenizer_model=str(tmp_path / "some.model"))
+    ready = dict(tokenizer="unigram", tokenizer_path=str(tmp_path / "some.model"))
     c = replace(c, data=replace(c.data, **ready))
     assert set_up(c, tmp_path / "new").experiment.data.tokenizer == "bpe"
     assert "these, so they have no effect: data.tokenizer=unigram" in capsys.readouterr().err
     expected = "data.tokenizer=unigram has no effect: .*some.model is ready-made; leave it out"
     with pytest.raises(ConfigError, match=expected):
-        set_up(c, tmp_path / "new", given=["data.tokenizer"])
+        set_up(c, tmp_path / "new", from_flags=["data.tokenizer"])
 
 
 def test_a_training_leaves_the_run_that_it_begins_with_alone(imported, text, tmp_path):
@@ -162,7 +162,7 @@ def test_a_training_needs_the_other_run_until_it_saved_only(imported, text, tmp_
     first = replace(experiment, init_from="")
     (tmp_path / "parts").mkdir()
     write_config(tmp_path / "parts", first)  # it ended before it saved, and its vocabulary is there
-    Vocabulary.learn(open_split(first, "train"), 290, "bpe", True).save(tmp_path / "parts")
+    Vocabulary.train(open_split(first, "train"), 290, "bpe", True).save(tmp_path / "parts")
     train(experiment, tmp_path / "whole")
     few = replace(experiment.train, num_steps=4)
     train(replace(experiment, train=few), tmp_path / "parts")

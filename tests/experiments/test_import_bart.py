@@ -14,7 +14,7 @@ from data import hf_tokenizer
 from data.batch import BOS, EOS, PAD, UNK
 from data.errors import DataError
 from data.vocabulary import read_tokenizer
-from decode.inputs import spelled
+from decode.inputs import encode_phrase
 from decode.options import InputError
 from decode.translate import Translator
 from experiments.config import SearchConfig
@@ -80,14 +80,14 @@ def test_outputs_begin_with_theirs_at_no_cost(nllb):
     assert begun.text.startswith("ein") and not plain.text.startswith("ein")
     assert "Buch" in wanted.text and "Buch" not in plain.text
     target = trained.vocabulary.target
-    ids = spelled("the prefix", "ein", target)
+    ids = encode_phrase("the prefix", "ein", target)
     assert code not in ids and [*begun.tokens][: len(ids) + 1] == [code, *ids]
 
 
 def test_what_begins_outputs_takes_its_room(nllb):
     _, _, trained = nllb
     target = trained.vocabulary.target
-    ids = spelled("the phrase", "Buch", target)
+    ids = encode_phrase("the phrase", "Buch", target)
     options = replace(translator(trained).options, max_length=len(ids) + 1)
     search = translator(trained).with_options(options)
     with pytest.raises(InputError, match=f"have {len(ids) + 1} tokens, but the length limit is"):
@@ -98,8 +98,10 @@ def test_who_trains_on_from_it_begins_outputs_alike(nllb):
     folder, _, trained = nllb
     search = replace(SearchConfig(), beam_size=1)
     own = replace(trained.experiment, init_from=str(folder / "run"), search=search)
-    theirs = trained.experiment.search.first
-    assert theirs and inherit_model_config(own, None).search == replace(search, first=theirs)
+    theirs = trained.experiment.search.forced_bos_id
+    assert theirs and inherit_model_config(own, None).search == replace(
+        search, forced_bos_id=theirs
+    )
 
 
 def test_weights_may_be_in_several_files(mbart, tmp_path):
@@ -139,15 +141,15 @@ def test_languages_and_forced_words_are_what_is_asked_for(tmp_path):
     imported = read_folder(tmp_path, "deu_Latn", "eng_Latn")
     data, target = imported.experiment.data, imported.vocabulary.target
     assert (data.source_language, data.target_language) == ("deu_Latn", "eng_Latn")
-    assert target.pieces([imported.experiment.search.first]) == ["eng_Latn"]
+    assert target.pieces([imported.experiment.search.forced_bos_id]) == ["eng_Latn"]
     save_folder(tmp_path, "bart", generation=dict(forced_bos_token_id=0, forced_eos_token_id=2))
     imported = read_folder(tmp_path)
-    assert imported.vocabulary.joint and imported.vocabulary.source is imported.vocabulary.target
+    assert imported.vocabulary.shared and imported.vocabulary.source is imported.vocabulary.target
     search = imported.experiment.search
-    assert imported.vocabulary.target.prefix == (search.first,) and search.max_length == 19
+    assert imported.vocabulary.target.prefix == (search.forced_bos_id,) and search.max_length == 19
     change(tmp_path / "generation_config.json", forced_bos_token_id=None, forced_eos_token_id=None)
     search = read_folder(tmp_path).experiment.search
-    assert (search.first, search.max_length, search.free_end) == (0, 20, True)
+    assert (search.forced_bos_id, search.max_length, search.free_eos_at_limit) == (0, 20, True)
 
 
 def test_a_model_may_have_fewer_special_words_and_shorter_names(tmp_path):

@@ -98,14 +98,14 @@ def trees(settings):
     yield now
     yield {"args": Namespace(**settings), "cfg": None}
     sides = {"encoder": {}, "decoder": {}}
-    flat = {}
+    flatten = {}
     for name, value in settings.items():
         side, _, rest = name.partition("_")
         if side in sides:
             sides[side][rest] = value
         elif name not in ("arch", "task", "source_lang", "target_lang", "bpe"):
-            flat[name] = value
-    model = flat | sides | {"_name": "transformer"}
+            flatten[name] = value
+    model = flatten | sides | {"_name": "transformer"}
     task = {"_name": "translation", "source_lang": "en", "target_lang": "de"}
     rest = {"task": task, "generation": now["cfg"]["generation"]}
     yield {"args": None, "cfg": rest | {"model": model, "bpe": {"_name": "subword_nmt"}}}
@@ -157,8 +157,8 @@ def test_a_search_is_that_of_the_checkpoint(tmp_path):
     save_folder(tmp_path / "m", generation=told | {"unkpen": 0.0})
     search = read_fairseq(tmp_path / "m").experiment.search
     assert (search.beam_size, search.alpha, search.no_repeat_ngrams) == (3, 0.5, 3)
-    assert (search.min_length, search.max_length, search.extra_length) == (3, 21, 21)
-    assert search.allow_unknown and search.stopping == "first"
+    assert (search.min_length, search.max_length, search.max_length_offset) == (3, 21, 21)
+    assert search.allow_unknown and search.stopping == "full"
     save_folder(tmp_path / "m", generation={"unnormalized": True})
     assert read_fairseq(tmp_path / "m").experiment.search.penalty == "none"
 
@@ -181,10 +181,12 @@ def test_of_several_checkpoints_the_best_is_read_or_the_one_that_is_named(tmp_pa
     found = [read_fairseq(place).params for place in (tmp_path / "m", best, last)]
     tables = [np.asarray(params["target_embedding"]["table"]) for params in found]
     assert (tables[0] == tables[1]).all() and (tables[1] != tables[2]).any()
-    flat = tmp_path / "flat"  # all in one folder
-    shutil.copytree(tmp_path / "m" / "data", flat)
-    shutil.copy(last, flat / "model.pt")
-    np.testing.assert_array_equal(read_fairseq(flat).params["target_embedding"]["table"], tables[2])
+    flatten = tmp_path / "flat"  # all in one folder
+    shutil.copytree(tmp_path / "m" / "data", flatten)
+    shutil.copy(last, flatten / "model.pt")
+    np.testing.assert_array_equal(
+        read_fairseq(flatten).params["target_embedding"]["table"], tables[2]
+    )
 
 
 def test_tensors_of_all_kinds_are_what_they_were(tmp_path):

@@ -117,7 +117,7 @@ FIELDS = [
         "t5",
         "config.json",
         dict(relative_attention_num_buckets=HUGE, relative_attention_max_distance=HUGE),
-        f"model.relative_buckets={HUGE} and model.num_heads=4 would need more numbers",
+        f"model.relative_num_buckets={HUGE} and model.num_heads=4 would need more numbers",
     ),
     *(
         (name, "config.json", sizes, "would need more (numbers|tensors) than the weights have")

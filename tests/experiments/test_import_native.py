@@ -94,7 +94,7 @@ def test_a_shortlist_limits_what_is_said(joint, tmp_path):
         (folder / "config.yml").write_text(yaml.safe_dump(told))
     lists, frequent = save_shortlist(folder / words)
     imported, plain = read_native(folder), Plain(items, settings)
-    assert imported.vocabulary.joint is joint
+    assert imported.vocabulary.shared is joint
     model = Transformer(imported.experiment.model)
     options = SearchOptions(**vars(imported.experiment.search) | {"max_length": 20})
     limited, free = (
@@ -160,7 +160,7 @@ def test_a_table_of_words_goes_with_two_models_of_subwords(tmp_path):
     (ids,) = imported.vocabulary.source.encode([f">>de<< {text}"])
     pieces = [">>de<<", *processor(cuts[0]).encode(text, out_type=str)]
     assert theirs(ids) == [words.get(piece, 1) for piece in pieces]
-    assert imported.vocabulary.joint
+    assert imported.vocabulary.shared
 
 
 def test_words_of_a_table_are_as_they_stand(tmp_path):

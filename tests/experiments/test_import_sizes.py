@@ -30,8 +30,10 @@ SIZES = {
     "vocab_size": dict(vocab_size=HUGE),
     "target_vocab_size": dict(target_vocab_size=HUGE, tying="decoder"),
     "max_length": dict(max_length=HUGE, positions="learned"),
-    "relative_buckets": dict(relative_buckets=HUGE, relative_distance=HUGE, positions="relative"),
-    "relative_distance": dict(relative_distance=HUGE, positions="relative"),
+    "relative_num_buckets": dict(
+        relative_num_buckets=HUGE, relative_max_distance=HUGE, positions="t5_bias"
+    ),
+    "relative_max_distance": dict(relative_max_distance=HUGE, positions="t5_bias"),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from data.batch import UNK
 from data.errors import DataError
-from data.marian_tokenizer import MarianTokenizer, Words
+from data.marian_tokenizer import MarianTokenizer, MarianVocab
 from data.vocabulary import Vocabulary
 from decode.options import SearchOptions
 from decode.translate import Translator
@@ -66,10 +66,10 @@ def test_sentinels_are_words_and_spare_ids_are_none(t5, folder):
     listed = ["<pad>", "</s>", "<extra_id_0>"]  # as transformers 5 writes them
     change(folder / "tokenizer_config.json", extra_special_tokens=listed)
     assert read_folder(folder).vocabulary.digest() == read_folder(t5).vocabulary.digest()
-    plain = MarianTokenizer.make(*side.models, Words(("a",))).to_bytes()
+    plain = MarianTokenizer.make(*side.models, MarianVocab(("a",))).to_bytes()
     assert not any(name in plain for name in (b"codes", b"spare"))  # its bytes as they always were
     again = MarianTokenizer(side.to_bytes())
-    assert again.table == side.table and Vocabulary(again, again).joint
+    assert again.table == side.table and Vocabulary(again, again).shared
 
 
 def test_tables_are_tied_where_they_are_alike(tmp_path):
@@ -133,7 +133,7 @@ CONFIG = {
     "function": (dict(dense_act_fn="gelu"), 'dense_act_fn="gelu" is not supported, only "relu"'),
     "encoder": (dict(is_encoder_decoder=False), "is_encoder_decoder=false is not supported"),
     "start": (dict(decoder_start_token_id=5), "decoder_start_token_id=5 is not supported, only 0"),
-    "buckets": (dict(relative_attention_num_buckets=7), "relative_buckets=7 must be even"),
+    "buckets": (dict(relative_attention_num_buckets=7), "relative_num_buckets=7 must be even"),
     "other sizes": (dict(d_kv=8), r"layer.0.SelfAttention.q.weight is \[24, 32\], but by config"),
     "more layers": (dict(num_layers=3), "lacks encoder.block.2.layer.0.SelfAttention.q.weight"),
     "more heads": (dict(relative_attention_num_buckets=10), r"bias.weight is \[8, 4\], but by"),

@@ -48,15 +48,15 @@ def write(folder, splits, kind="text"):
 def experiment_of(folder, kind="text", **data):
     experiment = small_experiment(folder)
     sizes = dict(vocab_size=800, tokens_per_batch=2000, max_length=80)
-    return replace(experiment, data=replace(experiment.data, source=kind, **(sizes | data)))
+    return replace(experiment, data=replace(experiment.data, kind=kind, **(sizes | data)))
 
 
 @pytest.fixture
 def no_needs(monkeypatch):
     """A dry run compiles; it is asked once, by the command."""
-    told = dict(parameters=1, mesh={}, bytes_per_device={}, batches=[], compilations=0)
-    told |= dict(tokens_per_step=1.0, steps_per_epoch=1, padding=0.0)
-    monkeypatch.setattr(runner, "describe", lambda t: told)
+    told = dict(num_params=1, mesh={}, bytes_per_device={}, batches=[], compilations=0)
+    told |= dict(tokens_per_step=1.0, steps_per_epoch=1, padding_fraction=0.0)
+    monkeypatch.setattr(runner, "estimate_resources", lambda t: told)
 
 
 def warned(capsys):
@@ -107,7 +107,7 @@ PLANTED = {
 @pytest.mark.parametrize("kind", ["text", "tsv", "jsonl"])
 def test_planted_faults_are_found_at_their_lines_and_nothing_else(kind, tmp_path, capsys, no_needs):
     folder = write(tmp_path / "text", planted(), kind)
-    count = runner.look(experiment_of(folder, kind), tmp_path / "no", "jsonl")
+    count = runner.inspect_data(experiment_of(folder, kind), tmp_path / "no", "jsonl")
     assert not (tmp_path / "no").exists()
     found, sections = warned(capsys)
     assert count == len(found) == sections["in all"]["warnings"]
@@ -134,7 +134,7 @@ def test_planted_faults_are_found_at_their_lines_and_nothing_else(kind, tmp_path
 def test_clean_text_has_no_warnings(kind, tmp_path, capsys, no_needs, monkeypatch):
     monkeypatch.setattr(demo.source, "SIZES", COUNTS)
     folder = write(tmp_path / "text", demo_pairs())
-    runner.look(experiment_of(folder, kind), tmp_path / "no", "jsonl")
+    runner.inspect_data(experiment_of(folder, kind), tmp_path / "no", "jsonl")
     found, sections = warned(capsys)
     if kind == "demo":  # has rare characters, and no files
         found = [row for row in found if row["warning"] != "unknown"]
@@ -154,12 +154,13 @@ def test_clean_text_has_no_warnings(kind, tmp_path, capsys, no_needs, monkeypatc
 @pytest.mark.slow
 def test_the_command_tells_people_and_what_training_would_need(run, text):
     config, _, *settings = train_args(text, "")
-    code, out, err = heed("inspect_data", config, *settings, "--show=2")
+    code, out, err = heed("inspect_data", config, *settings, "--max_warnings=2")
     assert code == 0 and "Traceback" not in err, err
     for line in (
         "Counts", "  train: 120 pairs; source ", "Lengths", "Filters", "Pieces", "Samples",
         "What training would need", " compilations", "steps an epoch",
-        f"  warning: {text}/train.en, line ", ": the same pair as line ", "--show=0 tells all",
+        f"  warning: {text}/train.en, line ", ": the same pair as line ",
+        "--max_warnings=0 prints all",
         "  120 (100.0%) of 120 training pairs are kept",
     ):  # fmt: skip
         assert line in out, line
@@ -168,11 +169,9 @@ def test_the_command_tells_people_and_what_training_would_need(run, text):
 
 
 def test_mistakes_end_in_one_line_after_what_could_be_told(text, tmp_path, capsys):
-    assert "data.source=text needs" in refused(
-        "inspect_data", "--config=experiments/configs/text.py"
-    )
+    assert "data.kind=text needs" in refused("inspect_data", "--config=experiments/configs/text.py")
     with pytest.raises(DataError, match="more than the training text supports"):
-        runner.look(experiment_of(text, vocab_size=5000), tmp_path / "no")
+        runner.inspect_data(experiment_of(text, vocab_size=5000), tmp_path / "no")
     assert "120 pairs" in capsys.readouterr().out
 
 
@@ -181,7 +180,7 @@ def test_a_runs_own_vocabulary_is_used(run, text, capsys, no_needs):
     model = replace(experiment.model, norm="pre")
     optimizer = replace(experiment.optimizer, clip_norm=1.0)
     experiment = replace(experiment, model=model, optimizer=optimizer)
-    runner.look(experiment, run[0], "jsonl")
+    runner.inspect_data(experiment, run[0], "jsonl")
     _, sections = warned(capsys)
     assert sections["pieces"]["vocabulary"]["size"] == 290
     assert "learning" not in capsys.readouterr().err
@@ -190,4 +189,4 @@ def test_a_runs_own_vocabulary_is_used(run, text, capsys, no_needs):
 def test_help_reads_well():
     _, out, err = heed("inspect_data", "--help")
     assert "python -m experiments.inspect_data --config=" in out + err
-    assert "--show" in out + err and "Traceback" not in err
+    assert "--max_warnings" in out + err and "Traceback" not in err

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data import demo
-from data.pairs import SPLITS, Pairs
+from data.pairs import SPLITS, ParallelText
 from data.pipeline import Ragged, TokenPairs
 from data.vocabulary import Vocabulary
 from experiments.inspection import duplicate_pairs, languages, lengths, runner, scripts_and_encoding
@@ -35,7 +35,7 @@ def test_a_lines_script_is_that_of_most_of_its_letters(line, name, letters):
 
 
 def test_words_are_counted_where_there_are_spaces_between_them():
-    pairs = Pairs(["two words", "one"], ["我今天去学校。", "他在看书。"])
+    pairs = ParallelText(["two words", "one"], ["我今天去学校。", "他在看书。"])
     surveys = {"train": survey(pairs)}
     section = runner._counts(surveys, ("en", "zho_Hans"))
     source, target = {"words": 3, "characters": 12}, {"characters": 12}
@@ -47,7 +47,7 @@ def test_words_are_counted_where_there_are_spaces_between_them():
 
 def test_a_side_may_have_several_scripts_and_other_languages_than_its_code(capsys):
     sides = ["Студент читает книгу."] * 60 + ["Der Student liest das Buch sehr gern."] * 40
-    pairs = {split: Pairs(sides, sides) for split in SPLITS}
+    pairs = {split: ParallelText(sides, sides) for split in SPLITS}
     surveys = {split: survey(each) for split, each in pairs.items()}
     scripts = scripts_and_encoding.find_scripts(surveys)
     assert scripts.warnings == [] and scripts.values["train"]["source"]["scripts"] == [
@@ -75,7 +75,7 @@ def test_many_lines_are_judged_by_several_processes_as_by_one(monkeypatch):
 def test_repeats_are_those_of_a_slow_count():
     rng, kinds = np.random.default_rng(0), (("s", 60), ("t", 3))
     splits = {
-        split: Pairs(*([f"{name}{n}" for n in rng.integers(0, k, 80)] for name, k in kinds))
+        split: ParallelText(*([f"{name}{n}" for n in rng.integers(0, k, 80)] for name, k in kinds))
         for split in SPLITS
     }
     surveys = {split: survey(pairs) for split, pairs in splits.items()}
@@ -117,16 +117,16 @@ def test_outliers_are_far_from_the_usual_ratio_whatever_that_is():
 
 def test_pieces_are_counted_and_characters_that_have_none_are_named():
     words = ["red cat", "green dog", "two cats"] * 40
-    train = Pairs(words, [word.upper() for word in words])
-    vocabulary = Vocabulary.learn(train, 290, joint=False)
-    other = Pairs(["red é cat", "two ☃ é"], ["TWO", "Q"])
+    train = ParallelText(words, [word.upper() for word in words])
+    vocabulary = Vocabulary.train(train, 290, shared=False)
+    other = ParallelText(["red é cat", "two ☃ é"], ["TWO", "Q"])
     section = find_unknown({"train": train, "valid": other, "test": other}, vocabulary)
     assert section.values["valid"]["source"] == {"é": 2, "☃": 1}
     assert section.values["test"]["target"] == {"Q": 1}
     assert len(section.warnings) == 6
     sides = zip(vocabulary, (train.source, train.target), strict=True)
     ids = [Ragged(side.encode(list(lines))) for side, lines in sides]
-    told = count_pieces(TokenPairs(*ids), vocabulary, seldom=41).values
+    told = count_pieces(TokenPairs(*ids), vocabulary, rare_below=41).values
     pieces = [
         piece for row in vocabulary.source.encode(list(train.source))
         for piece in vocabulary.source.pieces(row)
@@ -141,6 +141,6 @@ def test_pieces_are_counted_and_characters_that_have_none_are_named():
 
 
 def test_places_are_those_of_files_or_of_pairs():
-    named = Pairs(["a"], ["b"], ("x.tsv", "x.tsv"), first=2)
+    named = ParallelText(["a"], ["b"], ("x.tsv", "x.tsv"), first=2)
     assert place({"test": named}, "test", 1, 0) == ("x.tsv", 2)
     assert place({"test": SimpleNamespace()}, "test", 1, 4) == ("test target", 5)

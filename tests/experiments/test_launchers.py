@@ -48,7 +48,7 @@ def test_a_tpu_pod_slice(cluster):
     command = args[-1].removeprefix("--command=cd /opt/he && exec .venv/bin/python ")
     show = f"{sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))' {command}"
     seen = subprocess.run(["bash", "-c", show], capture_output=True, check=True).stdout
-    assert json.loads(seen) == ["-m", "experiments.train", "--cluster", *FLAGS]
+    assert json.loads(seen) == ["-m", "experiments.train", "--auto_cluster", *FLAGS]
 
 
 def test_slurm(cluster):
@@ -60,7 +60,7 @@ def test_slurm(cluster):
     job = dict(SLURM_JOB_ID="7", SLURM_JOB_NAME="slurm.sh", PYTHON="py")
     name, args, _ = cluster("slurm.sh", *args[5:], **job)
     assert name == "srun" and args[:2] == ["--label", "--kill-on-bad-exit=0"]
-    ran = ["py", "-m", "experiments.train", "--cluster", "--sigterm_status=143", *FLAGS]
+    ran = ["py", "-m", "experiments.train", "--auto_cluster", "--sigterm_status=143", *FLAGS]
     assert args[2:] == ran
     # A run that was told to end goes back into the queue, one that failed does not.
     told = cluster("slurm.sh", "--", *FLAGS, **job, SRUN="143", status=143)
@@ -73,7 +73,7 @@ def test_slurm(cluster):
 
 
 def test_a_kubernetes_jobset(cluster):
-    given = "--name=big", "--image=reg:5/heed&1", "--processes=4", "--limit=google.com/tpu=8"
+    given = "--name=big", "--image=reg:5/heed&1", "--num_processes=4", "--limit=google.com/tpu=8"
     given += ("--select=gke/topology=2x4", "--select=pool=a")
     name, args, read = cluster("jobset.sh", *given, "--claim=disk", "--", *FLAGS)
     assert (name, args) == ("kubectl", ["apply", "-f", "-"]) and "@" not in read
@@ -92,10 +92,10 @@ def test_a_kubernetes_jobset(cluster):
     (workers,) = yaml.safe_load(read)["spec"]["replicatedJobs"]
     assert workers["template"]["spec"]["template"]["spec"]["nodeSelector"] == {}
     with pytest.raises(AssertionError, match="must be 1 or more"):
-        cluster("jobset.sh", *given, "--processes=four", "--claim=disk", "--", *FLAGS)
+        cluster("jobset.sh", *given, "--num_processes=four", "--claim=disk", "--", *FLAGS)
     command = container["command"]
-    where = command.index("--coordinator=big-workers-0-0.big:8476")
-    assert command[where + 1 : where + 3] == ["--processes=4", "--process=$(PROCESS)"]
+    where = command.index("--coordinator_address=big-workers-0-0.big:8476")
+    assert command[where + 1 : where + 3] == ["--num_processes=4", "--process_id=$(PROCESS)"]
     # Kubernetes reads $$( as $( and no variable.
     assert [flag.replace("$$(", "$(") for flag in command[-len(FLAGS) :]] == FLAGS
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.corruption import DAMAGE, arrays, events, same
 from experiments.config import LoraConfig, default_config, to_experiment
-from experiments.dry_run import describe
+from experiments.dry_run import estimate_resources
 from experiments.lora import write_base
 from experiments.restore import init_state, restore_or_init
 from experiments.setup import set_up
@@ -46,12 +46,12 @@ def experiment(begin, rank=4, **lora):
     c = default_config()
     c.init_from = str(begin)
     c.model.dropout = 0.1
-    c.data.update(source="demo", max_pairs=64, max_length=48, tokens_per_batch=800, num_buckets=1)
+    c.data.update(kind="demo", max_pairs=64, max_length=48, tokens_per_batch=800, num_buckets=1)
     c.data.update(packing=False, cache=False)
     c.optimizer.update(schedule="constant", learning_rate=0.02, warmup_steps=4, clip_norm=1.0)
     c.train.update(num_steps=STEPS, eval_every=HALF, checkpoint_every=HALF, log_every=4)
-    c.train.update(bleu_sentences=2, ema=0.9)
-    c.search.update(beam_size=1, extra_length=0)
+    c.train.update(bleu_sentences=2, ema_decay=0.9)
+    c.search.update(beam_size=1, max_length_offset=0)
     c.lora.update(rank=rank, projections=ALL, **lora)
     return to_experiment(c)
 
@@ -85,13 +85,14 @@ def test_it_learns_the_demos_sentences_in_a_few_steps(tuned, imported):
     assert told["step"] == STEPS and after[STEPS] < after[HALF] < before - 1
     np.testing.assert_allclose(after[STEPS], loaded, rtol=1e-5)
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
-    assert told["params"] == count(begin.params) > 2 * told["trainable"] > 0
-    sizes = describe(t)
-    assert (sizes["parameters"], sizes["trainable"]) == (told["params"], told["trainable"])
+    assert told["num_params"] == count(begin.params) > 2 * told["num_trainable_params"] > 0
+    sizes = estimate_resources(t)
+    counts = "num_params", "num_trainable_params"
+    assert {name: sizes[name] for name in counts} == {name: told[name] for name in counts}
     memory = sizes["bytes_per_device"]
-    assert memory["average"] == 4 * told["trainable"]
-    assert memory["parameters"] == 4 * (told["params"] + told["trainable"])
-    assert 2 * memory["average"] <= memory["optimizer"] < 2 * memory["average"] + 100
+    assert memory["ema"] == 4 * told["num_trainable_params"]
+    assert memory["params"] == 4 * (told["num_params"] + told["num_trainable_params"])
+    assert 2 * memory["ema"] <= memory["optimizer"] < 2 * memory["ema"] + 100
 
 
 def test_it_goes_on_exactly_and_without_the_run_that_it_began_with(tuned, imported, tmp_path):
@@ -112,11 +113,11 @@ def test_what_it_loads_as_is_the_model_with_its_adapters_merged(tuned, imported,
     base, whole = load(imported), load(workdir, "last")
     assert type(whole.model) is type(base.model) and whole.step == STEPS
     equal(load(workdir, "ema").params, whole.params)
-    learner = set_up(experiment(imported), workdir).learner
+    trainable = set_up(experiment(imported), workdir).trainable
     steps, wholes = {}, {}
     with CheckpointManager(workdir / "checkpoints") as there:
         for step in HALF, STEPS:
-            shapes = abstract_params(learner, whole.mesh)
+            shapes = abstract_params(trainable, whole.mesh)
             steps[step] = there.restore_params(f"params:{step}", shapes)
             wholes[step] = bits(merge(base.params, steps[step], 16 / 4))
     close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6)  # noqa: E731

@@ -69,8 +69,8 @@ def test_mistakes_in_training_end_in_one_line(run, text, tmp_path):
     assert "is not a folder that can be written to" in refused("train", *nowhere)
     size = train_args(text, tmp_path / "no", "model.vocab_size=50")
     assert "follows from the vocabulary: set config.data.vocab_size" in refused("train", *size)
-    ready = train_args(text, tmp_path / "no", "data.tokenizer_model=x", "data.joint=False")
-    assert "does not go with config.data.joint=False" in refused("train", *ready)
+    ready = train_args(text, tmp_path / "no", "data.tokenizer_path=x", "data.shared_vocab=False")
+    assert "does not go with config.data.shared_vocab=False" in refused("train", *ready)
     (tmp_path / "broken.py").write_text("def get_config(:\n")
     broken = f"--config={tmp_path}/broken.py", f"--workdir={tmp_path}/no"
     assert "broken.py" in refused("train", *broken)
@@ -78,8 +78,8 @@ def test_mistakes_in_training_end_in_one_line(run, text, tmp_path):
     assert "--config is empty: name" in refused("train", "--config=", f"--workdir={tmp_path}/no")
     empty = refused("train", *train_args(text, ""))
     assert empty == "heed: error: --workdir is empty: give it a value, or leave it out"
-    two = train_args(text, tmp_path / "no", "data.joint=False", "data.vocab_size=280")
-    assert "data.joint=False needs model.tying" in refused("train", *two)
+    two = train_args(text, tmp_path / "no", "data.shared_vocab=False", "data.vocab_size=280")
+    assert "data.shared_vocab=False needs model.tying" in refused("train", *two)
     row = "--config=experiments/configs/table3.py:B9", f"--workdir={tmp_path}/no"
     assert refused("train", *row).startswith("heed: error: Table 3 has no row 'B9'; there")
 
@@ -91,7 +91,7 @@ def test_mistakes_with_a_trained_run_end_in_one_line(run, tmp_path):
     assert "30" in refused("translate", here, "--checkpoint=17", stdin="a\n")
     assert "line 2: not valid UTF-8" in refused("translate", here, stdin=b"a\n\xff\n")
     long = "red cat\n" + "dog " * 10_000 + "\n"
-    assert "line 2 has" in refused("translate", here, "--max_input=refuse:256", stdin=long)
+    assert "line 2 has" in refused("translate", here, "--long_input=error:256", stdin=long)
     assert "holds no run" in refused("translate", f"--workdir={tmp_path}", stdin="a\n")
     (tmp_path / "three").write_text("a\nb\nc\n")
     three = f"--require_file={tmp_path}/three"
@@ -109,7 +109,7 @@ def test_mistakes_with_a_trained_run_end_in_one_line(run, tmp_path):
         "--n_best=2": "--n_best has no meaning with --format=text",
         "--seed=0": "--seed=0 has no meaning with --method=beam",
         "--attention": "--attention has no meaning with --format=text",
-        "--ban= ": "--ban: ' ' cannot be spelled",
+        "--forbid= ": "--forbid: ' ' cannot be spelled",
         "--ensemble=nowhere": "--ensemble=nowhere holds no run: ",
         "--fsdp=2": "--fsdp=2: mesh.data=-1, mesh.fsdp=2, mesh.tensor=1 does not fit 1 devices",
         f"--ensemble={workdir}:17": "--ensemble=",
@@ -117,9 +117,9 @@ def test_mistakes_with_a_trained_run_end_in_one_line(run, tmp_path):
     for flag, message in bad.items():
         assert message in refused("translate", here, flag, stdin="a\n")
     assert "--n_best has no meaning here" in refused("evaluate", here, "--split=test", "--n_best=2")
-    five = "--split=test", "--method=sample", "--samples=5"
-    assert "use --method=mbr, or --samples=1" in refused("evaluate", here, *five)
-    assert "--max_input=split:²" in refused("translate", here, "--max_input=split:²", stdin="a\n")
+    five = "--split=test", "--method=sample", "--num_samples=5"
+    assert "use --method=mbr, or --num_samples=1" in refused("evaluate", here, *five)
+    assert "--long_input=split:²" in refused("translate", here, "--long_input=split:²", stdin="a\n")
     assert "no checkpoint '²'; choose best" in refused(
         "translate", here, "--checkpoint=²", stdin="a\n"
     )
@@ -141,7 +141,7 @@ def test_a_vocabulary_or_configuration_of_another_run_is_refused(run, text, tmp_
             (copy / name).unlink()
             assert "config.json is missing" in refused("train", *train_args(text, copy))
         else:
-            Tokenizer.learn(["cat dog red two"] * 9, 290 - 14).save(copy / name)
+            Tokenizer.train(["cat dog red two"] * 9, 290 - 14).save(copy / name)
             assert "not the one its checkpoints" in refused("translate", f"--workdir={copy}")
 
 
@@ -153,5 +153,5 @@ def test_help_reads_well(command):
     code, out, err = heed(command, "--help")
     assert code in (0, 1) and f"python -m experiments.{command}" in out + err
     searches = command in ("translate", "evaluate", "attention", "serve")
-    assert "--workdir" in out + err and ("--max_input" in out + err) == searches
+    assert "--workdir" in out + err and ("--long_input" in out + err) == searches
     assert "Traceback" not in err

@@ -198,10 +198,12 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
         return call
 
     monkeypatch.setattr(run_context, "make_train_step", diverging)
-    result = train(small_experiment(text, max_skipped=5, rewinds=1), tmp_path / "run")
+    result = train(
+        small_experiment(text, max_consecutive_skips=5, max_rollbacks=1), tmp_path / "run"
+    )
     assert result["step"] == 30 and calls.count(15) == 2
     told = events(tmp_path / "run")
-    assert {"step": 15, "split": "rewind", "rewinds": 1} in told
+    assert {"step": 15, "split": "rollback", "rollbacks": 1} in told
     assert [e["step"] for e in told if e["split"] == "train"] == [5, 10, 15, 20, 25, 30]
     (start, plan), (again, other) = plans
     assert (start, again) == (0, 15)
@@ -212,8 +214,11 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
 
     always.append(True)  # and not once more than it may
     with pytest.raises(DivergedError):
-        train(small_experiment(text, max_skipped=5, rewinds=1, num_steps=40), tmp_path / "run")
-    assert [e["rewinds"] for e in events(tmp_path / "run") if e["split"] == "rewind"] == [1]
+        train(
+            small_experiment(text, max_consecutive_skips=5, max_rollbacks=1, num_steps=40),
+            tmp_path / "run",
+        )
+    assert [e["rollbacks"] for e in events(tmp_path / "run") if e["split"] == "rollback"] == [1]
 
 
 class There:
@@ -264,5 +269,5 @@ def test_a_rewind_keeps_what_it_goes_back_to(monkeypatch, steps, damaged, tried,
 def test_a_rewind_is_told_once(tmp_path):
     for number in 1, 1, 2:  # killed between the first and the next checkpoint
         with MetricsWriter(tmp_path, 15) as writer:
-            trainer.log_rewind(tmp_path, writer, 15, number)
-    assert [e["rewinds"] for e in read_metrics(tmp_path)] == [1, 2]
+            trainer.log_rollback(tmp_path, writer, 15, number)
+    assert [e["rollbacks"] for e in read_metrics(tmp_path)] == [1, 2]

@@ -32,7 +32,12 @@ STEPS = """data.packing=True train.num_steps=12 train.eval_every=12 train.checkp
 
 def launched(count, devices, *args):
     """The command that starts several, begun."""
-    flags = f"--processes={count}", f"--devices_per_process={devices}", "--end_seconds=60", "--"
+    flags = (
+        f"--num_processes={count}",
+        f"--devices_per_process={devices}",
+        "--shutdown_timeout=60",
+        "--",
+    )
     command = [sys.executable, "-m", "experiments.pod.local", *flags, *args]
     pipe = subprocess.PIPE
     return subprocess.Popen(
@@ -58,7 +63,7 @@ def same_run(left, right):
     for one, other in zip(*events, strict=True):
         assert one.keys() == other.keys()
         # Other meshes fill batches up with other numbers of empty rows.
-        for name in one.keys() - {"seconds", "tokens_per_second", "padding"}:
+        for name in one.keys() - {"seconds", "tokens_per_second", "padding_fraction"}:
             same = one[name] == other[name]
             assert same or one[name] == pytest.approx(other[name], rel=1e-5), (one, name)
     last = (arrays(folder / "checkpoints", "last", folder) for folder in (left, right))
@@ -109,11 +114,11 @@ def test_several_processes_train_what_one_does(text, tmp_path):
 
 def both(program, *args):
     """Two processes of one training, each of which runs the program."""
-    together = f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"
+    together = f"--coordinator_address=127.0.0.1:{free_port()}", "--num_processes=2"
     pipe = subprocess.PIPE
     return [
         subprocess.Popen(
-            [sys.executable, "-c", program, *args, *together, f"--process={process}"],
+            [sys.executable, "-c", program, *args, *together, f"--process_id={process}"],
             stdout=pipe, stderr=pipe, env=environment(), cwd=ROOT, text=True,
         )
         for process in range(2)
@@ -126,7 +131,7 @@ READING = """if True:
     number, real = int(sys.argv.pop(1)), translation_data.tokenize_cached
 
     def befallen(*args):
-        if "--process=1" in sys.argv:
+        if "--process_id=1" in sys.argv:
             time.sleep(1)  # until both watch
             os.kill(os.getpid(), number)
         return real(*args)
@@ -140,14 +145,14 @@ READING = """if True:
 def test_one_that_is_gone_while_it_reads_text_is_named(text, tmp_path, number):
     """Nothing was written by then, and nothing stays; SIGTERM or Ctrl-C to one ends all."""
     folder = tmp_path / "deep/run"
-    args = train_args(text, folder, "train.lost_seconds=2.0")
+    args = train_args(text, folder, "train.heartbeat_timeout_seconds=2.0")
     two = first, _ = both(READING, str(int(number)), *args)
     try:
         out, err = first.communicate(timeout=100)
         if number in (signal.SIGTERM, signal.SIGINT):
             status = 0 if number == signal.SIGTERM else 130
             assert [process.wait(timeout=60) for process in two] == [status] * 2, err
-            nothing = dict.fromkeys(("step", "params", "trainable"))
+            nothing = dict.fromkeys(("step", "num_params", "num_trainable_params"))
             assert json.loads(out) == nothing | {"stopped_by": number.name}
             assert err.count("heed: interrupted\n") == bool(status)
             assert not folder.parent.exists()
@@ -162,19 +167,19 @@ def test_one_that_is_gone_while_it_reads_text_is_named(text, tmp_path, number):
 
 
 WRONG = [
-    (dict(processes=2), "are given together: there is no --coordinator"),
-    (dict(coordinator="a:1", processes=2), "there is no --process"),
-    (dict(coordinator="a:1", processes=2, process=2), "--process=2 must be from 0 to 1"),
-    (dict(coordinator="a:1", processes=0, process=0), "--processes=0 must be at least 1"),
-    (dict(coordinator="a", processes=2, process=1), "--coordinator=a is not HOST:PORT"),
-    (dict(cluster=True, process=1), "--cluster finds --coordinator"),
+    (dict(processes=2), "are given together: there is no --coordinator_address"),
+    (dict(coordinator="a:1", processes=2), "there is no --process_id"),
+    (dict(coordinator="a:1", processes=2, process=2), "--process_id=2 must be from 0 to 1"),
+    (dict(coordinator="a:1", processes=0, process=0), "--num_processes=0 must be at least 1"),
+    (dict(coordinator="a", processes=2, process=1), "--coordinator_address=a is not HOST:PORT"),
+    (dict(cluster=True, process=1), "--auto_cluster finds --coordinator_address"),
 ]
 
 
 @pytest.mark.parametrize(("given", "message"), WRONG, ids=str)
 def test_flags_that_do_not_make_a_cluster_are_refused(given, message):
     with flagsaver.flagsaver(**given), pytest.raises(ConfigError, match=message):
-        with distributed.joined(60):
+        with distributed.initialize(60):
             pytest.fail("joined")
 
 
@@ -187,9 +192,16 @@ def test_other_numbers_of_devices_are_refused(monkeypatch):
 
 def test_who_cannot_join_ends_in_one_line(text, tmp_path):
     args = train_args(text, tmp_path / "no")
-    alone = "--coordinator=127.0.0.1:9", "--processes=2", "--process=1", "--join_seconds=1"
-    assert "not all processes met within --join_seconds=1" in refused("train", *args, *alone)
-    assert "no TPU pod, Slurm, Kubernetes or MPI" in refused("train", *args, "--cluster")
+    alone = (
+        "--coordinator_address=127.0.0.1:9",
+        "--num_processes=2",
+        "--process_id=1",
+        "--initialization_timeout=1",
+    )
+    assert "not all processes met within --initialization_timeout=1" in refused(
+        "train", *args, *alone
+    )
+    assert "no TPU pod, Slurm, Kubernetes or MPI" in refused("train", *args, "--auto_cluster")
     assert not (tmp_path / "no").exists()
 
 

@@ -18,7 +18,7 @@ from experiments.environment import record_start
 from experiments.report.chart import Series, draw, drawable, thinned, ticks
 from experiments.report.examples import worst_and_best
 from experiments.report.lengths import by_length
-from experiments.report.page import render, summarise
+from experiments.report.page import render, summarize
 from experiments.report.record import read_run, read_runs
 from experiments.report.settings import settings
 from model import ConfigError
@@ -111,7 +111,7 @@ def test_points_tell_what_the_events_hold(trained):
     for event in valid:
         assert f"valid, {event['step']}: {event['loss']:.4g}" in found
     for event in (event for event in read_metrics(trained.workdir) if event["split"] == "train"):
-        assert f"train, {event['step']}: {100 * event['padding']:.4g}" in found
+        assert f"train, {event['step']}: {100 * event['padding_fraction']:.4g}" in found
 
 
 HOSTILE = "</dd></style><script>alert(1)</script><img src=//x.example onerror=alert(1)> & \"'"
@@ -243,9 +243,9 @@ def test_a_summary_is_of_the_best_validation(trained):
         {"step": 1, "split": "valid", "loss": 3.0, "bleu": 9.0},
         {"step": 2, "split": "valid", "loss": 2.0, "bleu": 9.0},
         {"step": 3, "split": "valid", "loss": 1.0, "bleu": 8.0},
-        {"step": 4, "split": "train", "loss": None, "skipped": 2.0},
+        {"step": 4, "split": "train", "loss": None, "skipped_updates": 2.0},
     ]
-    found = summarise(replace(trained, events=events))
+    found = summarize(replace(trained, events=events))
     assert found.valid["step"] == 2 and found.test == {} and found.step == 4
     assert found.told == ["2 updates skipped"]
     page = words(Page(render([replace(trained, events=events, translations=[], starts=[])])))
@@ -288,7 +288,7 @@ def test_a_run_whose_own_files_are_damaged_is_reported_without_the_damaged_lines
         "metrics.jsonl": [
             '["step"]', '"step"', '{"step": 1}', json.dumps(event | {"step": "x"}),
             json.dumps(event | {"loss": float("inf")}), json.dumps(event | {"loss": [1]}),
-            json.dumps(event | {"loss": 1e308, "learning_rate": -1e308, "padding": 5e-324}),
+            json.dumps(event | dict(loss=1e308, learning_rate=-1e308, padding_fraction=5e-324)),
             json.dumps(event | {"loss": -1e299, "tokens_per_second": 1e299, "seconds": 1e308}),
             json.dumps(event | {"split": "valid", "loss": 1e305, "bleu": 1e305}),
             json.dumps(event | {"split": "test", "bleu": None, "signature": None}),

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from experiments import resume_rules
-from experiments.config import Experiment, flat, to_experiment
+from experiments.config import Experiment, flatten, to_experiment
 from experiments.resume_rules import RULES, Change, check_changes, resume_line
 from experiments.setup import schedule_and_optimizer
 from model import ConfigError
@@ -15,12 +15,12 @@ from train.optimizer import SCHEDULES
 
 BASE = Experiment()
 OTHER = {  # where a number plus one, or the other truth value, will not do
-    "data.source": "text",
+    "data.kind": "text",
     "data.path": "elsewhere",
     "data.source_language": "fr",
     "data.target_language": "fr",
     "data.tokenizer": "unigram",
-    "data.tokenizer_model": "some.model",
+    "data.tokenizer_path": "some.model",
     "model.num_heads": 4,
     "model.num_kv_heads": 4,
     "model.d_model": 256,
@@ -30,7 +30,7 @@ OTHER = {  # where a number plus one, or the other truth value, will not do
     "model.norm": "pre",
     "model.norm_kind": "rms",
     "model.positions": "rotary",
-    "model.relative_buckets": 16,
+    "model.relative_num_buckets": 16,
     "model.activation": "gelu",
     "model.decoder_mixer": "ssru",
     "model.tying": "none",
@@ -46,10 +46,10 @@ OTHER = {  # where a number plus one, or the other truth value, will not do
     "optimizer.b2": 0.5,
     "optimizer.mu_dtype": "bfloat16",
     "train.label_smoothing": 0.2,
-    "train.ema": 0.2,
+    "train.ema_decay": 0.2,
     "lora.projections": "query",
     "search.penalty": "none",
-    "search.stopping": "never",
+    "search.stopping": "limit",
     "init_from": "another",
 }
 
@@ -64,7 +64,7 @@ def changed(**settings):
 
 
 def other(name):
-    value = flat(BASE)[name]
+    value = flatten(BASE)[name]
     return OTHER[name] if name in OTHER else (not value if isinstance(value, bool) else value + 1)
 
 
@@ -77,7 +77,7 @@ def cosine(**settings):
 
 def test_every_setting_has_one_rule():
     named = [name for names, *_ in resume_rules._TABLE for name in names.split()]
-    assert sorted(named) == sorted(flat(BASE))
+    assert sorted(named) == sorted(flatten(BASE))
 
 
 def test_the_documentation_has_the_same_table():

@@ -16,7 +16,7 @@ from tests.experiments.commands import ROOT, environment, heed, refused
 
 pytestmark = pytest.mark.slow
 
-FEW_SHAPES = "--max_input=split:15", "--tokens_per_batch=16", "--port=0"
+FEW_SHAPES = "--long_input=split:15", "--tokens_per_batch=16", "--port=0"
 
 
 @pytest.fixture
@@ -83,7 +83,11 @@ def test_mistakes_in_serving_end_in_one_line(run, server):
     taken = f"--port={server.client.port}"
     assert f"{taken}: Address already in use" in refused("serve", here, taken)
     assert "--n_best has no meaning here" in refused("serve", here, "--n_best=2")
-    assert "--beams=2,x: must be whole numbers from 1" in refused("serve", here, "--beams=2,x")
+    assert "--beam_sizes=2,x: must be whole numbers from 1" in refused(
+        "serve", here, "--beam_sizes=2,x"
+    )
     assert "flag --host=: must not be empty" in refused("serve", here, "--host=", "--timeout=1")
-    greedy = "--method=greedy", "--beams=1"
-    assert "--beams is for --method=beam, not greedy" in refused("serve", here, "--port=0", *greedy)
+    greedy = "--method=greedy", "--beam_sizes=1"
+    assert "--beam_sizes is for --method=beam, not greedy" in refused(
+        "serve", here, "--port=0", *greedy
+    )

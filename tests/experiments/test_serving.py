@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from decode.options import SearchOptions
-from experiments.json_output import answers
+from experiments.json_output import hypotheses_to_json
 from serve.limits import Limits
 from tests.experiments.serving import client, until
 
@@ -42,9 +42,9 @@ def same(one, other):
 def test_answers_are_those_of_translation_offline(searches, served, beam_size):
     trained = searches.trained
     n_best = beam_size
-    options = SearchOptions(extra_length=5, beam_size=beam_size, n_best=n_best)
+    options = SearchOptions(max_length_offset=5, beam_size=beam_size, n_best=n_best)
     offline = searches._translators[2].with_options(options)  # in the shapes of a command
-    expected = answers(offline.hypotheses(TEXTS), trained)
+    expected = hypotheses_to_json(offline.hypotheses(TEXTS), trained)
     asked = {"text": TEXTS, "n_best": n_best, "beam_size": beam_size}
     answer = served.post("/translate", json=asked)
     assert answer.status_code == 200
@@ -71,8 +71,8 @@ def test_nothing_is_compiled_for_a_request(searches, served):
         assert served.post("/translate", json={"text": texts}).status_code == 200
     shapes = {beam: set(t.shapes) for beam, t in searches._translators.items()}
     translator = searches._translators[2]
-    assert shapes[2] == before[2] and len(shapes[2]) == len(translator.ladder)
-    assert translator._search._cache_size() == len(translator.ladder)
+    assert shapes[2] == before[2] and len(shapes[2]) == len(translator.precompiled_shapes)
+    assert translator._search._cache_size() == len(translator.precompiled_shapes)
 
 
 @pytest.mark.parametrize(

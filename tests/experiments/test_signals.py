@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from experiments import signals
-from experiments.preemption import flagged, on_interruption
+from experiments.preemption import catch_signals, flagged
 from tests.experiments.commands import ROOT
 
 BEGIN = """
@@ -136,7 +136,7 @@ def test_a_library_leaves_ctrl_c_alone():
     """What pytest does on it, or a notebook, it does also while a training runs."""
     before = signal.getsignal(signal.SIGINT)
     assert signal.SIGINT not in signals._reactions
-    with on_interruption(9.0), flagged():
+    with catch_signals(9.0), flagged():
         assert signal.getsignal(signal.SIGINT) is before
         assert signal.getsignal(signal.SIGTERM) is signals._handle
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

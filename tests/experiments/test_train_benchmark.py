@@ -91,7 +91,7 @@ def test_the_whole_command_is_measured(text, tmp_path):
         "train.log_every": 2,
     }
     told = train_loop._command(values, tmp_path / "run")
-    assert told["tokens_per_s"] > 0 and 0 <= told["padding"] < 1 and told["startup_s"] > 0
+    assert told["tokens_per_second"] > 0 and 0 <= told["padding"] < 1 and told["startup_s"] > 0
     assert told["peak_mb"] > 50
 
 

@@ -23,8 +23,9 @@ pytestmark = pytest.mark.slow
 def test_training_leaves_what_the_readme_says(run):
     workdir, out, err = run
     result = json.loads(out.splitlines()[-1])
-    assert set(result) == {"step", "params", "trainable", "seconds", "valid", "test"}
-    assert result["params"] == result["trainable"] > 0
+    counts = "num_params", "num_trainable_params"
+    assert set(result) == {"step", *counts, "seconds", "valid", "test"}
+    assert result["num_params"] == result["num_trainable_params"] > 0
     assert result["step"] == 30 and set(result["valid"]) == {"loss", "bleu"}
     assert set(result["test"]) == {"bleu", "chrf", "signature", "chrf_signature"}
     assert result["test"]["signature"].startswith("nrefs:1") and result["seconds"] > 0
@@ -58,7 +59,7 @@ def test_the_best_checkpoint_is_tested(text, tmp_path, monkeypatch):
     here = f"--workdir={tmp_path}/run", "--split=test"
     for which, step in ("last", 30), ("best", 15):
         code, out, _ = heed("evaluate", *here, f"--checkpoint={which}")
-        assert code == 0 and json.loads(out)["checkpoint"] == step
+        assert code == 0 and json.loads(out)["steps"] == [step]
 
 
 def test_config_json_tells_the_commit_that_the_run_began_with(run, text, tmp_path):
@@ -80,10 +81,10 @@ def test_many_settings_at_once(text, tmp_path):
     """A mesh, bfloat16, accumulation and two ready-made vocabularies; then a longer run of it."""
     for side, language in ("source", "en"), ("target", "de"):
         lines = (text / f"train.{language}").read_text().splitlines()
-        Tokenizer.learn(lines, 280).save(tmp_path / f"{side}.model")
-    settings = f"""model.dtype=bfloat16 model.tying=decoder optimizer.accumulate=2 data.joint=False
-        data.vocab_size=280
-        data.tokenizer_model={tmp_path}/source.model,{tmp_path}/target.model
+        Tokenizer.train(lines, 280).save(tmp_path / f"{side}.model")
+    settings = f"""model.dtype=bfloat16 model.tying=decoder optimizer.grad_accum_steps=2
+        data.shared_vocab=False data.vocab_size=280
+        data.tokenizer_path={tmp_path}/source.model,{tmp_path}/target.model
         mesh.fsdp=2 mesh.tensor=2 optimizer.schedule=cosine optimizer.warmup_steps=1""".split()
     args = train_args(text, tmp_path / "run", *settings)
     four = {"XLA_FLAGS": xla_flags(4)}
@@ -142,10 +143,10 @@ def test_a_run_goes_on_with_other_batches_only_if_told(run, text, tmp_path):
     assert f"batches have changed: 6 an epoch until now; continuing after {5 * new} of the" in err
     with CheckpointManager(workdir / "checkpoints") as checkpoints:
         meta = checkpoints.meta("last")
-    assert (meta["ahead"], meta["epoch"]) == (5 * new - 30, new)
+    assert (meta["batch_offset"], meta["batches_per_epoch"]) == (5 * new - 30, new)
     plan = SimpleNamespace(batches_per_epoch=new)
     assert (
-        restore.schedule_offset(plan, 33, meta) == meta["ahead"]
+        restore.schedule_offset(plan, 33, meta) == meta["batch_offset"]
         and restore.schedule_offset(plan, 0, {}) == 0
     )
 
@@ -171,7 +172,9 @@ def test_the_rate_is_never_zero_in_silence(text, tmp_path, capsys):
 
 def test_a_run_that_saved_nothing_can_be_mended(run, text, tmp_path):
     options = text, tmp_path / "run", "data.vocab_size=280"
-    diverging = train_args(*options, "optimizer.learning_rate=1e30", "train.max_skipped=9")
+    diverging = train_args(
+        *options, "optimizer.learning_rate=1e30", "train.max_consecutive_skips=9"
+    )
     assert "training diverged" in refused("train", *diverging)
     assert heed("train", *train_args(*options, "train.num_steps=2"))[0] == 0
     workdir, *_ = run

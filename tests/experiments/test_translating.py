@@ -28,14 +28,16 @@ def test_typed_sentences_are_answered_one_by_one(run):
     env = dict(os.environ, PYTHONPATH=str(ROOT), XLA_FLAGS="", JAX_PLATFORMS="cpu")
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=theirs, stdout=pipe, stderr=pipe, env=env, cwd=ROOT) as it:
-        answers = []
+        hypotheses_to_json = []
         for line in b"red cat\n", b"\n", b"two dog\n":
             os.write(ours, line)
-            answers.append(it.stdout.readline())  # would wait for ever if all were read first
+            hypotheses_to_json.append(
+                it.stdout.readline()
+            )  # would wait for ever if all were read first
         os.write(ours, b"\x04")
         assert it.wait(60) == 0
     _, expected, _ = heed("translate", f"--workdir={workdir}", stdin="red cat\n\ntwo dog\n")
-    assert b"".join(answers).decode() == expected and answers[1] == b"\n"
+    assert b"".join(hypotheses_to_json).decode() == expected and hypotheses_to_json[1] == b"\n"
 
 
 def test_lines_out_are_lines_in(run, tmp_path):
@@ -51,7 +53,7 @@ def test_lines_out_are_lines_in(run, tmp_path):
     (tmp_path / "asked").write_text("zwei\trot\n\n\n\n")
     (tmp_path / "begin").write_text("\n\n\ngr\n")
     asked = f"--require_file={tmp_path}/asked", f"--prefix_file={tmp_path}/begin"
-    asked += "--require=Hund", "--extra_length=30"
+    asked += "--require=Hund", "--max_length_offset=30"
     code, out, err = heed("translate", f"--workdir={workdir}", *asked, stdin=lines)
     assert code == 0, err
     first, empty, third, last, _ = out.split("\n")
@@ -65,7 +67,7 @@ def test_lines_out_are_lines_in(run, tmp_path):
 
 def test_a_line_out_is_one_to_every_reader(run):
     prefix = "a\rb\x0bc\x0cd\x1ce\x85f\u2028g\u2029h\x1b[2J"
-    args = f"--workdir={run[0]}", f"--prefix={prefix}", "--method=greedy", "--extra_length=99"
+    args = f"--workdir={run[0]}", f"--prefix={prefix}", "--method=greedy", "--max_length_offset=99"
     code, out, err = heed("translate", *args, stdin="red cat\n\n")
     first, second = out.splitlines()
     # A file has the other characters as they are.
@@ -84,7 +86,10 @@ def test_every_option_of_a_search_has_a_flag():
     command = [sys.executable, "-c", told]
     flags = json.loads(subprocess.check_output(command, env=environment(), cwd=ROOT))
     # What outputs begin with is the vocabulary's, which an import or a config knows.
-    assert set(flags) == {field.name for field in fields(SearchOptions)} - {"banned", "first"}
+    assert set(flags) == {field.name for field in fields(SearchOptions)} - {
+        "banned",
+        "forced_bos_id",
+    }
     assert set(flags.values()) == {None}
 
 
@@ -103,9 +108,15 @@ def test_options_reach_the_search(run, tmp_path):
     assert seeds[0] == seeds[2] != seeds[1]
     free, _ = translated("--format=jsonl")
     assert "Hund" in free
-    args = "--ban=Hund", "--ban=rot", f"--ensemble={workdir}:15", "--precision=int8", "--stream"
+    args = (
+        "--forbid=Hund",
+        "--forbid=rot",
+        f"--ensemble={workdir}:15",
+        "--precision=int8",
+        "--stream",
+    )
     args += "--format=jsonl", "--n_best=2", "--penalty=none"
-    args += "--groups=2", "--stopping=never", "--no_repeat_ngrams=1", "--max_ratio=1"
+    args += "--num_groups=2", "--stopping=limit", "--no_repeat_ngrams=1", "--max_ratio=1"
     mixed, err = translated(*args)
     found = [json.loads(line) for line in mixed.splitlines()]
     assert all("Hund" not in f["text"] and "rot" not in f["text"] for f in found)
@@ -114,7 +125,7 @@ def test_options_reach_the_search(run, tmp_path):
         for tokens in (each["tokens"] for each in f["n_best"]):
             assert len(set(tokens)) == len(tokens) <= len(f["source"])
     told = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
-    assert {t["line"] for t in told} == {1, 2, 3} and {t["piece"] for t in told} == {0}
+    assert {t["line"] for t in told} == {1, 2, 3} and {t["segment"] for t in told} == {0}
     assert {t["line"]: t["text"] for t in told if t["done"]} == {
         number: f["text"] for number, f in enumerate(found, 1)
     }
@@ -176,7 +187,7 @@ def test_evaluation_is_json_and_agrees_with_training(run, text):
     assert code == 0, err
     split = json.loads(split)
     assert {k: split[k] for k in test} == test
-    assert {"sentences", "seconds", "tokens_per_s"} <= set(split) and split["sentences"] == 6
+    assert {"sentences", "seconds", "tokens_per_second"} <= set(split) and split["sentences"] == 6
     files = f"--source={text}/test.en", f"--reference={text}/test.de"
     code, by_files, _ = heed("evaluate", f"--workdir={workdir}", *files)
     assert json.loads(by_files)["bleu"] == split["bleu"]
@@ -192,15 +203,15 @@ def test_checkpoints_are_scored_side_by_side(run):
     code, out, err = heed("evaluate", *here)
     assert code == 0, err
     found = [json.loads(line) for line in out.splitlines()]
-    assert [f["weights"] for f in found] == names
-    assert found[0]["checkpoint"] == found[4]["checkpoint"] == 30
-    assert found[2]["checkpoint"] == found[3]["checkpoint"] == [15, 30]
+    assert [f["checkpoint"] for f in found] == names
+    assert found[0]["steps"] == found[4]["steps"] == [30]
+    assert found[2]["steps"] == found[3]["steps"] == [15, 30]
     assert found[0]["chrf"] == found[4]["chrf"] and found[2]["chrf"] == found[3]["chrf"]
     mean = f"--workdir={workdir}", "--checkpoint=average:2"
     code, translated, _ = heed("translate", *mean, stdin="red cat\n")
     assert code == 0 and translated.count("\n") == 1
     assert "holds no ema" in refused("translate", here[0], "--checkpoint=ema", stdin="a\n")
-    assert "average:9 needs 9 checkpoints but there are 2: raise train.keep" in refused(
+    assert "average:9 needs 9 checkpoints but there are 2: raise train.keep_last" in refused(
         "translate", here[0], "--checkpoint=average:9", stdin="a\n"
     )
 

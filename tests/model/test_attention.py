@@ -75,7 +75,7 @@ def test_sinusoids_are_the_papers():
 
 @pytest.mark.parametrize("places", [[0, 1, 5], [[0, 1, 2], [0, 1, 0]]])
 def test_sinusoids_may_begin_with_another_position(places):
-    kind = dict(positions="sinusoidal_tensor2tensor", first_position=2)
+    kind = dict(positions="sinusoidal_tensor2tensor", position_offset=2)
     config = TransformerConfig(d_model=6, num_heads=1, **kind)
     places = np.array(places)
     x = jnp.zeros((*places.shape, 6))

@@ -38,8 +38,8 @@ SCALE = 0.75
 def setup(config, projections=PROJECTIONS):
     """The adapted model, parameters of the plain one, and adapters of which no entry is zero."""
     model = LoRAModel(Transformer(config), 3, SCALE, projections)
-    shapes = (jax.eval_shape(m.init, jax.random.key(0), IDS, IDS) for m in (model.model, model))
-    base, adapters = (drawn(nn.unbox(each["params"]), seed) for seed, each in enumerate(shapes))
+    shapes = (jax.eval_shape(m.init_params, jax.random.key(0)) for m in (model.model, model))
+    base, adapters = (drawn(nn.unbox(each), seed) for seed, each in enumerate(shapes))
     return model, base, adapters
 
 
@@ -110,7 +110,7 @@ def test_each_projection_is_adapted_wherever_it_is(config, projection):
 
 def test_a_fresh_adapter_changes_no_bit():
     model, base, learned = setup(PLAIN, has(PLAIN))
-    begin = jax.jit(lambda key: nn.unbox(model.init(key, IDS, IDS)["params"]))
+    begin = jax.jit(lambda key: nn.unbox(model.init_params(key)))
     adapters = begin(jax.random.key(1))
     plain = jax.jit(model.model.apply)({"params": base}, IDS, IDS)
     adapted = jax.jit(model.apply)
@@ -145,7 +145,7 @@ def test_gradients_are_by_the_chain_rule_from_those_of_the_merged_matrices():
 def test_adapters_lie_where_their_matrices_do_and_the_rank_is_whole(config):
     model, *_ = setup(config, has(config))
     mesh = make_mesh(2, 2, 2)
-    init = lambda m: jax.eval_shape(m.init, jax.random.key(0), IDS, IDS)["params"]  # noqa: E731
+    init = lambda m: jax.eval_shape(m.init_params, jax.random.key(0))  # noqa: E731
     boxes = param_shardings(init(model.model), mesh)
     adapters = param_shardings(init(model), mesh)
     whole = by_path(select_adapted(boxes, adapters))

@@ -19,14 +19,14 @@ SMALL = TransformerConfig(
 # Every value of every switch, several at once: what is compiled is what these tests cost.
 VARIANTS = {
     "paper": {},
-    "pre": {"norm": "pre", "activation": "gelu", "attention_bias": True, "first_position": 2},
+    "pre": {"norm": "pre", "activation": "gelu", "attention_bias": True, "position_offset": 2},
     "rms": {"norm": "pre", "norm_kind": "rms", "activation": "silu", "d_k": 6, "d_v": 3},
-    "halves": {"positions": "sinusoidal_halves", "activation": "geglu", "norm_kind": "rms"},
+    "halves": {"positions": "sinusoidal_concat", "activation": "geglu", "norm_kind": "rms"},
     "learned": {"positions": "learned", "max_length": 8, "tying": "none", "target_vocab_size": 20}
     | {"embedding_norm": True},
     "rotary": {"positions": "rotary", "activation": "reglu", "remat": "full", "ff_dropout": 0.3},
     "grouped": {"positions": "rotary", "num_kv_heads": 2, "activation": "swiglu", "ff_bias": False},
-    "relative": {"positions": "relative", "relative_buckets": 6, "relative_distance": 8}
+    "relative": {"positions": "t5_bias", "relative_num_buckets": 6, "relative_max_distance": 8}
     | {"num_kv_heads": 2, "scan_layers": True, "remat": "dots", "activation": "geglu_tanh"},
     "uneven": {"encoder_layers": 1, "decoder_layers": 3, "attention_dropout": 0.5}
     | {"tying": "decoder", "target_vocab_size": 20},
@@ -98,7 +98,7 @@ def test_padding_and_the_future_are_not_seen(variant):
 
 
 @pytest.mark.parametrize(
-    "positions", ["sinusoidal", "sinusoidal_halves", "learned", "rotary", "relative"]
+    "positions", ["sinusoidal", "sinusoidal_concat", "learned", "rotary", "t5_bias"]
 )
 def test_order_is_seen(positions):
     model, variables = make(positions=positions)
@@ -130,7 +130,7 @@ def test_rematerialisation_changes_no_gradient(remat):
 
 def test_the_transposed_product_changes_no_gradient():
     fast, variables = make()
-    plain = Transformer(replace(SMALL, transposed_product=False))
+    plain = Transformer(replace(SMALL, transpose_down_projection=False))
     (loss, grads), (other, others) = gradient(fast, variables), gradient(plain, variables)
     np.testing.assert_allclose(loss, other, rtol=1e-6)
     told = [str(jax.make_jaxpr(m.apply)(variables, SRC, TGT)) for m in (fast, plain)]
@@ -199,7 +199,7 @@ def test_learned_positions_end_with_their_table():
     ("sizes", "changes"),
     [
         ((8, 1, 1), {}),
-        ((2, 2, 2), dict(positions="relative")),
+        ((2, 2, 2), dict(positions="t5_bias")),
         ((1, 1, 8), {}),
         ((1, 8, 1), {}),
     ],

@@ -72,7 +72,7 @@ def test_an_imported_model_goes_back_as_it_came(imported, tmp_path):
 
 def test_an_exported_model_of_ours_has_equal_logits(tmp_path):
     english, german = lines(200)
-    both = Tokenizer.learn(english + german, 360)
+    both = Tokenizer.train(english + german, 360)
     config = TransformerConfig(
         vocab_size=360,
         encoder_layers=2,
@@ -107,7 +107,7 @@ def test_ctranslate2s_own_converter_takes_it(imported, tmp_path):
     converted.write_ctranslate2(trained, tmp_path / "out", print)
     theirs = ctranslate2.Translator(str(tmp_path / "out"))
     # Padding, whose logit is left out there, counts for nothing here either.
-    search = replace(trained.experiment.search, free_end=False, renormalize=True)
+    search = replace(trained.experiment.search, free_eos_at_limit=False, renormalize=True)
     options = SearchOptions(**vars(search))
     model = trained.model, trained.params, trained.vocabulary
     found = Translator(*model, trained.mesh, options).hypotheses(text := lines(40)[0])

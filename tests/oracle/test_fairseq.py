@@ -130,7 +130,7 @@ def test_most_words_are_foreseen_with_the_first_position_that_is_fairseqs():
                 for side in zip(*kept, strict=True))  # fmt: skip
     foreseen = []
     for first in 0, 1, 2:
-        model = Transformer(replace(imported.experiment.model, first_position=first))
+        model = Transformer(replace(imported.experiment.model, position_offset=first))
         logits = jax.jit(model.apply)({"params": imported.params}, src, shift_right(tgt))
         foreseen.append((np.asarray(logits).argmax(-1) == tgt)[tgt != PAD].mean())
     assert np.argmax(foreseen) == 2 and foreseen[2] > 0.92, foreseen

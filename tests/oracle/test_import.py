@@ -8,6 +8,7 @@ import torch
 
 from data.batch import BOS, EOS, PAD, UNK, pad_rows
 from data.errors import DataError
+from decode.families import make_generator
 from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
@@ -110,7 +111,7 @@ def test_outputs_are_equal_token_for_token(model, name, seed, vocabulary, tmp_pa
     limit = settings.max_length
     found = jax.jit(
         lambda params, src: search(
-            [config],
+            [make_generator(config)],
             [pack(config, params)],
             asked(src, limit),
             options=options,
@@ -138,7 +139,7 @@ def test_vocabularies_of_two_sizes_have_equal_logits(tmp_path):
         tmp_path, *sizes, pad=2, share_encoder_decoder_embeddings=False, tie_word_embeddings=True
     )
     found = read_marian(tmp_path)
-    assert not found.vocabulary.joint and sizes[0] != sizes[1]
+    assert not found.vocabulary.shared and sizes[0] != sizes[1]
     (src,), (tgt,) = (side.encode([german[0]]) for side in found.vocabulary)
     ids = jnp.asarray([[*src, EOS]], jnp.int32), jnp.asarray([[BOS, *tgt]], jnp.int32)
     logits = Transformer(found.experiment.model).apply({"params": found.params}, *ids)

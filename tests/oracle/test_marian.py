@@ -16,6 +16,7 @@ from benchmarks import transformers_system
 from benchmarks.marian import marian
 from benchmarks.workloads import workload
 from data.batch import BOS, EOS, PAD, UNK
+from decode.families import make_generator
 from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
@@ -39,7 +40,7 @@ def both(activation, scale, noise, late=0.0):
         d_model=D,
         d_ff=F,
         num_heads=H,
-        positions="sinusoidal_halves",
+        positions="sinusoidal_concat",
         activation=activation,
         attention_bias=True,
         norm_epsilon=1e-5,
@@ -97,7 +98,7 @@ def test_translations_are_equal(ending, beams, alpha):
     options = SearchOptions(penalty="average", alpha=alpha, n_best=beams, **how)
     found = jax.jit(
         lambda src: search(
-            [model.config],
+            [make_generator(model.config)],
             [pack(model.config, params)],
             asked(src, LIMIT),
             options=options,

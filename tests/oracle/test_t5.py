@@ -11,6 +11,7 @@ import torch
 from transformers import T5Tokenizer
 
 from data.batch import BOS, EOS, PAD, UNK, pad_rows
+from decode.families import make_generator
 from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
@@ -91,7 +92,7 @@ def test_outputs_are_equal_token_for_token(model, name, tmp_path):
     limit = settings.max_length
     found = jax.jit(
         lambda params, src: search(
-            [config], [pack(config, params)], asked(src, limit),
+            [make_generator(config)], [pack(config, params)], asked(src, limit),
             options=SearchOptions(**vars(settings)), max_length=limit,
         )
     )(imported.params, jnp.asarray(src))  # fmt: skip

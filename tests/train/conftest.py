@@ -36,7 +36,7 @@ def tiny():
     """A factory of all that training needs: `tiny((2, 2, 2), dropout=0.0)`; None: one device."""
 
     @cache  # so that tests share what is compiled
-    def make(mesh=(8, 1, 1), dropout=0.5, accumulate=1, ema_decay=0.5):
+    def make(mesh=(8, 1, 1), dropout=0.5, grad_accum_steps=1, ema_decay=0.5):
         model = Transformer(
             TransformerConfig(
                 vocab_size=VOCABULARY,
@@ -48,10 +48,10 @@ def tiny():
                 dropout=dropout,
             )
         )
-        schedule = make_schedule("rsqrt", learning_rate=0.01, warmup_steps=4)
+        schedule = make_schedule("inverse_sqrt", learning_rate=0.01, warmup_steps=4)
         tx = make_optimizer("adamw", schedule, weight_decay=0.01, clip_norm=1.0)
         mesh = make_mesh(*mesh) if mesh else make_mesh(1, devices=jax.devices()[:1])
-        options = dict(smoothing=0.1, accumulate=accumulate, ema_decay=ema_decay)
+        options = dict(label_smoothing=0.1, grad_accum_steps=grad_accum_steps, ema_decay=ema_decay)
         step = make_train_step(model, tx, mesh, **options)
 
         @cache

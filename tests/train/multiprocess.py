@@ -14,7 +14,7 @@ from absl import flags
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.distributed import joined
+from experiments.distributed import initialize
 from experiments.pod.ports import free_port
 from model.sharding import (
     local_batch_shards,
@@ -158,7 +158,7 @@ def agree(folder):
 
 def train(folder):
     """Steps without an end, each of which waits for all, until something ends them."""
-    with Watchdog(folder, lost_seconds=2, stalled_seconds=0) as watchdog:
+    with Watchdog(folder, heartbeat_timeout_seconds=2, stall_timeout_seconds=0) as watchdog:
         for step in range(10**6):
             watchdog.on_step(step)
             allgather(step)
@@ -166,7 +166,7 @@ def train(folder):
 
 def hang(folder):
     """The last process's main thread hangs, while it lives."""
-    _befallen(folder, lambda: time.sleep(1000), stalled_seconds=2)
+    _befallen(folder, lambda: time.sleep(1000), stall_timeout_seconds=2)
 
 
 def fail(folder):
@@ -175,12 +175,14 @@ def fail(folder):
     def wrong():
         raise ValueError("nothing but this")
 
-    _befallen(folder, wrong, stalled_seconds=0)
+    _befallen(folder, wrong, stall_timeout_seconds=0)
 
 
-def _befallen(folder, what, stalled_seconds):
+def _befallen(folder, what, stall_timeout_seconds):
     """Ten steps, before the sixth of which something befalls the last process."""
-    with Watchdog(folder, lost_seconds=60, stalled_seconds=stalled_seconds) as watchdog:
+    with Watchdog(
+        folder, heartbeat_timeout_seconds=60, stall_timeout_seconds=stall_timeout_seconds
+    ) as watchdog:
         for step in range(10):
             if step == 5 and jax.process_index() == jax.process_count() - 1:
                 what()
@@ -190,9 +192,13 @@ def _befallen(folder, what, stalled_seconds):
 
 def _main():
     task, folder, port, count, index = sys.argv[1:]
-    where = f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={index}"
+    where = (
+        f"--coordinator_address=127.0.0.1:{port}",
+        f"--num_processes={count}",
+        f"--process_id={index}",
+    )
     flags.FLAGS([task, *where])
-    with joined(lost_seconds=2):
+    with initialize(heartbeat_timeout_seconds=2):
         globals()[task](Path(folder))
 
 

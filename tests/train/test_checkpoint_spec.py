@@ -42,7 +42,10 @@ def test_the_only_checkpoint_is_the_best_whatever_its_score():
         ("newest", "no checkpoint 'newest'; .* there are: 10, 20, 30, 40"),
         ("20:best", "no checkpoint '20:best'"),
         ("average:", "no checkpoint 'average:'"),
-        ("average:5", "average:5 needs 5 checkpoints but there are 4: raise train.keep before"),
+        (
+            "average:5",
+            "average:5 needs 5 checkpoints but there are 4: raise train.keep_last before",
+        ),
         ("average:best:4", "4 checkpoints with a score but there are 3: raise train.keep_best"),
         ("average:0", "average:0 has no step 0"),
         ("average:10+25", "average:10\\+25 has no step 25"),

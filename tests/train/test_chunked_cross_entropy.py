@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.batch import Batch
+from data.batch import PAD, Batch
 from model import Transformer, TransformerConfig
+from model.family import Features
 from train import chunked_cross_entropy as module
 from train.chunked_cross_entropy import chunked_cross_entropy
 from train.loss import cross_entropy
@@ -20,12 +21,17 @@ from train.step import eval_step
 V, D = 11, 6
 
 
-def at_once(hidden, table, bias, targets, smoothing):
+def features(hidden, table, bias, targets):
+    return Features(hidden, table, bias, targets, (targets != PAD).astype(jnp.float32))
+
+
+def at_once(features, label_smoothing):
+    hidden, table, bias, targets, _ = features
     table = table.astype(hidden.dtype)
     logits = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
     if bias is not None:
         logits += bias[None, None]
-    return cross_entropy(logits, targets, smoothing)
+    return cross_entropy(logits, targets, label_smoothing)
 
 
 @pytest.mark.slow
@@ -34,11 +40,13 @@ def at_once(hidden, table, bias, targets, smoothing):
     rows=st.integers(1, 4),
     length=st.integers(1, 9),
     tokens=st.sampled_from([1, 8, 100]),
-    smoothing=st.sampled_from([0.0, 0.1]),
+    label_smoothing=st.sampled_from([0.0, 0.1]),
     dtype=st.sampled_from(["float32", "bfloat16", "float16"]),
     biased=st.booleans(),
 )
-def test_loss_and_gradients_are_those_of_all_logits(rows, length, tokens, smoothing, dtype, biased):
+def test_loss_and_gradients_are_those_of_all_logits(
+    rows, length, tokens, label_smoothing, dtype, biased
+):
     random = np.random.default_rng(rows * 10 + length)
     hidden = jnp.asarray(random.standard_normal((rows, length, D)), dtype)
     table = jnp.asarray(random.standard_normal((V, D)), jnp.float32)
@@ -47,7 +55,7 @@ def test_loss_and_gradients_are_those_of_all_logits(rows, length, tokens, smooth
 
     def found(function):
         def loss(hidden, table, bias):
-            metrics = function(hidden, table, bias, targets, smoothing)
+            metrics = function(features(hidden, table, bias, targets), label_smoothing)
             return 3.0 * metrics.loss_sum, metrics
 
         return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(hidden, table, bias)
@@ -55,7 +63,7 @@ def test_loss_and_gradients_are_those_of_all_logits(rows, length, tokens, smooth
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_TOKENS", tokens)
         (_, ours), gradients = found(chunked_cross_entropy)
-        alone = chunked_cross_entropy(hidden, table, bias, targets, smoothing)
+        alone = chunked_cross_entropy(features(hidden, table, bias, targets), label_smoothing)
     (_, plain), expected = found(at_once)
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, ours, plain)
@@ -79,14 +87,17 @@ def test_a_model_tells_what_its_logits_are_made_of(tying, biased):
     params = nn.unbox(model.init(jax.random.key(0), ids, ids))["params"]
     if biased:
         params["output_bias"] = jnp.linspace(-1.0, 1.0, 20)
-    hidden, table, bias = model.apply({"params": params}, ids, ids, method="features")
-    logits = model.apply({"params": params}, ids, ids)
+    batch = Batch(ids, ids)
+    hidden, table, bias, targets, weights = model.apply(
+        {"params": params}, batch, method="features"
+    )
+    assert (targets == ids).all() and (weights == 1).all()
+    logits = model.apply({"params": params}, ids, batch.tgt_in)
     found = jnp.einsum("btd,vd->btv", hidden, table) + (bias[None, None] if biased else 0.0)
     np.testing.assert_allclose(found, logits, atol=1e-5)
-    batch = Batch(ids, ids)
     one, many = (
-        eval_step(params, batch, model=model, project=project)
-        for project in (None, chunked_cross_entropy)
+        eval_step(params, batch, model=model, loss_head=loss_head)
+        for loss_head in (None, chunked_cross_entropy)
     )
     np.testing.assert_allclose(one.nll_sum, many.nll_sum, rtol=1e-5)
 
@@ -101,10 +112,13 @@ def test_small_gradients_outlive_float16():
     table, targets = jnp.asarray(words), jnp.ones((1, 4), jnp.int32)
 
     def gradient(function):
-        loss = lambda h: 2.0**30 * function(h, table, None, targets).loss_sum  # noqa: E731
+        loss = lambda h: 2.0**30 * function(features(h, table, None, targets)).loss_sum  # noqa: E731
         return np.asarray(jax.grad(loss)(hidden), np.float32)
 
-    expected, found = gradient(partial(at_once, smoothing=0.0)), gradient(chunked_cross_entropy)
+    expected, found = (
+        gradient(partial(at_once, label_smoothing=0.0)),
+        gradient(chunked_cross_entropy),
+    )
     assert np.abs(expected).max() > 0.01
     np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
 
@@ -114,7 +128,7 @@ def test_logits_are_never_there_at_once():
     targets = jnp.ones((8, 1024), jnp.int32)
 
     def memory(function):
-        loss = lambda h, t: function(h, t, None, targets, 0.1).loss_sum  # noqa: E731
+        loss = lambda h, t: function(features(h, t, None, targets), 0.1).loss_sum  # noqa: E731
         program = jax.jit(jax.grad(loss, (0, 1))).lower(hidden, table).compile()
         return program.memory_analysis().temp_size_in_bytes
 

@@ -168,7 +168,7 @@ def test_a_late_writer_leaves_nothing_unfinished(tmp_path):
     unfinished.mkdir(parents=True)
     late = threading.Timer(0.15, lambda: unfinished.mkdir(parents=True, exist_ok=True))
     late.start()
-    CheckpointManager(tmp_path)._sweep()
+    CheckpointManager(tmp_path)._remove_partial()
     late.join()
     assert not any(tmp_path.iterdir())
 

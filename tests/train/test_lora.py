@@ -25,15 +25,15 @@ META = {"vocabulary": "abc"}
 
 
 @cache
-def task(mesh=None, ema_decay=0.0, accumulate=1, dtype="float32", dropout=0.0):
+def task(mesh=None, ema_decay=0.0, grad_accum_steps=1, dtype="float32", dropout=0.0):
     """All that training adapters needs."""
     config = dict(vars(CONFIG), dtype=dtype, dropout=dropout)
     plain = Transformer(TransformerConfig(**config))
     model = LoRAModel(plain, 2, 4.0, PROJECTIONS)
-    schedule = make_schedule("rsqrt", learning_rate=0.01, warmup_steps=4)
+    schedule = make_schedule("inverse_sqrt", learning_rate=0.01, warmup_steps=4)
     tx = make_optimizer("adamw", schedule, weight_decay=0.01, clip_norm=1.0)
     mesh = make_mesh(*mesh) if mesh else make_mesh(1, devices=jax.devices()[:1])
-    options = dict(smoothing=0.1, accumulate=accumulate, ema_decay=ema_decay)
+    options = dict(label_smoothing=0.1, grad_accum_steps=grad_accum_steps, ema_decay=ema_decay)
     step = make_train_step(model, tx, mesh, **options)
     ema = ema_decay > 0
 
@@ -67,7 +67,7 @@ def differ(left, right):
 @pytest.mark.slow
 def test_adapters_are_updated_and_what_they_adapt_is_not(batch_of, bits):
     """With all that an update can have: parts of a batch, an average, float16's scale, dropout."""
-    own = task(ema_decay=0.5, accumulate=2, dtype="float16", dropout=0.1)
+    own = task(ema_decay=0.5, grad_accum_steps=2, dtype="float16", dropout=0.1)
     before = bits(own.fresh())
     after, told = trained(own, batch_of)
     after = bits(after)
@@ -101,7 +101,7 @@ def test_the_whole_model_is_what_was_trained(batch_of, bits):
     state, _ = trained(own, batch_of)
     whole = make_merge_fn(own.model, own.mesh)(state.weights, state.base)
     assert whole["embedding"]["table"] is state.base["embedding"]["table"]
-    loss = make_eval_step(own.plain, own.mesh, smoothing=0.1)(whole, batch_of(9)).loss
+    loss = make_eval_step(own.plain, own.mesh, label_smoothing=0.1)(whole, batch_of(9)).loss
     _, metrics = own.step(state, batch_of(9))
     np.testing.assert_allclose(loss, metrics.loss, rtol=1e-5)
     assert make_merge_fn(own.plain, own.mesh)(whole, None) is whole

@@ -21,13 +21,13 @@ def example():
     return logits, targets
 
 
-def textbook(logits, targets, smoothing, weights=None):
+def textbook(logits, targets, label_smoothing, weights=None):
     """Loss sum, nll sum, correct, tokens, and the loss sum's gradient, by explicit one-hots."""
     logits = logits.astype(np.float64)
     weights = (targets != PAD).astype(np.float64) if weights is None else weights
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     one_hot = np.eye(V)[targets]
-    aim = (1 - smoothing) * one_hot + smoothing / V
+    aim = (1 - label_smoothing) * one_hot + label_smoothing / V
     loss = -(aim * log_p).sum(-1)
     nll = -(one_hot * log_p).sum(-1)
     correct = logits.argmax(-1) == targets
@@ -35,19 +35,19 @@ def textbook(logits, targets, smoothing, weights=None):
     return sums, weights[..., None] * (np.exp(log_p) - aim)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_sums_are_the_textbooks(example, smoothing):
-    metrics = cross_entropy(*map(jnp.asarray, example), smoothing)
-    expected, _ = textbook(*example, smoothing)
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
+def test_sums_are_the_textbooks(example, label_smoothing):
+    metrics = cross_entropy(*map(jnp.asarray, example), label_smoothing)
+    expected, _ = textbook(*example, label_smoothing)
     np.testing.assert_allclose(np.asarray(metrics[:4]), expected, rtol=1e-6)
     assert all(each.dtype == jnp.float32 and each.shape == () for each in metrics[:4])
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_gradient_is_the_textbooks(example, smoothing):
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_gradient_is_the_textbooks(example, label_smoothing):
     logits, targets = map(jnp.asarray, example)
-    gradient = jax.grad(lambda x: cross_entropy(x, targets, smoothing).loss_sum)(logits)
-    np.testing.assert_allclose(gradient, textbook(*example, smoothing)[1], atol=1e-6)
+    gradient = jax.grad(lambda x: cross_entropy(x, targets, label_smoothing).loss_sum)(logits)
+    np.testing.assert_allclose(gradient, textbook(*example, label_smoothing)[1], atol=1e-6)
     assert not gradient[2].any()  # padding pulls at nothing
 
 

@@ -16,7 +16,7 @@ def losses(count=200):
 def test_a_spike_is_found_again_and_again_and_nothing_else_is():
     values = losses()
     values[[20, 120, 121, 150]] = 9.0  # at the first nobody knows yet what is usual
-    loss_monitor, found = LossMonitor(spike=6.0), {}
+    loss_monitor, found = LossMonitor(spike_threshold=6.0), {}
     for step, loss in enumerate(values):
         expected = loss_monitor.update(step, told(loss))
         if expected is not None:
@@ -26,13 +26,13 @@ def test_a_spike_is_found_again_and_again_and_nothing_else_is():
 
 
 def test_a_falling_loss_is_no_spike_and_none_is_looked_for_unless_asked():
-    loss_monitor = LossMonitor(spike=6.0)
+    loss_monitor = LossMonitor(spike_threshold=6.0)
     assert all(loss_monitor.update(step, told(9 * 0.98**step)) is None for step in range(300))
     assert all(LossMonitor().update(step, told(10.0 * step)) is None for step in range(100))
 
 
 def test_a_loss_that_hardly_varies_spikes_by_a_share_of_itself():
-    loss_monitor = LossMonitor(spike=8.0)
+    loss_monitor = LossMonitor(spike_threshold=8.0)
     steady = 1.1 + 1e-4 * losses(100)
     assert all(loss_monitor.update(step, told(loss)) is None for step, loss in enumerate(steady))
     assert loss_monitor.update(100, told(1.12)) is None
@@ -40,7 +40,7 @@ def test_a_loss_that_hardly_varies_spikes_by_a_share_of_itself():
 
 
 def test_skipped_updates_in_a_row_are_a_divergence():
-    loss_monitor = LossMonitor(max_skipped=3)
+    loss_monitor = LossMonitor(max_consecutive_skips=3)
     for step, metrics in enumerate([told(), SKIPPED, SKIPPED, told(), SKIPPED, SKIPPED], 1):
         assert loss_monitor.update(step, metrics) is None
     with pytest.raises(DivergedError, match="^step 7: .* in 3 updates in a row.*learning") as error:
@@ -52,7 +52,7 @@ def test_skipped_updates_in_a_row_are_a_divergence():
 def test_it_judges_after_a_break_as_it_would_have(at):
     values = losses(120)
     values[60:62] = 9.0
-    whole, first, second = (LossMonitor(spike=4.0) for _ in range(3))
+    whole, first, second = (LossMonitor(spike_threshold=4.0) for _ in range(3))
     expected = [whole.update(step, told(loss)) for step, loss in enumerate(values)]
     found = [first.update(step, told(loss)) for step, loss in enumerate(values[:at])]
     second.state = first.state

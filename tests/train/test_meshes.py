@@ -37,7 +37,7 @@ def setup(mesh):
     model = Transformer(CONFIG)
     tx = make_optimizer("adam", make_schedule("constant", learning_rate=0.003, warmup_steps=5))
     mesh = make_mesh(*mesh) if mesh else make_mesh(devices=jax.devices()[:1])
-    step = make_train_step(model, tx, mesh, smoothing=0.1)
+    step = make_train_step(model, tx, mesh, label_smoothing=0.1)
     return step, create_state(model, tx, jax.random.key(0), mesh)
 
 

@@ -65,7 +65,7 @@ def test_train_events_are_means_over_their_interval(tmp_path):
     assert [e["learning_rate"] for e in events] == pytest.approx([0.3, 0.6, 0.7])
     for event in events:
         assert event["accuracy"] == 0.5 and event["perplexity"] == pytest.approx(np.e)
-        assert event["padding"] == 0.5 and event["grad_norm"] == 0.5
+        assert event["padding_fraction"] == 0.5 and event["grad_norm"] == 0.5
 
 
 def test_the_live_line_tells_all_that_it_should():
@@ -122,7 +122,7 @@ def test_a_spike_is_written_down_with_the_pairs_it_came_from(tmp_path):
             update=spiking,
             writer=writer,
             progress=Progress(stream),
-            loss_monitor=LossMonitor(spike=8.0),
+            loss_monitor=LossMonitor(spike_threshold=8.0),
             example_ids_at=lambda step: np.arange(step, step + 3),
         )
     (spike,) = (e for e in read_metrics(tmp_path) if e["split"] == "spike")

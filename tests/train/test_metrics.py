@@ -71,7 +71,7 @@ def test_a_terminal_sees_one_line_redrawn(monkeypatch):
     progress = Progress(stream, every=0.0)
     progress.show("step 1 " + "x" * 50)
     progress.show("step 2")
-    progress.note("bleu 30, whole however long")
+    progress.log("bleu 30, whole however long")
     progress.close()
     assert stream.getvalue() == (
         "\r\x1b[Kstep 1 " + "x" * 12 + "\r\x1b[Kstep 2\r\x1b[Kbleu 30, whole however long\n\r\x1b[K"
@@ -82,7 +82,7 @@ def test_elsewhere_only_notes_are_told():
     stream = io.StringIO()
     progress = Progress(stream, every=0.0)
     progress.show("step 7")
-    progress.note("bleu 30")
+    progress.log("bleu 30")
     progress.close()
     assert not progress.due() and stream.getvalue() == "bleu 30\n"
 
@@ -140,7 +140,7 @@ def test_a_standard_error_that_cannot_be_written_ends_nothing(failing):
     stream.write = fail
     progress = Progress(stream, every=0.0)
     progress.show("step 1")
-    progress.note("bleu 30")
+    progress.log("bleu 30")
     progress.close()
 
 

@@ -99,7 +99,7 @@ def second(tmp_path, monkeypatch):
     """The watchdog of the second of two processes, at work, and what it ended by."""
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    watchdog, ended = Watchdog(tmp_path, lost_seconds=0.4, stalled_seconds=0), []
+    watchdog, ended = Watchdog(tmp_path, heartbeat_timeout_seconds=0.4, stall_timeout_seconds=0), []
     watchdog._run = "mine"
     monkeypatch.setattr(watchdog, "_end", lambda why: [ended.append(why), watchdog._over.set()])
     (tmp_path / "heartbeats").mkdir()

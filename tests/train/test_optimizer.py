@@ -12,8 +12,8 @@ from train.optimizer import SCHEDULES, make_optimizer, make_schedule
 W, D, END, LR = 40, 512, 200, 0.3
 
 FORMULAS = {  # of the step, counted from 1
-    "paper": lambda s: LR * D**-0.5 * min(s**-0.5, s * W**-1.5),
-    "rsqrt": lambda s: LR * (s / W if s < W else (W / s) ** 0.5),
+    "noam": lambda s: LR * D**-0.5 * min(s**-0.5, s * W**-1.5),
+    "inverse_sqrt": lambda s: LR * (s / W if s < W else (W / s) ** 0.5),
     "constant": lambda s: LR * min(s / W, 1),
     "linear": lambda s: LR * (s / W if s < W else max(0, (END - s) / (END - W))),
     "cosine": lambda s: (
@@ -39,7 +39,7 @@ def test_no_warm_up_starts_at_the_peak(name):
 
 
 def test_the_paper_peaks_at_seven_ten_thousandths():
-    schedule = make_schedule("paper", learning_rate=1.0, warmup_steps=4000, d_model=512)
+    schedule = make_schedule("noam", learning_rate=1.0, warmup_steps=4000, d_model=512)
     rates = [float(schedule(i)) for i in range(3990, 4010)]
     assert 3990 + int(np.argmax(rates)) + 1 == 4000
     assert max(rates) == pytest.approx(6.99e-4, rel=1e-3)
@@ -86,7 +86,7 @@ def test_updates_are_adams(options):
     shapes = {"kernel": (4, 3), "out_bias": (2, 3), "scale": (5,)}
     draw = lambda: {k: random.normal(size=s).astype(np.float32) for k, s in shapes.items()}  # noqa: E731
     params, grads = draw(), [draw() for _ in range(4)]
-    schedule = make_schedule("paper", learning_rate=1.0, warmup_steps=2, d_model=16)
+    schedule = make_schedule("noam", learning_rate=1.0, warmup_steps=2, d_model=16)
     tx = make_optimizer(schedule=schedule, **options)
     ours = jax.tree.map(jnp.asarray, params)
     state = tx.init(ours)
@@ -114,9 +114,12 @@ def test_updates_are_adams(options):
     ("call", "words"),
     [
         (lambda: make_schedule("cosin", learning_rate=1, warmup_steps=1), "did you mean 'cosine'"),
-        (lambda: make_schedule("paper", learning_rate=1, warmup_steps=1), "d_model"),
-        (lambda: make_schedule("rsqrt", learning_rate=0, warmup_steps=1), "learning_rate=0"),
-        (lambda: make_schedule("rsqrt", learning_rate=1, warmup_steps=-1), "warmup_steps=-1"),
+        (lambda: make_schedule("noam", learning_rate=1, warmup_steps=1), "d_model"),
+        (lambda: make_schedule("inverse_sqrt", learning_rate=0, warmup_steps=1), "learning_rate=0"),
+        (
+            lambda: make_schedule("inverse_sqrt", learning_rate=1, warmup_steps=-1),
+            "warmup_steps=-1",
+        ),
         (
             lambda: make_schedule("linear", learning_rate=1, warmup_steps=9, decay_steps=9),
             "decay_steps=9 must be above",

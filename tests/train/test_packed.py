@@ -19,11 +19,11 @@ CONFIG = TransformerConfig(
 )
 KINDS = {
     "sinusoidal": {},
-    "from 2": dict(first_position=2, norm="pre"),
+    "from 2": dict(position_offset=2, norm="pre"),
     "learned": dict(positions="learned", max_length=24, norm="pre", embedding_norm=True),
     "rotary": dict(positions="rotary", num_kv_heads=1),
     "recurrent": dict(decoder_mixer="ssru", positions="sinusoidal_tensor2tensor"),
-    "scanned": dict(scan_layers=True, remat="dots", positions="relative", relative_buckets=8),
+    "scanned": dict(scan_layers=True, remat="dots", positions="t5_bias", relative_num_buckets=8),
 }
 
 

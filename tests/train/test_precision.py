@@ -36,20 +36,22 @@ SIZES |= dict(num_kv_heads=None, d_k=None, d_v=None, target_vocab_size=None)
 SWITCHES = {  # of a model that no config file has on
     "rotary": dict(positions="rotary", norm_kind="rms", activation="swiglu", ff_bias=False)
     | dict(tying="none", attention_bias=True, attention_dropout=0.1, ff_dropout=0.1),
-    "relative": dict(positions="relative", relative_buckets=8, tying="decoder", output_bias=True),
+    "relative": dict(
+        positions="t5_bias", relative_num_buckets=8, tying="decoder", output_bias=True
+    ),
     "recurrent": dict(decoder_mixer="ssru", embedding_norm=True, scale_embedding=False),
 }
 HALF = "multi30k", "table3:E", "rotary"
-SPEED = "remat", "transposed_product", "dropout_bits", "scan_layers"  # the same function
+SPEED = "remat", "transpose_down_projection", "dropout_bits", "scan_layers"  # the same function
 FACTORS = {
     "dtype": ["bfloat16", "float16"],
     "mesh": [(1, 1, 1), (2, 2, 1), (1, 2, 2)],
     "chunked": [True, False],
     "remat": ["none", "dots", "full"],
-    "transposed_product": [True, False],
+    "transpose_down_projection": [True, False],
     "dropout_bits": [16, 32],
     "packed": [True, False],
-    "accumulate": [1, 2],
+    "grad_accum_steps": [1, 2],
     "scan_layers": [False, True],
     "lora": [False, True],
     "ema": [0.0, 0.9],
@@ -137,7 +139,7 @@ def parameters(model: Transformer | LoRAModel) -> dict:
 def in_float32(model: TransformerConfig, batch) -> float:
     """The loss on one device, of rows of one sentence and all logits at once."""
     plain = Transformer(model)
-    step = jax.jit(partial(eval_step, model=plain, smoothing=0.1))
+    step = jax.jit(partial(eval_step, model=plain, label_smoothing=0.1))
     return float(step(parameters(plain), batch_of(packed=False, **dict(batch))).loss)
 
 
@@ -155,8 +157,8 @@ def check(
     places = state_shardings(trained, tx, mesh, ema=ema > 0)
     of_base = param_shardings(param_shapes(plain), mesh) if lora else None
     state = jax.device_put(state._replace(base=base), places._replace(base=of_base))
-    step = make_train_step(trained, tx, mesh, smoothing=0.1, ema_decay=ema, **how)
-    evaluate = make_eval_step(plain, mesh, smoothing=0.1, chunked=how.get("chunked", True))
+    step = make_train_step(trained, tx, mesh, label_smoothing=0.1, ema_decay=ema, **how)
+    evaluate = make_eval_step(plain, mesh, label_smoothing=0.1, chunked=how.get("chunked", True))
 
     valid = evaluate(state.base if lora else state.params, data)
     before = jax.tree.map(np.asarray, state.params)
@@ -185,14 +187,14 @@ def test_training_and_evaluation_work_and_are_near_float32(name, row):
 
 
 @pytest.mark.parametrize(
-    ("config", "devices", "accumulate"),
+    ("config", "devices", "grad_accum_steps"),
     [("tiny", 1, 1), ("demo", 1, 2), ("demo", 2, 1)],
     ids=["tiny", "demo in parts", "demo on two devices"],
 )
-def test_devices_with_few_positions_train_in_bfloat16(config, devices, accumulate):
+def test_devices_with_few_positions_train_in_bfloat16(config, devices, grad_accum_steps):
     """So few that their logits are one chunk, at the sizes of the config files."""
     whole = to_experiment(importlib.import_module(f"experiments.configs.{config}").get_config())
     vocab, length = whole.data.vocab_size, 125
     model = replace(whole.model, vocab_size=vocab, encoder_layers=1, decoder_layers=1)
     batch = dict(rows=whole.data.tokens_per_batch // length // 2 * 2, length=length, vocab=vocab)
-    check(model, True, batch, (devices, 1, 1), dtype="bfloat16", accumulate=accumulate)
+    check(model, True, batch, (devices, 1, 1), dtype="bfloat16", grad_accum_steps=grad_accum_steps)

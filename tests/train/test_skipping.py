@@ -11,7 +11,8 @@ import pytest
 from data.batch import Batch
 from model import Transformer, TransformerConfig
 from model.sharding import make_mesh
-from train.loss_scale import PATIENCE, START, LossScale, adjusted, init_loss_scale
+from tests.train.logits_features import features_of
+from train.loss_scale import PATIENCE, START, LossScale, init_loss_scale, update_loss_scale
 from train.optimizer import make_optimizer
 from train.state import TrainState, abstract_state, create_state
 from train.step import train_step
@@ -23,12 +24,12 @@ def spoiled(state, value):
     return state._replace(params=params)
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("grad_accum_steps", [1, 4])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_an_update_from_a_loss_that_is_no_number_changes_nothing(
-    tiny, batch_of, bits, value, accumulate
+    tiny, batch_of, bits, value, grad_accum_steps
 ):
-    task = tiny(accumulate=accumulate)
+    task = tiny(grad_accum_steps=grad_accum_steps)
     state, _ = task.step(task.fresh(), batch_of(0))
     state = spoiled(state, value)
     before = bits(state)
@@ -44,9 +45,10 @@ def test_an_update_from_a_loss_that_is_no_number_changes_nothing(
 class Kink:
     """A model whose loss is finite where its gradient is not."""
 
-    def apply(self, variables, src, tgt_in, segments, train, rngs):
+    def apply(self, variables, batch, method, train, rngs):
         params = variables["params"]
-        return jnp.zeros((*tgt_in.shape, 8)) + params["bias"] + jnp.sqrt(params["zero"])
+        logits = jnp.zeros((*batch.tgt.shape, 8)) + params["bias"] + jnp.sqrt(params["zero"])
+        return features_of(logits, batch)
 
 
 def test_an_update_from_a_gradient_that_is_no_number_changes_nothing():
@@ -54,7 +56,7 @@ def test_an_update_from_a_gradient_that_is_no_number_changes_nothing():
     tx = make_optimizer("adam", 0.1)
     state = TrainState(jnp.int32(3), params, tx.init(params), jax.random.key(0))
     batch = Batch(*np.ones((2, 4, 3), np.int32))
-    after, told = train_step(state, batch, model=Kink(), tx=tx, smoothing=0.1)
+    after, told = train_step(state, batch, model=Kink(), tx=tx, label_smoothing=0.1)
     assert told.skipped == 1 and after.step == 4
     for old, new in zip(jax.tree.leaves(state[1:3]), jax.tree.leaves(after[1:3]), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -68,7 +70,13 @@ def half(dtype="float16"):
     model, tx = Transformer(config), optax.sgd(1.0)
     mesh = make_mesh(1, devices=jax.devices()[:1])
     state = create_state(model, tx, jax.random.key(0), mesh)
-    return state, jax.jit(partial(train_step, model=model, tx=tx, smoothing=0.1)), model, tx, mesh
+    return (
+        state,
+        jax.jit(partial(train_step, model=model, tx=tx, label_smoothing=0.1)),
+        model,
+        tx,
+        mesh,
+    )
 
 
 def test_only_float16_has_a_scale_and_it_is_part_of_the_state():
@@ -113,9 +121,9 @@ def test_without_a_scale_float16_gradients_vanish_and_with_too_much_they_overflo
 
 def test_the_scale_doubles_after_many_good_updates_and_stays_within_bounds():
     scale = init_loss_scale()._replace(good=jnp.int32(PATIENCE - 2))
-    scale = adjusted(scale, jnp.bool_(True))
+    scale = update_loss_scale(scale, jnp.bool_(True))
     assert scale == (START, PATIENCE - 1)
-    assert adjusted(scale, jnp.bool_(True)) == (2 * START, 0)
-    assert adjusted(scale, jnp.bool_(False)) == (START / 2, 0)
+    assert update_loss_scale(scale, jnp.bool_(True)) == (2 * START, 0)
+    assert update_loss_scale(scale, jnp.bool_(False)) == (START / 2, 0)
     lowest = LossScale(jnp.float32(1), jnp.int32(0))
-    assert adjusted(lowest, jnp.bool_(False)).scale == 1
+    assert update_loss_scale(lowest, jnp.bool_(False)).scale == 1

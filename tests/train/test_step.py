@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from data.batch import PAD, Batch
 from model.sharding import use_mesh
+from tests.train.logits_features import features_of
 from train.state import TrainState, abstract_params, abstract_state
 from train.step import eval_step, make_eval_step, train_step
 
@@ -77,7 +78,9 @@ def test_init_depends_on_the_seed_and_not_on_the_mesh(tiny, bits):
 
 def test_micro_batches_add_up_to_the_whole(tiny, batch_of, bits):
     whole, told_whole = run(tiny(ONE, dropout=0.0), batch_of, bits, steps=2)
-    parts, told_parts = run(tiny((2, 2, 2), dropout=0.0, accumulate=4), batch_of, bits, steps=2)
+    parts, told_parts = run(
+        tiny((2, 2, 2), dropout=0.0, grad_accum_steps=4), batch_of, bits, steps=2
+    )
     close(told_parts, told_whole, rtol=1e-4)  # loss and gradient norm, before and after an update
     close(parts.params, whole.params, atol=1e-4)
 
@@ -88,9 +91,9 @@ class Noise:
     def __init__(self, scale):
         self.scale = scale
 
-    def apply(self, variables, src, tgt_in, segments, train, rngs):
-        noise = jax.random.normal(rngs["dropout"], (*tgt_in.shape, 8))
-        return variables["params"]["bias"] + self.scale * noise
+    def apply(self, variables, batch, method, train, rngs):
+        noise = jax.random.normal(rngs["dropout"], (*batch.tgt.shape, 8))
+        return features_of(variables["params"]["bias"] + self.scale * noise, batch)
 
 
 @pytest.fixture
@@ -98,11 +101,13 @@ def noisy():
     """The first update after `step` ones, on rows of ones, by the noise model."""
     tx = optax.sgd(1.0)
 
-    def update(step, rows=4, accumulate=1, scale=1.0):
+    def update(step, rows=4, grad_accum_steps=1, scale=1.0):
         params = {"bias": jnp.zeros((1, 1, 8))}
         state = TrainState(jnp.int32(step), params, tx.init(params), jax.random.key(0))
         batch = Batch(*np.ones((2, rows, 3), np.int32))
-        options = dict(model=Noise(scale), tx=tx, smoothing=0.1, accumulate=accumulate)
+        options = dict(
+            model=Noise(scale), tx=tx, label_smoothing=0.1, grad_accum_steps=grad_accum_steps
+        )
         return train_step(state, batch, **options)
 
     return update
@@ -115,19 +120,19 @@ def test_dropout_changes_from_step_to_step_and_repeats_with_the_state(noisy):
 
 @pytest.mark.slow
 def test_micro_batches_draw_dropout_apart(noisy):
-    one, two, four = (noisy(0, rows=2 * n, accumulate=n)[1] for n in (1, 2, 4))
+    one, two, four = (noisy(0, rows=2 * n, grad_accum_steps=n)[1] for n in (1, 2, 4))
     assert two.tokens == 2 * one.tokens
     assert len({float(each.loss) for each in (one, two, four)}) == 3
 
 
 def test_rows_that_do_not_divide_are_refused(noisy):
     with pytest.raises(ValueError, match="4 rows cannot be split into 3"):
-        noisy(0, accumulate=3)
+        noisy(0, grad_accum_steps=3)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_gradient_is_the_mean_over_tokens(noisy, accumulate):
-    state, metrics = noisy(0, accumulate=accumulate, scale=0.0)
+@pytest.mark.parametrize("grad_accum_steps", [1, 2])
+def test_the_gradient_is_the_mean_over_tokens(noisy, grad_accum_steps):
+    state, metrics = noisy(0, grad_accum_steps=grad_accum_steps, scale=0.0)
     aim = 0.9 * np.eye(8)[1] + 0.1 / 8
     gradient = np.full(8, 1 / 8) - aim  # softmax of equal logits, less the smoothed target
     np.testing.assert_allclose(-state.params["bias"][0, 0], gradient, atol=1e-6)
@@ -192,7 +197,7 @@ def test_the_average_follows_its_formula(tiny, batch_of, bits):
 
 def test_an_average_that_is_not_kept_is_refused(tiny, batch_of):
     task = tiny(ONE)
-    step = partial(train_step, model=task.model, tx=task.tx, smoothing=0.0, ema_decay=0.9)
+    step = partial(train_step, model=task.model, tx=task.tx, label_smoothing=0.0, ema_decay=0.9)
     without = abstract_state(task.model, task.tx, task.mesh, ema=False)
     with pytest.raises(ValueError, match="keeps no average"):
         jax.eval_shape(step, without, batch_of(0))
@@ -202,7 +207,9 @@ def test_an_average_that_is_not_kept_is_refused(tiny, batch_of):
 def test_evaluation_is_alike_on_every_mesh(tiny, batch_of, bits):
     batch = batch_of(0)
     one, many = (
-        bits(make_eval_step(task.model, task.mesh, smoothing=0.1)(task.fresh().weights, batch))
+        bits(
+            make_eval_step(task.model, task.mesh, label_smoothing=0.1)(task.fresh().weights, batch)
+        )
         for task in (tiny(ONE), tiny((2, 2, 2)))
     )
     close(one, many, rtol=1e-5)
@@ -212,9 +219,9 @@ def test_evaluation_is_alike_on_every_mesh(tiny, batch_of, bits):
 
 def test_evaluation_is_without_dropout():
     class Still:
-        def apply(self, variables, src, tgt_in, segments, train):  # takes no keys
+        def apply(self, variables, batch, method, train):  # takes no keys
             assert train is False
-            return jnp.zeros((*tgt_in.shape, 8)) + variables["params"]
+            return features_of(jnp.zeros((*batch.tgt.shape, 8)) + variables["params"], batch)
 
     batch = Batch(*np.ones((2, 4, 3), np.int32))
     metrics = eval_step(jnp.zeros((1, 1, 8)), batch, model=Still())

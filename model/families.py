@@ -1,0 +1,14 @@
+"""The table of model families, by the type of their configs."""
+
+from collections.abc import Callable
+from typing import Any
+
+from model.config import TransformerConfig
+from model.transformer import Transformer
+
+FAMILIES: dict[type, Callable[[Any], Any]] = {TransformerConfig: Transformer}
+
+
+def build_model(config: Any) -> Any:
+    """The `Family` of a config."""
+    return FAMILIES[type(config)](config)

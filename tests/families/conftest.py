@@ -1,0 +1,3 @@
+"""Fixtures of a small text for the trainer."""
+
+from tests.experiments.conftest import text  # noqa: F401

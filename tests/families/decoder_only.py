@@ -1,0 +1,110 @@
+"""A throw-away decoder-only family: it shows what a new family has to bring."""
+
+from dataclasses import dataclass
+from functools import partial, reduce
+from operator import add
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from data.batch import PAD, Batch
+from decode import kv_cache
+from decode.forward import EncoderDecoder, embed, final_norm, layer_parts, qkv_of
+from decode.kv_cache import KVBlock
+from decode.memory import attention, kv_block
+from model import TransformerConfig
+from model.embedding import Embedding, PositionEmbedding
+from model.family import Features
+from model.layer import layer
+from model.layers import EncoderLayer
+from model.masks import causal_mask
+from model.norm import Norm
+
+
+@dataclass(frozen=True)
+class DecoderOnlyConfig(TransformerConfig):
+    """The settings of the encoder-decoder; the encoder's have no effect."""
+
+
+class DecoderOnly(nn.Module):
+    """A source is a prompt: the target attends to it and to its own past, in the same layers."""
+
+    config: DecoderOnlyConfig
+
+    def setup(self):
+        c = self.config
+        self.embedding, self.target_positions = Embedding(c.vocab_size, c), PositionEmbedding(c)
+        self.decoder = [EncoderLayer(c) for _ in range(c.decoder_layers)]
+        self.decoder_norm = Norm(c)
+
+    @nn.nowrap
+    def init_params(self, rng):
+        token = jnp.zeros((1, 1), jnp.int32)
+        return self.init(rng, Batch(token, token), method="features")["params"]
+
+    def features(self, batch, *, train=False):
+        length = batch.src.shape[1]
+        ids = jnp.concatenate([batch.src, batch.tgt_in], axis=1)
+        positions = jnp.arange(ids.shape[1], dtype=jnp.int32)
+        positions = jnp.where(positions < length, positions, positions - length)  # from 0 again
+        seen = jnp.arange(ids.shape[1])[None] >= length
+        causal = causal_mask(ids.shape[1], ids.shape[1])[None]
+        mask = causal & ((ids != PAD) | seen)[:, None, None]
+        x = self.target_positions(self.embedding(ids), positions)
+        for one in self.decoder:
+            x, _ = one(x, mask, positions, None, train)
+        weights = (batch.tgt != PAD).astype(jnp.float32)
+        hidden = self.decoder_norm(x)[:, length:]
+        return Features(hidden, self.embedding.table, None, batch.tgt, weights)
+
+
+class PromptMemory(NamedTuple):
+    """A `Memory` of a prompt, which beams share, and of what each beam has said."""
+
+    prompt: KVBlock | None  # None: it is being read
+    mask: jax.Array
+    blocks: tuple[KVBlock, ...] = ()
+    masks: tuple[jax.Array, ...] = ()
+    at: jax.Array | int = 0
+
+    def attend(self, q, k, v):
+        if self.prompt is None:
+            block = kv_block(k, v)
+            return attention(q, [block], [self.mask])[0], (block, None)
+        blocks = kv_cache.write(self.blocks, k, v, self.at)
+        mixed, weights = attention(q, [self.prompt, *blocks], [self.mask, *self.masks])
+        return mixed, (blocks, weights[0].mean(1))
+
+
+class DecoderOnlySearch(EncoderDecoder):
+    """Its side of a search: the cache and the logits are those of the encoder-decoder."""
+
+    def start(self, weights, request):
+        c, ids = self.config, request.src
+        positions = jnp.arange(ids.shape[1], dtype=jnp.int32)
+        mask = causal_mask(*ids.shape[1:] * 2) & (ids != PAD)[:, None]
+        x, prompt = embed(c, weights, "target", ids, positions), []
+        for w in weights.stack("decoder"):
+            parts = layer_parts(c, w, partial(qkv_of, c, w["attention"], positions=positions))
+            x, (block, _) = layer(parts, x, PromptMemory(None, mask))
+            prompt.append(block)
+        return tuple(prompt), ids != PAD
+
+    def step(self, weights, context, tokens, cache, index):
+        c, (prompt, mask), position = self.config, context, jnp.reshape(index, (1,))
+        y = embed(c, weights, "target", tokens, position)
+        cache, masks, at = kv_cache.advance(cache, index)
+        rows = cache.ancestry.shape[:2]
+        of_row = lambda x: jnp.repeat(x, rows[0] // len(x), axis=0)  # noqa: E731  # samples are rows
+        layers, mass = [], []
+        for w, block, past in zip(weights.stack("decoder"), prompt, cache.layers, strict=True):
+            qkv = partial(qkv_of, c, w["attention"], positions=position)
+            block = jax.tree.map(of_row, block)
+            memory = PromptMemory(block, of_row(mask)[:, None], past, masks, at)
+            y, (blocks, weight) = layer(layer_parts(c, w, qkv, rows), y, memory)
+            layers.append(blocks)
+            mass.append(weight.reshape(*tokens.shape, -1))
+        y = final_norm(c, weights, "decoder", y)
+        return y, cache._replace(layers=tuple(layers)), reduce(add, mass) / len(mass)

@@ -1,0 +1,114 @@
+"""A new family and a new task are files of their own: training and search take them as they are."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data.batch import EOS, PAD, Batch
+from decode import families as generators
+from decode.families import make_generator
+from decode.options import SearchOptions
+from decode.search import search
+from experiments.trainer import train
+from model import families
+from model.families import build_model
+from model.sharding import make_mesh
+from tests.decode.tiny_model import asked
+from tests.experiments.commands import small_experiment
+from tests.families.decoder_only import DecoderOnly, DecoderOnlyConfig, DecoderOnlySearch
+from tests.families.language_modelling import LanguageModelling
+from train.optimizer import make_optimizer
+from train.state import create_state
+from train.step import make_train_step
+
+TEXT = (4, 5, 6)
+CONFIGS = {
+    "plain": {},
+    "rotary": dict(positions="rotary", num_kv_heads=2, activation="swiglu", ff_bias=False),
+}
+
+
+@pytest.fixture
+def family(monkeypatch):
+    monkeypatch.setitem(families.FAMILIES, DecoderOnlyConfig, DecoderOnly)
+    monkeypatch.setitem(generators.GENERATORS, DecoderOnlyConfig, DecoderOnlySearch)
+
+    def make(**changes):
+        sizes = dict(vocab_size=7, decoder_layers=2, d_model=16, d_ff=24, num_heads=4, norm="pre")
+        config = DecoderOnlyConfig(**(sizes | dict(dropout=0.0) | changes))
+        return config, build_model(config)
+
+    return make
+
+
+def log_probs(model, params, src, output):
+    """Of the tokens of an output [T], by one pass over prompt and output."""
+    batch = Batch(src[None], np.asarray(output, np.int32)[None])
+    f = model.apply({"params": params}, jax.tree.map(jnp.asarray, batch), method="features")
+    logits = f.hidden[0] @ f.table.T
+    every = jax.nn.log_softmax(logits)
+    return np.asarray(every)[np.arange(len(output)), list(output)]
+
+
+def outputs(limit):
+    """All of at most `limit` tokens, the end included."""
+    if limit == 1:
+        return [(EOS,)]
+    return [(EOS,)] + [(token, *rest) for token in TEXT for rest in outputs(limit - 1)]
+
+
+@pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.mark.parametrize("method", ["beam", "sample"])
+def test_a_search_finds_what_the_model_says(family, changes, method):
+    config, model = family(**changes)
+    params = nn.unbox(model.init_params(jax.random.key(3)))
+    params = jax.tree.map(
+        lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), params
+    )
+    src = np.array([[5, 6, 4, EOS], [6, EOS, PAD, PAD]], np.int32)
+    generator = make_generator(config)
+    how = dict(beam_size=27, penalty="none", alpha=0.0, stopping="limit")
+    if method == "sample":
+        how = dict(method="sample", num_samples=3, n_best=3, penalty="none", alpha=0.0)
+    found = search(
+        [generator],
+        [generator.pack(params, "float32")],
+        asked(jnp.asarray(src), [3, 3]),
+        options=SearchOptions(**how),
+        max_length=3,
+    )
+    for row in range(2):
+        for w in range(3):
+            output = found.tokens[row, w, : found.lengths[row, w]]
+            expected = log_probs(model, params, src[row], output)
+            scores = found.token_scores[row, w, : len(output)]
+            np.testing.assert_allclose(scores, expected, atol=2e-5)
+        if method == "beam":
+            sums = [log_probs(model, params, src[row], each).sum() for each in outputs(3)]
+            np.testing.assert_allclose(found.scores[row, 0], max(sums), atol=5e-5)
+
+
+def test_a_train_step_learns_from_its_features(family):
+    config, model = family(vocab_size=20)
+    mesh = make_mesh(1, devices=jax.devices()[:1])
+    tx = make_optimizer("adam", 0.01)
+    state = create_state(model, tx, jax.random.key(0), mesh)
+    step, random = make_train_step(model, tx, mesh, label_smoothing=0.0), np.random.default_rng(0)
+    ids = random.integers(4, 20, (250, 16, 3)).astype(np.int32)
+    losses = []
+    for row in ids:
+        state, metrics = step(state, Batch(row, row))
+        losses.append(float(metrics.loss))
+    assert losses[-1] < 0.7 * np.log(16)  # what it could reach without reading its prompt
+
+
+@pytest.mark.slow
+def test_the_trainer_takes_another_task(text, tmp_path):
+    result = train(small_experiment(text), tmp_path / "run", task=LanguageModelling())
+    assert result["step"] == 30 and result["test"].keys() == {"loss", "perplexity"}
+    written = json.loads((tmp_path / "run" / "perplexity.json").read_text())
+    assert written["loss"] == result["test"]["loss"] < 6

@@ -1,0 +1,12 @@
+"""Features of models whose logits are given."""
+
+import jax.numpy as jnp
+
+from data.batch import PAD
+from model.family import Features
+
+
+def features_of(logits, batch):
+    """Features [B,T,V] that the loss makes these logits of."""
+    weights = (jnp.asarray(batch.tgt) != PAD).astype(jnp.float32)
+    return Features(logits, jnp.eye(logits.shape[-1]), None, jnp.asarray(batch.tgt), weights)
