@@ -12,7 +12,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Client:
-    """A server's address, and simple requests to it; each of them on a connection of its own."""
+    """A server's address, and simple requests to it, each on a new connection."""
 
     def __init__(self, url: str):
         parts = urlsplit(url)
@@ -21,17 +21,17 @@ class Client:
 
     @property
     def address(self) -> tuple[str, int]:
-        """For a socket."""
+        """(host, port) for a socket."""
         return self.host, self.port
 
     def connect(self, timeout: float = 120) -> http.client.HTTPConnection:
-        """A connection that waits so many seconds for an answer."""
+        """Return a connection with this timeout in seconds."""
         return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = _NONE
     ) -> tuple[int, bytes]:
-        """The status and the body of the answer; raises OSError, http.client.HTTPException."""
+        """Send a request; return status and body. Raises OSError, http.client.HTTPException."""
         connection = self.connect()
         try:
             connection.request(method, path, body, headers)
@@ -41,7 +41,7 @@ class Client:
             connection.close()
 
     def wait_until_ready(self, server: subprocess.Popen) -> None:
-        """Returns once the server is ready; raises RuntimeError where it ended."""
+        """Wait until the server is ready. Raises RuntimeError if it ended."""
         while self.ask("GET", "/health")[0] != 200:
             if server.poll() is not None:
                 raise RuntimeError("the server ended before it was ready")
@@ -53,7 +53,7 @@ class Client:
         return status == 200 and len(json.loads(body)["translations"]) == 1
 
     def metric(self, name: str) -> float:
-        """One of the server's numbers."""
+        """A metric of the server."""
         _, body = self.ask("GET", "/metrics")
         (line,) = (x for x in body.decode().splitlines() if x.startswith(f"{name} "))
         return float(line.split()[-1])

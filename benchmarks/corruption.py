@@ -12,12 +12,12 @@ TIMED = {"seconds", "tokens_per_second"}
 
 
 def cut(path: Path) -> None:
-    """Leave the first half of a file."""
+    """Truncate a file to its first half."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def flip(path: Path) -> None:
-    """Change one bit amid a file."""
+    """Flip one bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     if content:
         content[len(content) // 2] ^= 1
@@ -28,14 +28,14 @@ DAMAGE = {"cut in half": cut, "with one bit flipped": flip, "removed": os.remove
 
 
 def events(folder: Path) -> list[dict]:
-    """What a run tells of itself, but for the time it took."""
+    """The logged events of a run, without timings."""
     from train.metrics import read_metrics
 
     return [{k: v for k, v in e.items() if k not in TIMED} for e in read_metrics(folder)]
 
 
 def _abstract(run: Path, sizes: tuple[int, int, int] = (1, 1, 1)):
-    """The state that `run` trains, on the first devices, as many as the mesh has."""
+    """The abstract train state of `run`, on as many of the first devices as the mesh has."""
     import jax
 
     from experiments.lora import trainable
@@ -47,55 +47,55 @@ def _abstract(run: Path, sizes: tuple[int, int, int] = (1, 1, 1)):
 
     c = read_config(run)
     mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
-    learns = trainable(c, Transformer(c.model))
-    return abstract_state(learns, schedule_and_optimizer(c)[1], mesh)._replace(base=None)
+    model = trainable(c, Transformer(c.model))
+    return abstract_state(model, schedule_and_optimizer(c)[1], mesh)._replace(base=None)
 
 
 def restored(checkpoints: Path, run: Path) -> tuple[int, list[str]]:
-    """The step that a run would go on from, and what it would tell of newer ones."""
+    """The step that a run would resume from, and its messages about newer checkpoints."""
     from train.checkpoint import CheckpointManager
 
-    with CheckpointManager(checkpoints) as there:
-        state, _, told = there.restore_latest_intact(_abstract(run))
-        return int(state.step), told
+    with CheckpointManager(checkpoints) as manager:
+        state, _, messages = manager.restore_latest_intact(_abstract(run))
+        return int(state.step), messages
 
 
 def arrays(
     checkpoints: Path, step: int | str, run: Path, mesh: tuple[int, int, int] = (1, 1, 1)
 ) -> list:
-    """All of a checkpoint's arrays, restored on a mesh of these sizes."""
+    """All arrays of a checkpoint, restored on a mesh of these sizes."""
     import jax
     import numpy as np
 
     from train.checkpoint import CheckpointManager
 
-    with CheckpointManager(checkpoints) as there:
-        state = there.restore(step, _abstract(run, mesh))
+    with CheckpointManager(checkpoints) as manager:
+        state = manager.restore(step, _abstract(run, mesh))
     state = state._replace(rng=jax.random.key_data(state.rng))
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
 def same(left: list, right: list) -> bool:
-    """Whether two lists of arrays are bitwise the same."""
+    """Whether two lists of arrays are bitwise equal."""
     return all(x.tobytes() == y.tobytes() for x, y in zip(left, right, strict=True))
 
 
 def same_state(left: Path, step: int, right: Path, run: Path) -> bool:
-    """Whether two folders' checkpoints of a step are bitwise the same."""
+    """Whether the checkpoints of a step in two folders are bitwise equal."""
     return same(*(arrays(folder, step, run) for folder in (left, right)))
 
 
 @contextmanager
 def mounted(folder: Path, option: str) -> Iterator[Callable[[str], object]]:
-    """A small disk of its own at `folder`; raises OSError where there can be none."""
+    """Mount a small tmpfs at `folder`; raises OSError if that is not possible."""
     folder.mkdir()
     size = option if option.startswith("size") else "size=50m"
     mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         raise OSError("no disk of its own could be mounted, which needs root")
     try:
-        yield lambda how: subprocess.run(
-            ["mount", "-o", f"remount,{how}", str(folder)], check=True, capture_output=True
+        yield lambda mode: subprocess.run(
+            ["mount", "-o", f"remount,{mode}", str(folder)], check=True, capture_output=True
         )
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)

@@ -18,9 +18,9 @@ BATCH = 32  # of mixed lengths
 
 
 def make(config: TransformerConfig, work: Workload, precision: str, cores: int, tokens: int):
-    """A function that translates the workload once, and facts for its line.
+    """Return a function that translates the workload once, and fields of its JSON line.
 
-    A batch's outputs have one length here: that of its longest, so mixed lengths are sorted first.
+    All outputs of a batch get the length of its longest, so mixed lengths are sorted first.
     """
     translator = _load(config, parameters(config), precision, cores)
     jobs = [
@@ -30,14 +30,14 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
 
     def run():
         for sources, length in jobs:
-            found = translator.translate_batch(
+            results = translator.translate_batch(
                 sources,
                 beam_size=work.beam_size,
                 length_penalty=0.6,
                 min_decoding_length=length,
                 max_decoding_length=length,
             )
-            assert all(len(result.hypotheses[0]) == length for result in found)
+            assert all(len(result.hypotheses[0]) == length for result in results)
 
     return run, {}
 
@@ -69,44 +69,49 @@ def _spec(c: TransformerConfig, params) -> TransformerSpec:
         activation=Activation.RELU,
     )
     table = np.array(params["embedding"]["table"], np.float32)
-    places = np.asarray(sinusoids(np.arange(1024), c.d_model))
+    positions = np.asarray(sinusoids(np.arange(1024), c.d_model))
     for side in spec.encoder, spec.decoder:
         embeddings = side.embeddings[0] if isinstance(side.embeddings, list) else side.embeddings
         embeddings.weight = table
-        side.position_encodings.encodings = places
+        side.position_encodings.encodings = positions
     spec.decoder.projection.weight = table
     for i, layer in enumerate(spec.encoder.layer):
-        own = params[f"encoder_{i}"]
-        _attention(layer.self_attention, own["attention"], own["attention_frame"])
-        _feed_forward(layer.ffn, own)
+        layer_params = params[f"encoder_{i}"]
+        _attention(layer.self_attention, layer_params["attention"], layer_params["attention_frame"])
+        _feed_forward(layer.ffn, layer_params)
     for i, layer in enumerate(spec.decoder.layer):
-        own = params[f"decoder_{i}"]
-        _attention(layer.self_attention, own["self_attention"], own["self_frame"])
-        _attention(layer.attention, own["cross_attention"], own["cross_frame"], cross=True)
-        _feed_forward(layer.ffn, own)
+        layer_params = params[f"decoder_{i}"]
+        _attention(layer.self_attention, layer_params["self_attention"], layer_params["self_frame"])
+        _attention(
+            layer.attention,
+            layer_params["cross_attention"],
+            layer_params["cross_frame"],
+            cross=True,
+        )
+        _feed_forward(layer.ffn, layer_params)
     return spec
 
 
-def _attention(theirs, ours, frame, cross: bool = False) -> None:
-    width = ours["query"].shape[0]
+def _attention(layer_spec, params, frame, cross: bool = False) -> None:
+    width = params["query"].shape[0]
     query, key, value = (
-        _linear(ours[name].reshape(width, -1)) for name in ("query", "key", "value")
+        _linear(params[name].reshape(width, -1)) for name in ("query", "key", "value")
     )
     if cross:
-        theirs.linear[0].weight = query.weight
-        fuse_linear(theirs.linear[1], [key, value])
+        layer_spec.linear[0].weight = query.weight
+        fuse_linear(layer_spec.linear[1], [key, value])
     else:
-        fuse_linear(theirs.linear[0], [query, key, value])
-    theirs.linear[-1].weight = _linear(ours["out"].reshape(-1, width)).weight
-    _norm(theirs.layer_norm, frame)
+        fuse_linear(layer_spec.linear[0], [query, key, value])
+    layer_spec.linear[-1].weight = _linear(params["out"].reshape(-1, width)).weight
+    _norm(layer_spec.layer_norm, frame)
 
 
-def _feed_forward(theirs, layer) -> None:
-    for mine, own in ("linear_0", "hidden"), ("linear_1", "out"):
-        weights = layer["feed_forward"][own]
-        getattr(theirs, mine).weight = _linear(weights["kernel"]).weight
-        getattr(theirs, mine).bias = np.asarray(weights["bias"], np.float32)
-    _norm(theirs.layer_norm, layer["feed_forward_frame"])
+def _feed_forward(layer_spec, params) -> None:
+    for spec_name, param_name in ("linear_0", "hidden"), ("linear_1", "out"):
+        weights = params["feed_forward"][param_name]
+        getattr(layer_spec, spec_name).weight = _linear(weights["kernel"]).weight
+        getattr(layer_spec, spec_name).bias = np.asarray(weights["bias"], np.float32)
+    _norm(layer_spec.layer_norm, params["feed_forward_frame"])
 
 
 def _linear(kernel) -> LinearSpec:
@@ -115,6 +120,6 @@ def _linear(kernel) -> LinearSpec:
     return linear
 
 
-def _norm(theirs, frame) -> None:
-    theirs.gamma = np.asarray(frame["norm"]["scale"], np.float32)
-    theirs.beta = np.asarray(frame["norm"]["bias"], np.float32)
+def _norm(layer_spec, frame) -> None:
+    layer_spec.gamma = np.asarray(frame["norm"]["scale"], np.float32)
+    layer_spec.beta = np.asarray(frame["norm"]["bias"], np.float32)

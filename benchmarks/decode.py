@@ -1,10 +1,10 @@
 """Decoding speed of Heed and its peers, interleaved, on the same weights and sources.
 
-Every system is a process of its own, pinned to the same cores; rounds alternate between them, so
-that what else the machine does falls on all alike. One JSON line a system: {system, precision,
+Each system runs in its own process, pinned to the same cores; rounds alternate between them, so
+other load on the machine affects all alike. One JSON line per system: {system, precision,
 workload, tokens_per_second (median of the rounds), peak_mb (of its process), compile_s (the first
-run, compilation included), ..}; Heed's has `gflops` and the machine's own in a matrix product, and
-a line for peers says how many times as fast Heed was, round by round (median).
+run, compilation included), ..}; Heed's has `gflops` and `machine_gflops` (of a matrix product), and
+a peer's line says how many times as fast Heed was, round by round (median).
 
     python -m benchmarks.decode --workload=W1 --precision=float32 --peers=ctranslate2 --cores=1
 """
@@ -17,29 +17,31 @@ from absl import app, flags
 
 from benchmarks import interleaved
 
-WORKLOAD = flags.DEFINE_enum("workload", "W1", ("W1", "W2", "W3", "W4"), "What to translate.")
+WORKLOAD = flags.DEFINE_enum("workload", "W1", ("W1", "W2", "W3", "W4"), "Workload to translate.")
 _PRECISIONS = ("float32", "bfloat16", "int8")
-PRECISION = flags.DEFINE_enum("precision", "float32", _PRECISIONS, "Of Heed's weights.")
+PRECISION = flags.DEFINE_enum("precision", "float32", _PRECISIONS, "Precision of Heed's weights.")
 _PEERS = {"ctranslate2": ("ctranslate2",), "transformers": ("transformers", "torch")}  # packages
 PEERS = flags.DEFINE_list("peers", [], f"{', '.join(_PEERS)}; with [bench] installed.")
 flags.register_validator(PEERS, lambda names: set(names) <= {*_PEERS}, f"known are {[*_PEERS]}")
 PEER_PRECISION = flags.DEFINE_enum(
-    "peer_precision", None, _PRECISIONS, "Of the peers'; default: as Heed's."
+    "peer_precision", None, _PRECISIONS, "Precision of the peers' weights; default: as Heed's."
 )
 CORES = flags.DEFINE_integer(
-    "cores", 1, "How many cores each system may use.", 1, len(os.sched_getaffinity(0))
+    "cores", 1, "Number of cores per system.", 1, len(os.sched_getaffinity(0))
 )
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Measured runs of each system.", lower_bound=1)
 TOKENS = flags.DEFINE_integer(
-    "tokens_per_batch", 1536, "Source positions of Heed's batches in W4; the others have one batch."
+    "tokens_per_batch",
+    1536,
+    "Source positions of Heed's batches in W4; other workloads are one batch.",
 )
 SYSTEM = flags.DEFINE_enum(
-    "system", None, ("heed", *_PEERS), "For the benchmark's own use: be this system."
+    "system", None, ("heed", *_PEERS), "For internal use: run as this system."
 )
 
 
 def main(argv):
-    """Runs the systems, or is one."""
+    """Run the systems, or run as one of them."""
     del argv
     if SYSTEM.value:
         return _be(SYSTEM.value)
@@ -47,10 +49,12 @@ def main(argv):
     systems |= {peer: PEER_PRECISION.value or PRECISION.value for peer in PEERS.value}
     for peer in PEERS.value:
         _check(peer, systems[peer])
-    own = [f"--{flag.name}={flag.value}" for flag in (WORKLOAD, CORES, TOKENS)]
-    starts = {name: [*own, f"--precision={precision}"] for name, precision in systems.items()}
-    found = interleaved.measured("benchmarks.decode", starts, ROUNDS.value)
-    for name, (ready, rounds) in found.items():
+    flag_values = [f"--{flag.name}={flag.value}" for flag in (WORKLOAD, CORES, TOKENS)]
+    starts = {
+        name: [*flag_values, f"--precision={precision}"] for name, precision in systems.items()
+    }
+    results = interleaved.measured("benchmarks.decode", starts, ROUNDS.value)
+    for name, (ready, rounds) in results.items():
         line = dict(
             system=name,
             precision=systems[name],
@@ -63,22 +67,22 @@ def main(argv):
         if name == "heed":
             line["gflops"] = round(line.pop("gflop_a_token") * line["tokens_per_second"], 1)
         else:
-            line["heed_is_times"] = interleaved.times(found["heed"][1], rounds)
+            line["heed_is_times"] = interleaved.times(results["heed"][1], rounds)
         print(json.dumps(line), flush=True)
 
 
 def _check(peer: str, precision: str) -> None:
-    """Ends with a line where this machine cannot run the peer at that precision."""
+    """Exit with an error if this machine cannot run the peer at that precision."""
     interleaved.check_installed(peer, _PEERS[peer])
-    there = {"float32", "bfloat16"}
+    supported = {"float32", "bfloat16"}
     if peer == "ctranslate2":
         import ctranslate2
 
-        there = ctranslate2.get_supported_compute_types("cpu")  # not every one on every processor
-    known = [name for name in _PRECISIONS if name in there]
-    if precision not in known:
+        supported = ctranslate2.get_supported_compute_types("cpu")  # depends on the processor
+    choices = [name for name in _PRECISIONS if name in supported]
+    if precision not in choices:
         sys.exit(
-            f"--peers={peer} cannot do {precision} here, but {' and '.join(known)}: "
+            f"--peers={peer} cannot do {precision} here, but {' and '.join(choices)}: "
             "set --peer_precision, or leave it out"
         )
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.fault_injection [--kills=10]
 
-{"case": what was done to it, "happened": what it did, "lost": what differs from a run that nothing
-befell: "nothing", or what; "not tried" says why not}. Exits with 1 where something was lost.
-A small model trains for 200 steps on made-up text, on this machine's CPU, in a temporary folder.
+{"case": the fault, "happened": what the run did, "lost": "nothing", or what differs from an
+uninterrupted run, or "not tried" and the reason}. Exits with 1 if anything was lost.
+A small model trains for 200 steps on generated text, on this machine's CPU, in a temporary folder.
 """
 
 import json
@@ -27,7 +27,7 @@ from benchmarks.resources import Resources
 from train.checkpoint import CheckpointError
 from train.metrics import read_metrics
 
-KILLS = flags.DEFINE_integer("kills", 10, "How many random moments to kill the run at.", 1)
+KILLS = flags.DEFINE_integer("kills", 10, "Number of random times at which to kill the run.", 1)
 ROOT = Path(__file__).parent.parent
 SETTINGS = """
     model.encoder_layers=1 model.decoder_layers=1 model.d_model=32 model.d_ff=64 model.num_heads=4
@@ -40,7 +40,7 @@ SETTINGS = """
 
 def main(_) -> None:
     """Run all cases."""
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"  # to restore on
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"  # for restoring
     with tempfile.TemporaryDirectory() as folder:
         cases = Cases(Path(folder))
         failed = 0
@@ -51,21 +51,21 @@ def main(_) -> None:
 
 
 class Cases:
-    """The run that nothing befell, and others beside it."""
+    """An uninterrupted reference run, and the runs with faults."""
 
     def __init__(self, folder: Path):
         self.folder, self.text = folder, folder / "text"
         _write_text(self.text)
-        self.whole = folder / "whole"
-        code, _, err = self.end(self.start(self.whole))
+        self.reference = folder / "whole"
+        code, _, err = self.end(self.start(self.reference))
         if code:
             raise RuntimeError(f"the run that nothing befell: {err}")
 
     def all(self, kills: int) -> Iterator[tuple[str, str, str]]:
-        """(what was done, what happened, what was lost) of every case."""
-        chance = random.Random(0)
+        """Yield (case, what happened, what was lost) for every case."""
+        rng = random.Random(0)
         for _ in range(kills):
-            yield self.killed(chance)
+            yield self.killed(rng)
         yield self.killed_while_saving()
         yield self.terminated()
         for name, damage in DAMAGE.items():
@@ -81,18 +81,18 @@ class Cases:
     def start(
         self,
         folder: Path,
-        *more: str,
+        *overrides: str,
         devices: int = 1,
         workers: int = 1,
         environment: dict[str, str] | None = None,
         **options,
     ) -> subprocess.Popen:
-        """The command, begun, in one process or by the launcher of several.
+        """Start the command in one process, or several through the launcher.
 
-        `options` are those of Popen, `environment` what is added to this process's own.
+        `options` go to Popen. `environment` is added to this process's environment.
         """
         config = "--config=experiments/configs/text.py"
-        values = [f"--config.{s}" for s in (*SETTINGS, f"data.path={self.text}", *more)]
+        values = [f"--config.{s}" for s in (*SETTINGS, f"data.path={self.text}", *overrides)]
         xla = f"--xla_force_host_platform_device_count={devices}"
         command = ["experiments.train"]
         if workers > 1:
@@ -102,36 +102,36 @@ class Cases:
                 "--shutdown_timeout=30",
                 "--",
             ]
-        own = dict(XLA_FLAGS=xla, JAX_PLATFORMS="cpu") | (environment or {})
+        variables = dict(XLA_FLAGS=xla, JAX_PLATFORMS="cpu") | (environment or {})
         options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE) | options
         return subprocess.Popen(
             [sys.executable, "-m", *command, config, f"--workdir={folder}", *values],
-            cwd=ROOT, text=True, env=os.environ | own, **options,
+            cwd=ROOT, text=True, env=os.environ | variables, **options,
         )  # fmt: skip
 
     def end(self, process: subprocess.Popen) -> tuple[int, str, str]:
-        """Status, what it said, and the last line of its complaints."""
+        """Exit status, stdout, and the last line of stderr."""
         out, err = process.communicate(timeout=600)
         return process.returncode, out, (err.strip().splitlines() or [""])[-1]
 
-    def killed(self, chance: random.Random) -> tuple[str, str, str]:
-        """SIGKILL soon after a run told of some step, while it trains."""
-        folder, told = self.folder / "killed", chance.randrange(7, 190)
+    def killed(self, rng: random.Random) -> tuple[str, str, str]:
+        """SIGKILL soon after a run logged a random step, while it trains."""
+        folder, step = self.folder / "killed", rng.randrange(7, 190)
         for _ in range(5):
             shutil.rmtree(folder, ignore_errors=True)
             process = self.start(folder)
-            while process.poll() is None and _step(folder) < told:
+            while process.poll() is None and _step(folder) < step:
                 time.sleep(0.001)
-            time.sleep(chance.uniform(0.0, 0.05))
+            time.sleep(rng.uniform(0.0, 0.05))
             process.kill()
             process.communicate()
             if process.returncode == -signal.SIGKILL and 200 not in self.steps(folder):
                 happened = f"killed after step {_step(folder)}, {self.reached(folder)}; begun again"
-                return f"SIGKILL from step {told} on", happened, self.again(folder)
-        return f"SIGKILL from step {told} on", "", "not tried: five times the run was over before"
+                return f"SIGKILL from step {step} on", happened, self.again(folder)
+        return f"SIGKILL from step {step} on", "", "not tried: five times the run was over before"
 
     def killed_while_saving(self) -> tuple[str, str, str]:
-        """SIGKILL while a checkpoint has its temporary name."""
+        """SIGKILL while a checkpoint is being written under its temporary name."""
         case, folder = "SIGKILL while a checkpoint is written", self.folder / "saving"
         for _ in range(5):
             shutil.rmtree(folder, ignore_errors=True)
@@ -145,7 +145,7 @@ class Cases:
         return case, "", "not tried: five times no save was under way when the signal came"
 
     def terminated(self) -> tuple[str, str, str]:
-        """SIGTERM amid training."""
+        """SIGTERM during training."""
         folder = self.folder / "terminated"
         process = self.start(folder)
         while process.poll() is None and not (folder / "checkpoints/40").exists():
@@ -157,8 +157,8 @@ class Cases:
         return "SIGTERM", f"exit 0, saved at step {json.loads(out)['step']}", self.again(folder)
 
     def damaged(self, name: str, damage: Callable[[Path], None]) -> Iterator[tuple[str, str, str]]:
-        """Each file of the newest checkpoint in turn, as a restoring run sees it."""
-        source = self.whole / "checkpoints"
+        """Damage each file of the newest checkpoint in turn, then restore."""
+        source = self.reference / "checkpoints"
         newest = max(source.glob("[0-9]*"), key=lambda path: int(path.name))
         for path in sorted(path for path in newest.rglob("*") if path.is_file()):
             file = path.relative_to(source)
@@ -166,111 +166,120 @@ class Cases:
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(source, folder)
             damage(folder / file)
-            step, told = restored(folder, self.whole)
-            happened = f"step {step} restored{': ' + told[-1] if told else ''}"
-            good = same_state(folder, step, source, self.whole)
-            lost = "nothing" if good and (told or step == int(newest.name)) else "its contents"
+            step, messages = restored(folder, self.reference)
+            happened = f"step {step} restored{': ' + messages[-1] if messages else ''}"
+            intact = same_state(folder, step, source, self.reference)
+            lost = (
+                "nothing" if intact and (messages or step == int(newest.name)) else "its contents"
+            )
             yield f"{file} {name}", happened.replace(str(folder), "checkpoints"), lost
 
     def no_room(self, option: str, workers: int) -> tuple[str, str, str]:
-        """A disk that is full, or cannot be written."""
+        """A disk that is full or read-only."""
         case = {"ro": "a folder that is read-only when it goes on"}.get(option, "a full disk")
         case += f" under {workers} processes" * (workers > 1)
         mount = self.folder / f"{option.replace('=', '')}-{workers}"
         try:
             with mounted(mount, option) as remount:
                 folder = mount / "run"
-                few = ["train.num_steps=40"] * (option == "ro")
-                process = self.start(folder, *few, workers=workers)
+                overrides = ["train.num_steps=40"] * (option == "ro")
+                process = self.start(folder, *overrides, workers=workers)
                 if option == "ro":
                     self.end(process)
                     remount("ro")
                     process = self.start(folder)
                 code, _, err = self.end(process)
-                there = self.steps(folder)
-                for step in there:  # raises where one is not whole
+                steps = self.steps(folder)
+                for step in steps:  # raises if one is incomplete
                     arrays(folder / "checkpoints", step, folder)
         except CheckpointError as error:
             return case, f"exit {code}: {err}", f"a checkpoint: {error}"
         except OSError as error:
             return case, "", f"not tried: {error}"
-        told = "heed: error: " in err and code == 1
-        happened = f"exit {code}: {err}; whole checkpoints: {there}".replace(str(self.folder), "")
-        return case, happened, "nothing" if told else "a clear line"
+        reported = "heed: error: " in err and code == 1
+        happened = f"exit {code}: {err}; whole checkpoints: {steps}".replace(str(self.folder), "")
+        return case, happened, "nothing" if reported else "a clear line"
 
     def other_devices(self) -> tuple[str, str, str]:
-        """A checkpoint of eight devices under fsdp on one, and one of one on four under tensor."""
+        """Restore a checkpoint of 8 devices (fsdp) on 1, and one of 1 device on 4 (tensor)."""
         happened, lost = [], "nothing"
-        eight, one = ("mesh.fsdp=8", 8, (1, 8, 1)), ("mesh.fsdp=1", 1, (1, 1, 1))
-        for begun, then in (eight, one), (one, ("mesh.tensor=4", 4, (1, 1, 4))):
-            folder = self.folder / f"from{begun[1]}"
-            for (mesh, devices, _), steps in zip((begun, then), (40, 60), strict=True):
+        on_eight, on_one = ("mesh.fsdp=8", 8, (1, 8, 1)), ("mesh.fsdp=1", 1, (1, 1, 1))
+        for before, after in (on_eight, on_one), (on_one, ("mesh.tensor=4", 4, (1, 1, 4))):
+            folder = self.folder / f"from{before[1]}"
+            for (mesh, devices, _), steps in zip((before, after), (40, 60), strict=True):
                 command = self.start(folder, f"train.num_steps={steps}", mesh, devices=devices)
                 code, _, err = self.end(command)
                 happened.append(f"on {devices} with {mesh}: exit {code}, {self.reached(folder)}")
                 lost = lost if code == 0 else err
             if lost == "nothing":
-                found = (arrays(folder / "checkpoints", 40, folder, m) for *_, m in (begun, then))
-                lost = lost if same(*found) else "its bits"
+                states = (
+                    arrays(folder / "checkpoints", 40, folder, m) for *_, m in (before, after)
+                )
+                lost = lost if same(*states) else "its bits"
         return "from 8 devices with fsdp to 1, from 1 to 4 with tensor", "; ".join(happened), lost
 
     def diverged(self) -> tuple[str, str, str]:
-        """A learning rate that no model survives."""
+        """A learning rate at which every model diverges."""
         folder = self.folder / "diverged"
-        more = "optimizer.learning_rate=1e30", "train.max_rollbacks=1"
-        code, _, err = self.end(self.start(folder, *more))
+        overrides = "optimizer.learning_rate=1e30", "train.max_rollbacks=1"
+        code, _, err = self.end(self.start(folder, *overrides))
         rollbacks = [event for event in events(folder) if event["split"] == "rollback"]
-        told = code == 1 and "training diverged" in err and len(rollbacks) == 1
-        return "a learning rate of 1e30", f"exit {code}: {err}", "nothing" if told else "a report"
+        reported = code == 1 and "training diverged" in err and len(rollbacks) == 1
+        return (
+            "a learning rate of 1e30",
+            f"exit {code}: {err}",
+            "nothing" if reported else "a report",
+        )
 
     def locked(self) -> tuple[str, str, str]:
-        """Two runs in one folder."""
+        """Two runs in one workdir."""
         folder = self.folder / "locked"
-        first = self.start(folder)
-        while first.poll() is None and not (folder / "checkpoints/20").exists():
+        process = self.start(folder)
+        while process.poll() is None and not (folder / "checkpoints/20").exists():
             time.sleep(0.01)
         code, _, err = self.end(self.start(folder))
-        self.end(first)
+        self.end(process)
         happened = f"the second: exit {code}: {err}".replace(str(self.folder), "")
-        same = self.difference(folder)
-        return "a second run in the folder", happened, same if code == 1 else "the lock"
+        lost = self.difference(folder)
+        return "a second run in the folder", happened, lost if code == 1 else "the lock"
 
     def steps(self, folder: Path) -> list[int]:
-        """Those that there are checkpoints of, ascending."""
-        there = (path.name for path in (folder / "checkpoints").glob("[0-9]*"))
-        return sorted(int(name) for name in there if name.isdecimal())
+        """Steps that have a checkpoint, ascending."""
+        names = (path.name for path in (folder / "checkpoints").glob("[0-9]*"))
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def reached(self, folder: Path) -> str:
-        """How far it came."""
+        """The latest checkpoint, in words."""
         steps = self.steps(folder)
         return f"its checkpoint of step {steps[-1]}" if steps else "no checkpoint"
 
     def again(self, folder: Path) -> str:
-        """The same command once more; what differs in the end."""
+        """Run the same command again and return what differs at the end."""
         code, _, err = self.end(self.start(folder))
         return self.difference(folder) if code == 0 else f"the run: {err}"
 
-    def difference(self, folder: Path, whole: Path | None = None) -> str:
-        """What is not as in the run that nothing befell: metrics, parameters, optimizer."""
-        whole = whole or self.whole
-        if events(folder) != events(whole):
+    def difference(self, folder: Path, reference: Path | None = None) -> str:
+        """The difference to the reference run: metrics, parameters, optimizer, or "nothing"."""
+        reference = reference or self.reference
+        if events(folder) != events(reference):
             return "metrics"
-        mine, its = folder / "checkpoints", whole / "checkpoints"
-        return "nothing" if same_state(mine, 200, its, whole) else "parameters or optimizer"
+        checkpoints, expected = folder / "checkpoints", reference / "checkpoints"
+        same_end = same_state(checkpoints, 200, expected, reference)
+        return "nothing" if same_end else "parameters or optimizer"
 
 
 def _step(folder: Path) -> int:
-    """The last step that a run told of."""
-    told = read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
-    return max((event["step"] for event in told), default=0)
+    """The last step that a run logged."""
+    logged = read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
+    return max((event["step"] for event in logged), default=0)
 
 
 def _write_text(folder: Path) -> None:
     folder.mkdir()
     words = {"red": "rot", "green": "grün", "one": "eins", "two": "zwei", "cat": "Katze"}
-    chance = random.Random(1)
+    rng = random.Random(1)
     for split, count in ("train", 400), ("valid", 8), ("test", 8):
-        rows = [chance.choices(list(words), k=chance.randint(2, 6)) for _ in range(count)]
+        rows = [rng.choices(list(words), k=rng.randint(2, 6)) for _ in range(count)]
         english = "".join(" ".join(row) + "\n" for row in rows)
         german = "".join(" ".join(words[word] for word in row) + "\n" for row in rows)
         (folder / f"{split}.en").write_text(english, "utf-8")

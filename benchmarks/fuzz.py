@@ -2,10 +2,10 @@
 
     python -m benchmarks.fuzz --format=all --cases=10000 --seed=0 --output=DIR
 
-Cases run in forked processes of --chunk each, with limits on time and memory, so that a bad one
-ends no others. One line of JSON a format says how many cases were rejected, accepted and failed,
-and the most seconds and megabytes that one took; the damaged files of failures are kept in
---output, NAME.CASE beside NAME.CASE.txt, which says what happened.
+Cases run in forked processes of --chunk cases each, with limits on time and memory, so that a bad
+case ends no others. One JSON line per format gives the number of rejected, accepted and failed
+cases, and the maximum seconds and megabytes of a case. The damaged files of failures are stored in
+--output: NAME.CASE, and NAME.CASE.txt with what happened.
 """
 
 import os
@@ -24,20 +24,20 @@ from experiments.console import print_json
 from tests.fuzz.cases import damaged, outcome
 from tests.fuzz.formats import FOLDERS, FORMATS
 
-FORMAT = flags.DEFINE_enum("format", "all", ["all", *FORMATS], "Which of them.")
-CASES = flags.DEFINE_integer("cases", 1000, "How many of each.", lower_bound=1)
-FIRST = flags.DEFINE_integer("first", 0, "The number of the first, to try one again.")
-CHUNK = flags.DEFINE_integer("chunk", 250, "How many a process.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "Of the damage.")
-OUTPUT = flags.DEFINE_string("output", "", "Where failures are kept.")
+FORMAT = flags.DEFINE_enum("format", "all", ["all", *FORMATS], "File format to fuzz.")
+CASES = flags.DEFINE_integer("cases", 1000, "Number of cases per format.", lower_bound=1)
+FIRST = flags.DEFINE_integer("first", 0, "Number of the first case, to repeat a case.")
+CHUNK = flags.DEFINE_integer("chunk", 250, "Cases per forked process.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the damage.")
+OUTPUT = flags.DEFINE_string("output", "", "Folder for the damaged files of failures.")
 
 MAX_SECONDS, MAX_BYTES = 60, 4 << 30  # of one case
-_TOLD = struct.Struct("<IBfI")  # a case, what became of it, its seconds, how long its failure is
-_BEGUN, _REJECTED, _ACCEPTED, _FAILED = range(4)
+_RECORD = struct.Struct("<IBfI")  # case, outcome, seconds, length of the failure text
+_STARTED, _REJECTED, _ACCEPTED, _FAILED = range(4)
 
 
-class Told(NamedTuple):
-    """What a process tells of a case."""
+class Record(NamedTuple):
+    """The result of a case, as a forked process reports it."""
 
     number: int
     kind: int
@@ -46,40 +46,44 @@ class Told(NamedTuple):
 
 
 def main(_: list[str]) -> None:
-    """Damage what the flags name."""
+    """Fuzz the formats that the flags name."""
     logging.set_verbosity(logging.ERROR)
     failed = 0
     for name in FORMATS if FORMAT.value == "all" else [FORMAT.value]:
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / "whole"
+        with tempfile.TemporaryDirectory() as directory:
+            folder = Path(directory) / "whole"
             _alone(lambda folder=folder, name=name: _make(name, folder))
             failed += _run(name, folder)
     sys.exit(bool(failed))
 
 
 def _run(name: str, folder: Path) -> int:
-    """Tells of a format's cases in a line, and returns how many failed."""
-    whole = (folder / FORMATS[name].file).read_bytes()
-    counts, failures, seconds, most = [0] * 4, 0, 0.0, 0
+    """Run a format's cases, print their JSON line, and return the number of failures."""
+    intact = (folder / FORMATS[name].file).read_bytes()
+    counts, failures, seconds, max_kilobytes = [0] * 4, 0, 0.0, 0
     number, end = FIRST.value, FIRST.value + CASES.value
     while number < end:
-        last = min(number + CHUNK.value, end)
-        begun = number
-        for told in _chunk(name, folder, whole, range(number, last)):
-            if told.kind == _BEGUN:
-                begun = told.number
+        stop = min(number + CHUNK.value, end)
+        started = number
+        for record in _chunk(name, folder, intact, range(number, stop)):
+            if record.kind == _STARTED:
+                started = record.number
                 continue
-            counts[told.kind] += 1
-            seconds, number = max(seconds, told.seconds), told.number + 1
-            if told.failure:
+            counts[record.kind] += 1
+            seconds, number = max(seconds, record.seconds), record.number + 1
+            if record.failure:
                 failures += 1
-                _keep(name, told, damaged(name, whole, SEED.value, told.number))
+                _keep(name, record, damaged(name, intact, SEED.value, record.number))
         status, used = _ended()
-        most = max(most, used)
-        if number < last:  # it ended amid a case
-            what = f"its process ended with {status}: after {MAX_SECONDS} s, perhaps"
-            _keep(name, Told(begun, _FAILED, 0, what), damaged(name, whole, SEED.value, begun))
-            failures, number = failures + 1, begun + 1
+        max_kilobytes = max(max_kilobytes, used)
+        if number < stop:  # it ended during a case
+            message = f"its process ended with {status}: after {MAX_SECONDS} s, perhaps"
+            _keep(
+                name,
+                Record(started, _FAILED, 0, message),
+                damaged(name, intact, SEED.value, started),
+            )
+            failures, number = failures + 1, started + 1
     print_json(
         dict(
             format=name,
@@ -88,64 +92,64 @@ def _run(name: str, folder: Path) -> int:
             accepted=counts[_ACCEPTED],
             failures=failures,
             max_seconds=round(seconds, 3),
-            max_mb=most >> 10,
+            max_mb=max_kilobytes >> 10,
         )
     )
     return failures
 
 
-def _chunk(name: str, folder: Path, whole: bytes, cases: range) -> Iterator[Told]:
-    """What a forked process tells of these cases; all but the last, if it is killed."""
+def _chunk(name: str, folder: Path, intact: bytes, cases: range) -> Iterator[Record]:
+    """Records of these cases from a forked process; if it is killed, the last is missing."""
     read, write = os.pipe()
     if not (process := os.fork()):
         os.close(read)
-        _child(name, folder, whole, cases, write)
+        _child(name, folder, intact, cases, write)
     os.close(write)
     _processes.append(process)
     with os.fdopen(read, "rb") as pipe:
-        while len(head := pipe.read(_TOLD.size)) == _TOLD.size:
-            number, kind, seconds, length = _TOLD.unpack(head)
-            yield Told(number, kind, seconds, pipe.read(length).decode())
+        while len(head := pipe.read(_RECORD.size)) == _RECORD.size:
+            number, kind, seconds, length = _RECORD.unpack(head)
+            yield Record(number, kind, seconds, pipe.read(length).decode())
 
 
 _processes: list[int] = []
 
 
 def _ended() -> tuple[int, int]:
-    """How the last process ended, and the most kilobytes that it had, imports and all."""
+    """Exit status and peak kilobytes of the last process, imports included."""
     _, status, used = os.wait4(_processes.pop(), 0)
     return status, used.ru_maxrss
 
 
-def _child(name: str, folder: Path, whole: bytes, cases: range, pipe: int) -> None:
-    """Runs the cases and ends the process."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what Rust writes of its panics
-    form = FORMATS[name]
-    outcome(form, folder, whole)  # what is imported or traced once
+def _child(name: str, folder: Path, intact: bytes, cases: range, pipe: int) -> None:
+    """Run the cases and exit the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides the messages of Rust panics
+    file_format = FORMATS[name]
+    outcome(file_format, folder, intact)  # warm-up: imports and tracing
     pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
     size = pages * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MAX_BYTES, size + MAX_BYTES))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     for number in cases:
-        content = damaged(name, whole, SEED.value, number)
-        os.write(pipe, _TOLD.pack(number, _BEGUN, 0, 0))
+        content = damaged(name, intact, SEED.value, number)
+        os.write(pipe, _RECORD.pack(number, _STARTED, 0, 0))
         signal.alarm(MAX_SECONDS)
-        accepted, failure, seconds = outcome(form, folder, content)
+        accepted, failure, seconds = outcome(file_format, folder, content)
         signal.alarm(0)
         kind = _FAILED if failure else _ACCEPTED if accepted else _REJECTED
         text = (failure or "").encode("utf-8", "replace")
-        os.write(pipe, _TOLD.pack(number, kind, seconds, len(text)) + text)
+        os.write(pipe, _RECORD.pack(number, kind, seconds, len(text)) + text)
     os._exit(0)
 
 
 def _make(name: str, folder: Path) -> None:
-    """Makes a folder, which is then read as it is."""
+    """Create a folder with intact files, and read it once."""
     FOLDERS[FORMATS[name].folder](folder)
     FORMATS[name].read(folder)
 
 
 def _alone(make) -> None:
-    """Has a forked process make something: JAX's threads, once there, do not survive a fork."""
+    """Call `make` in a forked process: JAX threads would not survive a later fork."""
     if not (process := os.fork()):
         status = 1
         try:
@@ -158,13 +162,13 @@ def _alone(make) -> None:
         sys.exit("the whole files could not be made")
 
 
-def _keep(name: str, told: Told, content: bytes) -> None:
-    print(f"{name}, case {told.number}: {told.failure}", file=sys.stderr)
+def _keep(name: str, record: Record, content: bytes) -> None:
+    print(f"{name}, case {record.number}: {record.failure}", file=sys.stderr)
     if OUTPUT.value:
-        place = Path(OUTPUT.value)
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{name}.{told.number}").write_bytes(content)
-        (place / f"{name}.{told.number}.txt").write_text(f"{told.failure}\n")
+        directory = Path(OUTPUT.value)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"{name}.{record.number}").write_bytes(content)
+        (directory / f"{name}.{record.number}.txt").write_text(f"{record.failure}\n")
 
 
 if __name__ == "__main__":

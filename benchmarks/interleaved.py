@@ -1,8 +1,8 @@
 """Interleaved measurement: one process per system, on the same cores, in rounds.
 
-What else the machine does then falls on all alike. A system is this same command with
-`--system=NAME`: it prints a line of JSON once it is ready, and for every line that it reads one of
-what it has just measured.
+Other load on the machine then affects all systems alike. A system is the same command with
+`--system=NAME`: it prints a line of JSON when it is ready, and then, for every line on stdin, runs
+a round and prints its measurements.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 
 def check_installed(peer: str, packages: Sequence[str]) -> None:
-    """Ends with a line where one of the peer's packages is missing."""
+    """Exit with an error if one of the peer's packages is missing."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"--peers={peer} needs {' and '.join(missing)}: pip install -e .[bench]")
@@ -26,56 +26,56 @@ def check_installed(peer: str, packages: Sequence[str]) -> None:
 def measured(
     module: str, systems: Mapping[str, Sequence[str]], rounds: int
 ) -> dict[str, tuple[dict, list[dict]]]:
-    """Of each system what it said when ready, and in each of the rounds.
+    """Run all systems; return the ready line and the lines of all rounds by system.
 
-    `systems` are the flags of each of them by name.
+    `systems` has the flags of each system by name.
     """
     running, ready = {}, {}
-    for name, own in systems.items():
-        command = [sys.executable, "-m", module, f"--system={name}", *own]
+    for name, arguments in systems.items():
+        command = [sys.executable, "-m", module, f"--system={name}", *arguments]
         pipe = subprocess.PIPE
         running[name] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
         ready[name] = _answer(name, running[name])
-    told: dict[str, list[dict]] = {name: [] for name in running}
+    results: dict[str, list[dict]] = {name: [] for name in running}
     for _ in range(rounds):
         for name, process in running.items():
             print("go", file=process.stdin, flush=True)
-            told[name].append(_answer(name, process))
+            results[name].append(_answer(name, process))
     for process in running.values():
-        process.communicate()  # their input ends
-    return {name: (ready[name], told[name]) for name in running}
+        process.communicate()  # closes stdin, which ends them
+    return {name: (ready[name], results[name]) for name in running}
 
 
 def speed(rounds: Sequence[dict]) -> float:
-    """The median."""
-    return round(statistics.median(found["tokens_per_second"] for found in rounds), 1)
+    """Median tokens per second."""
+    return round(statistics.median(result["tokens_per_second"] for result in rounds), 1)
 
 
 def share(rounds: Sequence[dict], gflop_a_token: float, machine: Sequence[dict]) -> float:
-    """By how much of what the machine could do in the same round: the median."""
-    both = zip(rounds, machine, strict=True)
-    used = (gflop_a_token * x["tokens_per_second"] / y["machine_gflops"] for x, y in both)
+    """Median share of the machine's GFLOP/s in the same round (MFU)."""
+    pairs = zip(rounds, machine, strict=True)
+    used = (gflop_a_token * x["tokens_per_second"] / y["machine_gflops"] for x, y in pairs)
     return round(statistics.median(used), 3)
 
 
-def times(ours: Sequence[dict], theirs: Sequence[dict]) -> float:
-    """How many times as fast ours was, round by round: the median."""
-    both = zip(ours, theirs, strict=True)
+def times(rounds: Sequence[dict], peer_rounds: Sequence[dict]) -> float:
+    """Median speed ratio of `rounds` to `peer_rounds`, round by round."""
+    pairs = zip(rounds, peer_rounds, strict=True)
     return round(
-        statistics.median(x["tokens_per_second"] / y["tokens_per_second"] for x, y in both), 3
+        statistics.median(x["tokens_per_second"] / y["tokens_per_second"] for x, y in pairs), 3
     )
 
 
 def pin(cores: int) -> None:
-    """Has this process and what it starts use the first `cores` cores."""
+    """Pin this process and its children to the first `cores` cores."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     os.environ["OMP_NUM_THREADS"] = str(cores)
 
 
-def be(run: Callable[[], int], facts: dict, beside: Callable[[], dict] = dict) -> None:
-    """Is a system: `run` does a round's work and returns how many tokens that were.
+def be(run: Callable[[], int], facts: dict, measure: Callable[[], dict] = dict) -> None:
+    """Run as a system: `run` does the work of a round and returns its number of tokens.
 
-    `beside` measures what is told of a round as well, right after it.
+    `measure` returns more fields of a round's line; it is called right after the round.
     """
     start = time.perf_counter()
     run()
@@ -85,8 +85,8 @@ def be(run: Callable[[], int], facts: dict, beside: Callable[[], dict] = dict) -
         tokens = run()
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        found = {"tokens_per_second": tokens / seconds, "peak_mb": peak} | beside()
-        print(json.dumps(found), flush=True)
+        result = {"tokens_per_second": tokens / seconds, "peak_mb": peak} | measure()
+        print(json.dumps(result), flush=True)
 
 
 def _answer(name: str, process: subprocess.Popen) -> dict:

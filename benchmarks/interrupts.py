@@ -2,12 +2,12 @@
 
     python -m benchmarks.interrupts [--commands=train,translate] [--every=0.25]
 
-{"command", "seconds": when SIGINT was sent after its start, "status", "said": its last line,
-"wrong": "" or what is not as it should be}. Each ends with 130 and one line and no traceback, or
-had done all and ends with 0; it leaves no temporary file, and its output is whole or not there. An
-interrupted training is started again at every tenth moment and must come to its end.
-Exits with 1 where something was wrong. The commands use this machine's CPU and a tiny run that is
-trained first; Python's own start, of some 20 ms, is left out.
+{"command", "seconds": time from start to SIGINT, "status", "said": last line of stderr,
+"wrong": "" or a description of the failure}. A command must end with 130, one line and no
+traceback, or finish its work and end with 0. It leaves no temporary file, and its output is
+complete or absent. An interrupted training is resumed at every tenth moment and must finish.
+Exits with 1 on any failure. The commands use this machine's CPU and a tiny run that is trained
+first. The start of Python itself, about 20 ms, is excluded.
 """
 
 import json
@@ -26,16 +26,16 @@ from absl import app, flags
 
 from experiments.float_flags import define_float
 
-COMMANDS = flags.DEFINE_list("commands", [], "Which ones; default: all.")
+COMMANDS = flags.DEFINE_list("commands", [], "Commands to interrupt; default: all.")
 EVERY = define_float("every", 0.25, "Seconds from one moment to the next.", 0.001)
 FIRST = define_float("first", 0.1, "Seconds to the first moment.", 0.0)
-LIMIT = define_float("limit", 60.0, "Seconds to the last moment at most.", 0.0)
+LIMIT = define_float("limit", 60.0, "Maximum seconds to the last moment.", 0.0)
 ROOT = Path(__file__).parent.parent
 SENTENCES = "I am a student.\nThe teacher reads the book.\n" * 20
 
 
 class Command(NamedTuple):
-    """A command and where its output goes, which must be whole or not there."""
+    """A command and the path of its output, which must be complete or absent."""
 
     arguments: tuple[str, ...]
     output: Path | None = None
@@ -44,43 +44,53 @@ class Command(NamedTuple):
 
 def main(_) -> None:
     """Interrupt the commands of the flags."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # if ignored, it would be in them too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored SIGINT would be inherited
     with tempfile.TemporaryDirectory() as folder:
-        known = commands(Path(folder))
-        wrong = 0
-        for name in COMMANDS.value or known:
-            wrong += sweep(name, known[name])
-    sys.exit(1 if wrong else 0)
+        choices = commands(Path(folder))
+        failures = 0
+        for name in COMMANDS.value or choices:
+            failures += sweep(name, choices[name])
+    sys.exit(1 if failures else 0)
 
 
 def commands(folder: Path) -> dict[str, Command]:
-    """All commands by name, on a run that is trained here."""
+    """All commands by name, on a run that this function trains."""
     run, text = folder / "run", folder / "text.txt"
     text.write_text(SENTENCES, "utf-8")
-    here, config = f"--workdir={run}", "--config=experiments/configs/tiny.py"
-    ended(start(("train", config, here, "--config.model.norm=post")))  # which Marian has
+    workdir, config = f"--workdir={run}", "--config=experiments/configs/tiny.py"
+    ended(
+        start(("train", config, workdir, "--config.model.norm=post"))
+    )  # the norm that Marian supports
     exported = folder / "exported"
-    ended(start(("export_model", here, "--to=huggingface", f"--output={exported}")))
-    new, files = folder / "new", (f"--source={text}", f"--target={text}")
-    several = ("pod.local", "--num_processes=2", "--", config, f"--workdir={new}")
+    ended(start(("export_model", workdir, "--to=huggingface", f"--output={exported}")))
+    output, files = folder / "new", (f"--source={text}", f"--target={text}")
+    launch = ("pod.local", "--num_processes=2", "--", config, f"--workdir={output}")
     return {
-        "train": Command(("train", config, f"--workdir={new}"), new, True),
-        "local": Command(several, new, True),
-        "translate": Command(("translate", here, f"--input={text}", f"--output={new}"), new),
-        "evaluate": Command(("evaluate", here, "--split=test")),
-        "score": Command(("score", here, *files)),
+        "train": Command(("train", config, f"--workdir={output}"), output, True),
+        "local": Command(launch, output, True),
+        "translate": Command(
+            ("translate", workdir, f"--input={text}", f"--output={output}"), output
+        ),
+        "evaluate": Command(("evaluate", workdir, "--split=test")),
+        "score": Command(("score", workdir, *files)),
         "bleu": Command(("bleu", f"--output={text}", f"--reference={text}")),
-        "attention": Command(("attention", here, "--text=I am a student.", f"--output={new}")),
+        "attention": Command(
+            ("attention", workdir, "--text=I am a student.", f"--output={output}")
+        ),
         "inspect_data": Command(("inspect_data", config)),
-        "report": Command(("report", here, f"--output={new}"), new),
-        "export_model": Command(("export_model", here, "--to=stablehlo", f"--output={new}"), new),
-        "import_model": Command(("import_model", f"--from={exported}", f"--workdir={new}"), new),
-        "serve": Command(("serve", here, "--port=0")),
+        "report": Command(("report", workdir, f"--output={output}"), output),
+        "export_model": Command(
+            ("export_model", workdir, "--to=stablehlo", f"--output={output}"), output
+        ),
+        "import_model": Command(
+            ("import_model", f"--from={exported}", f"--workdir={output}"), output
+        ),
+        "serve": Command(("serve", workdir, "--port=0")),
     }
 
 
 def start(arguments: tuple[str, ...]) -> subprocess.Popen:
-    """The command, begun."""
+    """Start the command."""
     name, *rest = arguments
     return subprocess.Popen(
         [sys.executable, "-m", f"experiments.{name}", *rest],
@@ -90,7 +100,7 @@ def start(arguments: tuple[str, ...]) -> subprocess.Popen:
 
 
 def ended(process: subprocess.Popen) -> tuple[int, str]:
-    """Its status, and what it said on stderr. Raises where it has not ended well."""
+    """Exit status and stderr of a finished process. Raises RuntimeError if it failed."""
     _, err = process.communicate(timeout=600)
     if process.returncode:
         raise RuntimeError(err)
@@ -98,57 +108,59 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
 
 
 def sweep(name: str, command: Command) -> int:
-    """Interrupt it later and later until it ends before that; how often something was wrong."""
-    wrong, seconds, tried = 0, FIRST.value, 0
+    """Interrupt a command later and later until it finishes first; return the failures."""
+    failures, seconds, attempts = 0, FIRST.value, 0
     while seconds < LIMIT.value:
         _remove(command.output)
         process = start(command.arguments)
         time.sleep(seconds)
-        over = process.poll() is not None
+        finished = process.poll() is not None
         process.send_signal(signal.SIGINT)
         try:
             out, err = process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
-        found = complaint(command, process.returncode, out, err)
-        if not found and command.resumes and tried % 10 == 0:
-            found = _resumed(command)
-        said = (err.strip().splitlines() or [""])[-1]
-        told = dict(command=name, seconds=round(seconds, 3), status=process.returncode, said=said)
-        print(json.dumps(told | {"wrong": found}, ensure_ascii=False), flush=True)
-        wrong += bool(found)
-        if over:
+        problem = complaint(command, process.returncode, out, err)
+        if not problem and command.resumes and attempts % 10 == 0:
+            problem = _resumed(command)
+        last_line = (err.strip().splitlines() or [""])[-1]
+        report = dict(
+            command=name, seconds=round(seconds, 3), status=process.returncode, said=last_line
+        )
+        print(json.dumps(report | {"wrong": problem}, ensure_ascii=False), flush=True)
+        failures += bool(problem)
+        if finished:
             break
-        seconds, tried = seconds + EVERY.value, tried + 1
+        seconds, attempts = seconds + EVERY.value, attempts + 1
     _remove(command.output)
-    return wrong
+    return failures
 
 
 def complaint(command: Command, status: int, out: str, err: str) -> str:
-    """What is not as it should be, or nothing."""
-    told = [line for line in err.splitlines() if "heed: interrupted" in line]
+    """A description of the failure, or an empty string."""
+    lines = [line for line in err.splitlines() if "heed: interrupted" in line]
     if "KeyboardInterrupt" in err and "experiments" not in err:
-        return ""  # amid Python's own start
+        return ""  # during the start of Python itself
     for sign in "Traceback", "Exception ignored", "Fatal", "leaked", "heed: error":
         if sign in err:
             return f"{sign}: {err[-2000:]}"
     if status not in (0, 130):
         return f"exit status {status}: {err[-2000:]}"
-    if status == 130 and len(told) != 1:
-        return f"{len(told)} lines: {err[-2000:]}"
+    if status == 130 and len(lines) != 1:
+        return f"{len(lines)} lines: {err[-2000:]}"
     if command.output is None:
         return ""
-    left = [path.name for path in command.output.parent.glob(f".{command.output.name}.*")]
+    leftover = [path.name for path in command.output.parent.glob(f".{command.output.name}.*")]
     if command.output.is_dir():
-        left += [str(path) for path in command.output.rglob(".*") if path.is_file()]
-    if left:
-        return f"left behind: {left}"
+        leftover += [str(path) for path in command.output.rglob(".*") if path.is_file()]
+    if leftover:
+        return f"left behind: {leftover}"
     trained = "checkpoint saved" in err or "is complete" in err
     if status == 130 and command.output.exists() and not trained:
-        whole = not command.resumes and "interrupted" in err
-        there = sorted(path.name for path in command.output.rglob("*"))
-        return "" if whole and not there else f"half of its output: {there}"
+        removed = not command.resumes and "interrupted" in err
+        names = sorted(path.name for path in command.output.rglob("*"))
+        return "" if removed and not names else f"half of its output: {names}"
     return ""
 
 

@@ -12,44 +12,46 @@ from benchmarks.corruption import arrays, same
 
 
 class Workers:
-    """A run in two processes that nothing befell, and others beside it."""
+    """An uninterrupted reference run in two processes, and the runs with faults."""
 
     def __init__(self, cases):
-        self.cases, self.whole = cases, cases.folder / "two"
-        code, _, err = cases.end(self.start(self.whole))
+        self.cases, self.reference = cases, cases.folder / "two"
+        code, _, err = cases.end(self.start(self.reference))
         if code:
             raise RuntimeError(f"the run in two processes that nothing befell: {err}")
 
     def all(self) -> Iterator[tuple[str, str, str]]:
-        """(what was done, what happened, what was lost) of every case."""
+        """Yield (case, what happened, what was lost) for every case."""
         yield self.gone(signal.SIGKILL)
         yield self.gone(signal.SIGSTOP)
         yield self.terminated()
         yield self.other_counts()
 
-    def start(self, folder: Path, *more: str, workers: int = 2) -> subprocess.Popen:
-        """The command that starts them, begun."""
+    def start(self, folder: Path, *overrides: str, workers: int = 2) -> subprocess.Popen:
+        """Start the launcher."""
         return self.cases.start(
-            folder, "train.heartbeat_timeout_seconds=10", *more, workers=workers
+            folder, "train.heartbeat_timeout_seconds=10", *overrides, workers=workers
         )
 
     def gone(self, number: signal.Signals) -> tuple[str, str, str]:
-        """One of two dies, or hangs."""
+        """One of two processes dies or hangs."""
         folder = self.cases.folder / number.name
-        launcher = self._befallen(folder, number)
-        begun = time.monotonic()
+        launcher = self._start_and_signal(folder, number)
+        start = time.monotonic()
         _, err = launcher.communicate(timeout=600)
-        took = time.monotonic() - begun
-        told = [line for line in err.splitlines() if "no sign of life" in line]
-        named = bool(told) and "process 1 (" in told[0] and launcher.returncode != 0
+        took = time.monotonic() - start
+        lines = [line for line in err.splitlines() if "no sign of life" in line]
+        named = bool(lines) and "process 1 (" in lines[0] and launcher.returncode != 0
         lost = self.again(folder) if named else "a line that names it"
-        happened = f"exit {launcher.returncode} after {took:.0f} s: {(told or ['nothing said'])[0]}"
+        happened = (
+            f"exit {launcher.returncode} after {took:.0f} s: {(lines or ['nothing said'])[0]}"
+        )
         return f"{number.name} to one of two processes", happened, lost
 
     def terminated(self) -> tuple[str, str, str]:
-        """A cluster tells one of two to end."""
+        """A cluster terminates one of two processes."""
         folder = self.cases.folder / "told"
-        launcher = self._befallen(folder, signal.SIGTERM)
+        launcher = self._start_and_signal(folder, signal.SIGTERM)
         code, _, _ = self.cases.end(launcher)
         happened = f"exit {code}, {self.cases.reached(folder)}"
         return (
@@ -59,29 +61,29 @@ class Workers:
         )
 
     def other_counts(self) -> tuple[str, str, str]:
-        """A checkpoint of four processes in one, and in two."""
+        """Restore a checkpoint of four processes in one, and in two."""
         folder, happened, lost = self.cases.folder / "four", [], "nothing"
         code, _, err = self.cases.end(self.start(folder, "train.num_steps=40", workers=4))
         if code:
             return "from 4 processes to 1, and to 2", f"exit {code}: {err}", "the run"
-        own = arrays(folder / "checkpoints", 40, folder)
+        saved = arrays(folder / "checkpoints", 40, folder)
         for workers in 1, 2:
             copy = self.cases.folder / f"by{workers}"
             shutil.copytree(folder, copy)
             code, _, err = self.cases.end(self.start(copy, "train.num_steps=60", workers=workers))
             happened.append(f"in {workers}: exit {code}, {self.cases.reached(copy)}")
             lost = lost if code == 0 else err
-            if lost == "nothing" and not same(own, arrays(copy / "checkpoints", 40, copy)):
+            if lost == "nothing" and not same(saved, arrays(copy / "checkpoints", 40, copy)):
                 lost = "its bits"
         return "from 4 processes to 1, and to 2", "; ".join(happened), lost
 
     def again(self, folder: Path) -> str:
-        """The same command once more; what differs in the end from the run of two processes."""
+        """Run the same command again; return the difference to the reference run."""
         code, _, err = self.cases.end(self.start(folder))
-        return self.cases.difference(folder, self.whole) if code == 0 else f"the run: {err}"
+        return self.cases.difference(folder, self.reference) if code == 0 else f"the run: {err}"
 
-    def _befallen(self, folder: Path, number: signal.Signals) -> subprocess.Popen:
-        """A run whose second process got this signal once there was a checkpoint."""
+    def _start_and_signal(self, folder: Path, number: signal.Signals) -> subprocess.Popen:
+        """Start a run and send this signal to its second process after a checkpoint."""
         launcher = self.start(folder)
         while launcher.poll() is None and not (folder / "checkpoints/40").exists():
             time.sleep(0.01)
@@ -91,7 +93,7 @@ class Workers:
 
 
 def send(launcher: subprocess.Popen, process: int, number: signal.Signals) -> None:
-    """Sends a signal to one of the processes that experiments.pod.local started."""
+    """Send a signal to one of the processes that experiments.pod.local started."""
     command = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(launcher.pid)]
     children = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (pid,) = (

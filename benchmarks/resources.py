@@ -11,8 +11,8 @@ from pathlib import Path
 from benchmarks.corruption import mounted
 
 _RARELY = "train.log_every=1 train.checkpoint_every=200 train.eval_every=200".split()
-_SECONDS = 300  # after which a run is taken to hang
-# Imported by every Python that has its folder on PYTHONPATH.
+_SECONDS = 300  # after which a run counts as hung
+# Written to sitecustomize.py, which Python imports when its folder is on PYTHONPATH.
 _CLOCK = """
 import time
 real, start = time.time, time.monotonic()
@@ -23,13 +23,13 @@ Case = tuple[str, str, str]
 
 
 class Resources:
-    """Runs that lack something while they train; each must go on, or end with one line."""
+    """Runs that lack a resource; each must continue, or end with a one-line error."""
 
     def __init__(self, cases):
         self.cases = cases
 
     def all(self) -> Iterator[Case]:
-        """(what was done, what happened, what was lost) of every case."""
+        """Yield (case, what happened, what was lost) for every case."""
         yield self.logs_on_a_full_disk()
         for size in "40k", "100k", "300k":
             yield self.all_on_a_full_disk(size)
@@ -41,7 +41,7 @@ class Resources:
             yield self.clock_set_back(seconds)
 
     def logs_on_a_full_disk(self) -> Case:
-        """TensorBoard's folder is a disk of its own, which fills."""
+        """The TensorBoard folder is on a separate disk, which fills."""
         case, folder = "tensorboard/ alone on a full disk", self._folder("logs")
         folder.mkdir()
         try:
@@ -54,7 +54,7 @@ class Resources:
             return case, "", f"not tried: {error}"
 
     def all_on_a_full_disk(self, size: str) -> Case:
-        """The run's folder is on a disk that fills long before the first checkpoint."""
+        """The workdir is on a disk that fills long before the first checkpoint."""
         case = f"a full disk of {size}, and checkpoints rarely"
         try:
             with mounted(self._folder(f"disk{size}"), f"size={size}"):
@@ -62,11 +62,11 @@ class Resources:
                 code, err, _ = self._end(process)
         except OSError as error:
             return case, "", f"not tried: {error}"
-        told = code == 1 and "Traceback" not in err and "disk is full" in _last(err)
-        return case, _happened(code, err), "nothing" if told else "a clear line"
+        reported = code == 1 and "Traceback" not in err and "disk is full" in _last(err)
+        return case, _happened(code, err), "nothing" if reported else "a clear line"
 
     def full_after_training(self) -> Case:
-        """The disk fills once the last checkpoint is saved: what follows cannot be written."""
+        """The disk fills after the last checkpoint: later files cannot be written."""
         case, mount = "a disk that fills after the last checkpoint", self._folder("late")
         try:
             with mounted(mount, "size=20m"):
@@ -82,10 +82,10 @@ class Resources:
         return case, _happened(code, err), "nothing" if written else "the end of the run"
 
     def standard_error_full(self) -> Case:
-        """Standard error is a file on a full disk."""
+        """Standard error goes to a full disk."""
         folder = self._folder("silent")
-        with Path("/dev/full").open("w", encoding="utf-8") as full:
-            process = self.cases.start(folder, stderr=full)
+        with Path("/dev/full").open("w", encoding="utf-8") as device:
+            process = self.cases.start(folder, stderr=device)
             code, err, _ = self._end(process)
         lost = self.cases.difference(folder) if code == 0 else f"exit status {code}"
         return "standard error on a full disk", _happened(code, err), lost
@@ -99,11 +99,11 @@ class Resources:
         case = f"at most {files} open files"
         if code == 0:
             return case, "exit 0", self.cases.difference(folder)
-        told = code == 1 and "Traceback" not in err and "heed: error: " in _last(err)
-        return case, _happened(code, err), "nothing" if told else "a clear line"
+        reported = code == 1 and "Traceback" not in err and "heed: error: " in _last(err)
+        return case, _happened(code, err), "nothing" if reported else "a clear line"
 
     def clock_set_back(self, seconds: int) -> Case:
-        """The system's clock is set back by 400 days while the run is under way."""
+        """The system clock is set back by 400 days during the run."""
         hook, folder = self._folder(f"hook{seconds}"), self._folder(f"clock{seconds}")
         hook.mkdir()
         (hook / "sitecustomize.py").write_text(_CLOCK.format(seconds=seconds))
@@ -116,7 +116,7 @@ class Resources:
         return self.cases.folder / name
 
     def _end(self, process: subprocess.Popen) -> tuple[int | str, str, str]:
-        """Status, or "none" of a process that hangs; what it complained of, what it said."""
+        """Exit status ("none" for a process that hangs), stderr and stdout."""
         try:
             out, err = process.communicate(timeout=_SECONDS)
             return process.returncode, (err or "").replace(str(self.cases.folder), ""), out
@@ -127,16 +127,16 @@ class Resources:
 
 
 def _same(code: int | str, out: str, err: str, warned: str) -> bool:
-    """Whether a run ended well, with its line of JSON and a warning that names this file."""
+    """Whether a run succeeded, with its JSON line and a warning that names this file."""
     if code or "Traceback" in err or not out:
         return False
-    told = [line for line in err.splitlines() if line.startswith("warning: ")]
-    return json.loads(out)["step"] == 200 and any(warned in line for line in told)
+    warnings = [line for line in err.splitlines() if line.startswith("warning: ")]
+    return json.loads(out)["step"] == 200 and any(warned in line for line in warnings)
 
 
 def _happened(code: int | str, err: str) -> str:
-    told = [line for line in err.splitlines() if line.startswith(("warning: ", "heed: "))]
-    return f"exit {code}: {'; '.join(told) or _last(err)}"
+    lines = [line for line in err.splitlines() if line.startswith(("warning: ", "heed: "))]
+    return f"exit {code}: {'; '.join(lines) or _last(err)}"
 
 
 def _last(err: str) -> str:

@@ -1,15 +1,15 @@
 """The server under load, beside offline translation of the same sentences.
 
-Starts `experiments.serve` on a free port of this machine, has `clients` ask for `texts` sentences
-each, request after request, for `seconds`, and then does to it what clients should not do. Lines of
-JSON: {ready_s: of the server's start}, one of the load {requests, lost, different, median_ms,
+Starts `experiments.serve` on a free port, lets `clients` clients send requests of `texts` sentences
+for `seconds`, and then runs the cases of adversarial_clients.py. Lines of JSON: {ready_s: start-up
+of the server}, one for the load {requests, lost, different, median_ms,
 p99_ms, sentences_per_s, offline_sentences_per_s (before and after), of_offline (throughput, as a
-ratio), mean_batch}, and one of each hostile case {case, happened, alive: whether the server
-translates afterwards}. "lost" counts requests without an answer of status 200, "different" those
-whose texts are not the offline ones. Exit status 1 if anything was lost, different or not alive.
+ratio), mean_batch}, and one for each adversarial case {case, happened, alive: whether the server
+translates afterwards}. "lost" counts requests without a response of status 200, "different" those
+with other texts than offline. Exit status 1 if anything was lost, different or not alive.
 
     python -m benchmarks.serve --workdir=DIR --clients=50 --seconds=60
-    python -m benchmarks.serve --workdir=DIR --input=test.en  # a run that has no text
+    python -m benchmarks.serve --workdir=DIR --input=test.en  # for a run without text
 """
 
 import json
@@ -28,16 +28,16 @@ from benchmarks.load import Load
 from experiments.float_flags import define_float
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.", required=True)
-CLIENTS = flags.DEFINE_integer("clients", 50, "That ask at the same time.", 1)
-SECONDS = define_float("seconds", 60.0, "For how long they do.", 0.0)
-TEXTS = flags.DEFINE_integer("texts", 1, "Sentences of each request.", 1)
-SENTENCES = flags.DEFINE_integer("sentences", 1000, "How many, the first ones.", 1)
+CLIENTS = flags.DEFINE_integer("clients", 50, "Number of concurrent clients.", 1)
+SECONDS = define_float("seconds", 60.0, "Duration of the load in seconds.", 0.0)
+TEXTS = flags.DEFINE_integer("texts", 1, "Sentences per request.", 1)
+SENTENCES = flags.DEFINE_integer("sentences", 1000, "Number of sentences, from the first on.", 1)
 INPUT = flags.DEFINE_string("input", None, "A file of sentences; default: the run's test split.")
-ALIGNMENT = flags.DEFINE_bool("alignment", False, "Ask for alignments; offline makes them as well.")
+ALIGNMENT = flags.DEFINE_bool("alignment", False, "Request alignments, offline as well.")
 
 
 def main(argv):
-    """Measures offline, under load, and offline again."""
+    """Measure offline, under load, and offline again."""
     del argv
     offline, sentences = _offline(Path(WORKDIR.value), SENTENCES.value, ALIGNMENT.value)
     expected, _ = offline()  # compiles
@@ -54,18 +54,18 @@ def main(argv):
             load.run(CLIENTS.value, SECONDS.value)
             speeds.append(offline()[1])
             print(json.dumps(_measured(load, speeds, client)), flush=True)
-            sound = not load.lost and not load.different
+            passed = not load.lost and not load.different
             for name, case in CASES.items():
                 happened = case(client)
                 alive = client.alive() and server.poll() is None
-                sound = sound and alive
-                told = {"case": name, "happened": happened, "alive": alive}
-                print(json.dumps(told), flush=True)
+                passed = passed and alive
+                line = {"case": name, "happened": happened, "alive": alive}
+                print(json.dumps(line), flush=True)
         finally:
             server.send_signal(signal.SIGTERM)
             code = server.wait(60)
     print(json.dumps({"case": "SIGTERM", "happened": f"exit {code}"}), flush=True)
-    sys.exit(0 if sound and code == 0 else 1)
+    sys.exit(0 if passed and code == 0 else 1)
 
 
 def _measured(load: Load, speeds: list[float], client: Client) -> dict:
@@ -81,7 +81,7 @@ def _measured(load: Load, speeds: list[float], client: Client) -> dict:
         "median_ms": round(1000 * statistics.median(times), 1),
         "p99_ms": round(1000 * times[int(0.99 * (len(times) - 1))], 1),
         "sentences_per_s": round(speed, 1),
-        "offline_sentences_per_s": [round(each, 1) for each in speeds],
+        "offline_sentences_per_s": [round(value, 1) for value in speeds],
         "of_offline": round(speed / offline, 3),
         "mean_batch": round(client.metric("heed_batch_texts_sum") / client.metric(
             "heed_batch_texts_count"), 1),
@@ -89,7 +89,7 @@ def _measured(load: Load, speeds: list[float], client: Client) -> dict:
 
 
 def _offline(workdir: Path, count: int, alignment: bool):
-    """A function that translates all sentences -> their texts, sentences a second; and these."""
+    """Return a function that translates all sentences -> (texts, sentences/s); and these."""
 
     from decode import shortlist
     from decode.translate import Translator
@@ -118,9 +118,11 @@ def _offline(workdir: Path, count: int, alignment: bool):
 
     def offline() -> tuple[list[str], float]:
         start = time.perf_counter()
-        told = hypotheses_to_json(translator.hypotheses(sentences), trained, alignment=alignment)
+        translations = hypotheses_to_json(
+            translator.hypotheses(sentences), trained, alignment=alignment
+        )
         speed = len(sentences) / (time.perf_counter() - start)
-        return [each["text"] for each in told], speed
+        return [translation["text"] for translation in translations], speed
 
     return offline, sentences
 

@@ -1,6 +1,6 @@
 """Training speed of Heed and its peers, interleaved, on the same pairs.
 
-One JSON line a system: {system, precision, workload, cores, tokens_per_second (real tokens of
+One JSON line per system: {system, precision, workload, cores, tokens_per_second (real tokens of
 source and target, the median of the rounds), padding, peak_mb, compile_s (the first round,
 compilation included), gflops, mfu (of the machine's own matrix product, measured in the same
 round), ..}; a peer's line says how many times as fast Heed was.
@@ -8,9 +8,9 @@ round), ..}; a peer's line says how many times as fast Heed was.
     python -m benchmarks.train --workload=T1 --peers=transformers,pytorch --cores=1
     python -m benchmarks.train --workload=T3 --data=DIR
 
-Heed's line also tells what its pipeline delivers alone from ids (input_tokens_per_s). T3 is the
-whole command on real text, base model: its startup_s, loop_cost, by which part a step takes longer
-in its loop than bare, and text_tokens_per_s, at which files become batches (train_loop.py).
+Heed's line also has the speed of its input pipeline alone, from ids (input_tokens_per_s). T3 is the
+whole command on real text with the base model: startup_s, loop_cost (relative extra time of a step
+in the training loop), and text_tokens_per_s (speed from files to batches, train_loop.py).
 """
 
 import json
@@ -22,64 +22,68 @@ from absl import app, flags
 
 from benchmarks import interleaved
 
-WORKLOAD = flags.DEFINE_enum("workload", "T1", ("T1", "T2", "T3"), "What to train on.")
-PRECISION = flags.DEFINE_enum("precision", "float32", ("float32", "bfloat16"), "Of the products.")
-PACKING = flags.DEFINE_bool("packing", True, "Whether Heed packs several pairs into a row.")
-CHUNKED = flags.DEFINE_bool("chunked_loss", True, "Whether Heed's logits are made in chunks.")
+WORKLOAD = flags.DEFINE_enum("workload", "T1", ("T1", "T2", "T3"), "Workload to train on.")
+PRECISION = flags.DEFINE_enum(
+    "precision", "float32", ("float32", "bfloat16"), "Precision of the matrix products."
+)
+PACKING = flags.DEFINE_bool("packing", True, "Pack several pairs into a row (Heed).")
+CHUNKED = flags.DEFINE_bool("chunked_loss", True, "Compute the logits in chunks (Heed).")
 _PEERS = {"transformers": ("transformers", "torch"), "pytorch": ("torch",)}  # packages
 PEERS = flags.DEFINE_list("peers", [], f"{', '.join(_PEERS)}; with [bench] installed.")
 flags.register_validator(PEERS, lambda names: set(names) <= {*_PEERS}, f"known are {[*_PEERS]}")
 PEERS_KEEP_MEMORY = flags.DEFINE_bool(
     "peers_keep_memory",
     False,
-    "Whether peers, too, have malloc keep what is freed (experiments/malloc.py): faster, but not "
-    "what their users have.",
+    "Keep freed memory in the process (experiments/malloc.py) for peers, too: faster, but not "
+    "their default.",
 )
 CORES = flags.DEFINE_integer(
-    "cores", 1, "How many cores each system may use.", 1, len(os.sched_getaffinity(0))
+    "cores", 1, "Number of cores per system.", 1, len(os.sched_getaffinity(0))
 )
-DATA = flags.DEFINE_string("data", "", "For T3: a folder with train.en and train.de, say.")
-LANGUAGES = flags.DEFINE_list("languages", ["en", "de"], "For T3: source and target.")
-STEPS = flags.DEFINE_integer("steps", 300, "Of T3.", lower_bound=1)
+DATA = flags.DEFINE_string("data", "", "For T3: a folder with, for example, train.en and train.de.")
+LANGUAGES = flags.DEFINE_list("languages", ["en", "de"], "For T3: source and target language.")
+STEPS = flags.DEFINE_integer("steps", 300, "Number of steps in T3.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Measured rounds of each system.", lower_bound=1)
 SYSTEM = flags.DEFINE_enum(
-    "system", None, ("heed", *_PEERS), "For the benchmark's own use: be this system."
+    "system", None, ("heed", *_PEERS), "For internal use: run as this system."
 )
 
 
 def main(_) -> None:
-    """Runs the systems, or is one."""
+    """Run the systems, or run as one of them."""
     if SYSTEM.value:
         return _be(SYSTEM.value)
     if WORKLOAD.value == "T3":
         return _loop()
     for peer in PEERS.value:
         interleaved.check_installed(peer, _PEERS[peer])
-    own = [f"--{flag.name}={flag.value}" for flag in (WORKLOAD, PRECISION, CORES, PACKING, CHUNKED)]
-    kept = f"--peers_keep_memory={PEERS_KEEP_MEMORY.value}"
-    systems = dict.fromkeys(["heed", *PEERS.value], [*own, kept])
-    found = interleaved.measured("benchmarks.train", systems, ROUNDS.value)
-    machine = found["heed"][1]
-    for name, (ready, rounds) in found.items():
+    flag_values = [
+        f"--{flag.name}={flag.value}" for flag in (WORKLOAD, PRECISION, CORES, PACKING, CHUNKED)
+    ]
+    keep_memory = f"--peers_keep_memory={PEERS_KEEP_MEMORY.value}"
+    systems = dict.fromkeys(["heed", *PEERS.value], [*flag_values, keep_memory])
+    results = interleaved.measured("benchmarks.train", systems, ROUNDS.value)
+    machine = results["heed"][1]
+    for name, (ready, rounds) in results.items():
         line = dict(
             system=name,
             precision=PRECISION.value,
             workload=WORKLOAD.value,
             cores=CORES.value,
             tokens_per_second=interleaved.speed(rounds),
-            peak_mb=rounds[0]["peak_mb"],  # later ones have the product's compiler in them
+            peak_mb=rounds[0]["peak_mb"],  # later rounds include the compiler of machine_gflops
             **ready,
         )
-        each = line.pop("gflop_a_token")
-        line["gflops"] = round(each * line["tokens_per_second"], 1)
-        line["mfu"] = interleaved.share(rounds, each, machine)
+        gflop = line.pop("gflop_a_token")
+        line["gflops"] = round(gflop * line["tokens_per_second"], 1)
+        line["mfu"] = interleaved.share(rounds, gflop, machine)
         if name != "heed":
-            line["heed_is_times"] = interleaved.times(found["heed"][1], rounds)
+            line["heed_is_times"] = interleaved.times(results["heed"][1], rounds)
         print(json.dumps(line), flush=True)
 
 
 def _loop() -> None:
-    """T3, of Heed alone: the peers have no such command."""
+    """Run T3, for Heed only: the peers have no such command."""
     if PEERS.value:
         sys.exit(f"--peers={','.join(PEERS.value)}: T3 is Heed's own command, without peers")
     if len(LANGUAGES.value) != 2:
@@ -96,9 +100,9 @@ def _loop() -> None:
     from experiments import malloc
 
     malloc.tune_malloc()
-    told = train_loop.measured(DATA.value, (source, target), STEPS.value, PRECISION.value)
-    own = dict(precision=PRECISION.value, workload="T3", cores=CORES.value)
-    print(json.dumps({"system": "heed", **own, **told}), flush=True)
+    result = train_loop.measured(DATA.value, (source, target), STEPS.value, PRECISION.value)
+    settings = dict(precision=PRECISION.value, workload="T3", cores=CORES.value)
+    print(json.dumps({"system": "heed", **settings, **result}), flush=True)
 
 
 def _be(name: str) -> None:
@@ -112,8 +116,8 @@ def _be(name: str) -> None:
     if name == "heed" or PEERS_KEEP_MEMORY.value:
         malloc.tune_malloc()
     module = importlib.import_module(f"benchmarks.train_{name}")
-    own = (PACKING.value, CHUNKED.value) if name == "heed" else (CORES.value,)
-    run, facts = module.make(train_workloads.workload(WORKLOAD.value), PRECISION.value, *own)
+    options = (PACKING.value, CHUNKED.value) if name == "heed" else (CORES.value,)
+    run, facts = module.make(train_workloads.workload(WORKLOAD.value), PRECISION.value, *options)
     if name != "heed":
         return interleaved.be(run, facts)
     interleaved.be(run, facts, lambda: {"machine_gflops": machine_gflops(PRECISION.value)})

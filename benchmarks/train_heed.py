@@ -19,45 +19,45 @@ from train.step import make_train_step
 
 
 def _delivered(work: Workload, plan: BatchSchedule, batches: int = 200) -> float:
-    """Real tokens a second of the pipeline alone."""
-    made = train_batches(work.pairs, plan)
-    next(made)
-    begun = time.perf_counter()
+    """Real tokens per second of the input pipeline alone."""
+    stream = train_batches(work.pairs, plan)
+    next(stream)
+    start = time.perf_counter()
     for _ in range(batches):
-        next(made)
-    return batches * plan.tokens / plan.batches_per_epoch / (time.perf_counter() - begun)
+        next(stream)
+    return batches * plan.tokens / plan.batches_per_epoch / (time.perf_counter() - start)
 
 
 def make(work: Workload, precision: Literal["float32", "bfloat16"], packed: bool, chunked: bool):
-    """A function that makes a round's updates, and facts for its line."""
+    """Return a function that does a round of updates, and fields of its JSON line."""
     source, target = work.pairs.lengths
-    kept = np.arange(len(source))
+    indices = np.arange(len(source))
     tokens = min(STEP_TOKENS, int(target.sum()))
-    plan = BatchSchedule(work.pairs, kept, 0, count=6, packed=packed, tokens_per_batch=tokens)
+    plan = BatchSchedule(work.pairs, indices, 0, count=6, packed=packed, tokens_per_batch=tokens)
     model = Transformer(replace(work.config, dtype=precision))
     schedule = make_schedule("constant", learning_rate=LEARNING_RATE, warmup_steps=1)
     tx, mesh = make_optimizer("adam", schedule), make_mesh(devices=jax.devices()[:1])
     step = make_train_step(model, tx, mesh, label_smoothing=SMOOTHING, chunked=chunked)
     state = create_state(model, tx, jax.random.key(0), mesh)
     batches = train_batches(work.pairs, plan)
-    begun = time.perf_counter()
-    for bucket in plan.buckets:  # all shapes, before what is measured
-        first = next(i for i in itertools.count() if plan[i].bucket == bucket)
-        state, _ = step(state, next(iter(train_batches(work.pairs, plan, first))))
+    start = time.perf_counter()
+    for bucket in plan.buckets:  # compile all shapes before the measurement
+        index = next(i for i in itertools.count() if plan[i].bucket == bucket)
+        state, _ = step(state, next(iter(train_batches(work.pairs, plan, index))))
 
     def run() -> int:
         nonlocal state
-        counted = []
+        all_metrics = []
         for batch in itertools.islice(batches, work.steps):
             state, metrics = step(state, batch)
-            counted.append(metrics)
-        return int(sum(float(m.tokens + m.source_tokens) for m in jax.device_get(counted)))
+            all_metrics.append(metrics)
+        return int(sum(float(m.tokens + m.source_tokens) for m in jax.device_get(all_metrics)))
 
     jax.block_until_ready(state)
-    compiled = time.perf_counter() - begun
+    compile_seconds = time.perf_counter() - start
     real = int(source.sum() + target.sum())
     facts = dict(
-        compile_s=round(compiled, 1),
+        compile_s=round(compile_seconds, 1),
         input_tokens_per_s=round(_delivered(work, plan)),
         padding=round(plan.padding, 4),
         compilations=len(step.traced),

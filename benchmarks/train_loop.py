@@ -1,8 +1,8 @@
 """T3 of benchmarks/train.py: the whole command beside bare train steps.
 
-The command trains the base model on real text for some steps; its start is told beside. What its
-loop costs is measured in one process: some steps by the loop and as many by the bare step, on the
-same batches, in turn. So is how fast text files become batches, with nothing kept from before.
+The command trains the base model on real text for some steps; its start-up time is reported as
+well. The cost of the loop is measured in one process: blocks of steps in the loop and of bare steps
+alternate, on the same batches. So is the speed from text files to batches, without any cache.
 """
 
 import itertools
@@ -36,36 +36,38 @@ from train.loss_monitor import LossMonitor
 from train.metrics import MetricsWriter, read_metrics
 from train.state import TrainState, create_state
 
-_TOKENS = 512  # of a batch, a side: so that 300 steps of a base model end on a few cores
-_BLOCK = 15  # steps that are taken together
-_HELD_OUT = 8  # pairs: what the command validates and tests by is not what is measured
+_TOKENS = 512  # per batch and side: 300 steps of a base model then finish on a few cores
+_BLOCK = 15  # steps per measured block
+_HELD_OUT = 8  # pairs for validation and test, which are not measured
 
 
 def measured(data: str, languages: tuple[str, str], steps: int, precision: str) -> dict:
-    """The line of T3 but for what all workloads have, from `data`/train.{language}."""
+    """The T3-specific fields of the JSON line, measured on `data`/train.{language}."""
     with tempfile.TemporaryDirectory() as folder:
         path = _text(Path(data), languages, Path(folder))
         values = _values(path, languages, steps, precision)
-        told = _command(values, Path(folder) / "run")
+        result = _command(values, Path(folder) / "run")
         t = set_up(_experiment(values), Path(folder) / "no")
-        told["text_tokens_per_s"] = round(_delivered(t))
-        begun = time.perf_counter()
+        result["text_tokens_per_s"] = round(_delivered(t))
+        start = time.perf_counter()
         step, state = _compiled(t)
-        told["compile_s"] = round(time.perf_counter() - begun, 1)
-        told["gflops"] = round(_gflop_a_token(t) * told["tokens_per_second"], 1)
-        told["mfu"] = round(told["gflops"] / machine_gflops(precision), 3)
+        result["compile_s"] = round(time.perf_counter() - start, 1)
+        result["gflops"] = round(_gflop_a_token(t) * result["tokens_per_second"], 1)
+        result["mfu"] = round(result["gflops"] / machine_gflops(precision), 3)
         costs = list(_costs(t, step, state, steps))
-    return told | dict(steps=steps, loop_cost=round(statistics.median(costs), 4))
+    return result | dict(steps=steps, loop_cost=round(statistics.median(costs), 4))
 
 
 def _text(data: Path, languages: tuple[str, str], folder: Path) -> str:
-    """data.path: all of the training text, and a few lines of it to validate and to test by."""
+    """Value of data.path: all of the training text, and a few of its lines as valid and test."""
     files = [data / f"train.{language}" for language in languages]
     held_out = [folder / f"held_out.{language}" for language in languages]
-    for file, some in zip(files, held_out, strict=True):
-        some.write_text("".join(f"{line}\n" for line in read_lines(file)[:_HELD_OUT]), "utf-8")
-    few = ",".join(map(str, held_out))
-    return f"train={','.join(map(str, files))};valid={few};test={few}"
+    for file, held_out_file in zip(files, held_out, strict=True):
+        held_out_file.write_text(
+            "".join(f"{line}\n" for line in read_lines(file)[:_HELD_OUT]), "utf-8"
+        )
+    held_out_paths = ",".join(map(str, held_out))
+    return f"train={','.join(map(str, files))};valid={held_out_paths};test={held_out_paths}"
 
 
 def _values(path: str, languages: tuple[str, str], steps: int, precision: str) -> dict:
@@ -93,21 +95,21 @@ def _experiment(values: dict) -> Experiment:
 
 
 def _command(values: dict, workdir: Path) -> dict:
-    """Runs experiments.train; its speed, and the seconds before it began to train."""
+    """Run experiments.train; return its speed and its start-up time."""
     flags = [f"--config.{name}={value}" for name, value in values.items()]
     command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}"]
-    begun = time.time()
+    start = time.time()
     out = subprocess.run(
         [*command, "--config=experiments/configs/text.py", *flags],
         stdout=subprocess.PIPE, env=os.environ | {"JAX_PLATFORMS": "cpu"}, text=True, check=True,
     ).stdout  # fmt: skip
-    seconds = time.time() - begun
+    seconds = time.time() - start
     events = [event for event in read_metrics(workdir) if event["split"] == "train"]
-    last = json.loads(out)
+    summary = json.loads(out)
     return dict(
         tokens_per_second=round(statistics.median(e["tokens_per_second"] for e in events), 1),
         padding=round(statistics.mean(e["padding_fraction"] for e in events), 4),
-        startup_s=round(seconds - last["seconds"], 1),
+        startup_s=round(seconds - summary["seconds"], 1),
         peak_mb=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
     )
 
@@ -123,58 +125,60 @@ def _gflop_a_token(run: RunContext) -> float:
 
 
 def _delivered(run: RunContext, batches: int = 200) -> float:
-    """Real tokens a second from text files: read, tokenised, planned and made into batches."""
+    """Real tokens per second from text files: read, tokenize, schedule, make batches."""
     c = replace(run.experiment, data=replace(run.experiment.data, cache=False))
-    begun = time.perf_counter()
+    start = time.perf_counter()
     splits = {split: open_split(c, split) for split in SPLITS}
     text = read_pairs(c, splits, run.vocabulary)
-    read = (time.perf_counter() - begun) / text.schedule.tokens
-    begun = time.perf_counter()
+    read_seconds = (time.perf_counter() - start) / text.schedule.tokens
+    start = time.perf_counter()
     for _ in itertools.islice(train_batches(text.pairs["train"], text.schedule), batches):
         pass
-    made = (time.perf_counter() - begun) / batches
-    return 1 / (read + made * text.schedule.batches_per_epoch / text.schedule.tokens)
+    batch_seconds = (time.perf_counter() - start) / batches
+    return 1 / (
+        read_seconds + batch_seconds * text.schedule.batches_per_epoch / text.schedule.tokens
+    )
 
 
-def _batches(run: RunContext, first: int, count: int) -> Iterator[Batch]:
+def _batches(run: RunContext, first_step: int, count: int) -> Iterator[Batch]:
     schedule, multiple = run.data.schedule, run.row_multiple
-    made = train_batches(_train_pairs(run), schedule, first, multiple_of=multiple)
-    return itertools.islice(made, count)
+    batches = train_batches(_train_pairs(run), schedule, first_step, multiple_of=multiple)
+    return itertools.islice(batches, count)
 
 
 def _compiled(run: RunContext) -> tuple[Callable, TrainState]:
-    """The step, run once in all its shapes, and the state after that."""
+    """The train step, run once in each batch shape, and the state afterwards."""
     state, step = create_state(run.model, run.tx, jax.random.key(0), run.mesh), run.compile_step()
     for bucket in run.data.schedule.buckets:
-        first = next(i for i in itertools.count() if run.data.schedule[i].bucket == bucket)
-        (batch,) = _batches(run, first, 1)
+        index = next(i for i in itertools.count() if run.data.schedule[i].bucket == bucket)
+        (batch,) = _batches(run, index, 1)
         state, _ = step(state, batch)
     return step, jax.block_until_ready(state)
 
 
 def _costs(run: RunContext, step: Callable, state: TrainState, steps: int) -> Iterator[float]:
-    """How much longer blocks of steps take in the loop than bare, on batches made before, less 1.
+    """Relative extra time of blocks of steps in the loop over bare steps on prepared batches.
 
-    Whichever of the two comes first, the other does in the next block.
+    The two alternate in which comes first.
     """
     c, plan = run.experiment.train, run.data.schedule
 
-    def bare(state):
+    def run_steps(state):
         ready = list(_batches(run, int(state.step), _BLOCK))
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for batch in ready:
             state, metrics = step(state, batch)
         jax.block_until_ready((state, metrics))
-        return state, time.perf_counter() - begun
+        return state, time.perf_counter() - start
 
-    def looped(state):
-        begun = time.perf_counter()
-        first = int(state.step)
+    def run_loop(state):
+        start = time.perf_counter()
+        first_step = int(state.step)
         state, _ = fit(
             state,
             step,
-            _batches(run, first, _BLOCK),
-            num_steps=first + _BLOCK,
+            _batches(run, first_step, _BLOCK),
+            num_steps=first_step + _BLOCK,
             schedule=run.schedule,
             writer=writer,
             log_every=c.log_every,
@@ -182,11 +186,11 @@ def _costs(run: RunContext, step: Callable, state: TrainState, steps: int) -> It
             example_ids_at=lambda step: plan[step - 1].pairs,
         )
         jax.block_until_ready(state)
-        return state, time.perf_counter() - begun
+        return state, time.perf_counter() - start
 
     with MetricsWriter(run.workdir) as writer:
         for block in range(max(2, steps // (2 * _BLOCK))):
             spent = {}
-            for way in (bare, looped) if block % 2 else (looped, bare):
-                state, spent[way] = way(state)
-            yield spent[looped] / spent[bare] - 1
+            for run_block in (run_steps, run_loop) if block % 2 else (run_loop, run_steps):
+                state, spent[run_block] = run_block(state)
+            yield spent[run_loop] / spent[run_steps] - 1

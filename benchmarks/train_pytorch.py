@@ -14,33 +14,33 @@ Logits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # [B,S], [B,T] ->
 
 
 class Seq2Seq(nn.Module):
-    """nn.Transformer between one table, as embedding and as output, and sinusoids."""
+    """nn.Transformer with one table for embedding and output, and sinusoidal positions."""
 
-    places: torch.Tensor
+    encodings: torch.Tensor
 
     def __init__(self, c, longest: int = 128):
         super().__init__()
         self.width = c.d_model
         self.table = nn.Embedding(c.vocab_size, c.d_model)
         nn.init.normal_(self.table.weight, std=c.d_model**-0.5)
-        places = np.array(sinusoids(np.arange(longest), c.d_model))
-        self.register_buffer("places", torch.from_numpy(places))
+        encodings = np.array(sinusoids(np.arange(longest), c.d_model))
+        self.register_buffer("encodings", torch.from_numpy(encodings))
         self.drop = nn.Dropout(c.dropout)
         sizes = dict(d_model=c.d_model, nhead=c.num_heads, dim_feedforward=c.d_ff)
         layers = dict(num_encoder_layers=c.encoder_layers, num_decoder_layers=c.decoder_layers)
         self.body = nn.Transformer(**sizes, **layers, dropout=c.dropout, batch_first=True)
         for layer in (*self.body.encoder.layers, *self.body.decoder.layers):
             layer.dropout.p = c.ff_dropout  # of the feed-forward's hidden units
-            for part in layer.children():
-                if isinstance(part, nn.MultiheadAttention):
-                    part.dropout = c.attention_dropout
+            for module in layer.children():
+                if isinstance(module, nn.MultiheadAttention):
+                    module.dropout = c.attention_dropout
 
     def forward(self, src, tgt):
         """src [B,S], tgt [B,T] -> logits [B,T,V]."""
         length = tgt.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool).triu(1)
         empty = src == PAD
-        found = self.body(
+        hidden = self.body(
             self._embed(src),
             self._embed(tgt),
             tgt_mask=causal,
@@ -48,23 +48,23 @@ class Seq2Seq(nn.Module):
             src_key_padding_mask=empty,
             memory_key_padding_mask=empty,
         )
-        return found @ self.table.weight.T
+        return hidden @ self.table.weight.T
 
     def _embed(self, ids):
-        return self.drop(self.table(ids) * self.width**0.5 + self.places[: ids.shape[1]])
+        return self.drop(self.table(ids) * self.width**0.5 + self.encodings[: ids.shape[1]])
 
 
 def make(work: Workload, precision: str, cores: int):
-    """A function that makes a round's updates of nn.Transformer, and facts for its line."""
+    """Return a function that does a round of nn.Transformer updates, and JSON fields."""
     return trained(Seq2Seq(work.config), work, precision, cores)
 
 
 def trained(model: nn.Module, work: Workload, precision: str, cores: int):
-    """The same of any model that is a function of source and target to logits."""
+    """The same for any model that maps source and target to logits."""
     torch.set_num_threads(cores)
     torch.manual_seed(0)
     model.train()
-    adam = torch.optim.Adam(
+    optimizer = torch.optim.Adam(
         model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), eps=1e-9, fused=True
     )
     loss_of = nn.CrossEntropyLoss(ignore_index=PAD, label_smoothing=SMOOTHING)
@@ -78,19 +78,19 @@ def trained(model: nn.Module, work: Workload, precision: str, cores: int):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
                 logits = model(src, shifted)
             loss = loss_of(logits.float().flatten(0, 1), tgt.flatten())
-            adam.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            adam.step()
+            optimizer.step()
             tokens += int((src != PAD).sum() + (tgt != PAD).sum())
         return tokens
 
     source, target = work.pairs.lengths
-    each = flops(work.config, source, target) / (source.sum() + target.sum())
-    return run, dict(padding=round(padding, 4), gflop_a_token=1e-9 * float(each))
+    gflop = flops(work.config, source, target) / (source.sum() + target.sum())
+    return run, dict(padding=round(padding, 4), gflop_a_token=1e-9 * float(gflop))
 
 
 def _batches(work: Workload) -> tuple[Iterator, float]:
-    """Sorted by length into batches of about as many target tokens, in random order; padding."""
+    """Batches of similar lengths and about STEP_TOKENS target tokens, shuffled; and the padding."""
     source, target = work.pairs.lengths
     order = np.lexsort((source, target))
     groups: list[list[int]] = []
@@ -101,7 +101,7 @@ def _batches(work: Workload) -> tuple[Iterator, float]:
             group = []
         group.append(pair)
     groups.append(group)
-    places = sum(len(g) * int(source[g].max() + target[g].max()) for g in groups)
+    positions = sum(len(g) * int(source[g].max() + target[g].max()) for g in groups)
     random = np.random.default_rng(0)
 
     def stream():
@@ -115,4 +115,4 @@ def _batches(work: Workload) -> tuple[Iterator, float]:
                     for ids, lengths in zip(work.pairs, work.pairs.lengths, strict=True)
                 )
 
-    return stream(), 1 - float(source.sum() + target.sum()) / places
+    return stream(), 1 - float(source.sum() + target.sum()) / positions

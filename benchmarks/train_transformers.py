@@ -15,14 +15,14 @@ class _Logits(nn.Module):
         self.model = model
 
     def forward(self, src, tgt):
-        found = self.model(
+        output = self.model(
             src, attention_mask=(src != PAD).long(), decoder_input_ids=tgt, use_cache=False
         )
-        return found.logits
+        return output.logits
 
 
 def make(work: Workload, precision: str, cores: int):
-    """A function that makes a round's updates, and facts for its line."""
+    """Return a function that does a round of updates, and fields of its JSON line."""
     c = work.config
     rates = dict(dropout=c.dropout, attention_dropout=0.0, activation_dropout=0.0)
     config = marian_config(c, 128, **rates)

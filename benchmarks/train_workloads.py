@@ -1,6 +1,6 @@
 """Training workloads: random pairs of given lengths, and their cost.
 
-T1: 32 pairs of 64 and 64 tokens, base model. T2: lengths as text has them, a small model.
+T1: 32 pairs of 64 and 64 tokens, base model. T2: lengths as in real text, a small model.
 """
 
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from data.pipeline import Ragged, TokenPairs
 from model.config import TransformerConfig
 
 SMOOTHING, LEARNING_RATE = 0.1, 1e-4
-STEP_TOKENS = 4000  # target tokens that a step of T2 is to have, about
+STEP_TOKENS = 4000  # approximate target tokens per step of T2
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Pairs of ids without EOS, the model that learns from them, and how many steps a round has."""
+    """Pairs of ids without EOS, the model config, and the number of steps per round."""
 
     pairs: TokenPairs
     config: TransformerConfig
@@ -48,20 +48,23 @@ def workload(name: str) -> Workload:
 
 
 def flops(c: TransformerConfig, source: np.ndarray, target: np.ndarray) -> float:
-    """Of one update by pairs of these lengths: two a multiplication, and three times forward.
+    """FLOPs of one update on pairs of these lengths: two per multiplication, three times forward.
 
-    Counted are matrix products: projections, feed-forward, the vocabulary, and attention's two, in
-    the decoder's own over the half that a causal mask leaves; an SSRU's two matrices in its place.
-    Padding counts nothing.
+    Counts matrix products: projections, feed-forward, the vocabulary, and the two of attention. A
+    causal mask halves those of decoder self-attention; an SSRU has two matrices instead. Padding is
+    not counted.
     """
-    width, mix = c.d_model, c.num_heads * (c.key_width + c.value_width)  # of a pair of tokens
-    project, forward = 2 * width * mix, 2 * width * c.d_ff  # of a token
-    encoder = c.encoder_layers * ((project + forward) * source + mix * source**2)
+    width, attend = c.d_model, c.num_heads * (c.key_width + c.value_width)  # of a pair of tokens
+    project, forward = 2 * width * attend, 2 * width * c.d_ff  # of a token
+    encoder = c.encoder_layers * ((project + forward) * source + attend * source**2)
     # Cross-attention's queries and output are the target's, its keys and values the source's.
-    own = project * target + mix * target**2 / 2
+    self_mixing = project * target + attend * target**2 / 2
     if c.decoder_mixer == "ssru":
-        own = 2 * width**2 * target
+        self_mixing = 2 * width**2 * target
     decoder = c.decoder_layers * (
-        own + (project / 2 + forward) * target + project / 2 * source + mix * source * target
+        self_mixing
+        + (project / 2 + forward) * target
+        + project / 2 * source
+        + attend * source * target
     )
     return 6.0 * float((encoder + decoder + width * c.target_vocab * target).sum())

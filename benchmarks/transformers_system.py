@@ -12,9 +12,9 @@ BATCH = 16  # of mixed lengths
 
 
 def make(config: TransformerConfig, work: Workload, precision: str, cores: int, tokens: int):
-    """A function that translates the workload once, and facts for its line.
+    """Return a function that translates the workload once, and fields of its JSON line.
 
-    A batch's outputs have one length here: that of its longest, so mixed lengths are sorted first.
+    All outputs of a batch get the length of its longest, so mixed lengths are sorted first.
     """
     torch.set_num_threads(cores)
     translator = marian(config, parameters(config)).to(getattr(torch, precision))
@@ -27,7 +27,7 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
     @torch.inference_mode()
     def run():
         for src, length in jobs:
-            found = translator.generate(
+            outputs = translator.generate(
                 src,
                 attention_mask=(src != PAD).long(),
                 num_beams=work.beam_size,
@@ -36,6 +36,6 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
                 max_new_tokens=length,
                 do_sample=False,
             )
-            assert found.shape[1] == length + 1  # the start token is there as well
+            assert outputs.shape[1] == length + 1  # with the start token
 
     return run, {}

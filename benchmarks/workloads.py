@@ -11,7 +11,7 @@ FIRST_WORD, VOCABULARY = 4, 32_000
 
 @dataclass(frozen=True)
 class Workload:
-    """Sources (ids without EOS), the length of each output, and how they are searched for."""
+    """Sources (ids without EOS), output lengths, and the settings of the search."""
 
     sources: list[list[int]]
     lengths: list[int]
@@ -29,8 +29,8 @@ class Workload:
         return len(set(self.lengths)) > 1
 
     def groups(self, batch: int) -> list[list[int]]:
-        """The numbers of the sources of each search: all, one by one, or if lengths are mixed
-        `batch` of like length, longest first.
+        """Indices of the sources of each search: all, one by one, or for mixed lengths groups of
+        `batch` similar ones, longest first.
         """
         order = sorted(range(len(self.sources)), key=lambda row: -len(self.sources[row]))
         size = 1 if self.one_by_one else batch if self.mixed else len(order)

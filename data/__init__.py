@@ -1,1 +1,1 @@
-"""Text in, batches of token ids out."""
+"""Data pipeline: text in, batches of token ids out."""

@@ -3,14 +3,14 @@
 import os
 from pathlib import Path
 
-_unfinished: set[Path] = set()  # temporary files, for whoever ends the process during a write
+_unfinished: set[Path] = set()  # temporary files, to remove if the process ends during a write
 
 
 def write_atomic(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file under another name, then renames it: readers find the old or the new one.
+    """Write a temporary file, then rename it: readers see the old or the new file.
 
-    If the disk is full, what stood there before is untouched and nothing else is left behind.
-    Only a device or a pipe is written to as it is. Raises OSError.
+    If the disk is full, the old file is unchanged and no temporary file is left. A device or a
+    pipe is written to directly. Raises OSError.
     """
     path = Path(path)
     device = path.exists() and not path.is_file()
@@ -24,13 +24,13 @@ def write_atomic(path: str | os.PathLike, content: bytes) -> None:
     except OSError as error:
         if not device:
             written.unlink(missing_ok=True)
-        error.filename = str(path)  # the name that its reader knows
+        error.filename = str(path)  # the name that the caller knows
         raise
     finally:
         _unfinished.discard(written)
 
 
 def remove_unfinished() -> None:
-    """Removes what `write_atomic` has begun to write, in a process that ends at once."""
+    """Remove the temporary files of `write_atomic`, before the process exits at once."""
     for written in list(_unfinished):
         written.unlink(missing_ok=True)

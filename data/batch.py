@@ -7,29 +7,29 @@ import numpy as np
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = (PAD, BOS, EOS, UNK)
-Numbers = TypeVar("Numbers")  # an array of NumPy's, or of JAX's within a program
+Numbers = TypeVar("Numbers")  # a NumPy array, or a JAX array within a program
 
 
 class Batch(NamedTuple, Generic[Numbers]):
-    """Source and target ids, each sentence ending in EOS; rows are filled up with PAD, or empty.
+    """Source and target ids; each sentence ends in EOS, and PAD fills the rows; a row may be empty.
 
-    Where rows hold several pairs, `src_segments` and `tgt_segments` say which of its row's pairs
-    each id is of: 1, 2, .., and 0 for PAD.
+    If rows hold several pairs, `src_segments` and `tgt_segments` number the pair of each id within
+    its row: 1, 2, .., and 0 for PAD.
     """
 
     src: Numbers  # [B,S] int32
-    tgt: Numbers  # [B,T] int32, what is to be predicted: no BOS
+    tgt: Numbers  # [B,T] int32, the targets to predict: no BOS
     src_segments: Numbers | None = None  # [B,S] int32
     tgt_segments: Numbers | None = None  # [B,T] int32
 
     @property
     def segments(self):
-        """Those of both sides; None where a row is one pair."""
+        """Segment numbers of both sides; None if each row is one pair."""
         return None if self.src_segments is None else (self.src_segments, self.tgt_segments)
 
     @property
     def tgt_in(self):
-        """What the decoder reads to predict `tgt`, [B,T]."""
+        """Decoder input [B,T] for predicting `tgt`."""
         return shift_right(self.tgt, self.tgt_segments)
 
     @property
@@ -49,26 +49,26 @@ class Batch(NamedTuple, Generic[Numbers]):
 
 
 def shift_right(tgt, segments=None):
-    """What the decoder reads to predict `tgt` [B,T]: BOS, then all but the last token.
+    """Decoder input for predicting `tgt` [B,T]: BOS, then all but the last token.
 
-    With `segments` [B,T] each of a row's sentences begins with its own BOS.
+    With `segments` [B,T], each sentence of a row begins with its own BOS.
     """
     xp = np if isinstance(tgt, np.ndarray) else _jnp()
-    before = lambda x, first: xp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=first)  # noqa: E731
-    shifted = before(tgt, BOS)
+    shifted_by_one = lambda x, fill: xp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=fill)  # noqa: E731
+    shifted = shifted_by_one(tgt, BOS)
     if segments is None:
         return shifted
-    return xp.where(segments != before(segments, 0), xp.asarray(BOS, tgt.dtype), shifted)
+    return xp.where(segments != shifted_by_one(segments, 0), xp.asarray(BOS, tgt.dtype), shifted)
 
 
 def _jnp():
-    import jax.numpy as jnp  # data's readers and tokenisers need no JAX
+    import jax.numpy as jnp  # readers and tokenizers in data/ need no JAX
 
     return jnp
 
 
 def pad_rows(rows: Sequence[Sequence[int]], count: int, length: int) -> np.ndarray:
-    """Lists of ids as int32 [count, length], PAD after each and in the rows beyond the last."""
+    """Pad lists of ids to int32 [count, length]: PAD after each list and in unused rows."""
     out = np.full((count, length), PAD, np.int32)
     for i, row in enumerate(rows):
         out[i, : len(row)] = row

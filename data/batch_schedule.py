@@ -9,13 +9,13 @@ import numpy as np
 from data import packing
 from data.buckets import Bucket, make_buckets, rows_per_batch
 
-_EMPTY = 0.03  # of all positions: then longer rows are not tried
+_EMPTY = 0.03  # share of empty positions at which longer rows are not tried
 
 
 class BatchSpec(NamedTuple):
-    """One batch: its shape, the numbers of its pairs [n], and the row of each [n], ascending.
+    """One batch: its shape, the indices of its pairs [n], and the row of each [n], ascending.
 
-    A row of several pairs is `packed`.
+    With `packed`, a row may hold several pairs.
     """
 
     bucket: Bucket
@@ -25,12 +25,12 @@ class BatchSpec(NamedTuple):
 
 
 class BatchSchedule:
-    """Which pairs make the batch of which step: `plan[step]`.
+    """The batches of a training run: `plan[step]` is the `BatchSpec` of a step.
 
     Every epoch has the same number of batches and every kept pair once, in an order that depends
-    on seed and epoch alone. With `packed` all batches have one shape, and rows hold several pairs;
-    without, they have at most `count` shapes, and rows one pair each. An epoch's last batches may
-    have fewer pairs than others.
+    only on seed and epoch. With `packed`, all batches have one shape, and rows hold several pairs;
+    without, batches have at most `count` shapes, and a row holds one pair. The last batches of an
+    epoch may have fewer pairs than the others.
     """
 
     def __init__(
@@ -44,34 +44,34 @@ class BatchSchedule:
         packed: bool = False,
         count: int = 8,
     ):
-        """`pairs.lengths` (source, target) count EOS; `kept` are numbers of pairs."""
+        """`pairs.lengths` (source, target) count EOS; `kept` are indices of pairs."""
         self.kept, self.seed, self._order, self._ahead = kept, seed, 0, 0
         source, target = (side[kept] for side in pairs.lengths)
         self.tokens = int(source.sum() + target.sum())  # in an epoch
         options = dict(tokens_per_batch=tokens_per_batch, multiple_of=multiple_of)
         kind = _Packed(source, target, **options) if packed else None
         self._layout = kind or _Bucketed(source, target, count=count, **options)
-        self.buckets, each = self._layout.buckets, self._layout.batches
-        self.batches_per_epoch = sum(each)
+        self.buckets, counts = self._layout.buckets, self._layout.batches
+        self.batches_per_epoch = sum(counts)
         positions = sum(
             n * bucket.rows * (bucket.source + bucket.target)
-            for n, bucket in zip(each, self.buckets, strict=True)
+            for n, bucket in zip(counts, self.buckets, strict=True)
         )
         self.padding = 1 - self.tokens / positions
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
 
     def reshuffled(self, order: int) -> "BatchSchedule":
-        """The same pairs in batches of the same shapes, in another order for every `order`."""
-        other = copy.copy(self)
-        other._order = order  # 0 is the order that a plan begins with
-        other._epoch = lru_cache(maxsize=2)(other._make_epoch)
-        return other
+        """A schedule of the same pairs and shapes, in a different order for every `order`."""
+        schedule = copy.copy(self)
+        schedule._order = order  # 0 is the order of a new schedule
+        schedule._epoch = lru_cache(maxsize=2)(schedule._make_epoch)
+        return schedule
 
     def shifted(self, batches: int) -> "BatchSchedule":
-        """The same plan so many batches further on (or back, where negative) at every step."""
-        other = copy.copy(self)
-        other._ahead = batches
-        return other
+        """The same schedule, moved by so many batches at every step: ahead, or back if negative."""
+        schedule = copy.copy(self)
+        schedule._ahead = batches
+        return schedule
 
     def _make_epoch(self, epoch: int) -> list[BatchSpec]:
         rng = np.random.default_rng([self.seed, epoch, *[self._order] * (self._order > 0)])
@@ -95,7 +95,7 @@ class BatchSchedule:
 
 
 class _Bucketed:
-    """A pair a row, in batches of pairs of like length."""
+    """One pair per row, in batches of pairs of similar length."""
 
     def __init__(self, source: np.ndarray, target: np.ndarray, **options):
         self.buckets, self._which = make_buckets(source, target, **options)
@@ -108,19 +108,19 @@ class _Bucketed:
         for i, bucket in enumerate(self.buckets):
             pairs = order[self._which[order] == i]
             for start in range(0, len(pairs), bucket.rows):
-                some = pairs[start : start + bucket.rows]
-                batches.append(BatchSpec(bucket, some, np.arange(len(some))))
+                subset = pairs[start : start + bucket.rows]
+                batches.append(BatchSpec(bucket, subset, np.arange(len(subset))))
         return batches
 
 
 class _Packed:
-    """Several pairs a row (data/packing.py), in batches of one shape."""
+    """Several pairs per row (data/packing.py), in batches of one shape."""
 
     def __init__(
         self, source: np.ndarray, target: np.ndarray, tokens_per_batch: int, multiple_of: int
     ):
         size, self._rows = _best_row_size(source, target, tokens_per_batch // multiple_of)
-        # By both lengths, as slots count them.
+        # Sorted by both lengths, in the order in which slots count pairs.
         self._kind = np.unique(np.stack([source, target], 1), axis=0, return_inverse=True)[
             1
         ].ravel()
@@ -139,27 +139,27 @@ class _Packed:
         for start in range(0, len(shuffled), bucket.rows):
             rows = shuffled[start : start + bucket.rows]
             slots = [np.arange(starts[r], starts[r + 1]) for r in rows]
-            own = np.repeat(np.arange(len(rows)), [len(each) for each in slots])
-            batches.append(BatchSpec(bucket, pairs[np.concatenate(slots)], own, packed=True))
+            row_index = np.repeat(np.arange(len(rows)), [len(slot) for slot in slots])
+            batches.append(BatchSpec(bucket, pairs[np.concatenate(slots)], row_index, packed=True))
         return batches
 
 
 def _best_row_size(
-    source: np.ndarray, target: np.ndarray, most: int
+    source: np.ndarray, target: np.ndarray, max_positions: int
 ) -> tuple[tuple[int, int], packing.PackedRows]:
-    """Rows of one size: short ones, which attention is fastest over, or longer where these fill up.
+    """Choose the row size: short rows, for fast attention, or longer ones if these fill better.
 
-    None has more than `most` positions a side, unless a single pair does.
+    A side has at most `max_positions` positions, unless a single pair has more.
     """
-    found: list[tuple[float, tuple[int, int], packing.PackedRows]] = []
+    candidates: list[tuple[float, tuple[int, int], packing.PackedRows]] = []
     for pairs in 1, 6:
         size = packing.room(source, target, pairs)
-        if found and max(size) > most:
+        if candidates and max(size) > max_positions:
             break
         rows = packing.pack(source, target, size)
         empty = 1 - (source.sum() + target.sum()) / (rows.count * sum(size))
-        found.append((empty, size, rows))
+        candidates.append((empty, size, rows))
         if empty < _EMPTY:
             break
-    _, size, rows = min(found, key=lambda each: each[0])
+    _, size, rows = min(candidates, key=lambda candidate: candidate[0])
     return size, rows

@@ -1,7 +1,7 @@
 """Bucketing: a few fixed batch shapes with little padding for pairs of all lengths.
 
-Lengths count EOS. Each shape costs one compilation, so there are few; each pair goes to the
-first bucket that holds both its sides.
+Lengths count EOS. Each shape costs one compilation, so there are few. Each pair goes to the first
+bucket that holds both of its sides.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 from data.errors import DataError
 
-_MANY = 64  # rows: an eighth of them at most is lost to a multiple of 8
+_MANY = 64  # rows; from there on rounding to a multiple of 8 loses at most an eighth
 
 
 class Bucket(NamedTuple):
@@ -22,7 +22,7 @@ class Bucket(NamedTuple):
     target: int
 
     def with_rows(self, multiple_of: int) -> "Bucket":
-        """The same with the next multiple of so many rows."""
+        """The same bucket with rows rounded up to a multiple of `multiple_of`."""
         return self._replace(rows=-(-self.rows // multiple_of) * multiple_of)
 
 
@@ -35,38 +35,38 @@ def make_buckets(
     multiple_of: int = 1,
     overflow: bool = False,
 ) -> tuple[list[Bucket], np.ndarray]:
-    """At most `count` buckets for pairs of these lengths [n], and each pair's bucket number [n].
+    """Make at most `count` buckets for pairs of these lengths [n]; also each pair's bucket [n].
 
-    Cuts are placed on max(source, target) where they leave the fewest padded positions (exactly,
-    by dynamic programming). A batch has at most `tokens_per_batch` positions a side, and a
-    multiple of `multiple_of` rows; of 8, too, where they are many, so that meshes of up to that
-    many devices share them evenly. Where `multiple_of` rows alone are more, they make the batch
-    with `overflow`, and raise DataError without.
+    Boundaries of max(source, target) minimize the number of padded positions (exactly, by dynamic
+    programming). A batch has at most `tokens_per_batch` positions per side, and a multiple of
+    `multiple_of` rows; with many rows also a multiple of 8, so that meshes of up to 8 devices
+    split them evenly. If `multiple_of` rows alone exceed the limit, they form the batch with
+    `overflow`; without it DataError is raised.
     """
     longest = np.maximum(source, target)
-    number = np.bincount(longest)  # how many pairs have each length
-    ends = _optimal_boundaries(number, count)
-    which = np.searchsorted(ends, longest)
+    counts = np.bincount(longest)  # the number of pairs of each length
+    ends = _optimal_boundaries(counts, count)
+    assignment = np.searchsorted(ends, longest)
     buckets = []
     for i in range(len(ends)):
-        inside = which == i
+        inside = assignment == i
         sides = int(source[inside].max()), int(target[inside].max())
         pairs = int(inside.sum())
         rows = rows_per_batch(pairs, max(sides), tokens_per_batch, multiple_of, overflow)
         buckets.append(Bucket(rows, *sides))
-    return buckets, which
+    return buckets, assignment
 
 
 def rows_per_batch(
     count: int, length: int, tokens_per_batch: int, multiple_of: int, overflow: bool = False
 ) -> int:
-    """How many rows of `length` positions make a batch, where there are `count` in all.
+    """The number of rows of `length` positions in a batch, if there are `count` rows in all.
 
-    As `make_buckets` has it.
+    The limits are those of `make_buckets`.
     """
-    most = tokens_per_batch // length
-    multiple = multiple_of if most < _MANY else math.lcm(multiple_of, 8)
-    rows = most // multiple * multiple
+    max_rows = tokens_per_batch // length
+    multiple = multiple_of if max_rows < _MANY else math.lcm(multiple_of, 8)
+    rows = max_rows // multiple * multiple
     if overflow:
         rows = max(rows, multiple)
     if rows < 1:
@@ -74,29 +74,29 @@ def rows_per_batch(
             f"data.tokens_per_batch={tokens_per_batch} does not hold {multiple_of} rows of "
             f"{length} tokens: raise it to {multiple_of * length}, or lower data.max_length"
         )
-    # The same number of batches, each as full as the others, rather than a last one of a few.
+    # The same number of batches, all equally full, instead of a nearly empty last one.
     rows = -(-count // -(-count // rows))
     return -(-rows // multiple) * multiple
 
 
-def _optimal_boundaries(number: np.ndarray, count: int) -> np.ndarray:
-    """Lengths at which buckets end so that the sum of bucket length over all pairs is least."""
-    lengths = np.flatnonzero(number)
-    pairs = np.concatenate([[0], np.cumsum(number[lengths])])
+def _optimal_boundaries(counts: np.ndarray, count: int) -> np.ndarray:
+    """Bucket end lengths that minimize the sum of bucket lengths over all pairs."""
+    lengths = np.flatnonzero(counts)
+    pairs = np.concatenate([[0], np.cumsum(counts[lengths])])
     n = len(lengths)
     cost = np.full(n + 1, np.inf)
     cost[0] = 0
-    back = []
+    choices = []
     for _ in range(min(count, n)):
-        # Pairs start .. end - 1 (by distinct length) in one bucket that ends at lengths[end - 1].
-        whole = (pairs[None, 1:] - pairs[:-1, None]) * lengths[None, :].astype(float)
+        # Distinct lengths start .. end - 1 share one bucket that ends at lengths[end - 1].
+        added = (pairs[None, 1:] - pairs[:-1, None]) * lengths[None, :].astype(float)
         total = np.where(
-            np.arange(n)[:, None] <= np.arange(n)[None], cost[:-1, None] + whole, np.inf
+            np.arange(n)[:, None] <= np.arange(n)[None], cost[:-1, None] + added, np.inf
         )
-        back.append(total.argmin(0))
+        choices.append(total.argmin(0))
         cost = np.concatenate([[np.inf], total.min(0)])
     ends, end = [], n
-    for choice in reversed(back):
+    for choice in reversed(choices):
         ends.append(lengths[end - 1])
         end = choice[end - 1]
     return np.array(ends[::-1])

@@ -1,6 +1,6 @@
 """Corpora: the demo grammar, local text, TSV, JSON lines, or a TFDS set.
 
-A corpus is anything with a length and pairs by number, so a place in the data is one integer.
+A corpus has a length and pairs by index, so a position in the data is one integer.
 """
 
 import difflib
@@ -21,12 +21,13 @@ def open_corpus(
     target_language: str = "de",
     seed: int = 0,
 ) -> Corpus:
-    """The pairs of one split ("train", "valid" or "test").
+    """Open the pairs of one split ("train", "valid" or "test").
 
-    `kind` is "demo"; "text", "tsv" or "jsonl" with `path` a folder of {split}.{language},
-    {split}.tsv or {split}.jsonl, plain or .gz, or for text explicit files as
-    "train=a.en,a.de;valid=b.en,b.de"; or the name of a TFDS translation set, known by its slash
-    ("wmt14_translate/de-en"), with `path` the TFDS folder if not the usual one. Raises DataError.
+    `kind` is "demo"; "text", "tsv" or "jsonl"; or a TFDS translation set, recognized by its slash
+    ("wmt14_translate/de-en"). For text, tsv and jsonl `path` is a folder of {split}.{language},
+    {split}.tsv or {split}.jsonl, plain or .gz; for text it may also name files, as in
+    "train=a.en,a.de;valid=b.en,b.de". For TFDS `path` is its folder if not the default. Raises
+    DataError.
     """
     languages = source_language, target_language
     if split not in SPLITS:
@@ -34,7 +35,7 @@ def open_corpus(
     if "/" in kind:
         return tfds.read(kind, split, path, languages)
     if kind == "demo":
-        from data import demo  # its tables are built on import, for nothing else
+        from data import demo  # imported late: it builds its tables on import
 
         return demo.Demo(split, seed, *languages)
     readers = {"text": text.read_text, "tsv": text.read_tsv, "jsonl": text.read_jsonl}

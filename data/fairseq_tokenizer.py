@@ -1,8 +1,8 @@
-"""The tokenizer of fairseq's models: words, split by BPE merges if there are any.
+"""Tokenizer of fairseq's models: words, split by BPE merges if there are any.
 
-A dictionary file has a word and its count a line; ids are by order, after fairseq's own special
-ones. Here the special ones are Heed's, and `<s>`, which fairseq has beside the end with which its
-outputs begin, comes next: it is a word like any other, only that no text shows it.
+A line of a dictionary file has a word and its count; ids follow the order of lines, after fairseq's
+special ids. Here Heed's special ids come first, then `<s>`, which fairseq has although its outputs
+begin with the end symbol: it is an ordinary word, except that it is not visible in text.
 """
 
 import json
@@ -19,11 +19,11 @@ from data.tokenizer import Tokenizer
 
 FORMAT = "heed dictionary 1"
 _BEGIN = UNK + 1
-_OVERWRITE = "#fairseq:overwrite"  # after a word that stands there again, with another id
+_OVERWRITE = "#fairseq:overwrite"  # marks a repeated word, with another id
 
 
 class _Content(msgspec.Struct):
-    """What is stored."""
+    """The stored format."""
 
     format: Literal["heed dictionary 1"]
     words: list[str]
@@ -31,15 +31,15 @@ class _Content(msgspec.Struct):
 
 
 class DictionaryTokenizer(Tokenizer):
-    """One side: its words, and its merges."""
+    """One side: its words and its merges."""
 
     def __init__(self, model: bytes):
-        """Reads what `make` wrote; raises DataError where it is something else."""
+        """Read the output of `make`; raise DataError if it is something else."""
         self._model = model
-        found = decode_json(model, _Content, "not a vocabulary of Heed's")
-        self._merges = None if found.merges is None else BPEMerges(found.merges)
-        self._names = ["<pad>", "<s>", "</s>", "<unk>", "<s>", *found.words]
-        # A padding that is spelled out is no word: it would be none of the text any more.
+        saved = decode_json(model, _Content, "not a vocabulary of Heed's")
+        self._merges = None if saved.merges is None else BPEMerges(saved.merges)
+        self._names = ["<pad>", "<s>", "</s>", "<unk>", "<s>", *saved.words]
+        # Padding that is spelled out in a text is unknown: as PAD it would not count as text.
         self._ids = {word: id for id, word in enumerate(self._names) if id >= EOS}
 
     def __reduce__(self):
@@ -47,7 +47,7 @@ class DictionaryTokenizer(Tokenizer):
 
     @classmethod
     def make(cls, words: Sequence[str], merges: str | None) -> "DictionaryTokenizer":
-        """From the words of a dictionary file, in order, and the text of a file of merges."""
+        """Build from the words of a dictionary file, in order, and the text of a merges file."""
         if merges is not None:
             BPEMerges(merges)  # raises DataError
         content = {"format": FORMAT, "words": list(words), "merges": merges}
@@ -59,42 +59,42 @@ class DictionaryTokenizer(Tokenizer):
         return len(self._names)
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of each text, without BOS or EOS, but for those that it spells out."""
+        """Return the ids of each text, without BOS or EOS, except those spelled out in it."""
         if self._merges is not None:
             sentences = [self._merges.apply(sentence) for sentence in sentences]
         return [[self._ids.get(word, UNK) for word in text.split()] for text in sentences]
 
     def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
-        """Returns the text of each list of ids, PAD, BOS and EOS left out.
+        """Return the text of each list of ids, without PAD, BOS and EOS.
 
-        An unknown word shows, as it does in fairseq's outputs.
+        Unknown words are shown, as in fairseq's outputs.
         """
         shown = [[self._names[i] for i in ids if i > EOS and i != _BEGIN] for ids in sentences]
         return [joined(" ".join(words)) for words in shown]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Returns each id as its word."""
+        """Return each id as its word."""
         return [self._names[i] for i in ids]
 
     def surfaces(self) -> list[bytes] | None:
-        """Returns what each id adds to a text (data/token_bytes.py): a word ends in a space."""
+        """Return the bytes that each id adds to a text (data/token_bytes.py), spaces included."""
         words = (f"{name} ".removesuffix(f"{SEPARATOR} ") for name in self._names)
         shown = [word.encode(errors="replace") for word in words]
         return [b"" if id <= _BEGIN else word for id, word in enumerate(shown)]
 
 
 def read_words(text: str) -> list[str]:
-    """The words of a dictionary file, in order; raises DataError, naming the line."""
+    """Parse the words of a dictionary file, in order; raises DataError, naming the line."""
     words: list[str] = []
-    known = {"<s>", "<pad>", "</s>", "<unk>"}
+    seen = {"<s>", "<pad>", "</s>", "<unk>"}
     lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
     for number, line in enumerate(lines, 1):
         again = line.rstrip().endswith(f" {_OVERWRITE}")
         word, space, count = line.rstrip().removesuffix(_OVERWRITE).rstrip().rpartition(" ")
         if not space or not count.removeprefix("-").isdecimal():
             raise DataError(f"line {number}: it needs a word and a count, but is {line[:40]!r}")
-        if word in known and not again:
+        if word in seen and not again:
             raise DataError(f"line {number}: {word!r} is there already, so that ids are not sure")
-        known.add(word)
+        seen.add(word)
         words.append(word)
     return words

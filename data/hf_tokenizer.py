@@ -1,9 +1,9 @@
 """Hugging Face tokenizers: a tokenizer.json with Heed's order of ids.
 
-The library (`tokenizers`) cuts and joins text, whatever kind of model the file describes: bytes
-merged in pairs, as in BART, or SentencePiece's, as in mBART and NLLB. Padding, end and unknown word
-become PAD, EOS and UNK. Outputs there begin with a word that others of their ids are too, the end
-mostly: so BOS is an id of its own, and all others follow in their order.
+The `tokenizers` library splits and joins text for any kind of model in the file: byte-level BPE, as
+in BART, or SentencePiece, as in mBART and NLLB. Padding, end and unknown word become PAD, EOS and
+UNK. Hugging Face's outputs begin with a word that also has another use, mostly the end: so BOS is a
+separate id, and all other ids follow in their order.
 """
 
 import importlib
@@ -28,7 +28,7 @@ _Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
 class _Saved(Struct):
-    """What `make` writes."""
+    """The format that `make` writes."""
 
     format: str
     order: Annotated[tuple[_Id, ...], Meta(min_length=UNK + 1)]
@@ -38,21 +38,21 @@ class _Saved(Struct):
 
 
 class FastTokenizer(Tokenizer):
-    """One side: the library's tokenizer, and what every text begins with."""
+    """One side: the library's tokenizer, and the prefix of every text."""
 
     def __init__(self, model: bytes):
-        """Reads what `make` wrote; raises DataError where it is something else."""
+        """Read the output of `make`; raise DataError if it is something else."""
         self._model = model
-        found = decode_json(model, _Saved, "the vocabulary")
-        if found.format != FORMAT:
+        saved = decode_json(model, _Saved, "the vocabulary")
+        if saved.format != FORMAT:
             raise DataError("not a vocabulary of Heed's")
-        self._cleans, self.order = found.cleans, found.order
-        self._library = _library(found.tokenizer)
-        # A padding that is spelled out is no word: it would be none of the text any more.
-        self._ids = {theirs: id for id, theirs in enumerate(self.order) if id >= EOS}
-        if not self._ids.keys() >= {*found.prefix}:
+        self._cleans, self.order = saved.cleans, saved.order
+        self._library = _library(saved.tokenizer)
+        # Padding that is spelled out in a text is unknown: as PAD it would not count as text.
+        self._ids = {library_id: id for id, library_id in enumerate(self.order) if id >= EOS}
+        if not self._ids.keys() >= {*saved.prefix}:
             raise DataError("not a vocabulary of Heed's: a text begins with none of its words")
-        self.prefix = tuple(self._ids[id] for id in found.prefix)
+        self.prefix = tuple(self._ids[id] for id in saved.prefix)
         marks = ["<pad>", "<s>", "</s>", "<unk>"]
         self._names = marks + [
             self._library.id_to_token(id) or f"<{id}>" for id in self.order[UNK + 1 :]
@@ -65,16 +65,15 @@ class FastTokenizer(Tokenizer):
     def make(
         cls, content: str, order: Sequence[int], prefix: Sequence[int], cleans: bool = False
     ) -> "FastTokenizer":
-        """From the text of a tokenizer.json, and by their ids: all of ours, and the prefix.
+        """Build from the text of a tokenizer.json, the order of its ids, and the prefix's ids.
 
-        Where it `cleans`, spaces before punctuation go from outputs.
-
-        `order` has the ids that become PAD, BOS, EOS and UNK, and then all others. Raises DataError
-        where the text is none, or the library is not installed.
+        `order` has the ids that become PAD, BOS, EOS and UNK, and then all others. With `cleans`,
+        spaces before punctuation are removed from outputs. Raises DataError if the text is not a
+        tokenizer, or the library is not installed.
         """
-        found = {"format": FORMAT, "order": [*order], "prefix": [*prefix], "cleans": cleans}
-        found["tokenizer"] = content
-        return cls(json.dumps(found, ensure_ascii=False).encode())
+        saved = {"format": FORMAT, "order": [*order], "prefix": [*prefix], "cleans": cleans}
+        saved["tokenizer"] = content
+        return cls(json.dumps(saved, ensure_ascii=False).encode())
 
     @property
     def vocab_size(self) -> int:
@@ -82,31 +81,31 @@ class FastTokenizer(Tokenizer):
         return len(self.order)
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of each text, `prefix` first, without EOS, but where it spells it out.
+        """Return the ids of each text, `prefix` first, without EOS unless it is spelled out.
 
-        A blank text has none.
+        A blank text has no ids.
         """
         with library_errors(CANNOT_ENCODE):
-            found = self._library.encode_batch_fast(list(sentences), add_special_tokens=False)
-        each = ([self._ids.get(id, UNK) for id in one.ids] for one in found)
-        told = zip(sentences, each, strict=True)
-        return [[*self.prefix, *ids] if text.strip() else [] for text, ids in told]
+            encodings = self._library.encode_batch_fast(list(sentences), add_special_tokens=False)
+        sentence_ids = ([self._ids.get(id, UNK) for id in encoding.ids] for encoding in encodings)
+        encoded = zip(sentences, sentence_ids, strict=True)
+        return [[*self.prefix, *ids] if text.strip() else [] for text, ids in encoded]
 
     def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
-        """Returns the text of each list of ids, special words left out; it is always one line."""
-        theirs = [[self.order[i] for i in ids if i > UNK] for ids in sentences]
+        """Return the text of each list of ids, without special words; always one line."""
+        library_ids = [[self.order[i] for i in ids if i > UNK] for ids in sentences]
         with library_errors(CANNOT_DECODE):
-            texts = [text.replace("\n", " ") for text in self._library.decode_batch(theirs)]
+            texts = [text.replace("\n", " ") for text in self._library.decode_batch(library_ids)]
         return [cleaned(text) for text in texts] if self._cleans else texts
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Returns each id as its word."""
+        """Return each id as its word."""
         return [self._names[i] for i in ids]
 
     def surfaces(self) -> list[bytes] | None:
-        """Returns what each id adds to a text (data/token_bytes.py).
+        """Return the bytes that each id adds to a text (data/token_bytes.py).
 
-        None where the file's decoder neither joins GPT-2's bytes nor replaces U+2581 by a space.
+        None if the file's decoder neither joins GPT-2's bytes nor replaces U+2581 by a space.
         """
         decoder = self._library.decoder
         steps = json.loads(decoder.__getstate__()) if decoder is not None else {}
@@ -124,7 +123,7 @@ class FastTokenizer(Tokenizer):
         ]
 
 
-@lru_cache(maxsize=2)  # both sides have one, which takes seconds to read
+@lru_cache(maxsize=2)  # one per side; reading one takes seconds
 def _library(content: str):
     try:
         tokenizers = importlib.import_module("tokenizers")
@@ -133,7 +132,7 @@ def _library(content: str):
             "this vocabulary is one of Hugging Face's tokenizers library: pip install tokenizers"
         ) from None
     with library_errors("not a tokenizer"):
-        found = tokenizers.Tokenizer.from_str(content)
-    found.no_padding()
-    found.no_truncation()
-    return found
+        tokenizer = tokenizers.Tokenizer.from_str(content)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

@@ -1,6 +1,6 @@
 """Parse JSON from files and requests into typed values; every mistake is a DataError of one line.
 
-Types are msgspec's: builtins, `Annotated` bounds (`msgspec.Meta`) and `msgspec.Struct` for objects.
+Types are those of msgspec: builtins, `Annotated` bounds (`msgspec.Meta`), `msgspec.Struct` objects.
 """
 
 import os
@@ -17,10 +17,10 @@ _REQUIRED: Any = object()
 
 
 def decode_json(data: bytes | str, kind: type[T], where: str) -> T:
-    """The JSON document `data` as a `kind`. Raises DataError, which begins with `where`.
+    """Decode the JSON document `data` as a `kind`. Raises DataError, which begins with `where`.
 
-    Refused are malformed JSON, another encoding than UTF-8, half surrogate pairs, numbers beyond
-    what their type can hold, and nesting beyond the interpreter's recursion limit.
+    It rejects malformed JSON, encodings other than UTF-8, half surrogate pairs, numbers that their
+    type cannot hold, and nesting beyond the interpreter's recursion limit.
     """
     try:
         return msgspec.json.decode(data, type=kind)
@@ -37,9 +37,9 @@ def decode_json(data: bytes | str, kind: type[T], where: str) -> T:
 
 
 def convert(value: Any, kind: type[T], where: str, strict: bool = True) -> T:
-    """A value of builtins as a `kind`; unless `strict`, from text, too. Raises DataError.
+    """Convert a value of builtins to a `kind`; unless `strict`, also from text. Raises DataError.
 
-    Keys that are numbers may be written as text, as JSON has them.
+    Numeric keys may be given as text, as in JSON.
     """
     try:
         return msgspec.convert(value, kind, strict=strict, str_keys=True)
@@ -55,7 +55,7 @@ def read_json(
     default: T = _REQUIRED,
     max_bytes: int = MAX_SETTINGS_BYTES,
 ) -> T:
-    """The JSON document in a regular file as a `kind`; `default` where there is no file.
+    """Read the JSON document in a regular file as a `kind`; `default` if there is no file.
 
     Raises DataError, which names the file and the field.
     """
@@ -65,9 +65,9 @@ def read_json(
 
 
 def _mistake(error: msgspec.ValidationError, where: str) -> DataError:
-    """msgspec's "Expected `int`, got `str` - at `$.d_model`" with the field in front."""
-    reason, _, place = str(error).partition(" - at ")
-    field = place.replace("`", "").removeprefix("key in ").removeprefix("$.").removeprefix("$")
+    """Reword msgspec's "Expected `int`, got `str` - at `$.d_model`": the field comes first."""
+    reason, _, path = str(error).partition(" - at ")
+    field = path.replace("`", "").removeprefix("key in ").removeprefix("$.").removeprefix("$")
     reason = reason.replace("`", "")
     reason = reason[:1].lower() + reason[1:]
     if missing := re.fullmatch(r"object missing required field (.*)", reason):

@@ -1,6 +1,6 @@
-"""Read JSON Lines that may be damaged; unusable lines are skipped and reported.
+"""Read JSON Lines that may be corrupt; unusable lines are skipped and reported.
 
-A file is read line by line, so that neither its size nor one endless line fills the memory.
+A file is read line by line, so neither a large file nor one endless line fills the memory.
 """
 
 import os
@@ -14,15 +14,15 @@ from data.regular_file import open_regular
 
 MAX_BYTES = 1 << 30
 _MAX_LINE_BYTES = 16 << 20
-_NAMED = 8  # line numbers in a warning
+_NAMED = 8  # the maximum number of line numbers in a warning
 
-# Numbers that later arithmetic and printing can hold: JSON itself has integers of any length.
+# Integers that later arithmetic and printing can handle; JSON itself allows any length.
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _OBJECT = msgspec.json.Decoder(dict[str, None | bool | _Integer | float | str | list | dict])
 
 
 class JsonLine(NamedTuple):
-    """One line: its number from 1 on, its bytes, and its object, or None if it is unusable."""
+    """One line: its number, from 1, its bytes, and its object, or None if it is unusable."""
 
     number: int
     content: bytes
@@ -30,7 +30,7 @@ class JsonLine(NamedTuple):
 
 
 class JsonRows(NamedTuple):
-    """The usable objects of a file in order, and the numbers of the unusable lines."""
+    """The usable objects of a file, in order, and the numbers of its unusable lines."""
 
     rows: list[dict]
     unusable: list[int]
@@ -39,9 +39,9 @@ class JsonRows(NamedTuple):
 def iter_json_lines(
     path: str | os.PathLike, kind: type[msgspec.Struct], max_bytes: int = MAX_BYTES
 ) -> Iterator[JsonLine]:
-    """The lines of a file, each an object with the fields of `kind`; none if there is no file.
+    """Iterate over the lines of a file: objects with the fields of `kind`; none without a file.
 
-    A row is a plain dict and keeps fields that `kind` does not have. Blank lines are left out.
+    A row is a plain dict and keeps fields that `kind` does not have. Blank lines are skipped.
     Raises DataError if the file is not a regular file, cannot be read or exceeds `max_bytes`.
     """
     if not os.path.lexists(path):
@@ -58,7 +58,7 @@ def iter_json_lines(
                 if content.isspace():
                     continue
                 yield JsonLine(number, content, _row(content, fields))
-                while not content.endswith(b"\n") and content:  # the rest of too long a line
+                while not content.endswith(b"\n") and content:  # the rest of an overlong line
                     content = file.readline(_MAX_LINE_BYTES)
         except OSError as error:
             raise DataError(f"cannot read {os.fspath(path)}: {error.strerror}") from None
@@ -67,7 +67,7 @@ def iter_json_lines(
 def read_json_lines(
     path: str | os.PathLike, kind: type[msgspec.Struct], max_bytes: int = MAX_BYTES
 ) -> JsonRows:
-    """All usable rows of a file, as `iter_json_lines` has them. Raises DataError."""
+    """Read all usable rows of a file, like `iter_json_lines`. Raises DataError."""
     rows, unusable = [], []
     for line in iter_json_lines(path, kind, max_bytes):
         if line.row is None:
@@ -78,10 +78,12 @@ def read_json_lines(
 
 
 def unusable_lines(path: str | os.PathLike, numbers: list[int]) -> str:
-    """One line of text that says which lines of a file were left out."""
+    """Format a one-line warning about the skipped lines of a file."""
     named = ", ".join(map(str, numbers[:_NAMED])) + ", ..." * (len(numbers) > _NAMED)
-    what = "1 unusable line was" if len(numbers) == 1 else f"{len(numbers):,} unusable lines were"
-    return f"{os.fspath(path)}: {what} left out: line{'s' * (len(numbers) > 1)} {named}"
+    subject = (
+        "1 unusable line was" if len(numbers) == 1 else f"{len(numbers):,} unusable lines were"
+    )
+    return f"{os.fspath(path)}: {subject} left out: line{'s' * (len(numbers) > 1)} {named}"
 
 
 def _row(content: bytes, fields: msgspec.json.Decoder) -> dict | None:

@@ -1,7 +1,7 @@
 """Language codes, and whether a language separates words by spaces.
 
-Codes are those of ISO 639-1 and 639-3 ("de", "deu"), alone or with a script or a region, as BCP
-47, locales and NLLB write them ("pt-BR", "zh_CN", "zho_Hans"). langcodes has the lists.
+Codes are ISO 639-1 and 639-3 ("de", "deu"), alone or with a script or a region, as in BCP 47,
+locales and NLLB ("pt-BR", "zh_CN", "zho_Hans"). The langcodes package has the lists.
 """
 
 from difflib import get_close_matches
@@ -14,7 +14,7 @@ _SPACELESS = (*_CHINESE, "Jpan", "Hira", "Kana", "Thai", "Khmr", "Laoo", "Mymr",
 
 
 class Language(NamedTuple):
-    """A language as it is written: its shortest ISO 639 code, and its script's ISO 15924 code."""
+    """A written language: its shortest ISO 639 code, and the ISO 15924 code of its script."""
 
     code: str
     script: str
@@ -32,23 +32,23 @@ class Language(NamedTuple):
 
 @cache
 def find_language(code: str) -> Language | None:
-    """The language of a code, with the script that it is mostly written in, or None."""
+    """Look up a code's language, with its most common script; None if the code is unknown."""
     import langcodes
 
     try:
-        found = langcodes.get(code)
+        language = langcodes.get(code)
     except ValueError:
         return None
-    if not found.language or not found.is_valid():
+    if not language.language or not language.is_valid():
         return None
-    usual = found.prefer_macrolanguage()  # Mandarin is "zh", as most write it
-    return Language(usual.language or found.language, found.maximize().script or "")
+    common = language.prefer_macrolanguage()  # Mandarin as "zh", the common code
+    return Language(common.language or language.language, language.maximize().script or "")
 
 
 def nearest_codes(code: str) -> list[str]:
-    """At most three codes of ISO 639-1 or their forms of three letters that look like `code`."""
+    """At most three ISO 639-1 codes, or their three-letter forms, that are similar to `code`."""
     from langcodes.data_dicts import LANGUAGE_ALPHA3
 
     base = code.lower().replace("_", "-").split("-")[0]
-    known = LANGUAGE_ALPHA3 if len(base) == 2 else set(LANGUAGE_ALPHA3.values())
-    return get_close_matches(base, sorted(known), cutoff=0.5) if len(base) in (2, 3) else []
+    codes = LANGUAGE_ALPHA3 if len(base) == 2 else set(LANGUAGE_ALPHA3.values())
+    return get_close_matches(base, sorted(codes), cutoff=0.5) if len(base) in (2, 3) else []

@@ -1,9 +1,9 @@
-"""The tokenizer of Hugging Face's Marian models: SentencePiece, then a table of tokens.
+"""Tokenizer of Hugging Face's Marian models: SentencePiece, then a table of tokens.
 
-A text is split at the special words that stand in it ("</s>"), SentencePiece cuts what lies
-between, and a table gives each piece its id; a piece that the table lacks is unknown. A part that
-begins with a language code (">>fr<<") has that as its first word. Nothing else is done to the text:
-Hugging Face's class knows how to normalise punctuation, but calls it nowhere.
+A text is split at the special words in it ("</s>"), SentencePiece splits the parts between them
+into pieces, and a table maps each piece to its id; a piece that is not in the table is unknown. A
+language code (">>fr<<") at the beginning of a part is a word. Nothing else is done to the text:
+Hugging Face's class has code to normalize punctuation, but never calls it.
 """
 
 import json
@@ -22,7 +22,7 @@ from data.token_bytes import piece_surface
 from data.tokenizer import CANNOT_DECODE, CANNOT_ENCODE, Tokenizer, processor
 
 _FORMAT = "heed marian 1"
-# What Hugging Face does to the spaces of a text where "clean_up_tokenization_spaces" is set.
+# The replacements that Hugging Face makes if "clean_up_tokenization_spaces" is set.
 _CLEANED = (
     *((" " + mark, mark) for mark in ".?!,"),
     (" ' ", "'"),
@@ -31,27 +31,27 @@ _CLEANED = (
 
 
 class MarianVocab(NamedTuple):
-    """The table of one side, its ids Heed's: PAD, BOS, EOS, UNK, and then `words` in order."""
+    """The token table of one side, with Heed's ids: PAD, BOS, EOS, UNK, then `words` in order."""
 
     words: tuple[str, ...]
     end: str = "</s>"
     unknown: str = "<unk>"
     padding: str = "<pad>"  # Marian's outputs begin with it: BOS
-    special: tuple[str, ...] = ()  # further ones that are words of a text, wherever they stand
+    special: tuple[str, ...] = ()  # more special words, recognized anywhere in a text
     clean_up: bool = False
-    plain: bool = False  # SentencePiece alone cuts a text: no word of it is special, none a code
-    codes: bool = True  # a language code at a part's beginning is a word
-    spare: int = 0  # so many of the last words fill a table and stand for no text
-    whole: tuple[str, ...] = ()  # words wherever they stand in a text, and in outputs too
+    plain: bool = False  # SentencePiece alone splits a text: no special words, no codes
+    codes: bool = True  # a language code at the beginning of a part is a word
+    spare: int = 0  # the number of unused words at the end of the table
+    whole: tuple[str, ...] = ()  # words recognized anywhere in a text, and kept in outputs
 
     def ids(self) -> dict[str, int]:
-        """Each word's id."""
+        """The id of each word."""
         table = {word: id for id, word in enumerate(self.words, UNK + 1)}
         return table | {self.padding: BOS, self.end: EOS, self.unknown: UNK}
 
 
 class _Saved(Struct, forbid_unknown_fields=True):
-    """What `make` writes: a Words, and both models in base64."""
+    """The format that `make` writes: a MarianVocab, and both models in base64."""
 
     format: str
     words: tuple[str, ...]
@@ -69,31 +69,31 @@ class _Saved(Struct, forbid_unknown_fields=True):
 
 
 class MarianTokenizer(Tokenizer):
-    """One side: a SentencePiece model to cut text by, one to join pieces by, and a table."""
+    """One side: a SentencePiece model to split text, one to join pieces, and a table."""
 
     def __init__(self, model: bytes):
-        """Reads what `make` wrote; raises DataError where it is something else."""
+        """Read the output of `make`; raise DataError if it is something else."""
         self._model = model
-        found = decode_json(model, _Saved, "the vocabulary")
-        if found.format != _FORMAT or found.spare > len(found.words):
+        saved = decode_json(model, _Saved, "the vocabulary")
+        if saved.format != _FORMAT or saved.spare > len(saved.words):
             raise DataError("not a vocabulary")
-        self.table = MarianVocab(**{name: getattr(found, name) for name in MarianVocab._fields})
-        self.models = found.cuts, found.joins or found.cuts
+        self.table = MarianVocab(**{name: getattr(saved, name) for name in MarianVocab._fields})
+        self.models = saved.cuts, saved.joins or saved.cuts
         self._cuts, self._joins = map(processor, self.models)
         self._ids = self.table.ids()
         special = {self.table.end, self.table.unknown, self.table.padding, *self.table.special}
-        whole = special | {*self.table.whole}
-        if not whole <= self._ids.keys():
+        delimiters = special | {*self.table.whole}
+        if not delimiters <= self._ids.keys():
             raise DataError("not a vocabulary: a special word is none of its words")
-        # The longest first: where one begins another, the longer is meant.
-        parted = sorted(whole - {""}, key=len, reverse=True)
-        self._special = re.compile(f"({'|'.join(map(re.escape, parted))})")
-        self._left_out = {self._ids[word] for word in special}
+        # Longest first: if one word is a prefix of another, the longer one matches.
+        longest_first = sorted(delimiters - {""}, key=len, reverse=True)
+        self._special = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+        self._skipped_ids = {self._ids[word] for word in special}
         size = UNK + 1 + len(self.table.words)
-        self._left_out.update(range(size - self.table.spare, size))
-        # By SentencePiece's ids: of what it does not know it would give the text, "</s>" perhaps.
+        self._skipped_ids.update(range(size - self.table.spare, size))
+        # Indexed by SentencePiece's ids: as text, an unknown piece could read "</s>".
         size = self._cuts.get_piece_size() if self.table.plain else 0
-        self._own = [self._ids.get(self._cuts.id_to_piece(id), UNK) for id in range(size)]
+        self._piece_ids = [self._ids.get(self._cuts.id_to_piece(id), UNK) for id in range(size)]
         self._names = ["<pad>", "<s>", self.table.end, self.table.unknown, *self.table.words]
 
     def __reduce__(self):
@@ -101,12 +101,12 @@ class MarianTokenizer(Tokenizer):
 
     @classmethod
     def make(cls, cuts: bytes, joins: bytes, table: MarianVocab) -> "MarianTokenizer":
-        """From two serialized SentencePiece models and a table; DataError where one is no model."""
+        """Build from two serialized SentencePiece models and a table; DataError if invalid."""
         encoded = {"cuts": b64encode(cuts).decode()}
         encoded["joins"] = b64encode(joins).decode() if joins != cuts else ""
         content = {"format": _FORMAT} | table._asdict() | encoded
         for name in "plain", "codes", "spare", "whole":
-            # As before there was any: the same vocabulary has the same bytes.
+            # Omit defaults, as before these fields existed: equal vocabularies have equal bytes.
             if content[name] == MarianVocab._field_defaults[name]:
                 del content[name]
         return cls(json.dumps(content, ensure_ascii=False).encode())
@@ -117,24 +117,24 @@ class MarianTokenizer(Tokenizer):
         return len(self._names)
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of each text, without BOS or EOS, but for those that it spells out."""
+        """Return the ids of each text, without BOS or EOS, except those spelled out in it."""
         if self.table.plain:
-            own = self._own
+            piece_ids = self._piece_ids
             with library_errors(CANNOT_ENCODE):
                 cut_ids = self._cuts.encode(list(sentences))
-            return [[own[id] for id in ids] for ids in cut_ids]
+            return [[piece_ids[id] for id in ids] for ids in cut_ids]
         parts = [self._special.split(sentence) for sentence in sentences]
         codes, texts = [], []
-        for text in (text for each in parts for text in each[::2]):
+        for text in (text for sentence_parts in parts for text in sentence_parts[::2]):
             code, text = _language_code(text) if self.table.codes else ([], text)
             codes.append(code)
             texts.append(text)
         with library_errors(CANNOT_ENCODE):
             cut = iter(zip(codes, self._cuts.encode(texts, out_type=str), strict=True))
         encoded = []
-        for each in parts:
+        for sentence_parts in parts:
             words = []
-            for number, part in enumerate(each):
+            for number, part in enumerate(sentence_parts):
                 if number % 2:
                     words.append(part)
                     continue
@@ -144,30 +144,30 @@ class MarianTokenizer(Tokenizer):
         return encoded
 
     def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
-        """Returns the text of each list of ids, special words left out; it is always one line."""
-        kept = [[self._names[i] for i in ids if i > UNK and i not in self._left_out]
+        """Return the text of each list of ids, without special words; always one line."""
+        piece_lists = [[self._names[i] for i in ids if i > UNK and i not in self._skipped_ids]
                 for ids in sentences]  # fmt: skip
         with library_errors(CANNOT_DECODE):
-            texts = [self._joins.decode_pieces(pieces) if pieces else "" for pieces in kept]
+            texts = [self._joins.decode_pieces(pieces) if pieces else "" for pieces in piece_lists]
         texts = [text.replace("\u2581", " ").strip().replace("\n", " ") for text in texts]
         return [cleaned(text) for text in texts] if self.table.clean_up else texts
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Returns each id as its word, a space as U+2581."""
+        """Return each id as its word, with spaces as U+2581."""
         return [self._names[i] for i in ids]
 
     def surfaces(self) -> list[bytes] | None:
-        """Returns what each id adds to a text (data/token_bytes.py)."""
-        sp, found = self._joins, [b""] * self.vocab_size
+        """Return the bytes that each id adds to a text (data/token_bytes.py)."""
+        sp, surfaces = self._joins, [b""] * self.vocab_size
         for id in range(UNK + 1, self.vocab_size):
-            theirs = sp.piece_to_id(self._names[id])
-            if id not in self._left_out and not sp.is_control(theirs):
-                found[id] = piece_surface(self._names[id], sp.is_byte(theirs))
-        return found
+            piece_id = sp.piece_to_id(self._names[id])
+            if id not in self._skipped_ids and not sp.is_control(piece_id):
+                surfaces[id] = piece_surface(self._names[id], sp.is_byte(piece_id))
+        return surfaces
 
 
 def cleaned(text: str) -> str:
-    """A text without the spaces that "clean_up_tokenization_spaces" takes away."""
+    """Remove spaces from a text as "clean_up_tokenization_spaces" does."""
     for old, new in _CLEANED:
         text = text.replace(old, new)
     return text

@@ -13,13 +13,13 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_KINDS = "biuf"  # of numpy's dtypes: numbers
+_KINDS = "biuf"  # NumPy's dtype kinds of numbers
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays by name, all of them numbers; read-only.
+    """Read the arrays of an .npz file by name; all must be numbers. The arrays are read-only.
 
-    Raises DataError for another kind of file, and what zipfile raises or ValueError for damage.
+    Raises DataError for other kinds of files; for corrupt ones ValueError, or zipfile's errors.
     """
     with open_zip(path) as archive:
         return {name.removesuffix(_SUFFIX): _array(name, archive.read(name))
@@ -35,7 +35,7 @@ def _array(name: str, content: bytes) -> np.ndarray:
     if dtype.kind not in _KINDS:
         raise ValueError(f"{name} holds {dtype.name}, not numbers")
     size = len(content) - file.tell()
-    # A negative length must not pass as one of two.
+    # Two negative lengths must not pass: their product is positive.
     if any(n < 0 for n in shape) or prod(shape) * dtype.itemsize != size:
         raise ValueError(f"{name} has {size} bytes, not those of {list(shape)[:8]} {dtype.name}")
     numbers = np.frombuffer(content, dtype, offset=file.tell())

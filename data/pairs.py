@@ -14,7 +14,7 @@ class Pair(NamedTuple):
 
 
 class Corpus(Protocol):
-    """Sentence pairs by number, 0 up to the length; IndexError beyond."""
+    """Sentence pairs by index, from 0 up to the length; IndexError beyond."""
 
     def __len__(self) -> int: ...
 
@@ -24,8 +24,8 @@ class Corpus(Protocol):
 class ParallelText:
     """Sentence pairs held in memory.
 
-    `files` are the files of the two sides, where they come from files, and `first` is the number of
-    the line that the first pair has there.
+    `files` are the files of the two sides, if they come from files, and `first` is the line number
+    of the first pair there.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class ParallelText:
         return Pair(self.source[index], self.target[index])
 
     def line(self, index: int) -> int:
-        """The number of the line that a pair has in its file."""
+        """Line number of a pair in its file."""
         return self.first + index
 
 
 class Subset:
-    """So many pairs of a source, evenly spaced; all of one that has no more.
+    """`count` evenly spaced pairs of a corpus; all pairs if it has no more.
 
-    `files` are those of the source, if it has any.
+    `files` are those of the corpus, if it has any.
     """
 
     def __init__(self, pairs: Corpus, count: int):
@@ -67,16 +67,16 @@ class Subset:
     def __getitem__(self, index: int) -> Pair:
         if not 0 <= index < self._count:
             raise IndexError(index)
-        return self._pairs[self._there(index)]
+        return self._pairs[self._source_index(index)]
 
     def line(self, index: int) -> int:
-        """The number of a pair's line, or of the pair itself, from 1, where there are no lines."""
-        return line_number(self._pairs, self._there(index))
+        """Line number of a pair; the number of the pair, from 1, if there are no lines."""
+        return line_number(self._pairs, self._source_index(index))
 
-    def _there(self, index: int) -> int:
+    def _source_index(self, index: int) -> int:
         return index * len(self._pairs) // self._count
 
 
 def line_number(pairs: Corpus, index: int) -> int:
-    """The number of the line that a pair has in its file, or among all pairs, from 1."""
+    """Line number of a pair in its file, or its number among all pairs, from 1."""
     return pairs.line(index) if hasattr(pairs, "line") else index + 1

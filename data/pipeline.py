@@ -1,7 +1,7 @@
 """Input pipeline: tokenize, filter, bucket, shuffle, batch.
 
-The batch of any step is a function of the step's number, so a run that resumes finds its place
-at once and sees what it would have seen.
+The batch of a step is a function of the step number, so a resumed run continues at once with the
+batches that it would have seen without the interruption.
 """
 
 import hashlib
@@ -31,14 +31,14 @@ class Ragged:
 
     @classmethod
     def of(cls, offsets: np.ndarray, ids: np.ndarray) -> "Ragged":
-        """The rows whose ids lie one behind the other in `ids`."""
+        """Rows whose ids are concatenated in `ids`, split at `offsets`."""
         rows = cls([])
         rows.offsets, rows.ids = offsets, ids
         return rows
 
     @classmethod
     def join(cls, parts: list["Ragged"]) -> "Ragged":
-        """The rows of all parts, in order."""
+        """Concatenate the rows of all parts, in order."""
         lengths = np.concatenate([[], *(part.lengths for part in parts)])
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=int)])
         return cls.of(offsets, np.concatenate([cls([]).ids, *(part.ids for part in parts)]))
@@ -56,18 +56,18 @@ class Ragged:
 
 
 class TokenPairs(NamedTuple):
-    """A tokenised source, both sides without EOS."""
+    """A tokenized corpus, both sides without EOS."""
 
     source: Ragged
     target: Ragged
 
     @property
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
-        """Both sides' lengths [N], EOS included."""
+        """Lengths [N] of both sides, EOS included."""
         return self.source.lengths + 1, self.target.lengths + 1
 
     def digest(self) -> str:
-        """A hexadecimal digest by which two tokenised texts can be told apart."""
+        """A hexadecimal digest that identifies the tokenized text."""
         parts = (part.data for side in self for part in (side.offsets, side.ids))
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
@@ -78,24 +78,25 @@ def tokenize(
     progress: Callable[[int], None] | None = None,
     chunk: int = 4096,
 ) -> TokenPairs:
-    """All pairs as ids, a blank line as none; `progress` hears how many more were done.
+    """Tokenize all pairs; a blank line has no ids.
 
-    A chunk at a time: as Python lists a corpus would take ten times the memory.
+    `progress` is called with the number of pairs in each finished chunk. Chunks bound the memory:
+    as Python lists a corpus would take ten times as much.
     """
     sides: tuple[list[Ragged], list[Ragged]] = ([], [])
     for start in range(0, len(pairs), chunk):
-        some = [pairs[i] for i in range(start, min(start + chunk, len(pairs)))]
+        block = [pairs[i] for i in range(start, min(start + chunk, len(pairs)))]
         for i, (side, tokenizer) in enumerate(zip(sides, vocabulary, strict=True)):
-            lines = [pair[i] if pair[i].strip() else "" for pair in some]
+            lines = [pair[i] if pair[i].strip() else "" for pair in block]
             side.append(Ragged(tokenizer.encode(lines)))
         if progress:
-            progress(len(some))
+            progress(len(block))
     return TokenPairs(*map(Ragged.join, sides))
 
 
 @dataclass(frozen=True)
 class FilterReport:
-    """How many pairs were kept and why the others were not."""
+    """The number of pairs that were kept, and of those dropped for each reason."""
 
     kept: int
     empty: int
@@ -108,7 +109,7 @@ class FilterReport:
 
 
 class FilterMasks(NamedTuple):
-    """Which pairs are not trained on, and why: a mask [N] for each reason, at most one a pair's."""
+    """Masks [N] of the dropped pairs, one per reason; a pair is in at most one mask."""
 
     empty: np.ndarray
     too_long: np.ndarray
@@ -116,10 +117,10 @@ class FilterMasks(NamedTuple):
 
 
 def filter_masks(pairs: TokenPairs, max_length: int, max_ratio: float) -> FilterMasks:
-    """Pairs with an empty side, of more than `max_length` tokens with EOS, or of unlike lengths.
+    """Find pairs with an empty side, over `max_length` tokens with EOS, or unlike lengths.
 
-    These are lengths that differ by more than the factor `max_ratio`, where the longer has over 10
-    tokens.
+    Lengths are unlike if they differ by more than the factor `max_ratio` and the longer side has
+    over 10 tokens.
     """
     source, target = pairs.source.lengths, pairs.target.lengths
     longest, shortest = np.maximum(source, target), np.minimum(source, target)
@@ -132,22 +133,22 @@ def filter_masks(pairs: TokenPairs, max_length: int, max_ratio: float) -> Filter
 def filter_pairs(
     pairs: TokenPairs, max_length: int, max_ratio: float, where: str = "the text"
 ) -> tuple[np.ndarray, FilterReport]:
-    """Numbers of the pairs to train on, without those that `filter_masks` finds.
+    """Indices of the pairs to train on: all but those that `filter_masks` finds.
 
-    Raises DataError, which names `where` they are from and the cause, if none is left.
+    Raises DataError, which names the source `where` and the cause, if no pair is left.
     """
     faults = filter_masks(pairs, max_length, max_ratio)
-    kept = np.flatnonzero(~np.any(faults, axis=0))
-    report = FilterReport(len(kept), *(int(fault.sum()) for fault in faults))
-    if not len(kept):
+    indices = np.flatnonzero(~np.any(faults, axis=0))
+    report = FilterReport(len(indices), *(int(fault.sum()) for fault in faults))
+    if not len(indices):
         raise DataError(
             f"no pair of {where} can be used: {_explain(report, max_length, max_ratio)}"
         )
-    return kept, report
+    return indices, report
 
 
 def _explain(report: FilterReport, max_length: int, max_ratio: float) -> str:
-    """Why no pair was kept, and which setting would keep some."""
+    """Explain why no pair was kept, and which setting would keep more."""
     reasons = {
         f"{report.empty} with a blank side": report.empty,
         f"{report.too_long} with over {max_length} tokens (raise --config.data.max_length)": (
@@ -160,9 +161,9 @@ def _explain(report: FilterReport, max_length: int, max_ratio: float) -> str:
 
 
 class Shard(NamedTuple):
-    """What a host holds of every batch: of so many equal parts of its rows, those of these numbers.
+    """A host's share of each batch: `parts` of the `count` equal parts that rows are split into.
 
-    A host may hold several parts, and a part may be on several hosts.
+    A host may hold several parts, and several hosts may hold the same part.
     """
 
     parts: tuple[int, ...] = (0,)
@@ -178,41 +179,43 @@ def collate(
     multiple_of: int = 1,
     shard: Shard = FULL_SHARD,
 ) -> Batch:
-    """The batch of these pairs, EOS after each side, PAD up to the bucket's shape.
+    """Build the batch of the planned pairs: EOS after each side, PAD up to the bucket's shape.
 
-    Rows of PAD make their number a multiple of `multiple_of`, which the shard's count divides. Only
-    the shard's rows are made, part after part.
+    Rows of PAD round the number of rows up to a multiple of `multiple_of`, which must be divisible
+    by the shard's count. Only the shard's rows are built, part after part.
     """
     bucket = planned.bucket
-    each = bucket.with_rows(multiple_of).rows // shard.count
-    own = np.full(each * shard.count, -1)  # where a row lies in this shard
-    for at, part in enumerate(shard.parts):
-        own[part * each : (part + 1) * each] = np.arange(at * each, (at + 1) * each)
-    rows = own[planned.rows]
-    here, rows = planned.pairs[rows >= 0], rows[rows >= 0]
-    shape = each * len(shard.parts)
+    rows_per_part = bucket.with_rows(multiple_of).rows // shard.count
+    local_row = np.full(rows_per_part * shard.count, -1)  # where a row lies in this shard
+    for position, part in enumerate(shard.parts):
+        local_row[part * rows_per_part : (part + 1) * rows_per_part] = np.arange(
+            position * rows_per_part, (position + 1) * rows_per_part
+        )
+    rows = local_row[planned.rows]
+    indices, rows = planned.pairs[rows >= 0], rows[rows >= 0]
+    shape = rows_per_part * len(shard.parts)
     sides = zip(pairs, (bucket.source, bucket.target), strict=True)
-    src, tgt = (_side(ids, here, rows, (shape, length)) for ids, length in sides)
+    src, tgt = (_side(ids, indices, rows, (shape, length)) for ids, length in sides)
     return Batch(src[0], tgt[0], src[1], tgt[1]) if planned.packed else Batch(src[0], tgt[0])
 
 
 def _side(ids: Ragged, pairs: np.ndarray, rows: np.ndarray, shape) -> tuple[np.ndarray, ...]:
-    """One side's ids and the number of each one's pair in its row, from 1, [rows, length] each.
+    """Ids and segment numbers (from 1 in each row) of one side, [rows, length] each.
 
-    `rows` has pairs of one row together.
+    In `rows` the pairs of one row are adjacent.
     """
     out, segments = np.full(shape, PAD, np.int32), np.zeros(shape, np.int32)
-    row, at, segment = -1, 0, 0
-    for pair, its_row in zip(pairs.tolist(), rows.tolist(), strict=True):
-        if its_row != row:
-            row, at, segment = its_row, 0, 0
+    row, offset, segment = -1, 0, 0
+    for pair, row_index in zip(pairs.tolist(), rows.tolist(), strict=True):
+        if row_index != row:
+            row, offset, segment = row_index, 0, 0
         sentence = ids[pair]
-        end = at + len(sentence)
+        end = offset + len(sentence)
         segment += 1
-        out[row, at:end] = sentence
+        out[row, offset:end] = sentence
         out[row, end] = EOS
-        segments[row, at : end + 1] = segment
-        at = end + 1
+        segments[row, offset : end + 1] = segment
+        offset = end + 1
     return out, segments
 
 
@@ -223,14 +226,14 @@ def train_batches(
     shard: Shard = FULL_SHARD,
     multiple_of: int = 1,
 ) -> Iterator[Batch]:
-    """The batches of steps `start_step`, `start_step` + 1, ...; a host's share of their rows.
+    """Iterate over the batches of steps `start_step`, `start_step` + 1, ...; the shard's rows only.
 
-    A mesh that wants a multiple of some number of rows gets empty ones, and so learns from the same
-    pairs in the same steps as any other. Raises ValueError where the parts of a batch do not divide
+    Empty rows round a batch up to a multiple of `multiple_of` rows, so every mesh trains on the
+    same pairs in the same steps. Raises ValueError if the shard's count does not divide
     `multiple_of`.
 
-    One thread prepares a few batches ahead: they are light, and more threads only wait for each
-    other.
+    One thread prefetches a few batches: they are cheap to build, and more threads would only
+    contend with each other.
     """
     if multiple_of % shard.count:
         raise ValueError(
@@ -244,20 +247,20 @@ def train_batches(
 
 def eval_batches(
     pairs: TokenPairs,
-    kept: np.ndarray,
+    indices: np.ndarray,
     *,
     tokens_per_batch: int,
     multiple_of: int = 1,
     count: int = 4,
     shard: Shard = FULL_SHARD,
 ) -> Iterator[Batch]:
-    """Batches of the pairs of these numbers once, none left out, in at most `count` shapes.
+    """Iterate once over batches of all pairs at `indices`, in at most `count` shapes.
 
-    Of each the shard's rows. A pair longer than `tokens_per_batch` has few rows beside it, rather
-    than being refused.
+    Each batch has the shard's rows only. A pair longer than `tokens_per_batch` is not refused: its
+    batch has few rows.
     """
-    source, target = (side[kept] for side in pairs.lengths)
-    buckets, which = make_buckets(
+    source, target = (side[indices] for side in pairs.lengths)
+    buckets, assignment = make_buckets(
         source,
         target,
         count=count,
@@ -266,7 +269,7 @@ def eval_batches(
         overflow=True,
     )
     for i, bucket in enumerate(buckets):
-        rows = kept[which == i]
+        rows = indices[assignment == i]
         for start in range(0, len(rows), bucket.rows):
-            some = rows[start : start + bucket.rows]
-            yield collate(pairs, BatchSpec(bucket, some, np.arange(len(some))), shard=shard)
+            subset = rows[start : start + bucket.rows]
+            yield collate(pairs, BatchSpec(bucket, subset, np.arange(len(subset))), shard=shard)

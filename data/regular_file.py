@@ -1,4 +1,4 @@
-"""Read a regular file whole, up to a size limit: never a pipe, a device or a directory."""
+"""Read a whole regular file, up to a size limit: never a pipe, a device or a directory."""
 
 import errno
 import os
@@ -8,16 +8,16 @@ from typing import BinaryIO
 
 from data.errors import DataError
 
-MAX_SETTINGS_BYTES = 64 << 20  # a vocabulary of a million entries in JSON is half of it
-_SMALL_BYTES = 64 << 20  # a file up to this size may be all holes
+MAX_SETTINGS_BYTES = 64 << 20  # twice the size of a JSON vocabulary of a million entries
+_SMALL_BYTES = 64 << 20  # a file up to this size may consist of holes
 
 
 def open_regular(path: str | os.PathLike, pipes: bool = False) -> BinaryIO:
-    """Opens a regular file, or a link to one, for reading. Raises DataError for anything else.
+    """Open a regular file, or a link to one, for reading. Raises DataError for anything else.
 
-    Opening a pipe that nobody writes to would wait for ever, so it is opened without waiting and
-    its kind is read off the open descriptor. With `pipes` one that somebody writes to is opened as
-    well, such as a shell's <(command); one without a writer is empty.
+    Opening a pipe without a writer would block forever, so the file is opened without blocking, and
+    the open descriptor tells its kind. With `pipes`, a pipe with a writer, such as a shell's
+    <(command), is opened as well; a pipe without a writer is empty.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -38,7 +38,7 @@ def open_regular(path: str | os.PathLike, pipes: bool = False) -> BinaryIO:
 
 
 def read_regular(path: str | os.PathLike, max_bytes: int = MAX_SETTINGS_BYTES) -> bytes:
-    """The content of a regular file of at most `max_bytes`. Raises DataError."""
+    """Read a regular file of at most `max_bytes`. Raises DataError."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
@@ -50,25 +50,25 @@ def read_regular(path: str | os.PathLike, max_bytes: int = MAX_SETTINGS_BYTES) -
 
 
 def check_holes(file: BinaryIO, path: str | os.PathLike) -> None:
-    """Raises DataError for a large file of which less than half is stored.
+    """Raise DataError for a large sparse file with less than half of its bytes stored.
 
-    Such a sparse file costs its author nothing, and would be read as gigabytes of zeros.
+    Such a file takes no space on disk, but would be read as gigabytes of zeros.
     """
     descriptor = file.fileno()
     size = os.fstat(descriptor).st_size
     if size <= _SMALL_BYTES or not hasattr(os, "SEEK_DATA"):
         return
-    before = os.lseek(descriptor, 0, os.SEEK_CUR)
-    stored = at = 0
+    original = os.lseek(descriptor, 0, os.SEEK_CUR)
+    stored = position = 0
     try:
         while 2 * stored < size:
-            start = os.lseek(descriptor, at, os.SEEK_DATA)  # ENXIO where there are only holes
-            at = os.lseek(descriptor, start, os.SEEK_HOLE)
-            stored += at - start
+            start = os.lseek(descriptor, position, os.SEEK_DATA)  # ENXIO: only holes follow
+            position = os.lseek(descriptor, start, os.SEEK_HOLE)
+            stored += position - start
     except OSError as error:
         if error.errno != errno.ENXIO:
-            return  # a file system that knows no holes
+            return  # a file system without support for holes
         raise DataError(f"{path} has {size:,} bytes, but only {stored:,} are stored: it is "
                         "incomplete") from None  # fmt: skip
     finally:
-        os.lseek(descriptor, before, os.SEEK_SET)
+        os.lseek(descriptor, original, os.SEEK_SET)

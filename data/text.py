@@ -13,14 +13,14 @@ from data.pairs import ParallelText
 from data.regular_file import check_holes, open_regular
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LEAST, _RATIO = 64 << 20, 100  # bytes that a .gz may unpack to: text shrinks to a fourth
+_LEAST, _RATIO = 64 << 20, 100  # limits on unpacked .gz bytes; text compresses to about a fourth
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, plain or gzip, as `split_lines` has them.
+    """Read the lines of a text file, plain or gzip, split by `split_lines`.
 
-    Raises DataError for a file that is missing, empty, blank, broken or not UTF-8 (with the line).
+    Raises DataError if the file is missing, empty, blank, corrupt or not UTF-8 (with the line).
     """
     data = read_bytes(path)
     text = data.removeprefix(_BYTE_ORDER_MARK)
@@ -30,7 +30,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """What a file or a pipe holds, unpacked if its name ends in .gz. Raises DataError."""
+    """Read a file or a pipe, unpacked if its name ends in .gz. Raises DataError."""
     with open_regular(path, pipes=True) as file:
         check_holes(file, path)
         try:
@@ -55,10 +55,10 @@ def _unpack(file: BinaryIO, path: Path) -> bytes:
 
 
 def split_lines(data: bytes, where: str) -> list[str]:
-    """UTF-8 split at line feeds only; a last line may lack its own. No data has no lines.
+    """Decode UTF-8 and split it at line feeds only; the last one is optional. Empty data: no lines.
 
-    A byte order mark and carriage returns at lines' ends are left out. Raises DataError, which
-    names `where` and the line, for what is not UTF-8.
+    A byte order mark and carriage returns at the ends of lines are removed. Raises DataError,
+    which names `where` and the line, if the data is not UTF-8.
     """
     data = data.removeprefix(_BYTE_ORDER_MARK)
     try:
@@ -75,18 +75,20 @@ def split_lines(data: bytes, where: str) -> list[str]:
 
 
 def _find(folder: str, name: str) -> Path:
-    """The file of that name, plain or gzip. Raises DataError that tells what is there."""
+    """Find a file by its name, plain or gzip. Raises DataError, which lists the folder."""
     for candidate in (Path(folder, name), Path(folder, f"{name}.gz")):
         if os.path.lexists(candidate):
             return candidate
     if not Path(folder).is_dir():
         raise DataError(f"data.path={folder} is not a folder")
-    there = ", ".join(sorted(p.name for p in Path(folder).iterdir())[:20]) or "nothing"
-    raise DataError(f"{Path(folder, name)} is missing (nor is it there as .gz); there is: {there}")
+    listing = ", ".join(sorted(p.name for p in Path(folder).iterdir())[:20]) or "nothing"
+    raise DataError(
+        f"{Path(folder, name)} is missing (nor is it there as .gz); there is: {listing}"
+    )
 
 
 def read_text(path: str, split: str, languages: tuple[str, str]) -> ParallelText:
-    """{split}.{language} in the folder `path`, or the files that `path` itself names."""
+    """Read {split}.{language} in the folder `path`, or the files that `path` itself names."""
     if "=" in path and not Path(path).is_dir():
         named = dict(part.strip().split("=", 1) for part in path.split(";") if "=" in part)
         files = [Path(name.strip()) for name in named.get(split, "").split(",")]
@@ -101,7 +103,7 @@ def read_text(path: str, split: str, languages: tuple[str, str]) -> ParallelText
 
 
 def _without_blank_end(lines: list[str]) -> list[str]:
-    """The lines up to the last that is not blank: other tools end files with blank ones."""
+    """Remove blank lines at the end, which other tools write."""
     count = len(lines)
     while count and not lines[count - 1].strip(" "):
         count -= 1
@@ -109,7 +111,7 @@ def _without_blank_end(lines: list[str]) -> list[str]:
 
 
 def read_parallel(source: Path, target: Path) -> ParallelText:
-    """Two files, line n of one the translation of line n of the other. Raises DataError."""
+    """Read two files in which equal line numbers are translations. Raises DataError."""
     sides = read_lines(source), read_lines(target)
     if len(sides[0]) != len(sides[1]):
         raise DataError(
@@ -120,31 +122,31 @@ def read_parallel(source: Path, target: Path) -> ParallelText:
 
 
 def read_tsv(path: str, split: str, languages: tuple[str, str]) -> ParallelText:
-    """{split}.tsv: source, tab, target; or any columns under a first line of language codes.
+    """Read {split}.tsv: source, tab, target; or any columns with a header of language codes.
 
-    Blank lines at the end are left out.
+    Blank lines at the end are ignored.
     """
     file = _find(path, f"{split}.tsv")
     rows = [line.split("\t") for line in _without_blank_end(read_lines(file))]
-    columns, width, first = [0, 1], 2, 1
+    columns, width, first_line = [0, 1], 2, 1
     if set(languages) <= set(rows[0]):
-        columns, width, first = list(map(rows[0].index, languages)), len(rows[0]), 2
+        columns, width, first_line = list(map(rows[0].index, languages)), len(rows[0]), 2
         rows = rows[1:]
         if not rows:
             raise DataError(f"{file} has nothing below its first line of language codes")
-    for number, row in enumerate(rows, first):
+    for number, row in enumerate(rows, first_line):
         if len(row) != width:
             raise DataError(
                 f"{file}, line {number}: {len(row)} columns instead of {width} (a tab between)"
             )
     source, target = ([row[column] for row in rows] for column in columns)
-    return ParallelText(source, target, (str(file), str(file)), first)
+    return ParallelText(source, target, (str(file), str(file)), first_line)
 
 
 def read_jsonl(path: str, split: str, languages: tuple[str, str]) -> ParallelText:
-    """{split}.jsonl: {"en": ..., "de": ...} a line, or that within {"translation": ...}.
+    """Read {split}.jsonl: {"en": ..., "de": ...} per line, or that within {"translation": ...}.
 
-    A line break within a sentence is read as a space. Blank lines at the end are left out.
+    A line break within a sentence becomes a space. Blank lines at the end are ignored.
     """
     file = _find(path, f"{split}.jsonl")
     sides: tuple[list[str], list[str]] = ([], [])

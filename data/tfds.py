@@ -1,4 +1,4 @@
-"""TFDS translation sets, read without TensorFlow if they are array records."""
+"""TFDS translation datasets, read without TensorFlow if stored as array records."""
 
 import importlib
 import importlib.util
@@ -25,11 +25,11 @@ class _Records:
 
 
 def read(name: str, split: str, folder: str, languages: tuple[str, str]) -> _Records:
-    """One split of a TFDS set such as "wmt14_translate/de-en", in either direction.
+    """Open a split of a TFDS dataset such as "wmt14_translate/de-en", in either direction.
 
-    Prepared first if need be. Raises DataError where that cannot be done, and says what can.
+    The dataset is prepared first if necessary. Raises DataError, with a remedy, if that fails.
     """
-    import tensorflow_datasets as tfds  # heavy, and only these sets need it
+    import tensorflow_datasets as tfds  # slow to import, and only needed here
 
     module = "tensorflow_datasets"
     try:  # older builders register themselves only when their module is imported
@@ -45,18 +45,20 @@ def read(name: str, split: str, folder: str, languages: tuple[str, str]) -> _Rec
     )
     try:
         builder = tfds.builder(name, file_format="array_record", **where)
-    except Exception:  # the set may be known by its files alone
+    except Exception:  # the dataset may exist only as files
         try:
             builder = tfds.builder(name, **where)
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise DataError(f"TFDS has no set {name!r}: {reason}") from None
     if not builder.data_path.exists() and importlib.util.find_spec("tensorflow") is None:
-        # TFDS needs it to unpack archives, and would first spend minutes on the download.
-        place = builder.data_path
-        raise DataError(f"TFDS set {name} is not prepared in {place}, nor can be here; {by_hand}")
+        # TFDS needs TensorFlow to unpack archives, and would first download for minutes.
+        prepared_path = builder.data_path
+        raise DataError(
+            f"TFDS set {name} is not prepared in {prepared_path}, nor can be here; {by_hand}"
+        )
     try:
-        builder.download_and_prepare()  # does nothing where it is done
+        builder.download_and_prepare()  # does nothing if it is prepared
     except Exception as error:  # no network, no TensorFlow, no disk: TFDS raises all kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"TFDS set {name} cannot be prepared here ({reason}); {by_hand}") from None
@@ -68,8 +70,8 @@ def read(name: str, split: str, folder: str, languages: tuple[str, str]) -> _Rec
         if candidate in builder.info.splits:
             break
     else:
-        there = ", ".join(builder.info.splits)
-        raise DataError(f"TFDS set {name} has no {split} split, only: {there}")
+        splits = ", ".join(builder.info.splits)
+        raise DataError(f"TFDS set {name} has no {split} split, only: {splits}")
     try:
         return _Records(builder.as_data_source(split=candidate), languages)
     except NotImplementedError:

@@ -1,7 +1,7 @@
-"""The bytes that each token adds to a text, for search that follows given text.
+"""Surfaces: the bytes that each token adds to a text, for search constrained to given text.
 
-Bytes, because a character may be spelled in several pieces. A text is the surfaces of its ids one
-after the other, but for the space that it may begin or end with.
+Bytes, because a character may be split over several pieces. A text is the concatenation of its ids'
+surfaces, except for a space that it may begin or end with.
 """
 
 import re
@@ -10,14 +10,14 @@ _BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 
 def piece_surface(piece: str, is_byte: bool) -> bytes:
-    """That of a SentencePiece piece, "\u2581red" or "<0x0A>"."""
-    if is_byte and (found := _BYTE.fullmatch(piece)):
-        return bytes([int(found[1], 16)])
+    """The surface of a SentencePiece piece, "\u2581red" or "<0x0A>"."""
+    if is_byte and (match := _BYTE.fullmatch(piece)):
+        return bytes([int(match[1], 16)])
     return piece.replace("\u2581", " ").encode(errors="replace")
 
 
 def byte_level_surface(token: str) -> bytes:
-    """That of a token of GPT-2's alphabet, in which each byte is a printable character."""
+    """The surface of a token in GPT-2's alphabet, which maps each byte to a printable character."""
     try:
         return bytes(_BYTES[character] for character in token)
     except KeyError:  # an added token: plain text
@@ -25,11 +25,11 @@ def byte_level_surface(token: str) -> bytes:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's: a printable byte of Latin-1 is itself, others follow from U+0100 on."""
+    """GPT-2's alphabet: printable Latin-1 bytes map to themselves, others to U+0100 and up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
+    unprintable = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {
-        chr(0x100 + number): byte for number, byte in enumerate(others)
+        chr(0x100 + number): byte for number, byte in enumerate(unprintable)
     }
 
 

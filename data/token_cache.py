@@ -1,7 +1,7 @@
 """Cache of tokenized text on disk, keyed by its contents.
 
-The first use writes, any later one of the same text and the same vocabulary reads: another run,
-another process, another workdir. What is not whole is made anew.
+The first use of a text with a vocabulary writes the file; later uses read it, also from other
+runs, processes and workdirs. A corrupt file is tokenized again.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from data.pairs import Corpus
 from data.pipeline import Ragged, TokenPairs, tokenize
 from data.vocabulary import Vocabulary
 
-_FORMAT = 2  # another number where ids or files come to mean something else
+_FORMAT = 2  # increase it if ids or files change their meaning
 _MOST_BYTES = 20 << 30
 
 
@@ -33,41 +33,41 @@ def tokenize_cached(
     folder: Path | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> TokenPairs:
-    """What `tokenize` returns: out of `folder` if it is there, else made, and put there.
+    """Tokenize with a cache in `folder`: read the result from there, or compute and store it.
 
-    Of several processes that share the folder one makes it while the others wait. A folder that
-    cannot be written to, or is full, costs the time and no more; None is no folder. Where there
-    are over 20 GB, what was longest unused goes.
+    If several processes share the folder, one computes while the others wait. A folder that cannot
+    be written to, or is full, only costs time; None means no cache. Above 20 GB the least recently
+    used files are removed.
     """
     if folder is None:
         return tokenize(pairs, vocabulary, progress)
     file = folder / f"{_key(pairs, vocabulary)}.npz"
     with ExitStack() as stack:
-        found = _read(file)
-        if found is None:
+        cached = _read(file)
+        if cached is None:
             with suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(FileLock(file.with_suffix(".lock")))
-            found = _read(file)  # by now another may have made it
-        if found is not None:
+            cached = _read(file)  # another process may have written it meanwhile
+        if cached is not None:
             progress(len(pairs))
-            return found
-        made = tokenize(pairs, vocabulary, progress)
+            return cached
+        tokens = tokenize(pairs, vocabulary, progress)
         with suppress(OSError):
-            _make_room(folder, sum(part.nbytes for part in _parts(made).values()))
-            write_atomic(file, _bytes(made))
-        return made
+            _make_room(folder, sum(part.nbytes for part in _parts(tokens).values()))
+            write_atomic(file, _bytes(tokens))
+        return tokens
 
 
 def _key(pairs: Corpus, vocabulary: Vocabulary) -> str:
-    """A digest of the text, of the vocabulary, and of what splits the one by the other."""
+    """A digest of the text, the vocabulary, and the version of SentencePiece."""
     text = pairs.digest() if hasattr(pairs, "digest") else text_digest(pairs)
     parts = _FORMAT, sentencepiece.__version__, vocabulary.digest(), text
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def text_digest(pairs: Corpus, chunk: int = 4096) -> str:
-    """A hexadecimal digest of all sentences, whatever made them."""
+    """A hexadecimal digest of all sentences, whatever their source."""
     digest = hashlib.sha256()
     for start in range(0, len(pairs), chunk):
         sides = (side for i in range(start, min(start + chunk, len(pairs))) for side in pairs[i])
@@ -91,23 +91,24 @@ def _bytes(pairs: TokenPairs) -> bytes:
 
 
 def _read(file: Path) -> TokenPairs | None:
-    """What a file holds; None where it is missing or not whole."""
+    """Read a cache file; None if it is missing or corrupt."""
     try:
-        told = read_npz(file)
+        arrays = read_npz(file)
         sides = (
-            Ragged.of(told[f"{name}_offsets"], told[f"{name}_ids"]) for name in TokenPairs._fields
+            Ragged.of(arrays[f"{name}_offsets"], arrays[f"{name}_ids"])
+            for name in TokenPairs._fields
         )
-        found, digest = TokenPairs(*sides), told["digest"].tobytes()
-        if found.digest().encode() != digest:
+        pairs, digest = TokenPairs(*sides), arrays["digest"].tobytes()
+        if pairs.digest().encode() != digest:
             return None
-        os.utime(file)  # it was used
-        return found
+        os.utime(file)  # mark it as recently used
+        return pairs
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error):
         return None
 
 
 def _make_room(folder: Path, needed: int) -> None:
-    """Removes the longest unused files until there is room for `needed` bytes more."""
+    """Remove the least recently used files until there is room for `needed` more bytes."""
     used = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime)
     size = sum(file.stat().st_size for file in used) + needed
     for file in used:

@@ -1,6 +1,6 @@
-"""Subword vocabularies (paper 5.1): train, encode, decode, by SentencePiece.
+"""Subword vocabularies (paper 5.1) with SentencePiece: train, encode, decode.
 
-A vocabulary learned here is lossless: any line of text comes back from its ids as it was.
+A vocabulary trained here is lossless: decoding the ids of any line of text restores the line.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ MAX_BYTES = 1 << 30  # of a vocabulary's file
 CANNOT_ENCODE = "the vocabulary cannot cut this text"
 CANNOT_DECODE = "the vocabulary cannot join these pieces"
 
-# SentencePiece writes a space as U+2581, so one that is really in the text is written as a
-# private-use character and a letter, and that character itself likewise.
+# SentencePiece writes a space as U+2581, so a U+2581 in the text is escaped as a private-use
+# character and a letter; the private-use character itself is escaped in the same way.
 _SPACE, _ESCAPE = "\u2581", "\ue000"
 _TO_ESCAPED = str.maketrans({_SPACE: _ESCAPE + "u", _ESCAPE: _ESCAPE + "e"})
 _FROM_ESCAPED = {_ESCAPE + "u": _SPACE, _ESCAPE + "e": _ESCAPE}
@@ -34,26 +34,26 @@ _ESCAPED = re.compile(f"{_ESCAPE}[ue]")
 
 
 class Tokenizer:
-    """A SentencePiece model whose ids begin with PAD, BOS, EOS and UNK, whatever its own are.
+    """A SentencePiece model with ids renumbered to begin with PAD, BOS, EOS and UNK.
 
-    `model_ids` [vocab_size] int32 has the model's own id for each of ours, -1 where it has none.
-    `prefix` are the ids that `encode` begins every text with, of kinds that have some.
+    `model_ids` [vocab_size] int32 maps each id to the model's own id, -1 if it has none.
+    `prefix` are the ids that `encode` puts before every text, if the kind of tokenizer has any.
     """
 
     prefix: tuple[int, ...] = ()
 
     def __init__(self, model: bytes):
-        """Reads a serialized model; raises DataError where it is not one."""
+        """Read a serialized model; raise DataError if it is not one."""
         self._model = model
         self._processor = sp = processor(model)
         special = [sp.pad_id(), sp.bos_id(), sp.eos_id(), sp.unk_id()]
-        others = [i for i in range(sp.get_piece_size()) if i not in special]
-        self.model_ids = np.array(special + others, np.int32)
-        self._ours = np.full(sp.get_piece_size(), UNK, np.int32)
-        known = self.model_ids >= 0
-        self._ours[self.model_ids[known]] = np.flatnonzero(known)
-        self._same = np.array_equal(self.model_ids, np.arange(len(self.model_ids)))
-        # A ready-made model may know no bytes: to it the escape would be an unknown character.
+        regular = [i for i in range(sp.get_piece_size()) if i not in special]
+        self.model_ids = np.array(special + regular, np.int32)
+        self._from_model_id = np.full(sp.get_piece_size(), UNK, np.int32)
+        has_model_id = self.model_ids >= 0
+        self._from_model_id[self.model_ids[has_model_id]] = np.flatnonzero(has_model_id)
+        self._is_identity = np.array_equal(self.model_ids, np.arange(len(self.model_ids)))
+        # A pretrained model may lack byte fallback: the escape would be an unknown character.
         probe = _ESCAPE + "u"
         self._escapes = sp.decode(sp.encode(probe)) == probe
 
@@ -68,10 +68,10 @@ class Tokenizer:
         kind: str = "bpe",
         max_sentences: int = MAX_SENTENCES,
     ) -> "Tokenizer":
-        """Learns a vocabulary of `vocab_size` ids from text; the same text gives the same bytes.
+        """Train a vocabulary of `vocab_size` ids on text; the same text gives the same bytes.
 
-        Of more than `max_sentences` evenly spaced ones are taken, at least half as many. Raises
-        DataError where the text supports no vocabulary of that size, saying which it does.
+        If there are more than `max_sentences`, an evenly spaced sample of at least half as many is
+        used. Raises DataError, naming the supported size, if the text does not support this one.
         """
         if kind not in ("bpe", "unigram"):
             raise DataError(
@@ -90,12 +90,12 @@ class Tokenizer:
                 normalization_rule_name="identity",
                 remove_extra_whitespaces=False,
                 split_digits=True,
-                max_sentence_length=1 << 30,  # the default drops long lines without a word
+                max_sentence_length=1 << 30,  # the default silently drops long lines
                 pad_id=PAD,
                 bos_id=BOS,
                 eos_id=EOS,
                 unk_id=UNK,
-                num_threads=4,  # unigram's sums depend on it, so it must not follow the machine
+                num_threads=4,  # unigram's sums depend on it, so it is the same on all machines
                 minloglevel=3,
             )
         except RuntimeError as error:
@@ -103,15 +103,15 @@ class Tokenizer:
         return cls(model.getvalue())
 
     def save(self, path: str | os.PathLike):
-        """Writes the model to a file, whole or not at all."""
+        """Write the model to a file, atomically."""
         write_atomic(path, self._model)
 
     def to_bytes(self) -> bytes:
-        """Returns the serialized SentencePiece model."""
+        """Return the serialized SentencePiece model."""
         return self._model
 
     def digest(self) -> str:
-        """Returns a hexadecimal digest by which two vocabularies can be told apart."""
+        """Return a hexadecimal digest that identifies the vocabulary."""
         return hashlib.sha256(self._model).hexdigest()
 
     @property
@@ -120,54 +120,58 @@ class Tokenizer:
         return len(self.model_ids)
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of each line of text, without BOS or EOS."""
+        """Return the ids of each line of text, without BOS or EOS."""
         if self._escapes:
             sentences = [sentence.translate(_TO_ESCAPED) if _rare(sentence) else sentence
                          for sentence in sentences]  # fmt: skip
         with library_errors(CANNOT_ENCODE):
             encoded = self._processor.encode(list(sentences))
-        return encoded if self._same else [self._ours[ids].tolist() for ids in encoded]
+        return (
+            encoded if self._is_identity else [self._from_model_id[ids].tolist() for ids in encoded]
+        )
 
     def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
-        """Returns the text of each list of ids, PAD, BOS, EOS and UNK left out.
+        """Return the text of each list of ids, without PAD, BOS, EOS and UNK.
 
-        It is always one line: a line break, which no line of text encodes to, becomes a space.
+        A text is always one line: a line break, which no encoded line contains, becomes a space.
         """
         plain = [self.model_ids[[i for i in ids if i > UNK]].tolist() for ids in sentences]
         with library_errors(CANNOT_DECODE):
             texts = [text.replace("\n", " ") for text in self._processor.decode(plain)]
         if not self._escapes:
             return texts
-        return [_ESCAPED.sub(lambda found: _FROM_ESCAPED[found[0]], text) for text in texts]
+        return [_ESCAPED.sub(lambda match: _FROM_ESCAPED[match[0]], text) for text in texts]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Returns each id as SentencePiece shows it, a space as U+2581."""
+        """Return each id as a SentencePiece piece, with spaces as U+2581."""
         names = {PAD: "<pad>", BOS: "<s>", EOS: "</s>", UNK: "<unk>"}
         return [names.get(i) or self._processor.id_to_piece(int(self.model_ids[i])) for i in ids]
 
     def surfaces(self) -> list[bytes] | None:
-        """Returns what each id adds to a text (data/token_bytes.py); None where that is not known.
+        """Return the bytes that each id adds to a text (data/token_bytes.py); None if unknown.
 
-        b"" stands for what no text shows.
+        b"" means that the id is not visible in text.
         """
-        sp, found = self._processor, [b""] * self.vocab_size
+        sp, surfaces = self._processor, [b""] * self.vocab_size
         for id in range(UNK + 1, self.vocab_size):
-            theirs = int(self.model_ids[id])
-            if not (sp.is_control(theirs) or sp.is_unknown(theirs) or sp.is_unused(theirs)):
-                found[id] = piece_surface(sp.id_to_piece(theirs), sp.is_byte(theirs))
-        return found
+            model_id = int(self.model_ids[id])
+            if not (sp.is_control(model_id) or sp.is_unknown(model_id) or sp.is_unused(model_id)):
+                surfaces[id] = piece_surface(sp.id_to_piece(model_id), sp.is_byte(model_id))
+        return surfaces
 
 
 def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
-    """A serialized SentencePiece model, ready to cut and join; raises DataError."""
-    found = sentencepiece.SentencePieceProcessor()
+    """Load a serialized SentencePiece model as a processor; raises DataError."""
+    model_processor = sentencepiece.SentencePieceProcessor()
     with library_errors("not a SentencePiece model"):
         try:
-            found.LoadFromSerializedProto(model)
-        except RuntimeError:  # whose text names a line of the library's own
+            model_processor.LoadFromSerializedProto(model)
+        except RuntimeError:  # its message names a source line of the library
             raise DataError("not a SentencePiece model, or a damaged one") from None
-        found.id_to_piece([*range(found.get_piece_size())])  # pieces may be no UTF-8
-    return found
+        model_processor.id_to_piece(
+            [*range(model_processor.get_piece_size())]
+        )  # fails if a piece is not UTF-8
+    return model_processor
 
 
 def _rare(sentence: str) -> bool:
@@ -175,31 +179,31 @@ def _rare(sentence: str) -> bool:
 
 
 def evenly_spaced(items: Iterable[str], limit: int) -> list[str]:
-    """Returns every k-th item for the smallest k = 1, 2, 4, ... that keeps at most `limit`."""
-    kept: list[str] = []
+    """Return every k-th item for the smallest k = 1, 2, 4, ... that gives at most `limit`."""
+    sample: list[str] = []
     step = 1
     for index, item in enumerate(items):
         if index % step:
             continue
-        if len(kept) == limit:
-            del kept[1::2]
+        if len(sample) == limit:
+            del sample[1::2]
             step *= 2
             if index % step:
                 continue
-        kept.append(item)
-    return kept
+        sample.append(item)
+    return sample
 
 
 def _learning_error(message: str, vocab_size: int) -> DataError:
-    if found := re.search(r"value <= (\d+)", message):
+    if match := re.search(r"value <= (\d+)", message):
         return DataError(
             f"{FLAG}={vocab_size} is more than the training text supports: "
-            f"at most {FLAG}={found[1]}, or give more text"
+            f"at most {FLAG}={match[1]}, or give more text"
         )
-    if found := re.search(r"\d+ vs (\d+)", message):
+    if match := re.search(r"\d+ vs (\d+)", message):
         return DataError(
             f"{FLAG}={vocab_size} is less than the training text needs for its characters: "
-            f"at least {FLAG}={found[1]}"
+            f"at least {FLAG}={match[1]}"
         )
     if "sentences_.empty()" in message:
         return DataError("there is no text to learn a vocabulary from: the training side is empty")

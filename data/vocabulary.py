@@ -1,4 +1,4 @@
-"""Vocabulary: the tokenizers of both sides, trained, loaded and saved."""
+"""Vocabulary: train, load and save the tokenizers of both sides."""
 
 import hashlib
 import itertools
@@ -17,7 +17,7 @@ from data.regular_file import read_regular
 from data.tokenizer import MAX_BYTES, MAX_SENTENCES, Tokenizer
 
 VOCABULARY_FILES = "tokenizer.model", "tokenizer.source.model", "tokenizer.target.model"
-# Of what a file says its format is; one that is JSON and says nothing is Marian's.
+# By the format that a file names; a JSON file without one of these is Marian's.
 _KINDS: dict[str, type[Tokenizer]] = {
     fairseq_tokenizer.FORMAT: DictionaryTokenizer,
     hf_tokenizer.FORMAT: FastTokenizer,
@@ -25,7 +25,7 @@ _KINDS: dict[str, type[Tokenizer]] = {
 
 
 def read_tokenizer(model: bytes) -> Tokenizer:
-    """What `Tokenizer.to_bytes` gave, of any kind; raises DataError where it is none."""
+    """Read the output of `Tokenizer.to_bytes`, of any kind; raises DataError if invalid."""
     if not model.startswith(b"{"):
         return Tokenizer(model)
     for name, kind in _KINDS.items():
@@ -35,7 +35,7 @@ def read_tokenizer(model: bytes) -> Tokenizer:
 
 
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
-    """Loads a model of any kind, or any SentencePiece one; DataError where it is not there."""
+    """Load a tokenizer file of any kind, or any SentencePiece model; DataError if missing."""
     content = read_regular(path, MAX_BYTES)
     try:
         return read_tokenizer(content)
@@ -44,14 +44,14 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
 
 
 class Vocabulary(NamedTuple):
-    """The subwords of both sides; one and the same tokenizer where they are joint."""
+    """The tokenizers of both sides; one and the same object if they are joint."""
 
     source: Tokenizer
     target: Tokenizer
 
     @property
     def shared(self) -> bool:
-        """Whether both sides share their ids, as the paper's do; they may cut text otherwise."""
+        """Whether both sides share ids, as in the paper; they may still split text differently."""
         source, target = self
         if source is target or source.vocab_size != target.vocab_size:
             return source is target
@@ -67,45 +67,45 @@ class Vocabulary(NamedTuple):
         shared: bool = True,
         max_sentences: int = MAX_SENTENCES,
     ) -> "Vocabulary":
-        """Learns from sentence pairs, which should be the training ones; DataError as `learn`."""
-        # A source may hold far more pairs than are needed, so it is not read through for them.
+        """Train on sentence pairs, normally the training split; DataError as `Tokenizer.train`."""
+        # A corpus may have far more pairs than needed, so only a sample of it is read.
         count = min(len(pairs), max_sentences // 2 if shared else max_sentences)
         chosen = (pairs[i * len(pairs) // count] for i in range(count))
         if shared:
-            both = Tokenizer.train(itertools.chain.from_iterable(chosen), vocab_size, kind)
-            return cls(both, both)
+            joint = Tokenizer.train(itertools.chain.from_iterable(chosen), vocab_size, kind)
+            return cls(joint, joint)
         sides: Iterable[Iterable] = zip(*chosen, strict=True) if count else ((), ())
         return cls(*(Tokenizer.train(side, vocab_size, kind) for side in sides))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Vocabulary":
-        """Loads what `save` wrote into a folder, or a joint model from a file.
+        """Load the output of `save` from a folder, or a joint model from a file.
 
         A folder has `tokenizer.model`, or `tokenizer.source.model` and `tokenizer.target.model`;
-        DataError where it has neither.
+        DataError if it has neither.
         """
         path = Path(path)
         joint = path / VOCABULARY_FILES[0] if path.is_dir() else path
         separate = [path / name for name in VOCABULARY_FILES[1:]]
         if os.path.lexists(joint):
-            both = load_tokenizer(joint)
-            return cls(both, both)
+            tokenizer = load_tokenizer(joint)
+            return cls(tokenizer, tokenizer)
         if path.is_dir() and any(map(os.path.lexists, separate)):
             return cls(*map(load_tokenizer, separate))
         raise DataError(f"{joint}: no vocabulary there")
 
     def save(self, folder: str | os.PathLike):
-        """Writes the models into a folder, and removes those that they take the place of."""
+        """Write the models into a folder, and remove those that they replace."""
         folder = Path(folder)
         joint = {VOCABULARY_FILES[0]: self.source}
         separate = dict(zip(VOCABULARY_FILES[1:], self, strict=True))
-        one = self.source is self.target
-        new, old = (joint, separate) if one else (separate, joint)
+        is_joint = self.source is self.target
+        new, old = (joint, separate) if is_joint else (separate, joint)
         for name, tokenizer in new.items():
             tokenizer.save(folder / name)
         for name in old:
             (folder / name).unlink(missing_ok=True)
 
     def digest(self) -> str:
-        """Returns a hexadecimal digest of both sides."""
+        """Return a hexadecimal digest of both sides."""
         return hashlib.sha256(f"{self.source.digest()} {self.target.digest()}".encode()).hexdigest()

@@ -1,8 +1,8 @@
 """Parse YAML files: tables, lists and scalars; no tags, anchors or objects.
 
-Only libyaml's events are used. What makes YAML unsafe or slow has no counterpart here: types that
-a file names, references by which a kilobyte stands for gigabytes or for itself, and keys that are
-no text.
+Only libyaml's events are used. YAML's unsafe or slow features are not supported: types named by the
+file, references by which a kilobyte expands to gigabytes or refers to itself, and keys that are not
+text.
 """
 
 import re
@@ -15,9 +15,9 @@ from data.errors import DataError
 from data.json_file import convert
 from data.regular_file import read_regular
 
-MAX_BYTES = 32 << 20  # a vocabulary of a million words has about half
+MAX_BYTES = 32 << 20  # twice the size of a vocabulary of a million words
 T = TypeVar("T")
-_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # that in C is ten times as fast
+_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # the C loader is ten times as fast
 _CONSTANTS: dict[str, bool | None] = {"": None, "~": None, "null": None}
 _CONSTANTS |= dict.fromkeys(("true", "yes", "on"), True)
 _CONSTANTS |= dict.fromkeys(("false", "no", "off"), False)
@@ -25,7 +25,7 @@ _FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 def decode_yaml(data: bytes, kind: type[T], where: str) -> T:
-    """The YAML document `data` as a `kind`, a msgspec type; numbers may stand as their text.
+    """Decode the YAML document `data` as a `kind`, a msgspec type; numbers may be given as text.
 
     Raises DataError, which begins with `where`.
     """
@@ -33,18 +33,18 @@ def decode_yaml(data: bytes, kind: type[T], where: str) -> T:
 
 
 def read_yaml(path: Path, kind: type[T]) -> T:
-    """The YAML document in a regular file as a `kind`. Raises DataError."""
+    """Read the YAML document in a regular file as a `kind`. Raises DataError."""
     return decode_yaml(read_regular(path, MAX_BYTES), kind, str(path))
 
 
 def read_strings(path: Path) -> dict[str, str]:
-    """A table of scalars as they are written, where "no" is a word. Raises DataError."""
+    """Read a table of scalars as text, so that "no" is a word. Raises DataError."""
     data = read_regular(path, MAX_BYTES)
     return convert(_document(data, str(path), lambda event: event.value), dict[str, str], str(path))
 
 
 def _scalar(event: yaml.ScalarEvent) -> Any:
-    """A scalar's value: null, a truth or a fraction where it is written as one, else its text."""
+    """Convert a scalar written as null, a boolean or a fraction; return other scalars as text."""
     if not event.implicit[0]:  # it is quoted
         return event.value
     if event.value.lower() in _CONSTANTS:
@@ -53,7 +53,7 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
 
 
 def _document(data: bytes, where: str, scalar) -> Any:
-    """The one document in `data`, empty: None."""
+    """Parse the single document in `data`; None if it is empty."""
     try:
         return _built(yaml.parse(data, Loader=_LOADER), scalar)
     except (yaml.YAMLError, ValueError) as error:
@@ -61,21 +61,21 @@ def _document(data: bytes, where: str, scalar) -> Any:
 
 
 def _built(events, scalar) -> Any:
-    found: list[Any] = []  # the documents
-    open_: list[Any] = [found]  # the lists and tables around the next value
-    keys: list[Any] = [None]  # of each table among them, the key whose value is next
+    documents: list[Any] = []  # complete documents
+    containers: list[Any] = [documents]  # open lists and tables around the next value
+    keys: list[Any] = [None]  # the pending key of each open table
     for event in events:
         if isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
-            value = open_.pop()
+            value = containers.pop()
             keys.pop()
         elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
-            if isinstance(open_[-1], dict) and keys[-1] is None:
+            if isinstance(containers[-1], dict) and keys[-1] is None:
                 raise ValueError("a key must be text, not a list or a table")
-            open_.append({} if isinstance(event, yaml.MappingStartEvent) else [])
+            containers.append({} if isinstance(event, yaml.MappingStartEvent) else [])
             keys.append(None)
             continue
         elif isinstance(event, yaml.ScalarEvent):
-            if isinstance(open_[-1], dict) and keys[-1] is None:
+            if isinstance(containers[-1], dict) and keys[-1] is None:
                 keys[-1] = event.value
                 continue
             value = scalar(event)
@@ -83,11 +83,11 @@ def _built(events, scalar) -> Any:
             raise ValueError("references (*) are not supported: write what they stand for")
         else:
             continue
-        if isinstance(open_[-1], dict):
-            open_[-1][keys[-1]] = value
+        if isinstance(containers[-1], dict):
+            containers[-1][keys[-1]] = value
             keys[-1] = None
         else:
-            open_[-1].append(value)
-    if len(found) > 1:
+            containers[-1].append(value)
+    if len(documents) > 1:
         raise ValueError("it has several documents")
-    return found[0] if found else None
+    return documents[0] if documents else None

@@ -10,7 +10,7 @@ from model.transformer import unstack_layers
 def attention_maps(model: Transformer, params, src: Array, tgt_in: Array) -> dict[str, np.ndarray]:
     """src [1,S], tgt_in [1,T] -> encoder [N,H,S,S], decoder [N,H,T,T] and cross [N,H,T,S].
 
-    A decoder that recurs in the place of self-attention has no maps of its own.
+    A decoder with a recurrence in place of self-attention has no decoder maps.
     """
     config, params = unstack_layers(model.config, params)
     _, sown = Transformer(config).apply({"params": params}, src, tgt_in, mutable=["intermediates"])

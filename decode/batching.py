@@ -1,4 +1,4 @@
-"""Batching of sentences for search, and segmentation of long ones."""
+"""Batching of sentences for search, and segmentation of long inputs."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -8,21 +8,21 @@ from decode.options import InputError
 
 
 def sizes() -> Iterator[int]:
-    """16, 32, 48, 64, 96, 128, 256, 512 ..: few, and where most sentences are, close together."""
+    """Padded lengths 16, 32, 48, 64, 96, 128, 256, 512 ..: few, and dense at common lengths."""
     yield from (16, 32, 48, 64, 96)
     for power in count(7):
         yield 1 << power
 
 
 def precompiled_shapes(
-    most: int, tokens_per_batch: int, devices: int = 1, longest: int | None = None
+    max_tokens: int, tokens_per_batch: int, devices: int = 1, longest: int | None = None
 ) -> list[tuple[int, int]]:
-    """Shapes (rows, source length) for inputs of up to `most` tokens that come few at a time.
+    """Shapes (rows, source length) for small batches of inputs of up to `max_tokens` tokens.
 
-    So few that all can be compiled ahead: a length has rows for one input, for 8, 32, 128 .., and
-    for a full batch. `longest` as in `batches`.
+    Few enough to compile them all ahead: each length has shapes for 1, 8, 32, 128 .. rows and for a
+    full batch. `longest` as in `batches`.
     """
-    needed = -(-(most + 1) // 16) * 16  # holds EOS as well
+    needed = -(-(max_tokens + 1) // 16) * 16  # with EOS
     doubling = (32 << power for power in count())
     sources = [*takewhile(lambda size: 5 * size < 4 * needed, doubling), needed]
     shapes = []
@@ -40,14 +40,14 @@ def _fewer(full: int) -> Iterator[int]:
 def fitting_shape(
     precompiled_shapes: Sequence[tuple[int, int]], count: int, length: int
 ) -> tuple[int, int] | None:
-    """The smallest shape that holds `count` inputs of less than `length` tokens, or most of them.
+    """The smallest shape that holds `count` inputs of less than `length` tokens.
 
-    None where they are longer than any shape has room for.
+    If none has that many rows, the shape with the most rows; None if all are too short.
     """
     source = min((source for _, source in precompiled_shapes if source >= length), default=None)
     if source is None:
         return None
-    rows = [rows for rows, own in precompiled_shapes if own == source]
+    rows = [rows for rows, size in precompiled_shapes if size == source]
     return min((size for size in rows if size >= count), default=max(rows)), source
 
 
@@ -58,29 +58,30 @@ def batches(
     longest: int | None = None,
     shapes: Sequence[tuple[int, int]] = (),
 ) -> Iterator[tuple[list[int], tuple[int, int]]]:
-    """Numbers of the sentences of one batch, longest first, and its shape (rows, source length).
+    """Group sentences into batches: the sentences' numbers, longest first, and the batch's shape.
 
-    `lengths` count tokens without EOS, which the source length has room for: one of `sizes`, or
-    `longest`. Each device's rows fill `tokens_per_batch`; each source length has one number of
-    rows, and so one shape. Where one of `shapes` holds them, it is one of these instead.
+    A shape is (rows, source length). `lengths` count tokens without EOS; the source length, one of
+    `sizes` or `longest`, includes it. Each device's rows fill `tokens_per_batch`; each source
+    length has one number of rows, and so one shape. If one of `shapes` holds the batch, it is used
+    instead.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    seen, at = set(), 0
-    while at < len(order):
-        left, most = len(order) - at, lengths[order[at]]
-        if shape := fitting_shape(shapes, left, most + 1):
-            yield order[at : at + shape[0]], shape
-            at += shape[0]
+    seen, start = set(), 0
+    while start < len(order):
+        left, max_length = len(order) - start, lengths[order[start]]
+        if shape := fitting_shape(shapes, left, max_length + 1):
+            yield order[start : start + shape[0]], shape
+            start += shape[0]
             continue
-        source = next(size for size in sizes() if size > most)  # holds EOS as well
+        source = next(size for size in sizes() if size > max_length)  # with EOS
         source = min(source, longest or source)
         rows = max(1, tokens_per_batch // source) * devices
-        while source not in seen and rows // 2 >= left:  # a typed sentence is a row alone
+        while source not in seen and rows // 2 >= left:  # a single typed sentence gets one row
             rows //= 2
         seen.add(source)
         rows = -(-rows // devices) * devices
-        yield order[at : at + rows], (rows, source)
-        at += rows
+        yield order[start : start + rows], (rows, source)
+        start += rows
 
 
 _CUTS = (
@@ -92,12 +93,12 @@ _CUTS = (
 def split_text(
     text: str, fits: Callable[[str], bool], patterns: Sequence[str] = _CUTS
 ) -> Iterator[tuple[str, str]]:
-    """Pieces of `text` that fit, in order, each after the gap before it: "" or one space.
+    """Split `text` into segments that fit, in order, as pairs (gap before it, segment).
 
-    A text that does not fit is cut in two near its middle: after a sentence's end if there is
-    one, else between words, else anywhere. Nothing is lost but white space at the cuts. Raises
-    InputError where one character does not fit. `patterns` are those of the cuts that the text may
-    have: its halves have no others.
+    A gap is "" or one space. A text that does not fit is cut in two near its middle: after a
+    sentence's end if there is one, else between words, else anywhere. Only white space at the cuts
+    is lost. Raises InputError if a single character does not fit. `patterns` match the possible
+    cuts; the halves use the patterns that are left.
     """
     if fits(text):
         yield "", text

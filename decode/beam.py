@@ -1,6 +1,6 @@
 """Beam search over any step function (paper 6.1; Wu et al. 2016).
 
-Axes: B batch, W beam, P finished hypotheses kept, L buffer length, V vocabulary.
+Axes: B batch, W beam, P finished hypotheses, L buffer length, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -27,13 +27,13 @@ from decode.loop import (
 from decode.stopping import Stopping
 from decode.transforms import Transform
 
-# (scores so far [B,W], log-probabilities [B,W,V], tokens so far [B,W,L], index) -> candidates, the
-# first choice first: what they are worth (-inf: nothing), their beams and tokens, each [B,C]
+# (scores so far [B,W], log-probabilities [B,W,V], tokens so far [B,W,L], index) -> candidates, best
+# first: their scores (-inf: none), beams and tokens, each [B,C]
 SelectCandidates = Callable[[Array, Array, Array, Array], tuple[Array, Array, Array]]
 
 
 class _State(NamedTuple):
-    index: Array  # type: ignore[assignment]  # how many tokens live ones have; no tuple's method
+    index: Array  # type: ignore[assignment]  # tokens of live hypotheses; hides tuple.index
     live: Hypotheses  # scores: sums, -inf marks a dead beam; lengths: all `index`
     finished: Hypotheses  # [B,P,...]
     done: Array  # [B] bool
@@ -79,30 +79,30 @@ def beam_searcher(
     """The search for the best outputs under `step`, W = `beam_size` for each of B sentences.
 
     `start` [B] is the token before the first; `limits` [B] (1 .. `max_length` = L) bounds each
-    output's length with EOS: a hypothesis that reaches it can only end. In every step the W best
-    continuations compete: those that end enter the finished ones, the best W others live on. A
-    sentence stops by the rule `stopping`, or at its limit; from then on nothing of it changes, so
-    that it does not depend on its batch mates. Width 1 is greedy search.
+    output's length with EOS: at the limit a hypothesis can only end. In every step, those of the W
+    best continuations that end join the finished hypotheses; the best W others stay live. A
+    sentence stops by the rule `stopping`, or at its limit. From then on it does not change, so it
+    does not depend on other sentences of the batch. Width 1 is greedy search.
 
-    `transform` changes the log-probabilities that a step's continuations compete with; scores are
-    always sums of those of `step` itself, normalized by `length_norm`, plus `score_bonus(cache)`
-    [B,W] (a coverage penalty, say). `reorder` is that of the cache's CacheOps, `top_k` finds the
-    highest scores and their indices in rows [B,W,V], and `select_candidates` replaces how the
-    candidates are chosen.
-    With `free_eos_at_limit` an end at the limit, which is no choice, adds nothing to a score.
-    `on_token` sees the live hypothesis of the highest score after every step.
+    `transform` changes the log-probabilities that rank continuations; scores are always sums of the
+    log-probabilities of `step`, normalized by `length_norm`, plus `score_bonus(cache)` [B,W] (for
+    example, a coverage penalty). `reorder` is that of the cache's CacheOps, `top_k` finds the
+    highest scores and their indices in rows [B,W,V], and `select_candidates` replaces the choice of
+    candidates.
+    With `free_eos_at_limit`, a forced end at the limit adds nothing to a score.
+    `on_token` receives the live hypothesis with the highest score after every step.
     """
     (batch,), width = start.shape, beam_size
-    # Twice W: even if W of the candidates end, W are left to live on.
+    # 2 W candidates: even if W of them end, W stay live.
     select_candidates = select_candidates or (
-        lambda scores, each, *_: top_continuations(scores, each, 2 * width, top_k)
+        lambda scores, log_probs, *_: top_continuations(scores, log_probs, 2 * width, top_k)
     )
 
     def init(cache: object) -> _State:
         none = _empty(batch, width, max_length)
         return _State(
             index=jnp.int32(0),
-            # All start alike: one is enough.
+            # All beams are equal at the start: one is enough.
             live=none._replace(scores=none.scores.at[:, 0].set(0.0)),
             finished=_empty(batch, stopping.capacity(width), max_length),
             done=jnp.zeros(batch, bool),
@@ -139,7 +139,7 @@ def beam_searcher(
             append(s.live.token_scores, gained),
         )
 
-        # Only the W best continuations may end: one that is worse would not have been kept.
+        # Only the W best continuations may end: a worse one would not be in the beam.
         ends = tokens == eos
         ending = jnp.where(ends & ~s.done[:, None], length_norm(scores, s.index + 1), -jnp.inf)
         if score_bonus is not None:
@@ -148,7 +148,7 @@ def beam_searcher(
         finished = jax.tree.map(lambda *pair: jnp.concatenate(pair, 1), s.finished, ending)
         finished = top_hypotheses(finished, s.finished.scores.shape[1])
 
-        # Candidates come best first, so the first W that neither end nor are dead live on.
+        # Candidates are sorted: the first W that neither end nor are dead stay live.
         order = jnp.where(ends | jnp.isneginf(scores), -ends.shape[1], -jnp.arange(ends.shape[1]))
         _, survivors = jax.lax.top_k(order, width)
         live = jax.tree.map(lambda leaf: gather_beams(leaf, survivors), grown)
@@ -176,7 +176,7 @@ def beam_searcher(
 
 
 def _forced_eos(scores: Array, eos: int, count: int) -> tuple[Array, Array, Array]:
-    """The candidates [B,`count`] where all W beams can only end, with these `scores` [B,W]."""
+    """Candidates [B,`count`] where all W beams must end, with these `scores` [B,W]."""
     scores, beams = jax.lax.top_k(scores, scores.shape[1])
     room = ((0, 0), (0, count - scores.shape[1]))
     scores = jnp.pad(scores, room, constant_values=-jnp.inf)
@@ -189,20 +189,24 @@ def top_continuations(
 ) -> tuple[Array, Array, Array]:
     """The `count` best sums of [B,W] and [B,W,V], best first: their sums, beams and tokens.
 
-    Per beam first, then among the beams' best: sorting W short lists beats one of length W V.
+    Top-k per beam, then over the beams' best: W short sorts are faster than one of length W V.
     """
     batch, width, vocab = log_probs.shape
     gained, tokens = top_k(log_probs, min(count, vocab))
     totals = scores[..., None] + gained
-    each = totals.shape[-1]
-    totals, best = jax.lax.top_k(totals.reshape(batch, -1), min(count, width * each))
-    return totals, (best // each).astype(jnp.int32), gather_beams(tokens.reshape(batch, -1), best)
+    per_beam = totals.shape[-1]
+    totals, best = jax.lax.top_k(totals.reshape(batch, -1), min(count, width * per_beam))
+    return (
+        totals,
+        (best // per_beam).astype(jnp.int32),
+        gather_beams(tokens.reshape(batch, -1), best),
+    )
 
 
-def top_hypotheses(found: Hypotheses, count: int) -> Hypotheses:
-    """The `count` hypotheses of the highest scores, best first; the earlier among equals."""
-    _, best = jax.lax.top_k(found.scores, count)
-    return jax.tree.map(lambda leaf: gather_beams(leaf, best), found)
+def top_hypotheses(hypotheses: Hypotheses, count: int) -> Hypotheses:
+    """The `count` hypotheses with the highest scores, best first; ties keep their order."""
+    _, best = jax.lax.top_k(hypotheses.scores, count)
+    return jax.tree.map(lambda leaf: gather_beams(leaf, best), hypotheses)
 
 
 def _empty(batch: int, width: int, length: int) -> Hypotheses:

@@ -1,6 +1,6 @@
 """A beam search recorded as a tree of continuations.
 
-The search itself, a step at a time outside of its loop: slow, and for looking at only.
+Runs the actual search one step at a time, outside of its loop: slow, for inspection only.
 """
 
 from collections.abc import Iterator
@@ -24,12 +24,12 @@ from model import Transformer, init_cache
 class Node(NamedTuple):
     """One token of a tree; the first node is the root, BOS, and has itself as parent."""
 
-    parent: int  # the number of the node that it continues
+    parent: int  # index of the parent node
     token: int
-    step: int  # how many tokens lead here, this one included
+    step: int  # number of tokens from the root, this one included
     total: float  # their summed log-probability
-    score: float | None  # what the output is worth by the search's own measure, if it ended here
-    best: bool  # whether it is on the way to the best output
+    score: float | None  # the search's score if an output ends here
+    best: bool  # whether it is part of the best output
 
 
 def beam_tree(
@@ -41,8 +41,8 @@ def beam_tree(
 ) -> list[Node]:
     """The nodes of the search for one sentence's translation, parents before children.
 
-    `options` are those of a beam search, in groups or not. Raises InputError for what can only be
-    searched for in pieces, and for a coverage penalty, which the plain step has no account of.
+    `options` are those of a beam search, with or without groups. Raises InputError for inputs that
+    would be split, and for a coverage penalty, which the reference step does not support.
     """
     options = options or SearchOptions()
     if options.method != "beam" or options.coverage:
@@ -82,7 +82,7 @@ def nodes(search: Search, cache: object, ops: CacheOps) -> list[Node]:
         for tokens, total in zip(_rows(live.tokens), live.scores.ravel(), strict=True):
             if np.isfinite(total):
                 totals[tuple(tokens[: state.index].tolist())] = float(total)
-        for tokens, score, length, each in zip(
+        for tokens, score, length, token_scores in zip(
             _rows(state.finished.tokens),
             state.finished.scores.ravel(),
             state.finished.lengths.ravel(),
@@ -92,9 +92,9 @@ def nodes(search: Search, cache: object, ops: CacheOps) -> list[Node]:
             if np.isfinite(score):
                 output = tuple(tokens[:length].tolist())
                 ended[output] = float(score)
-                totals[output] = float(each[:length].sum())
-    found = jax.device_get(search.result(state))
-    best = tuple(found.tokens[0, 0, : found.lengths[0, 0]].tolist())
+                totals[output] = float(token_scores[:length].sum())
+    result = jax.device_get(search.result(state))
+    best = tuple(result.tokens[0, 0, : result.lengths[0, 0]].tolist())
     order = sorted(totals, key=lambda tokens: (len(tokens), -totals[tokens], tokens))
     numbers = {tokens: number for number, tokens in enumerate(order)}
     return [
@@ -111,7 +111,7 @@ def nodes(search: Search, cache: object, ops: CacheOps) -> list[Node]:
 
 
 def _states(search: Search, cache: object, ops: CacheOps) -> Iterator:
-    """What the search knows after each step."""
+    """States of the search after each step."""
     grow = jax.jit(search.step)
     state = search.init(ops.extend(cache, ops.cache_stages[-1]))
     while bool(search.active(state).any()):

@@ -8,26 +8,26 @@ from data.language import find_language
 
 
 def tokenizer(language: str) -> str:
-    """The name of sacreBLEU's tokenizer by which BLEU counts words of the language of that code.
+    """Name of sacreBLEU's tokenizer for a language code.
 
     - zh for Chinese.
     - char for Japanese, Korean, and languages without spaces between words (Thai, Lao, Khmer,
       Burmese, Tibetan). sacreBLEU has MeCab for the first two, which is not always installed.
-    - 13a for all others, and for what is no language code.
+    - 13a for all others, and for unknown codes.
     """
-    found = find_language(language)
-    if found is None:
+    entry = find_language(language)
+    if entry is None:
         return "13a"
-    if found.chinese:
+    if entry.chinese:
         return "zh"
-    korean = found.code == "ko" and found.script != "Latn"
-    return "char" if korean or not found.spaced else "13a"
+    korean = entry.code == "ko" and entry.script != "Latn"
+    return "char" if korean or not entry.spaced else "13a"
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str], language: str = "") -> dict:
-    """BLEU and chrF, 0 to 100, of detokenised text: {bleu, chrf, signature, chrf_signature}.
+    """BLEU and chrF, 0 to 100, of detokenized text: {bleu, chrf, signature, chrf_signature}.
 
-    `language` is the target's code. Raises ValueError where the counts differ.
+    `language` is the target's code. Raises ValueError if the counts differ.
     """
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses, but {len(references)} references")

@@ -1,7 +1,7 @@
 """BLEU by the protocols of different papers, each with its signature.
 
-A difference of a point between two papers is often one of tokenisation. The paper's own score is
-of tokenised text, its compounds split at hyphens; sacreBLEU tokenises detokenised text by itself.
+A difference of a point between two papers is often one of tokenization. The paper's score is of
+tokenized text with compounds split at hyphens; sacreBLEU tokenizes detokenized text itself.
 """
 
 import re
@@ -16,19 +16,19 @@ from decode.bleu import tokenizer
 from decode.options import InputError
 
 PROTOCOLS = ("13a", "intl", "atat")  # for languages with spaces between words
-# What sacreBLEU takes for a language where its extra packages are installed.
+# sacreBLEU's tokenizers for languages that need its extra packages.
 _MECAB = {"ja": ("ja-mecab", "MeCab"), "ko": ("ko-mecab", "mecab_ko")}
 _HYPHEN = re.compile(r"(\S)-(\S)")
 
 
 def protocols_of(language: str) -> tuple[str, ...]:
-    """The names of the protocols that are for a language: 13a, intl and atat, as a rule.
+    """Names of the protocols for a language: usually 13a, intl and atat.
 
-    These count words between spaces, which say nothing of Chinese (zh, char), Japanese (ja-mecab,
+    These count words between spaces, which does not suit Chinese (zh, char), Japanese (ja-mecab,
     char), Korean (ko-mecab, char), Thai, Lao, Khmer, Burmese or Tibetan (char). Raises InputError
     for an unknown code.
     """
-    code, name = _known(language).code, tokenizer(language)
+    code, name = _checked_language(language).code, tokenizer(language)
     if name == "13a":
         return PROTOCOLS
     usual = _MECAB[code][0] if code in _MECAB else name
@@ -36,7 +36,7 @@ def protocols_of(language: str) -> tuple[str, ...]:
 
 
 def missing_protocols(language: str) -> dict[str, str]:
-    """The protocols of a language that cannot be counted here, and how to install each."""
+    """Protocols of a language whose packages are missing, and how to install each."""
     missing = {}
     for code, (name, module) in _MECAB.items():
         if name in protocols_of(language) and not find_spec(module):
@@ -47,31 +47,31 @@ def missing_protocols(language: str) -> dict[str, str]:
 def bleu_by_protocol(
     hypotheses: Sequence[str], references: Sequence[str], language: str = "de"
 ) -> dict[str, dict]:
-    """BLEU of detokenised text by every protocol: {name: {"bleu": 0 to 100, "signature"}}.
+    """BLEU of detokenized text by every protocol: {name: {"bleu": 0 to 100, "signature"}}.
 
-    - 13a: sacreBLEU's default, mteval-v13a's tokens, what WMT reports.
+    - 13a: sacreBLEU's default, mteval-v13a's tokens, as WMT reports it.
     - intl: sacreBLEU's international tokens, which split at all punctuation and symbols.
-    - atat: `split_compounds`, counted as multi-bleu.perl does, without smoothing: the paper's.
-    - zh, char, ja-mecab, ko-mecab: sacreBLEU's tokens for other languages (`protocols_of`), but
-      for `missing_protocols`.
+    - atat: `split_compounds`, counted as in multi-bleu.perl, without smoothing: the paper's.
+    - zh, char, ja-mecab, ko-mecab: sacreBLEU's tokens for other languages (`protocols_of`),
+      except `missing_protocols`.
 
-    `language` is the target's code, which Moses' tokeniser goes by as well. Raises ValueError where
-    the counts differ, InputError where the code is unknown or Moses' tokeniser is not installed.
+    `language` is the target's code, also for Moses' tokenizer. Raises ValueError if the counts
+    differ, InputError if the code is unknown or Moses' tokenizer is not installed.
     """
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses, but {len(references)} references")
-    found, missing = {}, missing_protocols(language)
+    scores, missing = {}, missing_protocols(language)
     for name in protocols_of(language):
         if name == "atat":
-            found[name] = _paper(hypotheses, references, _known(language).code)
+            scores[name] = _paper(hypotheses, references, _checked_language(language).code)
         elif name not in missing:
-            found[name] = _counted(BLEU(tokenize=name), hypotheses, references)
-    return found
+            scores[name] = _counted(BLEU(tokenize=name), hypotheses, references)
+    return scores
 
 
-def _known(code: str) -> Language:
-    if found := find_language(code):
-        return found
+def _checked_language(code: str) -> Language:
+    if language := find_language(code):
+        return language
     near = nearest_codes(code)
     hint = f" (near it: {', '.join(near)})" if near else ""
     raise InputError(
@@ -88,10 +88,10 @@ def _paper(hypotheses: Sequence[str], references: Sequence[str], code: str) -> d
 
 
 def split_compounds(sentences: Sequence[str], language: str = "de") -> list[str]:
-    """Moses' tokens of each sentence with spaces between, "rich-text" as "rich ##AT##-##AT## text".
+    """Split into Moses' tokens, joined by spaces, "rich-text" as "rich ##AT##-##AT## text".
 
-    As tensor2tensor's get_ende_bleu.sh has it: Unicode punctuation made ASCII first, and of
-    hyphens without a letter between them ("a-b-c") the first only. Raises InputError.
+    As in tensor2tensor's get_ende_bleu.sh: Unicode punctuation is first converted to ASCII, and of
+    two hyphens with one letter between them ("a-b-c") only the first is split. Raises InputError.
     """
     try:
         from sacremoses import MosesPunctNormalizer, MosesTokenizer

@@ -1,6 +1,6 @@
 """Diverse beam search (Vijayakumar et al. 2018): groups of beams avoid each other.
 
-Groups are sentences to the search itself: only the choice of continuations looks across them.
+The search treats groups as sentences; only the choice of continuations compares groups.
 Axes: B batch, G groups, W all beams of a sentence, W / G those of a group, V vocabulary.
 """
 
@@ -47,30 +47,30 @@ def diverse_beam_searcher(
     on_token: StreamCallback | None = None,
     **options,
 ) -> Search:
-    """`beam_searcher` with its W = `beam_size` beams in `num_groups` of W / G, each searched apart.
+    """`beam_searcher` with its W = `beam_size` beams in `num_groups` separate groups of W / G.
 
-    A group's continuation by a token loses `diversity_penalty` for every use of that token among
-    the best W / G continuations of each earlier group. This moves the choice only: scores are
-    without it. Each group stops by itself, and its finished ones with it; but its live beams grow
-    on, and count, until the last group has stopped. A group that no continuation is left for counts
-    no more. The W / G best of every group are returned together, best first; what several groups
-    found is there once. One group is `beam_searcher`.
+    A continuation's token loses `diversity_penalty` for every use of that token among the best
+    W / G continuations of each earlier group. The penalty affects the choice only, not scores. Each
+    group stops by itself and keeps its finished hypotheses; but its live beams continue, and count
+    in the penalty, until the last group has stopped. A group without continuations no longer
+    counts. The W / G best of every group are returned together, best first, without duplicates. One
+    group is `beam_searcher`.
     """
-    (batch,), each = start.shape, beam_size // num_groups
+    (batch,), group_size = start.shape, beam_size // num_groups
 
     def together(tree):  # [B*G,W/G,...] -> [B,W,...]
         return jax.tree.map(lambda x: x.reshape(batch, beam_size, *x.shape[2:]), tree)
 
     def apart(tree):
-        return jax.tree.map(lambda x: x.reshape(batch * num_groups, each, *x.shape[2:]), tree)
+        return jax.tree.map(lambda x: x.reshape(batch * num_groups, group_size, *x.shape[2:]), tree)
 
     def grouped_step(tokens, cache, index):
-        found, cache = step(together(tokens), cache, index)
-        return apart(found), cache
+        output, cache = step(together(tokens), cache, index)
+        return apart(output), cache
 
     def grouped_reorder(cache, parents):
-        first = each * jnp.arange(num_groups, dtype=jnp.int32)[None, :, None]
-        parents = parents.reshape(batch, num_groups, each) + first
+        first = group_size * jnp.arange(num_groups, dtype=jnp.int32)[None, :, None]
+        parents = parents.reshape(batch, num_groups, group_size) + first
         return reorder(cache, parents.reshape(batch, beam_size))
 
     def grouped_transform(log_probs, tokens, index):
@@ -78,17 +78,20 @@ def diverse_beam_searcher(
         return apart(transform(together(log_probs), together(tokens), index))
 
     def select_candidates(scores, log_probs, tokens, index):
-        scores = scores.reshape(batch, num_groups, each)
-        log_probs = log_probs.reshape(batch, num_groups, each, -1)
+        scores = scores.reshape(batch, num_groups, group_size)
+        log_probs = log_probs.reshape(batch, num_groups, group_size, -1)
         taken = jnp.zeros((batch, 1, log_probs.shape[-1]), jnp.float32)
         chosen = []
         for group in range(num_groups):
-            found = top_continuations(
-                scores[:, group], log_probs[:, group] - diversity_penalty * taken, 2 * each, top_k
+            candidates = top_continuations(
+                scores[:, group],
+                log_probs[:, group] - diversity_penalty * taken,
+                2 * group_size,
+                top_k,
             )
-            chosen.append(found)
+            chosen.append(candidates)
             rows = jnp.arange(batch)[:, None]
-            worth, _, tokens = (part[:, :each] for part in found)
+            worth, _, tokens = (part[:, :group_size] for part in candidates)
             taken = taken.at[rows, 0, tokens].add(jnp.where(jnp.isneginf(worth), 0.0, 1.0))
         return jax.tree.map(
             lambda *parts: jnp.stack(parts, 1).reshape(batch * num_groups, -1), *chosen
@@ -98,7 +101,7 @@ def diverse_beam_searcher(
         grouped_step,
         jnp.repeat(start, num_groups),
         jnp.repeat(limits, num_groups),
-        beam_size=each,
+        beam_size=group_size,
         reorder=grouped_reorder,
         transform=grouped_transform if transform else None,
         score_bonus=score_bonus and (lambda cache: apart(score_bonus(cache))),
@@ -112,13 +115,13 @@ def diverse_beam_searcher(
         return search.active(state).reshape(batch, num_groups).any(1)
 
     def result(state) -> Hypotheses:
-        found = together(search.result(state))
-        same = (found.tokens[:, :, None] == found.tokens[:, None]).all(-1)
-        # What is not there is all zeros, and so may EOS alone be.
-        same &= found.lengths[:, :, None] == found.lengths[:, None]
+        hypotheses = together(search.result(state))
+        same = (hypotheses.tokens[:, :, None] == hypotheses.tokens[:, None]).all(-1)
+        # Missing hypotheses are all zeros, as EOS alone may be: compare lengths too.
+        same &= hypotheses.lengths[:, :, None] == hypotheses.lengths[:, None]
         again = (same & jnp.tri(beam_size, k=-1, dtype=bool)[None]).any(-1)
         return top_hypotheses(
-            found._replace(scores=jnp.where(again, -jnp.inf, found.scores)), beam_size
+            hypotheses._replace(scores=jnp.where(again, -jnp.inf, hypotheses.scores)), beam_size
         )
 
     return search._replace(active=active, result=result)

@@ -1,4 +1,4 @@
-"""The table of model families that can be searched, by the type of their configs."""
+"""Model families that can be searched, by config type."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,5 +11,5 @@ GENERATORS: dict[type, Callable[[Any], Generates]] = {TransformerConfig: Encoder
 
 
 def make_generator(config: Any) -> Generates:
-    """What search needs of the family of a config."""
+    """Create the `Generates` of a config, by its type."""
     return GENERATORS[type(config)](config)

@@ -1,4 +1,4 @@
-"""Generates: what a search asks of a model family; all are pure functions of its weights.
+"""Generates: the interface between search and a model family, pure functions of its weights.
 
 decode/forward.py has the encoder-decoder; a row of decode/families.py names a family by its config.
 Axes: B batch, W beams, S length of the inputs, D width of hidden states, V vocabulary.
@@ -17,32 +17,32 @@ class Generates(Protocol):
 
     @property
     def config(self) -> Any:
-        """Its config, with `target_vocab`, the number of ids that outputs are made of."""
+        """The model's config, with `target_vocab`, the number of output ids."""
 
     @property
     def cache_grows(self) -> bool:
-        """Whether its cache holds all positions; a recurrent state has one size."""
+        """Whether the cache grows with the output; a recurrent state has a fixed size."""
 
     def pack(self, params: Any, precision: str) -> Any:
-        """The parameters as weights of that precision (decode/weights.py)."""
+        """Pack parameters as weights of that precision (decode/weights.py)."""
 
     def start(self, weights: Any, request: SearchBatch) -> Any:
-        """What steps read of the inputs: a source encoded, a prompt prefilled; leaves begin [B]."""
+        """Encode a source, or prefill a prompt, into the steps' context; leaves begin [B]."""
 
     def init_cache(self, rows: int) -> BeamKVCache:
-        """The cache of one beam a row, without room for tokens."""
+        """Create the cache of one beam per row, without room for tokens."""
 
     def extend(self, cache: BeamKVCache, length: int, slots: int) -> BeamKVCache:
-        """The cache with room for `length` tokens of `slots` beams a row."""
+        """Extend the cache to `length` tokens of `slots` beams per row."""
 
     def step(
         self, weights: Any, context: Any, tokens: Array, cache: BeamKVCache, index: Array
     ) -> tuple[Array, BeamKVCache, Array]:
-        """One more token of each beam: [B,W] -> hidden states [B,W,D], the cache with this token,
-        and how much attention each position of the inputs got, [B,W,S].
+        """Decode one more token of each beam: [B,W] -> hidden states [B,W,D], the cache with this
+        token, and the attention that each input position received, [B,W,S].
 
-        `context` is what `start` returned, `index` how many tokens came before.
+        `context` is the result of `start`, `index` the number of previous tokens.
         """
 
     def logits(self, weights: Any, hidden: Array) -> tuple[Array, Array]:
-        """Logits [B,W,V or more], and [B,W,UNK + 1] of the first ids again, from products apart."""
+        """Logits [B,W,V or more], and [B,W,UNK + 1] of the first ids from a separate product."""

@@ -1,10 +1,10 @@
 """The model's forward pass over `Weights`: encode, cross-attention keys, one cached step.
 
-Layers are those of model/layer.py, as in training; what differs is how weights and keys lie: sums
-and residuals in float32, products in the weights' own type, keys [K,S] and values [S,V] as the
-products read them. These are float32 in any precision: CPUs convert a whole bfloat16 buffer to
-float32 and back to change a part of it. The tests hold the two equal for every switch.
-Axes: B batch, W beam, Z beams of a row of the pool, S source, D, H heads, K, V (head widths).
+Layers are those of model/layer.py, as in training; the layout and dtype differ: sums and residuals
+in float32, products in the weights' dtype, keys [K,S] and values [S,V] as the products read them.
+The self-attention cache is float32 in any precision: to update part of a bfloat16 buffer, CPUs
+convert all of it to float32 and back. Tests compare this with the Flax model for every option.
+Axes: B batch, W beam, Z beams of a row of the cache, S source, D, H heads, K, V (head widths).
 """
 
 from collections.abc import Sequence
@@ -32,50 +32,50 @@ from model.residual import RESIDUALS
 
 
 class EncoderDecoder(NamedTuple):
-    """The encoder-decoder as a family that can be searched (decode/family.py)."""
+    """The encoder-decoder as a model family for search (decode/family.py)."""
 
     config: TransformerConfig
 
     @property
     def cache_grows(self) -> bool:
-        """A recurrence remembers as much after any number of tokens."""
+        """Whether the cache grows with the output; a recurrent state has a fixed size."""
         return self.config.recurrence is None
 
     def pack(self, params: Any, precision: str) -> Weights:
-        """The parameters of `Transformer(config)` as weights of that precision."""
+        """Pack the parameters of `Transformer(config)` as weights of that precision."""
         return pack(self.config, params, precision)
 
     def start(self, weights: Weights, request: SearchBatch) -> tuple[tuple[KVBlock, ...], Array]:
-        """Keys and values of the encoded source, a block a decoder layer, and its mask [B,S]."""
+        """Encode the source: keys and values, one block per decoder layer, and its mask [B,S]."""
         mask = request.src != PAD
         memory = encode(self.config, weights, request.src, mask)
         return cross_kv(self.config, weights, memory), mask
 
     def init_cache(self, rows: int) -> BeamKVCache:
-        """The cache of one beam a row, without room for tokens."""
+        """Create the cache of one beam per row, without room for tokens."""
         return kv_cache.init_beam_cache(self.config, rows, 1)
 
     def extend(self, cache: BeamKVCache, length: int, slots: int) -> BeamKVCache:
-        """The cache with room for `length` tokens of `slots` beams a row."""
+        """Extend the cache to `length` tokens of `slots` beams per row."""
         return kv_cache.extend(cache, self.config, length, slots)
 
     def step(self, weights: Weights, context, tokens: Array, cache: BeamKVCache, index: Array):
-        """Hidden states of one more token of each beam; see `step` below."""
+        """Decode one more token of each beam to hidden states; see `step` below."""
         cross, mask = context
         return step(self.config, weights, tokens, cross, mask, cache, index)
 
     def logits(self, weights: Weights, hidden: Array) -> tuple[Array, Array]:
-        """Logits, and those of the special ids again.
+        """Logits, and separately those of the special ids.
 
-        With products of its own, what is read apart does not keep the logits from being changed in
-        place: every copy of them costs a fiftieth of a step.
+        The special logits have a product of their own so that the others can be changed in place: a
+        copy of them costs 2% of a step.
         """
         (logits, special), hidden = all_gather((weights.logits, weights.special_logits), hidden)
         return logits(hidden), special(hidden)
 
 
 def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> Array:
-    """src [B,S] ids, mask [B,S] (True: a token) -> memory float32 [B,S,D]."""
+    """Encoder: src [B,S] ids, mask [B,S] (True: a token) -> memory float32 [B,S,D]."""
     positions = jnp.arange(src.shape[1], dtype=jnp.int32)
     x = embed(c, weights, "source", src, positions)
     table, x = all_gather(weights.tree.get("encoder_bias"), x)
@@ -93,7 +93,7 @@ def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> A
 
 
 def cross_kv(c: TransformerConfig, weights: Weights, memory: Array) -> tuple[KVBlock, ...]:
-    """memory [B,S,D] -> each decoder layer's keys [B,H,K,S] and values [B,H,S,V] of it."""
+    """Cross-attention cache: memory [B,S,D] -> keys [B,H,K,S], values [B,H,S,V] of each layer."""
     blocks = []
     for w in weights.stack("decoder"):
         linear, memory = all_gather(w["cross_attention"]["kv"], memory)
@@ -112,15 +112,15 @@ def step(
     past: BeamKVCache,
     index: Array,
 ) -> tuple[Array, BeamKVCache, Array]:
-    """What the decoder makes of one more token of each beam, given what came before it.
+    """Cached decoder step for one more token of each beam.
 
-    tokens [B,W], mask [B,S], index: how many tokens came before -> float32 [B,W,D], from which
-    `weights.logits` makes logits, the pool with this token, and the cross-attention weights
+    tokens [B,W], mask [B,S], index: the number of previous tokens -> hidden states float32 [B,W,D],
+    the input of `weights.logits`; the cache with this token; and the cross-attention weights
     [B,W,S], the mean over layers and heads.
     """
     position = jnp.reshape(index, (1,))
     y = embed(c, weights, "target", tokens, position)
-    past, masks, at = kv_cache.advance(past, index)
+    past, masks, write_offset = kv_cache.advance(past, index)
     rows = past.ancestry.shape[:2]
     product = small_query_product(weights, c.num_heads // c.kv_heads * tokens.shape[1])
     table, y = all_gather(weights.tree.get("decoder_bias"), y)
@@ -138,7 +138,7 @@ def step(
         if isinstance(old, tuple):
             qkv = partial(qkv_of, c, w["self_attention"], positions=position)
             parts = layer_parts(c, w, qkv, rows, attend_cross)
-            y, new = layer(parts, y, BeamMemory(old, masks, at, product, biases))
+            y, new = layer(parts, y, BeamMemory(old, masks, write_offset, product, biases))
         else:
             y, new = layer(layer_parts(c, w, None, rows, attend_cross), y, old)
         layers.append(new)
@@ -148,9 +148,9 @@ def step(
 
 
 def layer_parts(c: TransformerConfig, w, qkv, rows=None, cross=None) -> Layer:
-    """A layer's weights as the parts of model/layer.py.
+    """Build model/layer.py's `Layer` from a layer's weights.
 
-    `rows` [R,Z] are those of a pool, which may group beams otherwise than x [B,W,D] does.
+    `rows` [R,Z] is the shape of a cache, which may group beams differently from x [B,W,D].
     """
     fold = lambda x: x if rows is None else x.reshape(*rows, -1)  # noqa: E731
 
@@ -192,7 +192,7 @@ def _norm(c: TransformerConfig, w: Norm, x: Array) -> Array:
 
 
 def final_norm(c: TransformerConfig, weights: Weights, side: str, x: Array) -> Array:
-    """x [B,T,D], normalized where the residual order leaves that to the end of a stack."""
+    """Final norm of a stack, x [B,T,D], if the residual order (pre-norm) has one."""
     if not RESIDUALS[c.norm].final_norm:
         return x
     norm, x = all_gather(weights.tree[f"{side}_norm"], x)
@@ -200,7 +200,7 @@ def final_norm(c: TransformerConfig, weights: Weights, side: str, x: Array) -> A
 
 
 def embed(c: TransformerConfig, weights: Weights, side: str, ids: Array, positions: Array):
-    """ids [B,T] at positions [T] -> float32 [B,T,D]."""
+    """Embed ids [B,T] at positions [T] -> float32 [B,T,D]."""
     x = sharded_lookup(weights.embedding(side), ids)
     table, x = all_gather(weights.tree.get(f"{side}_positions"), x)
     x = add_positions(c, x, positions, table and table["table"])
@@ -211,7 +211,7 @@ def embed(c: TransformerConfig, weights: Weights, side: str, ids: Array, positio
 
 
 def qkv_of(c: TransformerConfig, w, x: Array, positions: Array) -> tuple[Array, Array, Array]:
-    """x [B,T,D] -> queries, keys and values [B,T,heads,width], rotated if positions are rotary."""
+    """x [B,T,D] -> queries, keys and values [B,T,heads,width], with rotary positions if any."""
     q, k, v = _split(c, w["qkv"](x))
     q, k = (apply_rotary(c, part.swapaxes(1, 2), positions).swapaxes(1, 2) for part in (q, k))
     return q, k, v
@@ -219,20 +219,20 @@ def qkv_of(c: TransformerConfig, w, x: Array, positions: Array) -> tuple[Array, 
 
 def _split(c: TransformerConfig, x: Array, queries: bool = True) -> list[Array]:
     """[B,T,all widths] -> (queries,) keys and values, [B,T,heads,width] each."""
-    parts, at = [], 0
-    wanted = [(c.num_heads, c.key_width)] * queries
-    for heads, width in [*wanted, (c.kv_heads, c.key_width), (c.kv_heads, c.value_width)]:
-        parts.append(x[..., at : at + heads * width].reshape(*x.shape[:2], heads, width))
-        at += heads * width
+    parts, start = [], 0
+    shapes = [(c.num_heads, c.key_width)] * queries
+    for heads, width in [*shapes, (c.kv_heads, c.key_width), (c.kv_heads, c.value_width)]:
+        parts.append(x[..., start : start + heads * width].reshape(*x.shape[:2], heads, width))
+        start += heads * width
     return parts
 
 
 def _biases(
-    c: TransformerConfig, table: Array, place: Array, past: BeamKVCache, masks: Sequence[Array]
+    c: TransformerConfig, table: Array, position: Array, past: BeamKVCache, masks: Sequence[Array]
 ) -> list[Array]:
-    """What a table [R,H] adds to the scores of each block, of queries at one place: [H,1,N*Z]."""
+    """Relative biases from a table [R,H] for queries at one position, per block: [H,1,N*Z]."""
     sizes, length = [mask.shape[-1] for mask in masks], past.ancestry.shape[2]
-    places = jnp.arange(length, dtype=jnp.int32)
-    bias = relative_bias(table, place, places, c.relative_max_distance, bidirectional=False)
-    bias = jnp.repeat(bias, sum(sizes) // length, axis=2)  # a position's slots are at one place
+    positions = jnp.arange(length, dtype=jnp.int32)
+    bias = relative_bias(table, position, positions, c.relative_max_distance, bidirectional=False)
+    bias = jnp.repeat(bias, sum(sizes) // length, axis=2)  # equal for a position's slots
     return jnp.split(bias, np.cumsum(sizes)[:-1], axis=2)

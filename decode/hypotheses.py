@@ -1,4 +1,4 @@
-"""Hypotheses: text, score and rank of what a search found."""
+"""Hypotheses: text, score and rank of a search's outputs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from decode.options import NoHypothesisError, SearchOptions
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One translation: text, normalised score, and its tokens' log-probabilities.
+    """One translation: text, normalized score, and its tokens' log-probabilities.
 
-    `parts` are the source's ids and the output's, each with EOS, of every piece that was searched
-    for alone: one, but for a long sentence that was cut. `utility` is what minimum Bayes risk ranks
-    by, the mean of chrF or BLEU with all samples, and none in other searches.
+    `parts` are pairs of source ids and output ids, each with EOS, one for each segment: a single
+    one unless a long sentence was cut. Minimum Bayes risk ranks by `utility`, the mean chrF or BLEU
+    against all samples; it is None in other searches.
     """
 
     text: str
@@ -29,26 +29,26 @@ class Hypothesis:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The whole output's ids, each part's EOS among them."""
+        """All ids of the output, including each segment's EOS."""
         return tuple(token for _, output in self.parts for token in output)
 
 
 def rank(
-    found: Hypotheses,
+    outputs: Hypotheses,
     segment: Segment,
     spell: Callable[[Sequence[Sequence[int]]], list[str]],
     options: SearchOptions,
     count: int,
     language: str = "",
 ) -> list[Hypothesis]:
-    """One piece's [W,...] arrays -> the first `count` hypotheses: best first, samples as drawn.
+    """Rank a segment's [W,...] arrays: the first `count` hypotheses, best first, samples as drawn.
 
-    All searches have them in that order; minimum Bayes risk has its own. `spell` makes text of ids,
-    `language` is that of the text. Raises NothingFoundError where no score is finite.
+    Searches return them in that order; minimum Bayes risk sorts by utility. `spell` decodes ids,
+    `language` is that of the text. Raises NoHypothesisError if no score is finite.
     """
-    tokens, scores, lengths, token_scores = map(np.asarray, found)
-    there = [w for w in range(len(scores)) if np.isfinite(scores[w])]
-    if not there:
+    tokens, scores, lengths, token_scores = map(np.asarray, outputs)
+    valid = [w for w in range(len(scores)) if np.isfinite(scores[w])]
+    if not valid:
         raise NoHypothesisError(
             f"line {segment.sentence + 1}: no output has a finite score: either what is asked for "
             "leaves none (--forbid, --no_repeat_ngrams, --min_length), or the model's weights are "
@@ -61,16 +61,16 @@ def rank(
 
     utilities: dict[int, float] = {}
     if options.method == "mbr":
-        texts = detokenize(there)
+        texts = detokenize(valid)
         worth = expected_utilities([*texts.values()], options.utility, language)
-        utilities = dict(zip(there, worth.tolist(), strict=True))
+        utilities = dict(zip(valid, worth.tolist(), strict=True))
         first: dict[str, int] = {}  # each text once
-        for w in sorted(there, key=utilities.__getitem__, reverse=True):
+        for w in sorted(valid, key=utilities.__getitem__, reverse=True):
             first.setdefault(texts[w], w)
         chosen = [*first.values()][:count]
     else:
-        chosen = there[:count]
-        texts = detokenize(chosen)  # not of all: that takes longer than to rank them
+        chosen = valid[:count]
+        texts = detokenize(chosen)  # only these: decoding all takes longer than ranking
     return [
         Hypothesis(
             texts[w],
@@ -84,7 +84,7 @@ def rank(
 
 
 def concatenate(parts: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:
-    """Hypotheses of a sentence's pieces, rank by row; their scores add up."""
+    """Concatenate the hypotheses of a sentence's segments, rank by rank; scores are summed."""
     if not parts:
         return [Hypothesis("", 0.0, ())]
     separators = [separator for separator, _ in parts]
@@ -96,5 +96,5 @@ def concatenate(parts: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:
             tuple(pair for part in row for pair in part.parts),
             None if row[0].utility is None else sum(part.utility for part in row) / len(row),
         )
-        for row in zip(*(found for _, found in parts), strict=False)
+        for row in zip(*(hypotheses for _, hypotheses in parts), strict=False)
     ]

@@ -1,4 +1,4 @@
-"""Inputs of a search: sentences or segments, and what is requested for each, as arrays."""
+"""Inputs of a search: sentences or segments and their constraints, as arrays."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from decode.prefix_completion import Completion, open_end
 from decode.prefix_constraint import Completions, Sizes, pack, sizes
 from decode.shortlist import Shortlist
 
-_LETTERS = 16  # of a token, many: the beginning of a text tells that it is far too long
+_LETTERS = 16  # per token, generous: a prefix of this length shows that a text is far too long
 
 
 @dataclass(frozen=True)
@@ -24,54 +24,54 @@ class Segment:
     """A sentence, or a part of a long one; all lists are of ids without EOS."""
 
     sentence: int  # the sentence's number
-    part: int  # which of its pieces this is
-    separator: str  # what stands between it and the piece before
+    part: int  # the segment's index in the sentence
+    separator: str  # the text between it and the previous segment
     ids: list[int]
-    prefix: list[int]  # its output begins with it, and goes on as the completion has it
-    phrases: list[list[int]]  # its output contains them
-    limit: int  # its output's length, EOS included
+    prefix: list[int]  # the output begins with it, followed by the completion
+    phrases: list[list[int]]  # the output contains them
+    limit: int  # the longest output, EOS included
     seed: int
     completion: Completion | None = None
 
     @property
     def owed(self) -> int:
-        """How many tokens of its phrases its prefix does not hold."""
+        """Number of tokens of required phrases that the prefix does not contain."""
         return sum(len(ids) for ids in self.phrases if not _contains(self.prefix, ids))
 
 
 class SearchBatch(NamedTuple, Generic[Numbers]):
-    """Pieces as the arrays of a search of B rows; those beyond the last piece end at once."""
+    """Segments as the arrays of a search of B rows; rows after the last segment end at once."""
 
     src: Numbers  # [B,S] int32, with EOS
     limits: Numbers  # [B] int32
     prefix: Numbers  # [B,P] int32
     phrases: Numbers  # [B,N,Q] int32
     seeds: Numbers  # [B] uint32
-    sentence_ids: Numbers  # [B,2] int32: sentence and part; -1 where there is none
+    sentence_ids: Numbers  # [B,2] int32: sentence and part; -1 in padding rows
     allowed: Numbers | None = None  # [B,V/32] uint32, bits of a shortlist; None: all words
-    completions: Completions[Numbers] | None = None  # of prefixes that end within a word, if any
+    completions: Completions[Numbers] | None = None  # of prefixes that end inside a word, if any
 
 
 class PaddedSizes(NamedTuple):
-    """How much all of a call's pieces need, in powers of two: few shapes, few compilations."""
+    """Padded sizes for all segments of a call, powers of two: few shapes, few compilations."""
 
     prefix: int
     phrases: int
     phrase: int
-    completion: Sizes = Sizes()  # none ends within a word
+    completion: Sizes = Sizes()  # no prefix ends inside a word
 
 
 def padded_sizes(segments: Sequence[Segment]) -> PaddedSizes:
-    """What holds the longest prefix, the most phrases and the longest phrase."""
+    """The sizes that hold the longest prefix, the most phrases and the longest phrase."""
 
-    def most(sizes) -> int:
+    def padded(sizes) -> int:
         size = max(sizes, default=0)
         return 1 << (size - 1).bit_length() if size else 0
 
     return PaddedSizes(
-        most(len(segment.prefix) for segment in segments),
-        most(len(segment.phrases) for segment in segments),
-        most(len(phrase) for segment in segments for phrase in segment.phrases),
+        padded(len(segment.prefix) for segment in segments),
+        padded(len(segment.phrases) for segment in segments),
+        padded(len(phrase) for segment in segments for phrase in segment.phrases),
         sizes([segment.completion for segment in segments]),
     )
 
@@ -84,7 +84,7 @@ def make_search_batch(
     vocab: int,
     shortlist: Shortlist | None = None,
 ) -> SearchBatch[np.ndarray]:
-    """Up to `rows` pieces of less than `length` ids, for outputs of `vocab` ids."""
+    """Pad up to `rows` segments of less than `length` ids, for outputs of `vocab` ids."""
 
     def column(values, rest, dtype=np.int32) -> np.ndarray:
         return np.array([*values, *[rest] * (rows - len(segments))], dtype)
@@ -94,19 +94,19 @@ def make_search_batch(
         for segment in segments
     ]
     phrases = pad_rows(
-        [phrase for each in filled for phrase in each],
+        [phrase for row in filled for phrase in row],
         rows * padded_sizes.phrases,
         padded_sizes.phrase,
     )
     allowed: np.ndarray | None = None
-    each: list[np.ndarray | None] = [None] * len(segments)
+    masks: list[np.ndarray | None] = [None] * len(segments)
     if shortlist is not None:
-        each = [shortlist.allowed([*p.ids, EOS], _asked(p)) for p in segments]
-        allowed = column(each, shortlist.allowed([]), np.uint32)
+        masks = [shortlist.allowed([*p.ids, EOS], _requested(p)) for p in segments]
+        allowed = column(masks, shortlist.allowed([]), np.uint32)
     completions = None
     if padded_sizes.completion.states:
-        of, owed = [p.completion for p in segments], [p.owed for p in segments]
-        completions = pack(of, owed, each, rows, vocab, padded_sizes.completion)
+        open_words, owed = [p.completion for p in segments], [p.owed for p in segments]
+        completions = pack(open_words, owed, masks, rows, vocab, padded_sizes.completion)
     return SearchBatch(
         pad_rows([[*segment.ids, EOS] for segment in segments], rows, length),
         column([segment.limit for segment in segments], 1),
@@ -119,41 +119,41 @@ def make_search_batch(
     )
 
 
-def _asked(segment: Segment) -> list[int]:
-    """The ids that its output may have whatever its source is."""
+def _requested(segment: Segment) -> list[int]:
+    """The ids that the output may contain whatever the source: prefix, spelling, phrases."""
     spelling = segment.completion.spelling if segment.completion else ()
     return [*segment.prefix, *spelling, *sum(segment.phrases, [])]
 
 
 class LongInputPolicy:
-    """What becomes of inputs of more than `size` tokens: they are `split`, or else an error."""
+    """Policy for inputs of more than `size` tokens: they are `split`, or else an error."""
 
-    def __init__(self, text: str, most: int | None = None):
-        """Reads "split:TOKENS" or "error:TOKENS"; raises InputError.
+    def __init__(self, text: str, max_size: int | None = None):
+        """Parse "split:TOKENS" or "error:TOKENS"; raises InputError.
 
-        `most` is what the model has positions for beside the end, where these are bounded.
+        `max_size` is the number of the model's positions without EOS, if these are bounded.
         """
         policy, _, size = text.partition(":")
         if policy not in ("split", "error") or not size.isdecimal() or int(size) == 0:
             raise InputError(f"--long_input={text} is not split:TOKENS or error:TOKENS")
-        self.split, self.size = policy == "split", min(int(size), most or int(size))
-        self.full = self.size == most  # no larger one would help
+        self.split, self.size = policy == "split", min(int(size), max_size or int(size))
+        self.full = self.size == max_size  # a larger size would not help
 
     def parts(self, line: int, text: str, ids: list[int], tokenizer: Tokenizer):
-        """(the gap before it, a text to search for) ..; raises InputError where it is an error."""
+        """Segments of a text as pairs (gap before it, segment); raises InputError by the policy."""
         if len(ids) <= self.size:
             return [("", text)]
         if not self.split:
-            most = f"--long_input=error:{self.size} allows"
+            limit = f"--long_input=error:{self.size} allows"
             if self.full:
-                most = f"the {self.size} that the model has positions for beside the end"
+                limit = f"the {self.size} that the model has positions for beside the end"
             raise InputError(
-                f"line {line} has {len(ids)} tokens, more than {most}: shorten it, or use "
+                f"line {line} has {len(ids)} tokens, more than {limit}: shorten it, or use "
                 f"--long_input=split:{self.size}"
             )
 
         def fits(part: str) -> bool:
-            # Each level of cuts would otherwise encode the whole text again.
+            # Without this check, each level of cuts would encode the whole text again.
             head = part[: _LETTERS * self.size]
             if len(head) < len(part) and len(_encode(head, tokenizer)) > 2 * self.size:
                 return False
@@ -175,10 +175,11 @@ def segment_inputs(
     options: SearchOptions,
     longest: int | None,
 ) -> Iterator[Segment]:
-    """All sentences' pieces in order, none for an empty one; outputs are no longer than `longest`.
+    """Segments of all sentences in order, none for an empty one.
 
-    A sentence's output begins with its prefix and contains its required phrases. Raises InputError,
-    naming the line, for what is too long, has no room, or cannot be spelled or searched for.
+    Outputs are no longer than `longest`. A sentence's output begins with its prefix and contains
+    its required phrases. Raises InputError, naming the line, for an input that is too long, and for
+    a prefix or phrase that does not fit, cannot be spelled or is not supported by the search.
     """
     encoded = vocabulary.source.encode(sentences)
     for number, (sentence, ids) in enumerate(zip(sentences, encoded, strict=True)):
@@ -204,16 +205,16 @@ def segment_inputs(
                     f"line {line}: --min_length={options.min_length} is more than its limit, "
                     f"{limit}: lower it, or raise --max_length_offset, --max_length or --max_ratio"
                 )
-            # Samples follow a sentence's text, wherever it stands: equal lines get equal ones.
+            # Samples depend on the text and not on its position: equal lines get equal samples.
             seed = zlib.crc32(text.strip().encode())
             segment = Segment(
                 number, part, separator, ids, prefix, phrases, limit, seed, completion
             )
             needed = (len(prefix) or bool(options.forced_bos_id)) + segment.owed
             if completion:
-                least = completion.needs()[0]
-                assert least is not None  # the prefix's own ids are one way to complete it
-                needed += least
+                num_tokens = completion.needs()[0]
+                assert num_tokens is not None  # the prefix's ids are one completion
+                needed += num_tokens
             if needed >= limit:
                 what = "its required phrases (and prefix) have" if phrases else "its prefix has"
                 raise InputError(
@@ -221,7 +222,7 @@ def segment_inputs(
                     "the end: shorten it, or raise the limit"
                 )
             yield segment
-            prefix, completion = [], None  # a long sentence's first piece begins with it
+            prefix, completion = [], None  # only the first segment begins with it
 
 
 def _phrases(
@@ -232,7 +233,7 @@ def _phrases(
             "required phrases (--require, --require_file) need --method=beam with --num_groups=1: "
             "no other search finds its way to them"
         )
-    phrases = {}  # by their ids: several texts may be spelled alike
+    phrases = {}  # keyed by ids: several texts may have the same spelling
     for text in texts:
         ids = encode_phrase(f"line {line}: the required phrase", text, tokenizer)
         _allow(f"line {line}: {text!r} is required", ids, tokenizer, options)
@@ -243,10 +244,10 @@ def _phrases(
 def _prefix(
     line: int, text: str, tokenizer: Tokenizer, options: SearchOptions
 ) -> tuple[list[int], Completion | None]:
-    """What an output begins with, and how the last word of that may be completed."""
+    """The ids that an output begins with, and the completion of their last word."""
     if not text.strip():
         return [], None
-    # Without the space at its end: that belongs to the piece after it.
+    # Without the space at the end, which belongs to the next token.
     ids = encode_phrase(f"line {line}: the prefix", text, tokenizer)
     what = f"line {line}: {text.strip()!r} is the prefix"
     _allow(what, [*tokenizer.prefix, *ids], tokenizer, options)
@@ -258,7 +259,7 @@ def _prefix(
 
 
 def _allow(what: str, ids: list[int], tokenizer: Tokenizer, options: SearchOptions) -> None:
-    """Raises InputError where the options forbid what is asked for."""
+    """Raise InputError if the options forbid the requested `ids`."""
     for banned in options.banned:
         if _contains(ids, banned):
             (word,) = tokenizer.decode([banned])
@@ -269,7 +270,7 @@ def _allow(what: str, ids: list[int], tokenizer: Tokenizer, options: SearchOptio
 
 
 def _windows(ids: list[int], size: int) -> list[tuple[int, ...]]:
-    return [tuple(ids[at : at + size]) for at in range(len(ids) - size + 1)]
+    return [tuple(ids[start : start + size]) for start in range(len(ids) - size + 1)]
 
 
 def _contains(ids: list[int], phrase: Sequence[int]) -> bool:
@@ -277,9 +278,9 @@ def _contains(ids: list[int], phrase: Sequence[int]) -> bool:
 
 
 def encode_phrase(what: str, text: str, tokenizer: Tokenizer) -> list[int]:
-    """The ids that spell `text`, as after a space, without the blanks around it.
+    """Encode `text` as after a space, without white space around it.
 
-    Raises InputError, naming it, if none do.
+    Raises InputError, which names the text, if the vocabulary cannot spell it.
     """
     ids = _encode(text.strip(), tokenizer)[len(tokenizer.prefix) :] if text.strip() else []
     if UNK in ids or not ids:
@@ -291,13 +292,13 @@ def encode_phrase(what: str, text: str, tokenizer: Tokenizer) -> list[int]:
 
 
 def phrase_encodings(what: str, text: str, tokenizer: Tokenizer) -> list[list[int]]:
-    """The ids that spell `text` after a space and, if it begins with no letter, after a word."""
-    found = [encode_phrase(what, text, tokenizer)]
+    """Encodings of `text` after a space and, unless it begins with a letter or digit, in a word."""
+    encodings = [encode_phrase(what, text, tokenizer)]
     if not text.strip()[0].isalnum():
         stem, joined = (_encode(start, tokenizer) for start in ("a", f"a{text.strip()}"))
         if joined[: len(stem)] == stem and len(joined) > len(stem):
-            found.append(joined[len(stem) :])
-    return found
+            encodings.append(joined[len(stem) :])
+    return encodings
 
 
 def _encode(text: str, tokenizer: Tokenizer) -> list[int]:

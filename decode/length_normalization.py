@@ -23,17 +23,15 @@ def gnmt(alpha: float) -> LengthNorm:
 
 
 def average(alpha: float = 1.0) -> LengthNorm:
-    """log P / n^alpha: with 1 the mean log-probability a token, as fairseq and Marian have it."""
+    """log P / n^alpha: with 1 the mean log-probability per token, as in fairseq and Marian."""
     return lambda total, length: total / jnp.asarray(length, jnp.float32) ** alpha
 
 
 def coverage_penalty(coverage_sum: Array, valid: Array, beta: float) -> Array:
-    """beta * sum over source positions of log(min(attention received, 1)) (equation 15 there).
+    """beta * sum over source positions of log(min(attention received, 1)) (equation 15).
 
-    `coverage_sum` [B,W,S] sums the cross-attention weights of all steps, `valid` [B,S] tells real
-    positions from padding -> [B,W], at most 0.
+    `coverage_sum` [B,W,S] sums the cross-attention weights of all steps, `valid` [B,S] marks real
+    positions -> [B,W], at most 0.
     """
-    attention_mass = jnp.clip(
-        coverage_sum, 1e-6, 1.0
-    )  # a position that nothing attended to is not infinite
+    attention_mass = jnp.clip(coverage_sum, 1e-6, 1.0)  # finite where nothing attended
     return beta * jnp.sum(jnp.where(valid[:, None], jnp.log(attention_mass), 0.0), axis=-1)

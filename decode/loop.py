@@ -1,7 +1,7 @@
 """The search loop that all methods share, over any step function.
 
-A search knows no model, no vocabulary and no cache layout. It is a few pure functions of a state,
-and the loop applies them while the cache grows and sentences end.
+A search does not depend on model, vocabulary or cache layout. It is a few pure functions of a
+state, which the loop applies while the cache grows and sentences end.
 Axes: B batch, W outputs of a sentence, L buffer length, V vocabulary.
 """
 
@@ -16,19 +16,19 @@ from decode.transforms import Transform
 
 
 class NextToken(NamedTuple):
-    """What the next token may be: log-probabilities are logits - log_normalizer.
+    """Next-token distribution: log-probabilities are logits - log_normalizer.
 
-    Apart they save a pass over the vocabulary: what is best in a row needs no normalising.
+    Keeping them separate saves a pass over the vocabulary: the best of a row need no normalizing.
     """
 
-    logits: Array  # [B,W,V] float32; -inf for what cannot be chosen, or for EOS not yet
-    log_normalizer: Array  # [B,W]: the log of the sum of exp over all that counts, chosen or not
+    logits: Array  # [B,W,V] float32; -inf for tokens that cannot be chosen (yet)
+    log_normalizer: Array  # [B,W]: logsumexp over all tokens that count, allowed or not
     eos_logit: Array  # [B,W]: EOS's logit, even where it is too early to choose it
 
 
 # (tokens [B,W], cache, index) -> (NextToken, cache)
 StepFn = Callable[[Array, object, Array], tuple[NextToken, object]]
-# (a sentence's tokens [B,L], how many of them there are, which sentences still go on [B])
+# (a sentence's tokens [B,L], their number, which sentences are still active [B])
 StreamCallback = Callable[[Array, Array, Array], None]
 
 
@@ -36,17 +36,17 @@ class Hypotheses(NamedTuple):
     """Finished outputs of each sentence, best first; samples as they were drawn."""
 
     tokens: Array  # [B,W,L] int32, ending in EOS, zeros after it
-    scores: Array  # [B,W] float32: normalised log-probability; -inf where there is none
+    scores: Array  # [B,W] float32: normalized log-probability; -inf: no output
     lengths: Array  # [B,W] int32, EOS included
     token_scores: Array  # [B,W,L] float32: each token's log-probability under the step function
 
 
 class CacheOps(NamedTuple):
-    """What a search does to a cache between steps; what is here suits leaves that begin [B,W].
+    """Cache operations of a search between steps; the defaults suit leaves that begin [B,W].
 
-    `reorder(cache, parents [B,W])` has every beam go on from where its parent was.
-    The loop runs in `cache_stages`, up to these lengths (the last is the longest output) and before
-    each of them `extend(cache, length)` makes room for that many tokens.
+    `reorder(cache, parents [B,W])` makes every beam continue from its parent.
+    The loop runs in `cache_stages`, up to these lengths (the last is the longest output); before
+    each stage `extend(cache, length)` makes room for that many tokens.
     """
 
     reorder: Callable[[object, Array], object]
@@ -55,25 +55,25 @@ class CacheOps(NamedTuple):
     single_beam_first_step: bool = (
         False  # whether the cache holds one beam until the first step is over
     )
-    # What lets a step write anywhere in a cache with all its room, not only in what came last.
+    # Lets a step write at any position of a fully extended cache, not only in its last block.
     coalesce: Callable[[object], object] = lambda cache: cache
 
 
 def preallocated(max_length: int) -> CacheOps:
-    """Of a cache with room for `max_length` tokens from the start, in arrays that begin [B,W]."""
+    """`CacheOps` of a preallocated cache for `max_length` tokens, in arrays that begin [B,W]."""
     reorder = lambda cache, rows: jax.tree.map(lambda leaf: gather_beams(leaf, rows), cache)  # noqa: E731
     return CacheOps(reorder, lambda cache, length: cache, (max_length,))
 
 
 class State(Protocol):
-    """A NamedTuple of these and of arrays that begin with B or a multiple of it.
+    """State of a search: a NamedTuple with arrays that begin with B or a multiple of it.
 
-    A sentence's rows lie together.
+    A sentence's rows are adjacent.
     """
 
     @property
     def index(self) -> Array:
-        """How many steps there were."""
+        """Number of steps so far."""
 
     @property
     def cache(self) -> object: ...
@@ -89,28 +89,28 @@ class Search(NamedTuple, Generic[S]):
     """One kind of search over B sentences, as functions of its state."""
 
     init: Callable[[object], S]  # cache -> state
-    step: Callable[[S], S]  # state -> state, a token further
-    active: Callable[[S], Array]  # state -> [B] bool: which sentences are not done
+    step: Callable[[S], S]  # state -> state with one more token
+    active: Callable[[S], Array]  # state -> [B] bool: unfinished sentences
     result: Callable[[S], Hypotheses]  # state -> the hypotheses
 
 
-SyncCount = Callable[[Array], Array]  # sentences not done, [] -> []
+SyncCount = Callable[[Array], Array]  # number of unfinished sentences, [] -> []
 
 
 def identity(count: Array) -> Array:
-    """The `SyncCount` of a device that steps by itself."""
+    """The `SyncCount` of a device that steps independently."""
     return count
 
 
 def run(
     search: Search[S], cache: object, ops: CacheOps, tail_rows: int = 0, sync: SyncCount = identity
 ) -> S:
-    """Run a `search` from `cache` until at most `tail_rows` sentences are not done; its state."""
+    """Run a `search` from `cache` until at most `tail_rows` sentences are left -> its state."""
     state = search.init(cache)
     for end in ops.cache_stages:
         state = state._replace(cache=ops.extend(state.cache, end))
         if ops.single_beam_first_step and end == ops.cache_stages[0]:
-            state = search.step(state)  # not in the loop, whose state keeps its shape
+            state = search.step(state)  # outside the loop, whose state has a fixed shape
         state = _until(search, state, end, tail_rows, sync)
     return state
 
@@ -123,19 +123,19 @@ def run_compacted(
     tail_rows: int,
     sync: SyncCount = identity,
 ) -> Hypotheses:
-    """Search for all `rows`, arrays that begin with B; compact once `tail_rows` are not done.
+    """Search for all `rows`, arrays that begin with B; compact once when `tail_rows` are left.
 
-    `make(rows)` is the search of these or of fewer. Sentences end at different lengths, and all of
-    a batch are computed until its last one is done: moving the unfinished rest into a smaller batch
-    once, late, saves most of that. Where devices must step together, `sync` makes of each one's
-    number of unfinished sentences the largest of all.
+    `make(rows)` builds the search of these or fewer rows. Sentences end at different lengths, and
+    a batch is computed until its last sentence is done: moving the unfinished rest into a smaller
+    batch once, late, saves most of that work. If devices must run in lockstep, `sync` returns the
+    maximum over devices of the number of unfinished sentences.
     """
     search = make(rows)
     state = run(search, cache, ops, tail_rows, sync)
     result, active = search.result(state), search.active(state)
     if not tail_rows:
         return result
-    order = jnp.argsort(~active)[:tail_rows]  # stable: the unfinished first, in the batch's order
+    order = jnp.argsort(~active)[:tail_rows]  # stable: unfinished first, in batch order
     search = make(_choose(rows, order, len(active)))
     state = _choose(state, order, len(active))
     state = state._replace(cache=ops.coalesce(state.cache))
@@ -144,29 +144,29 @@ def run_compacted(
 
 
 def _until(search: Search[S], state: S, end: int, tail_rows: int, sync: SyncCount) -> S:
-    def on(state: S) -> Array:
+    def unfinished(state: S) -> Array:
         return (state.index < end) & (sync(search.active(state).sum(dtype=jnp.int32)) > tail_rows)
 
-    return jax.lax.while_loop(on, search.step, state)
+    return jax.lax.while_loop(unfinished, search.step, state)
 
 
 def _choose(tree, order: Array, batch: int):
-    """Of every array the rows of the sentences in `order`; scalars belong to all."""
+    """Select the rows of the sentences in `order` from every array; scalars are shared."""
 
-    def some(leaf: Array) -> Array:
+    def choose(leaf: Array) -> Array:
         if not leaf.ndim:
             return leaf
-        each = leaf.shape[0] // batch
-        chosen = leaf.reshape(batch, each, *leaf.shape[1:])[order]
-        return chosen.reshape(len(order) * each, *leaf.shape[1:])
+        rows = leaf.shape[0] // batch
+        chosen = leaf.reshape(batch, rows, *leaf.shape[1:])[order]
+        return chosen.reshape(len(order) * rows, *leaf.shape[1:])
 
-    return jax.tree.map(some, tree)
+    return jax.tree.map(choose, tree)
 
 
 def candidate_scores(
     next_token: NextToken, tokens: Array, index: Array, transform: Transform | None
 ) -> tuple[Array, Array]:
-    """The scores [B,W,V] to choose a step's continuations by, and what to take off them [B,W]."""
+    """Scores [B,W,V] that rank a step's continuations, and the offset [B,W] to subtract."""
     if transform is None:
         return next_token.logits, next_token.log_normalizer
     steered = transform(next_token.logits - next_token.log_normalizer[..., None], tokens, index)
@@ -174,9 +174,9 @@ def candidate_scores(
 
 
 def token_log_probs(next_token: NextToken, beams: Array, tokens: Array, eos: int) -> Array:
-    """The log-probabilities of `tokens` [B,C] after `beams` [B,C], of EOS even where too early."""
+    """Log-probabilities of `tokens` [B,C] after `beams` [B,C], of EOS even if not yet allowed."""
     batch, width, vocab = next_token.logits.shape
-    # From rows as the product made them: reading an array in three axes makes XLA copy it.
+    # Index the product's two-dimensional result: with three axes XLA would copy it.
     rows = jnp.arange(batch, dtype=jnp.int32)[:, None] * width + beams
     logits = next_token.logits.reshape(batch * width, vocab)[rows, tokens]
     return jnp.where(
@@ -185,6 +185,6 @@ def token_log_probs(next_token: NextToken, beams: Array, tokens: Array, eos: int
 
 
 def gather_beams(x: Array, rows: Array) -> Array:
-    """x [B,W,...], rows [B,R] -> [B,R,...]: each sentence's own choice of its beams."""
+    """Gather beams: x [B,W,...], rows [B,R] -> [B,R,...]."""
     rows = rows.reshape(*rows.shape, *(1,) * (x.ndim - 2))
     return jnp.take_along_axis(x, rows, axis=1)

@@ -1,7 +1,7 @@
 """Minimum Bayes risk decoding (Kumar and Byrne 2004; Eikema and Aziz 2020).
 
-Samples stand in for the model's distribution; an output's expected utility is its mean likeness to
-them, itself left out.
+Samples represent the model's distribution; an output's expected utility is its mean similarity to
+the other samples.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,9 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from decode.bleu import tokenizer
 
-UTILITIES: dict[str, Callable[[str], Callable[[str, str], float]]] = {  # of a language's code
+UTILITIES: dict[
+    str, Callable[[str], Callable[[str, str], float]]
+] = {  # by name, given a language code
     "chrf": lambda _: _sentence_score(CHRF()),
     "bleu": lambda code: _sentence_score(BLEU(effective_order=True, tokenize=tokenizer(code))),
 }
@@ -20,17 +22,17 @@ UTILITIES: dict[str, Callable[[str], Callable[[str, str], float]]] = {  # of a l
 def expected_utilities(
     texts: Sequence[str], utility: str = "chrf", language: str = ""
 ) -> np.ndarray:
-    """Each text's mean utility with the others as references: [n] texts -> [n], 0 to 100.
+    """Mean utility of each text against the others as references: [n] texts -> [n], 0 to 100.
 
-    `language` is the texts' code, by which BLEU counts words.
+    `language` is the texts' code, which selects BLEU's tokenizer.
     """
-    measure, known = UTILITIES[utility](language), {}
+    measure, cache = UTILITIES[utility](language), {}
 
     def likeness(i: int, j: int) -> float:
         pair = texts[i], texts[j]
-        if pair not in known:
-            known[pair] = measure(*pair)
-        return known[pair]
+        if pair not in cache:
+            cache[pair] = measure(*pair)
+        return cache[pair]
 
     count = len(texts)
     if count == 1:

@@ -1,7 +1,7 @@
-"""Memories that queries attend to in decoding, with one attention over all of them.
+"""Attention in decoding, and the `Memory` of encoder and cached decoder.
 
-Kernels lie as products read them: keys [K,S], values [S,V].
-Axes: B batch, Q queries, H heads, K and V head widths, S keys, R rows of a pool, Z beams of a row.
+Blocks are laid out as products read them: keys [K,S], values [S,V].
+Axes: B batch, Q queries, H heads, K and V head widths, S keys, R rows of a cache, Z beams of a row.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ Product = Callable[[Array, Array], Array]  # [B,H,Q,I], [B,H,I,O] -> [B,H,Q,O]
 
 
 def kv_block(k: Array, v: Array) -> KVBlock:
-    """k [B,S,H,K], v [B,S,H,V] as the products over them read them."""
+    """Transpose k [B,S,H,K], v [B,S,H,V] to the layout that products read."""
     return KVBlock(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
 
 
@@ -36,53 +36,53 @@ def attention(
     product: Product = _matmul,
     biases: Sequence[Array] | None = None,
 ) -> tuple[Array, list[Array]]:
-    """Queries q [B,Q,H,K] over blocks of keys, masks [B,Q or 1,S] -> [B,Q,H*V], weights [B,H,Q,S].
+    """Attend from q [B,Q,H,K] to blocks, masks [B,Q or 1,S] -> [B,Q,H*V], weights [B,H,Q,S].
 
-    One softmax over all blocks, whose keys need not lie together. G query heads in a row share a
-    key head, as in model/attention.py. What `biases` [H,Q or 1,S] have is added to the scores.
+    One softmax over all blocks, whose keys need not be contiguous. G consecutive query heads share
+    a key head, as in model/attention.py. `biases` [H,Q or 1,S] are added to the scores.
     """
     batch, queries, heads, width = q.shape
     kv_heads = blocks[0].k.shape[1]
     shape = (batch, kv_heads, heads // kv_heads, queries)
     q = (q * width**-0.5).reshape(batch, queries, *shape[1:3], width).transpose(0, 2, 3, 1, 4)
-    q = q.reshape(batch, kv_heads, -1, width)  # a key head's queries side by side
+    q = q.reshape(batch, kv_heads, -1, width)  # queries of a key head are adjacent
     scores = []
     added = biases or (None,) * len(blocks)
     for (k, _), mask, bias in zip(blocks, masks, added, strict=True):
-        each = product(q.astype(k.dtype), k)
-        mask, each = mask[:, None, None], each.reshape(*shape, -1)
+        logits = product(q.astype(k.dtype), k)
+        mask, logits = mask[:, None, None], logits.reshape(*shape, -1)
         if bias is not None:
-            each += bias.reshape(1, *shape[1:3], *bias.shape[1:])
-        each = jnp.where(mask, each, jnp.finfo(jnp.float32).min)
-        scores.append(each)
-    highest = jnp.stack([each.max(-1) for each in scores]).max(0)[..., None]
-    grown = [jnp.exp(each - highest) for each in scores]
-    total = reduce(add, [each.sum(-1) for each in grown])[..., None]
-    rows = (each.reshape(batch, kv_heads, -1, each.shape[-1]) for each in grown)
+            logits += bias.reshape(1, *shape[1:3], *bias.shape[1:])
+        logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+        scores.append(logits)
+    highest = jnp.stack([block.max(-1) for block in scores]).max(0)[..., None]
+    exps = [jnp.exp(block - highest) for block in scores]
+    total = reduce(add, [block.sum(-1) for block in exps])[..., None]
+    rows = (block.reshape(batch, kv_heads, -1, block.shape[-1]) for block in exps)
     parts = [product(x.astype(v.dtype), v) for x, (_, v) in zip(rows, blocks, strict=True)]
     mixed = reduce(add, parts).reshape(*shape, -1) / total
     mixed = mixed.transpose(0, 3, 1, 2, 4).reshape(batch, queries, -1)
-    return mixed, [(each / total).reshape(batch, heads, queries, -1) for each in grown]
+    return mixed, [(block / total).reshape(batch, heads, queries, -1) for block in exps]
 
 
 def _fused_sum(x: Array, y: Array) -> Array:
-    """x [B,H,Q,I] times y [B,H,I,O] as one fused sum, which the barriers keep apart."""
+    """x [B,H,Q,I] times y [B,H,I,O] as one fused sum, which barriers isolate."""
     x, y = jax.lax.optimization_barrier((x, y))
     return jax.lax.optimization_barrier(jnp.sum(x[..., None] * y[:, :, None], axis=-2))
 
 
 def small_query_product(weights: Weights, count: int) -> Product:
-    """The product for `count` queries a head: many tiny ones, and on CPUs slow ones.
+    """The matrix product for `count` queries per head: on CPUs, many tiny products are slow.
 
-    With float32 weights a fused sum takes half their time there. With others it gains nothing
-    (decode/xla_options.py has other options then), and a single query has a product of its own.
+    With float32 weights a fused sum takes half the time there. With other weights it gains nothing
+    (decode/xla_options.py has other options then), and a single query is a different product.
     """
     exact = not isinstance(weights.logits.weight, Int8) and weights.logits.weight.dtype == "float32"
     return _fused_sum if exact and 1 < count <= 8 and jax.default_backend() == "cpu" else _matmul
 
 
 class AllPositions(NamedTuple):
-    """A `Memory` of this call's positions alone: the encoder's."""
+    """The encoder's `Memory`: the positions of one call."""
 
     masks: Sequence[Array]
     biases: Sequence[Array] | None
@@ -93,7 +93,7 @@ class AllPositions(NamedTuple):
 
 
 class BeamMemory(NamedTuple):
-    """A `Memory` of a beam search: a layer's blocks in the pool, each beam through its own mask."""
+    """The decoder's `Memory` in beam search: a layer's cache blocks, with a mask per beam."""
 
     blocks: tuple[KVBlock, ...]
     masks: Sequence[Array]

@@ -23,8 +23,8 @@ METHOD_OPTIONS = {
     "sample": ("num_samples", "temperature", "top_k", "top_p", "min_p", "seed"),
     "mbr": ("utility",),
 }
-MAX_COUNT = 1 << 20  # more tokens or outputs than any search has
-_RANGES = {  # within which float32 scores stay finite, and their order with them
+MAX_COUNT = 1 << 20  # above the tokens or outputs of any search
+_RANGES = {  # float32 scores stay finite, and ordered, within these
     **dict.fromkeys(
         ("beam_size", "num_groups", "num_samples", "n_best", "min_length"), (1, MAX_COUNT)
     ),
@@ -46,16 +46,16 @@ _RANGES = {  # within which float32 scores stay finite, and their order with the
 
 
 class InputError(ValueError):
-    """Input that cannot be translated; the message is one line that says where and what to do."""
+    """Invalid input; the message is one line that says where and what to do."""
 
 
 class NoHypothesisError(InputError):
-    """No output has a finite score: too much is forbidden, or the weights are not sound."""
+    """No output has a finite score: too much is forbidden, or the weights are corrupt."""
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """One search, frozen and hashable. Raises InputError for what cannot work, or together.
+    """Options of a search, frozen and hashable. Raises InputError for invalid combinations.
 
     Lengths count tokens, EOS included.
     """
@@ -67,45 +67,45 @@ class SearchOptions:
     coverage: float = 0.0  # beta of the coverage penalty
     stopping: str = "full"  # or unbeaten, unbeatable, limit: see decode/stopping.py
     free_eos_at_limit: bool = (
-        False  # an end at the length limit, where nothing else may follow, costs nothing
+        False  # at the length limit, where only EOS may follow, EOS adds nothing to the score
     )
-    patience: float = 1.0  # `full` waits for this many times beam_size finished hypotheses
+    patience: float = 1.0  # `full` waits for patience * beam_size finished hypotheses
     num_groups: int = 1  # of a diverse beam search
-    diversity_penalty: float = 0.5  # what a token costs that an earlier group just took
+    diversity_penalty: float = 0.5  # for a token that an earlier group just chose
     num_samples: int = 1
     temperature: float = 1.0
     top_k: int = 0  # 0: all
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
-    utility: str = "chrf"  # or bleu: what mbr means by alike
+    utility: str = "chrf"  # or bleu: the similarity for mbr
     n_best: int = 1
     min_length: int = 1
-    max_length: int = 0  # 0: no limit beside the next two
+    max_length: int = 0  # 0: only the next two limits
     max_ratio: float = 0.0  # times the source's length; 0: no such limit
     max_length_offset: int = 50  # more than the source's tokens
     no_repeat_ngrams: int = 0
     repetition_penalty: float = 1.0
     banned: tuple[tuple[int, ...], ...] = ()  # sequences of ids
     allow_unknown: bool = False  # whether UNK may be chosen
-    renormalize: bool = False  # log-probabilities are among EOS and what stands for text
-    forced_bos_id: int = 0  # the id that every output begins with, at no cost; 0: any
+    renormalize: bool = False  # log-probabilities over EOS and text tokens only
+    forced_bos_id: int = 0  # the first id of every output, at no cost; 0: any
 
     def __post_init__(self):
-        for name, known in {
+        for name, choices in {
             "method": METHODS,
             "penalty": PENALTIES,
             "stopping": STOPPING,
             "utility": ("chrf", "bleu"),
         }.items():
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in choices:
                 raise InputError(
-                    f"--{name}={getattr(self, name)} is not one of: {', '.join(known)}"
+                    f"--{name}={getattr(self, name)} is not one of: {', '.join(choices)}"
                 )
-        for name, (least, most) in _RANGES.items():
+        for name, (minimum, maximum) in _RANGES.items():
             value = getattr(self, name)
-            if not least <= value <= most:
-                raise InputError(f"--{name}={value} must be from {least} to {most}")
+            if not minimum <= value <= maximum:
+                raise InputError(f"--{name}={value} must be from {minimum} to {maximum}")
         if not all(self.banned):
             raise InputError("a banned sequence has no ids")
         self._check_together()
@@ -140,9 +140,9 @@ class SearchOptions:
             raise InputError("--method=mbr compares samples, and --num_samples is 1: raise it")
 
     def reject_unused(self, given: Iterable[str]) -> None:
-        """Raises InputError where an option of those `given` has no meaning in this search.
+        """Raise InputError if one of the `given` options has no effect in this search.
 
-        What differs from its default is known to be given; of the rest only the caller knows.
+        Options that differ from their defaults are always checked; `given` adds others.
         """
         given = set(given)
         for method, names in METHOD_OPTIONS.items():
@@ -164,11 +164,11 @@ class SearchOptions:
             raise InputError(f"--alpha={self.alpha} has no meaning with --penalty=none")
 
     def check_vocabulary(self, size: int) -> None:
-        """Raises InputError where a vocabulary of that `size` has not what is wanted."""
-        for name, least in ("beam_size", 1), ("top_k", 0):
+        """Raise InputError if an option does not fit a vocabulary of that `size`."""
+        for name, minimum in ("beam_size", 1), ("top_k", 0):
             if getattr(self, name) > size:
                 raise InputError(
-                    f"--{name}={getattr(self, name)} must be from {least} to the vocabulary's "
+                    f"--{name}={getattr(self, name)} must be from {minimum} to the vocabulary's "
                     f"size, {size}"
                 )
         if self.forced_bos_id >= size:
@@ -184,13 +184,13 @@ class SearchOptions:
 
     @property
     def width(self) -> int:
-        """How many outputs a sentence has in the search."""
+        """Number of outputs per sentence in the search."""
         return {"beam": self.beam_size, "greedy": 1}.get(self.method, self.num_samples)
 
     def limit(self, source: int, longest: int | None = None) -> int:
         """The longest output for a source of that many tokens (its EOS not counted).
 
-        `longest` is what the model has positions for, where these are bounded.
+        `longest` is the model's number of positions, if bounded.
         """
         limits = [source + self.max_length_offset]
         if longest:

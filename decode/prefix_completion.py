@@ -1,7 +1,7 @@
 """All tokenizations of a prefix that ends inside a word.
 
-The words before it are forced, in the pieces that the vocabulary cuts them into. Of the last one
-each next piece is one that the rest of it begins with, or one that begins with all of the rest.
+The words before it are forced, with the vocabulary's own segmentation. For the last word, each next
+token either is a prefix of the rest of the word, or begins with the whole rest.
 """
 
 import unicodedata
@@ -14,7 +14,7 @@ import numpy as np
 
 from data.tokenizer import Tokenizer
 
-_MOST = 64  # bytes of a word that stay open: what is before them is forced as well
+_MAX_OPEN = 64  # bytes of a word that stay open: the bytes before them are forced
 _BYTE_SPACE = "<0x20>"
 _JOINERS = "'\u2019-"  # punctuation within words
 _SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
@@ -22,39 +22,42 @@ _SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", 
 
 @dataclass(frozen=True)
 class Completion:
-    """How the rest of a prefix may be spelled: a state is how much of it is, in order; 0: none."""
+    """All spellings of the rest of a prefix, as an automaton.
 
-    ends: list[list[int]]  # the ids that complete it, by state
-    steps: list[dict[int, int]]  # the ids that do not, and the state after each
-    spelling: tuple[int, ...] = ()  # one way, as the vocabulary cuts it
-    optional: bool = False  # an output may end without it
+    A state is how much of the rest is written, in order; state 0: nothing.
+    """
+
+    ends: list[list[int]]  # the ids that complete the word, by state
+    steps: list[dict[int, int]]  # the ids that stay within it, and the state after each
+    spelling: tuple[int, ...] = ()  # one spelling, the vocabulary's own
+    optional: bool = False  # an output may end without a completion
 
     def needs(self) -> list[int | None]:
-        """How many tokens complete it at least, by state; None where none can."""
-        found: list[int | None] = [None] * len(self.ends)
+        """The fewest tokens that complete the word, by state; None where none can."""
+        fewest: list[int | None] = [None] * len(self.ends)
         for state in reversed(range(len(self.ends))):
-            needed = [found[after] for after in self.steps[state].values()]
+            needed = [fewest[after] for after in self.steps[state].values()]
             counts = [count + 1 for count in needed if count is not None]
             if self.ends[state]:
                 counts.append(1)
-            found[state] = 0 if self.optional else min(counts, default=None)
-        return found
+            fewest[state] = 0 if self.optional else min(counts, default=None)
+        return fewest
 
     def among(self, allowed: np.ndarray) -> "Completion":
-        """What of it is spelled by the `allowed` [V] bool ids alone."""
+        """The completion restricted to the `allowed` [V] bool ids."""
         ends = [[id for id in ids if allowed[id]] for ids in self.ends]
-        steps = [{id: to for id, to in each.items() if allowed[id]} for each in self.steps]
+        steps = [{id: to for id, to in step.items() if allowed[id]} for step in self.steps]
         return replace(self, ends=ends, steps=steps)
 
 
 def open_end(
     prefix: str, ids: Sequence[int], tokenizer: Tokenizer
 ) -> tuple[list[int], Completion | None]:
-    """Of a prefix and its `ids`: those that are forced, and how an output goes on from there.
+    """Split a prefix's `ids` into forced ids and the completion of an open last word.
 
-    After a prefix that ends in a space comes a new word or nothing. One that ends in punctuation is
-    forced as it is, and so is any where the tokenizer's texts are not the sum of its surfaces: that
-    is what None stands for.
+    After a prefix that ends in a space, a new word or nothing follows. A prefix that ends in
+    punctuation is forced as it is, and so is every prefix if the tokenizer's texts are not the
+    concatenation of its surfaces: the completion is None then.
     """
     forced = [*ids], None
     text, table = prefix.strip(), _table(tokenizer)
@@ -72,26 +75,26 @@ def open_end(
         return forced
     body = b"".join(parts).removesuffix(b" ")
     starts = np.cumsum([0, *map(len, parts[:-1])]).tolist()
-    # The word begins with the piece that begins with its space, or else after that, or else with
-    # the piece that has it within.
+    # The word begins with the token that begins with its space, or else with the token after the
+    # space, or else with the token that contains the space.
     space = body.rfind(b" ")
     begin = next((s for s in (space, space + 1) if s in starts), None)
     if begin is None:
         begin = max(start for start in starts if start <= space)
-    if len(body) - begin > _MOST:
-        begin = next((s for s in starts if s >= len(body) - _MOST), starts[-1])
-    rest, whole = body[begin:], starts.index(begin)
-    # The space that a text begins with is not shown: the word may as well begin without it.
+    if len(body) - begin > _MAX_OPEN:
+        begin = next((s for s in starts if s >= len(body) - _MAX_OPEN), starts[-1])
+    rest, num_forced = body[begin:], starts.index(begin)
+    # A text's leading space is not shown, so the word may also begin without it.
     bare = begin == 0 and rest[:1] == b" " and len(rest) > 1 and not shown.startswith(" ")
-    found = _completion(table, rest, (0, 1) if bare else (0,), ids[whole:])
-    if bare:  # the space as a byte would be shown
-        for id in [id for id in found.steps[0] if tokenizer.pieces([id]) == [_BYTE_SPACE]]:
-            del found.steps[0][id]
-    return [*ids[:whole]], found
+    completion = _completion(table, rest, (0, 1) if bare else (0,), ids[num_forced:])
+    if bare:  # a space spelled as a byte would be shown
+        for id in [id for id in completion.steps[0] if tokenizer.pieces([id]) == [_BYTE_SPACE]]:
+            del completion.steps[0][id]
+    return [*ids[:num_forced]], completion
 
 
 class _Table:
-    """A vocabulary's surfaces in order: those with the same beginning are neighbours."""
+    """A vocabulary's surfaces, sorted: those with a common prefix are adjacent."""
 
     def __init__(self, surfaces: list[bytes]):
         self.surfaces = surfaces
@@ -122,31 +125,31 @@ def _table(tokenizer: Tokenizer) -> _Table | None:
 def _completion(
     table: _Table, rest: bytes, begins: tuple[int, ...], spelling: Sequence[int] = ()
 ) -> Completion:
-    """All spellings of `rest` from any of the places `begins` on.
+    """All spellings of `rest` from any of the offsets `begins`.
 
-    A place in it is a state if it can be reached.
+    Each offset that can be reached is a state.
     """
     reached = {0: 0}
     ends: list[list[int]] = []
     steps: list[dict[int, int]] = []
-    for place in range(len(rest)):
-        if place not in reached:
+    for position in range(len(rest)):
+        if position not in reached:
             continue
-        reached[place] = len(ends)
-        starts = begins if place == 0 else (place,)
+        reached[position] = len(ends)
+        starts = begins if position == 0 else (position,)
         ends.append([id for start in starts for id in table.starting(rest[start:])])
-        here = {
+        transitions = {
             id: end
             for start in starts
             for end in range(start + 1, len(rest))
             for id in table.equal(rest[start:end])
         }
-        steps.append(here)
-        reached |= dict.fromkeys(here.values(), 0)
-    numbered = [{id: reached[end] for id, end in here.items()} for here in steps]
+        steps.append(transitions)
+        reached |= dict.fromkeys(transitions.values(), 0)
+    numbered = [{id: reached[end] for id, end in transitions.items()} for transitions in steps]
     return Completion(ends, numbered, tuple(spelling))
 
 
 def _spaceless(character: str) -> bool:
-    """Whether it is of a script that has no spaces between words."""
+    """Whether the character is of a script without spaces between words."""
     return unicodedata.name(character, "").startswith(_SPACELESS)

@@ -27,10 +27,10 @@ SelectToken = Callable[[Array, Array], Array]
 
 
 class _State(NamedTuple):
-    index: Array  # type: ignore[assignment]  # tokens of outputs that go on; no tuple's method
+    index: Array  # type: ignore[assignment]  # tokens of active outputs; hides tuple.index
     tokens: Array  # [B,W,L]
     token_scores: Array  # [B,W,L]
-    lengths: Array  # [B,W]: of those that have ended
+    lengths: Array  # [B,W]: of ended outputs
     last: Array  # [B,W]
     ended: Array  # [B,W] bool
     cache: object
@@ -67,7 +67,7 @@ def sampler(
     """The search for W = `width` independent outputs of each of B sentences, in their order.
 
     `select_token` chooses every token from the transformed log-probabilities. Other arguments and
-    the result are as in `decode.beam.beam_searcher`, but outputs stay in the order of their
+    the result are as in `decode.beam.beam_searcher`, but outputs are in the order of their random
     streams.
     """
     (batch,) = start.shape
@@ -110,24 +110,24 @@ def sampler(
 
 
 def greedy(log_probs: Array, index: Array) -> Array:
-    """Greedy search's `SelectToken`: the likeliest token, the lowest id among equals."""
+    """Greedy `SelectToken`: the likeliest token, the lowest id among equals."""
     return blockwise_argmax(log_probs)
 
 
 def sampled(keys: Array) -> SelectToken:
-    """Draws each token from its distribution; `keys` [B] are typed, one a sentence.
+    """Sampling `SelectToken`; `keys` [B] are typed, one per sentence.
 
-    Sample w of a sentence draws its token at `index` by its sentence's key, w and index alone:
-    whatever the batch, and however many samples there are, it is the same.
+    The token at `index` of sample w depends only on the sentence's key, w and index, not on the
+    batch or the number of samples.
     """
 
     def select_token(log_probs: Array, index: Array) -> Array:
-        def one(key, number, row):
+        def draw(key, number, row):
             key = jax.random.fold_in(jax.random.fold_in(key, number), index)
             return jax.random.categorical(key, row).astype(jnp.int32)
 
         numbers = jnp.arange(log_probs.shape[1], dtype=jnp.int32)
-        return jax.vmap(lambda key, rows: jax.vmap(one, (None, 0, 0))(key, numbers, rows))(
+        return jax.vmap(lambda key, rows: jax.vmap(draw, (None, 0, 0))(key, numbers, rows))(
             keys, log_probs
         )
 

@@ -34,21 +34,20 @@ from decode.sample import greedy, sampled, sampler
 from decode.token_constraints import RULES, TokenConstraints, next_token
 from model import Transformer
 
-# A batch's last quarter goes on by itself: sentences end at different lengths, and a third of what
-# was computed was for those that had ended (experiments/LOG.md).
+# The last quarter of a batch is compacted: sentences end at different lengths, and without this a
+# third of the work was for sentences that had ended (experiments/LOG.md).
 _TAIL = 4
 
 
 def reference_step(
     model: Transformer, params, cross, src_mask: Array, rules: TokenConstraints = RULES
 ) -> StepFn:
-    """The model's next-token log-probabilities, given one source's `cross` keys and values.
+    """The step function of the Flax model itself, given one source's `cross` keys and values.
 
-    PAD, BOS and UNK, which stand for no text, cannot be chosen, nor EOS where it would end an
-    output before `min_length`; the other tokens' log-probabilities stay what they are, so a
-    hypothesis's score is the one that teacher forcing gives to it. `rules` change that
-    (`TokenConstraints`).
-    Its cache is `model.init_cache`; this is what `make_step` is measured by.
+    PAD, BOS and UNK, which are not text, cannot be chosen, nor EOS before `min_length`; the other
+    tokens' log-probabilities are unchanged, so a hypothesis has the same score as in teacher
+    forcing. `rules` change that (`TokenConstraints`).
+    Its cache is `model.init_cache`; it is the reference that tests compare `make_step` to.
     """
 
     def step(tokens, cache, index):
@@ -69,17 +68,17 @@ def make_step(
     coverage: bool = False,
     rules: TokenConstraints = RULES,
 ) -> StepFn:
-    """The step of a family that can be searched, after `family.start` returned `context`.
+    """The step function of a model family, after `family.start` returned `context`.
 
-    Its cache is (the family's, coverage): with `coverage` the attention that each position of the
-    inputs got in all steps so far, [B,W,S]. A cache of one beam stands for W that are alike, as
-    they are when a search begins. What fills the last block of logits is never chosen.
+    Its cache is (the family's cache, coverage): with `coverage`, the attention that each input
+    position received in all steps so far, [B,W,S]. A cache of one beam stands for W equal beams,
+    as at the start of a search. The padding of the last block of logits is never chosen.
     """
 
     def step(tokens, cache, index):
         (past, coverage_sum), (batch, width) = cache, tokens.shape
-        rows, each, _ = past.ancestry.shape
-        beams = rows * each // batch
+        rows, cached_beams, _ = past.ancestry.shape
+        beams = rows * cached_beams // batch
         tokens = tokens[:, :beams]
         hidden, past, attention_mass = family.step(weights, context, tokens, past, index)
         coverage_sum = coverage_sum + attention_mass if coverage else None
@@ -96,22 +95,22 @@ def make_step(
 
 
 def cache_stages(max_length: int) -> tuple[int, ...]:
-    """The lengths at which the cache grows: few, so that the program is small."""
+    """Cache lengths at which the cache grows: few, so that the program is small."""
     return (*takewhile(lambda size: size < max_length, sizes()), max_length)
 
 
 def ensemble(steps: Sequence[StepFn]) -> StepFn:
-    """The mean of several models' probabilities as one step function; its cache is theirs."""
+    """One step function for the mean of several models' probabilities; its cache is all caches."""
 
     def step(tokens, caches, index):
-        found = [one(tokens, cache, index) for one, cache in zip(steps, caches, strict=True)]
-        caches = tuple(cache for _, cache in found)
-        if len(found) == 1:
-            return found[0][0], caches
-        each = jnp.stack([one.logits - one.log_normalizer[..., None] for one, _ in found])
-        ends = jnp.stack([one.eos_logit - one.log_normalizer for one, _ in found])
-        count = jnp.log(jnp.float32(len(found)))
-        mean, end = (jax.nn.logsumexp(x, axis=0) - count for x in (each, ends))
+        outputs = [model(tokens, cache, index) for model, cache in zip(steps, caches, strict=True)]
+        caches = tuple(cache for _, cache in outputs)
+        if len(outputs) == 1:
+            return outputs[0][0], caches
+        log_probs = jnp.stack([out.logits - out.log_normalizer[..., None] for out, _ in outputs])
+        ends = jnp.stack([out.eos_logit - out.log_normalizer for out, _ in outputs])
+        count = jnp.log(jnp.float32(len(outputs)))
+        mean, end = (jax.nn.logsumexp(x, axis=0) - count for x in (log_probs, ends))
         return NextToken(mean, jnp.zeros_like(end), end), caches
 
     return step
@@ -130,13 +129,14 @@ def search(
 ) -> Hypotheses:
     """Search for the outputs of B sentences -> Hypotheses [B,W,...]; pure, to be jitted.
 
-    Several models are an ensemble. `max_length` (static) is the room of the cache: no limit may
-    exceed it. `on_token` is that of decode/loop.py, but hears the sentences' owners [B,2] first.
-    Where weights are sharded (decode/sharded_weights.py), `sync` is that of decode/loop.py. Without
-    `tail` all of a batch go on until its last one ends, as if its size is unknown (jax.export).
+    Several models are an ensemble. `max_length` (static) is the size of the cache: no limit may
+    exceed it. `on_token` is that of decode/loop.py, with `request.sentence_ids` [B,2] as an extra
+    first argument. For sharded weights (decode/sharded_weights.py), `sync` is that of
+    decode/loop.py. Without `tail` a batch is never compacted, as for an unknown batch size
+    (jax.export).
     """
     o, (batch, length) = options, request.src.shape
-    # Samples never change places, so each is a row of its own; beams are slots of one.
+    # Samples are never reordered, so each is a row; beams are slots of one row.
     beams = o.method == "beam"
     rows, slots = (batch, o.width) if beams else (batch * o.width, 1)
     contexts, caches = [], []
@@ -160,7 +160,7 @@ def search(
             for past, coverage_sum in caches
         )
 
-    def of(rows: tuple[SearchBatch, list]) -> Search:
+    def make_search(rows: tuple[SearchBatch, list]) -> Search:
         request, contexts = rows
         mask = request.src != PAD
         rules = TokenConstraints.from_options(o)
@@ -190,7 +190,7 @@ def search(
     ends = cache_stages(max_length) if grows else (max_length,)
     ops = CacheOps(reorder, extend, ends, slots > 1, coalesce)
     tail_rows = batch // _TAIL if tail and batch >= 2 * _TAIL else 0
-    return run_compacted(of, (request, contexts), tuple(caches), ops, tail_rows, sync)
+    return run_compacted(make_search, (request, contexts), tuple(caches), ops, tail_rows, sync)
 
 
 def build_search(
@@ -203,7 +203,7 @@ def build_search(
     score_bonus: Callable[[object], Array] | None = None,
     on_token: Callable[[Array, Array, Array, Array], None] | None = None,
 ) -> Search:
-    """The search of `request` with any step function; arguments as in decode/beam.py.
+    """Build the search of `request` with any step function; arguments as in decode/beam.py.
 
     `on_token` is that of `search`.
     """
@@ -234,7 +234,7 @@ def _phrases(request: SearchBatch) -> LexicalConstraints:
 
 
 def _transform(o: SearchOptions, request: SearchBatch) -> transforms.Transform | None:
-    """What the options ask for, in order: the sampler's filters see what the others left."""
+    """Chain the options' transforms: the sampler's filters see what the others leave."""
     t, phrases, prefix = transforms, _phrases(request), request.prefix
     filters = [
         (o.repetition_penalty != 1, lambda: t.repetition_penalty(o.repetition_penalty)),
@@ -245,16 +245,16 @@ def _transform(o: SearchOptions, request: SearchBatch) -> transforms.Transform |
         (o.top_p < 1, lambda: t.top_p(o.top_p)),
         (o.min_p, lambda: t.min_p(o.min_p)),
     ]
-    wanted = [] if request.allowed is None else [t.restrict_to(request.allowed)]
-    wanted += [make() for wanted, make in filters if wanted]
-    steered = t.chain(*wanted)
+    active = [] if request.allowed is None else [t.restrict_to(request.allowed)]
+    active += [make() for enabled, make in filters if enabled]
+    steered = t.chain(*active)
     if phrases.sizes.shape[1]:
         steered = enforce(phrases, request.limits, EOS, steered)
     if request.completions is not None:
         steered = completing(request.completions, _lengths(prefix), request.limits, steered)
     if prefix.shape[1]:
         return t.forced_prefix(prefix, _lengths(prefix), steered)
-    steers = wanted or phrases.sizes.shape[1] or request.completions is not None
+    steers = active or phrases.sizes.shape[1] or request.completions is not None
     return steered if steers else None
 
 

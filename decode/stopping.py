@@ -1,7 +1,7 @@
 """Stopping rules of beam search.
 
-In each step live hypotheses grow, and the best finished ones are kept. A rule decides from both
-whether a sentence is done; at its length limit it is done by any rule.
+Each step extends live hypotheses and keeps the best finished ones. A rule decides from both whether
+a sentence is done; at its length limit it is always done.
 """
 
 import math
@@ -15,9 +15,9 @@ from decode.length_normalization import LengthNorm
 
 
 class Stopping(NamedTuple):
-    """A rule: how many finished hypotheses are kept, and when the search is done.
+    """A stopping rule: how many finished hypotheses to keep, and when the search is done.
 
-    `capacity(width)` of these are kept, at least `width`. `done(finished scores [B,P], best live
+    `capacity(width)` hypotheses are kept, at least `width`. `done(finished scores [B,P], best live
     sum [B], length, limits [B], length_norm, width)` -> [B] bool.
     """
 
@@ -28,11 +28,11 @@ class Stopping(NamedTuple):
 def when_full(patience: float = 1.0) -> Stopping:
     """Done once `patience` * W hypotheses are finished (Kasai et al. 2022; 1: the usual rule).
 
-    Fast. No guarantee: a live hypothesis might still have become the best.
+    Fast. No guarantee: a live hypothesis might still become the best.
     """
 
     def needed(width: int) -> int:
-        return max(1, math.ceil(round(patience * width, 6)))  # 1.1 * 10 is 11, whatever floats say
+        return max(1, math.ceil(round(patience * width, 6)))  # 1.1 * 10 is 11 despite rounding
 
     def done(scores, best_live, length, limits, length_norm, width):
         return jnp.isfinite(scores).sum(1) >= needed(width)
@@ -43,7 +43,7 @@ def when_full(patience: float = 1.0) -> Stopping:
 def when_unbeaten() -> Stopping:
     """Done once no live hypothesis would enter the W best if it ended at its present length.
 
-    Hugging Face's default. No guarantee where length is rewarded: a longer end might still be best.
+    Hugging Face's default. No guarantee if length is rewarded: a longer output might still be best.
     """
 
     def done(scores, best_live, length, limits, length_norm, width):
@@ -55,13 +55,13 @@ def when_unbeaten() -> Stopping:
 def when_unbeatable() -> Stopping:
     """Done once no live hypothesis can still enter the W best.
 
-    Guarantee: the same W hypotheses as `at_limit`, often sooner. A live one gains no
-    log-probability, so its best end is at once or, where length is rewarded, at its limit.
+    Guarantee: the same W hypotheses as `at_limit`, often sooner. A live hypothesis gains no
+    log-probability, so it scores best if it ends now or, if length is rewarded, at its limit.
     """
 
     def done(scores, best_live, length, limits, length_norm, width):
-        at_once, at_limit = length_norm(best_live, length + 1), length_norm(best_live, limits)
-        return scores[:, width - 1] >= jnp.maximum(at_once, at_limit)
+        ends_now, ends_at_limit = length_norm(best_live, length + 1), length_norm(best_live, limits)
+        return scores[:, width - 1] >= jnp.maximum(ends_now, ends_at_limit)
 
     return Stopping(lambda width: width, done)
 
@@ -69,6 +69,6 @@ def when_unbeatable() -> Stopping:
 def at_limit() -> Stopping:
     """Done at the limit only, or when no hypothesis is live.
 
-    Guarantee: the W best of all that ever ended while among the W best continuations.
+    Guarantee: the W best of all hypotheses that ended among the W best continuations.
     """
     return Stopping(lambda width: width, lambda scores, *_: jnp.zeros(scores.shape[0], bool))

@@ -1,4 +1,4 @@
-"""Teacher forcing of given outputs: scores, attention, alignment."""
+"""Teacher forcing of given outputs: token scores, attention, alignment."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,16 +19,16 @@ from model.transformer import unstack_layers
 
 
 class TeacherForced(NamedTuple):
-    """Of each target token [B,T], where it is not PAD."""
+    """Scores and attention of each target token [B,T] that is not PAD."""
 
     token_scores: Array  # [B,T] float32 log-probabilities; 0 at PAD
-    attention: Array | None  # [B,N,T,S] cross-attention of N layers, the mean of each one's heads
+    attention: Array | None  # [B,N,T,S] cross-attention of N layers, the mean over heads
 
 
 def force(model: Transformer, params, src: Array, tgt: Array) -> TeacherForced:
-    """src [B,S], tgt [B,T], each with EOS and PAD after it; pure, to be jitted.
+    """Teacher-force src [B,S], tgt [B,T], each followed by EOS and PAD; pure, to be jitted.
 
-    The model must be unrolled (`model.transformer.unroll_layers`): a scan keeps no attention apart.
+    The model must be unrolled (`model.transformer.unroll_layers`): a scan returns no attention.
     """
     logits, sown = model.apply({"params": params}, src, shift_right(tgt), mutable=["intermediates"])
     log_probs = jax.nn.log_softmax(logits)
@@ -43,9 +43,9 @@ def force(model: Transformer, params, src: Array, tgt: Array) -> TeacherForced:
 
 @cache
 def _forcing(config: TransformerConfig, attention: bool) -> Callable[..., TeacherForced]:
-    """`force` of such a model, compiled once; its attention the aligning layer's [B,T,S].
+    """`force` for a config, compiled once; its attention [B,T,S] is the alignment layer's.
 
-    That is the last layer but one: it aligns best (Garg et al. 2019).
+    That is the penultimate layer, which aligns best (Garg et al. 2019).
     """
     layer = max(config.decoder_layers - 2, 0)
 
@@ -65,40 +65,40 @@ def teacher_force_pairs(
     attention: bool = True,
     precompiled_shapes: Sequence[tuple[int, int]] = (),
 ) -> Iterator[tuple[int, TeacherForced]]:
-    """Each pair's number and what `force` finds of it, [T] and [T,S]; not in the pairs' order.
+    """Teacher-force pairs: yields each pair's number and its `force` result, in any order.
 
-    A pair is a source's and a target's ids, both with EOS, that the model has positions for. Those
-    of like length go through the model together, in few shapes, in float32; where one of
-    `precompiled_shapes`'s (rows, length) holds them, in these (decode/batching.py).
+    Results are [T] and [T,S]. A pair is a source's and a target's ids, both with EOS, within the
+    model's positions. Pairs of similar length are batched, in few shapes, in float32; if one of the
+    (rows, length) of `precompiled_shapes` holds a batch, it is used (decode/batching.py).
     `precompile_teacher_forcing` compiles one ahead.
     """
     config, params = unstack_layers(replace(model.config, dtype="float32"), params)
     forced, longest = _forcing(config, attention), config.max_positions
     rooms = []
     for pair in pairs:
-        most = max(map(len, pair))
-        held = fitting_shape(precompiled_shapes, 1, most)
-        room = held[1] if held else max(16, 1 << (most - 1).bit_length())
+        pair_length = max(map(len, pair))
+        shape = fitting_shape(precompiled_shapes, 1, pair_length)
+        room = shape[1] if shape else max(16, 1 << (pair_length - 1).bit_length())
         rooms.append(min(room, longest or room))
     for room in sorted(set(rooms)):
-        members = [i for i, own in enumerate(rooms) if own == room]
+        members = [i for i, padded in enumerate(rooms) if padded == room]
         while members:
             rows = max(1, min(tokens_per_batch // room, 1 << (len(members) - 1).bit_length()))
-            if held := fitting_shape(precompiled_shapes, len(members), room):
-                rows, _ = held
-            some, members = members[:rows], members[rows:]
-            src, tgt = (pad_rows([pairs[i][side] for i in some], rows, room) for side in (0, 1))
-            found = jax.device_get(forced(params, jnp.asarray(src), jnp.asarray(tgt)))
-            for row, i in enumerate(some):
+            if shape := fitting_shape(precompiled_shapes, len(members), room):
+                rows, _ = shape
+            batch, members = members[:rows], members[rows:]
+            src, tgt = (pad_rows([pairs[i][side] for i in batch], rows, room) for side in (0, 1))
+            result = jax.device_get(forced(params, jnp.asarray(src), jnp.asarray(tgt)))
+            for row, i in enumerate(batch):
                 source, target = map(len, pairs[i])
-                maps = found.attention[row, :target, :source] if attention else None
-                yield i, TeacherForced(found.token_scores[row, :target], maps)
+                maps = result.attention[row, :target, :source] if attention else None
+                yield i, TeacherForced(result.token_scores[row, :target], maps)
             if progress:
-                progress(len(some))
+                progress(len(batch))
 
 
 def precompile_teacher_forcing(model: Transformer, params, rows: int, length: int) -> None:
-    """Compile what `teacher_force_pairs` runs in this shape of its `precompiled_shapes`."""
+    """Compile `teacher_force_pairs` for one of its `precompiled_shapes`."""
     pair = [EOS] * length, [EOS]
     for _ in teacher_force_pairs(model, params, [pair] * rows, precompiled_shapes=[(rows, length)]):
         pass
@@ -113,10 +113,10 @@ def score_pairs(
     progress: Callable[[int], None] | None = None,
     max_tokens: int = 2048,
 ) -> list[list[float]]:
-    """Each target token's log-probability, its EOS last, for every pair of lines, in order.
+    """Log-probabilities of each pair's target tokens, EOS last, in the order of the pairs.
 
-    Raises InputError for a line of more than `max_tokens` tokens, EOS included, or of more than the
-    model has positions for: memory grows with their square.
+    Raises InputError for a line of more than `max_tokens` tokens, EOS included, or of more tokens
+    than the model has positions: memory grows with the square of the length.
     """
     longest = model.config.max_positions
     source, target = (
@@ -136,15 +136,15 @@ def score_pairs(
                     f"--{side}, line {number} has {len(ids)} tokens with its end, more than "
                     f"--max_tokens={max_tokens}: shorten it, or raise that"
                 )
-    found: list[list[float]] = [[] for _ in pairs]
+    scores: list[list[float]] = [[] for _ in pairs]
     for i, forced in teacher_force_pairs(model, params, pairs, progress, attention=False):
-        found[i] = forced.token_scores.tolist()
-    return found
+        scores[i] = forced.token_scores.tolist()
+    return scores
 
 
 def alignment(attention: np.ndarray) -> list[tuple[int, int]]:
-    """The (source, target) positions that attention [T,S] implies.
+    """Word alignment as (source, target) positions from attention [T,S].
 
-    Each target token goes with the source position that it attends to most.
+    Each target token is aligned to the source position with the highest attention.
     """
     return [(int(row.argmax()), t) for t, row in enumerate(attention)]

@@ -1,4 +1,4 @@
-"""Token constraints: what a step may choose, and its log-probabilities."""
+"""Token constraints: allowed tokens of a step, and their log-probabilities."""
 
 from typing import NamedTuple
 
@@ -12,16 +12,16 @@ from decode.options import SearchOptions
 
 
 class TokenConstraints(NamedTuple):
-    """What a step may choose, and what its log-probabilities are of; as in SearchOptions."""
+    """Allowed tokens and normalization of a step; fields as in SearchOptions."""
 
-    min_length: int = 1  # EOS may not end an output before
+    min_length: int = 1  # shortest output, EOS included
     allow_unknown: bool = False  # UNK may be chosen
-    renormalize: bool = False  # what may not be chosen does not count in their sum
-    forced_bos_id: int = 0  # the id that every output begins with, at no cost; 0: any
+    renormalize: bool = False  # forbidden tokens do not count in the sum
+    forced_bos_id: int = 0  # the first id of every output, at no cost; 0: any
 
     @classmethod
     def from_options(cls, options: SearchOptions) -> "TokenConstraints":
-        """Those of a search."""
+        """Token constraints of search options."""
         o = options
         return cls(o.min_length, o.allow_unknown, o.renormalize, o.forced_bos_id)
 
@@ -32,15 +32,15 @@ RULES = TokenConstraints()
 def next_token(
     logits: Array, first: Array, vocab: int, index: Array, rules: TokenConstraints
 ) -> NextToken:
-    """Logits [B,W,V or more], and [B,W,UNK+1] of the first ids -> Next, after `index` tokens.
+    """Logits [B,W,V or more], and [B,W,UNK+1] of the first ids -> NextToken, after `index` tokens.
 
-    What is no text, or only fills a block, is not chosen, nor EOS where it is too early.
+    Special tokens and padding of blocks are not chosen, nor EOS before `min_length`.
     """
     ids = jnp.arange(UNK + 1, dtype=jnp.int32)[None, None]
     chosen = (ids == EOS) & (index + 1 >= rules.min_length)
     if rules.allow_unknown:
         chosen |= ids == UNK
-    # In rows as the product made them: of an array in three axes XLA changes a copy.
+    # Update the product's two-dimensional result: with three axes XLA would copy it.
     text = logits.reshape(-1, logits.shape[-1])
     text = text.at[:, : UNK + 1].set(jnp.where(chosen, first, -jnp.inf).reshape(-1, UNK + 1))
     text = text.at[:, vocab:].set(-jnp.inf).reshape(logits.shape)
@@ -48,8 +48,8 @@ def next_token(
     hidden = jnp.where(chosen | rules.renormalize, 0.0, jnp.exp(first - highest)).sum(-1)
     total = jnp.log(jnp.exp(text - highest).sum(-1) + hidden) + highest[..., 0]
     if rules.forced_bos_id:
-        begun = index > 0
+        after_first = index > 0
         only = jnp.arange(text.shape[-1], dtype=jnp.int32)[None, None] == rules.forced_bos_id
-        text = jnp.where(begun, text, jnp.where(only, 0.0, -jnp.inf))
-        total = jnp.where(begun, total, 0.0)
+        text = jnp.where(after_first, text, jnp.where(only, 0.0, -jnp.inf))
+        total = jnp.where(after_first, total, 0.0)
     return NextToken(text, total, first[..., EOS])

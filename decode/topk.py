@@ -1,7 +1,7 @@
 """Top-k over a large vocabulary: maxima of blocks first, then the best blocks.
 
-Sorting is what costs; a maximum over blocks of 128 reads the scores once, and the K best lie in the
-K blocks of the highest maxima. The same result, ties included, as `jax.lax.top_k` and `argmax`.
+Sorting is expensive; a maximum over blocks of 128 reads the scores once, and the K best are in the
+K blocks with the highest maxima. Same results, ties included, as `jax.lax.top_k` and `argmax`.
 """
 
 import jax
@@ -12,26 +12,26 @@ from decode.weights import BLOCK
 
 
 def blockwise_top_k(x: Array, count: int) -> tuple[Array, Array]:
-    """x [B,W,V] -> the `count` highest and their places [B,W,count], lower places first."""
+    """Top-k of x [B,W,V]: values and indices [B,W,count]; lower indices first among equals."""
     vocab = x.shape[-1]
     if vocab % BLOCK or count * BLOCK >= vocab:
         return jax.lax.top_k(x, count)
     blocks = x.reshape(*x.shape[:-1], -1, BLOCK)
     _, best = jax.lax.top_k(_maxima(x), count)
-    best = jnp.sort(best, axis=-1)  # in the vocabulary's order, so that equals keep it
+    best = jnp.sort(best, axis=-1)  # in vocabulary order, for ties
     inside = jnp.take_along_axis(blocks, best[..., None], axis=-2)
-    values, places = jax.lax.top_k(inside.reshape(*x.shape[:-1], -1), count)
-    block = jnp.take_along_axis(best, places // BLOCK, axis=-1)
-    return values, block * BLOCK + places % BLOCK
+    values, positions = jax.lax.top_k(inside.reshape(*x.shape[:-1], -1), count)
+    block = jnp.take_along_axis(best, positions // BLOCK, axis=-1)
+    return values, block * BLOCK + positions % BLOCK
 
 
 def blockwise_max(x: Array) -> Array:
-    """x [B,W,V] -> the highest [B,W], by the same maxima over blocks, which are computed once."""
+    """Maximum [B,W] of x [B,W,V]; shares its block maxima with the other functions."""
     return x.max(-1) if x.shape[-1] % BLOCK else _maxima(x).max(-1)
 
 
 def blockwise_argmax(x: Array) -> Array:
-    """x [B,W,V] -> the place of the highest [B,W] int32, the lowest place among equals."""
+    """Argmax [B,W] int32 of x [B,W,V], the lowest index among equals."""
     if x.shape[-1] % BLOCK:
         return jnp.argmax(x, axis=-1).astype(jnp.int32)
     blocks = x.reshape(*x.shape[:-1], -1, BLOCK)
@@ -41,5 +41,5 @@ def blockwise_argmax(x: Array) -> Array:
 
 
 def _maxima(x: Array) -> Array:
-    # Behind the barrier, or XLA makes a maximum over these one more pass over the vocabulary.
+    # Without the barrier XLA fuses a maximum over these into another pass over the vocabulary.
     return jax.lax.optimization_barrier(x.reshape(*x.shape[:-1], -1, BLOCK).max(-1))

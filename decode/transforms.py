@@ -1,7 +1,7 @@
 """Transforms of log-probabilities: temperature, top-k, top-p, bans, repetition.
 
-A `Transform` is (log_probs [B,W,V], tokens so far [B,W,L], index) -> log_probs [B,W,V]; what it
-forbids becomes -inf. `tokens` holds an output's first `index` tokens, and anything after them.
+A `Transform` is (log_probs [B,W,V], tokens so far [B,W,L], index) -> log_probs [B,W,V]; forbidden
+tokens become -inf. `tokens` holds an output's first `index` tokens, followed by arbitrary values.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ Transform = Callable[[Array, Array, Array], Array]
 
 
 def chain(*transforms: Transform) -> Transform:
-    """One after the other, first to last."""
+    """Apply transforms in order."""
 
     def apply(log_probs, tokens, index):
         for transform in transforms:
@@ -26,9 +26,9 @@ def chain(*transforms: Transform) -> Transform:
 
 
 def forced_prefix(prefix: Array, lengths: Array, then: Transform) -> Transform:
-    """Outputs begin with `prefix` [B,P], of which `lengths` [B] tokens are real, whatever `then`.
+    """Force outputs to begin with `prefix` [B,P], of which the first `lengths` [B] tokens are real.
 
-    `then` is applied after the prefix only: what was asked for outright is not to be forbidden.
+    `then` is applied after the prefix only, so it cannot forbid tokens of the prefix.
     """
 
     def apply(log_probs, tokens, index):
@@ -41,11 +41,11 @@ def forced_prefix(prefix: Array, lengths: Array, then: Transform) -> Transform:
     return apply
 
 
-BITS = 32  # bits of a word of `only`
+BITS = 32  # bits in a word of a mask
 
 
 def restrict_to(bits: Array) -> Transform:
-    """Nothing but what has its bit set: `bits` [B, V / 32, rounded up] uint32."""
+    """Allow only tokens whose bit is set: `bits` [B, V / 32, rounded up] uint32."""
     mask = unpacked(bits)
 
     def apply(log_probs, tokens, index):
@@ -56,19 +56,19 @@ def restrict_to(bits: Array) -> Transform:
 
 
 def unpacked(bits: Array) -> Array:
-    """Bits [..., N] uint32, the lowest first, as [..., N * 32] bool."""
-    places = jnp.arange(BITS, dtype=jnp.uint32).reshape((1,) * bits.ndim + (BITS,))
-    return ((bits[..., None] >> places) & 1).astype(bool).reshape(*bits.shape[:-1], -1)
+    """Unpack bits [..., N] uint32, the lowest first, to [..., N * 32] bool."""
+    bit_positions = jnp.arange(BITS, dtype=jnp.uint32).reshape((1,) * bits.ndim + (BITS,))
+    return ((bits[..., None] >> bit_positions) & 1).astype(bool).reshape(*bits.shape[:-1], -1)
 
 
 def sized(mask: Array, size: int) -> Array:
-    """A mask [..., V] for log-probabilities of `size`: what fills a block is never chosen."""
+    """Resize a mask [..., V] to `size` log-probabilities; padding is never chosen."""
     room = [(0, 0)] * (mask.ndim - 1) + [(0, max(0, size - mask.shape[-1]))]
     return jnp.pad(mask, room)[..., :size]
 
 
 def ban_phrases(phrases: Sequence[Sequence[int]]) -> Transform:
-    """None of these sequences of ids occurs; one of a single id bans that token."""
+    """Ban sequences of ids; a sequence of a single id bans that token."""
     sizes = sorted({len(phrase) for phrase in phrases})
     of_size = {n: np.array([p for p in phrases if len(p) == n], np.int32) for n in sizes}
 
@@ -88,7 +88,7 @@ def ban_phrases(phrases: Sequence[Sequence[int]]) -> Transform:
 
 
 def no_repeat_ngrams(size: int) -> Transform:
-    """No `size` tokens in a row occur twice in an output (Paulus et al. 2018)."""
+    """Ban n-grams of `size` tokens that already occur in the output (Paulus et al. 2018)."""
 
     def apply(log_probs, tokens, index):
         context, length = size - 1, tokens.shape[2]
@@ -109,7 +109,7 @@ def no_repeat_ngrams(size: int) -> Transform:
 
 
 def repetition_penalty(penalty: float) -> Transform:
-    """Log-probabilities of tokens already there times `penalty` (Keskar et al. 2019; 1: none)."""
+    """Multiply log-probabilities of previous tokens by `penalty` (Keskar et al. 2019; 1: none)."""
 
     def apply(log_probs, tokens, index):
         written = jnp.broadcast_to(
@@ -122,16 +122,16 @@ def repetition_penalty(penalty: float) -> Transform:
 
 
 def temperature(value: float) -> Transform:
-    """log_probs / `value`, normalised again: below 1 sharper, above 1 flatter."""
+    """Divide log_probs by `value` and renormalize: below 1 sharper, above 1 flatter."""
     return lambda log_probs, tokens, index: jax.nn.log_softmax(log_probs / value)
 
 
 def top_k(count: int) -> Transform:
-    """Only the `count` likeliest tokens, the lower ids among equals (Fan et al. 2018)."""
+    """Keep the `count` likeliest tokens, the lower ids among equals (Fan et al. 2018)."""
 
     def apply(log_probs, tokens, index):
-        # By place and not by value: a value compared with its own copy may differ in the last bit,
-        # since the compiler computes it twice.
+        # Select by index, not by value: the compiler may compute a value twice, and the copies may
+        # differ in the last bit.
         _, best = jax.lax.top_k(log_probs, min(count, log_probs.shape[-1]))
         return _only(log_probs, best, jnp.ones(best.shape, bool))
 
@@ -139,7 +139,7 @@ def top_k(count: int) -> Transform:
 
 
 def top_p(mass: float) -> Transform:
-    """Only the fewest likeliest tokens whose probabilities reach `mass` (Holtzman et al. 2020)."""
+    """Keep the fewest likeliest tokens whose probabilities reach `mass` (Holtzman et al. 2020)."""
 
     def apply(log_probs, tokens, index):
         order = jnp.argsort(-log_probs, axis=-1)
@@ -151,20 +151,20 @@ def top_p(mass: float) -> Transform:
 
 
 def min_p(share: float) -> Transform:
-    """Only tokens at least `share` times as likely as the likeliest (Nguyen et al. 2024)."""
+    """Keep tokens at least `share` times as likely as the likeliest (Nguyen et al. 2024)."""
 
     def apply(log_probs, tokens, index):
-        # A hair less, so that the likeliest itself stays however it is rounded.
-        least = log_probs.max(-1, keepdims=True) + float(np.log(share)) - 1e-6
-        return jnp.where(log_probs < least, -jnp.inf, log_probs)
+        # Slightly lower, so that rounding never removes the likeliest token.
+        threshold = log_probs.max(-1, keepdims=True) + float(np.log(share)) - 1e-6
+        return jnp.where(log_probs < threshold, -jnp.inf, log_probs)
 
     return apply
 
 
-def _only(log_probs: Array, places: Array, kept: Array) -> Array:
-    """-inf but at `places` [B,W,N] that are `kept` [B,W,N]."""
-    nowhere = jnp.zeros(log_probs.shape, bool)
-    mask = jnp.put_along_axis(nowhere, places, kept, axis=-1, inplace=False)
+def _only(log_probs: Array, indices: Array, allowed: Array) -> Array:
+    """Set all but the `allowed` [B,W,N] of `indices` [B,W,N] to -inf."""
+    none = jnp.zeros(log_probs.shape, bool)
+    mask = jnp.put_along_axis(none, indices, allowed, axis=-1, inplace=False)
     return jnp.where(mask, log_probs, -jnp.inf)
 
 
@@ -173,6 +173,6 @@ def _ids(log_probs: Array) -> Array:
 
 
 def beam_indices(x: Array) -> tuple[Array, Array]:
-    """Indices [B,1,1] and [1,W,1]: with places [B,W,R] they reach into each beam of x [B,W,...]."""
+    """Indices [B,1,1] and [1,W,1] that, with indices [B,W,R], index each beam of x [B,W,...]."""
     batch, width = x.shape[:2]
     return jnp.arange(batch)[:, None, None], jnp.arange(width)[None, :, None]

@@ -1,4 +1,4 @@
-"""Translator: sentences in, sentences out, in the same order."""
+"""Translator: a model as a function from sentences to sentences, in order."""
 
 import copy
 from collections import Counter
@@ -31,39 +31,39 @@ from decode.weights import PRECISIONS
 from model import Transformer
 from model.sharding import AXES, make_mesh, put_on_mesh, replicated
 
-# In small batches little is computed for outputs that have ended; large ones keep an accelerator
-# busy. Measured on CPUs (experiments/LOG.md).
+# Small batches waste little work on outputs that have ended; large ones keep an accelerator busy.
+# Measured on CPUs (experiments/LOG.md).
 TOKENS_PER_BATCH = {"cpu": 1536}
 
 
 class Translator:
     """A model, its parameters and its vocabulary as a function from sentences to sentences.
 
-    Sentences of like length are searched together in batches of few fixed shapes: source lengths
-    are those of decode/batching.py, each device's rows fill `tokens_per_batch` source positions, by
-    default what it is fastest with. What a sentence becomes does not depend on its batch.
-    `long_input` is what happens to an input of more tokens than that: "split:256" translates it in
-    pieces, cut at sentence ends or else between words, and "error:256" raises InputError with the
-    line's number.
-    `others` are further models with their parameters, of the same vocabulary, that make an ensemble
+    Sentences of similar length are batched, in a few fixed shapes: source lengths are those of
+    decode/batching.py, and each device's rows fill `tokens_per_batch` source positions; the default
+    is the fastest for the backend. A translation does not depend on its batch.
+    `long_input` sets what happens to a longer input: "split:256" translates inputs of more than 256
+    tokens in segments, cut at sentence ends or else between words; "error:256" raises InputError
+    with the line's number.
+    `others` are further models with their parameters, of the same vocabulary, that form an ensemble
     with the first. `precision` is that of the matrices: float32 whatever the model was trained in,
-    or else bfloat16 or int8, which are faster and a little less exact (decode/weights.py).
-    `language` is the outputs' code, by which minimum Bayes risk with BLEU counts words. Where there
-    is a `shortlist`, outputs have none but its words (decode/shortlist.py).
+    or bfloat16 or int8, which are faster and slightly less exact (decode/weights.py).
+    `language` is the outputs' code: minimum Bayes risk with BLEU counts words by it. With a
+    `shortlist`, outputs contain only its words (decode/shortlist.py).
 
-    `precompiled_shapes` has the shapes (rows, source length) to search in, where one of them holds
-    a batch: `precompile` compiles them ahead (decode/batching.py).
+    `precompiled_shapes` are shapes (rows, source length) to prefer where one of them holds a batch;
+    `precompile` compiles them ahead (decode/batching.py).
 
-    `on_token` hears what each sentence has become so far after every token: its number, that of its
-    piece (0, but for a long sentence that was cut), the text of the likeliest beam (of the first
-    group) or of the first sample, and False; it is called from within the search. When a piece is
-    done it hears the text that was chosen, and True. Tokens of one sentence come in order, those of
-    several as they may.
+    `on_token` is called from within the search after every token, with the sentence's number, the
+    segment's number (0 unless a long sentence was cut), the text so far of the likeliest beam (of
+    the first group) or of the first sample, and False. When a segment is done, it is called with
+    the chosen text and True. Calls for one sentence come in order; those for several sentences may
+    interleave.
 
-    Every device of the mesh searches for rows of its own, without a word to the others; but those
-    along its fsdp and tensor axes share one set of weights, and so every step
+    Every device of the mesh searches for its own rows and does not communicate; but devices along
+    the fsdp and tensor axes share one set of weights, and so run in lockstep
     (decode/sharded_weights.py).
-    Where the mesh spans processes, all of them call the same with the same sentences.
+    Where the mesh spans processes, all of them make the same calls with the same sentences.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Translator:
                 "an ensemble's models share one vocabulary, but these have (source, target) sizes "
                 f"{', '.join(map(str, sizes))}"
             )
-        # There is no position beyond a learned table.
+        # A learned position table bounds the output length.
         self.max_output = min(
             filter(None, (m.config.max_positions for m, _ in models)), default=None
         )
@@ -107,10 +107,10 @@ class Translator:
         self.precompiled_shapes = tuple(precompiled_shapes)
         self._shortlist, self._on_token = shortlist, on_token
         if shortlist is not None:
-            found = len(shortlist.starts) - 1, shortlist.size
-            if found != (model.config.vocab_size, model.config.target_vocab):
+            shape = len(shortlist.starts) - 1, shortlist.size
+            if shape != (model.config.vocab_size, model.config.target_vocab):
                 raise InputError(
-                    f"a shortlist of {found[0]} source words and {found[1]} others does not go "
+                    f"a shortlist of {shape[0]} source words and {shape[1]} others does not go "
                     f"with vocabularies of {model.config.vocab_size} and "
                     f"{model.config.target_vocab}"
                 )
@@ -135,44 +135,47 @@ class Translator:
             self._precision,
             split=sharded_weights.num_shards(self.mesh) > 1,
             static_argnames="max_length",
-            # What other processes' devices found can be read once it is on this one's as well.
+            # Replicated, so that each process can read the outputs of all devices.
             out_shardings=replicated(self.mesh) if jax.process_count() > 1 else None,
         )
-        self.shapes: set[tuple] = set()  # (rows, source, *Room): a compilation each
+        self.shapes: set[tuple] = set()  # (rows, source, *PaddedSizes): one compilation each
 
     def with_options(
         self, options: SearchOptions, precompiled_shapes: Sequence[tuple[int, int]] = ()
     ) -> "Translator":
-        """Another search over the same weights; `precompiled_shapes` as in the class."""
-        other = copy.copy(self)
-        other.precompiled_shapes = tuple(precompiled_shapes)
-        other._search_by(options)
-        return other
+        """Return a translator with other `options` and the same weights.
+
+        `precompiled_shapes` as in the class.
+        """
+        translator = copy.copy(self)
+        translator.precompiled_shapes = tuple(precompiled_shapes)
+        translator._search_by(options)
+        return translator
 
     def precompile(self, rows: int, source: int) -> None:
-        """Compile the search in this shape, by a batch that has no sentence in it."""
+        """Compile the search for this shape by running an empty batch."""
         needs = padded_sizes([])
         list(self._run([], rows, source, needs, []))
         self.shapes.add((rows, source, *needs))
 
     def with_params(self, params) -> "Translator":
-        """The same translator for other parameters of the same shapes; compiles nothing anew."""
+        """Return a translator for other parameters of the same shapes; nothing is recompiled."""
         return self._with_first(self._packs[0](params))
 
     def without_weights(self) -> "Translator":
-        """What is left without the first model's weights: all that was compiled, and no memory."""
+        """Return a translator without the first model's weights, with all compiled functions."""
         return self._with_first(None)
 
     def _with_first(self, weights) -> "Translator":
-        other = copy.copy(self)
-        other.weights = (weights, *self.weights[1:])
-        return other
+        translator = copy.copy(self)
+        translator.weights = (weights, *self.weights[1:])
+        return translator
 
     def translate(
         self, sentences: Sequence[str], progress: Callable[[float], None] | None = None
     ) -> list[str]:
         """The best translation of each sentence; an empty one stays empty."""
-        return [found[0].text for found in self.hypotheses(sentences, progress)]
+        return [hypotheses[0].text for hypotheses in self.hypotheses(sentences, progress)]
 
     def hypotheses(
         self,
@@ -182,15 +185,15 @@ class Translator:
         required: Sequence[Sequence[str]] | None = None,
         counts: Sequence[int] | None = None,
     ) -> list[list[Hypothesis]]:
-        """The `n_best` hypotheses of each sentence, best first: at least one, at times fewer.
+        """The `n_best` hypotheses of each sentence, best first: at least one, sometimes fewer.
 
-        `counts` are how many of them are wanted of each sentence, where that is not all.
+        `counts` overrides `n_best` per sentence.
 
-        `progress` hears how many more sentences are done after each batch; of a sentence that was
-        cut, its pieces are equal parts. A sentence's outputs begin with its own of `prefixes` and
-        contain all its `required` words and phrases. Raises InputError for a sentence over
-        `long_input` tokens where these are errors, and for a prefix or a phrase that the sentence's
-        length limit has no room for or that the vocabulary cannot spell.
+        `progress` is called after each batch with the number of sentences just done; each segment
+        of a cut sentence counts as an equal fraction. A sentence's outputs begin with its entry in
+        `prefixes` and contain all its `required` words and phrases. Raises InputError for a
+        sentence over `long_input` tokens if the policy is an error, and for a prefix or a phrase
+        that does not fit the sentence's length limit or that the vocabulary cannot spell.
         """
         prefixes = prefixes or [""] * len(sentences)
         required = required or [()] * len(sentences)
@@ -222,8 +225,8 @@ class Translator:
         ):
             self.shapes.add((count, length, *needs))
             batch = [segments[row] for row in rows]
-            found = self._run(batch, count, length, needs, counts)
-            results.update(zip(rows, found, strict=True))
+            ranked = self._run(batch, count, length, needs, counts)
+            results.update(zip(rows, ranked, strict=True))
             if self._on_token:
                 for row, segment in zip(rows, batch, strict=True):
                     self._on_token(segment.sentence, segment.part, results[row][0].text, True)
@@ -243,16 +246,16 @@ class Translator:
         counts: Sequence[int],
     ) -> Iterator[list[Hypothesis]]:
         vocab = self._families[0].config.target_vocab
-        asked = make_search_batch(segments, rows, length, padded_sizes, vocab, self._shortlist)
+        request = make_search_batch(segments, rows, length, padded_sizes, vocab, self._shortlist)
         longest = self.options.limit(length, self.max_output)
-        asked = put_on_mesh(asked, NamedSharding(self.mesh, _ROWS))
-        found = jax.device_get(self._search(self.weights, asked, max_length=longest))
+        request = put_on_mesh(request, NamedSharding(self.mesh, _ROWS))
+        outputs = jax.device_get(self._search(self.weights, request, max_length=longest))
         if self._on_token:
-            jax.effects_barrier()  # what it was told from within comes before what was chosen
+            jax.effects_barrier()  # deliver all partial texts before the final ones
         for row, segment in enumerate(segments):
-            own = jax.tree.map(lambda leaf, row=row: leaf[row], found)
+            row_outputs = jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
             spell, count = self.vocabulary.target.decode, counts[segment.sentence]
-            yield rank(own, segment, spell, self.options, count, self.language)
+            yield rank(row_outputs, segment, spell, self.options, count, self.language)
 
     def _on_tokens(
         self, sentence_ids: np.ndarray, tokens: np.ndarray, length: int, on: np.ndarray
@@ -264,10 +267,12 @@ class Translator:
                 self._on_token(sentence, part, self.vocabulary.target.decode([row])[0], False)
 
 
-_ROWS = PartitionSpec(AXES)  # a row is searched for by one device
+_ROWS = PartitionSpec(AXES)  # each row is searched on one device
 
 
-def _sharded_search(families, weights, asked: SearchBatch, *, mesh, options, on_token, max_length):
+def _sharded_search(
+    families, weights, request: SearchBatch, *, mesh, options, on_token, max_length
+):
     shard = partial(
         search,
         families,
@@ -282,4 +287,4 @@ def _sharded_search(families, weights, asked: SearchBatch, *, mesh, options, on_
         in_specs=(sharded_weights.specs(weights), _ROWS),
         out_specs=_ROWS,
         check_vma=False,  # each device's loop ends when its own rows are done
-    )(weights, asked)
+    )(weights, request)

@@ -1,8 +1,8 @@
 """Weights for decoding: parameters fused and cast once, in the same tree.
 
-What is read together lies together: one matrix projects to queries, keys and values, one to the
-keys and values of the encoder's output, one to all that a recurrence needs, and the output
-projection is a matrix [D,V] of its own where training ties it to a table [V,D]. Axes as in
+Weights that are read together are fused: one matrix projects to queries, keys and values, one to
+the keys and values of the encoder's output, one to all inputs of a recurrence, and the output
+projection is a separate matrix [D,V] where training ties it to a table [V,D]. Axes as in
 model/attention.py; I and O are any two widths.
 """
 
@@ -17,18 +17,18 @@ from model.mixers import MIXERS
 from model.transformer import unstack_layers
 
 PRECISIONS = ("float32", "bfloat16", "int8")
-BLOCK = 128  # the output projection has a multiple of so many columns: see decode/topk.py
+BLOCK = 128  # output columns are padded to a multiple of it: see decode/topk.py
 
 
 class Int8(NamedTuple):
-    """A matrix in 8 bits: values [I,O] int8, each column times its own scale [O] float32."""
+    """An int8 matrix: values [I,O] int8, each column times its scale [O] float32."""
 
     values: Array
     scales: Array
 
 
 class Linear(NamedTuple):
-    """x W + b, or x W where there is no b: weight [I,O], bias [O] float32."""
+    """x W + b, or x W without a bias: weight [I,O], bias [O] float32."""
 
     weight: Array | Int8
     bias: Array | None = None
@@ -49,7 +49,7 @@ def _product(x: Array, weight: Array) -> Array:
 
 
 def _int8_product(x: Array, weight: Int8) -> Array:
-    """Each row of x in 8 bits by its own scale, so that no row depends on another."""
+    """Quantize each row of x with its own scale, so that rows are independent, and multiply."""
     scales = jnp.maximum(jnp.abs(x).max(-1, keepdims=True), 1e-30) / 127
     rounded = jnp.round(x / scales).astype(jnp.int8)
     y = jnp.dot(rounded, weight.values, preferred_element_type=jnp.int32)
@@ -57,7 +57,7 @@ def _int8_product(x: Array, weight: Int8) -> Array:
 
 
 class Norm(NamedTuple):
-    """Vectors [D] float32."""
+    """Scale and bias [D] float32 of a norm."""
 
     scale: Array
     bias: Array | None  # none: RMSNorm
@@ -66,14 +66,14 @@ class Norm(NamedTuple):
 class Weights(NamedTuple):
     """A model's weights: a tree like the parameters, and the output projection.
 
-    In `tree`, modules have the parameters' names; what `pack` fuses has a name of its own: "qkv"
+    In `tree`, modules have the parameters' names; fused matrices have new names: "qkv"
     [D, H K + Hkv K + Hkv V] of self-attention, "kv" of cross-attention, "projections" [D, n D] of a
-    recurrence. Matrices are `Linear`, norms `Norm`, tables arrays, embeddings' tables scaled.
+    recurrence. Matrices are `Linear`, norms `Norm`, tables arrays; embedding tables are scaled.
     """
 
     tree: dict[str, Any]
-    logits: Linear  # [D, V and zeros that fill the last block]
-    special_logits: Linear  # its columns of the ids that stand for no text, and of EOS
+    logits: Linear  # [D, V padded with zeros to full blocks]
+    special_logits: Linear  # its columns of the special ids, 0 to UNK
 
     def stack(self, side: str) -> list[dict[str, Any]]:
         """The layers of the "encoder" or the "decoder", in order."""
@@ -87,11 +87,11 @@ class Weights(NamedTuple):
 
 
 def pack(config: TransformerConfig, params, precision: str = "float32") -> Weights:
-    """The parameters of `Transformer(config)` as `Weights` of that precision; pure.
+    """Pack the parameters of `Transformer(config)` as `Weights` of that precision; pure.
 
-    "bfloat16" has all matrices in bfloat16; "int8" has the decoder's in 8 bits by column, the
-    encoder's, whose products are large, in bfloat16. Vectors and embeddings stay float32: a row at
-    a time they cost nothing.
+    "bfloat16" has all matrices in bfloat16; "int8" has the decoder's in int8 by column, the
+    encoder's, whose products are large, in bfloat16. Vectors and embeddings stay float32: reading
+    them row by row costs little.
     """
     config, params = unstack_layers(config, params)
     rest = {name: p for name, p in params.items() if name not in ("output", "output_bias")}
@@ -112,7 +112,7 @@ def pack(config: TransformerConfig, params, precision: str = "float32") -> Weigh
 
 
 def _pack(name: str, p, precision: str) -> Any:
-    """The parameters of the module `name`, packed."""
+    """Pack the parameters of the module `name`."""
     if name.startswith("encoder"):
         precision = _large(precision)
     if "scale" in p:
@@ -128,7 +128,7 @@ def _pack(name: str, p, precision: str) -> Any:
 
 
 def _large(precision: str) -> str:
-    """The precision of products with many rows, where 8 bits gain nothing."""
+    """Precision of products with many rows, where int8 gains nothing."""
     return "float32" if precision == "float32" else "bfloat16"
 
 
@@ -138,7 +138,7 @@ def _attention(p, precision: str, cross: bool) -> dict[str, Linear]:
     packed = {"out": _linear(precision, out)}
     if not cross:
         return packed | {"qkv": _linear(precision, query, *kv)}
-    # Keys and values of a source are made once, in a large product.
+    # Keys and values of a source are computed once, in a large product.
     return packed | {"query": _linear(precision, query), "kv": _linear(_large(precision), *kv)}
 
 
@@ -156,11 +156,11 @@ def _recurrence(name: str, p):
 
 
 def _linear(precision: str, *parts: tuple[Array, Array | None]) -> Linear:
-    """Kernels [I,O1], [I,O2] .. and their biases side by side, as one."""
+    """Fuse kernels [I,O1], [I,O2] .. and their biases along the output axis."""
     kernel = jnp.concatenate([kernel for kernel, _ in parts], axis=1)
     biases = [bias for _, bias in parts if bias is not None]
-    whole = jnp.concatenate(biases) if len(biases) == len(parts) else None
-    return Linear(_cast(kernel, precision), whole)
+    fused = jnp.concatenate(biases) if len(biases) == len(parts) else None
+    return Linear(_cast(kernel, precision), fused)
 
 
 def _cast(kernel: Array, precision: str) -> Array | Int8:

@@ -2,9 +2,9 @@
 
     python -m experiments.attention --workdir=DIR --text="I am a student." --output=DIR
 
-Writes encoder, decoder and cross, each as .png and .svg (a recurrent decoder has none of its own),
-and attention.html: one page, opened from disk, on which a word shows what it attends to in the
-layer and head that are chosen.
+Writes encoder, decoder and cross, each as .png and .svg (a recurrent decoder has no
+self-attention), and attention.html: a page that opens from disk and shows what a word attends to in
+the selected layer and head.
 """
 
 import base64
@@ -15,7 +15,7 @@ from absl import flags
 
 from experiments import cli, model_flags, search_flags
 
-flags.adopt_module_key_flags(search_flags)  # so that --help tells them too
+flags.adopt_module_key_flags(search_flags)  # so that --help shows them too
 TEXT = flags.DEFINE_string("text", None, "The sentence to translate.", required=True)
 OUTPUT = flags.DEFINE_string(
     "output",
@@ -26,7 +26,7 @@ OUTPUT = flags.DEFINE_string(
 
 
 def main() -> None:
-    """Translate the text and draw all kinds of attention that the model has."""
+    """Translate the text and draw the attention of all kinds that the model has."""
     import jax
     import jax.numpy as jnp
 
@@ -64,7 +64,7 @@ def main() -> None:
     read, written = vocabulary.target.pieces(tgt_in), vocabulary.target.pieces(best.tokens)
     output = Path(OUTPUT.value)
     axes = {"encoder": (sources, sources), "decoder": (read, read), "cross": (written, sources)}
-    axes = {kind: axes[kind] for kind in maps}  # a recurrent decoder has none of its own
+    axes = {kind: axes[kind] for kind in maps}  # a recurrent decoder has no self-attention
     with removed_unless_done(output):
         write_atomic(
             output / "attention.html", interactive(TEXT.value, best.text, maps, axes).encode()
@@ -81,9 +81,9 @@ def main() -> None:
 def interactive(
     source: str, target: str, maps: dict, axes: dict[str, tuple[list[str], list[str]]]
 ) -> str:
-    """The page of these maps [layers, heads, rows, columns], by kind, and their axes' pieces.
+    """HTML page of the maps [layers, heads, rows, columns] by kind, with the pieces of their axes.
 
-    A weight is one byte of it, so known to within a fifth of a percent.
+    A weight is stored in one byte, with an error below 0.2 percent.
     """
     import numpy as np
 

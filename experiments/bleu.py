@@ -17,16 +17,16 @@ from experiments import cli
 from experiments.console import log, print_json
 
 OUTPUT = flags.DEFINE_string(
-    "output", None, "Translations, one a line, not tokenised.", required=True
+    "output", None, "Translations, one per line, not tokenized.", required=True
 )
 REFERENCE = flags.DEFINE_string(
-    "reference", None, "What is right, line by line, not tokenised.", required=True
+    "reference", None, "Reference translations, line by line, not tokenized.", required=True
 )
 LANGUAGE = flags.DEFINE_string(
     "language",
     "de",
-    "The translations' language, by which words are told apart: a code of ISO 639, as de, deu, "
-    "pt-BR, zh_CN or zho_Hans.",
+    "Language of the translations, for tokenization: an ISO 639 code such as de, deu, pt-BR, zh_CN "
+    "or zho_Hans.",
 )
 
 
@@ -37,8 +37,8 @@ def main() -> None:
     for name, install in missing_protocols(LANGUAGE.value).items():
         log(f"{name}, sacreBLEU's own for {LANGUAGE.value}, is left out: {install}")
     pairs = read_parallel(Path(OUTPUT.value), Path(REFERENCE.value))
-    for name, found in bleu_by_protocol(pairs.source, pairs.target, LANGUAGE.value).items():
-        print_json({"protocol": name} | found)
+    for name, scores in bleu_by_protocol(pairs.source, pairs.target, LANGUAGE.value).items():
+        print_json({"protocol": name} | scores)
 
 
 if __name__ == "__main__":

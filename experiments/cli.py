@@ -37,14 +37,14 @@ MISTAKES = (
 
 
 def run(main: Callable[..., None], argv: list[str] | None = None, takes_more: bool = False) -> None:
-    """Parse the flags, call `main`, and end with 1 and one line on stderr for a user's mistake.
+    """Parse the flags and call `main`; a user's mistake exits with 1 and one line on stderr.
 
-    The flags are the command line's, or `argv`, the command's name first. With `takes_more`, words
-    that are no flags are given to `main`, as a list; without, they are a mistake.
+    The flags come from the command line, or from `argv` with the command's name first. With
+    `takes_more`, other arguments are passed to `main` as a list; without, they are a mistake.
     """
 
     def parse(argv: list[str]) -> list[str]:
-        flags.FLAGS.set_gnu_getopt(takes_more)  # flags may then stand behind such words
+        flags.FLAGS.set_gnu_getopt(takes_more)  # allows flags after other arguments
         rest = _parse(argv)
         if len(rest) > 1 and not takes_more:
             fail(f"{rest[1]!r} is not a flag: values follow '=', as in --workdir=DIR")
@@ -59,7 +59,7 @@ def run(main: Callable[..., None], argv: list[str] | None = None, takes_more: bo
 
 
 def fail(message: object) -> NoReturn:
-    """End the program with `message` in one line on stderr."""
+    """Exit with status 1 and `message` in one line on stderr."""
     line = printable(" ".join(str(message).split()))
     print(f"heed: error: {line}", file=sys.stderr)
     sys.exit(1)
@@ -74,18 +74,18 @@ def _guarded(main: Callable[[], None]) -> None:
     tune_malloc()
     try:
         main()
-        sys.stdout.flush()  # while an error can be told
+        sys.stdout.flush()  # while an error can still be reported
     except MISTAKES as error:
         fail(error)
     except PreemptedError:
         print("heed: interrupted", file=sys.stderr)
         sys.exit(signals.INTERRUPTED)
-    except BrokenPipeError:  # whoever read our output has gone
+    except BrokenPipeError:  # the reader of our output has exited
         _close_stdout()
     except JaxRuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         if "RESOURCE_EXHAUSTED" not in reason:
-            if jax.distributed.is_initialized():  # the end of another process, as a rule
+            if jax.distributed.is_initialized():  # usually because another process ended
                 fail(reason)
             raise
         names = {"config": "config.data.tokens_per_batch"}
@@ -99,12 +99,12 @@ def _guarded(main: Callable[[], None]) -> None:
 def _fail_of_system(error: OSError) -> NoReturn:
     if error.filename == STDOUT:
         _close_stdout()
-    what = f"{error.filename}: " if error.filename else ""
-    fail(f"{what}{error.strerror or error}")
+    prefix = f"{error.filename}: " if error.filename else ""
+    fail(f"{prefix}{error.strerror or error}")
 
 
 def _close_stdout() -> None:
-    """Lose what is still to be written: Python would try again at its end, and complain."""
+    """Discard unwritten output: Python would try again at exit and print an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -114,11 +114,11 @@ def _parse(argv: list[str]) -> list[str]:
         if argument != argument.encode(errors="replace").decode():
             fail(f"{ascii(argument)} is not valid UTF-8: rename the file, or convert the text")
         if match := re.match(r"--?config=([^:]*)", argument):
-            _check_there(match[1])
+            _check_config_exists(match[1])
     try:
         try:
-            rest = flags.FLAGS(argv)
-        except SystemExit:  # of --help and its kind, which absl ends with 1
+            arguments = flags.FLAGS(argv)
+        except SystemExit:  # --help and similar flags, which absl ends with 1
             sys.stdout.flush()
             sys.exit(0)
     except flags.UnrecognizedFlagError as error:
@@ -126,7 +126,7 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         if match := re.match(r"flag --(\w+)=None: .* must have a value", str(error)):
             fail(f"--{match[1]} is missing; see --help")
-        # A config file's own error arrives as a traceback's text: its last line says what it was.
+        # An error in a config file arrives as the text of a traceback: its last line has the cause.
         fail(str(error).strip().splitlines()[-1].split("Error: ")[-1])
     except (AttributeError, KeyError) as error:
         fail(_unknown_key(error))
@@ -140,11 +140,11 @@ def _parse(argv: list[str]) -> list[str]:
     except (SyntaxError, NameError) as error:
         fail(f"{getattr(error, 'filename', None) or 'the config file'}: {error}")
     _check_empty()
-    return rest
+    return arguments
 
 
 def _check_empty() -> None:
-    """An unset variable makes a flag empty, and "" would name the working folder."""
+    """Reject empty flags: an unset shell variable gives "", which means the working folder."""
     for name in flags.FLAGS:
         flag = flags.FLAGS[name]
         values = flag.value if isinstance(flag.value, list) else [flag.value]
@@ -152,13 +152,13 @@ def _check_empty() -> None:
             fail(f"--{name} is empty: give it a value, or leave it out")
 
 
-def _check_there(name: str) -> None:
+def _check_config_exists(name: str) -> None:
     if not name:
         fail("--config is empty: name a config file, as in --config=experiments/configs/tiny.py")
     config = Path(name)
     if not config.is_file():
-        there = sorted(file.name for file in Path(config.parent).glob("[!_]*.py"))
-        hint = nearest(config.name, there) if there else ""
+        configs = sorted(file.name for file in Path(config.parent).glob("[!_]*.py"))
+        hint = nearest(config.name, configs) if configs else ""
         fail(f"--config={config}: there is no such file{hint}")
 
 
@@ -168,7 +168,7 @@ def _near_flag(name: str) -> str:
 
 
 def _unknown_key(error: Exception) -> str:
-    """config_flags knows an override's name only from argv: find the one that is not there."""
+    """Find the unknown override in argv: config_flags does not report its name."""
     from experiments.config import default_config
 
     for argument in sys.argv[1:]:

@@ -15,8 +15,8 @@ from model import ConfigError, TransformerConfig
 from model.lora import PROJECTIONS
 
 
-def _at_least(section, group: str, **least: int) -> None:
-    for name, value in least.items():
+def _at_least(section, group: str, **minimums: int) -> None:
+    for name, value in minimums.items():
         if getattr(section, name) < value:
             raise ConfigError(
                 f"config.{group}.{name}={getattr(section, name)} must be at least {value}"
@@ -25,7 +25,7 @@ def _at_least(section, group: str, **least: int) -> None:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is read, and how it is cut into batches."""
+    """Source of the text, vocabulary, and batching."""
 
     kind: str = "demo"  # demo, text, tsv, jsonl, or a TFDS name such as wmt14_translate/de-en
     path: str = ""  # the folder of local text, or of TFDS
@@ -38,11 +38,11 @@ class DataConfig:
     tokens_per_batch: int = 25_000  # positions a side
     max_length: int = 256  # tokens a side, with EOS; longer pairs are dropped, and counted
     max_ratio: float = 3.0  # of the sides' lengths
-    packing: bool = True  # several pairs in a row of a batch, of which all have one shape; else
-    num_buckets: int = 6  # shapes of batches of like pairs, and so compilations of the train step
+    packing: bool = True  # several pairs per row, and one batch shape; without it:
+    num_buckets: int = 6  # batch shapes by length, and so compilations of the train step
     cache: bool = True  # keep tokenised text in ~/.cache/heed, for later runs on the same text
     max_pairs: int = 0  # of each split, evenly spaced; 0: all
-    seed: int = 0  # the demo's: another seed, other sentences in train, valid and test
+    seed: int = 0  # of the demo: another seed, other sentences in train, valid and test
 
     def __post_init__(self):
         _at_least(self, "data", vocab_size=5, tokens_per_batch=1, max_length=2, num_buckets=1)
@@ -57,7 +57,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam and the learning rate's course; the defaults are the paper's."""
+    """Adam and the learning-rate schedule; the defaults are the paper's."""
 
     name: str = "adam"  # or adamw
     schedule: str = "noam"  # the paper's; or inverse_sqrt, cosine, linear, constant
@@ -69,8 +69,8 @@ class OptimizerConfig:
     epsilon: float = 1e-9
     weight_decay: float = 0.0
     clip_norm: float = 0.0  # 0: no clipping
-    mu_dtype: str = "float32"  # of the gradient's mean; bfloat16: a quarter of Adam's memory less
-    grad_accum_steps: int = 1  # parts that a batch goes through the model in
+    mu_dtype: str = "float32"  # of the first moment; bfloat16 saves a quarter of Adam's memory
+    grad_accum_steps: int = 1  # parts into which a batch is split
 
     def __post_init__(self):
         _at_least(self, "optimizer", grad_accum_steps=1, decay_steps=0)
@@ -85,15 +85,15 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, how often to look, what to keep."""
+    """Length of training, evaluation and checkpoints, loss, and failure limits."""
 
     num_steps: int = 100_000
-    max_minutes: float = 0.0  # of wall clock, those before a resume included; 0: no limit
+    max_minutes: float = 0.0  # of wall clock, including time before a resume; 0: no limit
     log_every: int = 100
     eval_every: int = 2000  # validation loss and BLEU
     checkpoint_every: int = 2000
     keep_last: int = 3  # last checkpoints
-    keep_best: int = 1  # and those of the highest BLEU
+    keep_best: int = 1  # and the checkpoints with the highest BLEU
     bleu_sentences: int = 0  # of the validation set; 0: all
     label_smoothing: float = 0.1
     chunked_loss: bool = True  # logits a few positions at a time: less memory; not where the
@@ -103,8 +103,8 @@ class TrainConfig:
     max_consecutive_skips: int = (
         20  # updates in a row without a finite gradient: the run has diverged
     )
-    max_rollbacks: int = 0  # to an earlier checkpoint, in another order of the data; 0: it stops
-    spike_threshold: float = 8.0  # standard deviations above the mean loss; 0: none is logged
+    max_rollbacks: int = 0  # to an earlier checkpoint, with another data order; 0: stop
+    spike_threshold: float = 8.0  # standard deviations above the mean loss; 0: log none
     grace_seconds: float = 30.0  # from SIGTERM to the end, for saving
     heartbeat_timeout_seconds: float = (
         120.0  # without a sign of life of a process, after which the others end
@@ -133,7 +133,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Adapters that are trained in the place of the model (model/lora.py)."""
+    """Adapters that are trained instead of the model (model/lora.py)."""
 
     rank: int = 0  # 0: none, the whole model is trained
     alpha: float = 16.0  # what an adapter adds is scaled by alpha / rank
@@ -153,18 +153,18 @@ class LoraConfig:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The projections, each by itself."""
+        """The projections as a tuple."""
         return tuple(name.strip() for name in self.projections.split(","))
 
     @property
     def scale(self) -> float:
-        """Of what an adapter adds."""
+        """Factor of an adapter's output."""
         return self.alpha / self.rank
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Beam search in validation and test, and translate's defaults."""
+    """Beam search in validation and test, and the defaults of translate."""
 
     beam_size: int = 4
     penalty: str = "gnmt"  # or average, none
@@ -172,12 +172,12 @@ class SearchConfig:
     stopping: str = "full"  # or unbeaten, unbeatable, limit
     free_eos_at_limit: bool = False  # an end at the length limit costs nothing
     min_length: int = 1  # tokens with EOS
-    max_length: int = 0  # 0: no limit but the next
+    max_length: int = 0  # 0: no limit except the next
     max_length_offset: int = 50  # an output has at most the source's tokens plus this
-    no_repeat_ngrams: int = 0  # no so many tokens in a row occur twice; 0: they may
+    no_repeat_ngrams: int = 0  # no N tokens in a row occur twice; 0: no such rule
     allow_unknown: bool = False  # outputs may have unknown words, which are left out of the text
-    renormalize: bool = False  # log-probabilities are among EOS and what stands for text
-    forced_bos_id: int = 0  # the id that outputs begin with, a language's code say; 0: any
+    renormalize: bool = False  # log-probabilities over EOS and the tokens that stand for text
+    forced_bos_id: int = 0  # the first id of outputs, for example a language code; 0: any
 
     def __post_init__(self):
         try:
@@ -192,7 +192,7 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Sizes of the mesh's axes; -1: what is left."""
+    """Sizes of the mesh axes; -1: the remaining devices."""
 
     data: int = -1
     fsdp: int = 1
@@ -201,7 +201,7 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that defines a run."""
+    """All settings of a run."""
 
     model: TransformerConfig = field(default_factory=TransformerConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -210,7 +210,7 @@ class Experiment:
     lora: LoraConfig = field(default_factory=LoraConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    init_from: str = ""  # a run's folder: its vocabulary, model and best weights to begin with
+    init_from: str = ""  # workdir of a run whose vocabulary, model and best weights are used
 
     def __post_init__(self):
         if self.model.positions == "learned" and self.model.max_length < self.data.max_length:
@@ -226,46 +226,46 @@ class Experiment:
 
     @property
     def schedule_end(self) -> int | None:
-        """The step at which cosine and linear reach 0; None of schedules that never end."""
+        """The step at which cosine and linear reach 0; None for schedules that never end."""
         if self.optimizer.schedule not in ("cosine", "linear"):
             return None
         return self.optimizer.decay_steps or self.train.num_steps
 
 
 def flatten(experiment: Experiment) -> dict[str, Any]:
-    """Every setting by its name: "model.d_ff"."""
-    found: dict[str, Any] = {}
+    """Return all settings by dotted name: "model.d_ff"."""
+    values: dict[str, Any] = {}
     for name, value in asdict(experiment).items():
         if isinstance(value, dict):
-            found |= {f"{name}.{key}": each for key, each in value.items()}
+            values |= {f"{name}.{key}": item for key, item in value.items()}
         else:
-            found[name] = value
-    return found
+            values[name] = value
+    return values
 
 
 def default_config() -> config_dict.ConfigDict:
-    """The defaults, to be changed by a config file's `get_config` and by flags."""
+    """Return the default config, for a config file's `get_config` and flags to change."""
     return to_config_dict(Experiment())
 
 
 def to_config_dict(experiment: Experiment) -> config_dict.ConfigDict:
-    """The tree with every value overridable by a flag of its type."""
+    """Convert to a ConfigDict in which a flag of the right type can override every value."""
     config = config_dict.ConfigDict(asdict(experiment), convert_dict=True)
     for group in fields(experiment):
         section = getattr(experiment, group.name)
         if not is_dataclass(section):
             continue
         for name, hint in get_type_hints(type(section)).items():
-            if getattr(section, name) is None:  # a flag needs to know what None stands in for
+            if getattr(section, name) is None:  # a flag needs the type behind None
                 (kind,) = (a for a in get_args(hint) if a is not NoneType)
                 config[group.name][name] = config_dict.placeholder(kind)
     return config
 
 
 def to_experiment(tree: Any) -> Experiment:
-    """A ConfigDict, or what config.json holds, as the frozen tree.
+    """Convert a ConfigDict, or the content of config.json, to an Experiment.
 
-    Raises ConfigError for an unknown name (and tells the nearest) or a value of the wrong type.
+    Raises ConfigError for an unknown name (with the nearest one) or a value of the wrong type.
     """
     if isinstance(tree, config_dict.ConfigDict):
         tree = tree.to_dict()
@@ -295,25 +295,25 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
         classes = {type(choice) for choice in get_args(hint)}
     else:
         classes = set(get_args(hint) if isinstance(hint, UnionType) else (hint,))
-    wrong = isinstance(value, bool) and bool not in classes
+    mismatch = isinstance(value, bool) and bool not in classes
     if isinstance(value, int) and not -(2**63) <= value < 2**63:  # float(value) might overflow
         raise ConfigError(f"config.{name} does not fit into 64 bits")
-    if float in classes and isinstance(value, int) and not wrong:
+    if float in classes and isinstance(value, int) and not mismatch:
         value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"config.{name}={value} is not a number to work with")
-    if wrong or not isinstance(value, tuple(classes)):
+    if mismatch or not isinstance(value, tuple(classes)):
         names = " or ".join(sorted(c.__name__ for c in classes if c is not NoneType))
         raise ConfigError(f"config.{name}={_shown(value)} must be {names}")
     return value
 
 
 def _shown(value: Any) -> str:
-    """A value as JSON has it, cut where it is long or nested."""
+    """Format a value as in JSON, shortened if it is long or nested."""
     return "null" if value is None else reprlib.repr(value)
 
 
 def nearest(name: str, names) -> str:
-    """The end of an error about an unknown name: the nearest known one, or all of them."""
+    """End of an error message about an unknown name: the nearest known name, or all names."""
     near = get_close_matches(name, list(names), n=1)
     return f": did you mean {near[0]}?" if near else f"; there are: {', '.join(names)}"

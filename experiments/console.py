@@ -14,14 +14,16 @@ from train.multihost import is_primary
 
 
 def log(text: str) -> None:
-    """A line for people; of several processes the first tells it."""
+    """Print a message to stderr, on the primary process only."""
     if is_primary():
-        with suppress(OSError):  # a log file on a full disk, say: no reason to end a training
+        with suppress(
+            OSError
+        ):  # for example a log file on a full disk: no reason to stop a training
             print(printable(text), file=sys.stderr, flush=True)
 
 
 def read_stdin() -> bytes:
-    """Standard input, whole. Raises DataError where it is closed or cannot be read."""
+    """Read all of standard input. Raises DataError if it is closed or cannot be read."""
     if sys.stdin is None:
         raise DataError("standard input is closed: name a file, or pipe the text in")
     try:
@@ -32,13 +34,12 @@ def read_stdin() -> bytes:
 
 @contextmanager
 def progress_bar(title: str, total: int | None) -> Iterator[Callable[[float], None]]:
-    """A progress bar on stderr, told of what is done; silent where that is no terminal.
+    """Progress bar on stderr; yields a function to advance it. Silent without a terminal.
 
-    Without a total it shows only that something is done. Of several processes the first shows its
-    own.
+    Without a total it only shows activity. Only the primary process shows it.
     """
     console = Console(stderr=True)
-    # rich would take FORCE_COLOR, which many set, for a terminal.
+    # rich would treat FORCE_COLOR, which is often set, as a terminal.
     silent = not (sys.stderr.isatty() and is_primary())
     with Bar(console=console, disable=silent, transient=True) as progress:
         task = progress.add_task(escape(printable(title)), total=total)
@@ -46,5 +47,5 @@ def progress_bar(title: str, total: int | None) -> Iterator[Callable[[float], No
 
 
 def print_json(values: dict) -> None:
-    """A line for programs."""
+    """Print a line of JSON to stdout."""
     print(json_line(values), flush=True)

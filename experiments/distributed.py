@@ -22,54 +22,56 @@ from model import ConfigError
 COORDINATOR_ADDRESS = flags.DEFINE_string(
     "coordinator_address",
     None,
-    "HOST:PORT of process 0, where the processes of one training meet; with --num_processes and "
+    "HOST:PORT of process 0, to which the other processes connect; with --num_processes and "
     "--process_id.",
 )
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes train together.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is: 0, 1, ..")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes of the training.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Index of this process: 0, 1, ..")
 AUTO_CLUSTER = flags.DEFINE_bool(
     "auto_cluster",
     False,
-    "Find the other processes by what TPU pods, Slurm, Kubernetes or MPI tell of themselves.",
+    "Detect the other processes on TPU pods, Slurm, Kubernetes or MPI.",
 )
 
 INITIALIZATION_TIMEOUT = define_float(
-    "initialization_timeout", 300.0, "How long to wait for the others at the start.", lower_bound=0
+    "initialization_timeout",
+    300.0,
+    "Seconds to wait for the other processes at the start.",
+    lower_bound=0,
 )
 
 
 @contextmanager
 def initialize(heartbeat_timeout_seconds: float) -> Iterator[None]:
-    """Within it this process is one of those that the flags name; without flags it stays alone.
+    """Context in which this process is part of the cluster of the flags, if they name one.
 
-    To be entered before JAX starts its devices. `heartbeat_timeout_seconds` are the watchdog's,
-    which is to speak before JAX does. Raises ConfigError.
+    Must be entered before JAX initializes its devices. `heartbeat_timeout_seconds` is that of the
+    watchdog, which must report before JAX does. Raises ConfigError.
     """
-    where = _cluster_flags()
-    if where is None:
+    cluster = _cluster_flags()
+    if cluster is None:
         yield
         return
     _keep_stdout()
     aborted = "heed: error: JAX ended this process, as it says above"
     on_abort(lambda: leave(1, aborted), heartbeat_timeout_seconds + 10)
-    _join(where, heartbeat_timeout_seconds)
+    _join(cluster, heartbeat_timeout_seconds)
     try:
         _check_devices()
         yield
     except BaseException:
-        atexit.register(
-            _exit_without_barrier
-        )  # runs before JAX's own, which would wait for the others
+        # Runs before JAX's own exit handler, which would wait for the other processes.
+        atexit.register(_exit_without_barrier)
         raise
     jax.distributed.shutdown()
 
 
 def _cluster_flags() -> dict | None:
-    """What JAX is to be told of the cluster; None: there is none."""
+    """Arguments for jax.distributed.initialize; None without a cluster."""
     address, count, number = COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
-    given = dict(coordinator_address=address, num_processes=count, process_id=number)
-    missing = [name for name, value in given.items() if value is None]
-    if len(missing) == len(given):
+    values = dict(coordinator_address=address, num_processes=count, process_id=number)
+    missing = [name for name, value in values.items() if value is None]
+    if len(missing) == len(values):
         return {} if AUTO_CLUSTER.value else None
     if AUTO_CLUSTER.value:
         raise ConfigError(
@@ -98,25 +100,25 @@ def _cluster_flags() -> dict | None:
     )
 
 
-def _join(where: dict, heartbeat_timeout_seconds: float) -> None:
-    who = f"--coordinator_address={COORDINATOR_ADDRESS.value}" if where else "--auto_cluster"
-    # When JAX waits too long it aborts with a dump; this comes before.
+def _join(cluster: dict, heartbeat_timeout_seconds: float) -> None:
+    flag = f"--coordinator_address={COORDINATOR_ADDRESS.value}" if cluster else "--auto_cluster"
+    # After its own timeout JAX aborts with a dump; this timer ends the process before.
     late = threading.Timer(
         INITIALIZATION_TIMEOUT.value,
         lambda: leave(
             1,
-            f"heed: error: {who}: not all processes met within --initialization_timeout="
+            f"heed: error: {flag}: not all processes met within --initialization_timeout="
             f"{INITIALIZATION_TIMEOUT.value:g}: is the address right, and does every other process "
             "run with the same --num_processes?",
         ),
     )
     late.daemon = True
     late.start()
-    # SIGTERM is ours: JAX's service would swallow it, unheard by experiments/preemption.py.
+    # JAX's preemption service would swallow SIGTERM, which experiments/preemption.py handles.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            **where,
+            **cluster,
             initialization_timeout=int(INITIALIZATION_TIMEOUT.value) + 60,
             heartbeat_timeout_seconds=int(max(100, 2 * heartbeat_timeout_seconds + 30)),
         )
@@ -125,29 +127,29 @@ def _join(where: dict, heartbeat_timeout_seconds: float) -> None:
         if "should be defined" in reason or "must be defined" in reason:
             reason = "no TPU pod, Slurm, Kubernetes or MPI is known here"
         late.cancel()
-        raise ConfigError(f"{who}: cannot join: {reason}") from None
+        raise ConfigError(f"{flag}: cannot join: {reason}") from None
     late.cancel()
 
 
 def _check_devices() -> None:
     counts = Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"process {process}: {counts[process]}" for process in sorted(counts))
-        raise ConfigError(f"the number of devices is not the same everywhere: {told}")
+        listing = ", ".join(f"process {process}: {counts[process]}" for process in sorted(counts))
+        raise ConfigError(f"the number of devices is not the same everywhere: {listing}")
 
 
 def on_abort(tell: Callable[[], None], seconds: float) -> None:
-    """JAX aborts a process whose coordinator is gone: let it wait `seconds`, then call `tell`.
+    """Make an abort by JAX (coordinator lost) wait `seconds` and then call `tell`.
 
-    Meanwhile the watchdog names who is missing, and ends the process well.
+    Meanwhile the watchdog names the missing process and ends this one in order.
     """
 
     def handle(_signal: int) -> None:
         time.sleep(seconds)
         tell()
 
-    # Python's own handlers run in the main thread, which waits for a peer. The C library's run in
-    # the thread that aborts, and must be kept.
+    # Python handlers run in the main thread, which waits for a peer. A C handler runs in the
+    # aborting thread; a reference to it must be kept.
     _HANDLERS.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(handle))
     ctypes.CDLL(None).signal(signal.SIGABRT, _HANDLERS[-1])
 
@@ -156,7 +158,7 @@ _HANDLERS: list[object] = []
 
 
 def _keep_stdout() -> None:
-    """Python's stdout alone: C++ libraries (Gloo) tell there what is not for programs."""
+    """Reserve stdout for Python: C++ libraries (Gloo) print messages to file descriptor 1."""
     sys.stdout.flush()
     sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -165,5 +167,6 @@ def _keep_stdout() -> None:
 def _exit_without_barrier() -> None:
     sys.stdout.flush()
     if jax.process_index() == 0:
-        time.sleep(3)  # JAX ends the others with a dump once it is gone: they say their word first
+        # JAX aborts the others with a dump once process 0 is gone: let them report first.
+        time.sleep(3)
     os._exit(1)

@@ -14,14 +14,14 @@ from train.state import abstract_params
 
 
 def estimate_resources(run: RunContext) -> dict:
-    """What `--dry_run` prints; allocates nothing on the devices.
+    """Estimate the resources that `--dry_run` prints; allocates nothing on the devices.
 
-    `num_trainable_params` are those that training changes: adapters, or all. Of adapters,
-    `bytes_per_device` counts the base among the parameters as well.
+    `num_trainable_params` counts the parameters that training changes: adapters, or all. With
+    adapters, `bytes_per_device` includes the base in the parameters.
 
-    `activations` is the temporary memory of the compiled step, gradients included, of the batch
-    shape that needs most; `search` is what BLEU lays out of the parameters while there are none.
-    Bytes are those of one device.
+    `activations` is the temporary memory of the compiled step, with gradients, for the largest
+    batch shape; `search` is the copy of the parameters for BLEU, which never coexists with
+    activations. All bytes are per device.
     """
     state, step, sizes = run.abstract_state(), run.compile_step(), run.sizes()
     params = abstract_params(run.model, run.mesh)
@@ -66,7 +66,7 @@ def _temporary(run: RunContext, step, state, shape: Bucket, packed: bool) -> int
 
 
 def _bytes(tree) -> int:
-    """The shares of one device."""
+    """Bytes per device."""
     return sum(
         int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)

@@ -35,12 +35,12 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sen
 
 
 def record_start(workdir: Path, mesh: Mesh) -> None:
-    """Add what this process runs on to those that trained in `workdir` before."""
+    """Append this process's environment to the log of starts in `workdir`."""
     file = workdir / FILE
-    before = file.read_bytes() if file.exists() else b""
-    if before and not before.endswith(b"\n"):
-        before += b"\n"
-    write_atomic(file, before + json.dumps(describe(mesh)).encode() + b"\n")
+    content = file.read_bytes() if file.exists() else b""
+    if content and not content.endswith(b"\n"):
+        content += b"\n"
+    write_atomic(file, content + json.dumps(describe(mesh)).encode() + b"\n")
 
 
 def describe(mesh: Mesh) -> dict:

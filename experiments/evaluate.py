@@ -14,14 +14,14 @@ from experiments import cli, model_flags, search_flags
 from experiments.console import print_json, progress_bar
 from model import ConfigError
 
-flags.adopt_module_key_flags(search_flags)  # so that --help tells them too
+flags.adopt_module_key_flags(search_flags)  # so that --help shows them too
 SPLIT = flags.DEFINE_enum("split", None, ("train", "valid", "test"), "A split of the run's data.")
-SOURCE = flags.DEFINE_string("source", None, "A file to translate, one sentence a line.")
-REFERENCE = flags.DEFINE_string("reference", None, "Its right translation, line by line.")
+SOURCE = flags.DEFINE_string("source", None, "A file to translate, one sentence per line.")
+REFERENCE = flags.DEFINE_string("reference", None, "Its reference translation, line by line.")
 
 
 def main() -> None:
-    """Translate and score what the flags say."""
+    """Translate and score the text of the flags with each checkpoint."""
     from decode.bleu import score
     from experiments.translation_data import open_split, sources_and_references
     from experiments.translation_task import warn_unknown_language
@@ -54,15 +54,15 @@ def main() -> None:
             translator = translator.with_params(trained.params)
         start = time.monotonic()
         with progress_bar(f"translating with {name}", len(sources)) as progress:
-            found = [best for best, *_ in translator.hypotheses(sources, progress)]
+            hypotheses = [best for best, *_ in translator.hypotheses(sources, progress)]
         seconds = time.monotonic() - start
-        scores = score([h.text for h in found], references, language)
+        scores = score([h.text for h in hypotheses], references, language)
         print_json(
             {kind: scores[kind] for kind in ("bleu", "chrf", "signature", "chrf_signature")}
             | {
                 "sentences": len(sources),
                 "seconds": round(seconds, 3),
-                "tokens_per_second": round(sum(len(h.tokens) for h in found) / seconds, 1),
+                "tokens_per_second": round(sum(len(h.tokens) for h in hypotheses) / seconds, 1),
                 "checkpoint": name,
                 "steps": list(trained.steps),
             }

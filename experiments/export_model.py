@@ -7,7 +7,7 @@ ctranslate2   a folder that ctranslate2.Translator loads; needs the extra [bench
 safetensors   the parameters as they are, with a table of their names and axes
 stablehlo     greedy and beam search as programs that need JAX alone (interop/export_stablehlo.py)
 
-Marian is post-norm with sinusoids: what it has no counterpart of is refused by name.
+Marian is post-norm with sinusoids: unsupported settings are rejected by name.
 """
 
 from pathlib import Path
@@ -18,13 +18,13 @@ from experiments import cli, model_flags
 from experiments.console import log, progress_bar
 
 FORMATS = ("huggingface", "ctranslate2", "safetensors", "stablehlo")
-flags.adopt_module_key_flags(model_flags)  # so that --help tells them too
-TO = flags.DEFINE_enum("to", None, FORMATS, "For which system.", required=True)
+flags.adopt_module_key_flags(model_flags)  # so that --help shows them too
+TO = flags.DEFINE_enum("to", None, FORMATS, "Target system.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "The folder to write, new or empty.", required=True)
 
 
 def main() -> None:
-    """Export what the flags name."""
+    """Export the model of the flags."""
     from decode import shortlist
     from experiments.temporary_folders import removed_unless_done
     from experiments.workdir import check_folder

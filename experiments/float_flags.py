@@ -22,6 +22,6 @@ def define_float(
     lower_bound: float | None = None,
     upper_bound: float | None = None,
 ) -> flags.FlagHolder:
-    """absl's DEFINE_float, but for nan and inf, which are refused."""
+    """Like absl's DEFINE_float, but rejects nan and inf."""
     parser = _FiniteParser(lower_bound, upper_bound)
     return flags.DEFINE(parser, name, default, help, serializer=flags.ArgumentSerializer())

@@ -4,15 +4,15 @@ import os
 import subprocess
 from pathlib import Path
 
-# Within a git hook these name the repository that the hook is of.
-_OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
+# Within a git hook these variables name the repository of the hook.
+_HOOK_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
 
 
 def commit_of_the_code(file: str = __file__) -> str | None:
-    """The commit that is checked out, "-dirty" where files differ from it.
+    """The checked-out commit, with "-dirty" if files differ from it.
 
-    None without git, and where the repository around `file` does not track it: code installed into
-    a virtual environment lies within whatever repository that environment is in.
+    None without git, and if the repository around `file` does not track it: code installed into a
+    virtual environment may lie within an unrelated repository.
     """
     path = Path(file).resolve()
     try:
@@ -24,7 +24,7 @@ def commit_of_the_code(file: str = __file__) -> str | None:
 
 
 def _git(folder: Path, *command: str) -> str:
-    env = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
+    env = {name: value for name, value in os.environ.items() if name not in _HOOK_VARIABLES}
     command = ("git", "-C", str(folder), *command)
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
-    return done.stdout.strip()
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    return result.stdout.strip()

@@ -37,7 +37,7 @@ TARGET_LANGUAGE = flags.DEFINE_string("target_language", "", "Its code; default:
 
 
 def main() -> None:
-    """Import what the flags name."""
+    """Import the model of the flags."""
     from interop.fairseq.files import is_fairseq
     from interop.fairseq.model import read_fairseq
     from interop.imported_model import ImportedModel
@@ -65,8 +65,8 @@ def main() -> None:
         )
     with progress_bar("importing", None):
         imported = read(folder, SOURCE_LANGUAGE.value, TARGET_LANGUAGE.value)
-        told = write_run(workdir, imported)
-    print_json(told)
+        summary = write_run(workdir, imported)
+    print_json(summary)
 
 
 if __name__ == "__main__":

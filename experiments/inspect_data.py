@@ -3,7 +3,7 @@
     python -m experiments.inspect_data --config=experiments/configs/text.py --config.data.path=DIR
 
 Counts, duplicates, copies, overlap of the splits, scripts and languages, lengths, what the filters
-drop, what the vocabulary covers, samples, and what the training would need. Warnings name file and
+drop, vocabulary coverage, samples, and the resources of the training. Warnings name file and
 line. Lengths are in tokens of the vocabulary that training would learn, or of the run's own with
 --workdir; learning it takes most of the time. Nothing is written.
 """
@@ -22,12 +22,12 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "A run's folder: its own vocabulary is used, and its settings are compared."
 )
 FORMAT = flags.DEFINE_enum(
-    "format", "text", ("text", "jsonl"), "For people, or for programs: a line of JSON a finding."
+    "format", "text", ("text", "jsonl"), "text for people, or jsonl: one line of JSON per finding."
 )
 MAX_WARNINGS = flags.DEFINE_integer(
     "max_warnings",
     None,
-    "Warnings of each kind and split that are printed; 0: all. Default: 5 as text, all as jsonl.",
+    "Maximum printed warnings per kind and split; 0: all. Default: 5 as text, all as jsonl.",
     lower_bound=0,
 )
 RARE_BELOW = flags.DEFINE_integer(
@@ -44,8 +44,8 @@ def main() -> None:
     from experiments.inspection.runner import inspect_data
 
     experiment = to_experiment(CONFIG.value)
-    with temporary_folder() as nowhere:
-        workdir = Path(WORKDIR.value or nowhere / "run")
+    with temporary_folder() as folder:
+        workdir = Path(WORKDIR.value or folder / "run")
         inspect_data(experiment, workdir, FORMAT.value, MAX_WARNINGS.value, RARE_BELOW.value)
 
 

@@ -21,21 +21,21 @@ def hypotheses_to_json(
     precompiled_shapes: Sequence[tuple[int, int]] = (),
     progress: Callable[[int], None] | None = None,
 ) -> list[dict]:
-    """Of each sentence its best hypothesis, the pieces of its source, and all as "n_best".
+    """For each sentence: the best hypothesis, the source pieces, and all hypotheses as "n_best".
 
     A hypothesis is {"text", "score", "tokens": its pieces, "token_scores"}, with minimum Bayes risk
-    its "utility", and if wanted its "alignment", pairs of positions in source and output, and
-    "attention", a row a token, of the layer that alignments are read off. `precompiled_shapes` and
+    its "utility", and on request its "alignment", pairs of positions in source and output, and
+    "attention", one row per token, from the alignment layer. `precompiled_shapes` and
     `progress` as in `decode.teacher_forcing.force_pairs`.
     """
     pieces = trained.vocabulary.target.pieces
-    hypotheses = [hypothesis for each in found for hypothesis in each]
+    hypotheses = [hypothesis for n_best in found for hypothesis in n_best]
     aligned: list[dict] = [{}] * len(hypotheses)
     if alignment or attention:
         aligned = _aligned(hypotheses, trained, attention, precompiled_shapes, progress)
-    more = iter(aligned)
-    told = []
-    for each in found:
+    extra = iter(aligned)
+    results = []
+    for n_best in found:
         listed = [
             {
                 "text": hypothesis.text,
@@ -44,13 +44,13 @@ def hypotheses_to_json(
                 "token_scores": hypothesis.token_scores,
             }
             | ({} if hypothesis.utility is None else {"utility": hypothesis.utility})
-            | next(more)
-            for hypothesis in each
+            | next(extra)
+            for hypothesis in n_best
         ]
-        source = [i for ids, _ in each[0].parts for i in ids]
-        of = {"source": trained.vocabulary.source.pieces(source), "n_best": listed}
-        told.append(listed[0] | of)
-    return told
+        source = [i for ids, _ in n_best[0].parts for i in ids]
+        fields = {"source": trained.vocabulary.source.pieces(source), "n_best": listed}
+        results.append(listed[0] | fields)
+    return results
 
 
 def _aligned(
@@ -65,19 +65,19 @@ def _aligned(
     pairs = [pair for hypothesis in hypotheses for pair in hypothesis.parts]
     forced: dict = {}
     parts = trained.model, trained.params, pairs, progress
-    for number, found in teacher_force_pairs(*parts, precompiled_shapes=precompiled_shapes):
-        # A float32 cannot hold what is rounded.
-        weights = np.asarray(found.attention)
+    for number, forcing in teacher_force_pairs(*parts, precompiled_shapes=precompiled_shapes):
+        # float32 cannot represent the rounded values.
+        weights = np.asarray(forcing.attention)
         forced[number] = alignment(weights), weights.astype(float).round(4) if attention else None
-    numbers, told = itertools.count(), []
+    numbers, results = itertools.count(), []
     for hypothesis in hypotheses:
-        at = [0, 0]
+        offsets = [0, 0]
         links: list[list[int]] = []
         rows: list[list[float]] = []
         for pair in hypothesis.parts:
             aligned, weights = forced[next(numbers)]
-            links += [[s + at[0], t + at[1]] for s, t in aligned]
-            rows += [] if weights is None else weights.tolist()  # of its own part of the source
-            at = [begun + len(ids) for begun, ids in zip(at, pair, strict=True)]
-        told.append({"alignment": links} | ({"attention": rows} if attention else {}))
-    return told
+            links += [[s + offsets[0], t + offsets[1]] for s, t in aligned]
+            rows += [] if weights is None else weights.tolist()  # over its own part of the source
+            offsets = [offset + len(ids) for offset, ids in zip(offsets, pair, strict=True)]
+        results.append({"alignment": links} | ({"attention": rows} if attention else {}))
+    return results

@@ -1,7 +1,7 @@
 """LoRA in a run: what is trained, and where the base parameters are stored.
 
-A run's checkpoints hold its adapters. The model that these are of stands once in the run's folder,
-as a checkpoint of its own, so that the run that it came from is not needed any more.
+A run's checkpoints hold its adapters. The base model is stored once in the run's folder, as a
+separate checkpoint, so that the run that it came from is no longer needed.
 """
 
 from pathlib import Path
@@ -20,48 +20,48 @@ from train.checksums import fingerprint
 from train.multihost import broadcast_from_primary
 from train.state import TrainState, abstract_params
 
-BASE = "base"  # a run's folder has it there
+BASE = "base"  # subfolder of the workdir
 _NEEDED = "the run's checkpoints are adapters of it; put it back as it was"
 
 
 def trainable(experiment: Experiment, model: Transformer) -> Family:
-    """What the optimizer sees: the model, or adapters of it."""
+    """The model that the optimizer trains: the model itself, or its adapters."""
     lora = experiment.lora
     return LoRAModel(model, lora.rank, lora.scale, lora.names) if lora.rank else model
 
 
 def write_base(workdir: Path, state: TrainState, meta: dict) -> None:
-    """Keep a fresh state's base in the run's folder, whole or not at all.
+    """Store the base of a fresh state in the workdir, atomically.
 
     Raises CheckpointError.
     """
     alone = TrainState(state.step, state.base, optax.EmptyState(), state.rng)
-    with CheckpointManager(workdir / BASE) as there:
-        there.save(0, alone, meta)
+    with CheckpointManager(workdir / BASE) as manager:
+        manager.save(0, alone, meta)
 
 
 def read_base(workdir: Path, model: Family, mesh: Mesh) -> Any:
-    """What the run's adapters are of, laid out on the mesh; None of a run without adapters.
+    """Base parameters of the run's adapters on the mesh; None for a run without adapters.
 
-    Raises CheckpointError where it is missing or damaged.
+    Raises CheckpointError if they are missing or corrupt.
     """
     if not isinstance(model, LoRAModel):
         return None
     if not broadcast_from_primary((workdir / BASE / "0").is_dir()):
         raise CheckpointError(f"{workdir / BASE} is missing: {_NEEDED}")
-    with CheckpointManager(workdir / BASE) as there:
+    with CheckpointManager(workdir / BASE) as manager:
         try:
-            return there.restore_params(0, abstract_params(model.model, mesh))
+            return manager.restore_params(0, abstract_params(model.model, mesh))
         except CheckpointError as error:
             raise CheckpointError(f"{error}: {_NEEDED}") from None
 
 
 def base_signature(workdir: Path) -> str:
-    """What tells the run's base from others, for its checkpoints to know it by."""
+    """Fingerprint of the run's base, stored in its checkpoints."""
     return broadcast_from_primary(fingerprint(workdir / BASE / "0"))
 
 
 def check_base(workdir: Path, experiment: Experiment, meta: dict) -> None:
-    """Raise CheckpointError if a checkpoint with this `meta` has adapters of another base."""
+    """Raise CheckpointError if a checkpoint with this `meta` belongs to another base."""
     if experiment.lora.rank and meta.get("base") != base_signature(workdir):
         raise CheckpointError(f"{workdir / BASE} is another one: {_NEEDED}")

@@ -8,20 +8,20 @@ WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.", requir
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     "best",
-    "best (by BLEU), last, a step's number, average:5 (the last), average:best:5, "
-    "average:1000+2000, or ema; params:last is without the moving average of a run that keeps one.",
+    "best (by BLEU), last, a step number, average:5 (of the last 5), average:best:5, "
+    "average:1000+2000, or ema; params:last ignores the moving average of a run that has one.",
 )
 FSDP = flags.DEFINE_integer(
     "fsdp",
     1,
-    "Over how many devices the weights are split, where one cannot hold them.",
+    "Number of devices over which the weights are sharded, if one cannot hold them.",
     lower_bound=1,
 )
 
 
 def load(checkpoint: str = ""):
-    """What the flags name: a workdir's `LoadedModel` model; or another checkpoint of it."""
-    import jax  # starts here, once the flags are right
+    """Load the model of the flags as a `LoadedModel`, or another checkpoint of it."""
+    import jax  # imported after the flags are valid
 
     from experiments import workdir
     from model import ConfigError

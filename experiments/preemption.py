@@ -1,6 +1,6 @@
 """SIGTERM and Ctrl-C during training: save a checkpoint first.
 
-SIGTERM is what clusters send before they take a machine back.
+Clusters send SIGTERM before they reclaim a machine.
 """
 
 import threading
@@ -19,28 +19,28 @@ REASONS = ("SIGINT", "SIGTERM")
 
 @contextmanager
 def catch_signals(grace_seconds: float) -> Iterator[Callable[[int], str]]:
-    """Within it SIGTERM and Ctrl-C set a flag: the function that it yields names the first one.
+    """Context in which SIGTERM and Ctrl-C set a flag; yields a function that names the first one.
 
-    Whoever asks has `grace_seconds` to save what there is; after that the process ends and says
-    so. A second Ctrl-C ends it at once. Ctrl-C is handled in commands alone (signals.handling).
+    After the signal the caller has `grace_seconds` to save; then the process ends with an error. A
+    second Ctrl-C ends it at once. Ctrl-C is handled only in commands (signals.handling).
     """
-    came: list[str] = []
+    received: list[str] = []
     timers: list[threading.Timer] = []
 
-    def hear(name: str) -> None:
-        if not came:
-            came.append(name)
+    def on_signal(name: str) -> None:
+        if not received:
+            received.append(name)
             timers.append(threading.Timer(grace_seconds, _give_up, [name, grace_seconds]))
             timers[0].daemon = True
             timers[0].start()
 
     def interrupted(_step: int) -> str:
-        return came[0] if came else ""
+        return received[0] if received else ""
 
     try:
         with (
-            handling(SIGTERM, partial(hear, "SIGTERM")),
-            handling(SIGINT, partial(hear, "SIGINT")),
+            handling(SIGTERM, partial(on_signal, "SIGTERM")),
+            handling(SIGINT, partial(on_signal, "SIGINT")),
         ):
             yield interrupted
     finally:
@@ -50,10 +50,10 @@ def catch_signals(grace_seconds: float) -> Iterator[Callable[[int], str]]:
 
 @contextmanager
 def exit_on_signal(terminated: Callable[[], object] | None) -> Iterator[None]:
-    """Within `catch_signals`, in a command of one process: signals end the process at once.
+    """Within `catch_signals`, for a single-process command: signals end the process at once.
 
-    SIGTERM calls `terminated`, which ends it; None: this is no command. Several processes have to
-    end together, by the flag.
+    SIGTERM calls `terminated`, which ends the process; None outside of commands. Several processes
+    must end together, by the flag.
     """
     if terminated is None or jax.distributed.is_initialized():
         yield
@@ -64,21 +64,21 @@ def exit_on_signal(terminated: Callable[[], object] | None) -> Iterator[None]:
 
 @contextmanager
 def flagged() -> Iterator[Callable[[], None]]:
-    """Within it a Ctrl-C raises Interrupted where the function that it yields is called."""
-    came: list[str] = []
-    with handling(SIGINT, partial(came.append, "SIGINT")):
+    """Context in which the yielded function raises PreemptedError after a Ctrl-C."""
+    received: list[str] = []
+    with handling(SIGINT, partial(received.append, "SIGINT")):
 
         def check() -> None:
-            if came:
+            if received:
                 raise PreemptedError("SIGINT")
 
         yield check
 
 
 def make_stop_check(interrupted: Callable[[int], str], lag: int = 0) -> Callable[[int], None]:
-    """A function of the step that raises Interrupted in all processes where one is interrupted.
+    """Return a function of the step that raises PreemptedError in all processes after a signal.
 
-    All of them call it alike; `lag` is that of Agreement.
+    All processes must call it at the same steps; `lag` as in AnyReduce.
     """
     agree = AnyReduce(REASONS, lag)
 

@@ -16,22 +16,22 @@ from train.multihost import run_on_primary_and_broadcast
 
 
 def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Vocabulary:
-    """The run's own vocabulary once it saved a checkpoint; else a ready-made one, or one learned.
+    """Return the run's vocabulary if it has a checkpoint; else a ready-made or a learned one.
 
-    Of several processes the first finds it for all.
+    With several processes, the primary process finds it for all.
     """
-    found: list[Vocabulary] = []
+    vocabularies: list[Vocabulary] = []
 
     def find() -> bytes:
-        found.append(_find_vocabulary(experiment, workdir, pairs))
-        sides = {side.digest(): side.to_bytes() for side in found[0]}  # one, where it is joint
+        vocabularies.append(_find_vocabulary(experiment, workdir, pairs))
+        sides = {side.digest(): side.to_bytes() for side in vocabularies[0]}  # one if shared
         return json.dumps([b64encode(model).decode() for model in sides.values()]).encode()
 
-    told = run_on_primary_and_broadcast(find)
-    if not found:
-        models = [read_tokenizer(b64decode(model)) for model in json.loads(told)]
-        found.append(Vocabulary(models[0], models[-1]))
-    return found[0]
+    models_json = run_on_primary_and_broadcast(find)
+    if not vocabularies:
+        models = [read_tokenizer(b64decode(model)) for model in json.loads(models_json)]
+        vocabularies.append(Vocabulary(models[0], models[-1]))
+    return vocabularies[0]
 
 
 def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Vocabulary:
@@ -49,10 +49,10 @@ def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Vo
 
 
 def resolve(experiment: Experiment, vocabulary: Vocabulary, old: Experiment | None) -> Experiment:
-    """The same experiment with what follows from others written out.
+    """Return the experiment with all derived settings filled in.
 
-    Those are the model's vocabulary sizes, with a ready-made vocabulary its size, and where the
-    text is. `old` is the experiment that is resumed: what had no effect in it stays as it was.
+    These are the vocabulary sizes of the model, the size of a ready-made vocabulary, and the
+    absolute path of the text. `old` is the resumed experiment: its settings without effect stay.
     """
     model, data = experiment.model, experiment.data
     if not vocabulary.shared and model.tying == "all":
@@ -70,59 +70,59 @@ def resolve(experiment: Experiment, vocabulary: Vocabulary, old: Experiment | No
     return replace(experiment, model=model, data=data)
 
 
-# Of the model that a run begins with, these are the run's own: they make no other model.
+# Settings of the run itself, not inherited with `init_from`: they do not change the model.
 _OWN = ("dropout", "attention_dropout", "ff_dropout", "dtype", "remat")
 
 
 def inherit_model_config(
     experiment: Experiment, begun: Experiment | None, given: Collection[str] = ()
 ) -> Experiment:
-    """The experiment with the model and vocabulary of the run that it begins from, where it does.
+    """Return the experiment with the model and vocabulary of `init_from`, if that is set.
 
-    And with that one's search settings, where it has none of its own: neither another value than
-    the default, nor one among those that flags set, `given`. Once it saved a checkpoint these are
-    those that it has `begun` with, and the other run is not needed any more. Raises ConfigError.
+    It also inherits the search settings if it has none of its own: all are defaults, and none is
+    in `given`, the settings that flags set. Once the run has a checkpoint, they are read from
+    `begun`, its stored experiment, and the other run is no longer needed. Raises ConfigError.
     """
     if not experiment.init_from:
         return experiment
     source = Path(experiment.init_from)
-    theirs = begun or read_config(source, "config.init_from")
+    inherited = begun or read_config(source, "config.init_from")
     if not begun and not has_checkpoint(source):
         raise ConfigError(f"--config.init_from={source} has no checkpoint to begin with")
-    own = {name: getattr(experiment.model, name) for name in _OWN}
-    search = theirs.search
+    kept_settings = {name: getattr(experiment.model, name) for name in _OWN}
+    search = inherited.search
     if experiment.search != SearchConfig() or any(name.startswith("search.") for name in given):
-        # What outputs begin with belongs to the vocabulary.
-        first = experiment.search.forced_bos_id or theirs.search.forced_bos_id
-        search = replace(experiment.search, forced_bos_id=first)
+        # The forced first token belongs to the vocabulary.
+        forced_bos_id = experiment.search.forced_bos_id or inherited.search.forced_bos_id
+        search = replace(experiment.search, forced_bos_id=forced_bos_id)
     return replace(
         experiment,
-        model=replace(theirs.model, **own),
-        data=replace(experiment.data, **_vocabulary_settings(theirs, resumed=bool(begun))),
+        model=replace(inherited.model, **kept_settings),
+        data=replace(experiment.data, **_vocabulary_settings(inherited, resumed=bool(begun))),
         search=search,
         init_from=str(source.absolute()),
     )
 
 
-def _vocabulary_settings(theirs: Experiment, resumed: bool) -> dict:
-    """What the data settings say of a vocabulary taken from another run."""
-    if resumed:  # earlier versions wrote what the config said
+def _vocabulary_settings(inherited: Experiment, resumed: bool) -> dict:
+    """Data settings for a vocabulary inherited from another run."""
+    if resumed:  # earlier versions stored the settings of the config
         names = "tokenizer", "vocab_size", "shared_vocab", "tokenizer_path"
-        return {name: getattr(theirs.data, name) for name in names}
+        return {name: getattr(inherited.data, name) for name in names}
     return {
-        "tokenizer": theirs.data.tokenizer,
-        "vocab_size": theirs.model.vocab_size,
-        "shared_vocab": theirs.model.target_vocab_size is None,
+        "tokenizer": inherited.data.tokenizer,
+        "vocab_size": inherited.model.vocab_size,
+        "shared_vocab": inherited.model.target_vocab_size is None,
         "tokenizer_path": "",
     }
 
 
 def check_sizes(experiment: Experiment) -> None:
-    """Raise ConfigError where a vocabulary's size is set on the model, which has no say in it."""
+    """Raise ConfigError if a vocabulary size is set on the model instead of on the data."""
     for name in ("vocab_size", "target_vocab_size"):
-        value = getattr(experiment.model, name)
-        if value != getattr(TransformerConfig, name):
+        size = getattr(experiment.model, name)
+        if size != getattr(TransformerConfig, name):
             raise ConfigError(
-                f"config.model.{name}={value} follows from the vocabulary: set "
+                f"config.model.{name}={size} follows from the vocabulary: set "
                 "config.data.vocab_size (and config.data.shared_vocab) instead"
             )

@@ -1,7 +1,7 @@
 """Resume rules: which settings may change, and what each change affects.
 
-`RULES` is the one place that says so; docs/checkpoints.md has the same table for people, and a test
-compares both with the config tree.
+`RULES` is the single source; docs/checkpoints.md has the same table, and a test compares both with
+the config tree.
 """
 
 from enum import StrEnum
@@ -12,7 +12,7 @@ from model import ConfigError
 
 
 class Change(StrEnum):
-    """What happens when a setting has another value than before."""
+    """The effect of a changed setting on a resumed run."""
 
     FREE = "free"
     ANNOUNCED = "free, announced"  # it changes what the run computes or compares
@@ -125,7 +125,7 @@ RULES = {name: Rule(change, effect) for names, change, effect in _TABLE for name
 def check_changes(old: Experiment, new: Experiment, allow_batch_change: bool, where: str) -> None:
     """Raise ConfigError for the first change that is rejected; `where` names the run's folder."""
     changed = _changed(old, new)
-    # First what explains the others: with another init_from the whole model differs.
+    # init_from first: it explains the other changes, since the whole model differs.
     for name in sorted(changed, key="init_from".__ne__):
         was, value = changed[name]
         rule = RULES[name].change
@@ -138,7 +138,7 @@ def check_changes(old: Experiment, new: Experiment, allow_batch_change: bool, wh
 
 
 def resume_line(old: Experiment, new: Experiment, step: int) -> str:
-    """What a resumed run says first: its step, each changed setting, and what that affects."""
+    """The first message of a resumed run: its step, changed settings, and their effects."""
     changed = _changed(old, new)
     settings = ", ".join(f"{name}={value}" for name, (_, value) in changed.items())
     if new.train.num_steps <= step and "train.num_steps" in changed:
@@ -147,26 +147,26 @@ def resume_line(old: Experiment, new: Experiment, step: int) -> str:
         effects = [_schedule_effect(old, new, step)]
     if any(RULES[name].effect == _BLEU for name in changed):
         effects.append(f"this changes {_BLEU.replace('`', '')}")
-    told = "".join(f"; {effect}" for effect in effects if effect)
-    return f"resuming at step {step}" + f" with {settings}" * bool(settings) + told
+    suffix = "".join(f"; {effect}" for effect in effects if effect)
+    return f"resuming at step {step}" + f" with {settings}" * bool(settings) + suffix
 
 
 def _changed(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
-    """Every setting whose value differs, with both values."""
-    before, after = flatten(old), flatten(new)
-    changed = {name: (before[name], value) for name, value in after.items()}
+    """Changed settings with (old, new) values."""
+    old_values, new_values = flatten(old), flatten(new)
+    changed = {name: (old_values[name], value) for name, value in new_values.items()}
     if old.schedule_end == new.schedule_end:  # earlier versions stored num_steps as decay_steps
         changed.pop("optimizer.decay_steps")
     return {name: values for name, values in changed.items() if values[0] != values[1]}
 
 
 def _schedule_effect(old: Experiment, new: Experiment, step: int) -> str:
-    before, after = old.schedule_end, new.schedule_end
-    if before == after or before is None or after is None:
+    old_end, new_end = old.schedule_end, new.schedule_end
+    if old_end == new_end or old_end is None or new_end is None:
         return ""
-    ended = f"ended at step {before} and now ends" if before <= step else "ends"
-    instead = "" if before <= step else f" instead of {before}"
+    ended = f"ended at step {old_end} and now ends" if old_end <= step else "ends"
+    instead = "" if old_end <= step else f" instead of {old_end}"
     return (
-        f"the learning-rate schedule {ended} at step {after}{instead}: "
+        f"the learning-rate schedule {ended} at step {new_end}{instead}: "
         "the result is not that of an uninterrupted run"
     )

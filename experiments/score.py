@@ -2,8 +2,8 @@
 
     python -m experiments.score --workdir=DIR --source=FILE --target=FILE
 
-{"score": log-probability of the target with its end, "tokens": how many that are, "perplexity":
-of one token, "token_scores": one each}.
+{"score": log-probability of the target with EOS, "tokens": their number, "perplexity": per token,
+"token_scores": one per token}.
 """
 
 from pathlib import Path
@@ -14,19 +14,19 @@ from data.text import read_parallel
 from experiments import cli, model_flags
 from experiments.console import print_json, progress_bar
 
-flags.adopt_module_key_flags(model_flags)  # so that --help tells them too
-SOURCE = flags.DEFINE_string("source", None, "A file of one sentence a line.", required=True)
+flags.adopt_module_key_flags(model_flags)  # so that --help shows them too
+SOURCE = flags.DEFINE_string("source", None, "A file with one sentence per line.", required=True)
 TARGET = flags.DEFINE_string("target", None, "Its translation, line by line.", required=True)
 MAX_TOKENS = flags.DEFINE_integer(
     "max_tokens",
     2048,
-    "A line of more tokens, its end included, stops with its number; memory grows with the square.",
+    "Maximum tokens of a line with EOS; a longer one is an error. Memory grows with the square.",
     lower_bound=1,
 )
 
 
 def main() -> None:
-    """Print the scores of what the flags name."""
+    """Print the scores of the pairs of the flags."""
     import math
 
     from decode.teacher_forcing import score_pairs
@@ -35,8 +35,8 @@ def main() -> None:
     trained = model_flags.load()
     model = trained.model, trained.params, trained.vocabulary
     with progress_bar("scoring", len(pairs)) as progress:
-        found = score_pairs(*model, pairs.source, pairs.target, progress, MAX_TOKENS.value)
-    for scores in found:
+        pair_scores = score_pairs(*model, pairs.source, pairs.target, progress, MAX_TOKENS.value)
+    for scores in pair_scores:
         total = sum(scores)
         print_json(
             {

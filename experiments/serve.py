@@ -4,8 +4,8 @@
     curl -d '{"text": "I am a student.", "n_best": 2}' http://127.0.0.1:8000/translate
 
 Prints {"url"} as a line of JSON once it listens; GET /health answers 200 once all searches are
-compiled. serve/app.py has the API. SIGTERM: what was asked is answered, then it ends.
-Ctrl-C does the same, with exit status 130; a second one ends it at once.
+compiled. serve/app.py has the API. On SIGTERM, pending requests are answered, then the server ends.
+Ctrl-C does the same, with exit status 130; a second Ctrl-C ends it at once.
 """
 
 import sys
@@ -20,61 +20,61 @@ from experiments.float_flags import define_float
 from experiments.signals import INTERRUPTED, handling
 from model import ConfigError
 
-flags.adopt_module_key_flags(search_flags)  # so that --help tells them too
+flags.adopt_module_key_flags(search_flags)  # so that --help shows them too
 HOST = flags.DEFINE_string("host", "127.0.0.1", "The address to listen on; 0.0.0.0: all.")
 flags.register_validator("host", bool, "must not be empty: 0.0.0.0 is for all addresses")
-PORT = flags.DEFINE_integer("port", 8000, "0: any that is free.", 0, 65535)
+PORT = flags.DEFINE_integer("port", 8000, "Port; 0: any free port.", 0, 65535)
 BEAM_SIZES = flags.DEFINE_list(
     "beam_sizes",
     [],
     "Beam sizes that requests may choose from, the default first; each is compiled.",
 )
 MAX_TOKENS = flags.DEFINE_integer(
-    "max_tokens", 2000, "Most tokens of a request, all its texts together; else status 422.", 1
+    "max_tokens", 2000, "Maximum tokens of a request, over all its texts; else status 422.", 1
 )
 MAX_BODY_BYTES = flags.DEFINE_integer(
-    "max_body_bytes", 1 << 18, "Most bytes of a request's body; else status 413.", 1
+    "max_body_bytes", 1 << 18, "Maximum bytes of a request body; else status 413.", 1
 )
 MAX_QUEUE = flags.DEFINE_integer(
     "max_queue",
     512,
-    "Most requests that wait for a search, of one address at most half; else status 503.",
+    "Maximum waiting requests, from one address at most half; else status 503.",
     1,
 )
 MAX_CONNECTIONS = flags.DEFINE_integer(
     "max_connections",
     1000,
-    "Most open connections; for one more, the oldest that asks nothing is closed.",
+    "Maximum open connections; beyond it, the oldest idle connection is closed.",
     1,
 )
 TIMEOUT = define_float(
-    "timeout", 30.0, "Seconds from a request to its answer; else status 504.", 0.001, 86400.0
+    "timeout", 30.0, "Seconds from a request to its response; else status 504.", 0.001, 86400.0
 )
 CLIENT_TIMEOUT = define_float(
     "client_timeout",
     10.0,
-    "Seconds for a client to send a request's headers, and to read its answer; then its connection "
-    "is closed.",
+    "Seconds for a client to send the headers of a request, and to read the response; then the "
+    "connection is closed.",
     0.001,
     86400.0,
 )
 BATCH_WAIT_SECONDS = define_float(
     "batch_wait_seconds",
     0.04,
-    "Seconds that requests which come together wait for more; one alone does not wait.",
+    "Seconds that concurrent requests wait for more to batch; a single one does not wait.",
     0.0,
     60.0,
 )
 ALLOWED_HOSTS = flags.DEFINE_list(
     "allowed_hosts",
     [],
-    "Names by which the server may be asked, and whose pages may use it, besides localhost, --host "
-    "and numeric addresses; *: any.",
+    "Allowed Host names, whose pages may also use the server, besides localhost, --host and "
+    "numeric addresses; *: any.",
 )
 
 
 def main() -> None:
-    """Serve what the flags say until a signal ends it."""
+    """Serve the model of the flags until a signal."""
     try:
         from serve import http_server
         from serve.app import Service
@@ -85,7 +85,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed: pip install -e '.[serve]'") from None
 
-    # Between two steps the search waits for Python's lock, which the answers' thread holds as long.
+    # Between two steps the search waits for the GIL, which the response thread holds this long.
     sys.setswitchinterval(0.0005)
     beams = _beams()
     if search_flags.N_BEST.value:
@@ -112,7 +112,7 @@ def main() -> None:
     def end(*_) -> None:
         server.should_exit = True
 
-    def interrupted() -> None:  # uvicorn, when done, sends itself the signal again
+    def interrupted() -> None:  # uvicorn re-raises the signal at its end
         interrupts.append(SIGINT)
         end()
 

@@ -1,12 +1,12 @@
 """Ctrl-C in commands: one line and exit status 130, at any moment.
 
-Python would raise KeyboardInterrupt between any two instructions. Within a callback, a destructor
-or an import that exception is printed and lost, or becomes another one, and the command continues.
-So nothing is raised: a handler ends the process itself, or sets a flag where there is something to
-save. Python runs handlers in the main thread, once that leaves the library that it is in. A second
-thread therefore hears of signals too, and ends the process where the main thread does not.
+Python would raise KeyboardInterrupt between any two instructions. In a callback, a destructor or an
+import that exception is printed and lost, or replaced, and the command continues. So nothing is
+raised: a handler ends the process itself, or sets a flag if there is something to save. Python runs
+handlers in the main thread, after it returns from library code. A second thread therefore listens
+for signals too, and ends the process if the main thread does not react.
 
-This module imports nothing heavy, since it must be there before anything else is imported.
+This module imports nothing heavy, since it must be loaded before anything else.
 """
 
 import atexit
@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from signal import SIGINT
 
-INTERRUPTED = 128 + SIGINT  # the exit status, as shells have it
-_PATIENCE = 0.3  # seconds that the main thread has to answer a signal
+INTERRUPTED = 128 + SIGINT  # the exit status, as in shells
+_REACTION_SECONDS = 0.3  # seconds for the main thread to react to a signal
 
 
-# What to call; whether that ends the process; whether a second Ctrl-C does, at once.
+# The action; whether it ends the process; whether a second Ctrl-C ends the process at once.
 _Reaction = namedtuple("_Reaction", "act ends again")
 
 _reactions: dict[int, _Reaction] = {}  # by the signal's number
@@ -33,9 +33,9 @@ _left: list[int] = []  # the exit status, once the process is being ended
 
 
 def begin() -> None:
-    """Have Ctrl-C end this process. For commands alone, whose main thread calls it first of all.
+    """Make Ctrl-C end this process. Only for commands, whose main thread calls it first.
 
-    Where SIGINT is ignored, as in a shell's background jobs, it stays so.
+    If SIGINT is ignored, as in background jobs of a shell, it stays ignored.
     """
     if SIGINT in _reactions:
         return
@@ -44,13 +44,13 @@ def begin() -> None:
         return
     _reactions[SIGINT] = _Reaction(interrupt, ends=True, again=True)
     signal.signal(SIGINT, _handle)
-    # experiments/__init__.py, or a launcher, has it wait until now.
+    # experiments/__init__.py or a launcher blocked it until now.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGINT})
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_listen, args=[reader], name="signals", daemon=True).start()
-    atexit.register(signal.signal, SIGINT, signal.SIG_IGN)  # runs last: all is done by then
+    atexit.register(signal.signal, SIGINT, signal.SIG_IGN)  # runs last, when all work is done
 
 
 def interrupt() -> None:
@@ -61,17 +61,17 @@ def interrupt() -> None:
 def leave(status: int, message: str, result: str = "") -> None:
     """End the process at once, with a line on stderr and one on stdout; any thread may call it.
 
-    What `cleanup` registered is done before.
+    The actions of `cleanup` run first.
     """
     with _leaving:
         if _left:
-            return  # a second signal, within this very function
+            return  # a second signal, during this function
         _left.append(status)
         for action in reversed(_cleanups):
-            with suppress(Exception):  # nothing may keep the process
+            with suppress(Exception):  # nothing may prevent the exit
                 action()
         for number, line in (1, result), (2, message):
-            # A bar's line is cleared, and the cursor that it hides is shown.
+            # Clear the line of a progress bar, and show the cursor that it hides.
             clear = "\r\x1b[K\x1b[?25h" if number == 2 and os.isatty(2) else ""
             with suppress(OSError):
                 os.write(number, f"{clear}{line}\n".encode(errors="replace") if line else b"")
@@ -80,7 +80,7 @@ def leave(status: int, message: str, result: str = "") -> None:
 
 @contextmanager
 def cleanup(action: Callable[[], None]) -> Iterator[None]:
-    """Have `leave` call `action` within it, at any moment, also in the middle of it."""
+    """Context in which `leave` calls `action`, even if the body is interrupted."""
     _cleanups.append(action)
     try:
         yield
@@ -92,37 +92,37 @@ def cleanup(action: Callable[[], None]) -> Iterator[None]:
 def handling(
     number: int, act: Callable[[], object], ends: bool = False, again: bool = True
 ) -> Iterator[None]:
-    """Within it the signal calls `act` in the main thread.
+    """Context in which the signal calls `act` in the main thread.
 
-    Where that is inside of a library for long, an `act` that `ends` the process is called in
-    another thread, and with `again` a second Ctrl-C ends the process. Outside of commands Ctrl-C
-    stays what it was; outside of the main thread all signals do.
+    If the main thread stays in library code, an `act` that `ends` the process is called in another
+    thread, and with `again` a second Ctrl-C ends the process. Outside of commands Ctrl-C is
+    unchanged; outside of the main thread all signals are.
     """
-    ours = number != SIGINT or number in _reactions
-    if not ours or threading.current_thread() is not threading.main_thread():
+    handled = number != SIGINT or number in _reactions
+    if not handled or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before, handler = _reactions.get(number), signal.getsignal(number)
+    previous, handler = _reactions.get(number), signal.getsignal(number)
     _reactions[number] = _Reaction(act, ends, again)
     signal.signal(number, _handle)
     try:
         yield
     finally:
         signal.signal(number, handler)
-        if before is None:
+        if previous is None:
             del _reactions[number]
         else:
-            _reactions[number] = before
+            _reactions[number] = previous
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Processes that are started within it hear of no Ctrl-C, until they `begin` themselves."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {SIGINT})
+    """Context in which new processes start with Ctrl-C blocked, until they call `begin`."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _handle(number: int, _frame) -> None:
@@ -131,7 +131,7 @@ def _handle(number: int, _frame) -> None:
 
 
 def _listen(reader: int) -> None:
-    """Hear of each signal when it comes, whatever the main thread is doing."""
+    """Receive each signal immediately, whatever the main thread is doing."""
     interrupts = 0
     while True:
         for number in os.read(reader, 64):
@@ -142,6 +142,6 @@ def _listen(reader: int) -> None:
             if number == SIGINT and interrupts > 1 and reaction.again:
                 interrupt()
             if reaction.ends:
-                time.sleep(_PATIENCE)
+                time.sleep(_REACTION_SECONDS)
                 if _reactions.get(number) is reaction:
                     reaction.act()

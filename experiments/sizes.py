@@ -12,16 +12,16 @@ from train.multihost import run_on_all
 
 
 def check_stored_sizes(workdir: Path, experiment: Experiment, step: int) -> None:
-    """Raises DataError where a size in config.json is beyond what the checkpoint's weights fill.
+    """Raise DataError if a size in config.json is too large for the checkpoint's weights.
 
-    Only shapes are read, so it comes before anything is built: a damaged config.json could ask for
-    more than any memory. Raises CheckpointError where the shapes cannot be read.
+    Reads only shapes and runs before anything is built: a corrupt config.json could request more
+    memory than exists. Raises CheckpointError if the shapes cannot be read.
     """
     file, checkpoint = workdir / "config.json", workdir / "checkpoints" / str(step)
     rank, model = experiment.lora.rank, experiment.model
     base = workdir / BASE / "0"
     if rank and not base.exists():
-        return  # what reads it says so
+        return  # read_base reports it
     weights = run_on_all(lambda: param_shapes(base if rank else checkpoint))
     check_sizes(file, model, len(weights), sum(map(prod, weights)))
     if rank:

@@ -1,8 +1,7 @@
 """Start-up of commands, before slow imports: streams, encoding, shadowed packages.
 
-It closes gaps that a shell, a container or another project's files leave: a closed standard stream,
-an encoding that is not UTF-8, a file that hides one of Heed's packages. `import experiments` as a
-library does none of this.
+It handles a closed standard stream, an encoding other than UTF-8, and files of another project that
+shadow one of Heed's packages. `import experiments` as a library does none of this.
 """
 
 import io
@@ -17,7 +16,7 @@ _PACKAGES = ("model", "data", "train", "decode", "interop", "serve")
 
 
 def begin() -> None:
-    """Make this process a command. Ends it with one line and status 1 where it cannot be one."""
+    """Set up this process as a command, or exit with status 1 and one line on stderr."""
     closed = [number for number in range(3) if _fill(number)]
     signals.begin()
     _use_utf8()
@@ -27,23 +26,23 @@ def begin() -> None:
 
 
 def _fill(number: int) -> bool:
-    """Whether a standard stream was closed; it is /dev/null then, or a file would get its number.
+    """Open /dev/null for a closed standard stream, so that no file gets its number; return whether.
 
-    sys.stdin stays None: what reads it says so. What goes to stderr is lost, as its user wants.
+    sys.stdin stays None, which its readers report. Output to a closed stderr is lost, as intended.
     """
     try:
         os.fstat(number)
         return False
     except OSError:
-        # As all lower numbers are taken, this is the number that it gets.
+        # All lower numbers are in use, so it gets this number.
         os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         return True
 
 
 def _use_utf8() -> None:
-    """Text, file names and flags are UTF-8, whatever the locale says.
+    """Use UTF-8 for text, file names and flags, whatever the locale.
 
-    How file names are encoded is settled when Python starts, so it starts again where it is wrong.
+    The encoding of file names is fixed at the start of Python, so Python restarts if it is wrong.
     """
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
@@ -69,7 +68,7 @@ class _Stdout(io.FileIO):
 
 
 class _Stderr(io.FileIO):
-    """Standard error: a log that nobody can take, on a full disk, say, is no reason to end."""
+    """Standard error that ignores errors: a log on a full disk is no reason to stop."""
 
     def write(self, data) -> int:
         try:
@@ -79,16 +78,16 @@ class _Stderr(io.FileIO):
 
 
 def _check_packages() -> None:
-    """End where Python would import another project's train, say, for Heed's."""
+    """Exit if Python would import, for example, another project's train instead of Heed's."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for name in _PACKAGES:
         spec = find_spec(name)  # which runs nothing
-        there = spec.origin if spec else None
-        if there is None:  # a folder that is no package: it hides one that an import hook finds
+        origin = spec.origin if spec else None
+        if origin is None:  # a plain folder, which shadows a package of an import hook
             sys.path.insert(0, root)
-        elif os.path.realpath(os.path.dirname(there)) != os.path.realpath(f"{root}/{name}"):
+        elif os.path.realpath(os.path.dirname(origin)) != os.path.realpath(f"{root}/{name}"):
             _fail(
-                f"{there} hides Heed's package {name!r}: run the command in another folder, "
+                f"{origin} hides Heed's package {name!r}: run the command in another folder, "
                 "or rename the file"
             )
 

@@ -11,16 +11,16 @@ from experiments.signals import cleanup
 
 @contextmanager
 def removed_unless_done(folder: Path) -> Iterator[None]:
-    """Within it `folder` is there; an error or Ctrl-C removes what was not there before."""
-    made = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
-    before = set(folder.iterdir()) if folder.exists() else set()
+    """Context that creates `folder`; an error or Ctrl-C removes everything new in it."""
+    created = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    existing = set(folder.iterdir()) if folder.exists() else set()
 
     def restore() -> None:
-        for path in set(folder.iterdir()) - before if folder.exists() else ():
+        for path in set(folder.iterdir()) - existing if folder.exists() else ():
             _remove(path)
-        for each in made:
-            with suppress(OSError):  # where there is something of others in it
-                each.rmdir()
+        for parent in created:
+            with suppress(OSError):  # not empty: it has files of others
+                parent.rmdir()
 
     with cleanup(restore):
         try:
@@ -33,7 +33,7 @@ def removed_unless_done(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder that is there within it, and gone after it, also after Ctrl-C."""
+    """Context with a temporary folder, which is removed at its end, also after Ctrl-C."""
     folder = Path(mkdtemp())
     with cleanup(lambda: _remove(folder)):
         try:

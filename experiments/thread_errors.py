@@ -12,20 +12,20 @@ from train.orbax_errors import first_line
 
 @contextmanager
 def ends_the_process(exit_seconds: float = 10.0) -> Iterator[None]:
-    """Within it an exception that a thread does not catch ends the process with 1 and one line.
+    """Context in which an uncaught exception in a thread ends the process with 1 and one line.
 
-    If an exception leaves it, the process ends within `exit_seconds`, with 1 or, of Ctrl-C, 130:
-    a library's threads may never end after a failure, and Python waits for them at its exit. To be
-    used by commands, around all that they do.
+    If an exception leaves the context, the process ends within `exit_seconds`, with 1 or, for
+    Ctrl-C, 130: library threads may never end after a failure, and Python waits for them at exit.
+    Commands use it around all their work.
     """
-    before, threading.excepthook = threading.excepthook, _end
+    previous, threading.excepthook = threading.excepthook, _end
     try:
         yield
     except BaseException as error:
-        threading.excepthook = _ignore  # the first failure is the one to tell
+        threading.excepthook = _ignore  # only the first failure is reported
         _end_within(exit_seconds, _status(error))
         raise
-    threading.excepthook = before
+    threading.excepthook = previous
 
 
 def _end(failure: threading.ExceptHookArgs) -> None:
@@ -50,7 +50,7 @@ def _end_within(seconds: float, status: int) -> None:
 
     late = threading.Timer(seconds, end)
     late.daemon = True
-    with suppress(RuntimeError):  # no thread can be started: then Python's own exit has to do
+    with suppress(RuntimeError):  # no thread can be started: rely on Python's exit
         late.start()
 
 

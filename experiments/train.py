@@ -3,7 +3,7 @@
     python -m experiments.train --config=experiments/configs/demo.py --workdir=DIR
 
 Any value of the config can be changed: --config.optimizer.warmup_steps=8000. The same command
-again resumes the run. The last line on stdout is JSON; all else is on stderr.
+again resumes the run. The last line on stdout is JSON; everything else goes to stderr.
 
 Ctrl-C saves a checkpoint and ends with status 130; a second Ctrl-C ends it at once.
 
@@ -32,8 +32,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=Tru
 DRY_RUN = flags.DEFINE_bool(
     "dry_run",
     False,
-    "Train nothing, write nothing: print what it would need, as a line of JSON: parameters, bytes "
-    "of a device for them, for the optimizer and for activations, batch shapes, tokens a step.",
+    "Train and write nothing; print the resource estimate as a line of JSON: parameters, bytes per "
+    "device for them, for the optimizer and for activations, batch shapes, tokens per step.",
 )
 ALLOW_BATCH_CHANGE = flags.DEFINE_bool(
     "allow_batch_change",
@@ -45,19 +45,19 @@ ALLOW_BATCH_CHANGE = flags.DEFINE_bool(
 SIGTERM_STATUS = flags.DEFINE_integer(
     "sigterm_status",
     0,
-    "The exit status after a SIGTERM, once all is saved: another than 0 where a cluster begins "
-    "again only what failed.",
+    "Exit status after a SIGTERM, once all is saved: not 0 if the cluster restarts only failed "
+    "jobs.",
     lower_bound=0,
     upper_bound=255,
 )
-flags.adopt_module_key_flags(distributed)  # so that --help tells them too
+flags.adopt_module_key_flags(distributed)  # so that --help shows them too
 
 
 def main() -> None:
     """Run the experiment of the flags."""
     from experiments.dry_run import estimate_resources
 
-    # JAX starts here, after the flags are right.
+    # Imports JAX, after the flags are valid.
     from experiments.setup import set_up
     from experiments.trainer import preempted_before_training, train
 

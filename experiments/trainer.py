@@ -22,6 +22,7 @@ from experiments.restore import restore_or_init, roll_back, schedule_offset
 from experiments.run_context import RunContext
 from experiments.setup import set_up
 from experiments.task import Task
+from experiments.workdir_lock import reserve_workdir
 from train.checkpoint import CheckpointManager
 from train.loop import FitResult, checkpoint_hook, fit
 from train.loss_monitor import DivergedError, LossMonitor
@@ -63,7 +64,7 @@ def train(
         with catch_signals(c.grace_seconds) as signal, ExitStack() as stack:
             before_training = stack.enter_context(ExitStack())
             before_training.enter_context(exit_on_signal(on_sigterm))
-            run_on_primary(lambda: stack.enter_context(folders.reserve_workdir(workdir)))
+            run_on_primary(lambda: stack.enter_context(reserve_workdir(workdir)))
             watchdog = stack.enter_context(
                 Watchdog(workdir, c.heartbeat_timeout_seconds, c.stall_timeout_seconds)
             )

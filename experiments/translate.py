@@ -27,30 +27,29 @@ if TYPE_CHECKING:
     from experiments.workdir import LoadedModel
 
 
-flags.adopt_module_key_flags(search_flags)  # so that --help tells them too
+flags.adopt_module_key_flags(search_flags)  # so that --help shows them too
 INPUT = flags.DEFINE_string("input", "-", "A file of one sentence a line; -: standard input.")
 FORMAT = flags.DEFINE_enum("format", "text", ("text", "jsonl"), "jsonl: a line of JSON for each "
                            "line, with scores, tokens and the n best.")  # fmt: skip
 ATTENTION = flags.DEFINE_bool(
     "attention",
     False,
-    "With --format=jsonl: cross-attention as well, "
-    "a row a token, from the layer that alignments are read off.",
+    "With --format=jsonl: cross-attention as well, one row per token, from the alignment layer.",
 )
 STREAM = flags.DEFINE_bool(
     "stream",
     False,
-    "Show on stderr what each line becomes, as it grows: a line of JSON a token and a last one "
-    '("done") of what was chosen, or for typed sentences the text in place.',
+    "Stream partial translations to stderr: one line of JSON per token, and a last one "
+    '("done") with the final text; for typed sentences, the text in place.',
 )
 PREFIX = flags.DEFINE_string(
     "prefix",
     "",
-    "What every translation begins with. Its last word may be completed, unless a space or "
-    "punctuation follows it.",
+    "Prefix of every translation. Its last word may be completed, unless a space or punctuation "
+    "follows it.",
 )
 PREFIX_FILE = flags.DEFINE_string(
-    "prefix_file", "", "A file of what each line's translation begins with, as --prefix has it."
+    "prefix_file", "", "A file with the prefix of each line's translation, as in --prefix."
 )
 REQUIRE = flags.DEFINE_multi_string(
     "require", [], "A word or phrase that every translation contains; repeatable."
@@ -61,32 +60,32 @@ REQUIRE_FILE = flags.DEFINE_string(
     "A file of the words and phrases that each line's translation contains, line by line, "
     "with tabs between.",
 )
-OUTPUT = flags.DEFINE_string("output", "-", "Where translations go; -: standard output.")
+OUTPUT = flags.DEFINE_string("output", "-", "File for the translations; -: standard output.")
 
 
 def main() -> None:
-    """Translate what the flags say."""
+    """Translate the input of the flags."""
     _check_output()
     typed = INPUT.value == "-" and sys.stdin is not None and sys.stdin.isatty()
     lines = None if typed else _lines(INPUT.value)
     several = (search_flags.N_BEST.value or 1) > 1
-    for flag, asked in (ATTENTION, ATTENTION.value), (search_flags.N_BEST, several):
-        if asked and FORMAT.value == "text":
+    for flag, requested in (ATTENTION, ATTENTION.value), (search_flags.N_BEST, several):
+        if requested and FORMAT.value == "text":
             raise InputError(f"--{flag.name} has no meaning with --format=text: set --format=jsonl")
     if lines is None and OUTPUT.value != "-":
         raise InputError("--output is for --input, not for typed sentences")
-    prefixes, required = _asked(lines)
+    prefixes, required = _constraints(lines)
     trained = model_flags.load()
-    shown = _grows if lines is None else _told
-    translator = search_flags.build_translator(trained, shown if STREAM.value else None)
+    on_token = _print_partial if lines is None else _print_event
+    translator = search_flags.build_translator(trained, on_token if STREAM.value else None)
     if lines is None:
-        translator.hypotheses([""], None, prefixes, required)  # refuses what no sentence could have
-        _talk(trained, translator, prefixes, required)
+        translator.hypotheses([""], None, prefixes, required)  # rejects impossible constraints
+        _translate_typed(trained, translator, prefixes, required)
         return
     with progress_bar("translating", len(lines)) as progress:
-        found = translator.hypotheses(lines, progress, prefixes, required)
+        hypotheses = translator.hypotheses(lines, progress, prefixes, required)
     log(f"search shapes compiled: {len(translator.shapes)}")
-    text = "".join(f"{line}\n" for line in _written(found, trained))
+    text = "".join(f"{line}\n" for line in _format(hypotheses, trained))
     if OUTPUT.value == "-":
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -110,8 +109,8 @@ def _lines(name: str) -> list[str]:
     return split_lines(read_bytes(Path(name)), name)
 
 
-def _asked(lines: list[str] | None) -> tuple[list[str], list[list[str]]]:
-    """Each line's prefix and required phrases; of typed sentences, of all alike."""
+def _constraints(lines: list[str] | None) -> tuple[list[str], list[list[str]]]:
+    """Prefix and required phrases of each line; for typed sentences, one of each."""
     count = 1 if lines is None else len(lines)
     prefixes, required = [PREFIX.value] * count, [[*REQUIRE.value] for _ in range(count)]
     for flag in PREFIX_FILE, REQUIRE_FILE:
@@ -119,58 +118,58 @@ def _asked(lines: list[str] | None) -> tuple[list[str], list[list[str]]]:
             continue
         if lines is None:
             raise InputError(f"--{flag.name} is for --input, not for typed sentences")
-        own = _lines(flag.value)
-        if len(own) != count:
+        values = _lines(flag.value)
+        if len(values) != count:
             raise DataError(
-                f"--{flag.name}={flag.value} has {len(own)} lines, but the input has {count}: "
+                f"--{flag.name}={flag.value} has {len(values)} lines, but the input has {count}: "
                 "it takes one for each, empty where there is nothing to ask for"
             )
         if flag is REQUIRE_FILE:
-            for phrases, line in zip(required, own, strict=True):
+            for phrases, line in zip(required, values, strict=True):
                 phrases += [phrase for phrase in line.split("\t") if phrase]
         elif PREFIX.value:
             raise InputError("--prefix and --prefix_file exclude each other: give one of them")
         else:
-            prefixes = own
+            prefixes = values
     return prefixes, required
 
 
-def _told(line: int, segment: int, text: str, done: bool) -> None:
-    told = {"line": line + 1, "segment": segment, "text": text, "done": done}
-    print(json_line(told), file=sys.stderr)
+def _print_event(line: int, segment: int, text: str, done: bool) -> None:
+    event = {"line": line + 1, "segment": segment, "text": text, "done": done}
+    print(json_line(event), file=sys.stderr)
 
 
-def _grows(line: int, segment: int, text: str, done: bool) -> None:
+def _print_partial(line: int, segment: int, text: str, done: bool) -> None:
     print(f"\r\x1b[K{printable(text)}", end="", file=sys.stderr, flush=True)
 
 
-def _written(found: Sequence[list[Hypothesis]], trained: "LoadedModel") -> list[str]:
-    """Each sentence's hypotheses as the line of its --format."""
+def _format(hypotheses: Sequence[list[Hypothesis]], trained: "LoadedModel") -> list[str]:
+    """Format the hypotheses of each sentence as an output line."""
     if FORMAT.value == "text":
         stream = sys.stdout if OUTPUT.value == "-" else None
-        return [text_line(best.text, stream) for best, *_ in found]
+        return [text_line(best.text, stream) for best, *_ in hypotheses]
     from experiments.json_output import hypotheses_to_json
 
-    with progress_bar("aligning", sum(map(len, found))) as progress:
-        told = hypotheses_to_json(found, trained, attention=ATTENTION.value, progress=progress)
-    return [*map(json_line, told)]
+    with progress_bar("aligning", sum(map(len, hypotheses))) as progress:
+        rows = hypotheses_to_json(hypotheses, trained, attention=ATTENTION.value, progress=progress)
+    return [*map(json_line, rows)]
 
 
-def _talk(
+def _translate_typed(
     trained: "LoadedModel",
     translator: Translator,
     prefixes: list[str],
     required: list[list[str]],
 ) -> None:
-    """Answer each typed line at once, until the end of input."""
+    """Translate each typed line at once, until the end of input."""
     print("Type a sentence; Ctrl-D ends.", file=sys.stderr)
     for line in sys.stdin.buffer:
         try:
             text = line.decode().rstrip("\r\n")
-            (found,) = translator.hypotheses([text], None, prefixes, required)
+            (n_best,) = translator.hypotheses([text], None, prefixes, required)
             if STREAM.value:
-                _grows(0, 0, "", True)
-            print(*_written([found], trained), flush=True)
+                _print_partial(0, 0, "", True)
+            print(*_format([n_best], trained), flush=True)
         except UnicodeDecodeError:
             print("heed: error: that line is not valid UTF-8", file=sys.stderr)
         except InputError as error:

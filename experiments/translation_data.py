@@ -34,10 +34,10 @@ def open_split(experiment: Experiment, split: str) -> Corpus:
 
 
 def sources_and_references(pairs: Corpus, count: int = 0) -> tuple[list[str], list[str]]:
-    """Sources and references of `count` pairs, evenly spaced (0: all)."""
+    """Sources and references of `count` evenly spaced pairs (0: all)."""
     count = min(count or len(pairs), len(pairs))
-    some = [pairs[i * len(pairs) // count] for i in range(count)]
-    return [pair[0] for pair in some], [pair[1] for pair in some]
+    subset = [pairs[i * len(pairs) // count] for i in range(count)]
+    return [pair[0] for pair in subset], [pair[1] for pair in subset]
 
 
 @dataclass(frozen=True)
@@ -54,23 +54,23 @@ class TranslationData:
         self, schedule: BatchSchedule, step: int, mesh: Mesh, multiple_of: int
     ) -> Iterator[Batch]:
         """The batches from `step` on; each process makes the rows that its devices hold."""
-        made = train_batches(
+        batches = train_batches(
             self.pairs["train"], schedule, step, shard=_shard(mesh), multiple_of=multiple_of
         )
-        return (make_global_batch(batch, mesh) for batch in made)
+        return (make_global_batch(batch, mesh) for batch in batches)
 
     def eval_batches(self, split: str, mesh: Mesh) -> Iterator[Batch]:
-        """Each pair of a split once, but for those that are longer than `data.max_length`."""
-        where = name_split(split, self.splits[split])
-        kept, _ = filter_pairs(self.pairs[split], self.config.max_length, np.inf, where)
-        made = eval_batches(
+        """Each pair of a split once, except those longer than `data.max_length`."""
+        name = name_split(split, self.splits[split])
+        indices, _ = filter_pairs(self.pairs[split], self.config.max_length, np.inf, name)
+        batches = eval_batches(
             self.pairs[split],
-            kept,
+            indices,
             tokens_per_batch=self.config.tokens_per_batch,
             multiple_of=num_batch_shards(mesh),
             shard=_shard(mesh),
         )
-        return (make_global_batch(batch, mesh) for batch in made)
+        return (make_global_batch(batch, mesh) for batch in batches)
 
 
 def _shard(mesh: Mesh) -> Shard:
@@ -83,9 +83,9 @@ def read_pairs(
     vocabulary: Vocabulary,
     on_progress: Callable[[], None] = lambda: None,
 ) -> TranslationData:
-    """Tokenize, filter and schedule, the same on every mesh; reports what was dropped.
+    """Tokenize, filter and schedule, the same on every mesh; report the dropped pairs.
 
-    `on_progress` is called for every chunk of text. Raises DataError where no pair is left.
+    `on_progress` is called for every chunk of text. Raises DataError if no pair remains.
     """
     data = experiment.data
     with progress_bar("tokenizing", sum(map(len, splits.values()))) as progress:
@@ -100,14 +100,14 @@ def read_pairs(
             for split in SPLITS
         }
     names = {split: name_split(split, splits[split]) for split in SPLITS}
-    kept, report = filter_pairs(pairs["train"], data.max_length, data.max_ratio, names["train"])
+    indices, report = filter_pairs(pairs["train"], data.max_length, data.max_ratio, names["train"])
     log(str(report))
     for split in SPLITS[1:]:
-        used, _ = filter_pairs(pairs[split], data.max_length, np.inf, names[split])
-        log(f"{split} loss over {len(used)} of {len(splits[split])} pairs")
+        eval_indices, _ = filter_pairs(pairs[split], data.max_length, np.inf, names[split])
+        log(f"{split} loss over {len(eval_indices)} of {len(splits[split])} pairs")
     schedule = BatchSchedule(
         pairs["train"],
-        kept,
+        indices,
         experiment.train.seed,
         packed=data.packing,
         count=data.num_buckets,
@@ -121,6 +121,6 @@ def read_pairs(
 
 
 def name_split(split: str, pairs: Corpus) -> str:
-    """A split for messages, with its files if it has any."""
+    """Name of a split in messages, with its files if it has any."""
     files = " and ".join(dict.fromkeys(getattr(pairs, "files", None) or ()))
     return f"the {split} split" + f" ({files})" * bool(files)

@@ -51,17 +51,17 @@ class TranslationTask:
         return read_pairs(experiment, splits, vocabulary, on_progress)
 
     def warn(self, experiment: Experiment) -> None:
-        """Report a target language that BLEU's tokenizer cannot be chosen by."""
+        """Warn if the target language is unknown, so BLEU uses the default tokenizer."""
         warn_unknown_language(experiment.data.target_language)
 
     def hooks(self, run: RunContext) -> list[Hook]:
         """Validation loss, then BLEU."""
-        every = run.experiment.train.eval_every
+        interval = run.experiment.train.eval_every
         evaluate = make_eval_step(run.model, run.mesh, chunked=run.experiment.train.chunked_loss)
         batches = partial(_valid_batches, run)
         return [
-            validation_hook(evaluate, batches, every, weights=run.weights),
-            Hook("bleu", every, _BLEU(run)),
+            validation_hook(evaluate, batches, interval, weights=run.weights),
+            Hook("bleu", interval, _BLEU(run)),
         ]
 
     def test(self, run: RunContext, best: LoadedModel, stop: Callable[[int], None]) -> EvalResult:
@@ -76,19 +76,19 @@ class TranslationTask:
                 run.watchdog.heartbeat()
                 stop(0)
 
-            found = [best for best, *_ in translator.hypotheses(sources, on_progress)]
-        scores = score([best.text for best in found], references, c.data.target_language)
+            hypotheses = [best for best, *_ in translator.hypotheses(sources, on_progress)]
+        scores = score([best.text for best in hypotheses], references, c.data.target_language)
         evaluate = make_eval_step(best.model, best.mesh, chunked=c.train.chunked_loss)
         batches = run.watchdog.track(run.data.eval_batches("test", best.mesh))
         with progress_bar("test loss", None):
             total = total_metrics(evaluate, best.params, batches)
         scores = {"loss": total.to_dict()["loss"], **scores, "checkpoint": best.step}
-        write = partial(write_translations, run.workdir, best.step, sources, references, found)
+        write = partial(write_translations, run.workdir, best.step, sources, references, hypotheses)
         return EvalResult(scores, write)
 
 
 def warn_unknown_language(language: str) -> None:
-    """Report a target language that BLEU's tokenizer cannot be chosen by."""
+    """Warn if the target language is unknown, so BLEU uses the default tokenizer."""
     if find_language(language) is None:
         log(
             f"data.target_language={language} is not a language code: BLEU counts words between "
@@ -125,7 +125,7 @@ class _BLEU:
             search = build_translator(c, run.model, run.weights(state), run.vocabulary, run.mesh)
         else:
             search = self._translator.with_params(run.weights(state))
-        self._translator = search.without_weights()  # no weights are kept while there is training
+        self._translator = search.without_weights()  # frees the weights while training
         stop = make_stop_check(run.stop_requested)
         with progress_bar("validating", len(self._sources)) as progress:
 
@@ -135,9 +135,9 @@ class _BLEU:
                 stop(step)
 
             try:
-                found = search.translate(self._sources, on_progress)
-            except NoHypothesisError:  # whether the run has diverged is the loss monitor's to say
+                outputs = search.translate(self._sources, on_progress)
+            except NoHypothesisError:  # the loss monitor decides whether the run has diverged
                 log("these weights translate nothing")
                 return {}
-        bleu = score(found, self._references, c.data.target_language)["bleu"]
+        bleu = score(outputs, self._references, c.data.target_language)["bleu"]
         return {"bleu": bleu, "bleu_sentences": len(self._sources)}

@@ -17,7 +17,7 @@ FILE = "translations.jsonl"
 
 
 class Translation(msgspec.Struct):
-    """The fields of a line of translations.jsonl that are read again."""
+    """The fields of a line of translations.jsonl that are read back."""
 
     source: str
     reference: str
@@ -32,7 +32,7 @@ def write_translations(
     references: Sequence[str],
     found: Sequence[Hypothesis],
 ) -> None:
-    """Write each sentence of the test split with its best translation, whole or not at all."""
+    """Write each sentence of the test split with its best translation, atomically."""
 
     def lines() -> Iterator[str]:
         for source, reference, best in zip(sources, references, found, strict=True):
@@ -43,9 +43,9 @@ def write_translations(
 
 
 def make_translations(workdir: Path) -> None:
-    """Translate the test split by the best checkpoint, for a run that has not kept it.
+    """Translate the test split with the best checkpoint, for a run without translations.jsonl.
 
-    Raises ConfigError, DataError or CheckpointError for what is missing.
+    Raises ConfigError, DataError or CheckpointError if files are missing.
     """
     best = load(workdir)
     sources, references = sources_and_references(open_split(best.experiment, "test"))
@@ -53,5 +53,5 @@ def make_translations(workdir: Path) -> None:
         best.experiment, best.model, best.params, best.vocabulary, best.mesh
     )
     with progress_bar(f"translating for {workdir}", len(sources)) as progress:
-        found = [first for first, *_ in translator.hypotheses(sources, progress)]
-    write_translations(workdir, best.step, sources, references, found)
+        hypotheses = [top for top, *_ in translator.hypotheses(sources, progress)]
+    write_translations(workdir, best.step, sources, references, hypotheses)

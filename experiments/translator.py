@@ -7,6 +7,6 @@ from experiments.config import Experiment
 def build_translator(
     experiment: Experiment, model, params, vocabulary, mesh=None, shortlist=None
 ) -> Translator:
-    """A translator that searches as validation and test of the experiment do."""
+    """Return a translator with the search settings of validation and test."""
     options = experiment.search.options()
     return Translator(model, params, vocabulary, mesh, options, shortlist=shortlist)

@@ -11,24 +11,24 @@ _FROM_VOCABULARY = {"model.vocab_size", "model.target_vocab_size"}
 
 
 def report_unused_settings(asked: Experiment, used: Experiment, given: Collection[str]) -> None:
-    """Compare the settings that were asked for with those that the run uses.
+    """Compare the requested settings with those that the run uses.
 
-    `given` are the names that flags set: "model.d_ff". Raises ConfigError for one of these. A value
-    of the config file that is not the default is reported in one line.
+    `given` are the names that flags set ("model.d_ff"): raises ConfigError if one has no effect.
+    Ignored non-default values of the config file are reported in one line.
     """
-    wanted, actual, default = flatten(asked), flatten(used), flatten(Experiment())
-    names = wanted.keys() - _MADE_ABSOLUTE - _FROM_VOCABULARY
-    lost = [name for name in wanted if name in names and wanted[name] != actual[name]]
+    requested, actual, default = flatten(asked), flatten(used), flatten(Experiment())
+    names = requested.keys() - _MADE_ABSOLUTE - _FROM_VOCABULARY
+    ignored = [name for name in requested if name in names and requested[name] != actual[name]]
     cause = _cause(used)
-    for name in lost:
+    for name in ignored:
         if name in given:
-            # Of a ready-made vocabulary nobody asks how it was learned.
+            # How a ready-made vocabulary was learned is irrelevant.
             instead = "" if name == "data.tokenizer" else f" sets it to {actual[name]!r}"
             raise ConfigError(
-                f"--config.{name}={wanted[name]} has no effect: "
+                f"--config.{name}={requested[name]} has no effect: "
                 f"{cause}{instead or ' is ready-made'}; leave it out"
             )
-    reported = [f"{name}={wanted[name]}" for name in lost if wanted[name] != default[name]]
+    reported = [f"{name}={requested[name]}" for name in ignored if requested[name] != default[name]]
     if reported:
         log(f"{cause} decides these, so they have no effect: {', '.join(reported)}")
 

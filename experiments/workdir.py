@@ -17,16 +17,12 @@ heartbeats/        of each process, in a run of several
 import json
 import os
 import shutil
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import msgspec
-from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 
 from data.atomic_write import write_atomic
@@ -40,7 +36,6 @@ from experiments.console import log
 from experiments.git_commit import commit_of_the_code
 from experiments.lora import BASE, check_base, read_base, trainable
 from experiments.resume_rules import check_changes
-from experiments.signals import cleanup
 from experiments.sizes import check_stored_sizes
 from model import ConfigError, Transformer
 from model.families import build_model
@@ -51,7 +46,7 @@ from train.multihost import broadcast_from_primary
 from train.state import abstract_params
 
 # What an attempt that saved no checkpoint leaves behind; TensorBoard's files stay, out of date.
-_OF_AN_ATTEMPT = (
+ATTEMPT_FILES = (
     "metrics.jsonl",
     "environment.jsonl",
     "translations.jsonl",
@@ -152,61 +147,9 @@ def clear_attempt(workdir: Path) -> None:
     """Remove what an earlier attempt left that saved no checkpoint: it must not affect this one."""
     (workdir / shortlist.NAME).unlink(missing_ok=True)  # of an import, which writes no config.json
     if (workdir / "config.json").exists():
-        for name in _OF_AN_ATTEMPT:
+        for name in ATTEMPT_FILES:
             (workdir / name).unlink(missing_ok=True)
         shutil.rmtree(workdir / BASE, ignore_errors=True)
-
-
-@contextmanager
-def reserve_workdir(workdir: Path) -> Iterator[None]:
-    """Within it `workdir` is there and locked; where it ends as no run's, it is as it was before.
-
-    Raises ConfigError where it cannot be written to, or is in use.
-    """
-    check_folder(workdir)
-    made = [path for path in (workdir, *workdir.absolute().parents) if not path.exists()]
-    hosts, gone = workdir / "heartbeats", workdir / ".heartbeats.gone"
-    others = hosts.exists()
-
-    def restore() -> None:
-        if (workdir / "config.json").exists():
-            return
-        for file in (workdir / "lock", workdir / "lock.owner"):
-            file.unlink(missing_ok=True)
-        if hosts.exists() and not others:
-            hosts.rename(gone)  # first, since other processes may still write there
-            shutil.rmtree(gone, ignore_errors=True)
-        for folder in made:
-            with suppress(OSError):  # where there is something of others in it
-                folder.rmdir()
-
-    with cleanup(restore) if made else nullcontext():
-        workdir.mkdir(parents=True, exist_ok=True)
-        with lock(workdir), cleanup(restore):
-            try:
-                yield
-            finally:
-                restore()
-
-
-@contextmanager
-def lock(workdir: Path) -> Iterator[None]:
-    """Within it no other run trains in `workdir`; raises ConfigError if one does already.
-
-    The lock is the operating system's, on the file `lock`, and ends with the process.
-    """
-    mine = FileLock(workdir / "lock", timeout=0)
-    who = workdir / "lock.owner"
-    try:
-        mine.acquire()
-    except Timeout:
-        owner = who.read_text("utf-8").strip() if who.exists() else "another process"
-        raise ConfigError(
-            f"--workdir={workdir} is in use: {owner} trains there; wait, or choose another folder"
-        ) from None
-    with mine:
-        write_atomic(who, f"process {os.getpid()} of {socket.gethostname()}\n".encode())
-        yield
 
 
 def check_folder(workdir: Path, flag: str = "workdir") -> None:

@@ -1,9 +1,9 @@
 """Import Hugging Face BART, mBART-50 and M2M-100 (NLLB).
 
-Outputs begin with the word that ends them: BOS, which is an id of its own here, has the same
-embedding, and is never said. All other ids keep what they have, the padding too: only their order
-is Heed's. What texts begin with, a language's code or BART's `<s>`, is the tokenizer's; where the
-settings force it, outputs begin with it at no cost.
+Outputs begin with EOS: BOS, which is a separate id in Heed, has the same embedding and is never
+output. All other ids keep their embeddings, the padding too: only their order is Heed's. The
+tokenizer adds the first token of texts, a language code or BART's `<s>`; if the settings force it,
+outputs begin with it at no cost.
 """
 
 import os
@@ -34,13 +34,13 @@ from model import ConfigError, TransformerConfig
 
 
 class _Kind(NamedTuple):
-    """One model_type: what it is without a word in config.json, and how texts begin."""
+    """One model_type: settings that config.json implies, and how texts begin."""
 
     model: dict[str, Any]
     neutral: dict[str, tuple]
     tokenizers: tuple[str, ...]
     codes: bool  # texts begin with their language's code, not with their `<s>`
-    cleans: bool = False  # outputs' spaces, where the tokenizer's settings say so
+    cleans: bool = False  # clean up spaces in outputs if the tokenizer's settings say so
 
 
 _LEARNED = {"positions": "learned", "embedding_norm": True}
@@ -70,25 +70,25 @@ KINDS = {
 
 
 def read_bart(folder: Path, source_language: str = "", target_language: str = "") -> ImportedModel:
-    """The model of a folder; languages that are given replace those that it names.
+    """Import a folder's model; languages that are given replace those that it names.
 
-    Raises DataError for what is missing, damaged or not supported, with file and field.
+    Raises DataError for missing, corrupt or unsupported files and fields, naming them.
     """
     file = folder / "config.json"
     kind = KINDS[family(file) or ""]
     config = read_config(file, kind)
     model = model_config(file, config, kind)
-    where, tensors = read_tensors(folder)
+    weights, tensors = read_tensors(folder)
     imported_model.check_sizes(file, model, *imported_model.count(tensors))
     neutral = {"tokenizer_class": kind.tokenizers, "legacy_behaviour": (False,)}
     settings = tokenizer_config.read_tokenizer_config(folder, neutral)
     languages = [source_language or settings.src_lang, target_language or settings.tgt_lang]
     vocabulary, order = read_vocabulary(folder, config, settings, kind, languages)
-    searched, found = read_generation(folder, forces=True)
+    generation_file, generation = read_generation(folder, forces=True)
     pad, eos, _, unknown = order[:4]
     search = search_settings(
-        searched,
-        found,
+        generation_file,
+        generation,
         pad=pad,
         eos=eos,
         unknown=unknown,
@@ -96,11 +96,13 @@ def read_bart(folder: Path, source_language: str = "", target_language: str = ""
         positions=config.max_position_embeddings,
     )
     first = vocabulary.target.prefix[0] if kind.codes else 0
-    if found.forced_bos_token_id is not None:
-        forced = _ours(searched, found.forced_bos_token_id, order)
+    if generation.forced_bos_token_id is not None:
+        forced = _heed_id(generation_file, generation.forced_bos_token_id, order)
         if kind.codes and forced != first:
             (code,) = vocabulary.target.pieces([forced])
-            raise DataError(f"{searched}: outputs begin with {code!r}: --target_language={code}")
+            raise DataError(
+                f"{generation_file}: outputs begin with {code!r}: --target_language={code}"
+            )
         first = forced
     data = DataConfig(
         kind="text",
@@ -110,17 +112,17 @@ def read_bart(folder: Path, source_language: str = "", target_language: str = ""
         max_length=min(DataConfig.max_length, model.max_positions or DataConfig.max_length),
     )
     experiment = Experiment(model=model, data=data, search=replace(search, forced_bos_id=first))
-    return ImportedModel(experiment, vocabulary, _params(where, tensors, model, np.array(order)))
+    return ImportedModel(experiment, vocabulary, _params(weights, tensors, model, np.array(order)))
 
 
 def read_config(file: Path, kind: _Kind) -> Bart:
-    """A config.json; raises DataError, naming the field, for what is not here."""
+    """Read a config.json; raises DataError, naming unsupported fields."""
     neutral = kind.neutral | {"tokenizer_class": kind.tokenizers, "tie_word_embeddings": (True,)}
     return read_settings(file, Bart, neutral)
 
 
 def model_config(file: Path, config: Bart, kind: _Kind) -> TransformerConfig:
-    """The model of a config.json; raises DataError, naming the field, for what is not here."""
+    """Convert a config.json to a TransformerConfig; raises DataError for unsupported fields."""
     try:
         return TransformerConfig(
             vocab_size=config.vocab_size + 1,
@@ -135,9 +137,9 @@ def model_config(file: Path, config: Bart, kind: _Kind) -> TransformerConfig:
 def read_vocabulary(
     folder: Path, config: Bart, settings: TokenizerConfig, kind: _Kind, languages: Sequence[str]
 ) -> tuple[Vocabulary, list[int]]:
-    """Both sides, and the order of the ids there in which ours are.
+    """Read both tokenizers, and the file's ids in the order of Heed's.
 
-    Raises DataError for files that are missing or do not go together, and for a missing language.
+    Raises DataError for files that are missing or inconsistent, and for a missing language.
     """
     file = folder / tokenizer_config.NAME
     if kind.codes and not (settings.tokenizer_class or config.tokenizer_class):
@@ -157,7 +159,7 @@ def read_vocabulary(
     last = max((id for word, id in words.items() if word not in added), default=0)
     if last >= size:
         raise DataError(f"{content} has ids up to {last}, but config.json says vocab_size={size}")
-    # A model may lack a special word of its training, as BART's summarisers do their <mask>.
+    # A model may lack a special token of its training, as BART's summarizers lack <mask>.
     words = {word: id for word, id in words.items() if id < size}
     special = added.keys() & words.keys()
     marks = [_mark(file, settings, name, words) for name in _MARKS]
@@ -166,9 +168,9 @@ def read_vocabulary(
     sides = []
     for side, language in zip(("source", "target"), languages, strict=True):
         if kind.codes and language not in special:
-            told = f"{content} has no {language!r}" if language else "it is not told which"
+            problem = f"{content} has no {language!r}" if language else "it is not told which"
             raise DataError(
-                f"--{side}_language is the code that this model's texts begin with, and {told}"
+                f"--{side}_language is the code that this model's texts begin with, and {problem}"
                 f"{nearest(language, sorted(special - set(_MARKS.values())))}"
             )
         prefix = [words[language]] if kind.codes else [begin]
@@ -195,13 +197,13 @@ def _mark(file: Path, settings: TokenizerConfig, name: str, words: dict[str, int
 def _check_added(
     file: Path, settings: TokenizerConfig, words: dict[str, int], added: dict[str, AddedWithId]
 ) -> None:
-    """Raises DataError where tokenizer_config.json changes words that tokenizer.json adds.
+    """Raise DataError if tokenizer_config.json changes words that tokenizer.json adds.
 
-    Their class would add them to what the library reads; here the library alone cuts text.
+    Hugging Face's class adds them to the library's tokenizer; Heed uses the library alone.
     """
     for id, token in settings.added_tokens_decoder.items():
-        there = added.get(token.content)
-        if there is None or (there.id, there.special) != (id, token.special):
+        existing = added.get(token.content)
+        if existing is None or (existing.id, existing.special) != (id, token.special):
             raise DataError(
                 f"{file}: added token {id}, {token.content!r}, is not as tokenizer.json has it, "
                 "which is not supported"
@@ -214,7 +216,7 @@ def _check_added(
             )
 
 
-def _ours(file: Path, id: int, order: Sequence[int]) -> int:
+def _heed_id(file: Path, id: int, order: Sequence[int]) -> int:
     if id not in order[BOS + 1 :]:
         raise DataError(f"{file}: forced_bos_token_id={id!r} is no id of the vocabulary")
     return order.index(id, BOS + 1)
@@ -223,11 +225,11 @@ def _ours(file: Path, id: int, order: Sequence[int]) -> int:
 def _params(
     file: Path, tensors: dict[str, np.ndarray], model: TransformerConfig, order: np.ndarray
 ) -> dict[str, Any]:
-    """The parameters of `model`; raises DataError where a tensor is missing or of another size."""
-    if "shared.weight" in tensors:  # saved without the output's projection, as facebook/bart-base
+    """Convert the parameters of `model`; raises DataError for missing or misshapen tensors."""
+    if "shared.weight" in tensors:  # saved without the output projection, as facebook/bart-base
         tensors = {f"model.{name}": x for name, x in tensors.items()}
     arrays = imported_model.Arrays(file, tensors, "config.json")
-    size = len(order) - 1  # BOS is ours alone
+    size = len(order) - 1  # BOS exists in Heed only
     tables = [f"{name}.weight" for name in
               ("model.shared", "model.encoder.embed_tokens", "model.decoder.embed_tokens",
                "lm_head")]  # fmt: skip

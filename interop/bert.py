@@ -3,8 +3,8 @@
     config, params = read_bert(folder)
     states = Transformer(config).apply({"params": params}, ids, method="encode")
 
-`ids` [B,S] are BERT's own, their padding 0, `[CLS]` and `[SEP]` included; states are [B,S,D]. All
-tokens are of the first type (a sentence alone), whose embedding is in that of the positions.
+`ids` [B,S] are BERT's, padded with 0, `[CLS]` and `[SEP]` included; states are [B,S,D]. All tokens
+are of the first type (a single sentence), whose embedding is added to that of the positions.
 """
 
 from collections.abc import Iterator
@@ -37,9 +37,9 @@ _PRODUCTS = {
 
 
 def read_bert(folder: Path) -> tuple[TransformerConfig, dict[str, Any]]:
-    """The encoder's settings and its parameters; its decoder has none.
+    """Import a BERT encoder: its config and parameters; there is no decoder.
 
-    Raises DataError for what is missing, damaged or not supported, with file and field.
+    Raises DataError for missing, corrupt or unsupported files and fields, naming them.
     """
     file = folder / "config.json"
     config = read_settings(file, Bert, _NEUTRAL)
@@ -62,17 +62,17 @@ def read_bert(folder: Path) -> tuple[TransformerConfig, dict[str, Any]]:
         )
     except ConfigError as error:
         raise DataError(f"{file}: {error}") from None
-    where, tensors = read_tensors(folder)
+    weights, tensors = read_tensors(folder)
     imported_model.check_sizes(file, model, *imported_model.count(tensors))
     tensors = {name.removeprefix("bert."): x for name, x in tensors.items()}
-    arrays = imported_model.Arrays(where, tensors, "config.json")
+    arrays = imported_model.Arrays(weights, tensors, "config.json")
     params = imported_model.layers(model, _names(model.encoder_layers), arrays)
     width = model.d_model
     words = arrays.take((model.vocab_size, width), "embeddings.word_embeddings.weight")
-    places = arrays.take((model.max_length, width), "embeddings.position_embeddings.weight")
+    positions = arrays.take((model.max_length, width), "embeddings.position_embeddings.weight")
     kinds = arrays.take((config.type_vocab_size, width), "embeddings.token_type_embeddings.weight")
     params["embedding"] = {"table": words}
-    params["source_positions"] = {"table": places + kinds[:1]}
+    params["source_positions"] = {"table": positions + kinds[:1]}
     return model, params
 
 
@@ -80,19 +80,21 @@ def _names(layers: int) -> Iterator[ParamName]:
     for their_name, name in ("weight", "scale"), ("bias", "bias"):
         yield ParamName(f"embeddings.LayerNorm.{their_name}", ("source_embedding_norm", name), 0)
     for i in range(layers):
-        layer, own = f"encoder.layer.{i}", f"encoder_{i}"
+        layer, heed_layer = f"encoder.layer.{i}", f"encoder_{i}"
         for their_name, (part, name, inputs) in _PRODUCTS.items():
-            yield ParamName(f"{layer}.{their_name}.weight", (own, part, name), inputs)
-            yield ParamName(f"{layer}.{their_name}.bias", (own, part, f"{name}_bias"), 0)
+            yield ParamName(f"{layer}.{their_name}.weight", (heed_layer, part, name), inputs)
+            yield ParamName(f"{layer}.{their_name}.bias", (heed_layer, part, f"{name}_bias"), 0)
         for their_name, name in ("intermediate", "hidden"), ("output", "out"):
             yield ParamName(
-                f"{layer}.{their_name}.dense.weight", (own, "feed_forward", name, "kernel"), 1
+                f"{layer}.{their_name}.dense.weight",
+                (heed_layer, "feed_forward", name, "kernel"),
+                1,
             )
             yield ParamName(
-                f"{layer}.{their_name}.dense.bias", (own, "feed_forward", name, "bias"), 0
+                f"{layer}.{their_name}.dense.bias", (heed_layer, "feed_forward", name, "bias"), 0
             )
         for their_name, frame in _NORMS.items():
             for which, name in ("weight", "scale"), ("bias", "bias"):
                 yield ParamName(
-                    f"{layer}.{their_name}.LayerNorm.{which}", (own, frame, "norm", name), 0
+                    f"{layer}.{their_name}.LayerNorm.{which}", (heed_layer, frame, "norm", name), 0
                 )

@@ -1,6 +1,6 @@
 """Types of Hugging Face's config.json, by model family.
 
-A field that would make another model is refused by its value, by the importer of its family.
+The importer of a family rejects values of fields that would change the model.
 """
 
 from pathlib import Path
@@ -12,13 +12,13 @@ from interop.fields import Count, Epsilon, Size
 
 
 class Family(Struct):
-    """What every config.json has."""
+    """The field that every config.json has."""
 
     model_type: str | None = None
 
 
 class Bert(Struct, kw_only=True):
-    """An encoder alone."""
+    """BERT, an encoder only."""
 
     vocab_size: Size
     num_hidden_layers: Size
@@ -34,7 +34,7 @@ class Bert(Struct, kw_only=True):
 
 
 class Bart(Struct, kw_only=True):
-    """BART and its kin, and what Marian has in common with them."""
+    """BART models, and the fields that Marian shares with them."""
 
     model_type: str
     vocab_size: Size
@@ -55,7 +55,7 @@ class Bart(Struct, kw_only=True):
 
 
 class Marian(Bart, kw_only=True):
-    """Marian's models, whose sides may have a vocabulary each."""
+    """Marian models, whose sides may have separate vocabularies."""
 
     decoder_vocab_size: Size | None = None  # None: as the source's
     share_encoder_decoder_embeddings: bool = True
@@ -84,5 +84,5 @@ class T5(Struct, kw_only=True):
 
 
 def family(file: Path) -> str | None:
-    """The `model_type` of a config.json; raises DataError where it is no such file."""
+    """Read the `model_type` of a config.json; raises DataError if it is invalid."""
     return read_json(file, Family).model_type

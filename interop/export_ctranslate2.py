@@ -1,4 +1,4 @@
-"""Export to CTranslate2, by its own converter of Marian models."""
+"""Export to CTranslate2, by its converter of Marian models."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ _NEEDED = ("ctranslate2", "torch", "transformers")
 
 
 def write_ctranslate2(trained: LoadedModel, folder: Path, log: Callable[[str], None]) -> None:
-    """Writes the model of a run; raises ConfigError where something to do it with is missing."""
+    """Write a run's model; raises ConfigError if a package is missing."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"--to=ctranslate2 needs {missing[0]}: pip install {' '.join(_NEEDED)}")

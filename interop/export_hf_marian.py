@@ -1,8 +1,8 @@
-"""Export to a Hugging Face folder of a Marian model.
+"""Export to the Hugging Face Marian format.
 
-Theirs is post-norm, with sinusoids in halves: where ours are interleaved, the model's width is put
-in another order, which is the same model. PAD, which theirs has no counterpart of, is left out, and
-with it what its logit would take of the others' probabilities.
+Hugging Face's Marian is post-norm, with sinusoids in halves: if Heed's are interleaved, the width
+is permuted, which gives an equivalent model. Heed's PAD has no counterpart in the format and is
+dropped, and with it the probability of its logit.
 """
 
 import json
@@ -26,56 +26,56 @@ from model.transformer import unstack_layers
 from train.state import param_shapes
 
 _ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "swish"}
-_EPSILON = 1e-5  # theirs has no other
+_EPSILON = 1e-5  # the only value in the format
 _STOPPING = {"unbeaten": False, "full": True, "unbeatable": "never", "limit": "never"}
-_LIMIT = 511  # theirs has no limit that follows the source's length
+_LIMIT = 511  # the format has no limit relative to the source's length
 
 
 def write_marian(trained: LoadedModel, folder: Path, log: Callable[[str], None]) -> None:
-    """Writes the model of a run into a folder; tells by `log` what cannot be quite the same.
+    """Write a run's model to a folder; `log` receives warnings about what differs.
 
-    Raises ConfigError, naming the setting, where Marian has no such model.
+    Raises ConfigError, naming the setting, if Marian does not support the model.
     """
     c, params = unstack_layers(trained.model.config, jax.device_get(trained.params))
     check(c)
     if c.norm_epsilon != _EPSILON:
         log(f"model.norm_epsilon={c.norm_epsilon} becomes {_EPSILON}, which Marian has")
     vocabulary = trained.vocabulary
-    apart = not vocabulary.shared
+    separate = not vocabulary.shared
     tables = [_table(tokenizer) for tokenizer in vocabulary]
-    order = _order(c.target_vocab, apart)
-    places = {id: place for place, id in enumerate(order)}
+    order = _order(c.target_vocab, separate)
+    new_ids = {id: index for index, id in enumerate(order)}
     special = dict(
-        pad_token_id=places[BOS], eos_token_id=places[EOS], decoder_start_token_id=places[BOS]
+        pad_token_id=new_ids[BOS], eos_token_id=new_ids[EOS], decoder_start_token_id=new_ids[BOS]
     )
-    forced = places[EOS] if trained.experiment.search.free_eos_at_limit else None
-    generation = _generation(trained, special | dict(forced_eos_token_id=forced), places, log)
+    forced = new_ids[EOS] if trained.experiment.search.free_eos_at_limit else None
+    generation = _generation(trained, special | dict(forced_eos_token_id=forced), new_ids, log)
     files = {
         "config.json": settings(
             c, special | dict(forced_eos_token_id=forced), max(1024, generation["max_length"])
         ),
         "generation_config.json": generation,
-        "tokenizer_config.json": _tokenizer(trained, tables[0], apart),
+        "tokenizer_config.json": _tokenizer(trained, tables[0], separate),
     }
     content = {name: json.dumps(file, indent=2).encode() for name, file in files.items()}
     sides = zip(("vocab.json", "target_vocab.json"), vocabulary, tables, strict=True)
-    for name, tokenizer, table in [*sides][: 2 if apart else 1]:
+    for name, tokenizer, table in [*sides][: 2 if separate else 1]:
         words = ["", table.padding, table.end, table.unknown, *table.words]
-        listed = _order(tokenizer.vocab_size, apart)
-        ids = {words[id]: place for place, id in enumerate(listed)}
+        side_order = _order(tokenizer.vocab_size, separate)
+        ids = {words[id]: index for index, id in enumerate(side_order)}
         content[name] = json.dumps(ids, ensure_ascii=False, indent=1).encode()
     for side, tokenizer in zip(("source", "target"), vocabulary, strict=True):
         content[f"{side}.spm"] = _cuts(tokenizer)
-    id_maps = _order(c.vocab_size, apart), order
+    id_maps = _order(c.vocab_size, separate), order
     content["model.safetensors"] = save(tensors(c, params, *id_maps), {"format": "pt"})
     folder.mkdir(parents=True, exist_ok=True)
-    for name, each in content.items():
-        write_atomic(folder / name, each)
+    for name, data in content.items():
+        write_atomic(folder / name, data)
 
 
 def check(c: TransformerConfig) -> None:
-    """Raises ConfigError, naming the setting, where Marian has no such model."""
-    wanted = {
+    """Raise ConfigError, naming the setting, if Marian does not support the model."""
+    supported = {
         "norm": (c.norm, ("post",)),
         "norm_kind": (c.norm_kind, ("layer",)),
         "embedding_norm": (c.embedding_norm, (False,)),
@@ -87,21 +87,21 @@ def check(c: TransformerConfig) -> None:
         "d_k": (c.key_width, (c.d_model // c.num_heads,)),
         "d_v": (c.value_width, (c.d_model // c.num_heads,)),
     }
-    for name, (value, known) in wanted.items():
-        if value not in known:
+    for name, (value, choices) in supported.items():
+        if value not in choices:
             raise ConfigError(
                 f"model.{name}={value} has no counterpart in Hugging Face's Marian, only "
-                f"{' or '.join(map(str, known))}"
+                f"{' or '.join(map(str, choices))}"
             )
 
 
 def tensors(
     c: TransformerConfig, params, source_order: list[int], target_order: list[int]
 ) -> dict[str, np.ndarray]:
-    """Their tensors by name; rows of embeddings are those of our ids in these orders."""
+    """Hugging Face tensors by name; rows of embeddings are Heed's ids in these orders."""
     boxes = param_shapes(Transformer(c))
     width = np.arange(c.d_model)
-    if c.positions == "sinusoidal":  # the sines first, then the cosines
+    if c.positions == "sinusoidal":  # sines first, then cosines
         width = np.concatenate([width[::2], width[1::2]])
 
     def parameter(*path: str) -> np.ndarray | None:
@@ -110,45 +110,45 @@ def tensors(
             if key not in leaf:
                 return None
             leaf, box = leaf[key], box[key]
-        found = np.asarray(leaf, np.float32)
+        array = np.asarray(leaf, np.float32)
         for axis, name in enumerate(box.names):
             if name == "embed":
-                found = found.take(width, axis)
-        return found
+                array = array.take(width, axis)
+        return array
 
     def table(*path: str) -> np.ndarray:
-        there = parameter(*path)
-        assert there is not None
-        return there
+        array = parameter(*path)
+        assert array is not None
+        return array
 
-    found: dict[str, np.ndarray] = {}
+    result: dict[str, np.ndarray] = {}
     for named in names(c):
-        param_path = parameter(*named.param_path)
-        if param_path is None:  # a bias that ours is without
-            weight = found[named.their_name.removesuffix("bias") + "weight"]
-            param_path = np.zeros(len(weight), np.float32)
-        found[named.their_name] = named.store(param_path)
+        value = parameter(*named.param_path)
+        if value is None:  # a bias that Heed's model lacks
+            weight = result[named.their_name.removesuffix("bias") + "weight"]
+            value = np.zeros(len(weight), np.float32)
+        result[named.their_name] = named.store(value)
     if c.tying == "all":
-        found["model.shared.weight"] = table("embedding", "table")[target_order]
+        result["model.shared.weight"] = table("embedding", "table")[target_order]
     else:
         for side, their_name, order in (
             ("source", "encoder", source_order),
             ("target", "decoder", target_order),
         ):
             words = table(f"{side}_embedding", "table")
-            found[f"model.{their_name}.embed_tokens.weight"] = words[order]
+            result[f"model.{their_name}.embed_tokens.weight"] = words[order]
     if c.tying == "none":
-        found["lm_head.weight"] = np.ascontiguousarray(table("output").T[target_order])
+        result["lm_head.weight"] = np.ascontiguousarray(table("output").T[target_order])
     bias = parameter("output_bias")
     bias = np.zeros(c.target_vocab, np.float32) if bias is None else bias
-    found["final_logits_bias"] = bias[target_order][None]
-    return found
+    result["final_logits_bias"] = bias[target_order][None]
+    return result
 
 
-def _order(size: int, apart: bool) -> list[int]:
-    """Our ids by theirs; padding is last, or where sides differ, where it is alike on both."""
-    others = range(UNK + 1, size)
-    return [EOS, UNK, BOS, *others] if apart else [EOS, UNK, *others, BOS]
+def _order(size: int, separate: bool) -> list[int]:
+    """Heed's ids in export order; padding is last, or third if the sides have separate ids."""
+    words = range(UNK + 1, size)
+    return [EOS, UNK, BOS, *words] if separate else [EOS, UNK, *words, BOS]
 
 
 def _table(tokenizer: Tokenizer) -> MarianVocab:
@@ -162,7 +162,7 @@ def _cuts(tokenizer: Tokenizer) -> bytes:
 
 
 def settings(c: TransformerConfig, special: Mapping[str, int | None], positions: int) -> dict:
-    """Their config.json of a model, which has no PAD of ours; `special` are their special ids."""
+    """Hugging Face config.json of a model, without Heed's PAD; `special` are its special ids."""
     sides = {
         f"{side}_{name}": value
         for side in ("encoder", "decoder")
@@ -195,7 +195,7 @@ def settings(c: TransformerConfig, special: Mapping[str, int | None], positions:
 def _generation(
     trained: LoadedModel,
     special: dict[str, Any],
-    places: dict[int, int],
+    new_ids: dict[int, int],
     log: Callable[[str], None],
 ) -> dict[str, Any]:
     s = trained.experiment.search
@@ -207,26 +207,26 @@ def _generation(
         )
     if not s.max_length:
         log(f"outputs there may have {_LIMIT} tokens, however long their source is")
-    banned = [[places[BOS]]] + [[places[UNK]]] * (not s.allow_unknown)
+    banned = [[new_ids[BOS]]] + [[new_ids[UNK]]] * (not s.allow_unknown)
     return {
         "num_beams": s.beam_size,
         "length_penalty": 1.0 if alpha is None else alpha,
         "early_stopping": _STOPPING[s.stopping],
         "min_length": s.min_length,
-        "max_length": (s.max_length or _LIMIT) + 1,  # with what an output begins with
+        "max_length": (s.max_length or _LIMIT) + 1,  # with the first token
         "no_repeat_ngram_size": s.no_repeat_ngrams,
         "renormalize_logits": s.renormalize,
         "bad_words_ids": banned,
-        **({"forced_bos_token_id": places[s.forced_bos_id]} if s.forced_bos_id else {}),
+        **({"forced_bos_token_id": new_ids[s.forced_bos_id]} if s.forced_bos_id else {}),
         **special,
     }
 
 
-def _tokenizer(trained: LoadedModel, table: MarianVocab, apart: bool) -> dict[str, Any]:
+def _tokenizer(trained: LoadedModel, table: MarianVocab, separate: bool) -> dict[str, Any]:
     data = asdict(trained.experiment.data)
-    places = {id: place for place, id in enumerate(_order(UNK + 1 + len(table.words), apart))}
+    new_ids = {id: index for index, id in enumerate(_order(UNK + 1 + len(table.words), separate))}
     ids = table.ids()
-    kept = {str(places[ids[word]]): {"content": word, "special": False} for word in table.whole}
+    added = {str(new_ids[ids[word]]): {"content": word, "special": False} for word in table.whole}
     return {
         "tokenizer_class": "MarianTokenizer",
         "source_lang": data["source_language"],
@@ -235,7 +235,7 @@ def _tokenizer(trained: LoadedModel, table: MarianVocab, apart: bool) -> dict[st
         "unk_token": table.unknown,
         "pad_token": table.padding,
         "additional_special_tokens": list(table.special),
-        **({"added_tokens_decoder": kept} if kept else {}),
+        **({"added_tokens_decoder": added} if added else {}),
         "clean_up_tokenization_spaces": table.clean_up,
-        "separate_vocabs": apart,
+        "separate_vocabs": separate,
     }

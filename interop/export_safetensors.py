@@ -14,21 +14,21 @@ from train.state import param_shapes
 
 
 def write_tensors(trained: LoadedModel, folder: Path) -> None:
-    """Writes model.safetensors, names.json, config.json and the vocabulary into a folder.
+    """Write model.safetensors, names.json, config.json and the vocabulary to a folder.
 
-    names.json has of every tensor its shape and what its axes are (model/sharding.py).
+    names.json has the shape and axis names of every tensor (model/sharding.py).
     """
     boxes = param_shapes(trained.model)
-    found, table = {}, {}
+    tensors, table = {}, {}
     for path, leaf in jax.tree.leaves_with_path(jax.device_get(trained.params)):
         name, box = ".".join(key.key for key in path), boxes
         for key in path:
             box = box[key.key]
-        found[name] = np.ascontiguousarray(leaf)
+        tensors[name] = np.ascontiguousarray(leaf)
         table[name] = {"shape": list(leaf.shape), "axes": list(box.names)}
     settings = {"model": asdict(trained.model.config), "search": asdict(trained.experiment.search)}
     folder.mkdir(parents=True, exist_ok=True)
     trained.vocabulary.save(folder)
     write_atomic(folder / "names.json", json.dumps(table, indent=1).encode())
     write_atomic(folder / "config.json", json.dumps(settings, indent=2).encode())
-    write_atomic(folder / "model.safetensors", save(found, {"step": str(trained.step)}))
+    write_atomic(folder / "model.safetensors", save(tensors, {"step": str(trained.step)}))

@@ -5,8 +5,8 @@
     weights = [arrays[str(i)] for i in range(len(arrays))]
     tokens, scores, lengths = program.call(weights, src, limits)
 
-src [B,S] int32 are a source's ids, its end and zeros after it; limits [B] int32 are the most tokens
-of each output, its end included, at most `max_length`. Any B and S will do. Outputs are best first:
+src [B,S] int32 are a source's ids with EOS, padded with zeros; limits [B] int32 are the maximum
+lengths of outputs with EOS, at most `max_length`. B and S are arbitrary. Outputs are best first:
 tokens [B,W,L], scores [B,W], lengths [B,W].
 """
 
@@ -33,37 +33,37 @@ from experiments.workdir import LoadedModel
 from model import TransformerConfig
 
 _PLATFORMS = ("cpu", "cuda", "tpu")
-_LONGEST = 256  # tokens of an output, where the run sets no limit that its source does not
+_LONGEST = 256  # output tokens, if the run sets no limit of its own
 
 
 def write_programs(trained: LoadedModel, folder: Path) -> None:
-    """Writes greedy.stablehlo, beam.stablehlo, weights.npz, their facts and the vocabulary."""
+    """Write greedy.stablehlo, beam.stablehlo, weights.npz, program.json and the vocabulary."""
     config, settings = trained.model.config, trained.experiment.search
     weights = jax.jit(partial(pack, config))(jax.device_get(trained.params))
     leaves, structure = jax.tree.flatten(weights)
     longest = min(filter(None, (settings.max_length or _LONGEST, config.max_positions)))
     beam = SearchOptions(**vars(settings))
-    others = {name: getattr(SearchOptions, name) for name in METHOD_OPTIONS["beam"]}
+    defaults = {name: getattr(SearchOptions, name) for name in METHOD_OPTIONS["beam"]}
     content = {}
-    for name, options in ("beam", beam), ("greedy", replace(beam, method="greedy", **others)):
+    for name, options in ("beam", beam), ("greedy", replace(beam, method="greedy", **defaults)):
         program = partial(_search, config, structure, options, longest)
         content[f"{name}.stablehlo"] = bytes(_exported(program, leaves, config).serialize())
     arrays = io.BytesIO()
     numbered = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
-    np.savez(arrays, **numbered)  # type: ignore[arg-type]  # are arrays
+    np.savez(arrays, **numbered)  # type: ignore[arg-type]  # arrays
     content["weights.npz"] = arrays.getvalue()
     facts = {"max_length": longest, "pad": PAD, "bos": BOS, "eos": EOS, "unk": UNK}
     content["program.json"] = json.dumps(facts | {"search": vars(settings)}, indent=2).encode()
     folder.mkdir(parents=True, exist_ok=True)
     trained.vocabulary.save(folder)
-    for name, each in content.items():
-        write_atomic(folder / name, each)
+    for name, data in content.items():
+        write_atomic(folder / name, data)
 
 
 def _exported(program, leaves: list[Array], config: TransformerConfig) -> export.Exported:
-    """The program for any number of rows, and any source length that there are positions for."""
-    most = [f"s <= {config.max_positions}"] if config.max_positions else []
-    rows, length = export.symbolic_shape("b, s", constraints=["b >= 1", "s >= 1", *most])
+    """Export the program for any number of rows, and any source length within the positions."""
+    bounds = [f"s <= {config.max_positions}"] if config.max_positions else []
+    rows, length = export.symbolic_shape("b, s", constraints=["b >= 1", "s >= 1", *bounds])
     shape = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     weights = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
     compiled = export.export(jax.jit(program), platforms=_PLATFORMS)
@@ -79,23 +79,23 @@ def _search(
     src: Array,
     limits: Array,
 ) -> tuple[Array, Array, Array]:
-    nothing = partial(jnp.zeros, dtype=jnp.int32)
+    empty = partial(jnp.zeros, dtype=jnp.int32)
     rows = src.shape[0]
-    asked = SearchBatch(
+    request = SearchBatch(
         src,
         jnp.clip(limits, 1, longest),
-        prefix=nothing((rows, 0)),
-        phrases=nothing((rows, 0, 0)),
+        prefix=empty((rows, 0)),
+        phrases=empty((rows, 0, 0)),
         seeds=jnp.zeros(rows, jnp.uint32),
-        sentence_ids=nothing((rows, 2)),
+        sentence_ids=empty((rows, 2)),
     )
     weights = jax.tree.unflatten(structure, leaves)
-    found: Hypotheses = search(
+    hypotheses: Hypotheses = search(
         [make_generator(config)],
         [weights],
-        asked,
+        request,
         options=options,
         max_length=longest,
         tail=False,
     )
-    return found.tokens, found.scores, found.lengths
+    return hypotheses.tokens, hypotheses.scores, hypotheses.lengths

@@ -12,7 +12,7 @@ from experiments.config import SearchConfig
 from interop.fields import Count, Id, name_settings, read_settings
 from model import ConfigError
 
-# Their name, and the values with which outputs are what they are here without it.
+# Settings that Heed lacks, and their values that have no effect.
 _NEUTRAL: dict[str, tuple] = {
     "do_sample": (False,),
     "num_beam_groups": (1,),
@@ -25,17 +25,17 @@ _NEUTRAL: dict[str, tuple] = {
     **dict.fromkeys(("sequence_bias", "exponential_decay_length_penalty"), ()),
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "penalty_alpha"), ([],)),
 }
-_NAMES = {  # of the settings of a search, there
+_NAMES = {  # of SearchConfig's fields in the file
     "beam_size": "num_beams",
     "alpha": "length_penalty",
     "no_repeat_ngrams": "no_repeat_ngram_size",
     "renormalize": "renormalize_logits",
 }
-_STOPPING = {False: "unbeaten", True: "full", "never": "unbeatable"}  # by their early_stopping
+_STOPPING = {False: "unbeaten", True: "full", "never": "unbeatable"}  # by early_stopping
 
 
 class Generation(Struct):
-    """A generation_config.json, or a config.json that has its fields too."""
+    """A generation_config.json, or a config.json with the same fields."""
 
     pad_token_id: Id | list[Id] | None = None
     eos_token_id: Id | list[Id] | None = None
@@ -55,10 +55,10 @@ class Generation(Struct):
 
 
 def read_generation(folder: Path, forces: bool = False) -> tuple[Path, Generation]:
-    """The file of a folder that says how to search, and what it says: config.json, if no other.
+    """Read a folder's generation settings: the file and its content; falls back to config.json.
 
-    Where it `forces` a first word, that is the caller's to read. Raises DataError, naming the
-    field, for what this search does not do.
+    With `forces`, the caller handles a forced first token. Raises DataError, naming the field, for
+    settings that the search does not support.
     """
     file = folder / "generation_config.json"
     if not os.path.lexists(file):
@@ -69,7 +69,7 @@ def read_generation(folder: Path, forces: bool = False) -> tuple[Path, Generatio
 
 def search_settings(
     file: Path,
-    found: Generation,
+    generation: Generation,
     *,
     pad: int,
     eos: int,
@@ -77,47 +77,49 @@ def search_settings(
     positions: int,
     start: int | None = None,
 ) -> SearchConfig:
-    """What a generation_config.json says, as the settings of a search here.
+    """Convert generation settings to a SearchConfig.
 
-    Ids are those of the special words there; outputs begin with `start`, or else with the padding.
-    Raises DataError, naming the field, for what this search does not do.
+    Ids are the file's special ids; outputs begin with `start`, or else with the padding. Raises
+    DataError, naming the field, for settings that the search does not support.
     """
     for name, id in ("pad_token_id", pad), ("eos_token_id", eos), ("forced_eos_token_id", eos):
-        if getattr(found, name) not in (id, [id], None):
-            raise DataError(f"{file}: {name}={getattr(found, name)} is not supported, only {id}")
+        if getattr(generation, name) not in (id, [id], None):
+            raise DataError(
+                f"{file}: {name}={getattr(generation, name)} is not supported, only {id}"
+            )
     start, name = (pad, "pad_token_id") if start is None else (start, "eos_token_id")
-    if found.decoder_start_token_id not in (start, None):
+    if generation.decoder_start_token_id not in (start, None):
         raise DataError(
-            f"{file}: decoder_start_token_id={found.decoder_start_token_id} is not supported, "
+            f"{file}: decoder_start_token_id={generation.decoder_start_token_id} is not supported, "
             f"only {name}={start}, as all models of this kind have it"
         )
-    if found.early_stopping not in _STOPPING:
+    if generation.early_stopping not in _STOPPING:
         raise DataError(
-            f"{file}: early_stopping={reprlib.repr(found.early_stopping)} is not supported: "
+            f"{file}: early_stopping={reprlib.repr(generation.early_stopping)} is not supported: "
             "false, true, never"
         )
-    for word in found.bad_words_ids:
+    for word in generation.bad_words_ids:
         if word not in ([pad], [unknown]):
             raise DataError(
                 f"{file}: bad_words_ids has {word}, and only {[pad]} and {[unknown]}, the padding "
                 "and the unknown word, are supported: translate with --forbid instead"
             )
-    limit = found.max_new_tokens or (found.max_length or positions) - 1
-    limit += found.forced_eos_token_id is None  # what is not forced to end has no end, which counts
+    limit = generation.max_new_tokens or (generation.max_length or positions) - 1
+    limit += generation.forced_eos_token_id is None  # without a forced EOS the limit excludes EOS
     limit = min(limit, MAX_COUNT)
     try:
         return SearchConfig(
-            beam_size=found.num_beams,
+            beam_size=generation.num_beams,
             penalty="average",
-            alpha=found.length_penalty,
-            stopping=_STOPPING[found.early_stopping],
+            alpha=generation.length_penalty,
+            stopping=_STOPPING[generation.early_stopping],
             free_eos_at_limit=True,
-            min_length=max(found.min_length, found.min_new_tokens + 1, 1),
+            min_length=max(generation.min_length, generation.min_new_tokens + 1, 1),
             max_length=limit,
-            max_length_offset=limit,  # an output's own source sets no limit
-            no_repeat_ngrams=found.no_repeat_ngram_size,
-            allow_unknown=[unknown] not in found.bad_words_ids,
-            renormalize=found.renormalize_logits,
+            max_length_offset=limit,  # no limit relative to the source
+            no_repeat_ngrams=generation.no_repeat_ngram_size,
+            allow_unknown=[unknown] not in generation.bad_words_ids,
+            renormalize=generation.renormalize_logits,
         )
     except ConfigError as error:
         raise DataError(f"{file}: {name_settings(error, _NAMES)}") from None

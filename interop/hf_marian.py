@@ -1,8 +1,8 @@
 """Import a Hugging Face Marian model (OPUS-MT).
 
-Ids move so that the special ones are Heed's: their padding, with which outputs begin, becomes BOS,
-then come their end and their unknown word, then all others in their order. Our own PAD, which
-nothing ever reads or says, is one id more, and its logit is kept too low to count.
+Ids are permuted so that the special ids are Heed's: Marian's padding, with which outputs begin,
+becomes BOS, then come its EOS and UNK, then all others in order. Heed's PAD, which is never read or
+output, is an additional id with a very low logit.
 """
 
 import reprlib
@@ -28,7 +28,7 @@ from interop.tokenizer_config import TokenizerConfig
 from model import ConfigError, TransformerConfig
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}
-_NEUTRAL: dict[str, tuple] = {  # what an older or a related class would do otherwise
+_NEUTRAL: dict[str, tuple] = {  # settings of older or related classes
     "is_encoder_decoder": (True,),
     "normalize_before": (False,),
     "normalize_embedding": (False,),
@@ -46,16 +46,16 @@ _TOKENIZER: dict[str, tuple] = {
 def read_marian(
     folder: Path, source_language: str = "", target_language: str = ""
 ) -> ImportedModel:
-    """The model of a folder; languages that are given replace those that it names.
+    """Import a folder's model; languages that are given replace those that it names.
 
-    Raises DataError for what is missing, damaged or not supported, with file and field.
+    Raises DataError for missing, corrupt or unsupported files and fields, naming them.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     file = folder / "config.json"
     config = read_config(file)
     model = model_config(file, config)
-    where, tensors = read_tensors(folder)
+    weights, tensors = read_tensors(folder)
     imported_model.check_sizes(file, model, *imported_model.count(tensors))
     tokenizer = tokenizer_config.read_tokenizer_config(folder, _TOKENIZER)
     vocabulary, id_maps = read_vocabulary(folder, model, config, tokenizer)
@@ -75,12 +75,12 @@ def read_marian(
         shared_vocab=vocabulary.shared,
     )
     experiment = Experiment(model=model, data=data, search=search)
-    arrays = imported_model.Arrays(where, tensors, "config.json")
+    arrays = imported_model.Arrays(weights, tensors, "config.json")
     return ImportedModel(experiment, vocabulary, _params(config, model, arrays, id_maps))
 
 
 def read_config(file: Path) -> Marian:
-    """A config.json; raises DataError, naming the field, for what is not here."""
+    """Read a config.json; raises DataError, naming unsupported fields."""
     kind = family(file)
     if kind != "marian":
         raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only 'marian'")
@@ -88,7 +88,7 @@ def read_config(file: Path) -> Marian:
 
 
 def model_config(file: Path, config: Marian) -> TransformerConfig:
-    """The model of a config.json; raises DataError, naming the field, for what is not here."""
+    """Convert a config.json to a TransformerConfig; raises DataError for unsupported fields."""
     shared, tied = config.share_encoder_decoder_embeddings, config.tie_word_embeddings
     source = config.vocab_size
     target = source if shared else config.decoder_vocab_size or source
@@ -105,9 +105,9 @@ def model_config(file: Path, config: Marian) -> TransformerConfig:
 
 
 def shared_settings(file: Path, config: Bart) -> dict[str, Any]:
-    """What Marian's models and BART's kin have alike, as settings of a TransformerConfig.
+    """TransformerConfig settings that Marian and BART models share.
 
-    Raises DataError, naming the field, for what is not here.
+    Raises DataError, naming the field, for unsupported values.
     """
     for name in "ffn_dim", "attention_heads":
         sides = [getattr(config, f"{side}_{name}") for side in ("encoder", "decoder")]
@@ -117,10 +117,10 @@ def shared_settings(file: Path, config: Bart) -> dict[str, Any]:
                 "not supported"
             )
     if config.activation_function not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
+        choices = ", ".join(ACTIVATIONS)
         raise DataError(
             f"{file}: activation_function={reprlib.repr(config.activation_function)} is not "
-            f"supported, only {known}"
+            f"supported, only {choices}"
         )
     return dict(
         encoder_layers=config.encoder_layers,
@@ -142,9 +142,9 @@ def shared_settings(file: Path, config: Bart) -> dict[str, Any]:
 def read_vocabulary(
     folder: Path, model: TransformerConfig, config: Marian, settings: TokenizerConfig
 ) -> tuple[Vocabulary, list[np.ndarray]]:
-    """Both sides, and of each one's ids from 1 on what their ids were (0 stands before them).
+    """Read both tokenizers, and for each the file's ids by Heed's ids, from 1 on (0 comes first).
 
-    Raises DataError for files that are missing, or that do not go together.
+    Raises DataError for files that are missing or inconsistent.
     """
     file, separate = folder / tokenizer_config.NAME, settings.separate_vocabs
     tables = [folder / "vocab.json"]
@@ -154,10 +154,10 @@ def read_vocabulary(
     words, id_maps = [], []
     marks = [settings.mark(name, default) for name, default in _MARKS.items()]
     added = tokenizer_config.added_words(file, settings)
-    # Their class leaves out of outputs what is listed, and lists what is special when it saves.
+    # Hugging Face's class omits listed words from outputs, and lists special words when it saves.
     special = {word for _, word in settings.listed()}
     special |= {word.content for word in added.values() if word.special}
-    whole = special | {word.content for word in added.values()}
+    unsplit = special | {word.content for word in added.values()}
     for side, size in zip(tables, (model.vocab_size, model.target_vocab), strict=True):
         ids = _ids(side, size - 1)
         for mark in marks:
@@ -167,22 +167,22 @@ def read_vocabulary(
             if ids.get(word.content) != id:
                 raise DataError(f"{side}: {word.content!r} has another id than {file} says")
         first = [ids[mark] for mark in marks]
-        others = [word for word in sorted(ids, key=ids.__getitem__) if word not in marks]
-        id_maps.append(np.array([0, *first, *(ids[word] for word in others)]))
-        whole_here = [word for word in others if word in whole]
+        ordinary = [word for word in sorted(ids, key=ids.__getitem__) if word not in marks]
+        id_maps.append(np.array([0, *first, *(ids[word] for word in ordinary)]))
+        unsplit_words = [word for word in ordinary if word in unsplit]
         words.append(
             MarianVocab(
-                tuple(others),
+                tuple(ordinary),
                 *(marks[1], marks[2], marks[0]),
-                special=tuple(word for word in whole_here if word in special),
+                special=tuple(word for word in unsplit_words if word in special),
                 clean_up=settings.clean_up_tokenization_spaces,
-                whole=tuple(word for word in whole_here if word not in special),
+                whole=tuple(word for word in unsplit_words if word not in special),
             )
         )
     if (id_maps[0][1 : UNK + 1] != id_maps[1][1 : UNK + 1]).any():
         raise DataError(f"{tables[1]}: {', '.join(marks)} have other ids than in {tables[0]}")
     source, target = (read_bytes(folder / f"{side}.spm") for side in ("source", "target"))
-    # Theirs joins the pieces of outputs by the source's model where the table is one for both.
+    # With a shared table, Hugging Face joins the subwords of outputs by the source's model.
     pairs = (source, source), (target, target if separate else source)
     sides = []
     for name, pair, table in zip(("source", "target"), pairs, words, strict=True):
@@ -212,10 +212,10 @@ def _params(
     arrays: imported_model.Arrays,
     id_maps: list[np.ndarray],
 ) -> dict[str, Any]:
-    """The parameters of `model`; raises DataError where a tensor is missing or of another size."""
+    """Convert the parameters of `model`; raises DataError for missing or misshapen tensors."""
     shared, output = "model.shared.weight", "lm_head.weight"
     encoder, decoder = (f"model.{side}.embed_tokens.weight" for side in ("encoder", "decoder"))
-    # A file may hold a table that is tied under any of its names, and under one alone.
+    # A file may hold a tied table under a single one of its names.
     tied = (output,) if config.tie_word_embeddings else ()
     tables = {
         "all": (shared, encoder, decoder, output),

@@ -1,6 +1,6 @@
 """Parameter names of Hugging Face Transformers; embeddings excluded.
 
-Their matrices are [out, in]; ours are [in, out], with the heads an axis of their own.
+Hugging Face's matrices are [out, in]; Heed's are [in, out], with a separate axis for heads.
 """
 
 import math
@@ -30,73 +30,73 @@ _PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj
 
 
 class ParamName(NamedTuple):
-    """A tensor's name there, the path of its parameter here, and how many axes come in."""
+    """A tensor's name, the path of its Heed parameter, and its number of input axes."""
 
     their_name: str
     param_path: tuple[str, ...]
     inputs: int  # 0: a vector
 
     def size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of their tensor, where our parameter has this one."""
+        """The shape of the tensor for a Heed parameter of this shape."""
         if not self.inputs:
             return (math.prod(shape),)
         return math.prod(shape[self.inputs :]), math.prod(shape[: self.inputs])
 
     def store(self, x: np.ndarray) -> np.ndarray:
-        """Our parameter as their tensor."""
+        """Convert a Heed parameter to a tensor."""
         return np.ascontiguousarray(x.reshape(self.size(x.shape)[::-1]).T)
 
     def load(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Their tensor as our parameter of this shape."""
+        """Convert a tensor to a Heed parameter of this shape."""
         return np.ascontiguousarray(x.T).reshape(shape)
 
 
 class Positions(NamedTuple):
-    """A learned table of positions, which begins with rows of no position."""
+    """A learned position table, which begins with unused rows."""
 
     their_name: str
     param_path: tuple[str, ...]
     unused: int = 2
 
     def size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of their table, where ours has this one."""
+        """The shape of the file's table for a Heed table of this shape."""
         return shape[0] + self.unused, shape[1]
 
     def load(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Their table as ours."""
+        """Drop the unused rows."""
         return x[self.unused :]
 
 
 def around(c: TransformerConfig) -> Iterator[ParamName | Positions]:
-    """What stands before and after the layers, as BART and its kin have it."""
+    """Parameters before and after the layers of BART models: norms and positions."""
     for side, words in ("encoder", "source"), ("decoder", "target"):
         norms = {"layer_norm": f"{side}_norm"} if c.norm == "pre" else {}
         norms |= {"layernorm_embedding": f"{words}_embedding_norm"} if c.embedding_norm else {}
         for their_name, param_path in norms.items():
-            for theirs_too, name in ("weight", "scale"), ("bias", "bias"):
-                yield ParamName(f"model.{side}.{their_name}.{theirs_too}", (param_path, name), 0)
+            for suffix, name in ("weight", "scale"), ("bias", "bias"):
+                yield ParamName(f"model.{side}.{their_name}.{suffix}", (param_path, name), 0)
         if c.positions == "learned":
             table = f"model.{side}.embed_positions.weight"
             yield Positions(table, (f"{words}_positions", "table"))
 
 
 def names(c: TransformerConfig) -> Iterator[ParamName]:
-    """All parameters of encoder and decoder layers that have attention and feed-forward biases."""
+    """Parameters of encoder and decoder layers with attention and feed-forward biases."""
     for side in "encoder", "decoder":
         for i in range(getattr(c, f"{side}_layers")):
-            layer, own = f"model.{side}.layers.{i}", f"{side}_{i}"
+            layer, heed_layer = f"model.{side}.layers.{i}", f"{side}_{i}"
             for their_name, param_path in _ATTENTIONS[side].items():
                 for projection, name in _PROJECTIONS.items():
                     inputs = 2 if name == "out" else 1
                     tensor = f"{layer}.{their_name}.{projection}"
-                    yield ParamName(f"{tensor}.weight", (own, param_path, name), inputs)
-                    yield ParamName(f"{tensor}.bias", (own, param_path, f"{name}_bias"), 0)
+                    yield ParamName(f"{tensor}.weight", (heed_layer, param_path, name), inputs)
+                    yield ParamName(f"{tensor}.bias", (heed_layer, param_path, f"{name}_bias"), 0)
             for their_name, param_path in _NORMS[side].items():
-                for theirs_too, name in ("weight", "scale"), ("bias", "bias"):
+                for suffix, name in ("weight", "scale"), ("bias", "bias"):
                     yield ParamName(
-                        f"{layer}.{their_name}.{theirs_too}", (own, param_path, "norm", name), 0
+                        f"{layer}.{their_name}.{suffix}", (heed_layer, param_path, "norm", name), 0
                     )
             for their_name, name in ("fc1", "hidden"), ("fc2", "out"):
-                path = own, "feed_forward", name
+                path = heed_layer, "feed_forward", name
                 yield ParamName(f"{layer}.{their_name}.weight", (*path, "kernel"), 1)
                 yield ParamName(f"{layer}.{their_name}.bias", (*path, "bias"), 0)

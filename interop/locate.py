@@ -8,19 +8,19 @@ from data.errors import DataError
 _PACKAGE = "package:"
 
 
-def folder_of(place: str) -> Path:
-    """The folder of a path, or of package:NAME/PATH, which imports nothing; raises DataError.
+def folder_of(location: str) -> Path:
+    """The folder of a path or of package:NAME/PATH; imports nothing. Raises DataError.
 
-    A .pt, of which a folder may have several, may be named itself.
+    The path may also be a .pt file, since a folder may have several.
     """
-    if not place.startswith(_PACKAGE):
-        folder = Path(place)
+    if not location.startswith(_PACKAGE):
+        folder = Path(location)
     else:
-        name, _, path = place.removeprefix(_PACKAGE).partition("/")
+        name, _, path = location.removeprefix(_PACKAGE).partition("/")
         spec = find_spec(name) if name.isidentifier() else None
         if spec is None or not spec.submodule_search_locations:
-            raise DataError(f"--from={place}: there is no package {name!r}: is it installed?")
+            raise DataError(f"--from={location}: there is no package {name!r}: is it installed?")
         folder = Path(spec.submodule_search_locations[0]) / path
     if not folder.is_dir() and not (folder.suffix == ".pt" and folder.is_file()):
-        raise DataError(f"--from={place}: {folder} is not a folder")
+        raise DataError(f"--from={location}: {folder} is not a folder")
     return folder

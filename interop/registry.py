@@ -22,10 +22,10 @@ READERS: dict[str, Callable[[Path, str, str], ImportedModel]] = {
 def read_folder(
     folder: Path, source_language: str = "", target_language: str = ""
 ) -> ImportedModel:
-    """The model of a folder; raises DataError where there is no reader for it."""
+    """Import a folder's model; raises DataError if its `model_type` is not supported."""
     file = folder / "config.json"
     kind = family(file)
     if kind not in READERS:
-        known = ", ".join(sorted(READERS))
-        raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only {known}")
+        choices = ", ".join(sorted(READERS))
+        raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only {choices}")
     return READERS[kind](folder, source_language, target_language)

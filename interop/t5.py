@@ -1,9 +1,9 @@
 """Import a Hugging Face T5 model.
 
-Ids move by one: their padding, with which outputs begin, becomes BOS, then come their end and their
-unknown word, then all others; our own PAD is one id more, as of Marian's models. Two numbers of
-theirs are folded into weights: scores are not divided by sqrt(d_k), so queries are multiplied by
-it, and where outputs are scaled by d_model^-0.5, so is the decoder's last norm.
+Ids are shifted by one: T5's padding, with which outputs begin, becomes BOS, then come its EOS and
+UNK, then all others; Heed's PAD is an additional id, as in Marian models. Two factors are folded
+into weights: T5 does not divide scores by sqrt(d_k), so queries are multiplied by it; where outputs
+are scaled by d_model^-0.5, the decoder's last norm is scaled instead.
 """
 
 import reprlib
@@ -24,7 +24,7 @@ from interop.t5_vocabulary import read_vocabulary
 from interop.tensor_files import read_tensors
 from model import ConfigError, TransformerConfig
 
-# By their feed_forward_proj; their "gated-gelu" is the tanh form, by the class's own rule.
+# By feed_forward_proj; "gated-gelu" is the tanh form, as in Hugging Face's class.
 ACTIVATIONS = {
     "relu": "relu",
     "gelu": "gelu",
@@ -36,7 +36,7 @@ ACTIVATIONS = {
     "gated-silu": "swiglu",
 }
 Tying = Literal["all", "decoder", "none"]
-PROJECTIONS = {"t5": "relu", "mt5": "gated-gelu"}  # where config.json does not tell it
+PROJECTIONS = {"t5": "relu", "mt5": "gated-gelu"}  # defaults if config.json has none
 _NEUTRAL: dict[str, tuple] = {
     "pad_token_id": (0,),
     "eos_token_id": (1, [1]),
@@ -45,8 +45,8 @@ _NEUTRAL: dict[str, tuple] = {
     "is_decoder": (False,),
     "quantization_config": (),
 }
-# Tensors that may hold a table, in the order that theirs looks for them: a model whose tables are
-# tied may be saved under any of their names alone.
+# Tensors that may hold a table, in Hugging Face's order: a tied table may be saved under any single
+# one of these names.
 _NAMES = [f"{name}.weight" for name in
           ("encoder.embed_tokens", "decoder.embed_tokens", "lm_head", "shared")]  # fmt: skip
 _ENCODER, _DECODER, _HEAD, _SHARED = _NAMES
@@ -58,9 +58,9 @@ _TABLES = {
 
 
 def read_t5(folder: Path, source_language: str = "", target_language: str = "") -> ImportedModel:
-    """The model of a folder; it names no languages, so they are what is given.
+    """Import a folder's model; it names no languages, so give them.
 
-    Raises DataError for what is missing, damaged or not supported, with file and field.
+    Raises DataError for missing, corrupt or unsupported files and fields, naming them.
     """
     file = folder / "config.json"
     config = read_config(file)
@@ -84,17 +84,17 @@ def read_t5(folder: Path, source_language: str = "", target_language: str = "") 
 
 
 def read_config(file: Path) -> T5:
-    """A config.json; raises DataError, naming the field, for what is not here."""
+    """Read a config.json; raises DataError, naming unsupported fields."""
     kind = family(file)
     if kind not in PROJECTIONS:
-        known = " or ".join(map(repr, PROJECTIONS))
-        raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only {known}")
+        choices = " or ".join(map(repr, PROJECTIONS))
+        raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only {choices}")
     config = read_settings(file, T5, _NEUTRAL)
     projection = config.feed_forward_proj = config.feed_forward_proj or PROJECTIONS[kind]
     if projection not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
+        choices = ", ".join(ACTIVATIONS)
         raise DataError(
-            f"{file}: feed_forward_proj={reprlib.repr(projection)} is not supported, only {known}"
+            f"{file}: feed_forward_proj={reprlib.repr(projection)} is not supported, only {choices}"
         )
     *gated, function = projection.split("-")
     derived = {
@@ -107,7 +107,7 @@ def read_config(file: Path) -> T5:
 
 
 def model_config(file: Path, config: T5, tying: Tying = "all") -> TransformerConfig:
-    """The model of a config.json; raises DataError, naming the field, for what is not here."""
+    """Convert a config.json to a TransformerConfig; raises DataError for unsupported fields."""
     try:
         return TransformerConfig(
             vocab_size=config.vocab_size + 1,
@@ -138,24 +138,24 @@ def model_config(file: Path, config: T5, tying: Tying = "all") -> TransformerCon
 
 
 def _scales_outputs(config: T5) -> bool:
-    """Whether they multiply by d_model^-0.5 before the output's projection: T5 1.0, not 1.1."""
+    """Whether outputs are scaled by d_model^-0.5 before the output projection: T5 1.0, not 1.1."""
     if config.scale_decoder_outputs is not None:
         return config.scale_decoder_outputs
     return config.model_type == "t5" and config.tie_word_embeddings is not False
 
 
 def tying(tensors: dict[str, np.ndarray]) -> Tying:
-    """Which tables of a file are one: theirs are tied unless it has unlike ones."""
-    found = [
+    """Which embedding tables are tied: all, unless the file has different ones."""
+    tables = [
         next((tensors[name] for name in names if name in tensors), np.empty(0))
         for names in _TABLES.values()
     ]
-    same = [a is b or np.array_equal(a, b) for a, b in zip(found, found[1:], strict=False)]
+    same = [a is b or np.array_equal(a, b) for a, b in zip(tables, tables[1:], strict=False)]
     return "all" if all(same) else "decoder" if same[1] else "none"
 
 
 def params(c: TransformerConfig, arrays: Arrays, scales_outputs: bool) -> dict[str, Any]:
-    """The parameters of `c`; raises DataError where a tensor is missing or of another size."""
+    """Convert the parameters of `c`; raises DataError for missing or misshapen tensors."""
     order = np.arange(-1, c.vocab_size - 1)
     order[0] = 0
     tables = _TABLES | {"all": (_SHARED, _ENCODER, _DECODER, _HEAD)}
@@ -164,18 +164,18 @@ def params(c: TransformerConfig, arrays: Arrays, scales_outputs: bool) -> dict[s
         return arrays.take(shape, *tables[which])
 
     bias = np.zeros(c.vocab_size - 1, np.float32)
-    found = imported_model.layers(c, names(c), arrays) | imported_model.words(
+    result = imported_model.layers(c, names(c), arrays) | imported_model.words(
         c, [order] * 2, 1, table, bias
     )
     for side in "encoder", "decoder":
         name = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         shape = c.relative_num_buckets, c.num_heads
-        found[f"{side}_bias"] = {"table": arrays.take(shape, name)}
+        result[f"{side}_bias"] = {"table": arrays.take(shape, name)}
         for i in range(getattr(c, f"{side}_layers")):
-            layer = found[f"{side}_{i}"]
+            layer = result[f"{side}_{i}"]
             for kind in {"attention", "self_attention", "cross_attention"} & set(layer):
                 layer[kind]["query"] = layer[kind]["query"] * np.float32(c.key_width**0.5)
     if scales_outputs:
-        norm = found["decoder_norm"]
+        norm = result["decoder_norm"]
         norm["scale"] = norm["scale"] * np.float32(c.d_model**-0.5)
-    return found
+    return result

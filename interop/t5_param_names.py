@@ -8,7 +8,7 @@ from model.activations import ACTIVATIONS
 
 
 def names(c: TransformerConfig) -> Iterator[ParamName]:
-    """All parameters of encoder and decoder layers and their last norms."""
+    """Parameters of encoder and decoder layers and of the final norms."""
     projections = {"q": "query", "k": "key", "v": "value", "o": "out"}
     attentions = {
         "encoder": [("SelfAttention", "attention", "attention_frame")],
@@ -22,17 +22,19 @@ def names(c: TransformerConfig) -> Iterator[ParamName]:
         forward = {"wi_0": "hidden", "wi_1": "gate", "wo": "out"}
     for side in "encoder", "decoder":
         for i in range(getattr(c, f"{side}_layers")):
-            block, own = f"{side}.block.{i}.layer", f"{side}_{i}"
-            for place, (their_name, param_path, frame) in enumerate(attentions[side]):
+            block, heed_layer = f"{side}.block.{i}.layer", f"{side}_{i}"
+            for index, (their_name, param_path, frame) in enumerate(attentions[side]):
                 for letter, name in projections.items():
-                    tensor = f"{block}.{place}.{their_name}.{letter}.weight"
-                    yield ParamName(tensor, (own, param_path, name), 2 if name == "out" else 1)
-                norm = f"{block}.{place}.layer_norm.weight"
-                yield ParamName(norm, (own, frame, "norm", "scale"), 0)
+                    tensor = f"{block}.{index}.{their_name}.{letter}.weight"
+                    yield ParamName(
+                        tensor, (heed_layer, param_path, name), 2 if name == "out" else 1
+                    )
+                norm = f"{block}.{index}.layer_norm.weight"
+                yield ParamName(norm, (heed_layer, frame, "norm", "scale"), 0)
             last = f"{block}.{len(attentions[side])}"
             for their_name, name in forward.items():
                 tensor = f"{last}.DenseReluDense.{their_name}.weight"
-                yield ParamName(tensor, (own, "feed_forward", name, "kernel"), 1)
+                yield ParamName(tensor, (heed_layer, "feed_forward", name, "kernel"), 1)
             norm = f"{last}.layer_norm.weight"
-            yield ParamName(norm, (own, "feed_forward_frame", "norm", "scale"), 0)
+            yield ParamName(norm, (heed_layer, "feed_forward_frame", "norm", "scale"), 0)
         yield ParamName(f"{side}.final_layer_norm.weight", (f"{side}_norm", "scale"), 0)

@@ -1,7 +1,7 @@
 """T5's tokenizer: SentencePiece, sentinels and spare ids.
 
-A text is split at the special words that stand in it ("</s>", "<extra_id_0>"), and SentencePiece
-cuts what lies between.
+A text is split at special tokens ("</s>", "<extra_id_0>"); SentencePiece segments the text between
+them.
 """
 
 import os
@@ -28,16 +28,16 @@ _MARKS = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
 
 
 def read_vocabulary(folder: Path, size: int) -> Vocabulary:
-    """The words of spiece.model, the sentinels after them, and names that fill `size` ids.
+    """Read the vocabulary of spiece.model, followed by sentinels and padding to `size` ids.
 
-    Raises DataError for files that are missing, or that do not go together.
+    Raises DataError for files that are missing or inconsistent.
     """
     file, spiece = folder / NAME, folder / "spiece.model"
     settings = read_tokenizer_config(folder, _TOKENIZER)
     for name, mark in _MARKS.items():
         if settings.mark(name, mark) != mark:
-            told = shown(settings.mark(name, mark))
-            raise DataError(f'{file}: {name}_token={told} is not supported, only "{mark}"')
+            value = shown(settings.mark(name, mark))
+            raise DataError(f'{file}: {name}_token={value} is not supported, only "{mark}"')
     if not os.path.lexists(spiece) and (folder / "tokenizer.json").exists():
         raise DataError(
             f"{spiece} is missing, and tokenizer.json alone is not supported: copy that of the "
@@ -66,24 +66,24 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     spare = [f"<spare_{id}>" for id in range(len(words), size)]
     listed = {word for _, word in settings.listed()}
     added = {token.content for token in settings.added_tokens_decoder.values() if not token.special}
-    whole = [word for word in sentinels if word in added - listed]  # those stay in outputs
+    unsplit = [word for word in sentinels if word in added - listed]  # these stay in outputs
     table = MarianVocab(
         tuple(words[3:] + spare),
         *(pieces[1], pieces[2], pieces[0]),
-        special=tuple(word for word in control[2:] + sentinels if word not in whole),
+        special=tuple(word for word in control[2:] + sentinels if word not in unsplit),
         clean_up=settings.clean_up_tokenization_spaces,
         codes=False,
         spare=len(spare),
-        whole=tuple(whole),
+        whole=tuple(unsplit),
     )
-    both = MarianTokenizer.make(model, model, table)
-    return Vocabulary(both, both)
+    tokenizer = MarianTokenizer.make(model, model, table)
+    return Vocabulary(tokenizer, tokenizer)
 
 
 def _check_added(
     file: Path, settings: TokenizerConfig, words: list[str], special: set[str]
 ) -> None:
-    """Raises DataError where words are added, or special ones are named that are not."""
+    """Raise DataError for added tokens, and for unknown special tokens."""
     for id, token in added_words(file, settings).items():
         word = token.content
         if words[id : id + 1] != [word] or word not in special:

@@ -20,15 +20,15 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 class _Index(msgspec.Struct):
-    """Which file has which tensor."""
+    """The file of each tensor."""
 
     weight_map: dict[str, Annotated[str, Meta(max_length=1000)]]
 
 
 def read_tensors(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
-    """The weights of a Hugging Face folder, by name, and the file that they are from.
+    """Read the weights of a Hugging Face folder: their file, and tensors by name.
 
-    Raises DataError where there are none, or where they are not whole.
+    Raises DataError if there are none, or if they are incomplete.
     """
     for name, read in ("model.safetensors", _safetensors), ("pytorch_model.bin", _pickled):
         file, index = folder / name, folder / f"{name}.index.json"
@@ -43,11 +43,11 @@ def read_tensors(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
 
 
 def _shards(index: Path) -> list[Path]:
-    """The files that an index names, which are beside it; raises DataError."""
+    """The files that an index names, in its folder; raises DataError."""
     listed = read_json(index, _Index).weight_map
     files = [index.parent / Path(name).name for name in sorted(set(listed.values()))]
     for file in files:
-        if not os.path.exists(file):  # Path.exists raises OSError for what no file can be called
+        if not os.path.exists(file):  # Path.exists raises OSError for invalid file names
             raise DataError(f"{file} is missing, which {index.name} names")
     return files
 
@@ -64,13 +64,13 @@ def _safetensors(file: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _has_bfloat16(file: Path) -> bool:
-    """Whether numpy alone cannot hold what is in it."""
+    """Whether a file has bfloat16 tensors, which numpy alone cannot hold."""
     with safe_open(file, "numpy") as tensors:
         return any(tensors.get_slice(name).get_dtype() == "BF16" for name in tensors.keys())
 
 
 def _pickled(file: Path) -> dict[str, np.ndarray]:
-    found = read_content(file)
-    if not isinstance(found, Mapping):
+    content = read_content(file)
+    if not isinstance(content, Mapping):
         raise DataError(f"{file} is no table of tensors")
-    return read_arrays(file, found)
+    return read_arrays(file, content)

@@ -10,11 +10,11 @@ from data.json_file import read_json
 from interop.fields import Count, Id, read_settings
 
 NAME = "tokenizer_config.json"
-_ADDED = "added_tokens.json"  # read where tokenizer_config.json lists none, as their library does
+_ADDED = "added_tokens.json"  # read if tokenizer_config.json lists none, as in transformers
 
 
 class Added(Struct):
-    """A word that is found in a text before anything else is done to it."""
+    """An added token, which is matched in a text before anything else."""
 
     content: str
     special: bool = False  # left out of outputs
@@ -27,7 +27,7 @@ Token = str | Added
 
 
 class TokenizerConfig(Struct):
-    """What the importers read of it."""
+    """Fields of tokenizer_config.json that the importers read."""
 
     tokenizer_class: str = ""
     source_lang: str = ""
@@ -46,11 +46,11 @@ class TokenizerConfig(Struct):
     extra_ids: Count = 100
 
     def mark(self, name: str, default: str) -> str:
-        """The word that is `name`: "pad", "eos", "unk" or "bos"."""
+        """The special token `name`: "pad", "eos", "unk" or "bos"."""
         return word(getattr(self, f"{name}_token")) or default
 
     def listed(self) -> Iterator[tuple[str, str]]:
-        """The names of the lists of further special words, and each word."""
+        """Further special tokens: the name of the list, and the token."""
         for name in "additional_special_tokens", "extra_special_tokens":
             tokens = getattr(self, name)
             for token in tokens.values() if isinstance(tokens, dict) else tokens:
@@ -58,16 +58,16 @@ class TokenizerConfig(Struct):
 
 
 def word(token: Token) -> str:
-    """A special word, which may be an object with its properties."""
+    """The text of a special token, which may be an object with properties."""
     return token if isinstance(token, str) else token.content
 
 
 def read_tokenizer_config(folder: Path, neutral: Mapping[str, tuple]) -> TokenizerConfig:
-    """The settings of a folder's tokenizer; the defaults where it has none. Raises DataError."""
+    """Read a folder's tokenizer settings, or defaults if it has none. Raises DataError."""
     config = read_settings(folder / NAME, TokenizerConfig, neutral, {})
     if not config.added_tokens_decoder:
         ids = read_json(folder / _ADDED, dict[str, Id], {})
-        special = {each for _, each in config.listed()}
+        special = {listed for _, listed in config.listed()}
         config.added_tokens_decoder = {
             id: Added(content, special=content in special) for content, id in ids.items()
         }
@@ -75,7 +75,7 @@ def read_tokenizer_config(folder: Path, neutral: Mapping[str, tuple]) -> Tokeniz
 
 
 def added_words(file: Path, config: TokenizerConfig) -> dict[int, Added]:
-    """The words that it adds, by their ids; raises DataError where they take spaces away."""
+    """Added tokens by their ids; raises DataError if they strip spaces."""
     for id, token in config.added_tokens_decoder.items():
         if token.lstrip or token.rstrip or token.single_word:
             raise DataError(f"{file}: added token {id} takes spaces away, which is not supported")

@@ -1,6 +1,6 @@
 """Types of tokenizer.json: tokens and their ids.
 
-What it does with a text is the library's to say (data/hf_tokenizer.py).
+The library tokenizes text (data/hf_tokenizer.py).
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from interop.tokenizer_config import Added
 
 
 class AddedWithId(Added, kw_only=True):
-    """A word beside those of the model, and its id."""
+    """An added token and its id."""
 
     id: Id
 
@@ -29,18 +29,18 @@ class _Tokenizer(Struct):
 
 
 def read_tokenizer(file: Path) -> tuple[str, dict[str, int], dict[str, AddedWithId]]:
-    """The text of a tokenizer.json, the ids of its words, and those that are added to them.
+    """Read a tokenizer.json: its text, the ids of all tokens, and the added tokens.
 
     Raises DataError, which names the field.
     """
     content = read_bytes(file)
-    found = decode_json(content, _Tokenizer, str(file))
-    words = found.model.vocab
+    tokenizer = decode_json(content, _Tokenizer, str(file))
+    words = tokenizer.model.vocab
     if isinstance(words, list):
         words = {word: id for id, (word, _) in enumerate(words)}
-    added = {each.content: each for each in found.added_tokens or ()}
+    added = {token.content: token for token in tokenizer.added_tokens or ()}
     try:
         text = content.decode()
-    except UnicodeDecodeError:  # in what is not read here
+    except UnicodeDecodeError:  # in fields that are not read here
         raise DataError(f"{file} is not UTF-8") from None
-    return text, words | {word: each.id for word, each in added.items()}, added
+    return text, words | {word: token.id for word, token in added.items()}, added

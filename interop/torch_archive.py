@@ -1,8 +1,8 @@
-"""Read PyTorch archives without PyTorch: a pickle, and the numbers of each tensor.
+"""Read PyTorch archives without PyTorch: a pickle, and the data of each tensor.
 
-A .pt or .bin of 2020 or later is a zip archive of both. Older ones are one stream: three pickles
-that say what it is, the content, the names of the numbers, and then for each name how many there
-are and the numbers. What a checkpoint has beside its weights is never read.
+A .pt or .bin of 2020 or later is a zip archive of both. Older files are one stream: three pickles
+that identify the format, the content, the names of the storages, and then for each name its element
+count and data. Anything else in a checkpoint is never read.
 """
 
 import io
@@ -21,13 +21,13 @@ from data.zip_archive import ZipArchive, open_zip
 from interop.unpickle import MAX_BYTES, TYPES, LazyTensor, Storage, Unpickler, unpickle
 
 _FLOATS = {"FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage"}
-_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # what an old one begins with
-_NAMES = 4  # under so many names a table may be: shared, encoder's, decoder's, output's
-_FREE = 1 << 20  # numbers that any archive's tensors may have, however few are stored
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # first values of the old format
+_NAMES = 4  # most names of a tied table: shared, encoder's, decoder's, output's
+_FREE = 1 << 20  # elements that tensors may have in any archive, however few are stored
 
 
 def read_content(file: Path) -> Any:
-    """What is in an archive, its tensors as `LazyTensor`; raises DataError."""
+    """Read an archive's content, with tensors as `LazyTensor`; raises DataError."""
     with _damage(file):
         if _is_zip(file):
             with open_zip(file) as archive:
@@ -37,12 +37,12 @@ def read_content(file: Path) -> Any:
 
 
 def read_arrays(file: Path, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The numbers of those `tensors` that are of floats, as float32, read-only; raises DataError.
+    """Read the float tensors among `tensors` as read-only float32 arrays; raises DataError.
 
-    Tensors that share numbers there share them here. All of them together may have a few times as
-    many numbers as are stored, as tied tables do, and not more.
+    Tensors that share storage in the file share it here. Their total size may be a few times the
+    stored size, as with tied tables, but not more.
     """
-    wanted = {
+    floats = {
         name: tensor
         for name, tensor in tensors.items()
         if isinstance(name, str)
@@ -50,13 +50,13 @@ def read_arrays(file: Path, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]
         and tensor.storage.kind in _FLOATS
     }
     with _damage(file):
-        storages = {tensor.storage.key: tensor.storage for tensor in wanted.values()}
+        storages = {tensor.storage.key: tensor.storage for tensor in floats.values()}
         stored = sum(storage.count for storage in storages.values())
-        if sum(prod(tensor.size) for tensor in wanted.values()) > _NAMES * stored + _FREE:
+        if sum(prod(tensor.size) for tensor in floats.values()) > _NAMES * stored + _FREE:
             raise ValueError(f"its tensors have many times the {stored:,} numbers that it stores")
         with _numbers(file) as read:
-            found = {key: _floats(storage, read(storage)) for key, storage in storages.items()}
-        return {name: _view(tensor, found[tensor.storage.key]) for name, tensor in wanted.items()}
+            arrays = {key: _floats(storage, read(storage)) for key, storage in storages.items()}
+        return {name: _view(tensor, arrays[tensor.storage.key]) for name, tensor in floats.items()}
 
 
 def _damage(file: Path) -> AbstractContextManager:
@@ -70,7 +70,7 @@ def _is_zip(file: Path) -> bool:
 
 @contextmanager
 def _numbers(file: Path) -> Iterator[Callable[[Storage], bytes]]:
-    """What reads the bytes of a storage, open within."""
+    """Context with a function that reads the bytes of a storage."""
     if _is_zip(file):
         with open_zip(file) as archive:
             root = _name(archive).removesuffix("data.pkl")
@@ -80,10 +80,10 @@ def _numbers(file: Path) -> Iterator[Callable[[Storage], bytes]]:
             yield lambda storage: archive.read(f"{root}data/{storage.key}")
     else:
         with _open_stream(file) as stream:
-            _, places = _read_stream(file, stream)
+            _, offsets = _read_stream(file, stream)
 
             def read(storage: Storage) -> bytes:
-                stream.seek(places[storage.key])
+                stream.seek(offsets[storage.key])
                 return stream.read(storage.count * TYPES[storage.kind].itemsize)
 
             yield read
@@ -97,10 +97,10 @@ def _pickle(archive: ZipArchive) -> bytes:
 
 
 def _name(archive: ZipArchive) -> str:
-    found = [name for name in archive.names if name.split("/")[1:] == ["data.pkl"]]
-    if len(found) != 1:
+    names = [name for name in archive.names if name.split("/")[1:] == ["data.pkl"]]
+    if len(names) != 1:
         raise ValueError("there is no data.pkl in it")
-    return found[0]
+    return names[0]
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def _open_stream(file: Path) -> Iterator[BinaryIO]:
 
 
 def _read_stream(file: Path, stream: BinaryIO) -> tuple[Any, dict[str, int]]:
-    """What is in an archive of before 2020, and where the numbers of each storage begin."""
+    """Content of an archive from before 2020, and the data offset of each storage."""
     pickles = io.BytesIO(stream.read(MAX_BYTES))
 
     def load() -> tuple[Any, dict[str, Storage]]:
@@ -125,19 +125,19 @@ def _read_stream(file: Path, stream: BinaryIO) -> tuple[Any, dict[str, int]]:
         raise ValueError("its numbers are big-endian")
     content, storages = load()
     keys, _ = load()
-    size, at = os.fstat(stream.fileno()).st_size, pickles.tell()
+    size, position = os.fstat(stream.fileno()).st_size, pickles.tell()
     if type(keys) is not list or len(keys) != len(storages):
         raise ValueError("it does not say where its numbers are")
-    places = {}
+    offsets = {}
     for key in keys:
         storage = storages[key]
-        stream.seek(at)
+        stream.seek(position)
         count = int.from_bytes(stream.read(8), "little")
-        places[key] = at + 8
-        at += 8 + storage.count * TYPES[storage.kind].itemsize
-        if count != storage.count or at > size:
+        offsets[key] = position + 8
+        position += 8 + storage.count * TYPES[storage.kind].itemsize
+        if count != storage.count or position > size:
             raise ValueError("it ends before all of its numbers")
-    return content, places
+    return content, offsets
 
 
 def _floats(storage: Storage, content: bytes) -> np.ndarray:
@@ -150,7 +150,7 @@ def _floats(storage: Storage, content: bytes) -> np.ndarray:
 def _view(tensor: LazyTensor, numbers: np.ndarray) -> np.ndarray:
     count = prod(tensor.size)
     last = sum((n - 1) * step for n, step in zip(tensor.size, tensor.stride, strict=True))
-    # Without these a shape could reach beyond what is there, or be larger than any memory.
+    # Otherwise a shape could read out of bounds, or be larger than any memory.
     if count > len(numbers) or (count and tensor.offset + last >= len(numbers)):
         raise ValueError("a tensor is not what its shape says")
     if not count:

@@ -1,9 +1,9 @@
 """Read pickles of tensors and settings without importing or running anything.
 
-A pickle is a program, that names functions and has them called. Here it gets tensors without their
-numbers, and, in the place of settings' classes, dictionaries of what their objects hold; any other
-name is an error, and is not looked up. Of the machine's instructions only those are known that data
-is made of, and no instruction can take more memory or time than a small multiple of its own bytes.
+A pickle is a program that names functions and calls them. This reader gives it tensors without
+data, and dictionaries of attributes instead of objects of settings classes; any other name is an
+error and is never looked up. Only the opcodes that build data are supported, and no opcode can use
+more memory or time than a small multiple of its own bytes.
 """
 
 import io
@@ -17,7 +17,7 @@ import numpy as np
 
 from data.errors import DataError
 
-MAX_BYTES = 16 << 20  # of a pickle, without the numbers: real ones have less than one
+MAX_BYTES = 16 << 20  # of a pickle without tensor data: real ones are below 1 MiB
 TYPES = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
@@ -30,19 +30,19 @@ TYPES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-_SETTINGS = ("argparse", "fairseq", "omegaconf", "numpy")  # packages whose classes they are of
+_SETTINGS = ("argparse", "fairseq", "omegaconf", "numpy")  # packages of settings classes
 _VALUES = {
     *(f"{builtins}.{name}" for builtins in ("builtins", "__builtin__")
       for name in ("bool", "dict", "float", "int", "list", "set", "str")),
     *("_codecs.encode", "collections.defaultdict", "typing.Any", "torch.Size", "torch.device"),
 }  # fmt: skip
 _SCALARS = (str, bytes, float, bool, type(None))
-_AXES = 8  # of a tensor, at most
+_AXES = 8  # maximum of a tensor
 _ARGUMENTS = 16
 
 
 class InertObject(dict):
-    """What stands for an object: its attributes, or its items."""
+    """Placeholder of an object: a dictionary of its attributes or items."""
 
     def __new__(cls, *arguments, **named):
         return super().__new__(cls)
@@ -51,22 +51,22 @@ class InertObject(dict):
         super().__init__()
 
     def append(self, item):
-        """What a list would keep."""
+        """Ignored."""
 
     def extend(self, items):
-        """What a list would keep."""
+        """Ignored."""
 
 
 class Storage(NamedTuple):
-    """Numbers that lie beside the pickle."""
+    """Tensor data stored beside the pickle."""
 
     kind: str  # a key of TYPES
     key: str
-    count: int  # type: ignore[assignment]  # no tuple's method
+    count: int  # type: ignore[assignment]  # hides tuple.count
 
 
 class LazyTensor(NamedTuple):
-    """A tensor whose numbers are still in the archive."""
+    """A tensor whose data is still in the archive."""
 
     storage: Storage
     offset: int
@@ -100,13 +100,13 @@ _CALLED = (InertObject, *_CALLS.values())
 
 
 class Unpickler(pickle._Unpickler):
-    """Reads one pickle. It is Python's own in Python, not that in C, to leave instructions out.
+    """Reads one pickle, by Python's pure-Python unpickler, which allows removing opcodes.
 
-    That in C reserves memory for as many memo entries as a pickle claims, and hashes keys of nested
-    tuples, which may take for ever.
+    The C unpickler allocates as many memo entries as a pickle claims, and hashes keys of nested
+    tuples, which can take exponential time.
     """
 
-    # What typeshed's class, of which the one in C is a subclass, has not.
+    # Attributes that typeshed's class lacks.
     stack: list[Any]
     append: Callable[[Any], None]
     pop_mark: Callable[[], list]
@@ -131,11 +131,11 @@ class Unpickler(pickle._Unpickler):
     def __init__(self, path: Path, file: BinaryIO):
         super().__init__(file)
         self._path = path
-        self._copied = 0  # items, from tables into others
-        self.storages: dict[str, Storage] = {}  # those that were named, by key
+        self._copied = 0  # items copied between tables
+        self.storages: dict[str, Storage] = {}  # by key
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for here; raises DataError for those that are not known."""
+        """Resolve a name to a supported placeholder; raises DataError for any other."""
         full = f"{module[:200]}.{name[:200]}"
         if full in _CALLS:
             return _CALLS[full]
@@ -150,22 +150,22 @@ class Unpickler(pickle._Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> Storage:
-        """Where the numbers of a tensor are."""
+        """The storage of a tensor's data."""
         if type(pid) is not tuple or not 5 <= len(pid) <= 6 or pid[5:] not in ((), (None,)):
             raise ValueError("a tensor of no storage")
         _, kind, key, _, count = pid[:5]
-        known = type(kind) is str and kind in TYPES
-        if not known or type(key) is not str or not _is_count(count):
+        supported = type(kind) is str and kind in TYPES
+        if not supported or type(key) is not str or not _is_count(count):
             raise ValueError("a tensor of no kind")
-        found = Storage(kind, key, count)
-        if self.storages.setdefault(key, found) != found:
+        storage = Storage(kind, key, count)
+        if self.storages.setdefault(key, storage) != storage:
             raise ValueError("numbers of two kinds")
-        return found
+        return storage
 
     def _reduce(self):
         arguments = self.stack.pop()
         called = self.stack[-1]
-        if not any(called is known for known in _CALLED):
+        if not any(called is function for function in _CALLED):
             raise ValueError("it calls what is no function")
         if type(arguments) is not tuple or len(arguments) > _ARGUMENTS:
             raise ValueError("it calls a function with too much")
@@ -179,13 +179,13 @@ class Unpickler(pickle._Unpickler):
 
     def _build(self):
         state = self.stack.pop()
-        made = self.stack[-1]
+        target = self.stack[-1]
         for part in state[:2] if isinstance(state, tuple) else (state,):
-            if isinstance(part, dict) and type(made) is InertObject:
+            if isinstance(part, dict) and type(target) is InertObject:
                 self._copied += len(part)
                 if self._copied > MAX_BYTES:
                     raise ValueError("it copies the same again and again")
-                made.update(part)
+                target.update(part)
 
     def _append(self):
         item = self.stack.pop()
@@ -213,7 +213,7 @@ class Unpickler(pickle._Unpickler):
         self._set(items)
 
     def _set(self, items: list) -> None:
-        """Sets keys and values, which alternate; keys are of kinds that are quickly hashed."""
+        """Set alternating keys and values; keys must be cheap to hash."""
         table = self.stack[-1]
         if type(table) not in (dict, InertObject) or len(items) % 2:
             raise ValueError("it sets items of what is no table")
@@ -243,7 +243,7 @@ class Unpickler(pickle._Unpickler):
 
 
 def _check_key(key: Any) -> None:
-    """Raises ValueError for keys that take long to hash."""
+    """Raise ValueError for keys that are expensive to hash."""
     parts = key if type(key) is tuple else (key,)
     quick = all(isinstance(part, _SCALARS) or _is_count(part) for part in parts[: _AXES + 1])
     if len(parts) > _AXES or not quick:
@@ -255,9 +255,9 @@ def _is_count(value: Any) -> bool:
 
 
 def unpickle(path: Path, content: bytes) -> tuple[Any, dict[str, Storage]]:
-    """What a pickle of the archive `path` says, and the storages of its tensors.
+    """Unpickle a pickle of the archive `path`: its content, and the storages of its tensors.
 
-    Raises DataError for names that are not known, and for damage an Exception of many kinds.
+    Raises DataError for unsupported names, and any Exception for corrupt data.
     """
     reader = Unpickler(path, io.BytesIO(content))
     return reader.load(), reader.storages

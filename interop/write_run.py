@@ -12,6 +12,7 @@ from data.vocabulary import VOCABULARY_FILES
 from decode import shortlist
 from experiments import workdir as folders
 from experiments.temporary_folders import removed_unless_done
+from experiments.workdir_lock import reserve_workdir
 from interop.imported_model import ImportedModel
 from model import ConfigError
 from train.checkpoint import CheckpointManager
@@ -21,22 +22,22 @@ _PART = ".importing"  # a run's files until all of them are written
 
 
 def check_free(workdir: Path) -> None:
-    """Raises ConfigError where a folder holds a run already, or can hold none."""
+    """Raise ConfigError if a folder already holds a run, or cannot hold one."""
     folders.check_folder(workdir)
     if (workdir / "config.json").exists() or any((workdir / "checkpoints").glob("[0-9]*")):
         raise ConfigError(f"--workdir={workdir} holds a run already: choose another folder")
 
 
 def write_run(workdir: Path, imported: ImportedModel) -> dict:
-    """Writes the run, its config.json last, and returns what the command says of it.
+    """Write the run, config.json last, and return a summary for the command to print.
 
-    Its one checkpoint is of step 0. Where it fails, the folder is as it was before. Raises
-    ConfigError, InputError, CheckpointError.
+    Its only checkpoint is of step 0. On failure, the folder is restored. Raises ConfigError,
+    InputError, CheckpointError.
     """
     experiment, vocabulary, params, words = imported
     experiment.search.options().check_vocabulary(experiment.model.target_vocab)
     part = workdir / _PART
-    with folders.reserve_workdir(workdir), removed_unless_done(workdir):
+    with reserve_workdir(workdir), removed_unless_done(workdir):
         shutil.rmtree(part, ignore_errors=True)  # of an import that was killed
         part.mkdir()
         vocabulary.save(part)
@@ -56,7 +57,7 @@ def write_run(workdir: Path, imported: ImportedModel) -> dict:
     model = experiment.model
     return {
         "workdir": str(workdir),
-        "params": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "num_params": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "source_vocabulary": model.vocab_size,
         "target_vocabulary": model.target_vocab,
         "shortlist": words is not None,
@@ -65,7 +66,7 @@ def write_run(workdir: Path, imported: ImportedModel) -> dict:
 
 
 def _move(part: Path, workdir: Path) -> None:
-    """Everything in `part` into the folder, in the place of what an unfinished run left there."""
+    """Move everything in `part` to the folder, replacing files of an unfinished run."""
     for name in ("checkpoints", shortlist.NAME, *VOCABULARY_FILES):
         old = workdir / name
         if old.is_dir():

@@ -1,6 +1,6 @@
-"""What a feed-forward layer does between its two projections (paper 3.3; Shazeer 2020).
+"""Activations of the feed-forward layer, gated or not (paper 3.3; Shazeer 2020).
 
-A row here is a kind of feed-forward everywhere: a value of `model.activation`, trained by
+A row of `ACTIVATIONS` is all that a new activation needs: a value of `model.activation`, trained by
 model/layers.py and decoded by decode/forward.py.
 """
 
@@ -12,7 +12,7 @@ from jax import Array
 
 
 class Activation(NamedTuple):
-    """An elementwise function [...,F] -> [...,F]; gated, its result times a second projection."""
+    """An elementwise function [...,F] -> [...,F]; if gated, it multiplies a second projection."""
 
     function: Callable[[Array], Array]
     gated: bool = False
@@ -33,6 +33,6 @@ ACTIVATIONS: dict[str, Activation] = {
     "reglu": Activation(jax.nn.relu, gated=True),
     "geglu": Activation(_gelu, gated=True),
     "swiglu": Activation(jax.nn.silu, gated=True),
-    "gelu_tanh": Activation(_gelu_tanh),  # its first form, which some models have
+    "gelu_tanh": Activation(_gelu_tanh),  # the original approximation, which some models use
     "geglu_tanh": Activation(_gelu_tanh, gated=True),
 }

@@ -1,8 +1,8 @@
-"""One low-rank adapter in use (LoRA, Hu et al. 2021): x W + (x A) B.
+"""Applying a low-rank adapter (LoRA, Hu et al. 2021): x W + (x A) B.
 
-Where an `apply` is given a collection "adapters", a tree with an `Adapter` in the place of each
-adapted matrix, the modules of these matrices add (x A) B to their products. W + A B is never built,
-and no gradient of W is computed.
+If `apply` is given a collection "adapters", a tree with an `Adapter` in place of each adapted
+matrix, the modules of these matrices add (x A) B to their products. W + A B is never computed, and
+neither is a gradient of W.
 """
 
 from typing import Generic, NamedTuple, TypeVar
@@ -12,20 +12,20 @@ import jax.numpy as jnp
 from jax import Array
 
 COLLECTION = "adapters"
-Matrix = TypeVar("Matrix")  # an array, or its box with the axes' names
+Matrix = TypeVar("Matrix")  # an array, or its box with axis names
 
 
 class Adapter(NamedTuple, Generic[Matrix]):
-    """A [inputs,R] and B [R,outputs] of one matrix; stacked where layers are scanned."""
+    """A [inputs,R] and B [R,outputs] of one matrix; stacked if layers are scanned."""
 
     a: Matrix
     b: Matrix
 
 
 def add_adapter(module: nn.Module, name: str, y: Array, x: Array, down: str, up: str) -> Array:
-    """y = x W, plus (x A) B where the module's matrix `name` has an adapter.
+    """Add (x A) B to y = x W if the module's matrix `name` has an adapter.
 
-    `down` and `up` are the products with A and B as einsum writes them.
+    `down` and `up` are the einsum subscripts of the products with A and B.
     """
     if not module.has_variable(COLLECTION, name):
         return y
@@ -35,7 +35,7 @@ def add_adapter(module: nn.Module, name: str, y: Array, x: Array, down: str, up:
 
 
 class Dense(nn.Dense):
-    """x W + b over the last axis, with the adapter of "kernel" if there is one."""
+    """Dense layer x W + b over the last axis, with the adapter of "kernel" if there is one."""
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:

@@ -27,7 +27,7 @@ from model.sharding import constrain
 class KV(NamedTuple):
     """One layer's projected keys [..., H, S, K] and values [..., H, S, V]; also its cache.
 
-    Positions lie next to the head width, so that the products over a cache read it in order.
+    Positions are adjacent to the head width, so that products over a cache read it in order.
     """
 
     k: Array
@@ -38,16 +38,16 @@ class KV(NamedTuple):
         return KV(*(_write(old, part, index) for old, part in zip(self, new, strict=True)))
 
 
-def _write(buffer: Array, new: Array, index: Array | int) -> Array:
-    return jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), index, axis=-2)
+def _write(buffer: Array, values: Array, index: Array | int) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(buffer, values.astype(buffer.dtype), index, axis=-2)
 
 
 def attention_weights(q: Array, k: Array, mask: Array, bias: Array | None = None) -> Array:
     """softmax(q k^T / sqrt(d_k)) in float32: q [...,H,T,K], k [...,H,S,K] -> [...,H,T,S].
 
     A `bias` [H,T,S] is added to the scores.
-    Queries may have G times as many heads as keys; then G query heads in a row share a key head.
-    A query that may attend to nothing weighs all keys alike (and its output means nothing).
+    Queries may have G times as many heads as keys: then G adjacent query heads share a key head.
+    A query with all keys masked has equal weights for all keys (and its output is meaningless).
     """
     heads, kv_heads = q.shape[-3], k.shape[-3]
     grouped = q.reshape(*q.shape[:-3], kv_heads, heads // kv_heads * q.shape[-2], q.shape[-1])
@@ -60,7 +60,7 @@ def attention_weights(q: Array, k: Array, mask: Array, bias: Array | None = None
 
 
 def weighted_values(weights: Array, v: Array) -> Array:
-    """The values weighed: weights [...,H,T,S], v [...,H,S,V] -> [...,H,T,V], in v's dtype."""
+    """Weighted sum of values: weights [...,H,T,S], v [...,H,S,V] -> [...,H,T,V], in v's dtype."""
     heads, kv_heads = weights.shape[-3], v.shape[-3]
     queries = weights.shape[-2]
     grouped = weights.reshape(
@@ -94,7 +94,7 @@ class MultiHeadAttention(nn.Module):
         self.drop = Dropout(c.attention_dropout, c.dropout_bits)
 
     def _weights(self, name: str, heads: int, width: int, axis: str) -> tuple[Array, ...]:
-        """The kernel [D, H, K], Xavier as one [D, H*K] matrix, and the bias [H, K] if any."""
+        """Kernel [D, H, K], Xavier-initialized as one [D, H*K] matrix, and bias [H, K] if any."""
         c = self.config
         init = nn.initializers.variance_scaling(
             1.0, "fan_avg", "uniform", in_axis=0, out_axis=(1, 2)
@@ -107,7 +107,7 @@ class MultiHeadAttention(nn.Module):
         return weight, self.param(f"{name}_bias", zeros, (heads, width))
 
     def _project(self, x: Array, name: str) -> Array:
-        """x [...,T,D] by the "query", "key" or "value" weights -> [...,heads,T,width]."""
+        """Project x [...,T,D] by "query", "key" or "value" weights -> [...,heads,T,width]."""
         kernel, *bias = (w.astype(self.config.dtype) for w in getattr(self, name))
         y = jnp.einsum("...td,dhk->...htk", x, kernel)
         y = add_adapter(self, name, y, x, "...td,dr->...tr", "...tr,rhk->...htk")
@@ -117,7 +117,7 @@ class MultiHeadAttention(nn.Module):
         return constrain(y, "batch", axis, "length", "head_dim")
 
     def kv(self, x: Array) -> KV:
-        """Project what is attended to, without positions: x [...,S,D] -> KV."""
+        """Project x [...,S,D] to keys and values, without positions -> KV."""
         return KV(self._project(x, "key"), self._project(x, "value"))
 
     def qkv(self, x: Array, positions: Array) -> tuple[Array, Array, Array]:
@@ -138,7 +138,7 @@ class MultiHeadAttention(nn.Module):
         return weighted_values(self.drop(weights, train=train), kv.v)
 
     def project_out(self, mixed: Array) -> Array:
-        """The heads' values as one: [...,H,T,V] -> [...,T,D]."""
+        """Output projection of all heads: [...,H,T,V] -> [...,T,D]."""
         y = jnp.einsum("...htv,hvd->...td", mixed, self.out.astype(self.config.dtype))
         y = add_adapter(self, "out", y, mixed, "...htv,hvr->...tr", "...tr,rd->...td")
         if self.config.attention_bias:
@@ -147,10 +147,10 @@ class MultiHeadAttention(nn.Module):
         return constrain(y, "batch", "length", None)
 
     def attend(self, x: Array, kv: KV, mask: Array, *, train: bool = False) -> Array:
-        """Attention of x [...,T,D] to `kv`, without positions -> [...,T,D].
+        """Cross-attention of x [...,T,D] to `kv`, without positions -> [...,T,D].
 
-        Where x has more batch axes than the keys (beams of one sentence), these fold into the
-        queries: all beams read the same keys, so keys have no beam axis. The mask must then be
+        If x has more batch axes than the keys (beams of one sentence), these are folded into the
+        query axis: all beams share the same keys, so keys have no beam axis. The mask must then be
         the same for all queries.
         """
         shape, batch = x.shape, kv.k.ndim - 3
@@ -160,7 +160,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class AllPositions(NamedTuple):
-    """A `Memory` of this call's positions alone: in training, and of the encoder."""
+    """A `Memory` of only the current call's positions, for training and for the encoder."""
 
     attention: MultiHeadAttention
     mask: Array

@@ -1,7 +1,7 @@
-"""The Transformer's sizes and switches, and the paper's own settings of them (Table 3).
+"""TransformerConfig: sizes and switches of the Transformer; the paper's configurations (Table 3).
 
-Defaults are the paper's base model, exactly. Everything here is a value known before any array
-exists; what changes from call to call (training or not, cached or not) is an argument instead.
+The defaults are exactly the paper's base model. All settings are static: known before any array
+exists. What changes from call to call (training or not, cached or not) is an argument instead.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from model.norm import NORMS
 from model.positions import POSITIONS
 from model.residual import RESIDUALS
 
-# A new row of one of these is a new value of the setting.
+# Each row of a table is a value of its setting.
 _TABLES: dict[str, Mapping[str, object]] = {
     "activation": ACTIVATIONS,
     "norm": RESIDUALS,
@@ -25,46 +25,46 @@ _TABLES: dict[str, Mapping[str, object]] = {
 
 
 class ConfigError(ValueError):
-    """A setting that cannot work; the message is one line that names it and says what would."""
+    """An invalid setting; the message is one line with the setting and a remedy."""
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes and switches of one Transformer; frozen, hashable, validated when made."""
+    """Sizes and switches of one Transformer; frozen, hashable, validated on creation."""
 
-    vocab_size: int = 37_000  # V; of the source, and of the target unless that has its own
+    vocab_size: int = 37_000  # V; of the source, and of the target unless set separately
     target_vocab_size: int | None = None  # None: source and target share one vocabulary
     encoder_layers: int = 6  # N
     decoder_layers: int = 6
     d_model: int = 512  # D
     d_ff: int = 2048  # F
     num_heads: int = 8  # H
-    num_kv_heads: int | None = None  # None: H; fewer: that many key/value heads, shared by groups
+    num_kv_heads: int | None = None  # None: H; fewer: key/value heads shared by groups
     d_k: int | None = None  # width of a head's queries and keys; None: D / H
     d_v: int | None = None  # width of a head's values; None: D / H
     norm: str = "post"  # a row of model/residual.py: post, pre
     norm_kind: str = "layer"  # a row of model/norm.py: layer, rms
     norm_epsilon: float = 1e-6
-    embedding_norm: bool = False  # a norm of embedding plus position, before dropout, as in BART
+    embedding_norm: bool = False  # normalize embedding plus position, before dropout, as in BART
     positions: str = "sinusoidal"  # a row of model/positions.py
     position_offset: int = 0  # the number of a sinusoidal model's first position
-    max_length: int = 1024  # rows of the learned position table; the other kinds have no limit
+    max_length: int = 1024  # rows of the learned position table; other kinds have no limit
     relative_num_buckets: int = (
         32  # rows of the relative bias's table: model/relative_position_bias.py
     )
-    relative_max_distance: int = 128  # from which on all distances share one of them
+    relative_max_distance: int = 128  # all distances from here on share one bucket
     activation: str = "relu"  # a row of model/activations.py
     attention_bias: bool = False
     ff_bias: bool = True
     decoder_mixer: str = "attention"  # or a row of model/mixers.py: ssru
     tying: Literal["all", "decoder", "none"] = "all"  # source, target and output; last two; none
-    scale_embedding: bool = True  # embeddings times sqrt(D) on the way in (3.4)
+    scale_embedding: bool = True  # multiply input embeddings by sqrt(D) (3.4)
     output_bias: bool = False  # added to the logits
     dropout: float = 0.1  # on each sub-layer's output and on embedding plus position
     attention_dropout: float = 0.0  # on attention weights
     ff_dropout: float = 0.0  # on the feed-forward's hidden layer
-    dropout_bits: Literal[16, 32] = 16  # of an entry's draw: model/dropout.py
-    transpose_down_projection: bool = True  # of the feed-forward's end: model/layers.py
+    dropout_bits: Literal[16, 32] = 16  # random bits per entry: model/dropout.py
+    transpose_down_projection: bool = True  # in the feed-forward layer: model/layers.py
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # activations; parameters: float32
     remat: Literal["none", "dots", "full"] = "none"  # recompute in backward: all but products, all
     scan_layers: bool = False  # one compiled layer, scanned, instead of N unrolled copies
@@ -75,16 +75,16 @@ class TransformerConfig:
             if get_origin(kind) is Literal and value not in get_args(kind):
                 options = ", ".join(map(str, get_args(kind)))
                 raise ConfigError(f"model.{name}={value!r} is not one of: {options}")
-        for name, known in _TABLES.items():
+        for name, choices in _TABLES.items():
             value = getattr(self, name)
-            if value not in known:
-                options = ", ".join(known)
+            if value not in choices:
+                options = ", ".join(choices)
                 raise ConfigError(f"model.{name}={value!r} is not one of: {options}")
         for field in fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name == "position_offset" else 1
-            if field.type in (int, int | None) and value is not None and value < least:
-                raise ConfigError(f"model.{field.name}={value} must be at least {least}")
+            minimum = 0 if field.name == "position_offset" else 1
+            if field.type in (int, int | None) and value is not None and value < minimum:
+                raise ConfigError(f"model.{field.name}={value} must be at least {minimum}")
             if field.name.endswith("dropout") and not 0 <= value < 1:
                 raise ConfigError(f"model.{field.name}={value} must be in [0, 1)")
         if self.norm_epsilon <= 0:
@@ -148,7 +148,7 @@ class TransformerConfig:
 
     @property
     def recurrence(self) -> Recurrence | None:
-        """What the decoder has in the place of self-attention, if anything."""
+        """The recurrence that replaces the decoder's self-attention, if any."""
         return MIXERS[self.decoder_mixer]
 
     @property
@@ -157,7 +157,7 @@ class TransformerConfig:
 
     @property
     def max_positions(self) -> int | None:
-        """How many positions there are; None: as many as anyone asks for."""
+        """The number of positions; None: unlimited."""
         return self.max_length if POSITIONS[self.positions].table else None
 
 
@@ -173,8 +173,8 @@ def _layers(n: int) -> TransformerConfig:
     return _base(encoder_layers=n, decoder_layers=n)
 
 
-# Every row of the paper's Table 3, in its order. Row D's last two vary the label smoothing, which
-# belongs to the training, not to the model: LABEL_SMOOTHING below has the values that differ.
+# Every row of the paper's Table 3, in order. The last two of row D vary the label smoothing, a
+# training setting, not one of the model: LABEL_SMOOTHING below has their values.
 TABLE3: dict[str, TransformerConfig] = {
     "base": BASE,
     "A1": _base(num_heads=1, d_k=512, d_v=512),

@@ -12,14 +12,14 @@ from model.sharding import constrain
 
 
 class Embedding(nn.Module):
-    """A table [V, D], read by rows as embedding and by columns as output projection."""
+    """A table [V, D], used by rows as embedding and by columns as output projection."""
 
     vocab_size: int
     config: TransformerConfig
 
     def setup(self):
-        # Rows of variance 1/D become unit vectors' scale times sqrt(D) on the way in, and logits
-        # of unit variance on the way out.
+        # Entries of variance 1/D give inputs of unit variance after scaling by sqrt(D), and
+        # output logits of unit variance.
         init = nn.initializers.normal(self.config.d_model**-0.5)
         self.table = self.param(
             "table",
@@ -28,8 +28,8 @@ class Embedding(nn.Module):
         )
 
     def __call__(self, tokens: Array) -> Array:
-        """Embed and scale by sqrt(D), if so configured: ids [...,T] -> [...,T,D]."""
-        # Under fsdp whole rows are gathered, as of any parameter, not parts of all activations.
+        """Embed ids, and scale by sqrt(D) if configured: [...,T] -> [...,T,D]."""
+        # Under fsdp, gather whole table rows, as for any parameter, not parts of all activations.
         table = constrain(self.table.astype(self.config.dtype), "vocab", None)
         rows = jnp.take(table, tokens, axis=0)
         return constrain(rows * self.config.embedding_scale, "batch", "length", None)
@@ -41,7 +41,7 @@ class Embedding(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-    """Adds positions to embeddings; has a table where these are learned (model/positions.py)."""
+    """Add positions to embeddings; has a table if they are learned (model/positions.py)."""
 
     config: TransformerConfig
 

@@ -10,5 +10,5 @@ FAMILIES: dict[type, Callable[[Any], Any]] = {TransformerConfig: Transformer}
 
 
 def build_model(config: Any) -> Any:
-    """The `Family` of a config."""
+    """Build the model of a config: an instance of its `Family`."""
     return FAMILIES[type(config)](config)

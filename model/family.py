@@ -1,8 +1,8 @@
-"""Family: what training asks of a model.
+"""Family: the interface between training and a model.
 
-A family is a Flax module with these methods, in a file of its own, and its config; a row of
-model/families.py names it. Training knows no more of it: train/ depends on `features` and a loss.
-What search asks is decode/family.py.
+A family is a Flax module with these methods, in its own file, and its config; a row of
+model/families.py registers it. Training uses nothing else: train/ depends on `features` and a loss.
+The interface for search is decode/family.py.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -17,21 +17,21 @@ class Features(NamedTuple):
     table: Array  # [V,D]
     bias: Array | None  # [V]
     targets: Array  # [B,T] int32
-    weights: Array  # [B,T] float32; 0 where nothing is to be learned: padding, a prompt
+    weights: Array  # [B,T] float32; 0 at positions without loss: padding, a prompt
 
 
 class Family(Protocol):
-    """A model as training knows it: a Flax module, or one that LoRA adapts (model/lora.py)."""
+    """A model as training uses it: a Flax module, or one adapted by LoRA (model/lora.py)."""
 
     @property
     def config(self) -> Any:
-        """Its frozen, validated config."""
+        """The frozen, validated config."""
 
     def __hash__(self) -> int:
-        """Compiled functions are kept by it."""
+        """The hash by which compiled functions are cached."""
 
     def init_params(self, rng: Array) -> Any:
-        """Fresh parameters, in boxes of logical axis names."""
+        """Initialize parameters, boxed with logical axis names."""
 
     def apply(self, variables: Any, *inputs, **options) -> Any:
-        """Flax's `apply`: of a batch, with `method="features"` and `train`, its `Features`."""
+        """Flax's `apply`; with a batch, `method="features"` and `train` it returns `Features`."""

@@ -1,8 +1,8 @@
 """One layer of any stack as a function of its parts (paper 3.1 to 3.3).
 
-Training, prefill and cached steps all call `layer`. A part is a callable that knows the layout and
-the type of its own weights: a bound Flax module in training; fused, cast or int8 matrices in
-decoding. What queries attend to is a `Memory`. Neither is visible here.
+Training, prefill and cached steps all call `layer`. A part is a callable that encapsulates the
+layout and dtype of its weights: a bound Flax module in training; fused, cast or int8 matrices in
+decoding. A `Memory` encapsulates the keys and values that queries attend to.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from model.residual import Sublayer
 
 
 class Memory(Protocol):
-    """What queries attend to: all positions at once, a cache, or a beam search's cache."""
+    """Keys and values to attend to: all positions at once, a KV cache, or a beam search's cache."""
 
     def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, Any]:
-        """Add this call's keys and values, then attend -> weighted values, the memory with them."""
+        """Add this call's keys and values, then attend -> weighted values, the updated memory."""
 
 
 class Layer(NamedTuple):
@@ -33,7 +33,7 @@ class Layer(NamedTuple):
 
 
 def layer(parts: Layer, x: Array, state: Any) -> tuple[Array, Any]:
-    """x [...,D] and the state of earlier positions -> the same, one layer later.
+    """Apply one layer: x [...,D] and the state of earlier positions -> x and the new state.
 
     The state is the `Memory` of an attention layer or the cell of a recurrent one.
     """
@@ -53,7 +53,7 @@ def layer(parts: Layer, x: Array, state: Any) -> tuple[Array, Any]:
 def self_attention(
     qkv: Callable[[Array], tuple[Array, Array, Array]], out: Sublayer, x: Array, memory: Memory
 ) -> tuple[Array, Any]:
-    """`qkv(x)` are queries, keys and values; `out` projects the weighted values."""
+    """Self-attention: `qkv(x)` are queries, keys and values; `out` projects the weighted values."""
     mixed, memory = memory.attend(*qkv(x))
     return out(mixed), memory
 
@@ -68,7 +68,7 @@ def feed_forward(
 ) -> Array:
     """max(0, x W1 + b1) W2 + b2 (paper 3.3), or another activation, gated or not (Shazeer 2020).
 
-    `gate` is used by gated activations only; `drop` is applied to the hidden layer.
+    Only gated activations use `gate`; `drop` is applied to the hidden layer.
     """
     kind = ACTIVATIONS[activation]
     hidden = kind.function(up(x))

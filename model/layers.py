@@ -1,8 +1,8 @@
 """Encoder and decoder layers with trained weights (paper 3.1, 3.3).
 
-What a layer computes is defined in model/layer.py; these modules bring its weights. A layer's
-methods are bodies of a scan, (carried, ...) -> (carried, output), so that the same code
-serves N unrolled layers and one layer scanned over stacked parameters.
+The computation of a layer is defined in model/layer.py; these modules provide its weights. A
+layer's methods are scan bodies, (carry, ...) -> (carry, output), so that the same code serves N
+unrolled layers and one layer scanned over stacked parameters.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ from model.sharding import constrain
 
 
 class FeedForward(nn.Module):
-    """The trained projections of model/layer.py's `feed_forward`, at each position alike."""
+    """Position-wise feed-forward network: trained weights for `feed_forward` in model/layer.py."""
 
     config: TransformerConfig
 
@@ -59,14 +59,14 @@ class FeedForward(nn.Module):
 
 
 def _down_projection(x: Array, kernel: Array, _dimensions, **options) -> Array:
-    """x [...,F] times kernel [F,D], by the kernel transposed.
+    """x [...,F] times kernel [F,D], computed with the transposed kernel.
 
-    The kernel's gradient is then made as [D,F]. As [F,D], the wider side first, a CPU takes half as
-    long again; without the barrier the compiler would make it so.
+    The kernel's gradient is then computed as [D,F]. As [F,D], with the wider axis first, it takes
+    1.5 times as long on a CPU; without the barrier the compiler would choose that form.
     """
-    turned = jax.lax.optimization_barrier(kernel.T)
+    transposed = jax.lax.optimization_barrier(kernel.T)
     dimensions = ((x.ndim - 1,), (1,)), ((), ())
-    return jax.lax.dot_general(x, turned, dimensions, **options)
+    return jax.lax.dot_general(x, transposed, dimensions, **options)
 
 
 class Residual(nn.Module):
@@ -123,7 +123,7 @@ class DecoderLayer(nn.Module):
         self.self_frame, self.cross_frame, self.feed_forward_frame = (Residual(c) for _ in "123")
 
     def cross_kv(self, memory: Array) -> tuple[Array, KV]:
-        """Keys and values of the encoder's output, computed once a source: [B,S,D] -> KV."""
+        """Keys and values of the encoder's output, computed once per source: [B,S,D] -> KV."""
         return memory, self.cross_attention.kv(memory)
 
     def __call__(
@@ -137,11 +137,11 @@ class DecoderLayer(nn.Module):
         bias: Array | None,
         train: bool,
     ) -> tuple[Array, KV | Cell | None]:
-        """y [...,T,D] -> [...,T,D], and the cache with y's own part in it (None if none).
+        """y [...,T,D] -> [...,T,D], and the cache with y's keys and values (None without cache).
 
-        `masks` are the causal one [1,T,S or L] and the source padding's; training, prefill and a
-        cached step differ in T and in whether there is a `cache`, in nothing else. Of a recurrence
-        the first marks the positions that start a sentence [B,T], or is None: only the first does.
+        `masks` are the causal mask [1,T,S or L] and the source padding mask. Training, prefill and
+        cached steps differ only in T and in whether there is a `cache`. For a recurrence, the first
+        mask [B,T] marks the positions that start a sentence; None: only the first position does.
         `positions` [T] or [B,T] and `bias` [H,T,S or L] are those of self-attention.
         """
         mask, padding = masks
@@ -149,13 +149,15 @@ class DecoderLayer(nn.Module):
         if self.config.recurrence:
             mix = partial(self.recurrence, starts=mask)
         else:
-            own = self.self_attention
-            mix = partial(self_attention, partial(own.qkv, positions=positions), own.project_out)
+            attention = self.self_attention
+            mix = partial(
+                self_attention, partial(attention.qkv, positions=positions), attention.project_out
+            )
             assert mask is not None and not isinstance(cache, Cell)
             if cache is None:
-                state = AllPositions(own, mask, bias, train)
+                state = AllPositions(attention, mask, bias, train)
             else:
-                state = Cached(own, cache, index, mask, bias)
+                state = Cached(attention, cache, index, mask, bias)
         parts = Layer(
             mix=mix,
             feed_forward=partial(self.feed_forward, train=train),

@@ -1,7 +1,7 @@
 """Mixers: self-attention, or a recurrence in its place, in the decoder.
 
 A row of `MIXERS` is a value of `model.decoder_mixer`. A recurrence is trained, decoded, sharded and
-checkpointed like attention; its state is one float32 vector [D] a layer, whatever the length.
+checkpointed like attention; its state is one float32 vector [D] per layer for any length.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Normalization over the last axis: LayerNorm (Ba et al. 2016), RMSNorm (Zhang and Sennrich 2019).
 
-A row of `NORMS` is a kind of norm everywhere: a value of `model.norm_kind`, trained and decoded.
+A row of `NORMS` is all that a new norm needs: a value of `model.norm_kind`, trained and decoded.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class NormKind(NamedTuple):
-    """How x [...,D] is normalized before its scale is applied, and whether a bias follows."""
+    """A kind of norm: normalizes x [...,D]; then a scale is applied, and a bias if `bias`."""
 
     normalize: Callable[[Array, float], Array]  # (x, epsilon) -> an array like x
     bias: bool
@@ -39,14 +39,14 @@ NORMS: dict[str, NormKind] = {
 
 
 def normalize(kind: str, x: Array, scale: Array, bias: Array | None, epsilon: float) -> Array:
-    """x [...,D] by a kind of norm, times scale [D], plus bias [D] where the kind has one."""
+    """Normalize x [...,D] by a kind of norm, times scale [D], plus bias [D] if it has one."""
     vector = lambda v: jnp.expand_dims(v, tuple(range(x.ndim - 1)))  # noqa: E731
     x = NORMS[kind].normalize(x, epsilon) * vector(scale)
     return x if bias is None else x + vector(bias)
 
 
 class Norm(nn.Module):
-    """A norm with its trained scale and bias."""
+    """Normalization layer with trained scale and bias."""
 
     config: "TransformerConfig"
 

@@ -1,6 +1,6 @@
 """Position encodings: sinusoidal, learned, rotary, relative (paper 3.5).
 
-A row of `POSITIONS` is a kind of position everywhere: a value of `model.positions`, trained and
+A row of `POSITIONS` is all that a new kind needs: a value of `model.positions`, trained and
 decoded. Axes: T positions, D d_model, H heads, K head width; `...` stands for the batch axes.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class PositionKind(NamedTuple):
-    """What a kind of position does; each does one of these."""
+    """A kind of position encoding; each kind sets exactly one field."""
 
     encode: Callable[[Array, int], Array] | None = None  # added, as `sinusoids`
     table: bool = False  # added: rows of a learned table [model.max_length, D]
@@ -31,10 +31,10 @@ def sinusoids(
 ) -> Array:
     """sin and cos of positions [...,T] at wavelengths from 2 pi to 10000 * 2 pi: float32 [...,T,D].
 
-    Interleaved as the paper writes it (sin at 2i, cos at 2i + 1), or `concatenated`: all the sines,
-    then all the cosines, as Hugging Face has it in Marian's models. By the paper's formula the
-    longest wavelength is a little less than 10000 * 2 pi; an `inclusive` range ends there exactly,
-    as in tensor2tensor, fairseq and Marian itself.
+    Interleaved as in the paper (sin at 2i, cos at 2i + 1), or `concatenated`: all sines, then all
+    cosines, as in Hugging Face's Marian models. With the paper's formula the longest wavelength is
+    slightly less than 10000 * 2 pi; with `inclusive` it is exactly that, as in tensor2tensor,
+    fairseq and Marian itself.
     """
     steps = max(width - 2, 1) if inclusive else width
     falling = np.exp(np.arange(0, width, 2) * (-math.log(10_000.0) / steps)).astype(np.float32)
@@ -47,20 +47,22 @@ def sinusoids(
 
 
 def apply_rope(x: Array, positions: Array) -> Array:
-    """Rotary positions (Su et al. 2021): x [...,H,T,K] rotated by angles that grow with position.
+    """Rotary positions (Su et al. 2021): rotate x [...,H,T,K] by angles proportional to position.
 
-    Positions are [T], or [B,T] where x is [B,H,T,K].
+    Positions are [T], or [B,T] if x is [B,H,T,K].
 
-    The i-th and the (K/2 + i)-th entry are one pair, rotated by position / 10000^(2i/K); products
-    of queries and keys then depend on the distance of their positions only.
+    Entries i and K/2 + i form a pair, rotated by position / 10000^(2i/K); products of queries and
+    keys then depend only on the distance of their positions.
     """
     half = sinusoids(positions, x.shape[-1], concatenated=True)
     if positions.ndim > 1:
         half = half[:, None]  # for all heads
     half = jnp.expand_dims(half, tuple(range(x.ndim - half.ndim)))
     sin, cos = jnp.split(half, 2, axis=-1)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    first_half, second_half = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate(
+        [first_half * cos - second_half * sin, second_half * cos + first_half * sin], axis=-1
+    )
     return rotated.astype(x.dtype)
 
 
@@ -79,9 +81,9 @@ POSITIONS: dict[str, PositionKind] = {
 def add_positions(
     config: "TransformerConfig", x: Array, positions: Array, table: Array | None = None
 ) -> Array:
-    """Embeddings x [...,T,D] plus what is added for positions [T] or [B,T], if anything is.
+    """Add position encodings for positions [T] or [B,T] to embeddings x [...,T,D], if any.
 
-    `table` [L,D] is the learned one, where the model has one.
+    `table` [L,D] is the learned position table, if the model has one.
     """
     kind = POSITIONS[config.positions]
     if kind.table:
@@ -96,6 +98,6 @@ def add_positions(
 
 
 def apply_rotary(config: "TransformerConfig", x: Array, positions: Array) -> Array:
-    """Queries or keys [...,H,T,K], rotated where the model's positions are of such a kind."""
+    """Rotate queries or keys [...,H,T,K] if the model has rotary positions."""
     function = POSITIONS[config.positions].rotate
     return x if function is None else function(x, positions)

@@ -1,6 +1,6 @@
 """Recurrent layer in place of the decoder's self-attention: constant cost per token.
 
-Its formula is a row of model/mixers.py. Axes: B batch, W beam, T target length, D d_model; `...`
+The formula is a row of model/mixers.py. Axes: B batch, W beam, T target length, D d_model; `...`
 stands for B, or B and W.
 """
 
@@ -22,7 +22,7 @@ class Cell(NamedTuple):
 
 
 class Recurrent(nn.Module):
-    """The recurrence that `model.decoder_mixer` names; nothing projects its output further."""
+    """The recurrence named by `model.decoder_mixer`; it has no output projection."""
 
     config: TransformerConfig
 
@@ -32,7 +32,7 @@ class Recurrent(nn.Module):
     ) -> tuple[Array, Cell]:
         """x [...,T,D] after `past` (None: nothing) -> y [...,T,D], and the cell after the last.
 
-        A position that `starts` [B,T] marks begins a sentence: it ignores those before it.
+        A position marked in `starts` [B,T] begins a sentence: it ignores all earlier positions.
         """
         kind = self.config.recurrence
         assert kind is not None

@@ -1,8 +1,8 @@
 """Relative position bias (T5, Raffel et al. 2020): a learned score per head and distance.
 
-Distances are sorted into buckets: the near ones have one each, the others share, by the logarithm
-of the distance, those up to the longest. A stack's layers share one table [R,H], a number a bucket
-and head, which is added to the scores of self-attention before their softmax.
+Distances are mapped to buckets: small ones have one bucket each, larger ones share buckets spaced
+by the logarithm of the distance, up to the longest. The layers of a stack share one table [R,H], a
+number per bucket and head, which is added to self-attention scores before the softmax.
 Axes: R buckets, H heads, T queries, S keys.
 """
 
@@ -18,14 +18,14 @@ from model.partitioned import partitioned
 
 
 class RelativeBias(nn.Module):
-    """The table of one stack; the encoder looks `bidirectional` ways, the decoder only back."""
+    """The bias table of one stack: `bidirectional` in the encoder, backward in the decoder."""
 
     config: TransformerConfig
     bidirectional: bool
 
     @nn.compact
     def __call__(self, queries: Array, keys: Array) -> Array:
-        """Places [T] of queries and [S] of keys -> float32 [H,T,S]."""
+        """Positions [T] of queries and [S] of keys -> bias float32 [H,T,S]."""
         c = self.config
         init = nn.initializers.normal(c.d_model**-0.5)
         table = self.param(
@@ -39,10 +39,10 @@ class RelativeBias(nn.Module):
 def relative_bias(
     table: Array, queries: Array, keys: Array, longest: int, bidirectional: bool
 ) -> Array:
-    """What a table [R,H] adds for places [T] of queries and [S] of keys -> [H,T,S].
+    """Bias from a table [R,H] for positions [T] of queries and [S] of keys -> [H,T,S].
 
-    Of sentences that share a row no places of their own are needed: keys of the same sentence are
-    as far from a query in the row as in the sentence.
+    Sentences that share a row need no positions of their own: the distance between positions of
+    the same sentence is the same in the row as in the sentence.
     """
     rows = jnp.take(table, buckets(table.shape[0], longest, bidirectional), axis=0)  # by distance
     distances = jnp.clip(keys[None, :] - queries[:, None], -longest, longest) + longest
@@ -52,15 +52,15 @@ def relative_bias(
 def buckets(count: int, longest: int, bidirectional: bool) -> np.ndarray:
     """The bucket of each distance, key minus query, from -`longest` to `longest`: int32 [2D+1].
 
-    Farther ones have the buckets of these two. Half of the buckets are for one distance each; where
-    keys on `bidirectional` sides count, each side has half of all buckets, and otherwise what lies
-    ahead is as near as the query itself.
+    Larger distances have the buckets of these two. Half of the buckets are for one distance each.
+    If `bidirectional`, each side has half of all buckets; otherwise all keys ahead of the query
+    have the bucket of distance 0.
     """
     distances = np.arange(-longest, longest + 1)
     far = np.abs(distances) if bidirectional else np.maximum(-distances, 0)
     count = count // 2 if bidirectional else count
     single = count // 2
-    # In float32, as where its models come from: a logarithm may end up on a border.
+    # In float32, as in T5's code: a logarithm may fall on a bucket boundary.
     logs = np.log(np.maximum(far, single).astype(np.float32) / np.float32(single))
     shared = logs / np.float32(math.log(longest / single)) * np.float32(count - single)
     shared = np.minimum(single + shared.astype(np.int32), count - 1)

@@ -1,6 +1,6 @@
 """The residual connection around a sub-layer (paper 3.1 and 5.4; Xiong et al. 2020 for pre-norm).
 
-A row of `RESIDUALS` is an order of its parts everywhere: a value of `model.norm`.
+A row of `RESIDUALS` is an order of its parts: a value of `model.norm`, trained and decoded.
 """
 
 from collections.abc import Callable
@@ -28,5 +28,7 @@ def _pre(norm: Sublayer, drop: Sublayer, x: Array, sublayer: Sublayer) -> Array:
 
 RESIDUALS: dict[str, ResidualKind] = {
     "post": ResidualKind(_post, final_norm=False),
-    "pre": ResidualKind(_pre, final_norm=True),  # else a stack would end in bare sums
+    "pre": ResidualKind(
+        _pre, final_norm=True
+    ),  # otherwise a stack's output would not be normalized
 }

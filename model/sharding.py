@@ -3,15 +3,15 @@
 | logical axis | of                             | mesh axis      |
 |--------------|--------------------------------|----------------|
 | batch        | every activation's first axis  | data and fsdp  |
-| length, beam | activations                    | (whole)        |
+| length, beam | activations                    | (replicated)   |
 | vocab        | embedding tables, logits       | tensor         |
 | embed        | parameters' model width        | fsdp           |
 | heads        | queries, and attention outputs | tensor         |
 | kv_heads     | keys and values                | tensor         |
-| head_dim     | a head's width                 | (whole)        |
+| head_dim     | a head's width                 | (replicated)   |
 | mlp          | feed-forward's hidden layer    | tensor         |
-| layers       | stacked layers, when scanned   | (whole)        |
-| rank         | adapters (model/lora.py)       | (whole)        |
+| layers       | stacked layers, when scanned   | (replicated)   |
+| rank         | adapters (model/lora.py)       | (replicated)   |
 
 The batch is split over `data` and `fsdp` together; `fsdp` also splits parameters and optimizer
 state, `tensor` splits heads, hidden units and vocabulary. One device is a mesh of one.
@@ -44,27 +44,27 @@ RULES = (
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> Mesh:
-    """A mesh of all devices with the axes data, fsdp and tensor; one size may be -1: the rest.
+    """Make a mesh of all devices with axes data, fsdp and tensor; one size may be -1: the rest.
 
-    Raises ConfigError where the sizes do not multiply to the number of devices.
+    Raises ConfigError if the product of the sizes is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
-    asked = ", ".join(f"mesh.{name}={size}" for name, size in sizes.items())
+    settings = ", ".join(f"mesh.{name}={size}" for name, size in sizes.items())
     free = [name for name, size in sizes.items() if size == -1]
-    known = 1
+    product = 1
     for size in sizes.values():
         if size != -1 and size < 1:
-            raise ConfigError(f"{asked}: a size is at least 1, or -1 for what is left")
-        known *= 1 if size == -1 else size
+            raise ConfigError(f"{settings}: a size is at least 1, or -1 for what is left")
+        product *= 1 if size == -1 else size
     if len(free) > 1:
-        raise ConfigError(f"{asked}: only one size may be -1")
-    if free and len(devices) % known == 0:
-        sizes[free[0]] = len(devices) // known
-    elif free or known != len(devices):
+        raise ConfigError(f"{settings}: only one size may be -1")
+    if free and len(devices) % product == 0:
+        sizes[free[0]] = len(devices) // product
+    elif free or product != len(devices):
         divisors = [n for n in range(1, len(devices) + 1) if len(devices) % n == 0]
         raise ConfigError(
-            f"{asked} does not fit {len(devices)} devices: sizes multiply to that number, "
+            f"{settings} does not fit {len(devices)} devices: sizes multiply to that number, "
             f"so each is one of {', '.join(map(str, divisors))}"
         )
     return jax.make_mesh(
@@ -74,25 +74,25 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> M
 
 @contextmanager
 def use_mesh(mesh: Mesh) -> Iterator[None]:
-    """Within it, the model's `constrain` calls speak of this mesh."""
+    """Context manager in which the model's `constrain` calls refer to this mesh."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
         yield
 
 
 def constrain(x: Array, *names: str | None) -> Array:
-    """Tell the compiler how an activation lies on the mesh; nothing where no mesh is in use.
+    """Constrain an activation's sharding on the mesh; no effect without a mesh.
 
-    The first name is the first axis's, the others are the last axes'; axes between (the beam's)
-    are whole.
+    The first name is that of the first axis, the others are those of the last axes; axes between
+    (the beam axis) are not sharded.
     """
     between = (None,) * (x.ndim - len(names))
     return nn.with_logical_constraint(x, (names[0], *between, *names[1:]))
 
 
 def param_shardings(abstract, mesh: Mesh):
-    """A tree of abstract parameters in their logical boxes -> the tree of their NamedShardings.
+    """NamedShardings of a tree of abstract parameters boxed with logical axis names.
 
-    Raises ConfigError where a mesh axis does not divide what it would split.
+    Raises ConfigError if a mesh axis does not divide the parameter axis that it splits.
     """
     boxed = lambda x: isinstance(x, nn.LogicallyPartitioned)  # noqa: E731
     for path, box in jax.tree.leaves_with_path(abstract, is_leaf=boxed):
@@ -114,19 +114,19 @@ def _check_divides(path: str, box: nn.LogicallyPartitioned, mesh: Mesh) -> None:
 
 
 def num_batch_shards(mesh: Mesh) -> int:
-    """How many parts a batch's rows lie in: its number of rows is a multiple of that."""
+    """The number of shards of a batch, which must divide its number of rows."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """How a batch's rows lie on the mesh."""
+    """The sharding of a batch's rows on the mesh."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def local_batch_shards(mesh: Mesh) -> tuple[int, ...]:
-    """Which of the `num_batch_shards` parts this process's devices hold, ascending.
+    """Indices of the `num_batch_shards` batch shards that this process's devices hold, ascending.
 
-    Where a tensor axis spans processes, several of them hold the same.
+    If a tensor axis spans processes, several of them hold the same shards.
     """
     parts = num_batch_shards(mesh)
     slices = batch_sharding(mesh).addressable_devices_indices_map((parts,)).values()
@@ -134,29 +134,29 @@ def local_batch_shards(mesh: Mesh) -> tuple[int, ...]:
 
 
 def make_global_batch(batch, mesh: Mesh):
-    """Arrays [rows,...] of this process's `local_batch_shards` of a batch -> the batch on the mesh.
+    """Make the global batch from arrays [rows,...] of each process's `local_batch_shards`.
 
-    With one process they are the batch.
+    With one process the arrays are returned unchanged.
     """
     if jax.process_count() == 1:
         return batch
-    own, sharding = local_batch_shards(mesh), batch_sharding(mesh)
+    local_shards, sharding = local_batch_shards(mesh), batch_sharding(mesh)
 
-    def whole(x):
-        each = len(x) // len(own)
+    def global_array(x):
+        rows_per_shard = len(x) // len(local_shards)
 
         def part(index):
-            at = own.index((index[0].start or 0) // each) * each
-            return x[at : at + each]
+            start = local_shards.index((index[0].start or 0) // rows_per_shard) * rows_per_shard
+            return x[start : start + rows_per_shard]
 
-        shape = (each * num_batch_shards(mesh), *x.shape[1:])
+        shape = (rows_per_shard * num_batch_shards(mesh), *x.shape[1:])
         return jax.make_array_from_callback(shape, sharding, part)
 
-    return jax.tree.map(whole, batch)
+    return jax.tree.map(global_array, batch)
 
 
 def put_on_mesh(tree, sharding: NamedSharding):
-    """Arrays that every process has whole -> the same on the mesh."""
+    """Put arrays, of which every process has a full copy, on the mesh."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
     part = lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__)  # noqa: E731
@@ -164,5 +164,5 @@ def put_on_mesh(tree, sharding: NamedSharding):
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same whole array on every device."""
+    """The sharding with a full copy of the array on every device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -1,11 +1,11 @@
 """SSRU: a recurrence that is linear in time (Kim et al. 2019).
 
 Kim et al. 2019, "From Research to Production and Back: Ludicrously Fast Neural Machine
-Translation"; Marian's fast students have it:
+Translation"; used in Marian's fast student models:
 
     f_t = sigmoid(W_f x_t + b_f)    c_t = f_t c_{t-1} + (1 - f_t) W x_t    y_t = max(0, c_t)
 
-Training computes all positions at once by an associative scan, a cached step one.
+Training computes all positions in parallel by an associative scan; a cached step computes one.
 Axes: T positions, D d_model; `...` stands for the batch axes.
 """
 
@@ -17,17 +17,17 @@ from jax import Array
 def ssru(
     candidate: Array, forget: Array, past: Array | None, starts: Array | None = None
 ) -> tuple[Array, Array]:
-    """W x [...,T,D] and W_f x + b_f [...,T,D] -> y and the cells c, both float32 [...,T,D].
+    """SSRU of W x and W_f x + b_f [...,T,D] -> y and the cells c, both float32 [...,T,D].
 
-    `past` [...,D] is the cell before the first position, None: zeros. Positions that `starts`
-    [...,T] marks begin a sentence and ignore those before them.
+    `past` [...,D] is the cell before the first position; None: zeros. Positions marked in `starts`
+    [...,T] begin a sentence and ignore all earlier positions.
     """
     gate = jax.nn.sigmoid(forget.astype(jnp.float32))
     added = (1.0 - gate) * candidate.astype(jnp.float32)
     if starts is not None:
         gate = jnp.where(starts[..., None], 0.0, gate)
     length = added.shape[-2]
-    if past is not None and length == 1:  # a step has no scatter
+    if past is not None and length == 1:  # avoids a scatter in a cached step
         added = gate * past[..., None, :] + added
     elif past is not None:
         added = added.at[..., 0, :].add(gate[..., 0, :] * past)
@@ -38,6 +38,6 @@ def ssru(
 
 
 def _compose(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Two steps c -> gate c + added, one after the other, as one."""
+    """Compose two successive steps c -> gate c + added into one."""
     (gate, added), (next_gate, next_added) = first, second
     return gate * next_gate, added * next_gate + next_added

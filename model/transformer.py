@@ -30,8 +30,8 @@ from model.relative_position_bias import RelativeBias
 from model.residual import RESIDUALS
 from model.sharding import constrain
 
-PAD = 0  # the id that fills short rows; a source position that holds it is attended to by none
-Layer = TypeVar("Layer", KV, Cell)  # what a decoder layer knows of earlier tokens
+PAD = 0  # the id that pads short rows; no query attends to source positions with it
+Layer = TypeVar("Layer", KV, Cell)  # a decoder layer's state of earlier tokens
 Cache = tuple[KV, ...] | tuple[Cell, ...]
 Segments = tuple[Array, Array]  # the source's [B,S] and the target's [B,T]
 
@@ -77,20 +77,20 @@ class Transformer(nn.Module):
     ) -> Array:
         """Teacher-forced: src [B,S], tgt_in [B,T] (BOS first) -> logits float32 [B,T,V].
 
-        Where rows hold several sentences, `segments` [B,S] and [B,T] number them from 1, PAD is 0:
-        each is read as if it were alone.
+        If rows hold several sentences, `segments` [B,S] and [B,T] number them from 1, PAD is 0:
+        each sentence is processed independently of the others.
         """
         hidden, target = self._teacher_forced(src, tgt_in, segments, train)
         return self._logits(hidden, target)
 
     @nn.nowrap
     def init_params(self, rng: Array) -> Any:
-        """Fresh parameters, in boxes of logical axis names."""
+        """Initialize parameters, boxed with logical axis names."""
         token = jnp.zeros((1, 1), jnp.int32)
         return self.init(rng, token, token)["params"]
 
     def features(self, batch, *, train: bool = False) -> Features:
-        """The input of the loss, of a `data.batch.Batch`: what each target is predicted from."""
+        """Compute the input of the loss for a `data.batch.Batch`: hidden states, table, targets."""
         hidden, target = self._teacher_forced(batch.src, batch.tgt_in, batch.segments, train)
         table = self.output.T if self.config.tying == "none" else target.table
         bias = self.output_bias if self.config.output_bias else None
@@ -104,7 +104,7 @@ class Transformer(nn.Module):
         return hidden, target
 
     def encode(self, src: Array, segments: Array | None = None, *, train: bool = False) -> Array:
-        """src [B,S], and `segments` [B,S] as in a call -> memory [B,S,D]."""
+        """Encode src [B,S], with `segments` [B,S] as in `__call__` -> memory [B,S,D]."""
         embedding = self.embedding if self.config.tying == "all" else self.source_embedding
         if segments is None:
             positions = jnp.arange(src.shape[-1], dtype=jnp.int32)
@@ -115,8 +115,8 @@ class Transformer(nn.Module):
         x = self._embed(src, embedding, self.source_positions, norm, positions, train)
         bias = None
         if POSITIONS[self.config.positions].bias:
-            places = jnp.arange(src.shape[-1], dtype=jnp.int32)
-            bias = self.encoder_bias(places, places)
+            row_positions = jnp.arange(src.shape[-1], dtype=jnp.int32)
+            bias = self.encoder_bias(row_positions, row_positions)
         if self.config.scan_layers:
             x, _ = self.encoder(x, mask, positions, bias, train)
         else:
@@ -125,7 +125,7 @@ class Transformer(nn.Module):
         return self.encoder_norm(x) if RESIDUALS[self.config.norm].final_norm else x
 
     def cross_kv(self, memory: Array) -> tuple[KV, ...]:
-        """memory [B,S,D] -> each decoder layer's keys and values of it, [B,H,S,K]."""
+        """Cross-attention keys and values of memory [B,S,D] per decoder layer, [B,H,S,K]."""
         if self.config.scan_layers:
             stacked: KV = self.decoder.cross_kv(memory)[1]
             return _unstack_layers(stacked, self.config.decoder_layers)
@@ -139,10 +139,10 @@ class Transformer(nn.Module):
         cache: Cache | None = None,
         index: Array | int = 0,
     ) -> tuple[Array, Cache | None]:
-        """The next token's logits after each of `tokens` [B,(W,)T] -> float32 [B,(W,)T,V], cache.
+        """Next-token logits after each of `tokens` [B,(W,)T] -> float32 [B,(W,)T,V], cache.
 
-        Without a cache, `tokens` is the whole target so far. With one, it is what follows the
-        `index` tokens already in the cache: all of a prefix (prefill) or a single token (step).
+        Without a cache, `tokens` is the whole target so far. With one, it continues the `index`
+        tokens already in the cache: a whole prefix (prefill) or a single token (step).
         """
         hidden, new, target = self._decode(tokens, cross, src_mask, cache, index)
         return self._logits(hidden, target), new
@@ -150,7 +150,7 @@ class Transformer(nn.Module):
     def _decode(
         self, tokens, cross, src_mask, cache=None, index=0, *, segments=None, train=False
     ) -> tuple[Array, Cache | None, Embedding]:
-        """The same up to the logits: hidden states [B,(W,)T,D], cache, the table of the target."""
+        """`decode` up to the logits: hidden states [B,(W,)T,D], cache, target embedding."""
         c = self.config
         attends = c.recurrence is None
         causal = None
@@ -162,17 +162,21 @@ class Transformer(nn.Module):
             positions += jnp.asarray(index, jnp.int32)
             masks = causal, padding_mask(src_mask)
         else:
-            source, own = segments
-            positions = segment_positions(own)
-            within = positions == 0 if causal is None else causal[None] & segment_mask(own, own)
-            masks = within, segment_mask(own, source)
+            source, target_segments = segments
+            positions = segment_positions(target_segments)
+            within = (
+                positions == 0
+                if causal is None
+                else causal[None] & segment_mask(target_segments, target_segments)
+            )
+            masks = within, segment_mask(target_segments, source)
         target = self.embedding if c.tying == "all" else self.target_embedding
         norm = self.target_embedding_norm if c.embedding_norm else None
         y = self._embed(tokens, target, self.target_positions, norm, positions, train)
         bias = None
         if POSITIONS[c.positions].bias:
-            places = jnp.arange(tokens.shape[-1], dtype=jnp.int32) + jnp.asarray(index, jnp.int32)
-            bias = self.decoder_bias(places, jnp.arange(keys, dtype=jnp.int32))
+            queries = jnp.arange(tokens.shape[-1], dtype=jnp.int32) + jnp.asarray(index, jnp.int32)
+            bias = self.decoder_bias(queries, jnp.arange(keys, dtype=jnp.int32))
         if c.scan_layers:
             past = None if cache is None else _stack_layers(cache)
             y, new = self.decoder(
@@ -182,8 +186,8 @@ class Transformer(nn.Module):
         else:
             layers = []
             pasts = cache or (None,) * c.decoder_layers
-            for layer, kept, old in zip(self.decoder, cross, pasts, strict=True):
-                y, written = layer(y, kept, old, index, masks, positions, bias, train)
+            for layer, cross_kv, old in zip(self.decoder, cross, pasts, strict=True):
+                y, written = layer(y, cross_kv, old, index, masks, positions, bias, train)
                 layers.append(written)
             new = None if cache is None else tuple(layers)
         if RESIDUALS[c.norm].final_norm:
@@ -207,10 +211,10 @@ class Transformer(nn.Module):
 
 
 def init_cache(config: TransformerConfig, batch: tuple[int, ...], length: int) -> Cache:
-    """A cache with room for `length` tokens: one KV of zeros [*batch,H,L,K] a decoder layer.
+    """KV cache for `length` tokens: one KV of zeros [*batch,H,L,K] per decoder layer.
 
-    Of a recurrence it is a Cell of zeros [*batch,D], whatever the length. Raises ConfigError where
-    learned positions end before that.
+    For a recurrence, one Cell of zeros [*batch,D] for any length. Raises ConfigError if `length`
+    exceeds the learned positions.
     """
     if config.max_positions and length > config.max_positions:
         raise ConfigError(
@@ -230,7 +234,7 @@ def init_cache(config: TransformerConfig, batch: tuple[int, ...], length: int) -
 
 
 def unstack_layers(config: TransformerConfig, params) -> tuple[TransformerConfig, dict]:
-    """The same model without the scan: decoding reads single layers' parameters faster."""
+    """Unstack scanned layers: decoding reads the parameters of single layers faster."""
     if not config.scan_layers:
         return config, params
     params = dict(params)
@@ -241,21 +245,21 @@ def unstack_layers(config: TransformerConfig, params) -> tuple[TransformerConfig
     return replace(config, scan_layers=False), params
 
 
-_STATIC = {EncoderLayer: (5,), DecoderLayer: (8,)}  # `train`, counted with self
+_STATIC = {EncoderLayer: (5,), DecoderLayer: (8,)}  # the index of `train`, counting self
 
 
 def _stack(layer: type[nn.Module], config: TransformerConfig, count: int, inputs: tuple):
     """`count` layers: a list of modules, or one module scanned over stacked parameters.
 
-    `inputs` tells a scan which arguments after the carried one are stacked (0) or the same for
-    all layers.
+    `inputs` tells the scan which arguments after the carry are stacked (0) and which are broadcast
+    to all layers.
     """
     if config.remat != "none":
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         layer = nn.remat(
             layer,
             policy=policy if config.remat == "dots" else None,
-            prevent_cse=not config.scan_layers,  # a scan keeps its body's two passes apart anyway
+            prevent_cse=not config.scan_layers,  # a scan already separates forward and backward
             static_argnums=_STATIC[layer],
             methods=["__call__"],
         )

@@ -1,17 +1,17 @@
 """HTTP application: the web page and the JSON API.
 
-POST /translate {"text": one line or a list, "n_best", "beam_size", "alignment"}; the answer is
+POST /translate {"text": one line or a list, "n_best", "beam_size", "alignment"}; returns
                 {"translations": [..]}, each as in experiments/json_output.py
 GET /           the page
 GET /health     200 and {"status": "ready"}, or 503 while searches are compiled ("starting"), the
-                server ends ("draining"), or its search thread has died ("failed")
+                server shuts down ("draining"), or after its search thread died ("failed")
 GET /metrics    Prometheus
 
-Statuses: 400 not HTTP, not JSON, or a field that is wrong; 403 a page of another site; 404, 405;
-408 headers or a body that do not come; 413 a body too large; 421 a host that is not served; 422
-more tokens than are taken, or no translation has a finite score; 431 headers too large; 500 a
-mistake of the server's own; 503, with Retry-After, queue full, too many connections or not ready;
-504 not done in time. Every error is {"error": "..."}.
+Statuses: 400 not HTTP, not JSON, or an invalid field; 403 a page of another site; 404, 405; 408
+timeout of headers or body; 413 body too large; 421 a host that is not served; 422 too many tokens,
+or no translation has a finite score; 431 headers too large; 500 internal error; 503, with
+Retry-After, queue full, too many connections or not ready; 504 timeout of a translation. Every
+error is {"error": "..."}.
 """
 
 import asyncio
@@ -40,10 +40,10 @@ from serve.limits import Limits, RequestError
 from serve.metrics import Metrics
 from serve.request import TranslateRequest, read
 
-_GONE = 499  # as servers note a client that left before its answer
-_FOLD = 4  # batches that are searched at a time: a second's work, where many ask for much
-_LARGE = 1 << 11  # bytes that take long enough to read that others should not wait for it
-_READERS = 4  # large requests that are read at a time
+_GONE = 499  # nginx's status for a client that disconnected before the response
+_FOLD = 4  # batches merged into one search: about a second of work under load
+_LARGE = 1 << 11  # bytes; parsing larger bodies would block other requests
+_READERS = 4  # large requests that are parsed at a time
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -51,7 +51,7 @@ _POLICY = (
 
 
 class Service:
-    """What answers requests: searches, the thread that runs them, limits and metrics."""
+    """Translation service: searches, the thread that runs them, limits and metrics."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Service:
         self.metrics = Metrics(self.batcher.waiting)
 
     def app(self) -> ASGIApp:
-        """The ASGI application; the thread runs as long as it does."""
+        """The ASGI application; its lifespan starts and stops the search thread."""
         routes = [
             Route("/", self._page),
             Route("/translate", self._translate, methods=["POST"]),
@@ -96,17 +96,17 @@ class Service:
             await run_in_threadpool(self.batcher.close)
 
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
-        app.router.redirect_slashes = False  # to whatever Host was asked for
+        app.router.redirect_slashes = False  # redirects would go to an unchecked Host
         checked = HostCheck(app, self._allowed_hosts)
         return Guard(checked, self.metrics, {route.path for route in routes})
 
-    def _search(self, beam_size: int, asked: Sequence[TranslateRequest]) -> list[list[dict]]:
+    def _search(self, beam_size: int, requests: Sequence[TranslateRequest]) -> list[list[dict]]:
         start = time.monotonic()
-        found = self.searches.answer(beam_size, asked)
+        answers = self.searches.answer(beam_size, requests)
         self.metrics.search_seconds.observe(time.monotonic() - start)
-        self.metrics.batch_requests.observe(len(asked))
-        self.metrics.batch_texts.observe(sum(len(each.texts) for each in asked))
-        return found
+        self.metrics.batch_requests.observe(len(requests))
+        self.metrics.batch_texts.observe(sum(len(request.texts) for request in requests))
+        return answers
 
     async def _page(self, _: Request) -> Response:
         return HTMLResponse(page("translator"), headers={"Content-Security-Policy": _POLICY})
@@ -116,14 +116,14 @@ class Service:
         status = "draining" if self.batcher.closed else status
         status = "failed" if self.batcher.failure else status
         data = self.searches.trained.experiment.data
-        told = {
+        health = {
             "status": status,
             "beam_sizes": [*self.searches.beams],  # the default first
             "n_best": next(iter(self.searches.beams.values())),
             "languages": [data.source_language, data.target_language],
             "max_tokens": self.limits.tokens,
         }
-        return JSONResponse(told, 200 if status == "ready" else 503)
+        return JSONResponse(health, 200 if status == "ready" else 503)
 
     async def _metrics(self, _: Request) -> Response:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
@@ -134,40 +134,45 @@ class Service:
             body = await self._body(request)
         except ClientDisconnect:
             return Response(status_code=_GONE)
-        asked = await self._read(body, start)
+        translate_request = await self._read(body, start)
         if not self.batcher.ready.is_set():
             raise RequestError(503, "not ready: searches are still compiled", {"Retry-After": "5"})
         try:
-            # A batch's sentences count, and a long one as many as it takes the room of.
-            size = max(len(asked.texts), math.ceil(asked.tokens / 32))
+            # Size in sentences; a long one counts as several sentences of 32 tokens.
+            size = max(len(translate_request.texts), math.ceil(translate_request.tokens / 32))
             client = client_key(request.client.host) if request.client else None
-            answer = self.batcher.submit(asked, asked.beam_size, size, client)
+            answer = self.batcher.submit(
+                translate_request, translate_request.beam_size, size, client
+            )
         except QueueFullError:
             raise RequestError(503, "too many requests wait", {"Retry-After": "1"}) from None
         except ClosedError:
             raise _ending() from None
-        found, gone = asyncio.wrap_future(answer), asyncio.ensure_future(_disconnected(request))
+        translations, disconnected = (
+            asyncio.wrap_future(answer),
+            asyncio.ensure_future(_disconnected(request)),
+        )
         try:
-            either: set[asyncio.Future] = {found, gone}
+            futures: set[asyncio.Future] = {translations, disconnected}
             await asyncio.wait(
-                either, timeout=self._left(start), return_when=asyncio.FIRST_COMPLETED
+                futures, timeout=self._left(start), return_when=asyncio.FIRST_COMPLETED
             )
-            if found.done():
+            if translations.done():
                 self.metrics.seconds.observe(time.monotonic() - start)
-                return JSONResponse({"translations": found.result()})
-            if gone.done():
+                return JSONResponse({"translations": translations.result()})
+            if disconnected.done():
                 return Response(status_code=_GONE)
         except InputError as error:
             raise RequestError(422, str(error)) from None
         except ClosedError:  # the search thread has died
             raise _ending() from None
         finally:
-            found.cancel()  # takes it out of the queue, where it is not done
-            gone.cancel()
+            translations.cancel()  # removes it from the queue if it is not done
+            disconnected.cancel()
         raise self._late()
 
     async def _read(self, body: bytes, start: float) -> TranslateRequest:
-        """What the body asks for, read in another thread where that takes long."""
+        """Parse the body, in another thread if it is large."""
         arguments = body, self.searches.beams, self.searches.trained.vocabulary.source, self.limits
         if len(body) < _LARGE:
             return read(*arguments)
@@ -179,29 +184,29 @@ class Service:
             raise self._late() from None
 
     def _left(self, start: float) -> float:
-        """Seconds until a request that came at `start` is late."""
+        """Seconds until the timeout of a request that arrived at `start`."""
         return max(self.limits.seconds - (time.monotonic() - start), 0.0)
 
     def _late(self) -> RequestError:
         return RequestError(504, f"not done within {self.limits.seconds:g} seconds")
 
     async def _body(self, request: Request) -> bytes:
-        """The body; one too large is read to its end, within reason: so its answer is heard."""
-        max_batch_size, size, kept = self.limits.body, 0, []
+        """Read the body; oversized ones are drained (within limits) so that clients get a 413."""
+        limit, size, chunks = self.limits.body, 0, []
         try:
             async with asyncio.timeout(self.limits.seconds):
                 async for chunk in request.stream():
                     size += len(chunk)
-                    if size <= max_batch_size:
-                        kept.append(chunk)
-                    elif size > 64 * max_batch_size:
+                    if size <= limit:
+                        chunks.append(chunk)
+                    elif size > 64 * limit:
                         break
         except TimeoutError:
             raise RequestError(408, "the body did not come", {"Connection": "close"}) from None
-        if size > max_batch_size:
+        if size > limit:
             close = {"Connection": "close"}
-            raise RequestError(413, f"the body has more than {max_batch_size} bytes", close)
-        return b"".join(kept)
+            raise RequestError(413, f"the body has more than {limit} bytes", close)
+        return b"".join(chunks)
 
 
 def _ending() -> RequestError:
@@ -218,5 +223,5 @@ async def _refused(_: Request, error: RequestError) -> Response:
 
 
 async def _refused_by_route(request: Request, error: HTTPException) -> Response:
-    told = f"{request.method} {request.url.path[:100]}: {error.detail}"
-    return JSONResponse({"error": told}, error.status_code, error.headers)
+    message = f"{request.method} {request.url.path[:100]}: {error.detail}"
+    return JSONResponse({"error": message}, error.status_code, error.headers)

@@ -16,9 +16,9 @@ from serve.request import TranslateRequest
 
 
 class CompiledSearches:
-    """`translator`'s search, with other `beams` too; each keeps all its hypotheses.
+    """`translator`'s search, also with other `beams`; each keeps all its hypotheses.
 
-    `n_best` only chooses among what was found, so requests that differ in it go together.
+    `n_best` only selects among the hypotheses, so requests that differ in it share a batch.
     """
 
     def __init__(self, trained: LoadedModel, translator: Translator, beams: Sequence[int] = ()):
@@ -44,44 +44,44 @@ class CompiledSearches:
     def precompile(
         self, progress: Callable[[int], None] = lambda _: None, go_on=lambda: True
     ) -> None:
-        """Compile all shapes, several at a time; stops early where `go_on` says so."""
+        """Compile all shapes, several at a time; stops early once `go_on` returns False."""
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            for one in [pool.submit(self._one, step, go_on) for step in self.steps()]:
-                one.result()
+            for future in [pool.submit(self._run, step, go_on) for step in self.steps()]:
+                future.result()
                 progress(1)
 
     def steps(self) -> list[Callable[[], None]]:
-        """What `prepare` does, one by one."""
-        of = self.trained.model, self.trained.params
+        """The compilations of `precompile`, as a list of functions."""
+        model = self.trained.model, self.trained.params
         searches: list[Callable[[], None]] = [
             partial(translator.precompile, *shape)
             for translator in self._translators.values()
             for shape in translator.precompiled_shapes
         ]
         return searches + [
-            partial(precompile_teacher_forcing, *of, *shape) for shape in self._forced
+            partial(precompile_teacher_forcing, *model, *shape) for shape in self._forced
         ]
 
-    def answer(self, beam_size: int, asked: Sequence[TranslateRequest]) -> list[list[dict]]:
-        """The translations of each request's texts, found in one search."""
-        texts = [text for each in asked for text in each.texts]
-        counts = [each.n_best for each in asked for _ in each.texts]
-        found = iter(self._translators[beam_size].hypotheses(texts, counts=counts))
-        own = [[next(found) for _ in each.texts] for each in asked]
-        told: dict[int, list[dict]] = {}
-        for wanted in True, False:
-            rows = [n for n, each in enumerate(asked) if each.alignment == wanted]
+    def answer(self, beam_size: int, requests: Sequence[TranslateRequest]) -> list[list[dict]]:
+        """Translate all requests' texts in one search; returns the translations of each request."""
+        texts = [text for request in requests for text in request.texts]
+        counts = [request.n_best for request in requests for _ in request.texts]
+        ranked = iter(self._translators[beam_size].hypotheses(texts, counts=counts))
+        hypotheses = [[next(ranked) for _ in request.texts] for request in requests]
+        answers: dict[int, list[dict]] = {}
+        for alignment in True, False:
+            rows = [n for n, request in enumerate(requests) if request.alignment == alignment]
             flat = hypotheses_to_json(
-                [one for n in rows for one in own[n]],
+                [per_text for n in rows for per_text in hypotheses[n]],
                 self.trained,
-                alignment=wanted,
+                alignment=alignment,
                 precompiled_shapes=self._forced,
             )
-            every = iter(flat)
-            told |= {n: [next(every) for _ in own[n]] for n in rows}
-        return [told[n] for n in range(len(asked))]
+            objects = iter(flat)
+            answers |= {n: [next(objects) for _ in hypotheses[n]] for n in rows}
+        return [answers[n] for n in range(len(requests))]
 
     @staticmethod
-    def _one(step: Callable[[], None], go_on: Callable[[], bool]) -> None:
+    def _run(step: Callable[[], None], go_on: Callable[[], bool]) -> None:
         if go_on():
             step()

@@ -1,8 +1,8 @@
 """Connection limits and timeouts for uvicorn's HTTP/1.1 protocol.
 
-h11 bounds the size of headers and trailers, and reads one request of a connection at a time. Added
-here are a deadline for the headers, a deadline for reading the answer, and a maximum of open
-connections: when one more comes, the oldest that has not yet sent a whole request is closed.
+h11 bounds the size of headers and trailers, and reads one request of a connection at a time. This
+module adds a timeout for headers, a timeout for reading the response, and a maximum of open
+connections: beyond it, the oldest connection without a complete request is closed.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from serve.limits import Limits
 
 
 class LimitedConnection(H11Protocol):
-    """One connection; `config.h11_max_incomplete_event_size` is to be `limits.headers`."""
+    """One connection; set `config.h11_max_incomplete_event_size` to `limits.headers`."""
 
     def __init__(self, *args, limits: Limits, **kwargs):
         super().__init__(*args, **kwargs)
@@ -25,22 +25,22 @@ class LimitedConnection(H11Protocol):
         self._headers_timer: asyncio.TimerHandle | None = None
         self._answer_timer: asyncio.TimerHandle | None = None
         self.aborted = False
-        self.since = self.loop.time()  # when it was opened, or the last answer was sent
+        self.since = self.loop.time()  # time of opening, or of the last response
 
     @property
     def in_request(self) -> bool:
-        """Whether a request has begun, headers complete, that has no complete answer."""
+        """Whether a request with complete headers has no complete response yet."""
         return self.cycle is not None and not self.cycle.response_complete
 
     @property
     def asks(self) -> bool:
-        """Whether a whole request has come that has no complete answer."""
+        """Whether a complete request has no complete response yet."""
         return self.in_request and not self.cycle.more_body
 
-    # Of a narrower type than asyncio's, as uvicorn's own is.
+    # The type is narrower than asyncio's, as in uvicorn.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # So that `pause_writing` is called whenever something is left that the client has not read.
+        # Call `pause_writing` whenever the client has not read everything.
         transport.set_write_buffer_limits(high=0)
         self._watch_headers()
         self._make_room()
@@ -70,28 +70,28 @@ class LimitedConnection(H11Protocol):
             self._answer_timer = None
 
     def send_400_response(self, msg: str) -> None:
-        most = self._limits.headers
-        if len(self.conn.trailing_data[0]) > most:
-            self._refuse(431, f"the headers have more than {most} bytes")
+        limit = self._limits.headers
+        if len(self.conn.trailing_data[0]) > limit:
+            self._refuse(431, f"the headers have more than {limit} bytes")
         else:
             self._refuse(400, "the request is not HTTP/1.1")
 
     def shutdown(self) -> None:
-        if self.in_request:  # so that the client asks no more on this connection
+        if self.in_request:  # no more requests on this connection
             self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]
         try:
             super().shutdown()
-        except h11.LocalProtocolError:  # it was refused, and is about to be closed
+        except h11.LocalProtocolError:  # it was refused, and is closing
             self.abort()
 
     def abort(self) -> None:
-        """Close at once; what was not sent is dropped."""
+        """Close immediately; unsent data is dropped."""
         self.aborted = True
         self._stop_timers()
         self.transport.abort()
 
     def _watch_headers(self) -> None:
-        """Set the deadline for the next request's headers; clear it where one is in progress."""
+        """Start the timeout of the next request's headers; clear it during a request."""
         if self.in_request or self.transport.is_closing():
             if self._headers_timer:
                 self._headers_timer.cancel()
@@ -110,25 +110,25 @@ class LimitedConnection(H11Protocol):
             self.transport.close()
 
     def _make_room(self) -> None:
-        """Close the oldest connection without a whole request where one too many is open."""
+        """Close the oldest connection without a complete request if too many are open."""
         if len(self.connections) <= self._limits.connections:
             return
-        ours = (each for each in self.connections if isinstance(each, LimitedConnection))
-        there = [each for each in ours if not each.aborted]
-        if len(there) <= self._limits.connections:
+        limited = (peer for peer in self.connections if isinstance(peer, LimitedConnection))
+        open_connections = [peer for peer in limited if not peer.aborted]
+        if len(open_connections) <= self._limits.connections:
             return
-        idle = [each for each in there if each is not self and not each.asks]
+        idle = [peer for peer in open_connections if peer is not self and not peer.asks]
         if idle:
-            min(idle, key=lambda each: each.since).abort()
+            min(idle, key=lambda peer: peer.since).abort()
         else:
             self._refuse(503, "too many connections", [(b"retry-after", b"1")])
 
     def _refuse(self, status: int, message: str, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Answer outside of the application, and close."""
-        if self.in_request:  # what the application still sends is dropped
+        """Respond without the application, and close."""
+        if self.in_request:  # drop what the application still sends
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # it has begun an answer
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # a response has started
             self.abort()
             return
         body = json.dumps({"error": message}).encode()

@@ -1,4 +1,4 @@
-"""Dynamic batching: requests that arrive together share a search; one thread owns the model."""
+"""Dynamic batching: concurrent requests share a search; a single thread runs the model."""
 
 import bisect
 import threading
@@ -14,44 +14,44 @@ Answer = TypeVar("Answer")
 
 
 class QueueFullError(Exception):
-    """As many requests wait as may, of all clients or of this one."""
+    """The queue is full, or this client's share of it."""
 
 
 class ClosedError(Exception):
-    """No more requests are taken."""
+    """No more requests are accepted."""
 
 
 class SearchError(RuntimeError):
-    """What is no Exception ended a search: a panic of a library, or an exit."""
+    """A search ended with a BaseException: a panic of a library, or an exit."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Job(Generic[Key, Item]):
     asked: Item
-    key: Key  # only equal ones go together
+    key: Key  # only jobs with equal keys share a batch
     size: int
     client: Hashable
-    turn: int  # the order in the queue
+    turn: int  # position in the queue
     answer: Future = field(default_factory=Future)
 
 
 class Batcher(Generic[Key, Item, Answer]):
-    """A queue, and a thread that gives `run` what is in it, in fair order.
+    """A request queue, and a thread that passes batches of requests to `run`, in fair order.
 
-    Clients take turns (self-clocked fair queueing): of each goes one request, the oldest, and then
-    of each the next. One of several batches counts as so many. A client may have as many waiting as
-    there are free places left in the queue, so that one alone never fills it.
+    Clients take turns (self-clocked fair queueing): first the oldest request of each client, then
+    the next of each. A request as large as several batches counts as that many. A client may queue
+    as many requests as there are free slots left, so that one client never fills the queue.
 
-    `run(key, [asked, ..])` returns as many answers in the same order. It is given requests of one
-    key whose sizes add up to at most `max_batch_size`, but at least one; where several times as
-    much waits, to as many times that, `max_merged_batches` at most: among more there are more of
-    like lengths. Where the last batch had several, others are waited for up to `batch_wait_seconds`
-    seconds, unless they fill one before; who asks alone never waits. `begin` is called first, in
-    the same thread: until it has returned, `ready` is not set.
+    `run(key, [item, ..])` returns one answer per item, in the same order. Its requests have equal
+    keys and a total size of at most `max_batch_size`, unless a single one is larger. If a multiple
+    of that is waiting, so many batches are merged, at most `max_merged_batches`: more requests have
+    more similar lengths. If the last batch had several requests, the thread waits for others up to
+    `batch_wait_seconds`, or until a batch is full; a lone client never waits. `begin` is called
+    first, in the same thread; `ready` is set when it returns.
 
-    What `run` raises is the answer to the request, and what is no Exception becomes a SearchError.
-    What else ends the thread is kept in `failure`: requests that wait are answered with it, no more
-    are taken, and `failed` is called.
+    An Exception in `run` is set on the request's future; any other BaseException becomes a
+    SearchError. If anything else ends the thread, it is stored in `failure`, waiting requests fail
+    with ClosedError, no more are accepted, and `failed` is called.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Batcher(Generic[Key, Item, Answer]):
         self._max_batch_size, self._max_merged_batches = max_batch_size, max_merged_batches
         self._max_queue, self._batch_wait_seconds = max_queue, batch_wait_seconds
         self._jobs: list[_Job[Key, Item]] = []
-        self._turn = 0  # of what was taken last
+        self._turn = 0  # of the last request that was taken
         self._changed = threading.Condition()
         self._closed, self._several = False, False
         self.ready = threading.Event()
@@ -77,11 +77,11 @@ class Batcher(Generic[Key, Item, Answer]):
         self._thread = threading.Thread(target=self._work, name="search", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
-    def submit(self, asked: Item, key: Key, size: int, client: Hashable = None) -> "Future[Answer]":
-        """The answer to come; to cancel it takes the request out, unless it was begun.
+    def submit(self, item: Item, key: Key, size: int, client: Hashable = None) -> "Future[Answer]":
+        """Queue a request; returns the future of its answer, which can be canceled until it runs.
 
         Raises QueueFullError, and ClosedError after `close`.
         """
@@ -89,23 +89,23 @@ class Batcher(Generic[Key, Item, Answer]):
             if self._closed:
                 raise ClosedError
             free = self._max_queue - self._waiting()
-            own = [job for job in self._jobs if job.client == client]
-            if len(own) >= free:
+            client_jobs = [job for job in self._jobs if job.client == client]
+            if len(client_jobs) >= free:
                 raise QueueFullError
-            last = own[-1].turn if own else self._turn
+            last = client_jobs[-1].turn if client_jobs else self._turn
             turn = max(self._turn, last) + max(1, -(-size // self._max_batch_size))
-            job = _Job(asked, key, size, client, turn)
-            bisect.insort(self._jobs, job, key=lambda each: each.turn)
+            job = _Job(item, key, size, client, turn)
+            bisect.insort(self._jobs, job, key=lambda queued: queued.turn)
             self._changed.notify_all()
         return job.answer
 
     def waiting(self) -> int:
-        """How many requests are not begun."""
+        """Number of queued requests that have not started."""
         with self._changed:
             return self._waiting()
 
     def close(self) -> None:
-        """Take no more, answer what was taken, and end the thread."""
+        """Accept no more requests, answer the queued ones, and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -128,32 +128,32 @@ class Batcher(Generic[Key, Item, Answer]):
             self.ready.set()
             while batch := self._next():
                 self._answer(batch)
-                batch = []  # what was answered is not kept until the next one comes
+                batch = []  # release answered requests while waiting
         except BaseException as error:
             self._fail(error, batch)
 
-    def _fail(self, error: BaseException, begun: list[_Job[Key, Item]]) -> None:
+    def _fail(self, error: BaseException, running: list[_Job[Key, Item]]) -> None:
         with self._changed:
             self.failure = error
             self._closed = True
             waiting, self._jobs = self._jobs, []
         self._failed()
-        for job in [*begun, *waiting]:
+        for job in [*running, *waiting]:
             if not job.answer.done():
                 job.answer.set_exception(ClosedError())
 
     def _next(self) -> list[_Job[Key, Item]]:
-        """The next batch, all of it begun; empty at the end."""
+        """Wait for the next batch and mark it as running; empty after `close`."""
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._waiting() or self._closed)
                 if not self._jobs:
                     return []
-                until = time.monotonic() + self._batch_wait_seconds * self._several
+                deadline = time.monotonic() + self._batch_wait_seconds * self._several
                 while (
                     not self._closed and sum(job.size for job in self._jobs) < self._max_batch_size
                 ):
-                    left = until - time.monotonic()
+                    left = deadline - time.monotonic()
                     if left <= 0 or not self._changed.wait(left):
                         break
                 if batch := self._take():
@@ -162,7 +162,7 @@ class Batcher(Generic[Key, Item, Answer]):
 
     def _take(self) -> list[_Job[Key, Item]]:
         taken: list[_Job[Key, Item]] = []
-        kept: list[_Job[Key, Item]] = []
+        remaining: list[_Job[Key, Item]] = []
         size, full = 0, False
         alike = sum(job.size for job in self._jobs if job.key == self._jobs[0].key)
         max_batch_size = self._max_batch_size * min(
@@ -170,31 +170,31 @@ class Batcher(Generic[Key, Item, Answer]):
         )
         for job in self._jobs:
             if taken and (job.key != taken[0].key or full or size + job.size > max_batch_size):
-                full = full or job.key == taken[0].key  # none of its kind goes before it
-                kept.append(job)
+                full = full or job.key == taken[0].key  # later ones must not overtake it
+                remaining.append(job)
             elif job.answer.set_running_or_notify_cancel():
                 taken.append(job)
                 size += job.size
                 self._turn = max(self._turn, job.turn)
-        self._jobs = kept
+        self._jobs = remaining
         return taken
 
     def _answer(self, batch: list[_Job[Key, Item]]) -> None:
         try:
-            found = self._run(batch[0].key, [job.asked for job in batch])
+            answers = self._run(batch[0].key, [job.asked for job in batch])
         except BaseException as error:
             if len(batch) == 1:
                 batch[0].answer.set_exception(_as_exception(error))
                 return
-            for job in batch:  # the others have no part in one request's mistake
+            for job in batch:  # one request's error does not affect the others
                 self._answer([job])
             return
-        for job, answer in zip(batch, found, strict=True):
+        for job, answer in zip(batch, answers, strict=True):
             job.answer.set_result(answer)
 
 
 def _as_exception(error: BaseException) -> Exception:
-    """What may be raised in an event loop without ending it."""
+    """Convert an error to one that does not end an event loop."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     return SearchError(f"{type(error).__name__}: {error}")

@@ -10,10 +10,9 @@ from serve.metrics import Metrics
 
 
 class Guard:
-    """Counts every request by path and status; one that raises is answered with 500.
+    """Middleware that counts requests by path and status, and answers exceptions with 500.
 
-    What it raised is told in one line on stderr: also what is no Exception, as the panics of
-    tokenizers are.
+    Exceptions are logged in one line on stderr, also BaseExceptions such as panics of tokenizers.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: set[str]):
@@ -24,12 +23,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         path = scope["path"] if scope["path"] in self._paths else "other"
-        begun = False
+        started = False
 
         async def sent(message):
-            nonlocal begun
+            nonlocal started
             if message["type"] == "http.response.start":
-                begun = True
+                started = True
                 self._metrics.requests.labels(path, message["status"]).inc()
             await send(message)
 
@@ -39,20 +38,20 @@ class Guard:
             raise
         except BaseException as error:
             log(f"{scope['method']} {path} failed: {describe_error(error)}")
-            if not begun:
+            if not started:
                 answer = await broken()
                 await answer(scope, receive, sent)
 
 
 async def broken(*_) -> Response:
-    """What a client hears of an error that is not its own."""
+    """The response to an internal error."""
     return JSONResponse({"error": "a mistake of the server's own: see its log"}, 500)
 
 
 def describe_error(error: BaseException) -> str:
-    """An error's type, message and place."""
+    """Format an error's type, message and source location."""
     line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    line = "".join(each if each.isprintable() else "?" for each in line)  # it may quote a request
+    line = "".join(char if char.isprintable() else "?" for char in line)  # it may quote a request
     last = error.__traceback__
     while last and last.tb_next:
         last = last.tb_next

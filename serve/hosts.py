@@ -1,8 +1,8 @@
 """Check Host and Origin headers, so that other sites cannot use the server.
 
-A site can have a browser ask any address: directly, and then the Origin is the site's, or under a
-name of the site's that resolves to the server (DNS rebinding), and then the Host is. An address of
-digits and localhost cannot be rebound.
+A site can make a browser send requests to any address: directly, with the site's Origin, or under a
+name of the site that resolves to the server (DNS rebinding), with the site's Host. Numeric
+addresses and localhost cannot be rebound.
 """
 
 import ipaddress
@@ -17,9 +17,9 @@ from serve.limits import RequestError
 
 
 class HostCheck:
-    """An application that answers requests to `allowed` hosts, localhost and numeric addresses.
+    """Middleware that accepts requests to `allowed` hosts, localhost and numeric addresses.
 
-    Pages may use it only from the host that they ask, or from one of `allowed`; a * allows all.
+    Pages may use it only from the requested host, or from one of `allowed`; a * allows all.
     """
 
     def __init__(self, app: ASGIApp, allowed: Collection[str]):
@@ -54,7 +54,7 @@ def is_loopback(address: str) -> bool:
 
 
 def client_key(address: str) -> str:
-    """What one client's requests have in common: its address, or its network of IPv6."""
+    """Key of a client: its IPv4 address, or its IPv6 /64 network."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -65,7 +65,7 @@ def client_key(address: str) -> str:
 
 
 def _is_local(name: str) -> bool:
-    """Whether a host is localhost or an address of digits."""
+    """Whether a host is localhost or a numeric address."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
@@ -76,7 +76,7 @@ def _is_local(name: str) -> bool:
 
 
 def _name(url: str) -> str:
-    """The host of a URL without its port; what is none is a name that is not allowed."""
+    """The host of a URL without its port; "?", which is never allowed, if there is none."""
     try:
         return (urlsplit(url).hostname or "?").rstrip(".")
     except ValueError:

@@ -14,11 +14,11 @@ from model import ConfigError
 from serve.connections import LimitedConnection
 from serve.limits import Limits
 
-_OTHER_FILES = 64  # that the process may have open besides its connections
+_OTHER_FILES = 64  # open files of the process besides connections
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises ConfigError."""
+    """Open a listening socket. Raises ConfigError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
@@ -27,27 +27,27 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"--host={host} --port={port}: {reason}") from None
 
 
-def connections_at_most(wanted: int) -> int:
-    """As many connections as `wanted`, or as the limit of open files allows (ulimit -n)."""
-    most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _OTHER_FILES
-    if most != resource.RLIM_INFINITY and most < needed:
-        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        return max(most - _OTHER_FILES, 1)
-    return wanted
+def connections_at_most(requested: int) -> int:
+    """Allow `requested` connections, or as many as the limit of open files allows (ulimit -n)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = requested + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(soft - _OTHER_FILES, 1)
+    return requested
 
 
 def grace(limits: Limits) -> int:
-    """Seconds in which requests that were accepted are answered after SIGTERM."""
+    """Seconds to answer accepted requests after SIGTERM."""
     return int(limits.seconds) + 5
 
 
 def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
-    """A server of the application, which does not listen yet."""
+    """Create a server of the application, which does not listen yet."""
     config = uvicorn.Config(
         app,
-        http=partial(LimitedConnection, limits=limits),  # type: ignore[arg-type]  # it is called
+        http=partial(LimitedConnection, limits=limits),  # type: ignore[arg-type]  # a factory
         h11_max_incomplete_event_size=limits.headers,
         ws="none",
         lifespan="on",
@@ -62,7 +62,7 @@ def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
 
 
 def end_by_force(server: uvicorn.Server, seconds: float) -> None:
-    """End the process `seconds` after the server was to end, whatever its threads are doing."""
+    """End the process `seconds` after the server should exit, even if threads are stuck."""
 
     def watch() -> None:
         while not server.should_exit:

@@ -9,7 +9,7 @@ _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """Counts and histograms of one server, in a registry of its own."""
+    """Counters and histograms of one server, in a separate registry."""
 
     def __init__(self, waiting: Callable[[], int]):
         self._registry = registry = CollectorRegistry()
@@ -36,5 +36,5 @@ class Metrics:
         queue.set_function(waiting)
 
     def text(self) -> bytes:
-        """All of them in Prometheus's text format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self._registry)

@@ -11,7 +11,9 @@ from data.json_file import decode_json
 from data.tokenizer import Tokenizer
 from serve.limits import Limits, RequestError
 
-_Count = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=1 << 31)]  # its bounds are told below
+_Count = Annotated[
+    int, msgspec.Meta(ge=-(1 << 31), le=1 << 31)
+]  # checked against the real bounds below
 _WANTED = {
     "text": "a string or a list of strings",
     "n_best": "a whole number",
@@ -29,10 +31,10 @@ class _Body(msgspec.Struct):
 
 @dataclass(frozen=True)
 class TranslateRequest:
-    """Texts, how many hypotheses of each, by which beam, and whether with alignments."""
+    """A parsed request: texts, hypotheses per text, beam size, and whether to align."""
 
     texts: tuple[str, ...]
-    tokens: int  # of all texts, each with its end
+    tokens: int  # of all texts, each with EOS
     beam_size: int
     n_best: int = 1
     alignment: bool = True
@@ -41,9 +43,9 @@ class TranslateRequest:
 def read(
     body: bytes, beams: dict[int, int], tokenizer: Tokenizer, limits: Limits
 ) -> TranslateRequest:
-    """What the JSON in `body` asks for; raises RefusedError.
+    """Parse the JSON in `body`; raises RequestError.
 
-    `beams` has how many hypotheses there are of each beam size that is served, the default first.
+    `beams` maps each served beam size to its number of hypotheses, the default first.
     """
     fields = _parse(body)
     texts = [fields.text] if isinstance(fields.text, str) else fields.text
@@ -82,17 +84,17 @@ def _parse(body: bytes) -> _Body:
     try:
         return msgspec.convert(fields, _Body)
     except msgspec.ValidationError as error:
-        place = str(error).rpartition(" - at ")[2].strip("`").removeprefix("$.")
-        name, bracket, _ = place.partition("[")
-        wanted = "a string" if bracket else _WANTED[name]
-        raise RequestError(400, f"field {place}: must be {wanted}") from None
+        field = str(error).rpartition(" - at ")[2].strip("`").removeprefix("$.")
+        name, bracket, _ = field.partition("[")
+        expected = "a string" if bracket else _WANTED[name]
+        raise RequestError(400, f"field {field}: must be {expected}") from None
 
 
 def _count_tokens(texts: list[str], tokenizer: Tokenizer, limits: Limits) -> int:
-    """Of all texts, each with its end; raises RefusedError where they are too many."""
+    """Number of tokens of all texts, each with EOS; raises RequestError if there are too many."""
     characters = sum(map(len, texts))
     if characters > limits.characters or len(texts) > limits.tokens:
-        # Some tokenizers take long for long texts, so these are refused before.
+        # Some tokenizers are slow on long texts, so reject these first.
         what = (
             f"{characters} characters" if characters > limits.characters else f"{len(texts)} texts"
         )

@@ -18,7 +18,7 @@ MAY_IMPORT = {
 }
 # What interop/ and serve/ use of experiments/; it imports neither of them.
 SHARED = ("config", "console", "json_output", "report.templates", "signals", "temporary_folders")
-SHARED = {f"experiments.{name}" for name in (*SHARED, "workdir")}
+SHARED = {f"experiments.{name}" for name in (*SHARED, "workdir", "workdir_lock")}
 FILES = [
     (package, file) for package in MAY_IMPORT for file in sorted((ROOT / package).rglob("*.py"))
 ]

@@ -1,1 +1,1 @@
-"""Batches in, a trained model out (paper, section 5)."""
+"""Training: batches in, a trained model out (paper, section 5)."""

@@ -1,4 +1,4 @@
-"""An append-only log file that can neither block nor end training."""
+"""Append-only log file that can neither block nor end training."""
 
 import os
 from collections.abc import Callable
@@ -9,11 +9,11 @@ _MAX_PENDING_BYTES = 8 << 20
 
 
 class AppendFile:
-    """Appends records to a file in the calling thread; no method raises OSError or waits for room.
+    """Append records to a file in the calling thread; no method raises OSError or blocks.
 
-    What cannot be written, as on a full disk, stays in memory and is tried again with the next
-    record, up to 8 MiB. `warn` is called with the first failure, and at the end with the number of
-    bytes that were never written, one line each.
+    Records that cannot be written, as on a full disk, stay in memory, up to 8 MiB, and are retried
+    with the next record. `warn` is called with one line for the first failure, and at the end with
+    one line for the number of bytes that were never written.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]):
@@ -24,7 +24,7 @@ class AppendFile:
         self._warned = False
 
     def append(self, record: bytes) -> None:
-        """Writes a record, after those that could not be written before it."""
+        """Write a record, after all pending ones."""
         if self._pending and len(self._pending) + len(record) > _MAX_PENDING_BYTES:
             self._lost += len(record)
         else:
@@ -40,7 +40,7 @@ class AppendFile:
                 )
 
     def close(self) -> None:
-        """Writes what is pending, if that is possible by now."""
+        """Write the pending records if that is possible by now, and close the file."""
         if self._pending:
             self.append(b"")
         file, self._file = self._file, None
@@ -53,7 +53,7 @@ class AppendFile:
     def _write(self) -> None:
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # A pipe in its place fails at once, rather than waiting for a reader.
+            # A pipe at this path fails at once instead of waiting for a reader.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             self._file = os.open(self._path, flags, 0o666)
         while self._pending:

@@ -1,9 +1,9 @@
-"""Checkpoints on disk: saved in the background, complete or absent; the last few and the best.
+"""Checkpoints on disk, saved in the background: atomic writes; keeps the last few and the best.
 
-This module and train/checkpoint_items.py alone know Orbax. In a folder, each step's own folder
-holds the parameters, the rest of the state, the moving average if there is one, `meta` (JSON, for
-the caller to compare with what it expects) and the metrics that "best" compares. It gets its name
-by a rename after its last byte, so a listed checkpoint is complete.
+Only this module and train/checkpoint_items.py use Orbax. Each step has a folder with the
+parameters, the rest of the state, the moving average if there is one, `meta` (JSON, for the caller
+to compare with its expectations) and the metrics by which "best" ranks. The folder is renamed to
+its final name after its last byte is written, so a listed checkpoint is complete.
 """
 
 import gc
@@ -30,16 +30,16 @@ _UNFINISHED = "*.orbax-checkpoint-tmp"
 
 
 class CorruptCheckpointError(CheckpointError):
-    """A checkpoint that is there, but not as it was written."""
+    """A checkpoint that exists but is corrupt: it differs from what was written."""
 
 
 class CheckpointManager:
-    """The checkpoints of one folder, which need not exist before the first save.
+    """Save, list and restore the checkpoints of one folder; the first save creates the folder.
 
-    The last `keep` are kept, and the `keep_best` with the highest `best_metric`; a restart knows
-    both, because they are read from the disk. Methods raise CheckpointError. Of several processes
-    all call the same methods, and each writes and reads what its devices hold; their number may
-    differ when reading.
+    The last `keep` checkpoints are kept, and the `keep_best` with the highest `best_metric`; both
+    are read from disk, so a restart finds them. Methods raise CheckpointError. All processes call
+    the same methods, and each writes and reads the shards of its devices; the number of processes
+    may differ between saving and restoring.
     """
 
     def __init__(
@@ -48,22 +48,22 @@ class CheckpointManager:
         self.folder = Path(folder).absolute()
         self.best_metric = best_metric
         self._keep, self._keep_best = keep, keep_best
-        self._orbax: Any = None  # Orbax's writer, from the first save on
-        self._signing: ChecksumWriter | None = None  # of the step last saved
+        self._orbax: Any = None  # Orbax's checkpointer, created by the first save
+        self._signing: ChecksumWriter | None = None  # of the latest saved step
         silence_orbax()
 
     def save(
         self, step: int, state: TrainState, meta: dict, metrics: dict[str, float] | None = None
     ) -> None:
-        """Copies the state and writes it in the background; the state may be donated at once.
+        """Copy the state and write it in the background; the state may be donated at once.
 
-        Waits for an earlier save still under way, and raises what went wrong with that one.
+        Waits for a previous save that is still running, and raises its error if it failed.
         """
         self.wait()
         parts = checkpoint_items.parts(state) | {"meta": meta}
         scored = metrics is not None and self.best_metric in metrics
         with self._reraise_in_one_line(f"cannot save step {step}"):
-            if self._orbax is None:  # only who writes here may sweep up
+            if self._orbax is None:  # only a writer may clean up
                 run_on_primary(self._quarantine)
                 self._orbax = self._open()
             self._orbax.save_checkpointables_async(
@@ -73,9 +73,9 @@ class CheckpointManager:
                 self._signing = ChecksumWriter(self.folder / str(step))
 
     def restore(self, which: CheckpointSpec, abstract_state: TrainState) -> TrainState:
-        """The state as saved, bit for bit, laid out as `train.state.abstract_state` says.
+        """Restore the saved state, bit for bit, with the shardings of `abstract_state`.
 
-        The mesh need not be the one it was saved from. `base`, which is not stored, is as given.
+        The mesh may differ from that of the save. `base` is not stored: it is returned as given.
         """
         loaded = self._load(which, checkpoint_items.parts(abstract_state))
         rest = loaded.pop("rest")
@@ -84,19 +84,19 @@ class CheckpointManager:
     def restore_latest_intact(
         self, abstract_state: TrainState, among: Sequence[int] | None = None
     ) -> tuple[TrainState, dict, list[str]]:
-        """The newest whole state, its `meta`, and what is wrong with any newer one, a line each.
+        """Restore the newest intact checkpoint: its state, its `meta`, one line per damaged one.
 
-        Of `among` these steps, if they are given. Raises DamagedError where none is whole, and
-        CheckpointError where there is none.
+        Only the steps in `among` are tried, if it is given. Raises CorruptCheckpointError if no
+        checkpoint is intact, and CheckpointError if there are none.
         """
-        unlisted = [str(each) for each in self._unlisted()]
-        steps, unlisted, others = broadcast_from_primary(
+        unlisted = [str(folder) for folder in self._unlisted()]
+        steps, unlisted, not_folders = broadcast_from_primary(
             [self.steps(), unlisted, self._no_folders()]
         )
         damaged = [
-            f"{each} has unreadable metrics; the next save sets it aside" for each in unlisted
+            f"{path} has unreadable metrics; the next save sets it aside" for path in unlisted
         ]
-        damaged += [f"{each} is not a folder, so it is no checkpoint" for each in others]
+        damaged += [f"{path} is not a folder, so it is no checkpoint" for path in not_folders]
         for step in sorted(steps if among is None else among, reverse=True):
             if str(self.folder / str(step)) in unlisted:
                 continue
@@ -109,73 +109,76 @@ class CheckpointManager:
         raise CorruptCheckpointError(f"{self.folder}: no checkpoint is whole: {'; '.join(damaged)}")
 
     def restore_params(
-        self, which: CheckpointSpec, abstract_params: Any, whole: Callable[[Any], Any] = lambda x: x
+        self,
+        which: CheckpointSpec,
+        abstract_params: Any,
+        transform: Callable[[Any], Any] = lambda x: x,
     ) -> Any:
-        """Weights for decoding: a checkpoint's, or the mean of several (train/checkpoint_spec.py).
+        """Restore weights for decoding: one checkpoint, or a mean (train/checkpoint_spec.py).
 
-        Of what is stored, `whole` makes what decoding takes, before there is a mean.
+        `transform` converts the stored parameters to those that decoding takes, before averaging.
         """
         steps, part = self.choice(which)
         total = None
         for step in steps:
-            kept = (self.folder / str(step) / "ema").exists()
-            name = part or ("ema" if kept else "params")
-            params = whole(self._load(step, {name: abstract_params})[name])
+            has_ema = (self.folder / str(step) / "ema").exists()
+            name = part or ("ema" if has_ema else "params")
+            params = transform(self._load(step, {name: abstract_params})[name])
             total = params if total is None else jax.tree.map(jnp.add, total, params)
         return total if len(steps) == 1 else jax.tree.map(lambda x: x / len(steps), total)
 
     def meta(self, which: CheckpointSpec) -> dict:
-        """What the checkpoint was saved with as `meta`."""
+        """The `meta` that the checkpoint was saved with."""
         return self._load(which, {"meta": None})["meta"]
 
     def metrics(self, which: CheckpointSpec) -> dict[str, float] | None:
-        """What the checkpoint was saved with as `metrics`, if those include `best_metric`."""
+        """The metrics that the checkpoint was saved with, if they include `best_metric`."""
         return self._measured(self._one(which))
 
     def steps(self) -> list[int]:
-        """The steps there are, ascending."""
+        """The steps that have a checkpoint, ascending."""
         if not self.folder.is_dir():
             return []
-        there = (path for path in self.folder.iterdir() if path.is_dir())
-        return sorted(int(path.name) for path in there if path.name.isdecimal())
+        folders = (path for path in self.folder.iterdir() if path.is_dir())
+        return sorted(int(path.name) for path in folders if path.name.isdecimal())
 
     def best_step(self) -> int | None:
-        """The step with the highest `best_metric`, the latest among equals; None if none has it."""
+        """The step with the highest `best_metric`, the latest of equals; None if none has it."""
         return next(iter(self._ranked()), None)
 
     def unranked(self) -> list[int]:
-        """The steps whose metrics are lost, so that "best" leaves them out."""
+        """The steps whose metrics are lost, so that "best" ignores them."""
         lost = lambda step: checkpoint_items.lost_metrics(self.folder / str(step), self.best_metric)  # noqa: E731
         return [step for step in self.steps() if lost(step)]
 
     def best_first(self) -> list[int]:
-        """All steps, the highest `best_metric` first; then those without it, the newest first."""
+        """All steps, highest `best_metric` first; then those without it, newest first."""
         ranked = self._ranked()
         return ranked + [step for step in reversed(self.steps()) if step not in ranked]
 
     def delete_after(self, step: int) -> None:
-        """Removes the checkpoints of later steps than `step`."""
+        """Remove the checkpoints of all steps after `step`."""
         self.close()
 
-        def drop() -> None:
+        def remove_later() -> None:
             for later in self.steps():
                 if later > step:
-                    # Renamed first: a folder half removed is no checkpoint.
-                    gone = self.folder / f"{later}{_UNFINISHED[1:]}"
-                    (self.folder / str(later)).rename(gone)
-                    shutil.rmtree(gone)
+                    # Renamed first: a partly removed folder must not be listed as a checkpoint.
+                    partial = self.folder / f"{later}{_UNFINISHED[1:]}"
+                    (self.folder / str(later)).rename(partial)
+                    shutil.rmtree(partial)
 
-        run_on_primary(drop)
+        run_on_primary(remove_later)
 
     def wait(self) -> None:
-        """Returns once all saves are on disk."""
+        """Wait until all saves are on disk."""
         if self._orbax is not None:
             with self._reraise_in_one_line("cannot finish the last save"):
                 self._orbax.wait()
                 self._sign()
 
     def close(self) -> None:
-        """Waits, and lets go of the folder."""
+        """Wait for all saves, and close Orbax's checkpointer."""
         orbax, self._orbax = self._orbax, None
         if orbax is not None:
             with self._reraise_in_one_line("cannot finish the last save"):
@@ -192,8 +195,8 @@ class CheckpointManager:
 
     def __exit__(self, kind, *_) -> None:
         if kind and jax.process_count() > 1:
-            return  # Orbax would wait for the others, who may not know of the error
-        # On the way out of an error, that error is the one to tell.
+            return  # Orbax would wait for the other processes, which may not have failed
+        # An error that is already being raised takes precedence.
         with suppress(CheckpointError) if kind else nullcontext():
             self.close()
 
@@ -203,22 +206,22 @@ class CheckpointManager:
             damaged.rename(next(p for p in map(damaged.with_name, names) if not p.exists()))
 
     def _unlisted(self) -> list[Path]:
-        """Checkpoints whose metrics cannot be read: Orbax would list nothing for them."""
+        """Folders of checkpoints with unreadable metrics, which Orbax cannot list."""
         unread = [step for step in self.steps() if self._measured(step) is None]
         folders = [self.folder / str(step) for step in unread]
-        return [each for each in folders if (each / "metrics").is_dir()]
+        return [folder for folder in folders if (folder / "metrics").is_dir()]
 
     def _no_folders(self) -> list[str]:
-        """What has a step's name and is a file, or a link that leads nowhere."""
-        there = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted(str(p) for p in there if p.name.isdecimal() and not p.is_dir())
+        """Files and dangling links that are named like a step."""
+        entries = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(str(p) for p in entries if p.name.isdecimal() and not p.is_dir())
 
     def _measured(self, step: int) -> dict[str, float] | None:
         return checkpoint_items.metrics(self.folder / str(step), self.best_metric)
 
     def _open(self) -> ocp.training.Checkpointer:
         policies = ocp.training.preservation_policies
-        last = policies.LatestN(self._keep)
+        latest = policies.LatestN(self._keep)
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics[self.best_metric],
             n=self._keep_best,
@@ -227,12 +230,12 @@ class CheckpointManager:
         return ocp.training.Checkpointer(
             self.folder,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy([last, best]),
+            preservation_policy=policies.AnyPreservationPolicy([latest, best]),
             cleanup_tmp_directories=True,
         )
 
     def choice(self, which: CheckpointSpec) -> ResolvedCheckpoint:
-        """The steps and the weights that a name means (train/checkpoint_spec.py)."""
+        """Resolve a checkpoint name to steps and weights (train/checkpoint_spec.py)."""
         try:
             return choose(which, self.steps(), self._ranked())
         except CheckpointError as error:
@@ -245,69 +248,69 @@ class CheckpointManager:
         return steps[0]
 
     def _ranked(self) -> list[int]:
-        """The steps with a score, best first, the latest among equals."""
-        found = ((self._measured(step), step) for step in self.steps())
-        scored = [(metrics[self.best_metric], step) for metrics, step in found if metrics]
+        """The steps with a score, best first, the latest first among equals."""
+        measured = ((self._measured(step), step) for step in self.steps())
+        scored = [(metrics[self.best_metric], step) for metrics, step in measured if metrics]
         return [step for _, step in sorted(scored, reverse=True)]
 
     def _load(self, which: CheckpointSpec, abstract: dict[str, Any]) -> dict[str, Any]:
         self.wait()
         step = self._one(which)
-        others = ", ".join(str(other) for other in self.steps() if other != step)
-        told = f"step {step} is damaged" + f" (there are also {others})" * bool(others)
-        with self._reraise_in_one_line(told, CorruptCheckpointError):
+        other_steps = ", ".join(str(other) for other in self.steps() if other != step)
+        failure = f"step {step} is damaged" + f" (there are also {other_steps})" * bool(other_steps)
+        with self._reraise_in_one_line(failure, CorruptCheckpointError):
             path = self.folder / str(step)
             run_on_primary(lambda: verify_checksums(path, [*abstract, "metrics"]))
 
             def check() -> None:
                 checkpoint_items.check_folders(path, abstract)
-                found = ocp.checkpointables_metadata(path).metadata
-                # Parts that all checkpoints have come first: rest, params, then ema.
+                stored = ocp.checkpointables_metadata(path).metadata
+                # Parts that every checkpoint has are checked first: rest, params, then ema.
                 for name in sorted(abstract.keys() - {"meta"}, reverse=True):
                     checkpoint_items.check(
-                        f"{self.folder}, step {step}", name, found, abstract[name]
+                        f"{self.folder}, step {step}", name, stored, abstract[name]
                     )
 
             run_on_all(check)
-            wanted = jax.tree.map(checkpoint_items.with_default_sharding, abstract)
-            return run_on_all(lambda: ocp.load_checkpointables(path, wanted))
+            targets = jax.tree.map(checkpoint_items.with_default_sharding, abstract)
+            return run_on_all(lambda: ocp.load_checkpointables(path, targets))
 
     @contextmanager
     def _reraise_in_one_line(self, failure: str, kind: type = CheckpointError) -> Iterator[None]:
-        """Turns whatever Orbax raises within, also on behalf of its threads, into one line."""
+        """Convert any error of Orbax, also of its threads, into an error of one line."""
         reason = None
         try:
             yield
         except CheckpointError:
             raise
         except Exception as error:
-            reason, full = first_line(error), disk_is_full(error)
+            reason, no_space = first_line(error), disk_is_full(error)
         if reason is None:
             return
         self._abandon()
-        if full:  # and the unfinished save would keep it so
+        if no_space:  # the unfinished save takes up space
             self._remove_partial()
             reason = "the disk is full; free some space and run again to resume"
         raise kind(f"{self.folder}: {failure}: {reason}")
 
     def _remove_partial(self) -> None:
-        """Removes unfinished saves; Orbax's threads may still be writing to one that is gone."""
+        """Remove unfinished saves; Orbax's threads may still write to a removed one."""
         quiet = 0
         for _ in range(50):
             unfinished = list(self.folder.glob(_UNFINISHED))
             quiet = 0 if unfinished else quiet + 1
             if quiet == 3:
                 return
-            for each in unfinished:
-                shutil.rmtree(each, ignore_errors=True)
+            for folder in unfinished:
+                shutil.rmtree(folder, ignore_errors=True)
             time.sleep(0.1)
 
     def _abandon(self) -> None:
-        """Lets go of Orbax after an error, which it would repeat; the next call starts afresh."""
+        """Discard Orbax after an error, which it would repeat; the next save starts a new one."""
         orbax, self._orbax = self._orbax, None
         with suppress(Exception):
             self._sign()
         with suppress(Exception):
-            if jax.process_count() == 1:  # it would wait for the others, who know of no error
+            if jax.process_count() == 1:  # it would wait for the other processes
                 orbax.close()
-        gc.collect()  # while what `quieten` did still holds
+        gc.collect()  # while `silence_orbax` is in effect

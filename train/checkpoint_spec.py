@@ -2,16 +2,16 @@
 
 | name              | weights                                                                  |
 |-------------------|--------------------------------------------------------------------------|
-| 1000              | of that step                                                             |
-| last, best        | of the last step; of that with the highest BLEU                          |
-| average:5         | the mean of the last 5 checkpoints (paper 6.1 has 5 for base, 20 for big) |
-| average:best:5    | of the 5 best                                                            |
-| average:1000+2000 | of these steps                                                           |
-| ema               | the parameters' moving average as of the last step                       |
-| params:NAME       | of NAME, but never their moving average                                  |
+| 1000              | those of that step                                                       |
+| last, best        | those of the last step; of the step with the highest BLEU                |
+| average:5         | the mean of the last 5 checkpoints (paper 6.1: 5 for base, 20 for big)   |
+| average:best:5    | the mean of the 5 best                                                   |
+| average:1000+2000 | the mean of these steps                                                  |
+| ema               | the moving average of the parameters at the last step                    |
+| params:NAME       | those of NAME, but never their moving average                            |
 
-A run that keeps a moving average is evaluated and tested by it, and so are its single checkpoints;
-means are of the parameters themselves.
+If a run keeps a moving average, it is evaluated and tested with it, and so are its single
+checkpoints; means are taken of the parameters themselves.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ CheckpointSpec = int | str
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is not there, does not fit, or could not be written; one line."""
+    """A checkpoint that is missing, does not fit, or could not be written; one line."""
 
 
 class ResolvedCheckpoint(NamedTuple):
-    """The steps whose weights are averaged, and which: params, ema, or "", what the run uses."""
+    """The steps to average, and their weights: params, ema, or "" for those that the run uses."""
 
     steps: tuple[int, ...]
     part: str = ""
@@ -34,52 +34,56 @@ class ResolvedCheckpoint(NamedTuple):
 def choose(
     which: CheckpointSpec, steps: Sequence[int], ranked: Sequence[int]
 ) -> ResolvedCheckpoint:
-    """What `which` means, given the steps that there are, and those with a score, best first.
+    """Resolve a checkpoint name, given all steps, and `ranked`: those with a score, best first.
 
-    Raises CheckpointError, telling what there is, for a name that means nothing here.
+    Raises CheckpointError, which lists the steps, if the name matches nothing.
     """
-    name, _, rest = str(which).partition(":")
-    there = f"there are: {', '.join(map(str, steps))}"
+    name, _, argument = str(which).partition(":")
+    listing = f"there are: {', '.join(map(str, steps))}"
     if not steps:
         raise CheckpointError("no checkpoints: train first")
-    if name == "params" and rest:
-        return choose(rest, steps, ranked)._replace(part="params")
-    if name == "average" and rest:
-        return ResolvedCheckpoint(_several(rest, steps, ranked, there), "params")
+    if name == "params" and argument:
+        return choose(argument, steps, ranked)._replace(part="params")
+    if name == "average" and argument:
+        return ResolvedCheckpoint(_several(argument, steps, ranked, listing), "params")
     if which == "ema":
         return ResolvedCheckpoint((steps[-1],), "ema")
     if which == "last":
         return ResolvedCheckpoint((steps[-1],))
     if which == "best":
         if not ranked and len(steps) == 1:
-            return ResolvedCheckpoint((steps[0],))  # the best there is
+            return ResolvedCheckpoint((steps[0],))  # the only one is the best
         if not ranked:
             raise CheckpointError(
-                f"no checkpoint has a score to be the best by; choose last or a step; {there}"
+                f"no checkpoint has a score to be the best by; choose last or a step; {listing}"
             )
         return ResolvedCheckpoint((ranked[0],))
-    if name.isdecimal() and not rest and int(name) in steps:
+    if name.isdecimal() and not argument and int(name) in steps:
         return ResolvedCheckpoint((int(name),))
     raise CheckpointError(
         f"no checkpoint {which!r}; choose best, last, a step, average:N, average:best:N, "
-        f"average:STEP+STEP or ema; {there}"
+        f"average:STEP+STEP or ema; {listing}"
     )
 
 
-def _several(rest: str, steps: Sequence[int], ranked: Sequence[int], there: str) -> tuple[int, ...]:
-    order, _, count = rest.rpartition(":")
+def _several(
+    argument: str, steps: Sequence[int], ranked: Sequence[int], listing: str
+) -> tuple[int, ...]:
+    order, _, count = argument.rpartition(":")
     if count.isdecimal() and int(count) and order in ("", "best"):
-        some = ranked[: int(count)] if order else steps[-int(count) :]
-        if len(some) < int(count):
+        subset = ranked[: int(count)] if order else steps[-int(count) :]
+        if len(subset) < int(count):
             kind = "with a score " if order else ""
             raise CheckpointError(
-                f"average:{rest} needs {count} checkpoints {kind}but there are {len(some)}: "
-                f"raise train.{'keep_best' if order else 'keep_last'} before training; {there}"
+                f"average:{argument} needs {count} checkpoints {kind}but there are {len(subset)}: "
+                f"raise train.{'keep_best' if order else 'keep_last'} before training; {listing}"
             )
-        return tuple(sorted(some))
-    chosen = rest.split("+")
+        return tuple(sorted(subset))
+    chosen = argument.split("+")
     missing = [step for step in chosen if not step.isdecimal() or int(step) not in steps]
     if len(chosen) < 2 or missing:
-        what = f"has no step {missing[0]}" if missing else "is no average"
-        raise CheckpointError(f"average:{rest} {what}: as in average:5 or average:10+20; {there}")
+        problem = f"has no step {missing[0]}" if missing else "is no average"
+        raise CheckpointError(
+            f"average:{argument} {problem}: as in average:5 or average:10+20; {listing}"
+        )
     return tuple(sorted({int(step) for step in chosen}))

@@ -1,4 +1,4 @@
-"""A checkpoint's checksums, which detect corruption."""
+"""Checksums of checkpoints, to detect corruption."""
 
 import json
 import threading
@@ -14,20 +14,20 @@ _NAME = "digests.json"
 
 
 class ChecksumWriter:
-    """Notes a checkpoint's checksums in the background, as soon as it has its name.
+    """Write a checkpoint's checksums in the background, as soon as it has its final name.
 
-    From then on a run may go on from it, whatever becomes of the one that wrote it.
+    From then on a run can resume from it, even if the process that wrote it dies.
     """
 
     def __init__(self, folder: Path):
         self._folder, self._over = folder, threading.Event()
         self._error: Exception | None = None
-        self._replaced = folder.exists()  # then its name says nothing until the save is over
+        self._replaced = folder.exists()  # if so, the folder exists before the save is done
         self._thread = threading.Thread(target=self._sign, daemon=True)
         self._thread.start()
 
     def finish(self) -> None:
-        """Returns once they are noted, of a save that is over; raises what went wrong."""
+        """Wait until the checksums of a finished save are written; raise any error."""
         self._over.set()
         self._thread.join()
         if self._error is not None:
@@ -44,16 +44,16 @@ class ChecksumWriter:
 
 
 def write_checksums(folder: Path) -> None:
-    """Notes the size and the CRC-32 of every file that a finished checkpoint consists of."""
+    """Write the size and the CRC-32 of every file of a finished checkpoint."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _NAME]
     noted = {str(path.relative_to(folder)): _digest(path) for path in files}
     write_atomic(folder / _NAME, json.dumps(noted, indent=0).encode())
 
 
 def verify_checksums(folder: Path, parts: Iterable[str]) -> None:
-    """Raises ValueError, naming the file, where one of these parts is not as it was written.
+    """Raise ValueError, naming the file, if one of these parts is corrupt.
 
-    A checkpoint whose writer ended before it noted anything is taken as it is.
+    A checkpoint without checksums, because its writer ended before, is accepted.
     """
     if not (folder / _NAME).exists():
         return
@@ -68,7 +68,7 @@ def verify_checksums(folder: Path, parts: Iterable[str]) -> None:
 
 
 def was_written(folder: Path, part: str) -> bool:
-    """Whether a checkpoint was saved with this part; also True where what was noted is damaged."""
+    """Whether a checkpoint was saved with this part; also True if the checksums are corrupt."""
     try:
         noted = read_json(folder / _NAME, dict[str, list[int]])
     except DataError:
@@ -77,7 +77,7 @@ def was_written(folder: Path, part: str) -> bool:
 
 
 def fingerprint(folder: Path) -> str:
-    """What tells a checkpoint from others: a checksum of what was noted, "" if nothing was."""
+    """A checkpoint's identity: the checksum of its checksums, "" if it has none."""
     file = folder / _NAME
     return f"{zlib.crc32(file.read_bytes()):08x}" if file.exists() else ""
 

@@ -1,8 +1,8 @@
-"""Cross-entropy from hidden states, with logits for a few positions at a time.
+"""Chunked cross-entropy from hidden states, with logits for a few positions at a time.
 
-Logits [B,T,V] in float32 are a training's largest array, written and read several times. Here a
-chunk's logits are made, and all that is wanted of them, the loss's gradient too, while they are in
-reach: what is left of them is gradients of the size of the hidden states and of the table.
+Logits [B,T,V] in float32 are the largest array in training, written and read several times. Here
+the loss and its gradient are computed from the logits of one chunk at a time, while these are in
+cache; only gradients of the size of the hidden states and of the table are kept.
 Axes: B batch, T length, D d_model, V vocabulary, C positions of a chunk.
 """
 
@@ -20,21 +20,21 @@ from model.float32_products import float32_einsum
 from model.sharding import num_batch_shards
 from train.loss import Metrics, token_losses
 
-_TOKENS = 1024  # of a chunk, about: found best on a CPU (experiments/LOG.md)
+_TOKENS = 1024  # per chunk, approximately; best on a CPU (experiments/LOG.md)
 
 
 def chunked_cross_entropy(features: Features, label_smoothing: float = 0.0) -> Metrics:
-    """Sums as `train.loss.features_cross_entropy` has them; only `loss_sum` has a gradient."""
+    """The sums of `train.loss.features_cross_entropy`; only `loss_sum` has a gradient."""
     hidden, table, bias, targets, weights = features
     loss, nll, correct = _sums(hidden, (table, bias), targets, weights, label_smoothing)
     return Metrics(loss, nll, correct, jnp.sum(weights))
 
 
 def sharded_chunked_cross_entropy(mesh: Mesh) -> Callable[..., Metrics] | None:
-    """`chunked_cross_entropy` of what lies on the mesh; None where it splits the vocabulary.
+    """`chunked_cross_entropy` for arrays on a mesh; None if the mesh splits the vocabulary.
 
-    Each device goes through the chunks of its own rows, and the table's gradients are added up over
-    all once, in the end: left to the compiler they would be after each chunk.
+    Each device loops over the chunks of its own rows, and the table's gradient is summed over
+    devices once, at the end; the compiler alone would do so after each chunk.
     """
     if mesh.shape["tensor"] > 1:
         return None
@@ -45,7 +45,7 @@ def sharded_chunked_cross_entropy(mesh: Mesh) -> Callable[..., Metrics] | None:
     specs: Any = Features(*(rows, replicated, replicated, rows, rows))  # type: ignore[arg-type]
 
     def loss_head(features: Features, label_smoothing: float = 0.0) -> Metrics:
-        if len(features.hidden) % num_batch_shards(mesh):  # devices do not share these rows evenly
+        if len(features.hidden) % num_batch_shards(mesh):  # rows do not split evenly over devices
             return chunked_cross_entropy(features, label_smoothing)
 
         def local_sums(features: Features) -> Metrics:
@@ -58,7 +58,7 @@ def sharded_chunked_cross_entropy(mesh: Mesh) -> Callable[..., Metrics] | None:
             in_specs=(specs,),
             out_specs=rows,
             axis_names=set(axes),
-            check_vma=False,  # it knows nothing of derivatives of our own
+            check_vma=False,  # it does not support custom derivatives
         )(features)
         return jax.tree.map(jnp.sum, sums)
 
@@ -67,49 +67,49 @@ def sharded_chunked_cross_entropy(mesh: Mesh) -> Callable[..., Metrics] | None:
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _sums(hidden, output, targets, weights, label_smoothing):
-    def some(chunk):
+    def chunk_sums(chunk):
         hidden, targets, weights = chunk
         losses = token_losses(_logits(hidden, output), targets, label_smoothing)
-        return tuple(jnp.sum(weights * each) for each in losses)
+        return tuple(jnp.sum(weights * loss) for loss in losses)
 
-    each = lax.map(some, _chunks(hidden, targets, weights))
-    return tuple(jnp.sum(sums) for sums in each)
+    stacked_sums = lax.map(chunk_sums, _chunks(hidden, targets, weights))
+    return tuple(jnp.sum(sums) for sums in stacked_sums)
 
 
 def _with_gradient(hidden, output, targets, weights, label_smoothing):
     table, bias = output
-    # The loss's scale, which keeps gradients within float16's range, comes after them (_gradient).
+    # The loss scale, which keeps gradients in float16's range, is applied later (_gradient).
     kind = jnp.float32 if hidden.dtype == jnp.float16 else hidden.dtype
 
-    def some(gradients, chunk):
+    def add_chunk(gradients, chunk):
         of_table, of_bias = gradients
         hidden, targets, weights = chunk
         logits = _logits(hidden, output)
-        losses, back = jax.vjp(
+        losses, token_losses_vjp = jax.vjp(
             lambda logits: token_losses(logits, targets, label_smoothing), logits
         )
         nothing = jnp.zeros_like(weights)
-        (of_logits,) = back((weights, nothing, nothing))
+        (of_logits,) = token_losses_vjp((weights, nothing, nothing))
         if bias is not None:
             of_bias += jnp.sum(of_logits, (0, 1))
         of_logits, hidden = of_logits.astype(kind), hidden.astype(kind)
         of_hidden = float32_einsum("bcv,vd->bcd", of_logits, table.astype(kind))
-        # As [D,V]: the logits' gradient is then read as it lies, not transposed first.
+        # As [D,V]: the logits' gradient is then read in its layout, without a transpose.
         of_table += float32_einsum("bcd,bcv->dv", hidden, of_logits)
-        sums = tuple(jnp.sum(weights * each) for each in losses)
+        sums = tuple(jnp.sum(weights * loss) for loss in losses)
         return (of_table, of_bias), (sums, of_hidden.astype(kind))
 
     nothing = jnp.zeros(table.shape[::-1], jnp.float32), None if bias is None else bias * 0.0
-    each = _chunks(hidden, targets, weights)
-    (of_table, of_bias), (sums, of_hidden) = lax.scan(some, nothing, each)
+    chunks = _chunks(hidden, targets, weights)
+    (of_table, of_bias), (sums, of_hidden) = lax.scan(add_chunk, nothing, chunks)
     batch, length, width = hidden.shape
     of_hidden = jnp.moveaxis(of_hidden, 0, 1).reshape(batch, -1, width)[:, :length]
-    kept = of_hidden, (of_table.T.astype(table.dtype), of_bias), jnp.zeros((), hidden.dtype)
-    return tuple(jnp.sum(each) for each in sums), kept
+    residuals = of_hidden, (of_table.T.astype(table.dtype), of_bias), jnp.zeros((), hidden.dtype)
+    return tuple(jnp.sum(chunk_sums) for chunk_sums in sums), residuals
 
 
-def _gradient(_smoothing, kept, gradients):
-    of_hidden, of_output, like = kept
+def _gradient(_smoothing, residuals, gradients):
+    of_hidden, of_output, like = residuals
     scale = gradients[0]
     of_output = jax.tree.map(lambda gradient: gradient * scale, of_output)
     of_hidden *= scale.astype(of_hidden.dtype)
@@ -127,11 +127,11 @@ def _logits(hidden: Array, output: tuple[Array, Array | None]) -> Array:
 
 
 def _chunks(hidden: Array, targets: Array, weights: Array) -> tuple[Array, ...]:
-    """Each [B,T,...] -> [chunks,B,C,...], filled up with what weighs nothing."""
+    """Split each [B,T,...] -> [chunks,B,C,...], padded with positions of weight 0."""
     batch, length, _ = hidden.shape
     size = min(max(1, _TOKENS // batch), length)
     count = -(-length // size)
-    # Chunks of the same size, as full as they can be.
+    # Chunks of the same size, with as little padding as possible.
     size = -(-length // count)
 
     def split(x):

@@ -20,32 +20,32 @@ _COMPLETE = ("num_steps", "max_minutes", "batches")
 
 
 class Hook(NamedTuple):
-    """Something to do every so many steps, and once more with the last state of a run.
+    """An action at regular steps, and once more with the last state of a run.
 
     `run(step, state, report)` reads the state but must not keep it: the next update donates it. It
-    returns what it measured, or None. It raises PreemptedError, with the reason, to stop early
-    because the run must end now. `report` holds what the hooks before it measured at this step,
-    and `logger`, what a resumed run must know: a checkpoint hook comes last and finds its BLEU.
+    returns its measurements, or None. It raises PreemptedError, with the reason, to stop early
+    because the run must end now. `report` holds the measurements of earlier hooks at this step, and
+    `logger`, the state that a resumed run needs: a checkpoint hook comes last and finds the BLEU.
     """
 
     name: str
-    every: int | tuple[int, ...]  # at multiples of it, or of any of them; 0: only at the end
+    every: int | tuple[int, ...]  # at multiples of it, or of any in the tuple; 0: only at the end
     run: Callable[[int, TrainState, dict], dict | None]
     on_preemption: bool = False  # whether it runs even when the run is preempted, within seconds
 
     def due(self, step: int) -> bool:
-        every = (self.every,) if isinstance(self.every, int) else self.every
-        return any(n and step % n == 0 for n in every)
+        intervals = (self.every,) if isinstance(self.every, int) else self.every
+        return any(n and step % n == 0 for n in intervals)
 
 
 class FitResult(NamedTuple):
-    """How a run ended."""
+    """The result of `fit`: how the run ended."""
 
     step: int
     seconds: float  # wall clock, the runs before a resume included
     stopped_by: str  # "num_steps", "max_minutes", "batches", or the reason of `stop_requested`
-    report: dict  # what the hooks measured last
-    hook_seconds: dict[str, float]  # by name; a hook's share is this over `seconds`
+    report: dict  # the latest measurements of the hooks
+    hook_seconds: dict[str, float]  # by name; divided by `seconds`, the share of each hook
 
 
 def fit(
@@ -68,13 +68,13 @@ def fit(
 ) -> tuple[TrainState, FitResult]:
     """Train from `state.step` to `num_steps`; `batches` begins with the batch of that step.
 
-    `max_minutes` of wall clock (0: no limit) end it sooner, and so does `stop_requested(step)` once
-    it names a reason: then only hooks with `on_preemption` run, and a resumed run makes up for the
-    others that were due. Every step passes the reason, or "", to `sync_stop`, which returns the
-    one that all processes follow: so several processes end at the same step. `resume_from` is what
-    `checkpoint_hook` saved of the run that this one resumes: clocks, the current log interval and
-    the loss monitor continue. `schedule` is only read for the logs, `example_ids_at` for those of
-    spikes that `loss_monitor` finds. Raises DivergedError when `loss_monitor` does.
+    Training stops early after `max_minutes` of wall clock (0: no limit), or when
+    `stop_requested(step)` returns a reason: then only hooks with `on_preemption` run, and a resumed
+    run executes the others that were due. Every step passes the reason, or "", to `sync_stop`,
+    which returns the reason that all processes follow, so that they stop at the same step.
+    `resume_from` is the state that `checkpoint_hook` saved: clocks, the current log interval and
+    the loss monitor continue. `schedule` is used only for logs, `example_ids_at` for logs of spikes
+    that `loss_monitor` detects. Raises DivergedError when `loss_monitor` does.
     """
     resume_from = resume_from or {}
     logger = MetricLogger(
@@ -98,10 +98,10 @@ def fit(
         if not stopped_by:
             logger.progress.show("compiling the first step")
         while not stopped_by:
-            assert batch is not None  # or it would have stopped
+            assert batch is not None  # otherwise stopped_by is "batches"
             state, metrics = step_fn(state, batch)
             logger.record_step(metrics)
-            batch = next(batches, None)  # made while the device works
+            batch = next(batches, None)  # prepared while the device computes
             stopped_by = _stop_reason(logger, batch, num_steps, stop_requested, sync_stop)
             complete = stopped_by in _COMPLETE
             due = hooks if complete else runner.due()
@@ -119,7 +119,7 @@ def fit(
 
 
 def _stop_reason(logger: MetricLogger, batch, num_steps: int, stop_requested, sync_stop) -> str:
-    """What the run is stopped by now, or ""."""
+    """The reason to stop the run now, or ""."""
     signal = stop_requested(logger.step) if stop_requested else ""
     if logger.step >= num_steps:
         return "num_steps"
@@ -129,7 +129,7 @@ def _stop_reason(logger: MetricLogger, batch, num_steps: int, stop_requested, sy
 
 
 class _HookRunner:
-    """The hooks of a run: what they measured last, and the seconds of each."""
+    """Runs the hooks; keeps their latest measurements and the seconds of each."""
 
     def __init__(self, logger: MetricLogger, hooks: Sequence[Hook]):
         self._logger, self._hooks = logger, hooks
@@ -140,10 +140,10 @@ class _HookRunner:
         return [hook for hook in self._hooks if hook.due(self._logger.step)]
 
     def run(self, state: TrainState, due: Sequence[Hook], stop_reason: str = "") -> str:
-        """Run the hooks that are due, or on preemption only those that run then.
+        """Run the hooks that are due; on preemption only those with `on_preemption`.
 
-        Returns the reason to stop, which may have come meanwhile. The names of hooks that were due
-        and did not run are saved, for a resumed run.
+        Returns the reason to stop, which may have arisen meanwhile. The names of due hooks that did
+        not run are saved for a resumed run.
         """
         if not stop_reason:
             try:
@@ -187,7 +187,7 @@ def validation_hook(
     name: str = "validation",
     weights: Callable[[TrainState], Any] = lambda state: state.weights,
 ) -> Hook:
-    """A hook that measures loss, nll, accuracy and perplexity of a state's `weights`."""
+    """Make a hook that measures loss, nll, accuracy and perplexity of a state's `weights`."""
 
     def run(_step: int, state: TrainState, _report: dict) -> dict:
         return total_metrics(eval_fn, weights(state), batches()).to_dict()
@@ -196,7 +196,7 @@ def validation_hook(
 
 
 def total_metrics(eval_fn: Callable[..., Metrics], params, batches: Iterable[Any]) -> Metrics:
-    """The sums of `eval_fn` over all batches, on the host."""
+    """Sum the metrics of `eval_fn` over all batches, on the host."""
     total = Metrics.zero()
     for batch in batches:
         total += jax.device_get(eval_fn(params, batch))
@@ -209,7 +209,7 @@ def checkpoint_hook(
     every: int | tuple[int, ...],
     name: str = "checkpoint",
 ) -> Hook:
-    """A hook that saves the state, the metrics of its step, and in `meta` what a resume needs."""
+    """Make a hook that saves the state, its metrics, and in `meta` what a resumed run needs."""
 
     def run(step: int, state: TrainState, report: dict) -> None:
         measured = {key: value for key, value in report.items() if key != "logger"}

@@ -1,11 +1,11 @@
 """Label-smoothed cross-entropy (paper 5.4) as sums over tokens.
 
-With smoothing eps a target is worth q' = (1 - eps) * delta(target) + eps / V (Szegedy et al. 2016,
-section 7), so that the cross-entropy with softmax(logits) is, without q' ever being an array,
+With smoothing eps the target distribution is q' = (1 - eps) * delta(target) + eps / V (Szegedy et
+al. 2016, section 7). The cross-entropy with softmax(logits) then needs no array for q':
 
     logsumexp(logits) - (1 - eps) * logits[target] - eps * mean(logits)
 
-and its gradient in the logits is softmax(logits) - q'.  Axes: B batch, T length, V vocabulary.
+Its gradient in the logits is softmax(logits) - q'.  Axes: B batch, T length, V vocabulary.
 """
 
 from functools import partial
@@ -22,25 +22,25 @@ from model.sharding import constrain
 
 
 class Metrics(NamedTuple):
-    """Sums, float32 scalars: they add over steps, devices and hosts; ratios come last.
+    """Metrics as sums, float32 scalars: they add over steps, devices and hosts; ratios come last.
 
-    `loss_sum`, `nll_sum` and `correct` are over real target tokens, `tokens` of them. The rest is
-    for a training run's own account and is 0 where nobody filled it in.
+    `loss_sum`, `nll_sum` and `correct` are sums over the `tokens` real target tokens. The other
+    fields are filled in by training runs only, and 0 otherwise.
     """
 
-    loss_sum: Array | float  # what training minimises, in nats; with label smoothing
-    nll_sum: Array | float  # negative log-likelihood, in nats; without
+    loss_sum: Array | float  # the training loss, in nats, with label smoothing
+    nll_sum: Array | float  # negative log-likelihood, in nats, without label smoothing
     correct: Array | float  # tokens whose target had the highest logit
     tokens: Array | float  # target tokens that are not PAD, EOS included
-    source_tokens: Array | float = 0.0  # the source's
-    num_positions: Array | float = 0.0  # of the batches, source and target, PAD too
+    source_tokens: Array | float = 0.0  # source tokens that are not PAD
+    num_positions: Array | float = 0.0  # positions of source and target, PAD included
     updates: Array | float = 0.0
-    grad_norm_sum: Array | float = 0.0  # each update's global gradient norm, before clipping
-    skipped: Array | float = 0.0  # updates left out, their loss or gradient not being finite
+    grad_norm_sum: Array | float = 0.0  # global gradient norms of the updates, before clipping
+    skipped: Array | float = 0.0  # updates skipped because loss or gradient was not finite
 
     @classmethod
     def zero(cls) -> "Metrics":
-        """The sums of nothing."""
+        """Zero sums."""
         return cls(*[0.0] * len(cls._fields))
 
     def __add__(self, other: "Metrics") -> "Metrics":  # type: ignore[override]  # no tuple's
@@ -60,11 +60,11 @@ class Metrics(NamedTuple):
 
     @property
     def perplexity(self):
-        """Per subword token, so comparable only between models of one vocabulary."""
+        """Perplexity per subword token: comparable only between models of the same vocabulary."""
         return jnp.exp(self.nll)
 
     def to_dict(self) -> dict[str, float]:
-        """Returns the four ratios as Python floats; of no tokens at all they are NaN."""
+        """Return the four ratios as Python floats; without any tokens they are NaN."""
         names = ("loss", "nll", "accuracy", "perplexity")
         if not float(self.tokens):
             return dict.fromkeys(names, float("nan"))
@@ -74,20 +74,20 @@ class Metrics(NamedTuple):
 def cross_entropy(
     logits: Array, targets: Array, label_smoothing: float = 0.0, weights: Array | None = None
 ) -> Metrics:
-    """logits [B,T,V] float32, targets [B,T] ids -> the sums over targets that are not PAD.
+    """Cross-entropy of logits [B,T,V] float32 and targets [B,T]: sums over targets but PAD.
 
-    `weights` [B,T] replaces the weights that targets count with: by default PAD 0, others 1.
+    `weights` [B,T] replaces the default weights of targets: 0 for PAD, 1 for others.
     """
     if weights is None:
         weights = targets != PAD
     weights = weights.astype(jnp.float32)
     losses = token_losses(logits, targets, label_smoothing)
-    loss, nll, correct = (jnp.sum(weights * each) for each in losses)
+    loss, nll, correct = (jnp.sum(weights * token_loss) for token_loss in losses)
     return Metrics(loss, nll, correct, jnp.sum(weights))
 
 
 def features_cross_entropy(features: Features, label_smoothing: float = 0.0) -> Metrics:
-    """The sums of `cross_entropy` over a model's features, out of all logits at once."""
+    """The sums of `cross_entropy` from a model's features, with all logits at once."""
     table = features.table.astype(features.hidden.dtype)
     logits = float32_einsum("btd,vd->btv", features.hidden, table)
     if features.bias is not None:
@@ -100,10 +100,10 @@ def features_cross_entropy(features: Features, label_smoothing: float = 0.0) -> 
 def token_losses(
     logits: Array, targets: Array, label_smoothing: float
 ) -> tuple[Array, Array, Array]:
-    """logits [B,T,V], targets [B,T] -> loss, negative log-likelihood and correctness, each [B,T].
+    """Per-token losses: logits [B,T,V], targets [B,T] -> loss, nll and correctness, each [B,T].
 
-    Correct is 1.0 or 0.0; a target that ties for the highest logit counts as correct. The backward
-    pass keeps nothing of size V but the logits themselves.
+    Correctness is 1.0 or 0.0; a target that ties for the highest logit is correct. The only
+    residuals of size V for the backward pass are the logits themselves.
     """
     return _token_losses(logits, targets, label_smoothing)[0]
 
@@ -117,14 +117,14 @@ def _token_losses(logits, targets, label_smoothing):
     return (loss, log_sum - chosen, correct), (logits, targets, log_sum)
 
 
-def _token_losses_gradient(label_smoothing, kept, gradients):
-    logits, targets, log_sum = kept
+def _token_losses_gradient(label_smoothing, residuals, gradients):
+    logits, targets, log_sum = residuals
     of_loss, of_nll, _ = (g[..., None] for g in gradients)
     probability = jnp.exp(logits - log_sum[..., None])
     # A comparison instead of a scatter: the compiler writes the whole gradient in one pass.
     hit = lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1) == targets[..., None]
-    aim = jnp.where(hit, (1 - label_smoothing) * of_loss + of_nll, 0.0)
-    return (of_loss + of_nll) * probability - aim - label_smoothing / logits.shape[
+    target_gradient = jnp.where(hit, (1 - label_smoothing) * of_loss + of_nll, 0.0)
+    return (of_loss + of_nll) * probability - target_gradient - label_smoothing / logits.shape[
         -1
     ] * of_loss, None
 

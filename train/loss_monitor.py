@@ -4,14 +4,14 @@ import math
 
 from train.loss import Metrics
 
-_RATE = 0.02  # of the running mean: about the last fifty updates
-_KNOWN = 50  # updates before a loss can be unusual
+_RATE = 0.02  # update rate of the running mean: about the last fifty updates
+_KNOWN = 50  # updates before spikes are detected
 
 
 class DivergedError(ValueError):
-    """A run that has no finite gradient any more; one line that says since when, and what helps.
+    """Training diverged: no finite gradients any more; one line with the steps and a remedy.
 
-    `first_skipped_step` is that of the first of the updates that were skipped in a row.
+    `first_skipped_step` is the first step of the run of skipped updates.
     """
 
     def __init__(self, message: str, first_skipped_step: int = 0):
@@ -20,11 +20,11 @@ class DivergedError(ValueError):
 
 
 class LossMonitor:
-    """Call `update` for every update in order.
+    """Detect divergence and loss spikes; call `update` for every update in order.
 
-    `max_consecutive_skips` updates skipped in a row are a divergence. A loss of more than
-    `spike_threshold` standard deviations above the running mean is a spike (0: none is looked for).
-    Where losses hardly vary any more, a hundredth of the mean counts as one.
+    Training has diverged after `max_consecutive_skips` skipped updates in a row. A loss that is
+    more than `spike_threshold` standard deviations above the running mean is a spike (0: no
+    detection). The standard deviation counts as at least a hundredth of the mean.
     """
 
     def __init__(self, max_consecutive_skips: int = 20, spike_threshold: float = 0.0):
@@ -33,7 +33,7 @@ class LossMonitor:
 
     @property
     def state(self) -> list[float]:
-        """All that it knows, in numbers for a checkpoint: a resumed run judges as it would have."""
+        """The state as numbers for a checkpoint, so that a resumed run continues exactly."""
         return [self._skipped, self._seen, self._mean, self._variance]
 
     @state.setter
@@ -42,7 +42,7 @@ class LossMonitor:
         self._skipped, self._seen = int(skipped), int(seen)
 
     def update(self, step: int, metrics: Metrics) -> float | None:
-        """The loss that was expected, if that of update `step` is a spike. Raises DivergedError."""
+        """Return the expected loss if update `step` is a spike, else None. Raises DivergedError."""
         if metrics.skipped:
             self._skipped += 1
             if self._skipped >= self._max_consecutive_skips:
@@ -60,7 +60,7 @@ class LossMonitor:
         allowed = self._spike_threshold * max(math.sqrt(self._variance), self._mean / 100)
         spike = bool(self._spike_threshold) and self._seen >= _KNOWN and over > allowed
         rate = max(_RATE, 1 / (self._seen + 1))
-        over = min(over, allowed) if spike else over  # or one spike would hide the next
+        over = min(over, allowed) if spike else over  # otherwise one spike would hide the next
         self._mean += rate * over
         self._variance = (1 - rate) * (self._variance + rate * over * over)
         self._seen += 1

@@ -1,7 +1,7 @@
 """Dynamic loss scaling for float16 (Micikevicius et al. 2018).
 
-The loss is multiplied by a scale before its gradient is taken, and the gradient divided by it. An
-update whose gradient is not finite is skipped and halves the scale; many good ones double it.
+The loss is multiplied by a scale before differentiation, and the gradient is divided by it. An
+update whose gradient is not finite is skipped and halves the scale; many good updates double it.
 """
 
 from typing import NamedTuple
@@ -14,19 +14,19 @@ PATIENCE = 2000  # good updates in a row before the scale doubles
 
 
 class LossScale(NamedTuple):
-    """The scale, float32, and how many good updates it has seen, int32."""
+    """The scale, float32, and the number of good updates since its last change, int32."""
 
     scale: Array
     good: Array
 
 
 def init_loss_scale() -> LossScale:
-    """What training in float16 begins with."""
+    """The initial loss scale for training in float16."""
     return LossScale(jnp.float32(START), jnp.int32(0))
 
 
 def update_loss_scale(scale: LossScale, finite: Array) -> LossScale:
-    """The scale after an update whose gradient was `finite` [], or not."""
+    """Update the scale after an update; `finite` [] tells whether its gradient was finite."""
     good = jnp.where(finite, scale.good + 1, 0)
     grows = good == PATIENCE
     factor = jnp.where(finite, jnp.where(grows, 2.0, 1.0), 0.5)

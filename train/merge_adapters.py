@@ -13,16 +13,16 @@ from model.sharding import param_shardings
 from train.state import param_shapes
 
 
-@lru_cache(maxsize=4)  # a run looks and tests by one, which is compiled once
+@lru_cache(maxsize=4)  # validation and test of a run share one, compiled once
 def make_merge_fn(model: Family, mesh: Mesh) -> Callable[[Any, Any], Any]:
-    """(parameters as trained, base) -> those that the plain model takes, laid out on the mesh.
+    """Make a function (trained parameters, base) -> parameters of the plain model, on the mesh.
 
-    Where there are no adapters they are the same. Else those that have one are new, and all others
-    are the base's own arrays, whose memory a train step takes.
+    Without adapters it returns the trained parameters. Otherwise adapted matrices are new arrays,
+    and all others are the base's own arrays, whose memory a train step may reuse.
     """
     if not isinstance(model, LoRAModel):
         return lambda params, base: params
     shardings = param_shardings(param_shapes(model.model), mesh)
-    places = select_adapted(shardings, param_shapes(model))
-    add = jax.jit(partial(merged, scale=model.scale), out_shardings=places)
+    adapted_shardings = select_adapted(shardings, param_shapes(model))
+    add = jax.jit(partial(merged, scale=model.scale), out_shardings=adapted_shardings)
     return lambda params, base: replace_subtree(base, add(select_adapted(base, params), params))

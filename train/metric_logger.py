@@ -1,4 +1,4 @@
-"""Metric logger: wall clocks, running sums of metrics, and where they are written."""
+"""Metric logger: wall clocks, running sums of metrics, and their output."""
 
 import time
 from collections import deque
@@ -12,15 +12,15 @@ from train.loss_monitor import LossMonitor
 from train.metrics import MetricsWriter
 from train.progress import Progress, format_duration
 
-IN_FLIGHT = 2  # updates dispatched to the device and not yet awaited: enough to keep it busy
+IN_FLIGHT = 2  # updates dispatched but not yet awaited: enough to keep the device busy
 
 
 class MetricLogger:
-    """Call `record_step` after each dispatched update; `log` writes the metrics since the last.
+    """Log training metrics: call `record_step` after each update, `log` once per interval.
 
     Metrics are fetched a few updates later, so that the device never waits. `example_ids_at(step)`
-    are the numbers of the examples of update `step`, to be named if its loss is a spike.
-    `resume_from` is what an earlier run saved as `state_dict`.
+    returns the indices of the examples of update `step`, which are logged if its loss is a spike.
+    `resume_from` is the `state_dict` that an earlier run saved.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class MetricLogger:
         self._start = time.monotonic()
         self._hook_seconds = 0.0
         self._in_flight: deque[Metrics] = deque()
-        # Of the interval since the last log and of the one before it: sums, and when it began.
+        # Sums and start times of the current log interval and of the previous one.
         self._sums = self._sums_before = Metrics.zero()
         self._since = self._since_before = -resume_from.get("interval_seconds", 0.0)
         if "interval_sums" in resume_from:
@@ -54,7 +54,7 @@ class MetricLogger:
 
     @property
     def state_dict(self) -> dict:
-        """What a resumed run needs to know, in numbers; call it with no update in flight."""
+        """The state for a resumed run, as numbers; there must be no update in flight."""
         return {
             "seconds": self.seconds,
             "interval_seconds": self._update_seconds - self._since,
@@ -64,7 +64,7 @@ class MetricLogger:
 
     @property
     def seconds(self) -> float:
-        """The run's age, the runs before a resume included."""
+        """Seconds since the run started, including the time before a resume."""
         return self._seconds_before + self.elapsed
 
     @property
@@ -79,22 +79,22 @@ class MetricLogger:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether the run has had its `max_seconds`."""
+        """Whether the run has reached its `max_seconds`."""
         return self.seconds >= self._max_seconds
 
     def add_hook_time(self, seconds: float) -> None:
-        """Count time that hooks took."""
+        """Add time spent in hooks."""
         self._hook_seconds += seconds
 
     def record_step(self, metrics: Metrics) -> None:
-        """Count an update that was just dispatched."""
+        """Record an update that was just dispatched."""
         self.step += 1
         self._in_flight.append(metrics)
-        # By the time an update is this old the device has others to do, so waiting costs nothing.
+        # The device has newer updates queued behind one this old, so waiting for it costs nothing.
         self.wait(IN_FLIGHT)
 
     def wait(self, keep_in_flight: int = 0) -> None:
-        """Fetch the metrics of all but the newest updates. Raises DivergedError."""
+        """Fetch metrics of all but the newest `keep_in_flight` updates. Raises DivergedError."""
         while len(self._in_flight) > keep_in_flight:
             metrics = Metrics(*map(float, jax.device_get(self._in_flight.popleft())))
             self._sums += metrics
@@ -119,17 +119,17 @@ class MetricLogger:
             return
         values = _summarize(sums, self._update_seconds - self._since_before)
         values |= self._learning_rate()
-        left = self.elapsed / (self.step - self._first_step) * (self._num_steps - self.step)
-        left = max(min(left, self._max_seconds - self.seconds), 0)
+        remaining = self.elapsed / (self.step - self._first_step) * (self._num_steps - self.step)
+        remaining = max(min(remaining, self._max_seconds - self.seconds), 0)
         rate = f"lr {values['learning_rate']:.2e}  " if "learning_rate" in values else ""
         self.progress.show(
             f"step {self.step:,}/{self._num_steps:,}  loss {values['loss']:.4f}  {rate}"
             f"{values['tokens_per_second']:,.0f} tokens/s  "
-            f"padding {values['padding_fraction']:.0%}  {format_duration(left)} left"
+            f"padding {values['padding_fraction']:.0%}  {format_duration(remaining)} left"
         )
 
     def log_eval(self, values: dict, hook_seconds: dict[str, float]) -> None:
-        """Write what the hooks measured, and what share of the time each of them takes."""
+        """Write the measurements of the hooks, and each hook's share of the time."""
         if self._writer:
             self._writer.write(self.step, "valid", values | {"seconds": self.seconds})
         shares = (f"{name} {spent / self.elapsed:.0%}" for name, spent in hook_seconds.items())
@@ -150,7 +150,7 @@ class MetricLogger:
 
 
 def _summarize(sums: Metrics, seconds: float) -> dict[str, Array | float]:
-    """Ratios of an interval; real tokens are those of source and target, without PAD."""
+    """Ratios over an interval; real tokens are those of source and target, without PAD."""
     real = sums.source_tokens + sums.tokens
     return sums.to_dict() | {
         "grad_norm": sums.grad_norm_sum / max(sums.updates, 1),

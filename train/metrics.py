@@ -19,7 +19,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
 class Event(msgspec.Struct):
-    """The fields of a line of metrics.jsonl that are read again; null is what was not finite."""
+    """The fields of a metrics.jsonl line that are read back; null replaces non-finite values."""
 
     step: _Count
     split: str
@@ -42,12 +42,12 @@ def _print_warning(line: str) -> None:
 
 
 class MetricsWriter:
-    """Appends events to folder/metrics.jsonl and to folder/tensorboard.
+    """Append events to folder/metrics.jsonl and to folder/tensorboard.
 
     An event is one line, {"step", "split", ...}, with floats in full precision. A run that resumes
-    from `step` first drops the events of later steps, which it will measure again; 0 starts anew.
-    No event that cannot be written raises an error: `warn` is called with one line, and what
-    metrics.jsonl lacks is written later, if that is possible by then.
+    from `step` first drops the events of later steps, which it will measure again; 0 drops all.
+    Failed writes raise no errors: `warn` is called with one line, and missing lines of
+    metrics.jsonl are written later, if that is possible by then.
     """
 
     def __init__(
@@ -59,19 +59,19 @@ class MetricsWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _drop_after(self.path, step, warn)
         self._lines = AppendFile(self.path, warn)
-        # TensorBoard leaves out earlier files' events from this step on.
+        # TensorBoard ignores events of earlier files from this step on.
         self._board = EventFile(Path(folder) / "tensorboard", warn, step + 1)
 
     def write(self, step: int, split: str, values: Mapping[str, object]) -> None:
-        """One event of a split ("train", "valid" or "test"); numbers are drawn, words only kept."""
-        known = {name: _or_none(value) for name, value in values.items()}
-        line = json.dumps({"step": step, "split": split, **known}) + "\n"
+        """Write an event of a split ("train", "valid" or "test"); TensorBoard gets numbers only."""
+        json_values = {name: _or_none(value) for name, value in values.items()}
+        line = json.dumps({"step": step, "split": split, **json_values}) + "\n"
         self._lines.append(line.encode())
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
         self._board.write(step, {f"{split}/{name}": float(v) for name, v in numbers.items()})
 
     def close(self) -> None:
-        """Writes what a full disk held up, if there is room by now."""
+        """Write pending events, if there is space by now, and close the files."""
         self._lines.close()
         self._board.close()
 
@@ -83,30 +83,30 @@ class MetricsWriter:
 
 
 def read_metrics(folder: str | Path) -> list[dict]:
-    """The events of folder/metrics.jsonl in order, without unusable lines. Raises DataError."""
+    """Read the events of folder/metrics.jsonl, without unusable lines. Raises DataError."""
     return read_json_lines(Path(folder) / FILE, Event).rows
 
 
 def _drop_after(path: Path, step: int, warn: Callable[[str], None]) -> None:
-    """Keeps the events up to `step`; at any moment the file is whole, and a full disk suffices."""
+    """Drop the events after `step`, atomically; usually needs no free disk space."""
     if not path.exists():
         return
-    kept: list[bytes] = []
+    retained: list[bytes] = []
     unusable, prefix = [], True
     for line in iter_json_lines(path, Event) if step else ():
-        if line.row is None or not line.content.endswith(b"\n"):  # torn, at the end
+        if line.row is None or not line.content.endswith(b"\n"):  # corrupt, or cut off at the end
             unusable.append(line.number)
         elif line.row["step"] <= step:
-            prefix = prefix and line.number == len(kept) + 1
-            kept.append(line.content)
+            prefix = prefix and line.number == len(retained) + 1
+            retained.append(line.content)
     if unusable:
         warn(unusable_lines(path, unusable))
     if prefix:
-        os.truncate(path, sum(map(len, kept)))
+        os.truncate(path, sum(map(len, retained)))
     else:
-        write_atomic(path, b"".join(kept))
+        write_atomic(path, b"".join(retained))
 
 
 def _or_none(value):
-    """JSON has no NaN and no infinity."""
+    """Replace NaN and infinities, which JSON lacks, by None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,7 @@
 """Multi-process helpers: the primary process, broadcast, allgather.
 
-Each function is called by all processes, at the same place of the program; in a run of one process
-it costs nothing and changes nothing.
+All processes call each function at the same point of the program. With one process the functions
+cost nothing and change nothing.
 """
 
 import json
@@ -18,21 +18,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
 class RemoteProcessError(RuntimeError):
-    """What went wrong in another process, in one line that names it."""
+    """An error in another process, in one line that names the process."""
 
 
 class PreemptedError(Exception):
-    """What a process does must end now, for this reason, which is no error: SIGTERM, say."""
+    """The process must stop now for a reason that is not an error, such as SIGTERM."""
 
 
 def is_primary() -> bool:
-    """Whether this process speaks for all: to people, to programs, to the disk."""
-    # Asked without starting JAX's devices: some ask before they may be started.
+    """Whether this is the primary process, which prints, answers and writes files for all."""
+    # Must not initialize JAX's devices: some callers run before that is allowed.
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def allgather(value: Any) -> list:
-    """Every process's value, by their numbers; values are what JSON can hold."""
+    """Gather the values of all processes, in the order of their indices; values must be JSON."""
     if jax.process_count() == 1:
         return [value]
     content = json.dumps(value).encode()
@@ -42,28 +42,28 @@ def allgather(value: Any) -> list:
 
 
 def broadcast_from_primary(value: Any) -> Any:
-    """The first process's value: of a shared folder each may see something else for a while."""
+    """Broadcast the primary process's value; processes may see a shared folder differently."""
     return allgather(value)[0]
 
 
 def run_on_primary_and_broadcast(action: Callable[[], bytes]) -> bytes:
-    """What the first process's `action` returns, which only that one does.
+    """Run `action` on the primary process only, and broadcast its result.
 
-    Where it raises, all raise: ElsewhereError in the others.
+    If it raises, all processes raise; the others raise RemoteProcessError.
     """
     content = run_on_all(action if is_primary() else bytes)
     if jax.process_count() == 1:
         return content
     size = broadcast_from_primary(len(content))
-    tell = multihost_utils.broadcast_one_to_all
-    return tell(_padded(content if is_primary() else b"", size))[:size].tobytes()
+    broadcast = multihost_utils.broadcast_one_to_all
+    return broadcast(_padded(content if is_primary() else b"", size))[:size].tobytes()
 
 
 def run_on_all(action: Callable[[], Any]) -> Any:
-    """What this process's `action` returns, once all have done theirs.
+    """Run `action` on all processes; return this process's result once all are done.
 
-    Where one raises, all raise: it its own error, the others ElsewhereError, or Interrupted where
-    that is what it raised. The action speaks to no other process.
+    If one process raises, all raise: that process its own error, the others RemoteProcessError, or
+    PreemptedError if that was the error. The action must not communicate with other processes.
     """
     if jax.process_count() == 1:
         return action()
@@ -73,10 +73,10 @@ def run_on_all(action: Callable[[], Any]) -> Any:
     except Exception as raised:
         error = raised
     line = None if error is None else " ".join(str(error).split())
-    told = allgather((line, isinstance(error, PreemptedError)))
+    reports = allgather((line, isinstance(error, PreemptedError)))
     if error is not None:
         raise error
-    for number, (line, interrupted) in enumerate(told):
+    for number, (line, interrupted) in enumerate(reports):
         if line is not None:
             raise (
                 PreemptedError(line)
@@ -87,15 +87,15 @@ def run_on_all(action: Callable[[], Any]) -> Any:
 
 
 def run_on_primary(action: Callable[[], Any]) -> None:
-    """Has the first process do something; the others wait, and raise where it raises."""
+    """Run `action` on the primary process; the others wait, and raise if it raises."""
     run_on_all(action if is_primary() else lambda: None)
 
 
 class AnyReduce:
-    """Which of a few words anyone says, known to all at the same call.
+    """Union of sets over processes, from a fixed list of words; the same result in all of them.
 
-    `agree(mine)` returns the words that any process gave at the call `lag` calls ago, so that it
-    need not wait for the devices to finish all that they were given; the first call waits.
+    Calling it with this process's words returns the words that any process gave `lag` calls ago, so
+    it need not wait for the devices to finish their queued work; the first call waits.
     """
 
     def __init__(self, words: Sequence[str], lag: int = 0):
@@ -104,31 +104,31 @@ class AnyReduce:
         self._first = True
         self._mesh = Mesh(np.array(jax.devices()), ("all",), axis_types=(AxisType.Auto,))
 
-    def __call__(self, mine: Collection[str]) -> set[str]:
+    def __call__(self, words: Collection[str]) -> set[str]:
         if jax.process_count() == 1:
-            return set(mine)
-        self._under_way.append(_any(self._mesh)(self._said(mine)))
+            return set(words)
+        self._under_way.append(_any(self._mesh)(self._flags(words)))
         if len(self._under_way) <= self._lag and not self._first:
             return set()
         self._first = False
-        said = jax.device_get(self._under_way.popleft())
-        return {word for word, any_said in zip(self._words, said, strict=True) if any_said}
+        flags = jax.device_get(self._under_way.popleft())
+        return {word for word, flag in zip(self._words, flags, strict=True) if flag}
 
-    def _said(self, mine: Collection[str]) -> jax.Array:
-        """[devices, words] int32: 1 for a word of this process, on its devices."""
-        own = np.array([[word in mine for word in self._words]], np.int32)
+    def _flags(self, words: Collection[str]) -> jax.Array:
+        """Flags [devices, words] int32: 1 for a word of this process, on its devices."""
+        local = np.array([[word in words for word in self._words]], np.int32)
         shape = (self._mesh.size, len(self._words))
         rows = NamedSharding(self._mesh, PartitionSpec("all"))
-        return jax.make_array_from_callback(shape, rows, lambda _: own)
+        return jax.make_array_from_callback(shape, rows, lambda _: local)
 
 
-@cache  # an agreement is made for every look, and would compile it anew
+@cache  # an AnyReduce is created for every evaluation, and would compile it again
 def _any(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     return jax.jit(partial(jnp.max, axis=0), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _padded(content: bytes, size: int) -> np.ndarray:
-    """The bytes [n] uint8, with zeros up to a power of two, so that few programs are compiled."""
+    """The bytes [n] uint8, zero-padded to a power of two, so that few programs are compiled."""
     out = np.zeros(max(256, 1 << int(size - 1).bit_length()) if size else 256, np.uint8)
     out[: len(content)] = np.frombuffer(content, np.uint8)
     return out

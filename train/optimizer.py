@@ -1,6 +1,6 @@
 """Adam, learning-rate schedules (paper 5.3) and common alternatives.
 
-Names and numbers in, optax objects out; no configuration object comes this far.
+Functions take names and numbers, not configuration objects, and return optax objects.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,14 @@ def make_schedule(
     d_model: int | None = None,
     decay_steps: int | None = None,
 ) -> Callable[[int | jax.Array], jax.Array]:
-    """A learning rate for each update, as optax wants it: given the number of updates before.
+    """Make a learning-rate schedule: a function of the number of updates so far, as in optax.
 
-    With step counted from 1, w = warmup_steps and a linear warm-up min(step / w, 1) in all:
+    With step counted from 1, w = warmup_steps, and a linear warm-up min(step / w, 1) in all:
 
     - paper:    learning_rate * d_model^-0.5 * min(step^-0.5, step * w^-1.5); learning_rate is a
                 factor, 1 in the paper
-    - inverse_sqrt:    learning_rate * min(step / w, (w / step)^0.5): the same curve, by its peak
-    - cosine, linear: from learning_rate at w down to zero at `decay_steps`, and zero from there on
+    - inverse_sqrt:    learning_rate * min(step / w, (w / step)^0.5): the same curve, given its peak
+    - cosine, linear: from learning_rate at w down to zero at `decay_steps`, and zero afterwards
     - constant: learning_rate
 
     Raises ConfigError for an unknown name, and for numbers that the schedule cannot use.
@@ -61,9 +61,9 @@ def make_schedule(
         if name == "constant":
             return learning_rate * rise
         assert decay_steps is not None
-        left = jnp.clip((decay_steps - step) / (decay_steps - warmup), 0.0, 1.0)
-        fall = left if name == "linear" else 0.5 - 0.5 * jnp.cos(jnp.pi * left)
-        return learning_rate * rise * fall
+        remaining = jnp.clip((decay_steps - step) / (decay_steps - warmup), 0.0, 1.0)
+        decay = remaining if name == "linear" else 0.5 - 0.5 * jnp.cos(jnp.pi * remaining)
+        return learning_rate * rise * decay
 
     return schedule
 
@@ -79,12 +79,12 @@ def make_optimizer(
     clip_norm: float = 0.0,
     mu_dtype: str = "float32",
 ) -> optax.GradientTransformation:
-    """Adam with the paper's constants, or AdamW (Loshchilov and Hutter 2019).
+    """Make Adam with the paper's constants, or AdamW (Loshchilov and Hutter 2019).
 
-    `weight_decay` is AdamW's, and leaves biases and norm scales alone; `clip_norm` bounds the
-    global norm of the gradient first, 0 leaves it as it is. The gradient's mean is kept in
-    `mu_dtype`; its mean square, which a step may change by less than bfloat16 can tell, always in
-    float32. Raises ConfigError for an unknown name.
+    `weight_decay` is for AdamW, and excludes biases and norm scales; `clip_norm` first clips the
+    global norm of the gradient (0: no clipping). The first moment is stored in `mu_dtype`; the
+    second moment, whose updates may be too small for bfloat16, always in float32. Raises
+    ConfigError for an unknown name.
     """
     _check_name("name", name, OPTIMIZERS)
     _check_name("mu_dtype", mu_dtype, ("float32", "bfloat16"))
@@ -103,7 +103,7 @@ def make_optimizer(
 
 
 def _with_standard_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Adam's bias correction in optax is float ** int, which strict promotion would refuse."""
+    """Allow optax's bias correction in Adam, float ** int, under strict type promotion."""
 
     def update(grads, state, params=None):
         with jax.numpy_dtype_promotion("standard"):
@@ -113,7 +113,7 @@ def _with_standard_promotion(tx: optax.GradientTransformation) -> optax.Gradient
 
 
 def _weight_decay_mask(params):
-    """True for each leaf that weight decay shrinks; by name, since biases may have many axes."""
+    """True for each leaf with weight decay; by name, since biases may have several axes."""
     return jax.tree.map_with_path(
         lambda path, _: (
             not any(str(getattr(key, "key", "")).endswith(("bias", "scale")) for key in path)
@@ -122,8 +122,10 @@ def _weight_decay_mask(params):
     )
 
 
-def _check_name(key: str, name: str, known: tuple[str, ...]) -> None:
-    if name not in known:
-        near = get_close_matches(str(name), known, n=1)
+def _check_name(key: str, name: str, choices: tuple[str, ...]) -> None:
+    if name not in choices:
+        near = get_close_matches(str(name), choices, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"optimizer.{key}={name!r} is unknown; {hint}one of: {', '.join(known)}")
+        raise ConfigError(
+            f"optimizer.{key}={name!r} is unknown; {hint}one of: {', '.join(choices)}"
+        )

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and all that it was raised from, groups included."""
+    """Iterate over the error and all of its causes, groups included."""
     while error is not None:
         yield error
         for inner in getattr(error, "exceptions", ()):
@@ -21,39 +21,41 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def disk_is_full(error: Exception) -> bool:
-    """Whether that is what the error comes from."""
-    # TensorStore writes in C++, and says so in words only.
+    """Whether a full disk caused the error."""
+    # TensorStore writes in C++, and reports it only as text.
     return any(
-        getattr(each, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        or "No space left on device" in str(each)
-        for each in _chain(error)
+        getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        or "No space left on device" in str(cause)
+        for cause in _chain(error)
     )
 
 
 def _too_many_files(error: BaseException) -> bool:
     return any(
-        getattr(each, "errno", None) in (errno.EMFILE, errno.ENFILE)
-        or "Too many open files" in str(each)
-        for each in _chain(error)
+        getattr(cause, "errno", None) in (errno.EMFILE, errno.ENFILE)
+        or "Too many open files" in str(cause)
+        for cause in _chain(error)
     )
 
 
 def first_line(error: BaseException) -> str:
-    """What the error says, briefly."""
+    """The first line of an error's message, shortened."""
     if _too_many_files(error):
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return f"too many open files: raise the limit of {most} (ulimit -n) and run again to resume"
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return (
+            f"too many open files: raise the limit of {limit} (ulimit -n) and run again to resume"
+        )
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:200]
 
 
 def silence_orbax() -> None:
-    """Orbax tells each failure on stderr, from each of its threads; we raise it, once."""
+    """Stop Orbax's threads from printing each failure to stderr; the caller raises it once."""
     logger = logging.getLogger("absl")
     if _not_orbax not in logger.filters:
         logger.addFilter(_not_orbax)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    # A failed load leaves coroutines that nobody awaits and an event loop that others still call.
+    # A failed load leaves coroutines that are never awaited, and a closed loop still in use.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     if not isinstance(sys.unraisablehook, _Unraisable):
         sys.unraisablehook = _Unraisable(sys.unraisablehook)
@@ -65,13 +67,13 @@ def _not_orbax(record: logging.LogRecord) -> bool:
 
 @dataclass(frozen=True)
 class _Unraisable:
-    """A hook, and the one that hears of what it leaves."""
+    """An unraisable hook that drops Orbax's leftovers and passes on the rest to `inner`."""
 
     inner: Callable[[Any], object]
 
     def __call__(self, unraisable: Any, /) -> None:
         name = getattr(unraisable.object, "__qualname__", "")
-        half_made = name == "BaseEventLoop.__del__"  # without the files that it would close
+        partly_built = name == "BaseEventLoop.__del__"  # it lacks the files to close
         closed = "loop is closed" in str(unraisable.exc_value)
-        if not (half_made or closed or inspect.iscoroutine(unraisable.object)):
+        if not (partly_built or closed or inspect.iscoroutine(unraisable.object)):
             self.inner(unraisable)

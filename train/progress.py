@@ -1,4 +1,4 @@
-"""The live progress line on stderr."""
+"""Progress: a live line on stderr."""
 
 import shutil
 import sys
@@ -11,9 +11,9 @@ from train.multihost import is_primary
 
 
 class Progress:
-    """A live line on a terminal, redrawn every `every` seconds; elsewhere notes alone are told.
+    """A live line on a terminal, redrawn every `every` seconds; other streams get log lines only.
 
-    Of several processes the first tells them.
+    With several processes only the primary one prints.
     """
 
     def __init__(self, stream: TextIO | None = None, every: float = 0.2):
@@ -24,36 +24,36 @@ class Progress:
         self._drawn = float("-inf")
 
     def due(self) -> bool:
-        """Whether `show` would draw now: ask first where the text costs something to make."""
+        """Whether `show` would redraw now: check first if the text is expensive to build."""
         return self._live and time.monotonic() - self._drawn >= self._every
 
     def show(self, text: str) -> None:
-        """Redraws the live line, if enough time has passed."""
+        """Redraw the live line, if enough time has passed."""
         if self.due():
             self._drawn = time.monotonic()
             width = shutil.get_terminal_size().columns - 1
             self._write(printable(text)[:width], "")
 
     def log(self, text: str) -> None:
-        """A line that stays, above the live one."""
+        """Print a permanent line above the live one."""
         self._write(printable(text), "\n")
 
     def close(self) -> None:
-        """Clears the live line."""
+        """Clear the live line."""
         if self._live:
             self._write("", "")
 
     def _write(self, text: str, end: str) -> None:
         if self._silent:
             return
-        # Back to the first column, then clear to the line's end.
+        # Return to the first column, then clear to the end of the line.
         clear = "\r\x1b[K" if self._live else ""
-        with suppress(OSError):  # a log file on a full disk, say: no reason to end a training
+        with suppress(OSError):  # a log file on a full disk must not end training
             print(f"{clear}{text}", end=end, file=self._stream, flush=True)
 
 
 def format_duration(seconds: float) -> str:
-    """45 s, 12 min, 3 h 20 min."""
+    """Format a duration: 45 s, 12 min, 3 h 20 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

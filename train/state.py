@@ -1,9 +1,9 @@
 """TrainState: parameters, optimizer state and rng, created sharded.
 
-Parameters are made inside one jit whose output shardings come from the parameters' logical axis
-names, and everything shaped like them (Adam's moments, the moving average) follows: no host and no
-single device ever holds what it should not. Of an adapted model (model/lora.py) the parameters are
-the adapters, and the model that these adapt is the state's `base`, which no update changes.
+Parameters are created inside one jit whose output shardings follow from their logical axis names;
+Adam's moments and the moving average are sharded like them. So no host and no device ever holds
+more than its shards. For an adapted model (model/lora.py) the parameters are the adapters, and the
+parameters of the base model are the state's `base`, which no update changes.
 """
 
 from collections.abc import Callable
@@ -24,19 +24,19 @@ from train.loss_scale import LossScale, init_loss_scale
 
 
 class TrainState(NamedTuple):
-    """All that an update changes."""
+    """The training state: all that an update changes."""
 
     step: Array  # int32 scalar: updates done
     params: Any
-    opt_state: Any  # as the optimizer made it
-    rng: Array  # a typed key, never changed: update k draws from fold_in(rng, k)
-    ema: Any = None  # the parameters' exponential moving average, or None: not kept
-    loss_scale: LossScale | None = None  # of training in float16
-    base: Any = None  # the parameters that adapters are trained for; stored once, not with these
+    opt_state: Any  # the optimizer's state
+    rng: Array  # a typed key, constant: update k draws from fold_in(rng, k)
+    ema: Any = None  # exponential moving average of the parameters, or None
+    loss_scale: LossScale | None = None  # for training in float16
+    base: Any = None  # base parameters of adapters; stored once, not in each checkpoint
 
     @property
     def weights(self):
-        """The parameters to evaluate with, of what is trained: the average where one is kept."""
+        """The trained parameters to evaluate with: the moving average if there is one."""
         return self.params if self.ema is None else self.ema
 
 
@@ -49,9 +49,9 @@ def create_state(
     ema: bool = False,
     base: Any = None,
 ) -> TrainState:
-    """A fresh state at step 0 from a typed key, each leaf laid out on the mesh.
+    """Create the initial state from a typed key, with each leaf sharded on the mesh.
 
-    `base` are the parameters that an adapted model adapts, laid out as `abstract_params` says.
+    `base` are the base parameters of an adapted model, with the shardings of `abstract_params`.
     """
     init = _initializer(model, tx, ema)
     shardings = state_shardings(model, tx, mesh, ema=ema)._replace(base=None)
@@ -63,14 +63,14 @@ def create_state(
 def state_shardings(
     model: Family, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
 ) -> TrainState:
-    """The tree of NamedShardings that `create_state` lays a state out by."""
+    """The tree of NamedShardings of a state from `create_state`."""
     return param_shardings(_shapes(model, tx, ema), mesh)
 
 
 def abstract_state(
     model: Family, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
 ) -> TrainState:
-    """The state as ShapeDtypeStructs with shardings: what to restore a checkpoint into."""
+    """The state as ShapeDtypeStructs with shardings: the target of restoring a checkpoint."""
     shapes = nn.unbox(_shapes(model, tx, ema))
     return jax.tree.map(_place, shapes, state_shardings(model, tx, mesh, ema=ema))
 
@@ -81,15 +81,15 @@ def abstract_params(model: Family, mesh: Mesh) -> Any:
     return jax.tree.map(_place, nn.unbox(boxes), param_shardings(boxes, mesh))
 
 
-# Tracing a deep model's init takes a second, and a start asks for its shapes many times.
+# Tracing a deep model's init takes a second, and startup needs the shapes many times.
 @lru_cache(maxsize=4)
 def param_shapes(model: Family) -> Any:
-    """The parameters as ShapeDtypeStructs, in boxes of their logical names."""
+    """The parameters as ShapeDtypeStructs, boxed with their logical axis names."""
     return jax.eval_shape(model.init_params, jax.random.key(0))
 
 
 def _initializer(model, tx, ema: bool) -> Callable[[Array], TrainState]:
-    """Key -> a state whose parameter-like leaves still carry their boxes of logical names."""
+    """Make a function key -> state with parameter-like leaves boxed with logical axis names."""
 
     def init(rng: Array) -> TrainState:
         params_key, rng = jax.random.split(rng)
@@ -99,7 +99,7 @@ def _initializer(model, tx, ema: bool) -> Callable[[Array], TrainState]:
 
 
 def _beginning(model, tx, ema: bool, params, rng: Array) -> TrainState:
-    # Optimizers map over boxes as over any tree, so their state comes out boxed as well.
+    # Optimizers map over boxes as over any tree, so their state is boxed as well.
     opt_state = tx.init(params)
     scale = init_loss_scale() if model.config.dtype == "float16" else None
     return TrainState(jnp.int32(0), params, opt_state, rng, params if ema else None, scale)

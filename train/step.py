@@ -30,22 +30,22 @@ def train_step(
     ema_decay: float = 0.0,
     loss_head: Callable[..., Metrics] | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One update by the gradient of the mean loss over the batch's real target tokens.
+    """One update with the gradient of the mean loss over the batch's real target tokens.
 
-    Where loss or gradient is not finite, parameters, optimizer and average stay as they are: the
-    update is skipped, and counted. Training in float16 scales its loss (train/loss_scale.py).
+    If loss or gradient is not finite, the update is skipped and counted: parameters, optimizer
+    state and moving average stay unchanged. Training in float16 scales the loss
+    (train/loss_scale.py). For an adapted model (model/lora.py) only the adapters are updated, and
+    `state.base` is unchanged.
 
-    Of an adapted model (model/lora.py) the adapters are updated, and `state.base` is as it was.
-
-    The batch's rows go through the model in `grad_accum_steps` parts, one after the other: less
-    memory, and (dropout's draws aside) the same gradient. Raises ValueError where rows do not
-    divide so. `loss_head` makes the losses out of hidden states (train/chunked_cross_entropy.py);
-    None: out of all logits.
+    The batch's rows are processed in `grad_accum_steps` parts, one after the other: this needs less
+    memory, and gives the same gradient except for dropout's random bits. Raises ValueError if the
+    rows do not divide evenly. `loss_head` computes the losses from hidden states
+    (train/chunked_cross_entropy.py); None computes them from all logits.
     """
     rng = jax.random.fold_in(state.rng, state.step)
-    # Of the mean over a part's places: of a sum over tokens float16 would hold less.
-    places = batch.num_targets // grad_accum_steps
-    scale = None if state.loss_scale is None else state.loss_scale.scale / places
+    # Scale the mean over the part's targets: a sum would leave less of float16's range.
+    part_targets = batch.num_targets // grad_accum_steps
+    scale = None if state.loss_scale is None else state.loss_scale.scale / part_targets
     loss = partial(_summed_loss, loss_head=loss_head, base=state.base)
     gradient = jax.grad(loss, has_aux=True)
     if grad_accum_steps == 1:
@@ -66,7 +66,7 @@ def train_step(
             jax.tree.map(jnp.zeros_like, state.params),
             Metrics(*jnp.zeros(len(Metrics._fields))),
         )
-        # The parts weigh by their tokens, so sums are added here and divided once, below.
+        # Parts are weighted by their tokens, so sums are added here and divided once, below.
         (grads, metrics), _ = lax.scan(lambda sums, part: (add(sums, part), None), zeros, parts)
     divisor = jnp.maximum(metrics.tokens, 1.0) * (1.0 if scale is None else scale)
     grads = jax.tree.map(lambda g: g / divisor.astype(g.dtype), grads)
@@ -98,7 +98,7 @@ def eval_step(
     label_smoothing: float = 0.0,
     loss_head: Callable[..., Metrics] | None = None,
 ) -> Metrics:
-    """The batch's loss as it is, without dropout."""
+    """Metrics of a batch, without dropout and without an update."""
     apply = partial(model.apply, {"params": params}, train=False)
     return _losses(apply, batch, label_smoothing, loss_head)
 
@@ -113,18 +113,18 @@ def make_train_step(
     ema_decay: float = 0.0,
     chunked: bool = True,
 ) -> "OnMesh":
-    """`train_step` as one jit for all batch shapes, laid out on the mesh; the state is donated.
+    """`train_step` as one jitted function for all batch shapes, sharded; the state is donated.
 
-    A batch may be of NumPy arrays; its rows are split over the mesh's data and fsdp axes, so their
-    number is a multiple of those. The state is that of `create_state(..., ema=ema_decay > 0)`.
-    Logits are `chunked` unless the mesh splits the vocabulary.
-    Its attribute `traced` lists the batch shapes that it was compiled for.
+    A batch may consist of NumPy arrays; its rows are split over the mesh's data and fsdp axes, so
+    their number must be a multiple of the product of these axes. The state is that of
+    `create_state(..., ema=ema_decay > 0)`. Logits are `chunked` unless the mesh splits the
+    vocabulary. The attribute `traced` lists the batch shapes that were compiled.
     """
     shardings = state_shardings(model, tx, mesh, ema=ema_decay > 0)
     traced: list[Any] = []
 
     def step(state, batch):
-        traced.append(jax.tree.map(jnp.shape, batch))  # runs once a shape: a compilation each
+        traced.append(jax.tree.map(jnp.shape, batch))  # runs once per compiled shape
         return train_step(
             state,
             batch,
@@ -145,11 +145,11 @@ def make_train_step(
     return OnMesh(mesh, jitted, traced)
 
 
-@lru_cache(maxsize=4)  # a run validates and tests by one, which is traced once a shape
+@lru_cache(maxsize=4)  # validation and test of a run share one, traced once per shape
 def make_eval_step(
     model: Family, mesh: Mesh, *, label_smoothing: float = 0.0, chunked: bool = True
 ) -> "OnMesh":
-    """`eval_step` as one jit: parameters stay as they lie, a batch is split over the mesh."""
+    """`eval_step` as one jitted function: parameters keep their sharding, a batch is split."""
     loss_head = sharded_chunked_cross_entropy(mesh) if chunked else None
     step = jax.jit(
         partial(eval_step, model=model, label_smoothing=label_smoothing, loss_head=loss_head),
@@ -177,34 +177,34 @@ def _losses(apply: Callable, batch: Any, label_smoothing: float, loss_head) -> M
 
 
 def _step_metrics(metrics: Metrics, finite: Array, norm: Array) -> Metrics:
-    """The metrics of one update; of a skipped one only what its batch was, so that sums stay."""
-    found = metrics._replace(updates=jnp.float32(1), grad_norm_sum=norm)
-    found = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), found)
+    """The metrics of one update; a skipped one adds only the batch's sizes to the sums."""
+    result = metrics._replace(updates=jnp.float32(1), grad_norm_sum=norm)
+    result = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), result)
     skipped = jnp.where(finite, 0.0, 1.0)
-    return found._replace(
+    return result._replace(
         source_tokens=metrics.source_tokens, num_positions=metrics.num_positions, skipped=skipped
     )
 
 
 def _microbatches(batch: Any, parts: int) -> Any:
-    """Rows [R,...] -> [parts, R/parts, ...]."""
+    """Split rows [R,...] -> [parts, R/parts, ...]."""
 
     def split(x):
         rows, *rest = x.shape
         if rows % parts:
             raise ValueError(f"a batch of {rows} rows cannot be split into {parts} equal parts")
-        # Part i takes rows i, i + parts, ...: neighbouring rows lie on one device, so each device
-        # finds a share of every part among its own rows.
+        # Part i takes rows i, i + parts, ...: adjacent rows lie on one device, so each device
+        # has a share of every part among its own rows.
         return jnp.swapaxes(x.reshape(rows // parts, parts, *rest), 0, 1)
 
     return jax.tree.map(split, batch)
 
 
 def _moving_average(state: TrainState, params, decay: float):
-    """ema + (1 - decay) * (params - ema), with a smaller decay in the first updates.
+    """Moving average: ema + (1 - decay) * (params - ema), with a smaller decay at the start.
 
-    By min(decay, (1 + step) / (10 + step)) the random start is soon forgotten, as TensorFlow's
-    ExponentialMovingAverage does when told the step.
+    The decay is min(decay, (1 + step) / (10 + step)), as in TensorFlow's ExponentialMovingAverage
+    with `num_updates`, so that the random initialization is soon forgotten.
     """
     if state.ema is None:
         if decay:
@@ -217,17 +217,20 @@ def _moving_average(state: TrainState, params, decay: float):
 
 @dataclass(frozen=True, eq=False)
 class OnMesh:
-    """Calls (and so compiles) with the mesh in use: without it the constraints are dropped."""
+    """A jitted function that is called, and so compiled, with its mesh in use.
+
+    Without the mesh, sharding constraints would be dropped.
+    """
 
     mesh: Mesh
     jitted: jax.stages.Wrapped
-    traced: Sequence[Any] = ()  # shapes, where they are noted
+    traced: Sequence[Any] = ()  # batch shapes, if recorded
 
     def __call__(self, *args) -> Any:
         with use_mesh(self.mesh):
             return self.jitted(*args)
 
     def compiled(self, *args) -> jax.stages.Compiled:
-        """The program for arguments such as these."""
+        """The compiled program for arguments such as these."""
         with use_mesh(self.mesh):
             return self.jitted.lower(*args).compile()

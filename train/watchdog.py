@@ -1,10 +1,10 @@
-"""Watchdog: processes report heartbeats, so that none waits for a dead one.
+"""Watchdog: heartbeats of all processes, so that none waits for a dead one.
 
-Each process writes heartbeats/PROCESS.json into the run's folder about every second, from a thread
-of its own: a process that compiles or validates for long is alive. The primary process watches all
-others, and these watch the primary, which reports to them what it found. Ages are measured by the
-watcher's own clock. A process that finds another one missing names it and exits at once, since its
-main thread waits for a peer that will never answer.
+Each process writes heartbeats/PROCESS.json into the run's folder about every second, from a
+separate thread: a process that compiles or validates for a long time still counts as alive. The
+primary process watches all others, and they watch the primary, which reports its findings to them.
+The watcher measures ages by its own clock. A process that finds another one missing names it and
+exits at once, since its main thread is waiting for a peer that will never answer.
 """
 
 import json
@@ -35,11 +35,11 @@ from train.multihost import (
     run_on_primary_and_broadcast,
 )
 
-_PEER = ("gloo", "barrier", "heartbeat", "coordination")  # what errors speak of when a peer is gone
+_PEER = ("gloo", "barrier", "heartbeat", "coordination")  # words in errors about a lost peer
 
 
 class _Sign(msgspec.Struct):
-    """What others read of a process's sign of life."""
+    """A heartbeat file, as other processes read it."""
 
     run: str
     process: int
@@ -56,11 +56,11 @@ class WorkdirNotSharedError(ValueError):
 
 
 class Watchdog:
-    """Around a training of several processes; of one it does nothing.
+    """Context manager around training with several processes; with one it does nothing.
 
-    A process without a sign of life for `heartbeat_timeout_seconds` is missing. Where no process
-    has moved for `stall_timeout_seconds` (0: never mind), the one that is furthest behind hangs.
-    Both end the others with status 1, as does an error in one of them.
+    A process without a heartbeat for `heartbeat_timeout_seconds` is missing. If no process makes
+    progress for `stall_timeout_seconds` (0: no limit), the one furthest behind is reported to hang.
+    Both end the other processes with status 1, as does an error in any process.
     """
 
     def __init__(
@@ -77,16 +77,16 @@ class Watchdog:
         self._writing = threading.Lock()
 
     def on_step(self, step: int) -> None:
-        """Record an update that was dispatched."""
+        """Record a dispatched update."""
         self._step = step
         self._moves += 1
 
     def heartbeat(self) -> None:
-        """Record any other piece of work done."""
+        """Record progress other than an update."""
         self._moves += 1
 
     def track(self, items: Iterable) -> Iterable:
-        """The same items, each a heartbeat."""
+        """Iterate over the items, with a heartbeat for each."""
         for item in items:
             self.heartbeat()
             yield item
@@ -108,7 +108,7 @@ class Watchdog:
                 return
             with suppress(OSError):
                 self._beat()
-            allgather(None)  # nobody stops watching before all are done
+            allgather(None)  # no process stops watching before all are done
         except Exception as lost:
             self._failed(lost)
             raise
@@ -121,17 +121,17 @@ class Watchdog:
             self.wait()
         self._interrupted = isinstance(error, PreemptedError)
         self._ended = " ".join(str(error).split())[:500] or type(error).__name__
-        with suppress(OSError):  # the others will miss this one
+        with suppress(OSError):  # the others will find this process missing
             self._beat()
 
     def wait(self) -> None:
-        """Returns only if within `heartbeat_timeout_seconds` nobody turned out to be missing."""
+        """Wait past `heartbeat_timeout_seconds`; a missing peer ends the process meanwhile."""
         time.sleep(self._lost + 4 * self._every)
 
     def _begin(self) -> None:
         self._folder.mkdir(exist_ok=True)
         self._beat()
-        for _ in range(100):  # network folders may take their time
+        for _ in range(100):  # network folders may be slow
             if (self._read(0) or {}).get("run") == self._run:
                 return
             time.sleep(0.1)
@@ -143,98 +143,100 @@ class Watchdog:
     def _beat(self) -> None:
         with self._writing:
             self._beats += 1
-            told = dict(run=self._run, process=jax.process_index(), host=socket.gethostname())
-            told |= dict(step=self._step, moves=self._moves, beat=self._beats, ended=self._ended)
-            told |= dict(interrupted=self._interrupted)
-            told |= dict(time=time.time())  # for people
-            write_atomic(self._path(jax.process_index()), json.dumps(told).encode())
+            sign = dict(run=self._run, process=jax.process_index(), host=socket.gethostname())
+            sign |= dict(step=self._step, moves=self._moves, beat=self._beats, ended=self._ended)
+            sign |= dict(interrupted=self._interrupted)
+            sign |= dict(time=time.time())  # for people
+            write_atomic(self._path(jax.process_index()), json.dumps(sign).encode())
 
     def _path(self, process: int) -> Path:
         return self._folder / f"{process}.json"
 
     def _read(self, process: int) -> dict | None:
-        """The process's sign of life; None if there is none that is whole."""
+        """Read a process's heartbeat; None if it is missing or corrupt."""
         try:
-            found = read_json(self._path(process), _Sign, max_bytes=1 << 16)
+            sign = read_json(self._path(process), _Sign, max_bytes=1 << 16)
         except DataError:
             return None
-        return msgspec.structs.asdict(found)
+        return msgspec.structs.asdict(sign)
 
     def _watch(self) -> None:
-        own = jax.process_index()
-        watched = [i for i in range(jax.process_count()) if i != own] if own == 0 else [0]
-        seen: dict[int, dict | None] = {}
-        since = dict.fromkeys(watched, time.monotonic())
-        moved, moves = time.monotonic(), None
-        last = time.monotonic()
+        index = jax.process_index()
+        watched = [i for i in range(jax.process_count()) if i != index] if index == 0 else [0]
+        last_signs: dict[int, dict | None] = {}
+        last_seen = dict.fromkeys(watched, time.monotonic())
+        moved_at, moves = time.monotonic(), None
+        last_check = time.monotonic()
         while not self._over.wait(self._every):
             try:
                 self._beat()
-                held_up = False
-            except OSError:  # a disk that is full, say: the others may live as well
-                held_up = True
+                delayed = False
+            except OSError:  # a full disk, for example: the others may be alive
+                delayed = True
             now = time.monotonic()
-            if held_up or now - last > self._lost / 2:  # held up itself, it judges nobody
-                since = dict.fromkeys(watched, now)
-            last = now
+            if delayed or now - last_check > self._lost / 2:  # its own delay makes ages invalid
+                last_seen = dict.fromkeys(watched, now)
+            last_check = now
             for process in watched:
-                told = self._read(process)
-                if told and told["run"] != self._run:
-                    continue  # an earlier run's, or that of one begun since, is no sign of life
-                if told != seen.get(process):
-                    seen[process], since[process] = told, now
-                # Of an interruption the main thread here knows as well, and may be on its way.
+                sign = self._read(process)
+                if sign and sign["run"] != self._run:
+                    continue  # the heartbeat of an earlier or a later run
+                if sign != last_signs.get(process):
+                    last_signs[process], last_seen[process] = sign, now
+                # After an interruption this process's main thread may already be exiting, too.
                 if (
-                    told
-                    and told["ended"]
-                    and (not told.get("interrupted") or now - since[process] > self._lost)
+                    sign
+                    and sign["ended"]
+                    and (not sign.get("interrupted") or now - last_seen[process] > self._lost)
                 ):
-                    self._end(told["ended"] if own else f"{_name(told)}: {told['ended']}")
-            gone = [process for process in watched if now - since[process] > self._lost]
-            if gone:
-                self._end(self._missing(gone))
-            counts = [(told or {}).get("moves") for told in seen.values()] + [self._moves]
+                    self._end(sign["ended"] if index else f"{_name(sign)}: {sign['ended']}")
+            missing = [process for process in watched if now - last_seen[process] > self._lost]
+            if missing:
+                self._end(self._missing(missing))
+            counts = [(sign or {}).get("moves") for sign in last_signs.values()] + [self._moves]
             if counts != moves:
-                moves, moved = counts, now
-            if own == 0 and self._stalled and now - moved > self._stalled:
-                self._end(self._hanging(now - moved))
+                moves, moved_at = counts, now
+            if index == 0 and self._stalled and now - moved_at > self._stalled:
+                self._end(self._hanging(now - moved_at))
 
-    def _missing(self, gone: list[int]) -> str:
-        names = ", ".join(self._described(process) for process in gone)
+    def _missing(self, missing: list[int]) -> str:
+        names = ", ".join(self._described(process) for process in missing)
         return (
             f"no sign of life for {self._lost:g} s from {names}; {self._steps()}; "
             "the same command goes on from the last checkpoint"
         )
 
     def _hanging(self, seconds: float) -> str:
-        told = {i: self._read(i) or {} for i in range(jax.process_count())}
-        key = lambda i: (told[i].get("step", -1), told[i].get("moves", -1))  # noqa: E731
-        behind = min(told, key=key)
-        names = ", ".join(self._described(i) for i in told if key(i) == key(behind))
+        signs = {i: self._read(i) or {} for i in range(jax.process_count())}
+        key = lambda i: (signs[i].get("step", -1), signs[i].get("moves", -1))  # noqa: E731
+        behind = min(signs, key=key)
+        names = ", ".join(self._described(i) for i in signs if key(i) == key(behind))
         return (
             f"nothing moved for {seconds:.0f} s; furthest behind is {names}; {self._steps()}; "
             "the same command goes on from the last checkpoint"
         )
 
     def _described(self, process: int) -> str:
-        told = self._read(process)
-        return f"{_name(told)}, last step {told['step']}" if told else f"process {process}"
+        sign = self._read(process)
+        return f"{_name(sign)}, last step {sign['step']}" if sign else f"process {process}"
 
     def _steps(self) -> str:
-        """The last step of each process, as it told."""
-        told = [(i, self._read(i)) for i in range(jax.process_count())]
-        return "last steps: " + ", ".join(f"{i}: {t['step'] if t else '?'}" for i, t in told)
+        """The last step that each process reported."""
+        signs = [(i, self._read(i)) for i in range(jax.process_count())]
+        return "last steps: " + ", ".join(
+            f"{i}: {sign['step'] if sign else '?'}" for i, sign in signs
+        )
 
-    def _end(self, why: str) -> None:
-        with suppress(OSError):  # standard error may be on a full disk
-            print(f"heed: error: {printable(why)}", file=sys.stderr, flush=True)
-        self._ended = why
+    def _end(self, reason: str) -> None:
+        with suppress(OSError):  # stderr may be on a full disk
+            print(f"heed: error: {printable(reason)}", file=sys.stderr, flush=True)
+        self._ended = reason
         with suppress(OSError):
             self._beat()
-        if is_primary():  # the others, whom JAX would end with a dump, hear of it first
+        if is_primary():  # let the others read the reason before JAX aborts them
             time.sleep(3 * self._every)
         os._exit(1)
 
 
-def _name(told: dict) -> str:
-    return f"process {told['process']} ({told['host']})"
+def _name(sign: dict) -> str:
+    return f"process {sign['process']} ({sign['host']})"

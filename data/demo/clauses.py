@@ -30,12 +30,12 @@ class Setting(NamedTuple):
 
 
 def join(*words: str) -> str:
-    """Return the words that are not empty in one string."""
+    """Join the words that are not empty."""
     return " ".join(filter(None, words))
 
 
 def _english_verb(verb: Verb, tense: str, person: int, split: bool) -> tuple[str, str]:
-    """Return the auxiliary, which `split` (a question, a negation) asks for, and the rest."""
+    """Return the auxiliary, which `split` (a question, a negation) requires, and the rest."""
     do = "does" if person == SINGULAR else "do"
     if tense == "want":
         if split:

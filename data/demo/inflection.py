@@ -21,7 +21,7 @@ def _ending(paradigm: tuple[str, ...], case: int, column: int) -> str:
 
 
 def _determiner(stem: str, case: int, column: int) -> tuple[str, tuple[str, ...]]:
-    """Return the inflected determiner and the endings that it asks of an adjective."""
+    """Return the inflected determiner and the adjective endings that it requires."""
     if stem == "der":
         return _ending(DEFINITE, case, column), WEAK
     if stem == "dies":

@@ -103,7 +103,7 @@ class Kind(NamedTuple):
 
     @property
     def count(self) -> int:  # type: ignore[override]  # no tuple's
-        """How many sentences there are of this kind."""
+        """The number of sentences of this kind."""
         return math.prod(map(len, self.slots))
 
     def sentence(self, number: int) -> tuple[str, str]:

@@ -98,7 +98,7 @@ water     -          Wasser     -           n -          cold fresh
 bread     -          Brot       -           n -          fresh good
 cheese    -          Käse       -           m -          good expensive
 """)
-# What a woman is called where a sentence says that she is one.
+# The feminine forms, for sentences that state the profession of a woman.
 FEMININES = _nouns("""
 teacher   teachers   Lehrerin    Lehrerinnen    f -
 student   students   Studentin   Studentinnen   f -

@@ -18,12 +18,12 @@ class Permutation:
         self.keys = tuple(zip(digests[::2], digests[1::2], strict=True))
 
     def __call__(self, index: int) -> int:
-        """Return the image of `index`; what falls outside the range walks on until it is inside."""
+        """Return the image of `index`, by cycle walking: repeat until it is inside the range."""
         while True:
             row, column = divmod(index, self.columns)
-            for first, second in self.keys:
-                row = (row + _mix(column ^ first)) % self.rows
-                column = (column + _mix(row ^ second)) % self.columns
+            for column_key, row_key in self.keys:
+                row = (row + _mix(column ^ column_key)) % self.rows
+                column = (column + _mix(row ^ row_key)) % self.columns
             index = row * self.columns + column
             if index < self.count:
                 return index

@@ -1,4 +1,4 @@
-"""Noun phrases and pronouns, in English and in German: who and what sentences are about.
+"""Noun phrases and pronouns in English and German: the subjects and objects of sentences.
 
 A code stands for a determiner and a number: English determiner (- for none), + for the plural.
 """
@@ -16,7 +16,7 @@ SINGULAR, PLURAL = 2, 3  # as grammatical persons: 0 ich, 1 du, 2 er, 3 wir and 
 
 
 class Phrase(NamedTuple):
-    """A noun phrase or pronoun in every form that a clause may ask for."""
+    """A noun phrase or pronoun in every form that a clause may need."""
 
     english: str
     english_object: str
@@ -27,12 +27,12 @@ class Phrase(NamedTuple):
     gender: str
 
 
-# From English to the stem that German inflects.
+# English determiners to the German stems that are inflected.
 DETERMINERS = {
     **{"the": "der", "this": "dies", "these": "dies", "a": "ein", "any": "kein", "-": ""},
     **{"my": "mein", "your": "dein", "his": "sein", "her": "ihr", "our": "unser"},
 }
-# The accusative of `they` is left out: it is `sie`, as that of `she`, and German would not tell.
+# The accusative of `they` is omitted: it is `sie`, like that of `she`, so German is ambiguous.
 PRONOUNS = (
     Phrase("I", "me", "ich", "mich", "mir", 0, "m"),
     Phrase("you", "you", "du", "dich", "dir", 1, "m"),
@@ -60,7 +60,7 @@ def phrase(code: str, adjective: str, noun: Noun, negative: bool = False) -> Phr
 
 
 def fits(code: str, noun: Noun) -> bool:
-    """Return whether a noun goes with a code: what is not counted has neither `a` nor plural."""
+    """Return whether a noun goes with a code: uncountable nouns have neither `a` nor plural."""
     uncounted = noun.english_plural == "-"
     return code != "a" and code[-1] != "+" if uncounted else code not in ("-", "any")
 
@@ -76,12 +76,12 @@ def phrases(codes: str, words: Iterable[Noun], negative=False, plain=False) -> t
 
 
 def things(names: str, codes: str, negative=False) -> tuple[Phrase, ...]:
-    """Return the things of these names with each determiner."""
+    """Return the named things with each determiner."""
     return phrases(codes, [nouns.THINGS[name] for name in names.split()], negative)
 
 
 def grownups(codes: str, role_codes: str, plain=False) -> tuple[Phrase, ...]:
-    """Return strangers and people in their roles; a role may be `our doctor`."""
+    """Return strangers and people with roles, such as `our doctor`."""
     strangers = phrases(codes, nouns.STRANGERS.values(), plain=plain)
     return strangers + phrases(role_codes, nouns.ROLES.values(), plain=plain)
 
@@ -93,14 +93,14 @@ def _family(codes: str, plain=False) -> tuple[Phrase, ...]:
 
 def counts(names: str) -> tuple[tuple[str, str], ...]:
     """Return `one egg`, `ein Ei` to `ninety-nine eggs`, `neunundneunzig Eier`, as objects."""
-    found = []
+    objects = []
     for noun in (nouns.THINGS[name] for name in names.split()):
         ein = decline("ein", "", noun, ACCUSATIVE, False)
-        found.append((f"one {noun.english}", ein))
+        objects.append((f"one {noun.english}", ein))
         for number in range(2, 100):
             zahl = f"{german_number(number)} {noun.german_plural}"
-            found.append((f"{english_number(number)} {noun.english_plural}", zahl))
-    return tuple(found)
+            objects.append((f"{english_number(number)} {noun.english_plural}", zahl))
+    return tuple(objects)
 
 
 GROWNUPS = grownups("the the+ a this these+", "the the+ a this our")

@@ -1,4 +1,4 @@
-"""Places and cities, and how one is, goes and comes there: `at school`, `to the station`."""
+"""Places and cities with their prepositions: `at school`, `to the station`."""
 
 from data.demo.inflection import ACCUSATIVE, DATIVE, article
 
@@ -27,13 +27,13 @@ def _places(table: str) -> dict[str, dict[str, tuple[str, str]]]:
         german, gender = german.split()
         ways = zip(("at", "to", "from"), english.split(", "), prepositions.split(), strict=True)
         places[name] = {}
-        for way, at, preposition in ways:
+        for way, english_preposition, preposition in ways:
             case = ACCUSATIVE if way == "to" and preposition == "in" else DATIVE
             den = article(gender, case)
             words = CONTRACTIONS.get((preposition, den), f"{preposition} {den}")
-            places[name][way] = (f"{at} {name}", f"{words} {german}")
+            places[name][way] = (f"{english_preposition} {name}", f"{words} {german}")
     return places
 
 
-# For every place its (English, German) for at, to and from.
+# For every place the (English, German) phrases for at, to and from.
 PLACES = _places(_PLACES)

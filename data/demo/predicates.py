@@ -1,4 +1,4 @@
-"""Predicates: what the sentences say of their subjects, affirmed and denied."""
+"""Predicates of the demo sentences, affirmed and denied."""
 
 from collections.abc import Iterable
 from itertools import product
@@ -25,10 +25,10 @@ DEGREES = (("", ""), ("very", "sehr"), ("quite", "ziemlich"), ("really", "wirkli
 
 
 def predicate(verb: str, tail: str, words: str, negative=False, part="object") -> Predicate:
-    """Return a predicate: `tail` follows the English verb, `words` are its German.
+    """Return a predicate: `tail` follows the English verb, `words` are the German translation.
 
-    `part` says whether they are an object, a pronoun or a complement: `nicht` follows an object
-    and precedes a complement; `kein` needs none.
+    `part` is "object", "pronoun" or "complement": `nicht` follows an object and precedes a
+    complement; `kein` needs no `nicht`.
     """
     if negative and not words.startswith("kein"):
         if part == "object":
@@ -39,7 +39,7 @@ def predicate(verb: str, tail: str, words: str, negative=False, part="object") -
 
 
 def _acts(table: dict[str, str], codes: str, negative=False) -> tuple[Predicate, ...]:
-    """Return what is done to things, out of a table of verbs and nouns."""
+    """Return actions on things, from a table of verbs and nouns."""
     return tuple(
         predicate(verb, thing.english_object, thing.accusative, negative)
         for verb, names in table.items()
@@ -48,20 +48,22 @@ def _acts(table: dict[str, str], codes: str, negative=False) -> tuple[Predicate,
 
 
 def _meetings(people: Iterable[Phrase], negative=False, part="object") -> tuple[Predicate, ...]:
-    """Return what is done with people."""
-    found = []
+    """Return actions that involve people."""
+    predicates = []
     for (verb, government), person in product(MEETINGS.items(), people):
         words = person.accusative if government == "accusative" else person.dative
         tail = person.english_object
         if government == "mit":
-            found.append(predicate(verb, f"with {tail}", f"mit {words}", negative, "complement"))
+            predicates.append(
+                predicate(verb, f"with {tail}", f"mit {words}", negative, "complement")
+            )
         elif words and not (part == "pronoun" and verb == "pick up"):  # not `picks up me`
-            found.append(predicate(verb, tail, words, negative, part))
-    return tuple(found)
+            predicates.append(predicate(verb, tail, words, negative, part))
+    return tuple(predicates)
 
 
 def _moves(table: dict[str, str], negative=False) -> tuple[Predicate, ...]:
-    """Return what is done at places and on the way to and from them."""
+    """Return actions at places, and movements to and from them."""
     return tuple(
         predicate(verb, *place[way], negative, "complement")
         for way, verbs in table.items()
@@ -75,17 +77,17 @@ def _cities(verb: str, to: str, nach: str) -> tuple[Predicate, ...]:
 
 
 def being(adjectives: Iterable[str], negative=False) -> tuple[Predicate, ...]:
-    """Return `is (very) tired` and the like; colors have no degree."""
-    found = []
+    """Return predicates such as `is (very) tired`; colors have no degree."""
+    predicates = []
     for adjective in adjectives:
         for more, mehr in DEGREES[: 1 if negative or DIMENSION[adjective] == "color" else None]:
             words = join(mehr, GERMAN_ADJECTIVE[adjective])
-            found.append(predicate("be", join(more, adjective), words, negative, "complement"))
-    return tuple(found)
+            predicates.append(predicate("be", join(more, adjective), words, negative, "complement"))
+    return tuple(predicates)
 
 
 def _numbered() -> tuple[Predicate, ...]:
-    """Return what is done in room one to ninety-nine and with as many pages."""
+    """Return actions in rooms one to ninety-nine, and with pages one to ninety-nine."""
     return tuple(
         predicate(verb, f"{where} {english_number(n)}", f"{wo} {german_number(n)}")
         for verb, where, wo in (
@@ -123,7 +125,7 @@ MOODS = being(("happy", "sad", "angry", "surprised"))
 SKIES = being(("good", "cold", "beautiful"))
 FATES = being(("sick", "tired")) + ARRIVING
 FATES += (predicate("call", "", ""), predicate("have", "time", "Zeit"))
-KNOWING = tuple(predicate("know", one.english_object, one.accusative) for one in PEOPLE)
+KNOWING = tuple(predicate("know", person.english_object, person.accusative) for person in PEOPLE)
 MEETING_FAMILY, NOT_MEETING_FAMILY = _meetings(FAMILY), _meetings(FAMILY, True)
 MEETING_OTHERS = _meetings(OTHERS)
 MEETING_ME = _meetings(PRONOUNS, part="pronoun")

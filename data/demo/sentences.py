@@ -20,8 +20,8 @@ def question(subject, predicate, setting):
 
 def why(subject, predicate, setting):
     """Why did my sister open the door yesterday?"""
-    asked = question(subject, predicate, setting)
-    return f"why {asked[0]}", f"warum {asked[1]}"
+    inversion = question(subject, predicate, setting)
+    return f"why {inversion[0]}", f"warum {inversion[1]}"
 
 
 def described(pair: tuple[Phrase, Predicate], setting):
@@ -38,16 +38,16 @@ def giving(subject, person, gift, setting):
     """The teacher gave my sister a book yesterday."""
     verb, thing = gift
     objects = f"{person.english_object} {thing.english_object}"
-    given = Predicate(verb, objects, person.dative, thing.accusative)
-    return statement(subject, given, setting)
+    action = Predicate(verb, objects, person.dative, thing.accusative)
+    return statement(subject, action, setting)
 
 
 def that(speaker, opinion, subject, predicate):
     """The teacher knows that my sister opened the door yesterday."""
     verb, setting = opinion
-    said = statement(speaker, Predicate(verb, "", "", ""), PRESENT)
+    main = statement(speaker, Predicate(verb, "", "", ""), PRESENT)
     clause = german(subject, predicate, setting, "last")
-    return f"{said[0]} that {english(subject, predicate, setting)}", f"{said[1]}, dass {clause}"
+    return f"{main[0]} that {english(subject, predicate, setting)}", f"{main[1]}, dass {clause}"
 
 
 def because(feeler, feeling, subject, predicate, setting, fronted):
@@ -97,22 +97,22 @@ def who(head, predicate, setting, quality):
 def whom(head, subject, verb_and_case, setting, quality):
     """The man whom my sister helped yesterday is very nice."""
     verb, case = verb_and_case
-    met = Predicate(verb, "", "", "")
-    satz = f"{_relative(head, case)} {german(subject, met, setting, 'last')}"
-    head = _qualify(head, f"whom {english(subject, met, setting)}", satz)
+    action = Predicate(verb, "", "", "")
+    satz = f"{_relative(head, case)} {german(subject, action, setting, 'last')}"
+    head = _qualify(head, f"whom {english(subject, action, setting)}", satz)
     return statement(head, quality, PRESENT)
 
 
 def which(pair, subject, verb, setting):
     """The coat that my sister bought yesterday is very expensive."""
     head, quality = pair
-    done = Predicate(verb, "", "", "")
-    satz = f"{_relative(head, ACCUSATIVE)} {german(subject, done, setting, 'last')}"
-    head = _qualify(head, f"that {english(subject, done, setting)}", satz)
+    action = Predicate(verb, "", "", "")
+    satz = f"{_relative(head, ACCUSATIVE)} {german(subject, action, setting, 'last')}"
+    head = _qualify(head, f"that {english(subject, action, setting)}", satz)
     return statement(head, quality, PRESENT)
 
 
 def counting(subject, verb, first, second, setting):
     """My sister bought twenty-one apples and one egg yesterday."""
-    both, beide = f"{first[0]} and {second[0]}", f"{first[1]} und {second[1]}"
-    return statement(subject, Predicate(verb, both, "", beide), setting)
+    objects, objekte = f"{first[0]} and {second[0]}", f"{first[1]} und {second[1]}"
+    return statement(subject, Predicate(verb, objects, "", objekte), setting)

@@ -15,9 +15,9 @@ ROUND = tuple((name, turn) for name, kind in KINDS.items() for turn in range(kin
 
 
 class Demo:
-    """A split of the demo corpus as a `Corpus` of pairs; every seed is another corpus.
+    """A split of the demo corpus as a `Corpus` of pairs; each seed gives a different corpus.
 
-    Splits of one seed share no sentence; those of different seeds may.
+    Splits of the same seed share no sentence; those of different seeds may.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Demo:
         source_language: str = "en",
         target_language: str = "de",
     ) -> None:
-        """Open a split; raise DataError for one that the corpus lacks, or such a language."""
+        """Open a split; raise DataError for an unknown split or language pair."""
         if split not in SIZES:
             raise DataError(f"demo has no split {split!r}: choose one of {', '.join(SIZES)}")
         languages = (source_language, target_language)
@@ -48,19 +48,19 @@ class Demo:
         return self.size
 
     def digest(self) -> str:
-        """A digest of what makes its pairs: every change to the grammar is another text."""
-        made = hashlib.sha256(repr((self.start, self.size, self.seed, self.reverse)).encode())
+        """Return a digest of the grammar's source and the settings: it changes with either."""
+        checksum = hashlib.sha256(repr((self.start, self.size, self.seed, self.reverse)).encode())
         for file in sorted(Path(__file__).parent.glob("*.py")):
-            made.update(file.read_bytes())
-        return made.hexdigest()
+            checksum.update(file.read_bytes())
+        return checksum.hexdigest()
 
     def __getitem__(self, index: int) -> Pair:
         index = operator.index(index)
         if not 0 <= index < self.size:
             raise IndexError(f"demo pair {index} is not in 0 to {self.size - 1}")
-        turn, place = divmod(self.start + index, len(ROUND))
-        # Turned a little each round, or every other sentence would show half of the kinds.
-        name, offset = ROUND[self.order((place + turn) % len(ROUND))]
+        turn, position = divmod(self.start + index, len(ROUND))
+        # Shifted in each round; otherwise every other sentence would show only half of the kinds.
+        name, offset = ROUND[self.order((position + turn) % len(ROUND))]
         kind = KINDS[name]
-        said = kind.sentence(self.permutations[name](turn * kind.share + offset))
-        return Pair(*said[:: -1 if self.reverse else 1])
+        sentences = kind.sentence(self.permutations[name](turn * kind.share + offset))
+        return Pair(*sentences[:: -1 if self.reverse else 1])

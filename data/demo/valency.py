@@ -1,6 +1,6 @@
 """Valency: which verbs take which things, people and places."""
 
-# What is done to which things.
+# Actions and the things that they are done to.
 ACTIONS = {
     "buy": "coat dress hat lamp chair bicycle car book",
     "sell": "car bicycle table bed picture",
@@ -36,7 +36,7 @@ EVENTS = {
     "forget": "bag key suitcase book",
 }
 HABITS = {verb: ACTIONS[verb] for verb in ("eat", "drink", "read")}
-# What is done with people, and the German case or preposition that it governs.
+# Actions that involve people, and the German case or preposition that they govern.
 MEETINGS = {
     **dict.fromkeys(("visit", "meet", "call", "invite", "look for", "pick up"), "accusative"),
     **dict.fromkeys(("help", "thank", "answer"), "dative"),

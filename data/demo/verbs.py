@@ -82,7 +82,7 @@ write     | writes writing wrote          | schreiben schreibst schreibt geschri
 """
 HABEN, SEIN = ("habe", "hast", "hat", "haben"), ("bin", "bist", "ist", "sind")
 FIRST_PERSON = {"mögen": "mag", "wissen": "weiß"}  # all others: the infinitive without its n
-# The English name and the German forms of what an infinitive follows.
+# The English name and the German forms of verbs that are followed by an infinitive.
 MODALS = {
     "will": ("werde", "wirst", "wird", "werden"),
     "can": ("kann", "kannst", "kann", "können"),

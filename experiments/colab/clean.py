@@ -2,7 +2,7 @@
 
     python -m experiments.colab.clean
 
-Without outputs, counts and what an editor adds, their cells numbered: a change shows as what it is.
+Removes outputs, counts and editor metadata, and numbers the cells, so that diffs show only changes.
 """
 
 import sys
@@ -22,7 +22,7 @@ BADGE = (
 
 
 def clean(text: str) -> str:
-    """A notebook's JSON -> the same cells in the committed form."""
+    """Convert the JSON of a notebook to its committed form."""
     notebook = nbformat.reads(text, as_version=4)
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number:02d}", {}
@@ -36,7 +36,7 @@ def clean(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrite the notebooks that are not clean, and name them."""
+    """Rewrite the notebooks that are not clean, and print their names."""
     for file in sorted(FOLDER.glob("*.ipynb")):
         text = file.read_text("utf-8")
         if clean(text) != text:

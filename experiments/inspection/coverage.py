@@ -16,13 +16,13 @@ from data.vocabulary import Vocabulary
 from experiments.inspection.section import SIDES, DataWarning, Section
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
-_LONGEST, _TOLD = 15, 12
+_LONGEST, _MAX_LISTED = 15, 12
 
 
 def find_unknown(splits: dict[str, Corpus], vocabulary: Vocabulary) -> Section:
-    """Characters of valid and test without a piece: spelled as bytes, or unknown altogether.
+    """Characters of valid and test without a piece: encoded as bytes, or unknown.
 
-    A model learns little of the first and nothing of the second.
+    A model learns little about the former and nothing about the latter.
     """
     values: dict[str, dict] = {}
     lines, warnings = [], []
@@ -38,23 +38,25 @@ def find_unknown(splits: dict[str, Corpus], vocabulary: Vocabulary) -> Section:
                     text = "no piece for " + ", ".join(map(_named, missing))
                     warnings.append(DataWarning("unknown", split, number, i, text))
             values.setdefault(split, {})[name] = dict(counts)
-            told = ", ".join(f"{_named(c)} ({n:,})" for c, n in counts.most_common(_TOLD))
-            tail = f": {told}" * bool(told)
+            most_common = ", ".join(
+                f"{_named(c)} ({n:,})" for c, n in counts.most_common(_MAX_LISTED)
+            )
+            tail = f": {most_common}" * bool(most_common)
             lines.append(f"{split} {name}: {len(counts):,} characters without a piece{tail}")
     return Section("unknown characters", values, lines, warnings)
 
 
 class _Spelling:
-    """Which characters a tokenizer has no piece for, asked once each."""
+    """Find characters without a piece; each character is encoded once."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
         self._known: dict[str, bool] = {}
 
     def missing(self, line: str) -> set[str]:
-        """Those of a line's characters."""
-        new = sorted(set(line) - self._known.keys())
-        for character, ids in zip(new, self._tokenizer.encode(new), strict=True):
+        """The characters of a line that have no piece."""
+        unseen = sorted(set(line) - self._known.keys())
+        for character, ids in zip(unseen, self._tokenizer.encode(unseen), strict=True):
             pieces = self._tokenizer.pieces(ids)
             spelled = UNK in ids or any(map(_BYTE.fullmatch, pieces))
             self._known[character] = not spelled
@@ -62,21 +64,21 @@ class _Spelling:
 
 
 def _named(character: str) -> str:
-    shown = f" {character}" if character.isprintable() else ""
-    return f"U+{ord(character):04X}{shown} {unicodedata.name(character, 'without a name')}"
+    glyph = f" {character}" if character.isprintable() else ""
+    return f"U+{ord(character):04X}{glyph} {unicodedata.name(character, 'without a name')}"
 
 
 def count_pieces(pairs: TokenPairs, vocabulary: Vocabulary, rare_below: int) -> Section:
-    """Subword frequencies in training: those seen less than `rare_below` times, the longest.
+    """Subword frequencies in training: pieces seen less than `rare_below` times, longest pieces.
 
-    Pieces seen seldom have embeddings that hardly learn: many of them ask for a smaller vocabulary.
+    Embeddings of rare pieces hardly learn: many rare pieces call for a smaller vocabulary.
     """
     values: dict[str, dict[str, Any]] = {}
     lines = []
-    for name, tokenizer, seen in _seen(pairs, vocabulary):
+    for name, tokenizer, piece_counts in _piece_counts(pairs, vocabulary):
         pieces = tokenizer.pieces(range(tokenizer.vocab_size))
         real = [i for i in range(UNK + 1, len(pieces)) if not _BYTE.fullmatch(pieces[i])]
-        counts = np.array([int(seen[i]) for i in real])
+        counts = np.array([int(piece_counts[i]) for i in real])
         rare = int((counts < rare_below).sum())
         longest = sorted(real, key=lambda i: (-len(pieces[i]), pieces[i]))[:_LONGEST]
         values[name] = {
@@ -85,34 +87,38 @@ def count_pieces(pairs: TokenPairs, vocabulary: Vocabulary, rare_below: int) -> 
             "rare_below": rare_below,
             "seen_less": rare,
             "never": int((counts == 0).sum()),
-            "bytes": int(sum(seen[i] for i in range(len(pieces)) if _BYTE.fullmatch(pieces[i]))),
-            "unknown": int(seen[UNK]),
-            "longest": {pieces[i]: int(seen[i]) for i in longest},
+            "bytes": int(
+                sum(piece_counts[i] for i in range(len(pieces)) if _BYTE.fullmatch(pieces[i]))
+            ),
+            "unknown": int(piece_counts[UNK]),
+            "longest": {pieces[i]: int(piece_counts[i]) for i in longest},
         }
-        told = values[name]
+        figures = values[name]
         lines.append(
-            f"{name}: {told['size']:,} ids, {len(real):,} of them pieces; {rare:,} pieces are seen "
-            f"less than {rare_below:,} times in training, {told['never']:,} never"
+            f"{name}: {figures['size']:,} ids, {len(real):,} of them pieces; {rare:,} pieces are "
+            f"seen less than {rare_below:,} times in training, {figures['never']:,} never"
         )
         lines.append(
-            f"{name}: {told['bytes']:,} tokens are bytes of characters without a piece, "
-            f"{told['unknown']:,} are unknown"
+            f"{name}: {figures['bytes']:,} tokens are bytes of characters without a piece, "
+            f"{figures['unknown']:,} are unknown"
         )
-        long = ", ".join(f"{piece} ({count:,})" for piece, count in told["longest"].items())
+        long = ", ".join(f"{piece} ({count:,})" for piece, count in figures["longest"].items())
         lines.append(f"{name}: the longest pieces, and how often: {long}")
     return Section("pieces", values, lines)
 
 
-def _seen(pairs: TokenPairs, vocabulary: Vocabulary) -> Iterator[tuple[str, Tokenizer, np.ndarray]]:
-    """Each vocabulary with the number of times [V] that its ids are in the text."""
-    both = [
+def _piece_counts(
+    pairs: TokenPairs, vocabulary: Vocabulary
+) -> Iterator[tuple[str, Tokenizer, np.ndarray]]:
+    """Yield each vocabulary with the counts [V] of its ids in the text."""
+    counts = [
         np.bincount(side.ids, minlength=tokenizer.vocab_size)
         for side, tokenizer in zip(pairs, vocabulary, strict=True)
     ]
     if vocabulary.shared:
-        yield "vocabulary", vocabulary.source, both[0] + both[1]
+        yield "vocabulary", vocabulary.source, counts[0] + counts[1]
     else:
-        yield from zip(SIDES, vocabulary, both, strict=True)
+        yield from zip(SIDES, vocabulary, counts, strict=True)
 
 
 def show_samples(pairs: Corpus, vocabulary: Vocabulary, count: int = 5) -> Section:

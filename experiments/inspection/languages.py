@@ -12,23 +12,23 @@ from data.language import find_language
 from experiments.preemption import flagged
 from experiments.signals import held_back
 
-LETTERS = 20  # fewer say too little
+LETTERS = 20  # minimum letters of a line for identification
 _SURE, _UNLIKELY = 0.5, 0.05
 _CHUNK = 2000  # lines
-_FEW = 10 * _CHUNK  # lines, for which no processes are worth starting
+_FEW = 10 * _CHUNK  # lines; up to this, no worker processes are started
 
 
 def known(code: str) -> str:
-    """The model's name for a code ("pt" for "pt_BR" or "por_Latn"), or "" where it has none."""
-    found = find_language(code)
-    return found.code if found and found.code in _identifier().labels else ""
+    """The model's name for a code ("pt" for "pt_BR" or "por_Latn"), or "" if it has none."""
+    language = find_language(code)
+    return language.code if language and language.code in _identifier().labels else ""
 
 
 def read_as(lines: Iterable[str], expected: str, count: int) -> Iterator[tuple[str, bool]]:
-    """What each line reads as, and whether that is surely not `expected`; "" where it is unclear.
+    """Identify the language of each line: (language or "" if unclear, surely not `expected`).
 
-    Unclear is below one half of probability, and sure is where `expected` has below a twentieth.
-    There are `count` lines; of many, parts are looked at by as many processes as there are cores.
+    Unclear means a probability below 0.5; surely means that `expected` has below 0.05.
+    `count` is the number of lines; many lines are split over one process per core.
     """
     lines = iter(lines)
     chunks = iter(lambda: list(islice(lines, _CHUNK)), [])
@@ -39,7 +39,7 @@ def read_as(lines: Iterable[str], expected: str, count: int) -> Iterator[tuple[s
         for chunk in chunks:
             yield from judge(chunk)
         return
-    # A Ctrl-C ends the processes of the pool in order, which their semaphores need.
+    # On Ctrl-C the pool shuts down in order, which its semaphores need.
     with flagged() as check, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
 
         def submit(count: int) -> Iterator[Future]:
@@ -55,23 +55,23 @@ def read_as(lines: Iterable[str], expected: str, count: int) -> Iterator[tuple[s
 
 
 def usual(lines: Iterable[str]) -> str:
-    """The language that most of the lines read as, or "" where none does."""
+    """The most frequent language of the lines, or "" if none is identified."""
     counts = Counter(language for language, _ in _judge(list(lines), ""))
     del counts[""]
     return max(counts, key=counts.__getitem__, default="")
 
 
 def _judge(lines: list[str], expected: str) -> list[tuple[str, bool]]:
-    identifier, found = _identifier(), []
+    identifier, results = _identifier(), []
     for line in lines:
         language, sure = identifier.classify(line)
-        wrong = False
-        if sure < _SURE or language == "zxx":  # the model's name for what is no language
+        mismatch = False
+        if sure < _SURE or language == "zxx":  # the model's code for "no language"
             language = ""
         elif expected and language != expected:
-            wrong = dict(identifier.rank(line)).get(expected, 0.0) < _UNLIKELY
-        found.append((language, wrong))
-    return found
+            mismatch = dict(identifier.rank(line)).get(expected, 0.0) < _UNLIKELY
+        results.append((language, mismatch))
+    return results
 
 
 @cache

@@ -9,21 +9,21 @@ from experiments.config import DataConfig
 from experiments.inspection.section import SIDES, DataWarning, Section, numbers, share
 
 _ROWS, _BAR = 12, 40
-_LEAST = 10  # tokens of the longer side, as in the filter: shorter ones differ by chance
+_LEAST = 10  # tokens of the longer side, as in the filter: ratios of shorter pairs are noise
 _FACTOR, _SPREADS = 2.0, 5.0
 
 
 def draw_lengths(pairs: dict[str, TokenPairs], data: DataConfig) -> Section:
-    """A histogram of the training lines' lengths in tokens, EOS included, and their quantiles."""
+    """Histogram of the lengths of the training lines in tokens with EOS, and their quantiles."""
     values: dict[str, Any] = {}
     lines = []
-    for split, both in pairs.items():
+    for split, split_pairs in pairs.items():
         values[split] = {}
-        for name, side in zip(SIDES, both, strict=True):
+        for name, side in zip(SIDES, split_pairs, strict=True):
             lengths = side.lengths + 1
             marks = np.percentile(lengths, [50, 90, 99, 100]).round().astype(int).tolist()
-            told = dict(zip(("median", "p90", "p99", "longest"), marks, strict=True))
-            values[split][name] = told | {"tokens": int(lengths.sum())}
+            quantiles = dict(zip(("median", "p90", "p99", "longest"), marks, strict=True))
+            values[split][name] = quantiles | {"tokens": int(lengths.sum())}
             lines.append(
                 f"{split} {name}: {int(lengths.sum()):,} tokens; half the lines have up to "
                 f"{marks[0]}, 90% {marks[1]}, 99% {marks[2]}, the longest {marks[3]}"
@@ -35,34 +35,34 @@ def draw_lengths(pairs: dict[str, TokenPairs], data: DataConfig) -> Section:
         {"from": int(edge)} | {n: int(c[i]) for n, c in zip(SIDES, counts, strict=True)}
         for i, edge in enumerate(edges)
     ]
-    most = max(int(c.max()) for c in counts)
+    max_count = max(int(c.max()) for c in counts)
     names = [f"{a:,} to {b - 1:,}" for a, b in zip(edges, edges[1:], strict=False)]
     for row, name in enumerate([*names, f"{edges[-1]:,} and more"]):
-        for of, count in zip(SIDES, counts, strict=True):
-            progress_bar = "#" * -(-_BAR * int(count[row]) // most)
-            label = name if of == SIDES[0] else ""
-            lines.append(f"{label:>14}  {of}  {int(count[row]):>9,}  {progress_bar}".rstrip())
+        for side_name, count in zip(SIDES, counts, strict=True):
+            bar = "#" * -(-_BAR * int(count[row]) // max_count)
+            label = name if side_name == SIDES[0] else ""
+            lines.append(f"{label:>14}  {side_name}  {int(count[row]):>9,}  {bar}".rstrip())
     lines.append(f"lengths in tokens, EOS included; data.max_length is {data.max_length}")
     return Section("lengths", values, lines)
 
 
-def _edges(most: int) -> np.ndarray:
-    """The least length of each row; the last row has the longest hundredth as well."""
+def _edges(max_length: int) -> np.ndarray:
+    """The minimum length of each row; the last row includes the longest 1%."""
     widths = [w * 10**p for p in range(6) for w in (1, 2, 5)]
-    width = next(w for w in widths if -(-most // w) <= _ROWS)
-    return np.arange(0, most, width) + 1
+    width = next(w for w in widths if -(-max_length // w) <= _ROWS)
+    return np.arange(0, max_length, width) + 1
 
 
 def find_outliers(pairs: dict[str, TokenPairs]) -> Section:
-    """Pairs whose lengths' ratio is far from the training text's usual one.
+    """Pairs whose length ratio is far from the median of the training text.
 
-    Far is over a factor of 2, and over 5 standard deviations as the median deviation has them,
-    among pairs whose longer side has over 10 tokens.
+    Far means by more than a factor of 2 and more than 5 standard deviations, estimated from the
+    median deviation, among pairs whose longer side has over 10 tokens.
     """
-    ratios = {split: _ratios(both) for split, both in pairs.items()}
-    usual = ratios["train"][np.isfinite(ratios["train"])]
-    middle = float(np.median(usual)) if len(usual) else 0.0
-    spread = 1.4826 * float(np.median(np.abs(usual - middle))) if len(usual) else 0.0
+    ratios = {split: _ratios(split_pairs) for split, split_pairs in pairs.items()}
+    finite = ratios["train"][np.isfinite(ratios["train"])]
+    middle = float(np.median(finite)) if len(finite) else 0.0
+    spread = 1.4826 * float(np.median(np.abs(finite - middle))) if len(finite) else 0.0
     limit = max(np.log(_FACTOR), _SPREADS * spread)
     values = {"usual": round(np.exp(middle), 3), "factor": round(float(np.exp(limit)), 3)}
     lines = [
@@ -70,10 +70,10 @@ def find_outliers(pairs: dict[str, TokenPairs]) -> Section:
         f"outliers are over {np.exp(limit):.1f} times more or less than that"
     ]
     warnings = []
-    for split, each in ratios.items():
-        far = np.isfinite(each) & (np.abs(np.nan_to_num(each) - middle) > limit)
+    for split, split_ratios in ratios.items():
+        far = np.isfinite(split_ratios) & (np.abs(np.nan_to_num(split_ratios) - middle) > limit)
         values[split] = int(far.sum())
-        lines.append(f"{split}: {share(int(far.sum()), len(each))} outliers")
+        lines.append(f"{split}: {share(int(far.sum()), len(split_ratios))} outliers")
         warnings += [
             DataWarning("ratio", split, 1, i, f"{_tokens(pairs[split], i)}") for i in numbers(far)
         ]
@@ -81,12 +81,12 @@ def find_outliers(pairs: dict[str, TokenPairs]) -> Section:
 
 
 def _ratios(pairs: TokenPairs) -> np.ndarray:
-    """The logarithm of target over source length, NaN where it says little."""
+    """Log ratio of target to source length; NaN for blank or short pairs."""
     source, target = pairs.source.lengths, pairs.target.lengths
     judged = (np.minimum(source, target) > 0) & (np.maximum(source, target) > _LEAST)
-    found = np.full(len(source), np.nan)
-    found[judged] = np.log(target[judged] / source[judged])
-    return found
+    ratios = np.full(len(source), np.nan)
+    ratios[judged] = np.log(target[judged] / source[judged])
+    return ratios
 
 
 def _tokens(pairs: TokenPairs, i: int) -> str:
@@ -95,7 +95,7 @@ def _tokens(pairs: TokenPairs, i: int) -> str:
 
 
 def find_dropped(pairs: TokenPairs, data: DataConfig) -> Section:
-    """What training leaves out of the training text, by the same rules."""
+    """Training pairs that the filters of training drop."""
     faults = filter_masks(pairs, data.max_length, data.max_ratio)
     reasons = {
         "empty": "a blank side",
@@ -104,9 +104,9 @@ def find_dropped(pairs: TokenPairs, data: DataConfig) -> Section:
     }
     total = len(pairs.source)
     counts = {name: int(mask.sum()) for name, mask in faults._asdict().items()}
-    kept = total - sum(counts.values())
-    values = {"kept": kept, "dropped": counts}
-    lines = [f"{share(kept, total)} of {total:,} training pairs are kept"]
+    num_kept = total - sum(counts.values())
+    values = {"kept": num_kept, "dropped": counts}
+    lines = [f"{share(num_kept, total)} of {total:,} training pairs are kept"]
     lines += [f"dropped: {share(counts[name], total)}, {reasons[name]}" for name in reasons]
     warnings = [
         DataWarning("dropped", "train", 0, i, f"dropped: {reasons[name]}: {_tokens(pairs, i)}")

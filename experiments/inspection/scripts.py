@@ -9,7 +9,7 @@ _WIDTHS = {"FULLWIDTH", "HALFWIDTH"}
 
 
 def script(line: str) -> tuple[str, int]:
-    """The script of most of a line's letters ("LATIN", "CYRILLIC", "CJK"), and how many it has.
+    """The most common script of a line ("LATIN", "CYRILLIC", "CJK"), and its number of letters.
 
     A line without letters has the script "".
     """
@@ -20,13 +20,13 @@ def script(line: str) -> tuple[str, int]:
     for character in line:
         if character > "\x7f" and (name := _script(character)):
             counts[name] = counts.get(name, 0) + 1
-    most = max(counts, key=counts.__getitem__)
-    return (most, sum(counts.values())) if counts[most] else ("", 0)
+    most_common = max(counts, key=counts.__getitem__)
+    return (most_common, sum(counts.values())) if counts[most_common] else ("", 0)
 
 
 @cache
 def _script(character: str) -> str:
-    """A letter's script, or nothing."""
+    """The script of a letter, or "" for other characters."""
     if not unicodedata.category(character).startswith("L"):
         return ""
     words = unicodedata.name(character, "").replace("-", " ").split()

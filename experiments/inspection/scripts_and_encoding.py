@@ -11,25 +11,25 @@ from experiments.inspection import languages
 from experiments.inspection.section import SIDES, DataWarning, Section, numbers, share
 from experiments.inspection.survey import Side, Survey
 
-_USUAL = 0.05  # of the training lines of a side: a script that it is written in
-_LETTERS = 4  # fewer, as in "USB", are no line in another script
+_USUAL = 0.05  # minimum share of a side's training lines for a script to count as its own
+_LETTERS = 4  # minimum letters of a line: "USB" is not a line in another script
 _SAMPLE = 2000
 
 
 def find_undecodable(surveys: dict[str, Survey]) -> Section:
-    """Blank lines, and lines with control characters or what undecodable bytes were replaced by."""
+    """Blank lines, and lines with control characters or U+FFFD for undecodable bytes."""
     values: dict[str, dict] = {}
     lines, warnings = [], []
-    for split, each in surveys.items():
+    for split, survey in surveys.items():
         values[split] = {}
-        for number, (name, side) in enumerate(zip(SIDES, each.sides, strict=True)):
+        for number, (name, side) in enumerate(zip(SIDES, survey.sides, strict=True)):
             values[split][name] = {
                 "blank": int(side.blank.sum()),
                 "broken": int(side.broken.sum()),
             }
             lines.append(
-                f"{split} {name}: {share(int(side.blank.sum()), len(each))} blank lines, "
-                f"{share(int(side.broken.sum()), len(each))} with broken characters"
+                f"{split} {name}: {share(int(side.blank.sum()), len(survey))} blank lines, "
+                f"{share(int(side.broken.sum()), len(survey))} with broken characters"
             )
             warnings += [
                 DataWarning("blank", split, number, i, "blank") for i in numbers(side.blank)
@@ -42,17 +42,17 @@ def find_undecodable(surveys: dict[str, Survey]) -> Section:
 
 
 def find_scripts(surveys: dict[str, Survey]) -> Section:
-    """Lines mostly in a script that their side is not written in.
+    """Lines mostly in a script that is unusual for their side.
 
-    The scripts of a side are those of at least a twentieth of its training lines.
+    The usual scripts of a side are those of over 5% of its training lines.
     """
     values: dict[str, dict] = {}
     lines, warnings = [], []
     for number, name in enumerate(SIDES):
         usual = _scripts(surveys["train"].sides[number])
         lines.append(f"{name}: written in {', '.join(usual) or 'no script'}")
-        for split, each in surveys.items():
-            side = each.sides[number]
+        for split, survey in surveys.items():
+            side = survey.sides[number]
             strange = np.array([n not in usual and n != "" for n in side.names])[side.scripts]
             strange &= (side.letters >= _LETTERS) & bool(usual)
             values.setdefault(split, {})[name] = {
@@ -64,7 +64,7 @@ def find_scripts(surveys: dict[str, Survey]) -> Section:
                 for i in numbers(strange)
             ]
             if strange.any():
-                lines.append(f"{split} {name}: {share(int(strange.sum()), len(each))} in others")
+                lines.append(f"{split} {name}: {share(int(strange.sum()), len(survey))} in others")
     return Section("scripts", values, lines, warnings)
 
 
@@ -80,15 +80,15 @@ def find_languages(
     codes: tuple[str, str],
     progress: Callable[[int], None],
 ) -> Section:
-    """Lines of at least 20 letters that surely read as another language than their side's.
+    """Lines of at least 20 letters that are surely in another language than their side.
 
-    That is the one of the configuration's code, or where the model knows no such code the one that
-    most of the first training lines read as.
+    The language of a side is that of the config's code, or, if the model does not know the code,
+    the most frequent one of the first training lines.
     """
     values: dict[str, dict] = {}
     lines, warnings = [], []
     for number, name in enumerate(SIDES):
-        long = {split: _long(each.sides[number]) for split, each in surveys.items()}
+        long = {split: _long(survey.sides[number]) for split, survey in surveys.items()}
 
         def texts(split: str, number=number, long=long):
             return (splits[split][int(i)][number] for i in long[split])
@@ -100,32 +100,32 @@ def find_languages(
                 f"{name}: {codes[number]!r} is a language unknown to py3langid; "
                 + (f"most lines read as {expected}" if expected else "its lines read as none")
             )
-        for split, each in surveys.items():
+        for split, survey in surveys.items():
             counts: Counter[str] = Counter()
-            wrong = []
-            found = languages.read_as(texts(split), expected, len(long[split]))
-            for i, (language, surely) in zip(long[split], found, strict=True):
+            mismatches = []
+            judged = languages.read_as(texts(split), expected, len(long[split]))
+            for i, (language, mismatch) in zip(long[split], judged, strict=True):
                 counts[language or "unclear"] += 1
-                if surely:
+                if mismatch:
                     text = f"reads as {language}, not {expected}"
-                    wrong.append(DataWarning("language", split, number, int(i), text))
+                    mismatches.append(DataWarning("language", split, number, int(i), text))
                 progress(1)
-            progress(len(each) - len(long[split]))
-            told = dict(counts.most_common(5))
+            progress(len(survey) - len(long[split]))
+            most_common = dict(counts.most_common(5))
             values.setdefault(split, {})[name] = {
                 "expected": expected,
                 "judged": len(long[split]),
-                "wrong": len(wrong),
-                "read_as": told,
+                "wrong": len(mismatches),
+                "read_as": most_common,
             }
-            shares = ", ".join(f"{k} {n / len(long[split]):.1%}" for k, n in told.items())
+            shares = ", ".join(f"{k} {n / len(long[split]):.1%}" for k, n in most_common.items())
             lines.append(
-                f"{split} {name}: {len(wrong):,} of {len(long[split]):,} lines of "
+                f"{split} {name}: {len(mismatches):,} of {len(long[split]):,} lines of "
                 f"{languages.LETTERS} letters or more are surely not {expected or 'it'}"
                 + f"; they read as {shares}"
-                * bool(told)
+                * bool(most_common)
             )
-            warnings += wrong
+            warnings += mismatches
     return Section("languages", values, lines, warnings)
 
 

@@ -12,7 +12,7 @@ SIDES = ("source", "target")
 
 
 class DataWarning(NamedTuple):
-    """Something about one line of one side of a split."""
+    """A warning about one line of one side of a split."""
 
     kind: str
     split: str
@@ -32,14 +32,14 @@ class Section:
 
 
 def place(splits: dict[str, Corpus], split: str, side: int, index: int) -> tuple[str, int]:
-    """The file and the number of the line there; a source without files counts its pairs from 1."""
+    """The file and line number of a pair; without files, the split and the pair number from 1."""
     pairs = splits[split]
     files = getattr(pairs, "files", None)
     return files[side] if files else f"{split} {SIDES[side]}", line_number(pairs, index)
 
 
 def where(splits: dict[str, Corpus], split: str, side: int, index: int) -> str:
-    """The same in words."""
+    """File and line number in words."""
     file, line = place(splits, split, side, index)
     return f"{file}, line {line}"
 
@@ -50,7 +50,7 @@ def numbers(mask: np.ndarray) -> Iterable[int]:
 
 
 def share(part: int, whole: int) -> str:
-    """12 (0.4%)."""
+    """Format a count with its share: 12 (0.4%)."""
     if not part:
         return "0"
     return f"{part:,} ({part / whole:.1%})" if part >= whole / 1000 else f"{part:,} (below 0.1%)"

@@ -10,9 +10,9 @@ from experiments.inspection.scripts import script
 
 
 class Side(NamedTuple):
-    """Of each line [N]: a hash of its text, its letters, and what is wrong with it.
+    """For each line [N]: a hash of its text, its number of letters, its script, and its faults.
 
-    `scripts` numbers the names in `names`. `characters` and `words` are those of all lines.
+    `scripts` are indices into `names`. `characters` and `words` are totals over all lines.
     """
 
     hashes: np.ndarray
@@ -26,7 +26,7 @@ class Side(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """Both sides of a split, and of each pair [N] whether its target is its source."""
+    """Both sides of a split, and for each pair [N] whether the target equals the source."""
 
     source: Side
     target: Side
@@ -37,7 +37,7 @@ class Survey(NamedTuple):
 
     @property
     def sides(self) -> tuple[Side, Side]:
-        """By number."""
+        """Source and target, by index."""
         return self.source, self.target
 
     @property
@@ -48,7 +48,7 @@ class Survey(NamedTuple):
 
 
 def survey(pairs: Corpus, progress: Callable[[int], None] | None = None) -> Survey:
-    """Read all pairs once; `progress` hears how many more were read."""
+    """Read all pairs once; `progress` is called with the number of new pairs."""
     sides = _Reader(len(pairs)), _Reader(len(pairs))
     copies = np.zeros(len(pairs), bool)
     for index in range(len(pairs)):
@@ -65,7 +65,7 @@ def survey(pairs: Corpus, progress: Callable[[int], None] | None = None) -> Surv
 
 
 class _Reader:
-    """A `Side` that is being read."""
+    """Builder of a `Side`, line by line."""
 
     def __init__(self, count: int):
         self.hashes = np.empty(count, np.uint64)
@@ -100,5 +100,5 @@ class _Reader:
 
 
 def _harmless(line: str) -> bool:
-    """Whether it has no control characters but tabs; spaces and joiners of all kinds are fine."""
+    """Whether a line has no control characters except tabs; all spaces and joiners are fine."""
     return not any((c < " " and c != "\t") or "\x7f" <= c <= "\x9f" for c in line)

@@ -3,9 +3,9 @@
     python -m experiments.pod.local --num_processes=2 --devices_per_process=2 -- \\
         --config=... --workdir=...
 
-What follows -- are the flags of experiments.train. Every line on stderr begins with its process's
-number; stdout is that of process 0. SIGTERM and SIGINT are passed on to all. The exit status is
-the worst of theirs.
+The flags after -- are those of experiments.train. Every line on stderr begins with the number of
+its process; stdout is that of process 0. SIGTERM and SIGINT are forwarded to all. The exit status
+is the worst of all processes.
 """
 
 import os
@@ -28,15 +28,15 @@ from experiments.signals import handling, held_back
 from model import ConfigError
 
 NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", 2, "How many processes to start.", lower_bound=1
+    "num_processes", 2, "Number of processes to start.", lower_bound=1
 )
 DEVICES = flags.DEFINE_integer(
-    "devices_per_process", 1, "Simulated CPU devices of each.", lower_bound=1
+    "devices_per_process", 1, "Simulated CPU devices per process.", lower_bound=1
 )
 SHUTDOWN_TIMEOUT = define_float(
     "shutdown_timeout",
     300.0,
-    "Once a process has ended, how long the others may take to end: then they are killed.",
+    "Seconds after the end of one process after which the others are killed.",
     lower_bound=0,
 )
 ROOT = Path(__file__).parent.parent.parent
@@ -48,10 +48,10 @@ def main(args: list[str]) -> None:
         raise ConfigError("nothing to run: the flags of experiments.train follow --")
     port = free_port()
     started: list[subprocess.Popen] = []
-    came: list[int] = []
+    received: list[int] = []
 
     def pass_on(number: int) -> None:
-        came.append(number)
+        received.append(number)
         for process in started:
             if process.poll() is None:
                 process.send_signal(number)
@@ -60,17 +60,17 @@ def main(args: list[str]) -> None:
         for number in SIGTERM, SIGINT:
             stack.enter_context(handling(number, partial(pass_on, number), again=False))
         for process in range(NUM_PROCESSES.value):
-            if not came:
+            if not received:
                 with held_back():
                     started.append(start(process, port, args))
-        if came:  # perhaps while the last one was being started
+        if received:  # perhaps during the start of the last process
             for last in started[-1:]:
-                last.send_signal(came[0])
-        sys.exit(_follow(started) if started else 128 + came[0])
+                last.send_signal(received[0])
+        sys.exit(_follow(started) if started else 128 + received[0])
 
 
 def _follow(started: list[subprocess.Popen]) -> int:
-    """Tell what they say until all have ended; the worst of their exit statuses."""
+    """Forward the stderr of all processes until they end; return the worst exit status."""
     readers = [
         threading.Thread(target=prefix, args=(i, process.stderr), daemon=True)
         for i, process in enumerate(started)
@@ -80,13 +80,13 @@ def _follow(started: list[subprocess.Popen]) -> int:
     statuses = wait(started)
     for reader in readers:
         reader.join(timeout=10)
-    # A signal's number is negative here, and 128 more than it to a shell.
+    # A signal has a negative status here; a shell uses 128 plus its number.
     return max(128 - status if status < 0 else status for status in statuses)
 
 
 def start(process: int, port: int, args: list[str]) -> subprocess.Popen:
-    """One process of the training, begun."""
-    where = (
+    """Start one process of the training."""
+    cluster_flags = (
         f"--coordinator_address=127.0.0.1:{port}",
         f"--num_processes={NUM_PROCESSES.value}",
         f"--process_id={process}",
@@ -94,29 +94,29 @@ def start(process: int, port: int, args: list[str]) -> subprocess.Popen:
     xla = os.environ.get("XLA_FLAGS", "")
     devices = f"{xla} --xla_force_host_platform_device_count={DEVICES.value}"
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.train", *where, *args],
+        [sys.executable, "-m", "experiments.train", *cluster_flags, *args],
         stdout=None if process == 0 else subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=os.environ | dict(XLA_FLAGS=devices, JAX_PLATFORMS="cpu"),
-        start_new_session=True,  # a terminal's Ctrl-C reaches them through us, once
+        start_new_session=True,  # Ctrl-C reaches the processes only through the launcher, once
     )
 
 
 def prefix(process: int, lines) -> None:
-    """Tells a process's lines with its number before each."""
+    """Print the lines of a process, each with its number in front."""
     for line in lines:
-        with suppress(OSError):  # or the process would wait for this thread to read on
+        with suppress(OSError):  # keep reading, or the process would block
             sys.stderr.write(f"[{process}] {line.decode(errors='replace')}")
             sys.stderr.flush()
 
 
 def wait(started: list[subprocess.Popen]) -> list[int]:
-    """The exit status of each, once all have ended, of themselves or killed after the time."""
-    until = None
+    """Wait until all have ended or were killed after the timeout; return the exit statuses."""
+    deadline = None
     while any(process.poll() is None for process in started):
-        if until is None and any(process.poll() is not None for process in started):
-            until = time.monotonic() + SHUTDOWN_TIMEOUT.value
-        if until is not None and time.monotonic() > until:
+        if deadline is None and any(process.poll() is not None for process in started):
+            deadline = time.monotonic() + SHUTDOWN_TIMEOUT.value
+        if deadline is not None and time.monotonic() > deadline:
             for i, process in enumerate(started):
                 if process.poll() is None:
                     log(f"heed: error: process {i} did not end in time: killed")

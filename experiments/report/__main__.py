@@ -2,9 +2,9 @@
 
     python -m experiments.report --workdir=DIR [DIR ...]
 
-Curves, translations, settings and what the runs ran on, in one file that needs no network. It is
-DIR/report.html, which every training writes at its end, or of several runs DIR/comparison.html in
-the folder of the first; its path is printed.
+Curves, translations, settings and hardware of the runs, in one file that needs no network:
+DIR/report.html, which every training writes at its end, or for several runs DIR/comparison.html in
+the folder of the first. Prints its path.
 """
 
 from pathlib import Path
@@ -17,25 +17,25 @@ from experiments.console import log
 WORKDIR = flags.DEFINE_multi_string(
     "workdir",
     None,
-    "A trained run's folder; more may follow it, by themselves or each as a flag.",
+    "A trained run's folder; more may follow, as plain arguments or as repeated flags.",
     required=True,
 )
-OUTPUT = flags.DEFINE_string("output", None, "Another file for the page.")
+OUTPUT = flags.DEFINE_string("output", None, "File for the page, instead of the default.")
 TRANSLATE = flags.DEFINE_bool(
     "translate",
     False,
-    "Translate the test split of those runs that have not kept its translations, by the best "
-    "checkpoint, and keep them.",
+    "Translate the test split of runs that have no translations.jsonl, with the best checkpoint, "
+    "and store the translations.",
 )
 
 
-def main(more: list[str]) -> None:
+def main(more_workdirs: list[str]) -> None:
     """Read the runs, and write their page."""
     from experiments.report.page import REPORT, write_report
     from experiments.report.record import read_runs
     from experiments.translations import make_translations
 
-    workdirs = [Path(name) for name in WORKDIR.value + more]
+    workdirs = [Path(name) for name in WORKDIR.value + more_workdirs]
     runs = read_runs(workdirs)
     if TRANSLATE.value:
         for run in runs:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 460, 270
-LEFT, RIGHT, TOP, BOTTOM = 60, 28, 14, 42  # half of the last tick is on the right
-COLORS = 8  # that the page has
+LEFT, RIGHT, TOP, BOTTOM = 60, 28, 14, 42  # on the right, room for half of the last tick
+COLORS = 8  # colors that the page defines
 _MOST_POINTS, _MOST_HOVERED = 500, 60
 _LEAST, _MOST = 1e-300, 1e300  # the arithmetic of axes neither overflows nor divides by zero
 
 
 class Series(NamedTuple):
-    """One line of a chart; `run` numbers its colour, `kind` its stroke."""
+    """One line of a chart; `run` determines its color, `kind` its stroke."""
 
     name: str
     kind: str
@@ -21,19 +21,19 @@ class Series(NamedTuple):
 
     @property
     def color(self) -> int:
-        """The number of its colour."""
+        """Index of its color."""
         return self.run % COLORS
 
 
 class Tick(NamedTuple):
-    """A place on an axis, in units of the drawing, and what is written there."""
+    """A position on an axis in drawing units, and its label."""
 
     at: float
     text: str
 
 
 class Line(NamedTuple):
-    """A series in units of the drawing; `hovered` has (x, y, what it tells) of some points."""
+    """A series in drawing units; `hovered` has (x, y, tooltip) of some points."""
 
     series: Series
     path: str
@@ -41,7 +41,7 @@ class Line(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """All that the page needs to draw one; a chart without lines has nothing to show."""
+    """The geometry of a chart; a chart without lines is empty."""
 
     title: str
     across: str
@@ -60,11 +60,11 @@ def draw(
     caption: str = "",
     from_zero: bool = False,
 ) -> Chart:
-    """The chart of these series. `across` names the horizontal axis, `unit` the vertical one.
+    """Lay out a chart of these series; `across` and `unit` label its axes (horizontal, vertical).
 
-    The vertical axis begins at zero with `from_zero`, else near the least value.
+    The vertical axis begins at zero with `from_zero`, else near the minimum.
     """
-    points = [point for each in series for point in each.points]
+    points = [point for line in series for point in line.points]
     if not points:
         return Chart(title, across, unit, caption, [], [], [])
     xs, ys = zip(*points, strict=True)
@@ -80,15 +80,15 @@ def draw(
         return HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
 
     lines = []
-    for each in series:
-        kept = thinned(each.points, _MOST_POINTS)
-        path = " ".join(f"{across_to(x):.1f},{up_to(y):.1f}" for x, y in kept)
-        apart = -(-len(each.points) // _MOST_HOVERED)
+    for line in series:
+        drawn = thinned(line.points, _MOST_POINTS)
+        path = " ".join(f"{across_to(x):.1f},{up_to(y):.1f}" for x, y in drawn)
+        apart = -(-len(line.points) // _MOST_HOVERED)
         hovered = [
             (round(across_to(x), 1), round(up_to(y), 1), f"{number(x)}: {number(y)}")
-            for x, y in each.points[::-apart][::-1]
+            for x, y in line.points[::-apart][::-1]
         ]
-        lines.append(Line(each, path, hovered))
+        lines.append(Line(line, path, hovered))
     return Chart(
         title,
         across,
@@ -101,7 +101,7 @@ def draw(
 
 
 def drawable(value: object) -> bool:
-    """Whether this is a number that an axis can have: a damaged run may say 1e308."""
+    """Whether this is a number that an axis can show: a corrupt run may contain 1e308."""
     return isinstance(value, int | float) and abs(value) < _MOST
 
 
@@ -113,27 +113,27 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     for step in (power, 2 * power, 5 * power, 10 * power, 20 * power):
         # A BLEU of 100 may be 100.00000000000004.
-        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-        if last - first <= most:
+        low_index, high_index = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        if high_index - low_index <= most:
             break
     digits = max(0, 1 - math.floor(math.log10(step)))
-    return [round(n * step, digits) for n in range(first, last + 1)]
+    return [round(n * step, digits) for n in range(low_index, high_index + 1)]
 
 
 def thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """About `most` of the points: the lowest and the highest of each stretch, so peaks remain."""
+    """Downsample to about `most` points: the minimum and maximum of each stretch, to keep peaks."""
     if len(points) <= most:
         return points
     stretch = -(-2 * len(points) // most)
-    kept = []
+    remaining = []
     for start in range(0, len(points), stretch):
-        part = points[start : start + stretch]
-        kept += sorted({min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])})
-    return kept
+        segment = points[start : start + stretch]
+        remaining += sorted({min(segment, key=lambda p: p[1]), max(segment, key=lambda p: p[1])})
+    return remaining
 
 
 def number(value: float) -> str:
-    """A number as people read it: 12,500, 3.274, 1.2e-05."""
+    """Format a number for people: 12,500, 3.274, 1.2e-05."""
     if value == 0:
         return "0"
     if abs(value) < 1e-3 or abs(value) >= 1e15:

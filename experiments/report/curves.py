@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from experiments.report.chart import Chart, Series, draw, drawable
 from experiments.report.record import Run
 
-# title, what is measured, note, and the lines: (split, the event's value, factor)
+# title, unit, caption, and the lines: (split, key of the event, factor)
 _CURVES = (
     (
         "Loss",
@@ -44,20 +44,20 @@ def draw_curves(runs: Sequence[Run]) -> list[Chart]:
 
 
 def _series(runs: Sequence[Run], lines) -> list[Series]:
-    found = []
+    series = []
     for number, run in enumerate(runs):
         for split, value, factor in lines:
             points: list[tuple[float, float]] = [
-                (_place(event), event[value] * factor)
+                (_step(event), event[value] * factor)
                 for event in run.of(split)
                 if drawable(event.get(value))
             ]
             if points:
-                found.append(Series(run.name, split, number, points))
-    return found
+                series.append(Series(run.name, split, number, points))
+    return series
 
 
-def _place(event: dict) -> int:
-    """The update that was measured: a test's is that of its checkpoint."""
+def _step(event: dict) -> int:
+    """The step of an event; a test belongs to the step of its checkpoint."""
     tested = event.get("checkpoint")
     return tested if isinstance(tested, int) else event["step"]

@@ -13,7 +13,7 @@ _MOST = 8  # buckets
 
 
 class Scores(NamedTuple):
-    """Of one run's sentences in one bucket."""
+    """Scores of one run's sentences in one bucket."""
 
     sentences: int
     bleu: float
@@ -21,7 +21,7 @@ class Scores(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """Source lengths `first` up to `last` (None: and above), with each run's scores, if any."""
+    """Source lengths from `first` to `last` (None: no limit), with each run's scores, if any."""
 
     first: int
     last: int | None
@@ -34,49 +34,53 @@ class Bucket(NamedTuple):
 
 
 def by_length(runs: Sequence[Run]) -> list[Bucket]:
-    """The scores of all runs' translations in the same buckets of source length.
+    """Score the translations of all runs in the same buckets of source length.
 
-    A length is the number of words and punctuation marks that sacreBLEU's tokenizer of the source
-    language finds, so that it is the same for all vocabularies. Buckets are as wide as makes at
-    most 8 of them; the last holds also the longest hundredth.
+    A length is the number of words and punctuation marks of sacreBLEU's tokenizer for the source
+    language, so it is independent of the vocabulary. The bucket width gives at most 8 buckets; the
+    last one includes the longest 1%.
     """
     lengths = [_lengths(run) for run in runs]
     if not any(lengths):
         return []
-    ends = _ends(sorted(length for each in lengths for length in each))
+    ends = _ends(sorted(length for run_lengths in lengths for length in run_lengths))
     buckets = []
-    for first, last in zip([0, *ends[:-1]], ends, strict=True):
-        open_end = last == ends[-1]
+    for low, high in zip([0, *ends[:-1]], ends, strict=True):
+        open_end = high == ends[-1]
         scores = [
-            _scores(run, [i for i, n in enumerate(each) if n > first and (n <= last or open_end)])
-            for run, each in zip(runs, lengths, strict=True)
+            _scores(
+                run, [i for i, n in enumerate(run_lengths) if n > low and (n <= high or open_end)]
+            )
+            for run, run_lengths in zip(runs, lengths, strict=True)
         ]
         if any(scores):
-            longer = open_end and any(n > last for each in lengths for n in each)
-            buckets.append(Bucket(first + 1, None if longer else last, scores))
+            longer_exist = open_end and any(
+                n > high for run_lengths in lengths for n in run_lengths
+            )
+            buckets.append(Bucket(low + 1, None if longer_exist else high, scores))
     return buckets
 
 
 def _lengths(run: Run) -> list[int]:
-    """A blank source counts as one of length 1: its bucket is the first."""
+    """Source lengths; a blank source counts as length 1."""
     split = BLEU(tokenize=tokenizer(run.experiment.data.source_language)).tokenizer
     return [max(1, len(split(row["source"]).split())) for row in run.translations]
 
 
 def _ends(lengths: list[int]) -> list[int]:
     """The last length of each bucket."""
-    most = lengths[(len(lengths) - 1) * 99 // 100]
-    width = next((w for w in _WIDTHS if -(-most // w) <= _MOST), -(-most // _MOST))
-    return [width * (i + 1) for i in range(-(-most // width))]
+    max_length = lengths[(len(lengths) - 1) * 99 // 100]
+    width = next((w for w in _WIDTHS if -(-max_length // w) <= _MOST), -(-max_length // _MOST))
+    return [width * (i + 1) for i in range(-(-max_length // width))]
 
 
 def _scores(run: Run, rows: list[int]) -> Scores | None:
     if not rows:
         return None
-    some = [run.translations[row] for row in rows]
-    found = score(
-        [row["hypothesis"] for row in some],
-        [row["reference"] for row in some],
+    selected = [run.translations[row] for row in rows]
+    bleu_and_chrf = score(
+        [row["hypothesis"] for row in selected],
+        [row["reference"] for row in selected],
         run.experiment.data.target_language,
     )
-    return Scores(len(rows), found["bleu"], found["chrf"])
+    return Scores(len(rows), bleu_and_chrf["bleu"], bleu_and_chrf["chrf"])

@@ -29,11 +29,11 @@ class RunSummary(NamedTuple):
     seconds: float | None
     valid: dict
     test: dict
-    told: list[str]  # what went wrong on the way, in words
+    told: list[str]  # messages about skipped updates, spikes and rollbacks
 
 
 def write_report(runs: Sequence[Run], output: Path) -> None:
-    """Write the page of these runs, whole or not at all. Raises OSError."""
+    """Write the page of these runs, atomically. Raises OSError."""
     write_atomic(output, render(runs).encode())
 
 
@@ -53,7 +53,7 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def summarize(run: Run) -> RunSummary:
-    """What there is to say of a run in one row; without BLEU the best is that of least loss."""
+    """Summarize a run in one row; without BLEU, the best validation has the lowest loss."""
     valid = [event for event in run.of("valid") if event.get("loss") is not None]
     best = max(valid, key=lambda e: (e.get("bleu") or 0, -e["loss"]), default={})
     counts = {
@@ -67,8 +67,8 @@ def summarize(run: Run) -> RunSummary:
         best,
         (run.of("test") or [{}])[-1],
         [
-            f"{count:,.0f} {what.format('s' * (count != 1))}"
-            for what, count in counts.items()
+            f"{count:,.0f} {template.format('s' * (count != 1))}"
+            for template, count in counts.items()
             if count
         ],
     )

@@ -17,12 +17,12 @@ from train import metrics
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its folder tells it; `damaged` says which lines were left out."""
+    """A run as read from its folder; `damaged` lists messages about unusable lines."""
 
     name: str
     workdir: Path
     experiment: Experiment
-    commit: str | None  # that it began with
+    commit: str | None  # of the code at the start of the run
     events: list[dict]
     starts: list[dict]
     translations: list[dict]
@@ -34,30 +34,30 @@ class Run:
 
 
 def read_runs(workdirs: Sequence[Path]) -> list[Run]:
-    """The runs of these folders, named apart. Raises ConfigError or DataError, as `read_run`."""
-    places = [workdir.resolve() for workdir in workdirs]
-    for number, place in enumerate(places):
-        if place in places[:number]:
+    """Read the runs of these folders, with unique names. Raises like `read_run`."""
+    folders = [workdir.resolve() for workdir in workdirs]
+    for number, folder in enumerate(folders):
+        if folder in folders[:number]:
             raise ConfigError(f"--workdir={workdirs[number]} is named twice: name each run once")
-    names = [place.name for place in places]
-    unlike = [
+    names = [folder.name for folder in folders]
+    unique_names = [
         name if names.count(name) == 1 else str(workdir)
         for name, workdir in zip(names, workdirs, strict=True)
     ]
-    return [read_run(*each) for each in zip(workdirs, unlike, strict=True)]
+    return [read_run(*arguments) for arguments in zip(workdirs, unique_names, strict=True)]
 
 
 def read_run(workdir: Path, name: str = "") -> Run:
-    """The run of a folder. Raises ConfigError where there is none, DataError where it is empty."""
+    """Read the run of a folder. Raises ConfigError if there is none, DataError if it is empty."""
     experiment = read_config(workdir)
     commit = read_commit(workdir)
     damaged: list[str] = []
 
-    def rows(file: str, kind: type[msgspec.Struct]) -> list[dict]:
-        found = read_json_lines(workdir / file, kind)
-        if found.unusable:
-            damaged.append(unusable_lines(workdir / file, found.unusable))
-        return found.rows
+    def rows(file: str, struct: type[msgspec.Struct]) -> list[dict]:
+        content = read_json_lines(workdir / file, struct)
+        if content.unusable:
+            damaged.append(unusable_lines(workdir / file, content.unusable))
+        return content.rows
 
     events = rows(metrics.FILE, metrics.Event)
     if not events and damaged:

@@ -7,7 +7,7 @@ from experiments.config import Experiment, flatten
 
 
 class Setting(NamedTuple):
-    """One value of the configuration: its default, and what each run has."""
+    """A setting of the config: its default, and the value of each run."""
 
     name: str
     default: object
@@ -25,7 +25,10 @@ class Setting(NamedTuple):
 
 
 def settings(experiments: Sequence[Experiment]) -> list[Setting]:
-    """Every value of the configurations, by its name: "optimizer.warmup_steps"."""
+    """All settings of the configs, by name: "optimizer.warmup_steps"."""
     default = flatten(Experiment())
-    each = [flatten(experiment) for experiment in experiments]
-    return [Setting(name, value, [one[name] for one in each]) for name, value in default.items()]
+    run_values = [flatten(experiment) for experiment in experiments]
+    return [
+        Setting(name, value, [values[name] for values in run_values])
+        for name, value in default.items()
+    ]

@@ -12,58 +12,58 @@ from data.vocabulary import Vocabulary
 from experiments.console import log
 
 _BEST = "checkpoint_best.pt"
-_MERGES = ("bpe.code", "bpe.codes", "bpecodes", "code", "codes")  # what they are called
+_MERGES = ("bpe.code", "bpe.codes", "bpecodes", "code", "codes")  # file names
 
 
 class Sides(NamedTuple):
-    """Where the words of both sides are, and their languages."""
+    """Dictionaries and languages of both sides."""
 
     languages: tuple[str, str]
     files: tuple[Path, Path]
 
 
-def is_fairseq(place: Path) -> bool:
-    """Whether there are checkpoints in a folder or its checkpoints/, or this is one."""
-    return place.is_file() or bool(_checkpoints(place))
+def is_fairseq(path: Path) -> bool:
+    """Whether a path is a checkpoint, or a folder with checkpoints (or in its checkpoints/)."""
+    return path.is_file() or bool(_checkpoints(path))
 
 
-def find_checkpoint(place: Path) -> Path:
-    """The checkpoint of a folder, the best where it has several; raises DataError."""
-    if place.is_file():
-        return place
-    found = _checkpoints(place)
-    best = [file for file in found if file.name == _BEST]
-    if len(best or found) != 1:
+def find_checkpoint(path: Path) -> Path:
+    """Find the checkpoint of a folder, the best if it has several; raises DataError."""
+    if path.is_file():
+        return path
+    checkpoints = _checkpoints(path)
+    best = [file for file in checkpoints if file.name == _BEST]
+    if len(best or checkpoints) != 1:
         raise DataError(
-            f"{place}: no {_BEST} says which of these is meant, so name one with --from="
-            f"{place / 'FILE'}: {_listed(file.relative_to(place) for file in best or found)}"
+            f"{path}: no {_BEST} says which of these is meant, so name one with --from="
+            f"{path / 'FILE'}: {_listed(file.relative_to(path) for file in best or checkpoints)}"
         )
-    return (best or found)[0]
+    return (best or checkpoints)[0]
 
 
-def places_of(checkpoint: Path) -> list[Path]:
-    """The folders in which what goes with a checkpoint may lie."""
+def search_folders(checkpoint: Path) -> list[Path]:
+    """Folders that may contain the other files of a checkpoint."""
     folder = checkpoint.parent
     folders = [folder, folder.parent] if folder.name == "checkpoints" else [folder]
-    return [place for each in folders for place in (each, each / "data")]
+    return [path for parent in folders for path in (parent, parent / "data")]
 
 
 def find_sides(
     checkpoint: Path, settings: dict[str, Any], source_language: str, target_language: str
 ) -> Sides:
-    """Both dictionaries; the languages are those given, or the settings', or the data's name's.
+    """Find both dictionaries; languages are given, or from the settings or the data's name.
 
-    Raises DataError where a dictionary is missing, or where it is not clear which is which.
+    Raises DataError if a dictionary is missing, or if the languages are ambiguous.
     """
     files: dict[str, Path] = {}
-    for place in places_of(checkpoint):
-        for file in sorted(place.glob("dict.*.txt")):
+    for folder in search_folders(checkpoint):
+        for file in sorted(folder.glob("dict.*.txt")):
             files.setdefault(file.name[len("dict.") : -len(".txt")], file)
     given = source_language, target_language
-    told = tuple(settings.get(f"{side}_lang") or "" for side in ("source", "target"))
-    languages = tuple(g or t for g, t in zip(given, told, strict=True))
+    configured = tuple(settings.get(f"{side}_lang") or "" for side in ("source", "target"))
+    languages = tuple(g or t for g, t in zip(given, configured, strict=True))
     if not all(languages):
-        # As "data-bin/iwslt14.tokenized.de-en".
+        # For example, "data-bin/iwslt14.tokenized.de-en".
         data = Path(settings.get("data") or "").name
         pairs = [(a, b) for a in files for b in files if data.endswith(f"{a}-{b}")]
         pairs = [p for p in pairs if all(g in ("", n) for g, n in zip(languages, p, strict=True))]
@@ -85,39 +85,39 @@ def find_sides(
 
 
 def read_vocabulary(sides: Sides, merges: Path | None) -> Vocabulary:
-    """The words of both sides, one tokenizer where they are the same; raises DataError."""
+    """Read the vocabulary of both sides, shared if they are equal; raises DataError."""
     cuts = None if merges is None else _text(merges)
-    words = [_told(file, read_words, _text(file)) for file in sides.files]
+    words = [_naming_file(file, read_words, _text(file)) for file in sides.files]
     if merges is not None:
-        _told(merges, DictionaryTokenizer.make, (), cuts)
+        _naming_file(merges, DictionaryTokenizer.make, (), cuts)
     elif any(word.endswith("@@") for word in words[0]):
         log(f"{sides.files[0]} has subwords, but there are no merges: texts are to be cut already")
-    source, target = (DictionaryTokenizer.make(each, cuts) for each in words)
+    source, target = (DictionaryTokenizer.make(side, cuts) for side in words)
     return Vocabulary(source, source if words[0] == words[1] else target)
 
 
 def find_merges(checkpoint: Path, settings: dict[str, Any]) -> Path | None:
-    """The file of merges, if there is one; raises DataError where there are several, or must be."""
-    told = Path(settings.get("bpe_codes") or "").name
-    found = [
-        place / name
-        for place in places_of(checkpoint)
-        for name in dict.fromkeys((told, *_MERGES))
-        if name and os.path.isfile(place / name)
+    """Find the file of merges, if any; raises DataError if it is ambiguous or missing."""
+    configured = Path(settings.get("bpe_codes") or "").name
+    merges = [
+        folder / name
+        for folder in search_folders(checkpoint)
+        for name in dict.fromkeys((configured, *_MERGES))
+        if name and os.path.isfile(folder / name)
     ]
-    if len(found) > 1:
+    if len(merges) > 1:
         raise DataError(
-            f"{checkpoint.parent}: several files of merges, leave one: {_listed(found)}"
+            f"{checkpoint.parent}: several files of merges, leave one: {_listed(merges)}"
         )
-    if not found and (told or settings.get("bpe")):
-        names = told or " or ".join(_MERGES)
+    if not merges and (configured or settings.get("bpe")):
+        names = configured or " or ".join(_MERGES)
         raise DataError(f"{checkpoint} cuts words by merges, but there is no {names} beside it")
-    return found[0] if found else None
+    return merges[0] if merges else None
 
 
 def _checkpoints(folder: Path) -> list[Path]:
     return [
-        file for place in (folder / "checkpoints", folder) for file in sorted(place.glob("*.pt"))
+        file for parent in (folder / "checkpoints", folder) for file in sorted(parent.glob("*.pt"))
     ]
 
 
@@ -128,8 +128,8 @@ def _text(file: Path) -> str:
         raise DataError(f"{file} is not UTF-8: {error.reason}") from None
 
 
-def _told(file: Path, function, *arguments):
-    """What a function makes of a file's content; its errors name the file."""
+def _naming_file(file: Path, function, *arguments):
+    """Call `function`; its DataErrors name the file."""
     try:
         return function(*arguments)
     except DataError as error:

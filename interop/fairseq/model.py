@@ -1,8 +1,8 @@
 """Import a fairseq Transformer checkpoint: experiment, vocabulary, weights.
 
-Its outputs begin with the word that ends them: BOS, which is an id of its own here, has the same
-embedding, and is never said. All other ids keep what they have, the padding too, so that
-probabilities are the same: only their order is Heed's. The first position is 2 there.
+Its outputs begin with EOS: BOS, which is a separate id in Heed, has the same embedding and is never
+output. All other ids keep their embeddings, the padding too, so that probabilities are the same:
+only their order is Heed's. fairseq's first position is 2.
 """
 
 from pathlib import Path
@@ -28,15 +28,15 @@ from interop.torch_archive import read_arrays, read_content
 from model import ConfigError, TransformerConfig
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "swish": "silu"}
-_FIRST = 2  # position: that of the padding's id is nobody's
-_ORDER = (1, 2, 2, 3, 0)  # their ids of our PAD, BOS, EOS, UNK, and of their <s>
-_MARKS = 4  # their special words, which no dictionary has
-_STANDARD = (  # one class, other sizes
+_FIRST = 2  # position: the padding id's is unused
+_ORDER = (1, 2, 2, 3, 0)  # fairseq's ids of PAD, BOS, EOS, UNK, and of its <s>
+_MARKS = 4  # fairseq's special tokens, which are in no dictionary
+_STANDARD = (  # one class, several sizes
     *("transformer", "transformer_tiny", "transformer_iwslt_de_en", "transformer_wmt_en_de"),
     *("transformer_vaswani_wmt_en_de_big", "transformer_vaswani_wmt_en_fr_big"),
     *("transformer_wmt_en_de_big", "transformer_wmt_en_de_big_t2t"),
 )
-_NEUTRAL: dict[str, tuple] = {  # their name, and the values that mean what is here without it
+_NEUTRAL: dict[str, tuple] = {  # fairseq's settings, and their values that have no effect
     "arch": _STANDARD,
     "task": ("translation",),
     "tokenizer": ("space",),
@@ -61,14 +61,12 @@ _UNREAD = {f"{side}.{name}" for side in ("encoder", "decoder")
            for name in ("version", "embed_positions._float_tensor")}  # fmt: skip
 
 
-def read_fairseq(
-    place: Path, source_language: str = "", target_language: str = ""
-) -> ImportedModel:
-    """The model of a folder or a checkpoint; languages that are given say which side is which.
+def read_fairseq(path: Path, source_language: str = "", target_language: str = "") -> ImportedModel:
+    """Import a folder's model or a checkpoint; given languages say which side is which.
 
-    Raises DataError for what is missing, damaged or not supported, with file and field.
+    Raises DataError for missing, corrupt or unsupported files and fields, naming them.
     """
-    file = find_checkpoint(place)
+    file = find_checkpoint(path)
     content = read_content(file)
     settings, generation = read_settings(file, content)
     reject_unsupported(file, settings, _NEUTRAL)
@@ -109,16 +107,18 @@ def read_fairseq(
 def model_config(
     file: Path, settings: dict[str, Any], source: int, target: int
 ) -> TransformerConfig:
-    """The model of a checkpoint's settings, with vocabularies of our sizes.
+    """Convert a checkpoint's settings to a TransformerConfig with Heed's vocabulary sizes.
 
-    Raises DataError, naming the field, for what is not here.
+    Raises DataError, naming the field, for unsupported settings.
     """
     for name in _SAME:
-        one, other = (settings.get(f"{side}_{name}") or False for side in ("encoder", "decoder"))
-        if one != other:
+        encoder, decoder = (
+            settings.get(f"{side}_{name}") or False for side in ("encoder", "decoder")
+        )
+        if encoder != decoder:
             raise DataError(
-                f"{file}: encoder_{name}={one} and decoder_{name}={other} differ, which is not "
-                "supported"
+                f"{file}: encoder_{name}={encoder} and decoder_{name}={decoder} differ, which "
+                "is not supported"
             )
     width = number(file, settings, "encoder_embed_dim")
     reject_unsupported(file, settings, {f"decoder_{end}put_dim": (width,) for end in ("in", "out")})
@@ -130,7 +130,7 @@ def model_config(
             f"{file}: max_source_positions={lengths[0]} and max_target_positions={lengths[1]} "
             "differ, which is not supported of learned positions"
         )
-    every, tied = (bool(settings.get(f"share_{what}"))
+    tied_all, tied = (bool(settings.get(f"share_{what}"))
                    for what in ("all_embeddings", "decoder_input_output_embed"))  # fmt: skip
     drops = [settings.get(name) or 0.0
              for name in ("dropout", "attention_dropout", "activation_dropout")]  # fmt: skip
@@ -150,7 +150,7 @@ def model_config(
             max_length=lengths[0],
             activation=ACTIVATIONS[settings.get("activation_fn") or "relu"],
             attention_bias=True,
-            tying="all" if every else "decoder" if tied else "none",
+            tying="all" if tied_all else "decoder" if tied else "none",
             scale_embedding=not settings.get("no_scale_embedding"),
             output_bias=True,
             dropout=float(drops[0]),
@@ -162,21 +162,21 @@ def model_config(
 
 
 def _params(file: Path, items: dict[str, np.ndarray], model: TransformerConfig) -> dict[str, Any]:
-    """The parameters of `model`; raises DataError where an array is missing or of another size."""
+    """Convert the parameters of `model`; raises DataError for missing or misshapen arrays."""
     arrays = imported_model.Arrays(file, items, "its settings")
     source, target = (f"{side}.embed_tokens.weight" for side in ("encoder", "decoder"))
     output = ("decoder.output_projection.weight", "decoder.embed_out")
     tables = {"all": (source,), "source": (source,), "target": (target,), "output": output}
-    # What is one table is there once for each of its uses.
+    # A tied table is stored once for each use.
     alike = {"all": (target, *output), "target": output if model.tying == "decoder" else ()}
 
     def table(which: str, shape: tuple[int, int]) -> np.ndarray:
-        shape = shape[0] - 1, shape[1]  # BOS is ours alone
-        found = arrays.take(shape, *tables[which])
+        shape = shape[0] - 1, shape[1]  # BOS exists in Heed only
+        array = arrays.take(shape, *tables[which])
         for name in alike.get(which, ()):
-            if name in items and not np.array_equal(arrays.take(shape, name), found):
+            if name in items and not np.array_equal(arrays.take(shape, name), array):
                 raise DataError(f"{file}: {name} is another than {tables[which][0]}")
-        return found
+        return array
 
     id_maps = [np.array([*_ORDER, *range(_MARKS, size - 1)])
               for size in (model.vocab_size, model.target_vocab)]  # fmt: skip
@@ -189,6 +189,6 @@ def _params(file: Path, items: dict[str, np.ndarray], model: TransformerConfig) 
 
 
 def _names(model: TransformerConfig):
-    """What Hugging Face calls them, without its first word."""
+    """Parameter names of Hugging Face, without the prefix "model."."""
     for named in (*huggingface_names.names(model), *huggingface_names.around(model)):
         yield named._replace(their_name=named.their_name.removeprefix("model."))

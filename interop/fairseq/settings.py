@@ -1,7 +1,7 @@
 """Settings in a fairseq checkpoint, of the model and of generation.
 
-Older ones have all settings in one list, `args`; newer ones have a tree, `cfg`, whose `model` is
-such a list, or has trees again. All of them become one list, of the names that `args` has.
+Older checkpoints have all settings in a flat list, `args`; newer ones have a tree, `cfg`, whose
+`model` is such a list or has subtrees. Both become one flat list with the names of `args`.
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from experiments.config import SearchConfig
 from interop.fields import name_settings, number, reject_unsupported
 from model import ConfigError
 
-_NAMES = {  # of the settings of a search, there
+_NAMES = {  # of SearchConfig's fields in fairseq
     "beam_size": "beam",
     "alpha": "lenpen",
     "min_length": "min_len",
     "max_length": "max_len_b",
     "no_repeat_ngrams": "no_repeat_ngram_size",
 }
-_ALWAYS = 5, 1.0, 200  # beam, lenpen and max_len_b of fairseq-generate
-_SEARCH: dict[str, tuple] = {  # their name, and the values that change nothing
+_DEFAULTS = 5, 1.0, 200  # defaults of beam, lenpen and max_len_b in fairseq-generate
+_SEARCH: dict[str, tuple] = {  # other settings, and their values that have no effect
     "max_len_a": (0,),
     "unkpen": (0,),
     "temperature": (1,),
@@ -42,11 +42,11 @@ _SEARCH: dict[str, tuple] = {  # their name, and the values that change nothing
 Size = Annotated[int, Meta(ge=0, lt=1 << 31)]
 Text = Annotated[str, Meta(max_length=1000)]
 Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
-_NODES, _DEPTH = 100_000, 50  # of settings: real ones have a thousand, five deep
+_NODES, _DEPTH = 100_000, 50  # limits on settings: real ones have 1000 nodes, five deep
 
 
 class _Model(msgspec.Struct, omit_defaults=True):
-    """Those settings of a model and its task that are looked at."""
+    """The settings of a model and its task that are read."""
 
     activation_dropout: Factor | None = None
     activation_fn: Text | None = None
@@ -98,7 +98,7 @@ class _Model(msgspec.Struct, omit_defaults=True):
 
 
 class _Search(msgspec.Struct, omit_defaults=True):
-    """Those settings of a search that are looked at."""
+    """The settings of a search that are read."""
 
     beam: Size | None = None
     constraints: Text | bool | None = None
@@ -121,48 +121,48 @@ class _Search(msgspec.Struct, omit_defaults=True):
 
 
 def read_settings(file: Path, content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those of the model and its task, and those of a search, without those that are not given.
+    """Read the settings of the model and its task, and of the search, without unset ones.
 
-    `content` is that of the checkpoint. Raises DataError where it is none, or where a setting is of
-    another type, naming it.
+    `content` is the checkpoint's. Raises DataError if it is no checkpoint, or if a setting has a
+    wrong type, naming it.
     """
     content = content if isinstance(content, Mapping) else {}
     if not isinstance(content.get("model"), Mapping):
         raise DataError(f"{file} is no checkpoint of fairseq: it has no weights named 'model'")
     cfg = _plain(file, content.get("cfg"))
-    cfg = cfg if isinstance(cfg, Mapping) else {}  # an older one's is None
-    told = cfg.get("model") if cfg else _plain(file, content.get("args"))
-    if not isinstance(told, Mapping) or not told:
+    cfg = cfg if isinstance(cfg, Mapping) else {}  # None in older checkpoints
+    model = cfg.get("model") if cfg else _plain(file, content.get("args"))
+    if not isinstance(model, Mapping) or not model:
         raise DataError(f"{file} is no checkpoint of fairseq: it has neither 'cfg' nor 'args'")
     task = cfg.get("task")
     task = task if isinstance(task, Mapping) else {}
-    settings = {name: value for name, value in task.items() if value is not None} | dict(told)
+    settings = {name: value for name, value in task.items() if value is not None} | dict(model)
     for side in "encoder", "decoder":
-        if isinstance(told.get(side), Mapping):
-            settings |= {f"{side}_{name}": value for name, value in told[side].items()}
+        if isinstance(model.get(side), Mapping):
+            settings |= {f"{side}_{name}": value for name, value in model[side].items()}
     for name in "source_lang", "target_lang", "data":
         settings[name] = settings.get(name) or task.get(name)
-    settings["arch"] = told.get("arch") or told.get("_name")
+    settings["arch"] = model.get("arch") or model.get("_name")
     for name in "task", "bpe", "tokenizer":
-        # Their settings are a tree or, with no more to set, a name.
-        value = cfg.get(name) or told.get(name)
+        # Each is a tree or, without further settings, a name.
+        value = cfg.get(name) or model.get(name)
         settings[name] = value.get("_name") if isinstance(value, Mapping) else value
         if isinstance(value, Mapping) and name == "bpe":
-            settings |= {key: each for key, each in value.items() if key != "_name"}
+            settings |= {key: item for key, item in value.items() if key != "_name"}
     generation = cfg.get("generation")
     generation = generation if isinstance(generation, Mapping) else {}
     return _typed(file, settings, _Model), _typed(file, generation, _Search)
 
 
-def _typed(file: Path, found: Mapping, kind: type[msgspec.Struct]) -> dict[str, Any]:
-    known = {name: found[name] for name in kind.__struct_fields__ if name in found}
-    return msgspec.to_builtins(convert(known, kind, str(file), strict=False))
+def _typed(file: Path, settings: Mapping, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    fields = {name: settings[name] for name in kind.__struct_fields__ if name in settings}
+    return msgspec.to_builtins(convert(fields, kind, str(file), strict=False))
 
 
 def _plain(file: Path, value: Any) -> Any:
-    """Settings without what OmegaConf wraps them in.
+    """Unwrap OmegaConf's nodes in settings.
 
-    Raises DataError where they hold themselves, or others again and again.
+    Raises DataError for recursive or excessively repeated settings.
     """
     left = _NODES
 
@@ -176,30 +176,30 @@ def _plain(file: Path, value: Any) -> Any:
         for name in "_content", "_val":
             if name in value:
                 return plain(value[name], depth + 1)
-        return {name: plain(each, depth + 1) for name, each in value.items()}
+        return {name: plain(item, depth + 1) for name, item in value.items()}
 
     return plain(value, 0)
 
 
-def search_settings(file: Path, found: Mapping[str, Any], longest: int) -> SearchConfig:
-    """How fairseq-generate would search; raises DataError, naming the field.
+def search_settings(file: Path, settings: Mapping[str, Any], longest: int) -> SearchConfig:
+    """The search of fairseq-generate as a SearchConfig; raises DataError, naming the field.
 
-    `longest` is how many positions an output may have there.
+    `longest` is the model's number of output positions.
     """
-    reject_unsupported(file, found, _SEARCH)
-    beam, power, limit = _ALWAYS
-    # Theirs does not count the end.
-    limit = 1 + min(number(file, found, "max_len_b", limit), longest - 1)
+    reject_unsupported(file, settings, _SEARCH)
+    beam, power, limit = _DEFAULTS
+    # fairseq's limit excludes EOS.
+    limit = 1 + min(number(file, settings, "max_len_b", limit), longest - 1)
     try:
         search = SearchConfig(
-            beam_size=number(file, found, "beam", beam),
-            penalty="none" if found.get("unnormalized") else "average",
-            alpha=0.0 if found.get("unnormalized") else float(found.get("lenpen", power)),
+            beam_size=number(file, settings, "beam", beam),
+            penalty="none" if settings.get("unnormalized") else "average",
+            alpha=0.0 if settings.get("unnormalized") else float(settings.get("lenpen", power)),
             stopping="full",
-            min_length=min(1 + number(file, found, "min_len", 1), limit),
+            min_length=min(1 + number(file, settings, "min_len", 1), limit),
             max_length=limit,
-            max_length_offset=limit,  # an output's own source sets no limit
-            no_repeat_ngrams=number(file, found, "no_repeat_ngram_size", 0),
+            max_length_offset=limit,  # no limit relative to the source
+            no_repeat_ngrams=number(file, settings, "no_repeat_ngram_size", 0),
             allow_unknown=True,
         )
     except ConfigError as error:

@@ -1,8 +1,8 @@
 """Marian's .npz and .bin files: arrays by name, and settings.
 
 A .bin is a version, a count, a header for each array (lengths of its name, shape and data, and its
-type), all names, all shapes, and after some padding all data. Matrices in 8 or 16 bits (intgemm)
-lie transposed, but for embeddings, and the number that they were multiplied by follows them.
+type), all names, all shapes, and after padding all data. Matrices in 8 or 16 bits (intgemm) are
+stored transposed, except embeddings, and are followed by their scale.
 """
 
 import io
@@ -22,12 +22,12 @@ from data.regular_file import check_holes, open_regular
 SETTINGS = "special:model.yml"
 _VERSION = 1
 _PLAIN = {0x101: np.int8, 0x404: np.float32, 0x408: np.float64}
-_INTGEMM = {0x4101: np.int8, 0x4102: np.int16}  # not arranged for one kind of CPU
-_AXES = 8  # of an array, at most
+_INTGEMM = {0x4101: np.int8, 0x4102: np.int16}  # without a CPU-specific layout
+_AXES = 8  # maximum of an array
 
 
 def read_items(file: Path) -> tuple[dict[str, np.ndarray], bytes]:
-    """The arrays of a model, float32, and its settings in YAML; DataError where it is not whole."""
+    """Read a model's arrays as float32, and its YAML settings; raises DataError if incomplete."""
     with library_errors(f"{file} is damaged or no model of Marian's"):
         items = read_npz(file) if file.suffix == ".npz" else dict(_binary(file))
         stored = items.pop(SETTINGS, None)
@@ -48,9 +48,9 @@ def _binary(file: Path) -> Iterator[tuple[str, np.ndarray]]:
         content = io.BytesIO(stored.read())
 
     def take(layout: str) -> tuple:
-        return struct.unpack(f"<{layout}", some(struct.calcsize(f"<{layout}")))
+        return struct.unpack(f"<{layout}", read(struct.calcsize(f"<{layout}")))
 
-    def some(count: int) -> bytes:
+    def read(count: int) -> bytes:
         if not 0 <= count <= size - content.tell():
             raise ValueError(f"it ends after {size} bytes, before all that it announces")
         return content.read(count)
@@ -59,11 +59,11 @@ def _binary(file: Path) -> Iterator[tuple[str, np.ndarray]]:
     if version != _VERSION:
         raise ValueError(f"it begins with {version}, and not with the version {_VERSION}")
     headers = [take("QQQQ") for _ in range(min(count, size))]
-    names = [some(length).rstrip(b"\0").decode() for length, *_ in headers]
+    names = [read(length).rstrip(b"\0").decode() for length, *_ in headers]
     shapes = [take(f"{min(axes, size)}i") for _, _, axes, _ in headers]
-    some(*take("Q"))
+    read(*take("Q"))
     for name, shape, (_, kind, _, length) in zip(names, shapes, headers, strict=True):
-        yield name, _array(name, shape, kind, some(length))
+        yield name, _array(name, shape, kind, read(length))
 
 
 def _array(name: str, shape: tuple[int, ...], kind: int, data: bytes) -> np.ndarray:

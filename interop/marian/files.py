@@ -14,9 +14,9 @@ from experiments.console import log
 from interop.fields import name_settings
 from interop.marian.settings import Decoder, decoder_settings
 
-_ALWAYS = 12, 0.0  # Marian's beam-size and normalize
+_DEFAULTS = 12, 0.0  # Marian's default beam-size and normalize
 _FIREFOX = 1, 1.0
-_EXTRA = 256  # most tokens of an output beyond its source's; Marian has a factor in its place
+_EXTRA = 256  # maximum of output tokens minus source tokens; Marian has a factor instead
 
 
 class Folder(NamedTuple):
@@ -24,71 +24,71 @@ class Folder(NamedTuple):
 
     model: Path  # .npz or .bin
     vocabularies: tuple[Path, Path]  # .spm or .yml, of source and target: often one
-    file: Path  # the YAML that says how to search, or the model itself
-    decoder: Decoder | None  # what is in it
-    shortlist: Path | None = None  # of words that outputs may have
+    file: Path  # the YAML with search settings, or the model
+    decoder: Decoder | None  # its content
+    shortlist: Path | None = None  # of output words
 
 
 def is_native(folder: Path) -> bool:
-    """Whether a folder holds models of Marian's own, and none of Hugging Face's."""
+    """Whether a folder holds native Marian models, and none of Hugging Face's."""
     return not os.path.lexists(folder / "config.json") and bool(_models(folder))
 
 
 def find(folder: Path) -> Folder:
-    """The files that its YAML names, or else those that must be meant; raises DataError."""
-    named = [file for file in sorted(folder.glob("*.y*ml")) if _names_some(file)]
-    configs = {file: found for file in named if (found := decoder_settings(file)) is not None}
-    known = folder / "decoder.yml"
-    if known in configs:
-        configs = {known: configs[known]}
+    """Find a model's files, by its YAML or else by their names; raises DataError."""
+    named = [file for file in sorted(folder.glob("*.y*ml")) if _has_models(file)]
+    configs = {file: settings for file in named if (settings := decoder_settings(file)) is not None}
+    default = folder / "decoder.yml"
+    if default in configs:
+        configs = {default: configs[default]}
     if len(configs) > 1:
         raise DataError(f"{folder}: several files name models, leave one: {_listed(configs)}")
     for file, decoder in configs.items():
-        return _told(folder, file, decoder)
-    return _meant(folder)
+        return _configured(folder, file, decoder)
+    return _inferred(folder)
 
 
-def _told(folder: Path, file: Path, decoder: Decoder) -> Folder:
+def _configured(folder: Path, file: Path, decoder: Decoder) -> Folder:
     models, vocabularies = decoder.models, decoder.vocabs
     if len(models) != 1:
         raise DataError(f"{file}: models names {len(models)}, an ensemble: leave one")
     if len(vocabularies) != 2:
         raise DataError(f"{file}: vocabs names {len(vocabularies)}, not the two sides'")
-    # What paths are relative to is one more setting there: here all lie beside each other.
+    # Paths are relative to a setting of Marian's; here all files are in one folder.
     model, source, target = (folder / Path(name).name for name in (*models, *vocabularies))
     return Folder(model, (source, target), file, decoder, _shortlist(folder, file, decoder))
 
 
-def _meant(folder: Path) -> Folder:
+def _inferred(folder: Path) -> Folder:
     models, words = _models(folder), sorted(folder.glob("lex*.bin"))
-    for files, least in (models, 1), (words, 0):
-        if not least <= len(files) <= 1:
+    for files, minimum in (models, 1), (words, 0):
+        if not minimum <= len(files) <= 1:
             listed = _listed(files)
             raise DataError(f"{folder}: no YAML file says which of these is meant: {listed}")
-    pieces = sorted(folder.glob("*.spm"))
+    spm_files = sorted(folder.glob("*.spm"))
     sides = [
-        [file for file in pieces if file.name.startswith(begin)]
+        [file for file in spm_files if file.name.startswith(begin)]
         for begin in (("src", "source"), ("trg", "tgt", "target"))
     ]
-    if len(pieces) == 1:
-        sides = [pieces, pieces]
-    if len(pieces) not in (1, 2) or [*map(len, sides)] != [1, 1]:
+    if len(spm_files) == 1:
+        sides = [spm_files, spm_files]
+    if len(spm_files) not in (1, 2) or [*map(len, sides)] != [1, 1]:
         raise DataError(
             f"{folder}: no YAML file says which .spm is the source's and which the target's; named "
-            f"src.. and trg.. they need none: {_listed(pieces) or 'there is none'}"
+            f"src.. and trg.. they need none: {_listed(spm_files) or 'there is none'}"
         )
     ((source,), (target,)) = sides
     return Folder(models[0], (source, target), models[0], None, next(iter(words), None))
 
 
-def search_settings(found: Folder) -> SearchConfig:
-    """Marian's settings of a search as ours; raises DataError, naming the field."""
-    file, decoder = found.file, found.decoder
+def search_settings(files: Folder) -> SearchConfig:
+    """Convert Marian's search settings to a SearchConfig; raises DataError, naming the field."""
+    file, decoder = files.file, files.decoder
     if decoder is None:
-        log(f"{found.model.parent}: no YAML says how to search: greedily, as Firefox does")
+        log(f"{files.model.parent}: no YAML says how to search: greedily, as Firefox does")
         beam, alpha = _FIREFOX
     else:
-        beam, alpha = _ALWAYS
+        beam, alpha = _DEFAULTS
         beam = beam if decoder.beam_size is None else decoder.beam_size
         alpha = alpha if decoder.normalize is None else decoder.normalize
     if decoder and decoder.word_penalty:
@@ -108,27 +108,27 @@ def search_settings(found: Folder) -> SearchConfig:
     return search
 
 
-def _names_some(file: Path) -> bool:
-    """Whether a file may be the decoder's: without reading all of a large table as YAML."""
+def _has_models(file: Path) -> bool:
+    """Whether a file may be a decoder config, without parsing a large table as YAML."""
     return re.search(rb"^.?models.?\s*:", read_regular(file, MAX_BYTES), re.MULTILINE) is not None
 
 
 def _shortlist(folder: Path, file: Path, decoder: Decoder) -> Path | None:
-    told = decoder.shortlist
-    if not told:
+    value = decoder.shortlist
+    if not value:
         return None
-    if not isinstance(told[0], str):
+    if not isinstance(value[0], str):
         raise DataError(f"{file}: shortlist must be a list that begins with a file")
-    found = folder / Path(told[0]).name
-    if not os.path.isfile(found):
-        raise DataError(f"{file}: shortlist names {told[0]}, which is not there")
-    return found
+    path = folder / Path(value[0]).name
+    if not os.path.isfile(path):
+        raise DataError(f"{file}: shortlist names {value[0]}, which is not there")
+    return path
 
 
 def _models(folder: Path) -> list[Path]:
-    found = [file for kind in ("npz", "bin") for file in sorted(folder.glob(f"*.{kind}"))]
-    # A shortlist of words, and PyTorch's own.
-    return [file for file in found if not file.name.startswith(("lex", "pytorch_model"))]
+    files = [file for kind in ("npz", "bin") for file in sorted(folder.glob(f"*.{kind}"))]
+    # Exclude shortlists and PyTorch's weights.
+    return [file for file in files if not file.name.startswith(("lex", "pytorch_model"))]
 
 
 def _listed(files: Iterable[Path]) -> str:

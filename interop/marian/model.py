@@ -1,8 +1,8 @@
-"""Import a model of Marian's own (.npz or .bin).
+"""Import a native Marian model (.npz or .bin).
 
-Marian's outputs begin with a vector of zeros; as the embedding of BOS that is a row like others.
-Matrices in 8 or 16 bits become float32 again; what engines multiply activations by, to round them
-as well, is left out. A shortlist of likely words goes into the run: it is a part of what is said.
+Marian's outputs begin with a vector of zeros, which becomes the embedding of BOS. Matrices in 8 or
+16 bits become float32; the activation scales of quantized inference are dropped. A shortlist of
+likely words is kept in the run, because it affects translations.
 """
 
 import re
@@ -28,7 +28,7 @@ from model import ConfigError, TransformerConfig
 
 ACTIVATIONS = {"relu": "relu", "swish": "silu"}
 _MIXERS = {"self-attention": "attention", "rnn": "ssru"}
-_NEUTRAL: dict[str, tuple] = {  # their name, and the values that mean what is here without it
+_NEUTRAL: dict[str, tuple] = {  # Marian's settings, and their values that have no effect
     "type": ("transformer",),
     "transformer-preprocess": ("",),
     "transformer-postprocess": ("dan", "an"),
@@ -51,25 +51,25 @@ _NEUTRAL: dict[str, tuple] = {  # their name, and the values that mean what is h
     ),
 }
 _LOGITS = "decoder_ff_logit_out"
-_OWN = BOS + 1  # ids of ours alone, before their own
+_NUM_NEW = BOS + 1  # ids that exist in Heed only, before Marian's
 
 
 def read_native(
     folder: Path, source_language: str = "", target_language: str = ""
 ) -> ImportedModel:
-    """The model of a folder; languages that are not given are those in its name, as "enpt".
+    """Import a folder's model; languages default to those in the file names, as "enpt".
 
-    Raises DataError for what is missing, damaged or not supported, with file and field.
+    Raises DataError for missing, corrupt or unsupported files and fields, naming them.
     """
-    found = find(folder)
-    items, text = read_items(found.model)
-    settings = model_settings(found.model, text)
-    vocabulary, id_maps = read_vocabulary(*found.vocabularies)
-    model = model_config(found.model, settings, [len(order) for order in id_maps])
-    imported_model.check_sizes(found.model, model, *imported_model.count(items))
+    files = find(folder)
+    items, text = read_items(files.model)
+    settings = model_settings(files.model, text)
+    vocabulary, id_maps = read_vocabulary(*files.vocabularies)
+    model = model_config(files.model, settings, [len(order) for order in id_maps])
+    imported_model.check_sizes(files.model, model, *imported_model.count(items))
     if model.tying == "all" and not vocabulary.shared:
-        raise DataError(f"{found.model}: one table of embeddings, but the vocabularies differ")
-    languages = _languages(found)
+        raise DataError(f"{files.model}: one table of embeddings, but the vocabularies differ")
+    languages = _languages(files)
     data = DataConfig(
         kind="text",
         source_language=source_language or languages[0],
@@ -78,43 +78,43 @@ def read_native(
         shared_vocab=vocabulary.shared,
     )
     words = None
-    if found.shortlist and is_binary(found.shortlist):
-        words = read_shortlist(found.shortlist, id_maps, _OWN, vocabulary.shared)
-    elif found.shortlist:
-        log(f"warning: {found.shortlist} is no binary shortlist: it is left out")
-    experiment = Experiment(model=model, data=data, search=search_settings(found))
+    if files.shortlist and is_binary(files.shortlist):
+        words = read_shortlist(files.shortlist, id_maps, _NUM_NEW, vocabulary.shared)
+    elif files.shortlist:
+        log(f"warning: {files.shortlist} is no binary shortlist: it is left out")
+    experiment = Experiment(model=model, data=data, search=search_settings(files))
     biased = not settings.get("output-omit-bias")
-    params = _params(found.model, items, model, id_maps, biased)
+    params = _params(files.model, items, model, id_maps, biased)
     return ImportedModel(experiment, vocabulary, params, words)
 
 
-def _languages(found: Folder) -> tuple[str, str]:
-    """Those that both the model's name and another file's have, as "enpt" in model.enpt.bin."""
-    others = [file.name for file in (*found.vocabularies, found.shortlist) if file]
-    for tag in re.findall(r"(?<=\.)[a-z]{4}(?=\.)", found.model.name):
-        if any(f".{tag}." in name for name in others):
+def _languages(files: Folder) -> tuple[str, str]:
+    """Languages in the names of both the model and another file, as "enpt" in model.enpt.bin."""
+    file_names = [file.name for file in (*files.vocabularies, files.shortlist) if file]
+    for tag in re.findall(r"(?<=\.)[a-z]{4}(?=\.)", files.model.name):
+        if any(f".{tag}." in name for name in file_names):
             return tag[:2], tag[2:]
     return "source", "target"
 
 
 def model_config(file: Path, settings: dict[str, Any], sizes: list[int]) -> TransformerConfig:
-    """The model of a model file's settings, with vocabularies of our `sizes`.
+    """Convert a model file's settings to a TransformerConfig with Heed's vocabulary `sizes`.
 
-    Raises DataError, naming the field, for what is not here.
+    Raises DataError, naming the field, for unsupported settings.
     """
     reject_unsupported(file, settings, _NEUTRAL)
     mixer = _MIXERS[settings.get("transformer-decoder-autoreg") or "self-attention"]
     if mixer == "ssru":
         cell = settings.get("dec-cell") or "gru"
         reject_unsupported(file, {"dec-cell": cell}, {"dec-cell": ("ssru",)})
-    told_sizes = settings.get("dim-vocabs") or []
-    for size, told in zip(sizes, told_sizes, strict=False):
-        if told not in (0, size - BOS - 1):
+    dims = settings.get("dim-vocabs") or []
+    for size, dim in zip(sizes, dims, strict=False):
+        if dim not in (0, size - BOS - 1):
             raise DataError(
-                f"{file}: dim-vocabs says {told}, but its vocabulary has {size - BOS - 1} words: "
+                f"{file}: dim-vocabs says {dim}, but its vocabulary has {size - BOS - 1} words: "
                 "is it another model's?"
             )
-    decoders, every, sources = (
+    decoders, tied_all, sources = (
         bool(settings.get(f"tied-embeddings{name}")) for name in ("", "-all", "-src")
     )
     try:
@@ -130,7 +130,11 @@ def model_config(file: Path, settings: dict[str, Any], sizes: list[int]) -> Tran
             activation=ACTIVATIONS[settings.get("transformer-ffn-activation") or "swish"],
             attention_bias=True,
             decoder_mixer=mixer,
-            tying="all" if every or (decoders and sources) else "decoder" if decoders else "none",
+            tying="all"
+            if tied_all or (decoders and sources)
+            else "decoder"
+            if decoders
+            else "none",
             output_bias=True,
         )
     except ConfigError as error:
@@ -144,7 +148,7 @@ def _params(
     id_maps: list[np.ndarray],
     biased: bool,
 ) -> dict[str, Any]:
-    """The parameters of `model`; raises DataError where an array is missing or of another size."""
+    """Convert the parameters of `model`; raises DataError for missing or misshapen arrays."""
     arrays = imported_model.Arrays(file, items, "its settings")
     tables = {
         "all": ("Wemb",),
@@ -157,11 +161,11 @@ def _params(
             return arrays.take(shape[::-1], f"{_LOGITS}_W").T
         return arrays.take(shape, *tables[which])
 
-    bias = np.zeros((1, len(id_maps[1]) - _OWN), np.float32)
+    bias = np.zeros((1, len(id_maps[1]) - _NUM_NEW), np.float32)
     if biased:
         bias = arrays.take(bias.shape, f"{_LOGITS}_b")
     layers = imported_model.layers(model, names(model), arrays)
-    params = layers | imported_model.words(model, id_maps, _OWN, table, bias[0])
+    params = layers | imported_model.words(model, id_maps, _NUM_NEW, table, bias[0])
     for name in sorted(items.keys() - arrays.asked):
         if name.startswith(("encoder", "decoder", "W")) and not name.endswith("_QuantMultA"):
             raise DataError(f"{file}: its settings do not say what {name} is for")

@@ -1,6 +1,6 @@
 """Parameter names of Marian's Transformers; embeddings excluded.
 
-Their matrices are [in, out], as ours are once our heads are one axis; their vectors are [1, out].
+Marian's matrices are [in, out], as Heed's with heads merged into one axis; vectors are [1, out].
 """
 
 from collections.abc import Iterator
@@ -15,23 +15,23 @@ _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "out"}
 
 
 class ParamName(NamedTuple):
-    """An array's name there, the path of its parameter here, and how many axes come in."""
+    """An array's name, the path of its Heed parameter, and its number of input axes."""
 
     their_name: str
     param_path: tuple[str, ...]
     inputs: int  # 0: a vector
 
     def size(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """The shape of their array, where our parameter has this one."""
+        """The shape of the array for a Heed parameter of this shape."""
         return prod(shape[: self.inputs]), prod(shape[self.inputs :])
 
     def load(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Their array as our parameter of this shape."""
+        """Convert an array to a Heed parameter of this shape."""
         return x.reshape(shape)
 
 
 def names(c: TransformerConfig) -> Iterator[ParamName]:
-    """All parameters of encoder and decoder layers."""
+    """Parameters of encoder and decoder layers."""
     for i in range(c.encoder_layers):
         their_name, layer = f"encoder_l{i + 1}", f"encoder_{i}"
         yield from _attention(f"{their_name}_self", layer, "attention", "attention_frame")

@@ -14,7 +14,7 @@ Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
 
 
 class _Model(msgspec.Struct, rename="kebab", omit_defaults=True):
-    """Those settings of a model that are looked at; Marian writes a hundred more."""
+    """The settings of a model that are read; Marian writes a hundred more."""
 
     type: Text | None = None
     right_left: bool | None = None
@@ -51,7 +51,7 @@ class _Model(msgspec.Struct, rename="kebab", omit_defaults=True):
 
 
 class Decoder(msgspec.Struct, rename="kebab"):
-    """What a decoder's file says."""
+    """Fields of a decoder config."""
 
     models: list[Text]
     vocabs: list[Text]
@@ -63,18 +63,18 @@ class Decoder(msgspec.Struct, rename="kebab"):
 
 
 def model_settings(file: Path, text: bytes) -> dict[str, Any]:
-    """A model's settings by their names there, without those that are not given.
+    """Parse a model's settings by Marian's names, without unset ones.
 
-    Raises DataError where one is of another type, naming it.
+    Raises DataError if one has a wrong type, naming it.
     """
     return msgspec.to_builtins(decode_yaml(text, _Model, str(file)))
 
 
 def decoder_settings(file: Path) -> Decoder | None:
-    """A decoder's settings; None where the file is a table of words instead. Raises DataError."""
-    found = read_yaml(file, dict[str, Any])
-    # A table of words may have these words, too: their values are numbers.
-    told = [found.get(key) for key in ("models", "vocabs")]
-    if any(value is None or isinstance(value, str) and value.isdecimal() for value in told):
+    """Read a decoder config; None if the file is a vocabulary. Raises DataError."""
+    fields = read_yaml(file, dict[str, Any])
+    # A vocabulary may contain these words, too: their values are numbers.
+    values = [fields.get(key) for key in ("models", "vocabs")]
+    if any(value is None or isinstance(value, str) and value.isdecimal() for value in values):
         return None
     return read_yaml(file, Decoder)

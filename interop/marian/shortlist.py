@@ -1,7 +1,7 @@
 """Marian's binary lexical shortlists.
 
-Six numbers of 8 bytes (a mark, a checksum, how many frequent words, how many words of each source
-word, how many offsets, how many ids), the offsets, and the ids of 4 bytes each.
+A header of six 8-byte numbers (magic number, checksum, numbers of frequent words, of words per
+source word, of offsets, and of ids), the offsets, and the ids of 4 bytes each.
 """
 
 import struct
@@ -18,16 +18,16 @@ _HEADER = struct.Struct("<6Q")
 
 
 def is_binary(file: Path) -> bool:
-    """Whether a shortlist is of this kind, and not a table in text."""
+    """Whether a shortlist is binary, not a text table."""
     with open_regular(file) as content:
         return content.read(8) == struct.pack("<Q", _MARK)
 
 
-def read_shortlist(file: Path, id_maps: list[np.ndarray], own: int, joint: bool) -> Shortlist:
-    """The shortlist in our ids; `id_maps` have their ids by ours, of which `own` are only ours.
+def read_shortlist(file: Path, id_maps: list[np.ndarray], num_new: int, joint: bool) -> Shortlist:
+    """Read a shortlist with Heed's ids; the first `num_new` of these exist in Heed only.
 
-    In a joint vocabulary a source word may be said as it is. Raises DataError where it is damaged
-    or another vocabulary's.
+    `id_maps` have Marian's ids by Heed's. In a joint vocabulary a source word may be copied. Raises
+    DataError if the shortlist is corrupt or of another vocabulary.
     """
     with open_regular(file) as stored:
         check_holes(stored, file)
@@ -40,7 +40,7 @@ def read_shortlist(file: Path, id_maps: list[np.ndarray], own: int, joint: bool)
         raise DataError(f"{file} is damaged: it has {len(content)} bytes, not {size}")
     starts = np.frombuffer(content, "<u8", offsets, _HEADER.size).astype(np.int64)
     ids = np.frombuffer(content, "<u4", count, _HEADER.size + 8 * offsets).astype(np.int64)
-    source, target = (len(order) - own for order in id_maps)
+    source, target = (len(order) - num_new for order in id_maps)
     if offsets != source + 1:
         raise DataError(
             f"{file} has {offsets - 1} source words, but the vocabulary {source}: it is another "
@@ -49,12 +49,12 @@ def read_shortlist(file: Path, id_maps: list[np.ndarray], own: int, joint: bool)
     ends = starts[-1] == count and (starts >= 0).all() and (starts[1:] >= starts[:-1]).all()
     if not ends or not (ids < target).all():
         raise DataError(f"{file} is damaged: it names words that there are not")
-    param_path = np.empty(target, np.int32)
-    param_path[id_maps[1][own:]] = np.arange(own, target + own)
-    lists = [param_path[ids[starts[i] : starts[i + 1]]] for i in id_maps[0][own:]]
+    new_ids = np.empty(target, np.int32)
+    new_ids[id_maps[1][num_new:]] = np.arange(num_new, target + num_new)
+    lists = [new_ids[ids[starts[i] : starts[i + 1]]] for i in id_maps[0][num_new:]]
     if joint:
-        lists = [np.append(words, id) for id, words in enumerate(lists, own)]
-    lists = [np.zeros(0, np.int32)] * own + lists
+        lists = [np.append(words, id) for id, words in enumerate(lists, num_new)]
+    lists = [np.zeros(0, np.int32)] * num_new + lists
     ends = np.cumsum([0, *map(len, lists)])
     words = np.concatenate(lists).astype(np.int32)
-    return Shortlist(ends, words, param_path[: min(frequent, target)], target + own)
+    return Shortlist(ends, words, new_ids[: min(frequent, target)], target + num_new)

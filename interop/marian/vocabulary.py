@@ -1,8 +1,8 @@
 """Vocabularies of Marian's models: SentencePiece, or a YAML table.
 
-A table (YAML, word to id) goes with source.spm and target.spm beside it, as OPUS-MT has them. The
-ids of both move so that the special ones are Heed's: PAD and BOS, which Marian lacks, then its end
-and its unknown word, then all others in their order.
+A table (YAML, word to id) comes with source.spm and target.spm beside it, as in OPUS-MT. Ids are
+permuted so that the special ids are Heed's: PAD and BOS, which Marian lacks, then its EOS and UNK,
+then all others in order.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ _END, _UNKNOWN = "</s>", "<unk>"
 
 
 def read_vocabulary(source: Path, target: Path) -> tuple[Vocabulary, list[np.ndarray]]:
-    """Both sides, and of each one's ids from 2 on what their ids were (0 stands before them).
+    """Read both tokenizers, and for each Marian's ids by Heed's ids, from 2 on (zeros before).
 
     Raises DataError for a file that is missing, or that is no vocabulary.
     """
@@ -35,15 +35,15 @@ def read_vocabulary(source: Path, target: Path) -> tuple[Vocabulary, list[np.nda
             end, unknown = (words.index(mark) for mark in (_END, _UNKNOWN))
         except ValueError:
             raise DataError(f"{file} lacks {_END} or {_UNKNOWN}") from None
-        others = [id for id in range(len(words)) if id not in (end, unknown)]
-        id_maps.append(np.array([0, 0, end, unknown, *others]))
-        table = MarianVocab(tuple(words[id] for id in others), _END, _UNKNOWN, "", plain=plain)
+        ordinary = [id for id in range(len(words)) if id not in (end, unknown)]
+        id_maps.append(np.array([0, 0, end, unknown, *ordinary]))
+        table = MarianVocab(tuple(words[id] for id in ordinary), _END, _UNKNOWN, "", plain=plain)
         try:
             sides.append(MarianTokenizer.make(cuts, cuts, table))
         except DataError as error:
             raise DataError(f"{file}: {error}") from None
-    one = source == target and source.suffix == ".spm"
-    return Vocabulary(sides[0], sides[0] if one else sides[1]), id_maps
+    shared = source == target and source.suffix == ".spm"
+    return Vocabulary(sides[0], sides[0] if shared else sides[1]), id_maps
 
 
 def _pieces(file: Path, model: bytes) -> list[str]:
@@ -57,7 +57,7 @@ def _pieces(file: Path, model: bytes) -> list[str]:
         raise DataError(f"{file} has pieces that are not UTF-8") from None
     for id, mark in (cuts.eos_id(), _END), (cuts.unk_id(), _UNKNOWN):
         if id >= 0:
-            words[id] = mark  # whatever it is called
+            words[id] = mark  # whatever its name
     return words
 
 

@@ -197,9 +197,9 @@ def test_order_follows_seed_and_epoch():
 
 def test_a_plan_ahead_is_the_same_batches_at_earlier_steps():
     plan = some_plan(some_pairs())
-    for shifted in 7, -7:
+    for offset in 7, -7:
         for step in range(10, 40):
-            for mine, its in zip(plan.shifted(shifted)[step], plan[step + shifted], strict=True):
+            for mine, its in zip(plan.shifted(offset)[step], plan[step + offset], strict=True):
                 np.testing.assert_array_equal(mine, its)
 
 

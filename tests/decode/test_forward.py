@@ -43,16 +43,24 @@ B, W, L = 3, 4, 20
 
 def made(config):
     ids = jnp.ones((1, 2), jnp.int32)
-    params = nn.unbox(Transformer(config).init(jax.random.key(1), ids, ids))["params"]
+    init = jax.jit(lambda key: nn.unbox(Transformer(config).init(key, ids, ids))["params"])
+    params = init(jax.random.key(1))
     noise = lambda p: p + 0.05 * jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
     return jax.tree.map(noise, params)
 
 
+def started(config, weights, src, coverage=False, rules=RULES):
+    """The step of a search for these sources."""
+    mask = src != PAD
+    cross = jax.jit(lambda w: forward.cross_kv(config, w, forward.encode(config, w, src, mask)))(
+        weights
+    )
+    return jax.jit(make_step(make_generator(config), weights, (cross, mask), coverage, rules))
+
+
 def walk(config, weights, src, steps=L, coverage=False, rules=RULES):
     """Log-probabilities [steps,B,W,V] as beams wander at random through the pool's stages."""
-    mask = src != PAD
-    cross = forward.cross_kv(config, weights, forward.encode(config, weights, src, mask))
-    step = jax.jit(make_step(make_generator(config), weights, (cross, mask), coverage, rules))
+    step = started(config, weights, src, coverage, rules)
     cache = (
         kv_cache.init_beam_cache(config, B, W),
         jnp.zeros((B, W, src.shape[1])) if coverage else None,
@@ -117,9 +125,7 @@ def test_a_cache_of_one_beam_stands_for_equal_beams(mixer):
     """The first step of a search: what it finds and keeps is as if every beam had been there."""
     config = replace(PLAIN, decoder_mixer=mixer)
     src, weights = sources(), pack(config, made(config))
-    mask = src != PAD
-    cross = forward.cross_kv(config, weights, forward.encode(config, weights, src, mask))
-    step = jax.jit(make_step(make_generator(config), weights, (cross, mask), coverage=True))
+    step = started(config, weights, src, coverage=True)
     tokens = np.random.default_rng(2).integers(4, 100, (3, B, W)).astype(np.int32)
     tokens[0] = tokens[0, :, :1]
     found = []

@@ -178,7 +178,9 @@ def test_the_last_to_end_go_on_by_themselves_as_among_the_others(undecided, name
         monkeypatch.setattr("decode.search._TAIL", tail)
         # They may begin in an early stage and end in the last.
         monkeypatch.setattr("decode.search.cache_stages", lambda length: (4, 8, length))
-        find = partial(search, [CONFIG], options=SearchOptions(**TAILS[name]), max_length=12)
+        find = partial(
+            search, [make_generator(CONFIG)], options=SearchOptions(**TAILS[name]), max_length=12
+        )
         return jax.jit(find)(*args)
 
     together, apart = found(99), found(4)

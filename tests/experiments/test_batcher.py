@@ -31,12 +31,12 @@ def test_what_waits_goes_in_order_by_key_and_size():
         while batcher.waiting():
             time.sleep(0.001)
         asked = [(1, "a", 2), (2, "b", 1), (3, "a", 1), (4, "a", 3), (5, "a", 1), (6, "b", 9)]
-        hypotheses_to_json = [batcher.submit(*each) for each in asked]
+        answers = [batcher.submit(*each) for each in asked]
         gone = batcher.submit(7, "a", 1)
         assert gone.cancel() and batcher.waiting() == len(asked)
         may.set()
         batcher.close()  # answers all that it took
-    assert [each.result(0) for each in (first, *hypotheses_to_json)] == [0, 2, 4, 6, 8, 10, 12]
+    assert [each.result(0) for each in (first, *answers)] == [0, 2, 4, 6, 8, 10, 12]
     assert ran == [("a", [0]), ("a", [1, 3]), ("b", [2]), ("a", [4, 5]), ("b", [6])]
     with pytest.raises(ClosedError):
         batcher.submit(8, "a", 1)

@@ -45,7 +45,7 @@ def test_the_run_is_the_model_with_its_own_search(imported, marian):
     assert (search.stopping, search.max_length, search.allow_unknown) == ("unbeaten", 20, True)
     assert (experiment.data.source_language, experiment.data.target_language) == ("en", "de")
     trained, there = load(workdir), read_marian(marian)
-    assert told["params"] == sum(np.size(leaf) for leaf in leaves(there.params))
+    assert told["num_params"] == sum(np.size(leaf) for leaf in leaves(there.params))
     for ours, theirs in zip(leaves(trained.params), leaves(there.params), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert isinstance(Vocabulary.load(workdir).target, type(there.vocabulary.target))

@@ -98,14 +98,14 @@ def trees(settings):
     yield now
     yield {"args": Namespace(**settings), "cfg": None}
     sides = {"encoder": {}, "decoder": {}}
-    flatten = {}
+    flat = {}
     for name, value in settings.items():
         side, _, rest = name.partition("_")
         if side in sides:
             sides[side][rest] = value
         elif name not in ("arch", "task", "source_lang", "target_lang", "bpe"):
-            flatten[name] = value
-    model = flatten | sides | {"_name": "transformer"}
+            flat[name] = value
+    model = flat | sides | {"_name": "transformer"}
     task = {"_name": "translation", "source_lang": "en", "target_lang": "de"}
     rest = {"task": task, "generation": now["cfg"]["generation"]}
     yield {"args": None, "cfg": rest | {"model": model, "bpe": {"_name": "subword_nmt"}}}
@@ -181,12 +181,10 @@ def test_of_several_checkpoints_the_best_is_read_or_the_one_that_is_named(tmp_pa
     found = [read_fairseq(place).params for place in (tmp_path / "m", best, last)]
     tables = [np.asarray(params["target_embedding"]["table"]) for params in found]
     assert (tables[0] == tables[1]).all() and (tables[1] != tables[2]).any()
-    flatten = tmp_path / "flat"  # all in one folder
-    shutil.copytree(tmp_path / "m" / "data", flatten)
-    shutil.copy(last, flatten / "model.pt")
-    np.testing.assert_array_equal(
-        read_fairseq(flatten).params["target_embedding"]["table"], tables[2]
-    )
+    flat = tmp_path / "flat"  # all in one folder
+    shutil.copytree(tmp_path / "m" / "data", flat)
+    shutil.copy(last, flat / "model.pt")
+    np.testing.assert_array_equal(read_fairseq(flat).params["target_embedding"]["table"], tables[2])
 
 
 def test_tensors_of_all_kinds_are_what_they_were(tmp_path):

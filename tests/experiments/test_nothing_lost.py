@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.corruption import arrays, events
-from experiments import restore, run_context, trainer, translation_data, workdir
+from experiments import restore, run_context, trainer, translation_data, workdir, workdir_lock
 from experiments.trainer import train
 from tests.experiments.commands import (
     ROOT,
@@ -102,9 +102,10 @@ def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(run, text, tmp_path, nam
 
 AT = """if True:
     import os, signal, sys
-    from experiments import cli, setup, train, translation_task
+    from experiments import cli, setup, train, trainer, translation_task
     name, number = sys.argv.pop(1), int(sys.argv.pop(1))
-    module = dict(build=setup, build_translator=translation_task)[name]
+    modules = dict(build=setup, restore_or_init=trainer, build_translator=translation_task)
+    module = modules[name]
     real = getattr(module, name)
 
     def terminated(*args, **options):
@@ -117,11 +118,12 @@ AT = """if True:
 
 
 def test_a_signal_where_there_is_nothing_to_save_ends_it_at_once(run, text, tmp_path):
-    """While a run is prepared, and while its best checkpoint is tested."""
+    """While text is read, once settings are written, while the best checkpoint is tested."""
     whole, *_ = run
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
-    cases = (("build", None, tmp_path / "no"), ("build_translator", 30, folder))
+    new = tmp_path / "no"
+    cases = ("build", None, new), ("restore_or_init", None, new), ("build_translator", 30, folder)
     for (name, step, where), number in itertools.product(cases, (signal.SIGTERM, signal.SIGINT)):
         command = [sys.executable, "-c", AT, name, str(int(number)), *train_args(text, where)]
         done = subprocess.run(command, capture_output=True, env=environment(), cwd=ROOT)
@@ -131,7 +133,7 @@ def test_a_signal_where_there_is_nothing_to_save_ends_it_at_once(run, text, tmp_
         status = 0 if number == signal.SIGTERM else 130
         assert done.returncode == status, done.stderr.decode()
         assert done.stderr.count(b"heed: interrupted") == bool(status)
-    assert not (tmp_path / "no").exists()
+    assert not new.exists()
     same(folder, whole)
 
 
@@ -170,7 +172,7 @@ def test_a_grace_period_that_is_too_short_is_told(text, tmp_path):
 
 def test_two_runs_in_one_folder_are_refused(run, text):
     folder, *_ = run
-    with workdir.lock(folder):
+    with workdir_lock.lock(folder):
         line = refused("train", *train_args(text, folder))
     assert "is in use: process" in line and "wait, or choose another folder" in line
 

@@ -15,7 +15,7 @@ from absl.testing import flagsaver
 
 from benchmarks.corruption import arrays
 from benchmarks.multiprocess_faults import send
-from experiments import distributed, workdir
+from experiments import distributed, workdir_lock
 from experiments.pod.ports import free_port
 from model import ConfigError
 from tests.experiments.commands import ROOT, environment, heed, refused, train_args
@@ -100,10 +100,10 @@ def test_several_processes_train_what_one_does(text, tmp_path):
     assert it.returncode == 0 and f"resuming at step {last['step']}" in err, err
     assert all(line.startswith("[0] ") for line in err.splitlines()), err
     found = json.loads(out)
-    assert found["test"] == expected["test"] and found["params"] == expected["params"]
+    assert found["test"] == expected["test"] and found["num_params"] == expected["num_params"]
     same_run(folder, whole)
 
-    with workdir.lock(folder):
+    with workdir_lock.lock(folder):
         it = launched(2, 1, *args)
         out, err = it.communicate(timeout=60)
     assert it.returncode == 1 and out == "" and "Traceback" not in err
@@ -167,12 +167,21 @@ def test_one_that_is_gone_while_it_reads_text_is_named(text, tmp_path, number):
 
 
 WRONG = [
-    (dict(processes=2), "are given together: there is no --coordinator_address"),
-    (dict(coordinator="a:1", processes=2), "there is no --process_id"),
-    (dict(coordinator="a:1", processes=2, process=2), "--process_id=2 must be from 0 to 1"),
-    (dict(coordinator="a:1", processes=0, process=0), "--num_processes=0 must be at least 1"),
-    (dict(coordinator="a", processes=2, process=1), "--coordinator_address=a is not HOST:PORT"),
-    (dict(cluster=True, process=1), "--auto_cluster finds --coordinator_address"),
+    (dict(num_processes=2), "are given together: there is no --coordinator_address"),
+    (dict(coordinator_address="a:1", num_processes=2), "there is no --process_id"),
+    (
+        dict(coordinator_address="a:1", num_processes=2, process_id=2),
+        "--process_id=2 must be from 0 to 1",
+    ),
+    (
+        dict(coordinator_address="a:1", num_processes=0, process_id=0),
+        "--num_processes=0 must be at least 1",
+    ),
+    (
+        dict(coordinator_address="a", num_processes=2, process_id=1),
+        "--coordinator_address=a is not HOST:PORT",
+    ),
+    (dict(auto_cluster=True, process_id=1), "--auto_cluster finds --coordinator_address"),
 ]
 
 

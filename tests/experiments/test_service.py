@@ -37,26 +37,26 @@ class Held:
 
 
 def test_requests_that_come_together_are_one_search(searches):
-    reserve_workdir = Held(searches)
+    held = Held(searches)
     words = ["red", "green", "one", "cat"]  # as many as go into one batch
     limits = replace(LIMITS, queue=20)
-    with client(reserve_workdir, limits) as there, ThreadPoolExecutor(16) as pool, reserve_workdir:
+    with client(held, limits) as there, ThreadPoolExecutor(16) as pool, held:
 
         def ask(text, **more):
             return pool.submit(there.post, "/translate", json={"text": text} | more)
 
         until(lambda: there.get("/health").status_code == 200)
         first = ask("red cat")
-        assert reserve_workdir.begun.wait(60)
+        assert held.begun.wait(60)
         rest = [ask(word, n_best=1 + n % 2) for n, word in enumerate(words)]
         until(lambda: told(there, "heed_queue_requests") == len(words))
         narrow = ask(["one dog", "two dog"], beam_size=1)
         until(lambda: told(there, "heed_queue_requests") == len(words) + 1)
-        reserve_workdir.may.set()
+        held.may.set()
         found = [job.result().json()["translations"] for job in (first, *rest, narrow)]
-        shapes = [beam for beam, _ in reserve_workdir.together]
+        shapes = [beam for beam, _ in held.together]
         assert sorted(shapes) == [1, 2, 2]  # of six requests: one, those that waited, another beam
-        assert max(len(texts) for _, texts in reserve_workdir.together) == len(words)
+        assert max(len(texts) for _, texts in held.together) == len(words)
         assert told(there, "heed_batch_requests_sum") == 6
         assert told(there, "heed_batch_texts_sum") == 7
         assert told(there, "heed_batch_requests_count") == 3
@@ -70,12 +70,12 @@ def test_requests_that_come_together_are_one_search(searches):
 
 
 def test_a_full_queue_and_a_late_answer_are_told(searches):
-    reserve_workdir = Held(searches)
+    held = Held(searches)
     limits = replace(LIMITS, queue=1, seconds=1.0)
-    with client(reserve_workdir, limits) as there, ThreadPoolExecutor(3) as pool, reserve_workdir:
+    with client(held, limits) as there, ThreadPoolExecutor(3) as pool, held:
         until(lambda: there.get("/health").status_code == 200)
         first = pool.submit(there.post, "/translate", json={"text": "red"})
-        assert reserve_workdir.begun.wait(60)
+        assert held.begun.wait(60)
         second = pool.submit(there.post, "/translate", json={"text": "green"})
         until(lambda: told(there, "heed_queue_requests") == 1)
         full = there.post("/translate", json={"text": "one"})
@@ -83,10 +83,10 @@ def test_a_full_queue_and_a_late_answer_are_told(searches):
         for late in first.result(), second.result():
             assert late.status_code == 504 and "within 1 seconds" in late.json()["error"]
         assert told(there, "heed_queue_requests") == 0  # what was late is not searched for
-        reserve_workdir.may.set()
-        until(lambda: reserve_workdir.together)
+        held.may.set()
+        until(lambda: held.together)
         assert there.post("/translate", json={"text": "two"}).status_code == 200
-        assert reserve_workdir.together == [(2, [("red",)]), (2, [("two",)])]
+        assert held.together == [(2, [("red",)]), (2, [("two",)])]
 
 
 async def post(app, *coming):
@@ -128,19 +128,19 @@ def test_a_body_that_does_not_come_is_not_waited_for(searches):
 
 
 def test_nobody_searches_for_who_has_left(searches):
-    reserve_workdir = Held(searches)
-    service = Service(reserve_workdir, LIMITS)
+    held = Held(searches)
+    service = Service(held, LIMITS)
     app = service.app()
-    with TestClient(app, base_url=HOST) as there, ThreadPoolExecutor(1) as pool, reserve_workdir:
+    with TestClient(app, base_url=HOST) as there, ThreadPoolExecutor(1) as pool, held:
         until(lambda: there.get("/health").status_code == 200)
         first = pool.submit(there.post, "/translate", json={"text": "red"})
-        assert reserve_workdir.begun.wait(60)
+        assert held.begun.wait(60)
         queued = lambda: service.batcher.waiting() == 1  # noqa: E731
         assert asyncio.run(post(app, part(b'{"text": "cat"}', False), queued, LEFT)) == 499
         assert service.batcher.waiting() == 0
-        reserve_workdir.may.set()
+        held.may.set()
         assert first.result().status_code == 200
-    assert reserve_workdir.together == [(2, [("red",)])]
+    assert held.together == [(2, [("red",)])]
 
 
 def test_one_requests_mistake_is_its_own(searches):

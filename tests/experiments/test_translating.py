@@ -28,16 +28,14 @@ def test_typed_sentences_are_answered_one_by_one(run):
     env = dict(os.environ, PYTHONPATH=str(ROOT), XLA_FLAGS="", JAX_PLATFORMS="cpu")
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=theirs, stdout=pipe, stderr=pipe, env=env, cwd=ROOT) as it:
-        hypotheses_to_json = []
+        answers = []
         for line in b"red cat\n", b"\n", b"two dog\n":
             os.write(ours, line)
-            hypotheses_to_json.append(
-                it.stdout.readline()
-            )  # would wait for ever if all were read first
+            answers.append(it.stdout.readline())  # would wait for ever if all were read first
         os.write(ours, b"\x04")
         assert it.wait(60) == 0
     _, expected, _ = heed("translate", f"--workdir={workdir}", stdin="red cat\n\ntwo dog\n")
-    assert b"".join(hypotheses_to_json).decode() == expected and hypotheses_to_json[1] == b"\n"
+    assert b"".join(answers).decode() == expected and answers[1] == b"\n"
 
 
 def test_lines_out_are_lines_in(run, tmp_path):

@@ -8,11 +8,11 @@ from data.atomic_write import write_atomic
 from data.printable import drawable
 
 _DPI = 150
-_MOST_PIXELS = 16_000  # of a side: more is not opened by common viewers
+_MOST_PIXELS = 16_000  # per side: common viewers open no larger image
 
 
 def without_glyphs(pieces: Iterable[str]) -> str:
-    """The characters of these that a PNG shows as boxes, for matplotlib's font lacks them."""
+    """Characters that matplotlib's font lacks, which a PNG shows as boxes."""
     from matplotlib import font_manager
 
     font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
@@ -23,9 +23,9 @@ def without_glyphs(pieces: Iterable[str]) -> str:
 def draw(weights, rows: list[str], columns: list[str], file: Path) -> None:
     """[layers, heads, rows, columns] weights -> `file`.png and `file`.svg.
 
-    A small map a head, the subword pieces on both axes at the same size whatever their number, so a
-    long sentence makes a large picture; beyond 16,000 pixels a side the PNG is coarser and only the
-    SVG sharp. Control characters are drawn as their pictures. The same weights make the same bytes.
+    One small map per head, with subword pieces of a fixed size on both axes, so a long sentence
+    makes a large image. Beyond 16,000 pixels per side the PNG has a lower resolution; the SVG stays
+    sharp. Control characters are drawn as symbols. The same weights give the same bytes.
     Raises OSError.
     """
     import matplotlib
@@ -33,17 +33,17 @@ def draw(weights, rows: list[str], columns: list[str], file: Path) -> None:
 
     layers, heads = weights.shape[:2]
     rows, columns = [*map(drawable, rows)], [*map(drawable, columns)]
-    # Inches: a piece takes 0.16, the pieces' names what the longest of them does.
+    # Inches: 0.16 per piece, plus the longest label.
     width = 0.4 + 0.16 * len(columns)
     height = 0.4 + 0.16 * len(rows) + 0.07 * max(map(len, columns))
     size = heads * width + 0.07 * max(map(len, rows)), layers * height
-    # Text stays text in SVG: it can be searched, and its reader has fonts for all scripts.
+    # SVG text stays text: it can be searched, and viewers have fonts for all scripts.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "heed"}):
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(layers, heads, squeeze=False)
         for layer in range(layers):
             for head in range(heads):
-                cell, first = grid[layer][head], head == 0
+                cell, leftmost = grid[layer][head], head == 0
                 cell.imshow(
                     weights[layer, head],
                     cmap="Blues",
@@ -55,10 +55,10 @@ def draw(weights, rows: list[str], columns: list[str], file: Path) -> None:
                 cell.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=8)
                 plain = dict(fontsize=7, parse_math=False)  # a piece may be a dollar sign
                 cell.set_xticks(range(len(columns)), columns, rotation=90, **plain)
-                cell.set_yticks(range(len(rows)), rows if first else [""] * len(rows), **plain)
+                cell.set_yticks(range(len(rows)), rows if leftmost else [""] * len(rows), **plain)
                 cell.tick_params(length=0)
         dpi = min(_DPI, _MOST_PIXELS / max(size))
-        for kind, metadata in ("png", None), ("svg", {"Date": None}):
+        for suffix, metadata in ("png", None), ("svg", {"Date": None}):
             picture = io.BytesIO()
-            figure.savefig(picture, format=kind, dpi=dpi, metadata=metadata)
-            write_atomic(file.with_suffix(f".{kind}"), picture.getvalue())
+            figure.savefig(picture, format=suffix, dpi=dpi, metadata=metadata)
+            write_atomic(file.with_suffix(f".{suffix}"), picture.getvalue())

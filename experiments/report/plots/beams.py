@@ -12,32 +12,32 @@ from decode.beam_tree import Node
 def tree(nodes: Sequence[Node], pieces: Sequence[str]) -> Figure:
     """The tree of `decode.beam_tree.beam_tree`, `pieces` its nodes' tokens as text.
 
-    A column a step. The best output is drawn bold; an output's score stands after its end. What
-    has no child and no score was dropped.
+    One column per step. The best output is bold; the score of an output follows its end. A node
+    without child and score was pruned.
     """
-    height, at = _heights(nodes)
-    last = max(node.step for node in nodes)
-    figure = Figure(figsize=(2 + 1.15 * last, 1 + 0.3 * height), layout="constrained")
+    height, rows = _heights(nodes)
+    last_step = max(node.step for node in nodes)
+    figure = Figure(figsize=(2 + 1.15 * last_step, 1 + 0.3 * height), layout="constrained")
     axes = figure.subplots()
     for number, (node, piece) in enumerate(zip(nodes, pieces, strict=True)):
         parent = nodes[node.parent]
-        colour, weight = ("C0", "bold") if node.best else ("0.35", "normal")
+        color, weight = ("C0", "bold") if node.best else ("0.35", "normal")
         if number:
-            ends = [parent.step, node.step], [at[node.parent], at[number]]
-            axes.plot(*ends, color=colour, linewidth=2 if node.best else 0.8, zorder=0)
+            ends = [parent.step, node.step], [rows[node.parent], rows[number]]
+            axes.plot(*ends, color=color, linewidth=2 if node.best else 0.8, zorder=0)
         piece = drawable(piece)
         text = piece if node.score is None else f"{piece}  {node.score:.2f}"
-        look: dict[str, Any] = dict(fontsize=8, color=colour, weight=weight)
+        look: dict[str, Any] = dict(fontsize=8, color=color, weight=weight)
         look |= dict(bbox=dict(facecolor="white", edgecolor="none", pad=1.5))
         look |= dict(parse_math=False)  # a piece may be a dollar sign
-        axes.text(node.step, at[number], text, ha="center", va="center", **look)
-    axes.set(xlim=(-0.6, last + 0.9), ylim=(height - 0.3, -0.7), yticks=[], xlabel="tokens")
+        axes.text(node.step, rows[number], text, ha="center", va="center", **look)
+    axes.set(xlim=(-0.6, last_step + 0.9), ylim=(height - 0.3, -0.7), yticks=[], xlabel="tokens")
     axes.spines[["left", "right", "top"]].set_visible(False)
     return figure
 
 
 def _heights(nodes: Sequence[Node]) -> tuple[int, list[float]]:
-    """How many leaves there are, and each node's place: leaves in order, others amid theirs."""
+    """Number of leaves, and the row of each node: inner nodes are centred on their children."""
     children: list[list[int]] = [[] for _ in nodes]
     for number, node in enumerate(nodes[1:], 1):
         children[node.parent].append(number)
@@ -46,11 +46,11 @@ def _heights(nodes: Sequence[Node]) -> tuple[int, list[float]]:
         number = stack.pop()
         order.append(number)
         stack += reversed(children[number])
-    at, leaves = [0.0] * len(nodes), 0
+    rows, leaves = [0.0] * len(nodes), 0
     for number in order:
         if not children[number]:
-            at[number], leaves = float(leaves), leaves + 1
+            rows[number], leaves = float(leaves), leaves + 1
     for number in reversed(order):
         if children[number]:
-            at[number] = sum(at[child] for child in children[number]) / len(children[number])
-    return leaves, at
+            rows[number] = sum(rows[child] for child in children[number]) / len(children[number])
+    return leaves, rows

@@ -13,8 +13,8 @@ from train.loss import token_losses
 def positional_encodings(length: int, width: int, halves: bool = False) -> Figure:
     """The sinusoids (3.5) of `length` positions in `width` dimensions, and their likeness.
 
-    On the left each row is one position's encoding; on the right are the cosines between all
-    pairs of positions, which depend on their distance alone.
+    On the left, each row is the encoding of a position; on the right are the cosines between all
+    pairs of positions, which depend only on their distance.
     """
     encoded = np.asarray(sinusoids(jnp.arange(length, dtype=jnp.int32), width, halves))
     likeness = encoded @ encoded.T / (width / 2)  # every encoding has the norm sqrt(width / 2)
@@ -33,9 +33,9 @@ def learning_rates(schedules: Mapping[str, Callable], steps: int) -> Figure:
     """The learning rate at each of the first `steps` updates, a line for each named schedule."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
-    at = np.unique(np.linspace(0, steps - 1, 500).astype(int))
+    updates = np.unique(np.linspace(0, steps - 1, 500).astype(int))
     for name, schedule in schedules.items():
-        axes.plot(at + 1, np.asarray(schedule(jnp.asarray(at, jnp.int32))), label=name)
+        axes.plot(updates + 1, np.asarray(schedule(jnp.asarray(updates, jnp.int32))), label=name)
     axes.set(xlabel="update", ylabel="learning rate", xlim=(0, steps))
     axes.legend()
     return figure
@@ -44,20 +44,22 @@ def learning_rates(schedules: Mapping[str, Callable], steps: int) -> Figure:
 def label_smoothing(vocab_size: int, amounts: tuple[float, ...] = (0.0, 0.1, 0.2)) -> Figure:
     """The loss (5.4) of a target by how sure the model is of it, a line for each amount.
 
-    The other `vocab_size` - 1 tokens share what is left alike. Smoothed, the loss is least where
-    the model is as sure as the smoothed target is.
+    The other `vocab_size` - 1 tokens share the rest equally. With smoothing, the loss is minimal
+    where the model's probability equals that of the smoothed target.
     """
     sure = np.linspace(0.5, 0.999, 300)
-    rest = (1 - sure) / (vocab_size - 1)
-    logits = np.log(np.concatenate([sure[:, None], rest[:, None].repeat(vocab_size - 1, 1)], 1))
+    off_target = (1 - sure) / (vocab_size - 1)
+    logits = np.log(
+        np.concatenate([sure[:, None], off_target[:, None].repeat(vocab_size - 1, 1)], 1)
+    )
     targets = jnp.zeros((1, len(sure)), jnp.int32)
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for amount in amounts:
         losses, *_ = token_losses(jnp.asarray(logits[None], jnp.float32), targets, amount)
         (line,) = axes.plot(sure, losses[0], label=f"smoothing {amount:g}")
-        least = int(np.argmin(losses[0]))
-        axes.plot(sure[least], losses[0, least], "o", color=line.get_color())
+        minimum = int(np.argmin(losses[0]))
+        axes.plot(sure[minimum], losses[0, minimum], "o", color=line.get_color())
     axes.set(xlabel="probability of the target", ylabel="loss in nats", ylim=(0, None))
     axes.legend()
     return figure

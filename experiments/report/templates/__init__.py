@@ -4,7 +4,7 @@ from importlib.resources import files
 
 from data.printable import json_line
 
-_PLACE = "/* data */"  # where a page's script of type application/json has its values
+_PLACE = "/* data */"  # replaced by the values in a page's application/json script
 
 
 def page(name: str) -> str:
@@ -13,14 +13,14 @@ def page(name: str) -> str:
 
 
 def filled(name: str, data: dict) -> str:
-    """The page `name`.html with `data` in it, whatever text these hold."""
+    """The page `name`.html with `data` inserted, safely escaped."""
     before, after = page(name).split(_PLACE)
     return before + json_in_html(data) + after
 
 
 def json_in_html(data: object) -> str:
-    """JSON that means the same within a script element: nothing in it can end one."""
+    """JSON that is safe within a script element: nothing in it can close the element."""
     text = json_line(data, allow_nan=False)
-    for letter in "<>&":  # in JSON these occur within strings alone
+    for letter in "<>&":  # in JSON these occur only within strings
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text
