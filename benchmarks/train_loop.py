@@ -26,7 +26,8 @@ from data.batch import Batch
 from data.pairs import SPLITS
 from data.pipeline import TokenPairs, train_batches
 from data.text import read_lines
-from experiments.config import Experiment, to_experiment
+from experiments.config import Experiment
+from experiments.config_io import to_experiment
 from experiments.configs import text
 from experiments.run_context import RunContext
 from experiments.setup import set_up

@@ -7,29 +7,27 @@ from functools import partial
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from data.vocabulary import Vocabulary
-from decode import sharded_weights, xla_options
+from decode import sharded_weights
 from decode.batching import batches
 from decode.families import make_generator
 from decode.hypotheses import Hypothesis, concatenate, rank
 from decode.inputs import (
     LongInputPolicy,
     PaddedSizes,
-    SearchBatch,
     Segment,
     make_search_batch,
     padded_sizes,
     segment_inputs,
 )
-from decode.loop import identity
 from decode.options import InputError, SearchOptions
-from decode.search import search
+from decode.sharded_search import ROWS, compile_search
 from decode.shortlist import Shortlist
 from decode.weights import PRECISIONS
 from model import Transformer
-from model.sharding import AXES, make_mesh, put_on_mesh, replicated
+from model.sharding import make_mesh, put_on_mesh
 
 # Small batches waste little work on outputs that have ended; large ones keep an accelerator busy.
 # Measured on CPUs (experiments/LOG.md).
@@ -124,20 +122,8 @@ class Translator:
     def _search_by(self, options: SearchOptions) -> None:
         options.check_vocabulary(self._families[0].config.target_vocab)
         self.options = options
-        self._search = xla_options.jit(
-            partial(
-                _sharded_search,
-                self._families,
-                mesh=self.mesh,
-                options=options,
-                on_token=self._on_tokens if self._on_token else None,
-            ),
-            self._precision,
-            split=sharded_weights.num_shards(self.mesh) > 1,
-            static_argnames="max_length",
-            # Replicated, so that each process can read the outputs of all devices.
-            out_shardings=replicated(self.mesh) if jax.process_count() > 1 else None,
-        )
+        on_token = self._on_tokens if self._on_token else None
+        self._search = compile_search(self._families, self.mesh, options, self._precision, on_token)
         self.shapes: set[tuple] = set()  # (rows, source, *PaddedSizes): one compilation each
 
     def with_options(
@@ -248,7 +234,7 @@ class Translator:
         vocab = self._families[0].config.target_vocab
         request = make_search_batch(segments, rows, length, padded_sizes, vocab, self._shortlist)
         longest = self.options.limit(length, self.max_output)
-        request = put_on_mesh(request, NamedSharding(self.mesh, _ROWS))
+        request = put_on_mesh(request, NamedSharding(self.mesh, ROWS))
         outputs = jax.device_get(self._search(self.weights, request, max_length=longest))
         if self._on_token:
             jax.effects_barrier()  # deliver all partial texts before the final ones
@@ -265,26 +251,3 @@ class Translator:
         for (sentence, part), row in rows:
             if sentence >= 0:
                 self._on_token(sentence, part, self.vocabulary.target.decode([row])[0], False)
-
-
-_ROWS = PartitionSpec(AXES)  # each row is searched on one device
-
-
-def _sharded_search(
-    families, weights, request: SearchBatch, *, mesh, options, on_token, max_length
-):
-    shard = partial(
-        search,
-        families,
-        options=options,
-        max_length=max_length,
-        on_token=on_token and partial(jax.debug.callback, on_token),
-        sync=sharded_weights.max_over_shards if sharded_weights.num_shards(mesh) > 1 else identity,
-    )
-    return jax.shard_map(
-        shard,
-        mesh=mesh,
-        in_specs=(sharded_weights.specs(weights), _ROWS),
-        out_specs=_ROWS,
-        check_vma=False,  # each device's loop ends when its own rows are done
-    )(weights, request)

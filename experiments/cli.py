@@ -21,7 +21,7 @@ from data.printable import printable
 from decode.options import InputError
 from experiments import signals
 from experiments.compilation_cache import enable_compilation_cache
-from experiments.config import nearest
+from experiments.did_you_mean import nearest
 from experiments.malloc import tune_malloc
 from experiments.startup import STDOUT
 from model import ConfigError
@@ -169,7 +169,7 @@ def _near_flag(name: str) -> str:
 
 def _unknown_key(error: Exception) -> str:
     """Find the unknown override in argv: config_flags does not report its name."""
-    from experiments.config import default_config
+    from experiments.config_io import default_config
 
     for argument in sys.argv[1:]:
         match = re.match(r"--?config\.([\w.]+)", argument)

@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
-from experiments.config import to_experiment
+from experiments.config_io import to_experiment
 from experiments.temporary_folders import temporary_folder
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of experiments/configs.")

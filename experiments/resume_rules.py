@@ -7,7 +7,8 @@ the config tree.
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from experiments.config import Experiment, flatten
+from experiments.config import Experiment
+from experiments.config_io import flatten
 from model import ConfigError
 
 

@@ -20,7 +20,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli, distributed
-from experiments.config import to_experiment
+from experiments.config_io import to_experiment
 from experiments.console import log, print_json
 from experiments.signals import INTERRUPTED, leave
 from experiments.thread_errors import ends_the_process

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection
 
-from experiments.config import Experiment, flatten
+from experiments.config import Experiment
+from experiments.config_io import flatten
 from experiments.console import log
 from model import ConfigError
 

@@ -31,7 +31,8 @@ from data.json_file import read_json
 from data.printable import excerpt
 from data.vocabulary import Vocabulary
 from decode import shortlist
-from experiments.config import Experiment, to_experiment
+from experiments.config import Experiment
+from experiments.config_io import to_experiment
 from experiments.console import log
 from experiments.git_commit import commit_of_the_code
 from experiments.lora import BASE, check_base, read_base, trainable

@@ -19,7 +19,8 @@ from data.batch import BOS
 from data.errors import DataError
 from data.hf_tokenizer import FastTokenizer
 from data.vocabulary import Vocabulary
-from experiments.config import DataConfig, Experiment, nearest
+from experiments.config import DataConfig, Experiment
+from experiments.did_you_mean import nearest
 from interop import imported_model, tokenizer_config
 from interop.config_json import Bart, family
 from interop.fields import read_settings

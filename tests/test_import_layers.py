@@ -17,7 +17,16 @@ MAY_IMPORT = {
     "experiments": {"model", "data", "train", "decode", "interop", "serve"},
 }
 # What interop/ and serve/ use of experiments/; it imports neither of them.
-SHARED = ("config", "console", "json_output", "report.templates", "signals", "temporary_folders")
+SHARED = (
+    "config",
+    "config_io",
+    "console",
+    "did_you_mean",
+    "json_output",
+    "report.templates",
+    "signals",
+    "temporary_folders",
+)
 SHARED = {f"experiments.{name}" for name in (*SHARED, "workdir", "workdir_lock")}
 FILES = [
     (package, file) for package in MAY_IMPORT for file in sorted((ROOT / package).rglob("*.py"))

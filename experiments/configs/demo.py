@@ -5,7 +5,7 @@
 Hardware: 2 shared CPU cores. Time: 4 minutes. Measured: test BLEU 99.9, chrF 99.9 (sacreBLEU).
 """
 
-from experiments.config import default_config
+from experiments.config_io import default_config
 
 
 def get_config():

@@ -8,8 +8,8 @@ after 100,000 steps (big: 300,000). Not run by us.
 
 from dataclasses import asdict
 
-from experiments.config import nearest
 from experiments.configs import wmt14_en_de_base
+from experiments.did_you_mean import nearest
 from model import TABLE3, ConfigError
 from model.config import LABEL_SMOOTHING
 

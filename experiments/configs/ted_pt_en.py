@@ -5,7 +5,7 @@
 Hardware: one GPU, or a day of CPU. Time: about an hour on a GPU (not measured by us).
 """
 
-from experiments.config import default_config
+from experiments.config_io import default_config
 
 
 def get_config():

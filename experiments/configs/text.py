@@ -6,7 +6,7 @@
 DIR holds train.en, train.de, valid.en, valid.de, test.en, test.de (or .gz).
 """
 
-from experiments.config import default_config
+from experiments.config_io import default_config
 
 
 def get_config():

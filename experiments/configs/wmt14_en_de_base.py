@@ -5,7 +5,7 @@
 Hardware in the paper: 8 P100 GPUs, 12 hours, BLEU 27.3 (newstest2014, tokenised). Not run by us.
 """
 
-from experiments.config import default_config
+from experiments.config_io import default_config
 
 
 def get_config():

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments.config import Experiment, flatten
+from experiments.config import Experiment
+from experiments.config_io import flatten
 
 
 class Setting(NamedTuple):

@@ -8,7 +8,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from experiments.config import default_config, to_experiment
+from experiments.config_io import default_config, to_experiment
 from tests.experiments import forks
 from tests.xla_for_tests import xla_flags
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 import experiments.configs
-from experiments.config import Experiment, default_config, to_config_dict, to_experiment
+from experiments.config import Experiment
+from experiments.config_io import default_config, to_config_dict, to_experiment
 from experiments.setup import schedule_and_optimizer
 from experiments.workdir import check_same_run, read_config, write_config
 from model import BASE, BIG, TABLE3, ConfigError, Transformer

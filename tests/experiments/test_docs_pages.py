@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.config import default_config, to_experiment
+from experiments.config_io import default_config, to_experiment
 from model import TABLE3
 from tests.experiments.commands import ROOT
 from tests.experiments.test_docs_commands import PAGES

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.corruption import DAMAGE, arrays, events, same
-from experiments.config import LoraConfig, default_config, to_experiment
+from experiments.config import LoraConfig
+from experiments.config_io import default_config, to_experiment
 from experiments.dry_run import estimate_resources
 from experiments.lora import write_base
 from experiments.restore import init_state, restore_or_init

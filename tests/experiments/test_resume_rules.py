@@ -6,7 +6,8 @@ from dataclasses import asdict
 import pytest
 
 from experiments import resume_rules
-from experiments.config import Experiment, flatten, to_experiment
+from experiments.config import Experiment
+from experiments.config_io import flatten, to_experiment
 from experiments.resume_rules import RULES, Change, check_changes, resume_line
 from experiments.setup import schedule_and_optimizer
 from model import ConfigError

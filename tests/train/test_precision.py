@@ -21,7 +21,7 @@ import pytest
 
 from data.batch import EOS, PAD, Batch
 from experiments import configs
-from experiments.config import to_experiment
+from experiments.config_io import to_experiment
 from model import Transformer, TransformerConfig
 from model.lora import LoRAModel
 from model.sharding import make_mesh, param_shardings
