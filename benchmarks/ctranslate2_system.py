@@ -77,22 +77,26 @@ def _spec(c: TransformerConfig, params) -> TransformerSpec:
     spec.decoder.projection.weight = table
     for i, layer in enumerate(spec.encoder.layer):
         layer_params = params[f"encoder_{i}"]
-        _attention(layer.self_attention, layer_params["attention"], layer_params["attention_frame"])
+        _attention(
+            layer.self_attention, layer_params["attention"], layer_params["attention_residual"]
+        )
         _feed_forward(layer.ffn, layer_params)
     for i, layer in enumerate(spec.decoder.layer):
         layer_params = params[f"decoder_{i}"]
-        _attention(layer.self_attention, layer_params["self_attention"], layer_params["self_frame"])
+        _attention(
+            layer.self_attention, layer_params["self_attention"], layer_params["self_residual"]
+        )
         _attention(
             layer.attention,
             layer_params["cross_attention"],
-            layer_params["cross_frame"],
+            layer_params["cross_residual"],
             cross=True,
         )
         _feed_forward(layer.ffn, layer_params)
     return spec
 
 
-def _attention(layer_spec, params, frame, cross: bool = False) -> None:
+def _attention(layer_spec, params, residual, cross: bool = False) -> None:
     width = params["query"].shape[0]
     query, key, value = (
         _linear(params[name].reshape(width, -1)) for name in ("query", "key", "value")
@@ -103,7 +107,7 @@ def _attention(layer_spec, params, frame, cross: bool = False) -> None:
     else:
         fuse_linear(layer_spec.linear[0], [query, key, value])
     layer_spec.linear[-1].weight = _linear(params["out"].reshape(-1, width)).weight
-    _norm(layer_spec.layer_norm, frame)
+    _norm(layer_spec.layer_norm, residual)
 
 
 def _feed_forward(layer_spec, params) -> None:
@@ -111,7 +115,7 @@ def _feed_forward(layer_spec, params) -> None:
         weights = params["feed_forward"][param_name]
         getattr(layer_spec, spec_name).weight = _linear(weights["kernel"]).weight
         getattr(layer_spec, spec_name).bias = np.asarray(weights["bias"], np.float32)
-    _norm(layer_spec.layer_norm, params["feed_forward_frame"])
+    _norm(layer_spec.layer_norm, params["feed_forward_residual"])
 
 
 def _linear(kernel) -> LinearSpec:
@@ -120,6 +124,6 @@ def _linear(kernel) -> LinearSpec:
     return linear
 
 
-def _norm(layer_spec, frame) -> None:
-    layer_spec.gamma = np.asarray(frame["norm"]["scale"], np.float32)
-    layer_spec.beta = np.asarray(frame["norm"]["bias"], np.float32)
+def _norm(layer_spec, residual) -> None:
+    layer_spec.gamma = np.asarray(residual["norm"]["scale"], np.float32)
+    layer_spec.beta = np.asarray(residual["norm"]["bias"], np.float32)

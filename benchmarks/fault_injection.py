@@ -69,7 +69,7 @@ class Cases:
         yield self.killed_while_saving()
         yield self.terminated()
         for name, damage in DAMAGE.items():
-            yield from self.damaged(name, damage)
+            yield from self.corrupt(name, damage)
         for limit, workers in ("size=1m", 1), ("ro", 1), ("size=1m", 2):
             yield self.no_room(limit, workers)
         yield self.other_devices()
@@ -156,13 +156,13 @@ class Cases:
             return "SIGTERM", f"exit {code}: {err}", f"exit status {code}"
         return "SIGTERM", f"exit 0, saved at step {json.loads(out)['step']}", self.again(folder)
 
-    def damaged(self, name: str, damage: Callable[[Path], None]) -> Iterator[tuple[str, str, str]]:
+    def corrupt(self, name: str, damage: Callable[[Path], None]) -> Iterator[tuple[str, str, str]]:
         """Damage each file of the newest checkpoint in turn, then restore."""
         source = self.reference / "checkpoints"
         newest = max(source.glob("[0-9]*"), key=lambda path: int(path.name))
         for path in sorted(path for path in newest.rglob("*") if path.is_file()):
             file = path.relative_to(source)
-            folder = self.folder / "damaged"
+            folder = self.folder / "corrupt"
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(source, folder)
             damage(folder / file)

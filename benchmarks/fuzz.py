@@ -1,10 +1,10 @@
-"""Fuzz file formats: each damaged file is read, or rejected in one line.
+"""Fuzz file formats: each corrupt file is read, or rejected in one line.
 
     python -m benchmarks.fuzz --format=all --cases=10000 --seed=0 --output=DIR
 
 Cases run in forked processes of --chunk cases each, with limits on time and memory, so that a bad
 case ends no others. One JSON line per format gives the number of rejected, accepted and failed
-cases, and the maximum seconds and megabytes of a case. The damaged files of failures are stored in
+cases, and the maximum seconds and megabytes of a case. The corrupt files of failures are stored in
 --output: NAME.CASE, and NAME.CASE.txt with what happened.
 """
 
@@ -21,7 +21,7 @@ from typing import NamedTuple
 from absl import app, flags, logging
 
 from experiments.console import print_json
-from tests.fuzz.cases import damaged, outcome
+from tests.fuzz.cases import corrupt, outcome
 from tests.fuzz.formats import FOLDERS, FORMATS
 
 FORMAT = flags.DEFINE_enum("format", "all", ["all", *FORMATS], "File format to fuzz.")
@@ -29,7 +29,7 @@ CASES = flags.DEFINE_integer("cases", 1000, "Number of cases per format.", lower
 FIRST = flags.DEFINE_integer("first", 0, "Number of the first case, to repeat a case.")
 CHUNK = flags.DEFINE_integer("chunk", 250, "Cases per forked process.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the damage.")
-OUTPUT = flags.DEFINE_string("output", "", "Folder for the damaged files of failures.")
+OUTPUT = flags.DEFINE_string("output", "", "Folder for the corrupt files of failures.")
 
 MAX_SECONDS, MAX_BYTES = 60, 4 << 30  # of one case
 _RECORD = struct.Struct("<IBfI")  # case, outcome, seconds, length of the failure text
@@ -73,7 +73,7 @@ def _run(name: str, folder: Path) -> int:
             seconds, number = max(seconds, record.seconds), record.number + 1
             if record.failure:
                 failures += 1
-                _keep(name, record, damaged(name, intact, SEED.value, record.number))
+                _keep(name, record, corrupt(name, intact, SEED.value, record.number))
         status, used = _ended()
         max_kilobytes = max(max_kilobytes, used)
         if number < stop:  # it ended during a case
@@ -81,7 +81,7 @@ def _run(name: str, folder: Path) -> int:
             _keep(
                 name,
                 Record(started, _FAILED, 0, message),
-                damaged(name, intact, SEED.value, started),
+                corrupt(name, intact, SEED.value, started),
             )
             failures, number = failures + 1, started + 1
     print_json(
@@ -131,7 +131,7 @@ def _child(name: str, folder: Path, intact: bytes, cases: range, pipe: int) -> N
     resource.setrlimit(resource.RLIMIT_AS, (size + MAX_BYTES, size + MAX_BYTES))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     for number in cases:
-        content = damaged(name, intact, SEED.value, number)
+        content = corrupt(name, intact, SEED.value, number)
         os.write(pipe, _RECORD.pack(number, _STARTED, 0, 0))
         signal.alarm(MAX_SECONDS)
         accepted, failure, seconds = outcome(file_format, folder, content)

@@ -149,7 +149,10 @@ def _batches(run: RunContext, first_step: int, count: int) -> Iterator[Batch]:
 
 def _compiled(run: RunContext) -> tuple[Callable, TrainState]:
     """The train step, run once in each batch shape, and the state afterwards."""
-    state, step = create_state(run.model, run.tx, jax.random.key(0), run.mesh), run.compile_step()
+    state, step = (
+        create_state(run.model, run.tx, jax.random.key(0), run.mesh),
+        run.make_train_step(),
+    )
     for bucket in run.data.schedule.buckets:
         index = next(i for i in itertools.count() if run.data.schedule[i].bucket == bucket)
         (batch,) = _batches(run, index, 1)
@@ -180,7 +183,7 @@ def _costs(run: RunContext, step: Callable, state: TrainState, steps: int) -> It
             step,
             _batches(run, first_step, _BLOCK),
             num_steps=first_step + _BLOCK,
-            schedule=run.schedule,
+            learning_rate=run.learning_rate,
             writer=writer,
             log_every=c.log_every,
             loss_monitor=LossMonitor(c.max_consecutive_skips, c.spike_threshold),

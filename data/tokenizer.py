@@ -167,7 +167,7 @@ def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
         try:
             model_processor.LoadFromSerializedProto(model)
         except RuntimeError:  # its message names a source line of the library
-            raise DataError("not a SentencePiece model, or a damaged one") from None
+            raise DataError("not a SentencePiece model, or a corrupt one") from None
         model_processor.id_to_piece(
             [*range(model_processor.get_piece_size())]
         )  # fails if a piece is not UTF-8

@@ -1,6 +1,7 @@
 """Beam search over any step function (paper 6.1; Wu et al. 2016).
 
-Axes: B batch, W beam, P finished hypotheses, L buffer length, V vocabulary.
+Axes: B batch, W beam, C candidates (2 W by default), P finished hypotheses, L buffer length,
+V vocabulary.
 """
 
 from collections.abc import Callable
@@ -50,7 +51,7 @@ def beam_search(
     ops: CacheOps | None = None,
     **options,
 ) -> Hypotheses:
-    """The best outputs under `step`: `beam_searcher`, run to the end from `cache`."""
+    """Run `beam_searcher` to the end from `cache`: the best outputs under `step`."""
     ops = ops or preallocated(max_length)
     search = beam_searcher(
         step, start, limits, max_length=max_length, reorder=ops.reorder, **options
@@ -76,7 +77,7 @@ def beam_searcher(
     free_eos_at_limit: bool = False,
     on_token: StreamCallback | None = None,
 ) -> Search:
-    """The search for the best outputs under `step`, W = `beam_size` for each of B sentences.
+    """Make the search for the best outputs under `step`, W = `beam_size` for each of B sentences.
 
     `start` [B] is the token before the first; `limits` [B] (1 .. `max_length` = L) bounds each
     output's length with EOS: at the limit a hypothesis can only end. In every step, those of the W
@@ -86,7 +87,7 @@ def beam_searcher(
 
     `transform` changes the log-probabilities that rank continuations; scores are always sums of the
     log-probabilities of `step`, normalized by `length_norm`, plus `score_bonus(cache)` [B,W] (for
-    example, a coverage penalty). `reorder` is that of the cache's CacheOps, `top_k` finds the
+    example, a coverage penalty). `reorder` is `CacheOps.reorder` of the cache, `top_k` finds the
     highest scores and their indices in rows [B,W,V], and `select_candidates` replaces the choice of
     candidates.
     With `free_eos_at_limit`, a forced end at the limit adds nothing to a score.
@@ -99,74 +100,85 @@ def beam_searcher(
     )
 
     def init(cache: object) -> _State:
-        none = _empty(batch, width, max_length)
+        empty = _empty(batch, width, max_length)
         return _State(
             index=jnp.int32(0),
-            # All beams are equal at the start: one is enough.
-            live=none._replace(scores=none.scores.at[:, 0].set(0.0)),
+            # Only beam 0 starts live; otherwise W equal copies would be searched.
+            live=empty._replace(scores=empty.scores.at[:, 0].set(0.0)),
             finished=_empty(batch, stopping.capacity(width), max_length),
             done=jnp.zeros(batch, bool),
             cache=cache,
         )
 
     def search_step(s: _State) -> _State:
-        last = jax.lax.dynamic_index_in_dim(
+        # Run the step on the last token of each live hypothesis.
+        last = jax.lax.dynamic_index_in_dim(  # [B,W]
             s.live.tokens, jnp.maximum(s.index - 1, 0), 2, keepdims=False
         )
         next_token, cache = step(jnp.where(s.index == 0, start[:, None], last), s.cache, s.index)
-        steered, offset = candidate_scores(next_token, s.live.tokens, s.index, transform)
-        free = select_candidates(s.live.scores - offset, steered, s.live.tokens, s.index)
-        eos_log_prob = next_token.eos_logit - next_token.log_normalizer
+
+        # Rank the candidates. At its length limit a hypothesis can only end.
+        rank_scores, offset = candidate_scores(next_token, s.live.tokens, s.index, transform)
+        unforced = select_candidates(
+            s.live.scores - offset, rank_scores, s.live.tokens, s.index
+        )  # ranking, beams, tokens: each [B,C]
+        eos_log_prob = next_token.eos_logit - next_token.log_normalizer  # [B,W]
         if free_eos_at_limit:
             eos_log_prob = jnp.zeros_like(eos_log_prob)
-        forced = _forced_eos(s.live.scores + eos_log_prob, eos, free[0].shape[1])
-        at_limit = (s.index + 1 >= limits)[:, None]
-        worth, beams, tokens = jax.tree.map(partial(jnp.where, at_limit), forced, free)
+        forced = _forced_eos(s.live.scores + eos_log_prob, eos, unforced[0].shape[1])
+        at_limit = (s.index + 1 >= limits)[:, None]  # [B,1]
+        ranking, beams, tokens = jax.tree.map(partial(jnp.where, at_limit), forced, unforced)
 
-        def append(part, new):
+        # Append the tokens. Scores sum the step's own log-probabilities, whatever `transform` did.
+        def append(values, new):  # [B,W,L], [B,C] -> [B,C,L]
             return jax.lax.dynamic_update_index_in_dim(
-                gather_beams(part, beams), new[..., None], s.index, axis=2
+                gather_beams(values, beams), new[..., None], s.index, axis=2
             )
 
-        gained = token_log_probs(next_token, beams, tokens, eos)
+        token_scores = token_log_probs(next_token, beams, tokens, eos)  # [B,C]
         if free_eos_at_limit:
-            gained = jnp.where(at_limit, 0.0, gained)
-        scores = jnp.where(jnp.isneginf(worth), worth, gather_beams(s.live.scores, beams) + gained)
-        grown = Hypotheses(
+            token_scores = jnp.where(at_limit, 0.0, token_scores)
+        scores = gather_beams(s.live.scores, beams) + token_scores  # [B,C]
+        scores = jnp.where(jnp.isneginf(ranking), ranking, scores)
+        candidates = Hypotheses(
             append(s.live.tokens, tokens),
             scores,
             jnp.full_like(beams, s.index + 1),
-            append(s.live.token_scores, gained),
+            append(s.live.token_scores, token_scores),
         )
 
-        # Only the W best continuations may end: a worse one would not be in the beam.
-        ends = tokens == eos
-        ending = jnp.where(ends & ~s.done[:, None], length_norm(scores, s.index + 1), -jnp.inf)
+        # Finished: those of the W best candidates that end. A worse one would not be in the beam.
+        is_eos = tokens == eos  # [B,C]
+        normed = jnp.where(is_eos & ~s.done[:, None], length_norm(scores, s.index + 1), -jnp.inf)
         if score_bonus is not None:
-            ending += gather_beams(score_bonus(cache), beams)
-        ending = jax.tree.map(lambda leaf: leaf[:, :width], grown._replace(scores=ending))
-        finished = jax.tree.map(lambda *pair: jnp.concatenate(pair, 1), s.finished, ending)
-        finished = top_hypotheses(finished, s.finished.scores.shape[1])
+            normed += gather_beams(score_bonus(cache), beams)
+        newly_finished = candidates._replace(scores=normed)
+        newly_finished = jax.tree.map(lambda leaf: leaf[:, :width], newly_finished)
+        finished = jax.tree.map(lambda *pair: jnp.concatenate(pair, 1), s.finished, newly_finished)
+        finished = top_hypotheses(finished, s.finished.scores.shape[1])  # [B,P,...]
 
-        # Candidates are sorted: the first W that neither end nor are dead stay live.
-        order = jnp.where(ends | jnp.isneginf(scores), -ends.shape[1], -jnp.arange(ends.shape[1]))
-        _, survivors = jax.lax.top_k(order, width)
-        live = jax.tree.map(lambda leaf: gather_beams(leaf, survivors), grown)
-        live = live._replace(scores=jnp.where(gather_beams(ends, survivors), -jnp.inf, live.scores))
-        parents = gather_beams(beams, survivors)
-        dead = jnp.isneginf(live.scores).all(1)
+        # Live: the first W candidates, which are sorted, that neither end nor are dead.
+        count = is_eos.shape[1]
+        order = jnp.where(is_eos | jnp.isneginf(scores), -count, -jnp.arange(count))
+        _, survivors = jax.lax.top_k(order, width)  # [B,W], indices of candidates
+        live = jax.tree.map(lambda leaf: gather_beams(leaf, survivors), candidates)
+        live_scores = jnp.where(gather_beams(is_eos, survivors), -jnp.inf, live.scores)
+        live = live._replace(scores=live_scores)
         if on_token is not None:
             best = live.scores.argmax(1, keepdims=True)
             on_token(gather_beams(live.tokens, best)[:, 0], s.index + 1, ~s.done)
-        done = stopping.done(
+
+        # A sentence is done by its stopping rule, or once no beam is live: always so at its limit.
+        stops = stopping.done(
             finished.scores, live.scores.max(1), s.index + 1, limits, length_norm, width
         )
+        no_live = jnp.isneginf(live.scores).all(1)
         return _State(
             index=s.index + 1,
             live=live,
             finished=finished,
-            done=s.done | done | dead,
-            cache=reorder(cache, parents),
+            done=s.done | stops | no_live,
+            cache=reorder(cache, gather_beams(beams, survivors)),
         )
 
     def result(s: _State) -> Hypotheses:

@@ -26,7 +26,7 @@ from decode.weights import Norm, Weights, pack
 from model import TransformerConfig
 from model.layer import Layer, feed_forward, layer, self_attention
 from model.norm import normalize
-from model.positions import add_positions, apply_rotary
+from model.positions import add_positions, rotate_qk
 from model.relative_position_bias import relative_bias
 from model.residual import RESIDUALS
 
@@ -167,7 +167,7 @@ def layer_parts(c: TransformerConfig, w, qkv, rows=None, cross=None) -> Layer:
         return y.reshape(x.shape), memory
 
     def around(name):
-        norm = partial(_norm, c, w[f"{name}_frame"]["norm"])
+        norm = partial(_norm, c, w[f"{name}_residual"]["norm"])
         return partial(RESIDUALS[c.norm].connect, norm, _no_dropout)
 
     ff = w["feed_forward"]
@@ -213,7 +213,7 @@ def embed(c: TransformerConfig, weights: Weights, side: str, ids: Array, positio
 def qkv_of(c: TransformerConfig, w, x: Array, positions: Array) -> tuple[Array, Array, Array]:
     """x [B,T,D] -> queries, keys and values [B,T,heads,width], with rotary positions if any."""
     q, k, v = _split(c, w["qkv"](x))
-    q, k = (apply_rotary(c, part.swapaxes(1, 2), positions).swapaxes(1, 2) for part in (q, k))
+    q, k = (rotate_qk(c, part.swapaxes(1, 2), positions).swapaxes(1, 2) for part in (q, k))
     return q, k, v
 
 

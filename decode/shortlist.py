@@ -54,7 +54,7 @@ def load(folder: Path) -> Shortlist | None:
     file = folder / NAME
     if not os.path.lexists(file):
         return None
-    with library_errors(f"{file} is damaged"):
+    with library_errors(f"{file} is corrupt"):
         arrays = read_npz(file)
         starts, ids, always, size = (arrays[name] for name in Shortlist._fields)
         _check(starts, ids, always, size)

@@ -104,6 +104,6 @@ def record_test(workdir: Path, step: int, scores: dict) -> None:
 
 def _report(workdir: Path) -> None:
     recorded = read_run(workdir)
-    for line in recorded.damaged:
+    for line in recorded.corrupt:
         log(f"warning: {line}")
     write_report([recorded], workdir / REPORT)

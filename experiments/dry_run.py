@@ -23,7 +23,7 @@ def estimate_resources(run: RunContext) -> dict:
     batch shape; `search` is the copy of the parameters for BLEU, which never coexists with
     activations. All bytes are per device.
     """
-    state, step, sizes = run.abstract_state(), run.compile_step(), run.sizes()
+    state, step, sizes = run.abstract_state(), run.make_train_step(), run.sizes()
     params = abstract_params(run.model, run.mesh)
     schedule = run.data.schedule
     shapes = [bucket.with_rows(run.row_multiple) for bucket in schedule.buckets]

@@ -36,15 +36,16 @@ def restore_or_init(run: RunContext, checkpoints: CheckpointManager) -> tuple[Tr
 
 
 def roll_back(
-    run: RunContext, checkpoints: CheckpointManager, before: int, tried: set[int]
+    run: RunContext, checkpoints: CheckpointManager, before_step: int, tried: set[int]
 ) -> tuple[TrainState, dict]:
-    """The newest intact state from before step `before` that was not `tried` yet.
+    """Restore the newest intact checkpoint from before `before_step` that was not `tried` yet.
 
-    Later checkpoints are deleted. Where all were tried it is the oldest again, in one more order of
-    the data, and without any the initial state. Raises CorruptCheckpointError where none is intact.
+    Adds its step to `tried`, and deletes later checkpoints. If all were tried, the oldest one is
+    used again, with the data reshuffled once more. If there is none, training starts over. Raises
+    CorruptCheckpointError if no checkpoint is intact.
     """
     checkpoints.wait()
-    steps = [step for step in broadcast_from_primary(checkpoints.steps()) if step < before]
+    steps = [step for step in broadcast_from_primary(checkpoints.steps()) if step < before_step]
     untried = [step for step in steps if step not in tried]
     if steps:
         state, meta = _restore_latest(run, checkpoints, untried or steps[:1])
@@ -80,9 +81,9 @@ def init_state(run: RunContext) -> TrainState:
     source = Path(c.init_from)
     with CheckpointManager(source / "checkpoints") as others:
         folders.warn_unranked(others, "best")
-        step = broadcast_from_primary(others.choice("best").steps[-1])
+        step = broadcast_from_primary(others.resolve("best").steps[-1])
     keeps_average = state.ema is not None
-    if not c.lora.rank:  # or there were two models in memory at once
+    if not c.lora.rank:  # otherwise two models would be in memory at once
         state = state._replace(params=None, ema=None)
     loaded = folders.load(source, str(step), run.mesh)
     if loaded.vocabulary.digest() != run.vocabulary.digest():

@@ -23,12 +23,12 @@ from train.watchdog import Watchdog
 
 
 def no_watchdog() -> Watchdog:
-    """One that was not started, for a run of one process."""
+    """Make a watchdog that does nothing, for a run of one process."""
     return Watchdog(Path(), 0, 0)
 
 
 def never_stop(_step: int) -> str:
-    """The `stop_requested` of a run that nothing interrupts."""
+    """Never request a stop: for a run that nothing interrupts."""
     return ""
 
 
@@ -43,7 +43,7 @@ class RunContext:
     data: TaskData
     model: Transformer
     tx: optax.GradientTransformation
-    schedule: Callable[[int], float]  # learning rate by step
+    learning_rate: Callable[[int], float]  # by step
     mesh: Mesh
     previous: Experiment | None = None  # of the checkpoints in the folder, to be resumed
     watchdog: Watchdog = field(default_factory=no_watchdog)
@@ -51,12 +51,12 @@ class RunContext:
 
     @property
     def row_multiple(self) -> int:
-        """The number of rows of a batch is a multiple of this, for mesh and accumulation."""
+        """Batch rows must be divisible by this: batch shards times grad_accum_steps."""
         return num_batch_shards(self.mesh) * self.experiment.optimizer.grad_accum_steps
 
     @property
     def trainable(self) -> Family:
-        """What the optimizer updates: the model, or adapters of it."""
+        """The model that the optimizer updates: the model itself, or LoRA adapters of it."""
         return trainable(self.experiment, self.model)
 
     def abstract_state(self) -> TrainState:
@@ -70,17 +70,17 @@ class RunContext:
         return self.abstract_state()._replace(base=base)
 
     def weights(self, state: TrainState):
-        """The model's parameters in this state, to evaluate with: the average, adapters merged."""
+        """Evaluation parameters: the moving average if there is one, with adapters merged."""
         return make_merge_fn(self.trainable, self.mesh)(state.weights, state.base)
 
     def sizes(self) -> dict[str, int]:
-        """The numbers of the model's parameters, and of those (or of adapters) that are trained."""
+        """Parameter counts: of the model, and of what is trained."""
         count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
         trees = abstract_params(self.model, self.mesh), self.abstract_state().params
         return dict(zip(("num_params", "num_trainable_params"), map(count, trees), strict=True))
 
-    def compile_step(self):
-        """The train step of these settings."""
+    def make_train_step(self):
+        """The jitted train step of these settings; compiled at its first call."""
         c = self.experiment
         return make_train_step(
             self.trainable,
@@ -93,7 +93,7 @@ class RunContext:
         )
 
     def checkpoint_meta(self) -> dict:
-        """What a checkpoint stores so that a resume can tell that it belongs to this run."""
+        """Identity of the run, stored in each checkpoint: settings and checksums, for a resume."""
         meta = {"vocabulary": self.vocabulary.digest(), **self.data.digests}
         meta |= {"experiment": json.dumps(asdict(self.experiment))}
         return meta | ({"base": base_signature(self.workdir)} if self.experiment.lora.rank else {})

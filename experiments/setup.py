@@ -63,10 +63,10 @@ def set_up(
 class Settings(NamedTuple):
     """The settings of a run before its vocabulary is known."""
 
-    experiment: Experiment  # with what it takes over from `init_from`
-    requested: Experiment  # as config and flags have it
+    experiment: Experiment  # with what it takes from `init_from`
+    requested: Experiment  # before `init_from`: config and flags
     from_flags: Collection[str]
-    previous: Experiment | None  # that the newest checkpoint was saved with
+    previous: Experiment | None  # the settings of the newest checkpoint
     mesh: Mesh
 
 
@@ -79,20 +79,21 @@ def read_settings(
     start that saves no checkpoint writes that file too.
     """
 
-    def read_config() -> Experiment | None:
+    def check_and_read() -> Experiment | None:
         check_sizes(experiment)
         folders.check_folder(workdir)
         return folders.read_previous(workdir)
 
-    def check(previous: Experiment | None) -> Settings:
+    def build_settings(previous: Experiment | None) -> Settings:
         mesh = make_mesh(*(getattr(experiment.mesh, axis) for axis in ("data", "fsdp", "tensor")))
         inherited = inherit_model_config(experiment, previous, from_flags)
-        schedule_and_optimizer(inherited)
+        schedule_and_optimizer(inherited)  # raises for settings that cannot be used
         return Settings(inherited, experiment, from_flags, previous, mesh)
 
-    previous = run_on_all(read_config)
-    previous = previous and (folders.read_checkpoint_settings(workdir) or previous)
-    return run_on_all(lambda: check(previous))
+    previous = run_on_all(check_and_read)
+    if previous is not None:
+        previous = folders.read_checkpoint_settings(workdir) or previous
+    return run_on_all(lambda: build_settings(previous))
 
 
 def build(
@@ -109,12 +110,21 @@ def build(
     report_unused_settings(settings.requested, c, settings.from_flags)
     folders.check_same_run(workdir, c, allow_batch_change, settings.previous)
     model = build_model(c.model)
-    schedule, tx = schedule_and_optimizer(c)
+    learning_rate, tx = schedule_and_optimizer(c)
     # Raises where the mesh does not divide the sizes, or where adapters have no matrix.
     abstract_state(trainable(c, model), tx, settings.mesh)
     data = task.read(c, splits, vocabulary, on_progress)
     return RunContext(
-        c, workdir, task, vocabulary, data, model, tx, schedule, settings.mesh, settings.previous
+        c,
+        workdir,
+        task,
+        vocabulary,
+        data,
+        model,
+        tx,
+        learning_rate,
+        settings.mesh,
+        settings.previous,
     )
 
 

@@ -1,6 +1,8 @@
 """Train a model: set up, restore, train, evaluate, test, report. One run from top to bottom.
 
-Of several processes the primary writes everything but checkpoints, which all write together.
+`RunContext` (run_context.py) is what the parts share, restore.py makes the first state, and `fit`
+in train/loop.py runs the steps. With several processes, process 0 writes all files except
+checkpoints, which all processes write together.
 """
 
 import time
@@ -47,16 +49,16 @@ def train(
     on_sigterm: Callable[[], object] | None = None,
     task: Task | None = None,
 ) -> dict:
-    """Train in `workdir`, or resume there; returns what the last line of the command says.
+    """Train in `workdir`, or resume there; returns the summary that the command prints as JSON.
 
     All settings and all data are checked before anything of the run is written. The folder is
-    locked before that, so that processes can watch each other while they read; a start that is
+    locked before that, so that the watchdog also covers reading the data; a start that is
     rejected leaves it as it was. `from_flags` as in `set_up`. `on_sigterm` ends the process of a
     command on a SIGTERM before there is anything to save (experiments/preemption.py). `task` is
-    translation where none is given.
+    translation by default.
 
     Raises ConfigError, DataError or CheckpointError for settings, data or checkpoints that cannot
-    be used, and DivergedError where the loss stays not finite.
+    be used, and DivergedError if loss or gradient stays non-finite.
     """
     start = time.monotonic()
     c = experiment.train
@@ -69,29 +71,31 @@ def train(
                 Watchdog(workdir, c.heartbeat_timeout_seconds, c.stall_timeout_seconds)
             )
 
-            def stop_requested(step: int) -> str:
-                if step:  # from now on there is something to save
+            def signal_at(step: int) -> str:
+                """The signal that came, or ""; after step 0 there is something to save."""
+                if step:
                     before_training.close()
                 return signal(step)
 
             run = set_up(
-                experiment, workdir, allow_batch_change, from_flags, task, watchdog, stop_requested
+                experiment, workdir, allow_batch_change, from_flags, task, watchdog, signal_at
             )
             with CheckpointManager(
                 workdir / "checkpoints", c.keep_last, c.keep_best
             ) as checkpoints:
-                return _train(run, checkpoints, start)
+                return _restore_train_test(run, checkpoints, start)
     except PreemptedError as preemption:
         return preempted_before_training(str(preemption))
 
 
 def preempted_before_training(reason: str) -> dict:
     """What `train` returns where it was stopped before there was anything to save."""
-    return dict.fromkeys(("step", "num_params", "num_trainable_params")) | {"stopped_by": reason}
+    return {"step": None, "num_params": None, "num_trainable_params": None, "stopped_by": reason}
 
 
-def _train(run: RunContext, checkpoints: CheckpointManager, start: float) -> dict:
-    # Restore. A resume that is rejected leaves the folder as it was, so it writes settings last.
+def _restore_train_test(run: RunContext, checkpoints: CheckpointManager, start: float) -> dict:
+    """Everything after set-up; returns the summary."""
+    # Restore. When resuming, settings are written only after the restore succeeded.
     resumed = broadcast_from_primary(folders.has_checkpoint(run.workdir))
     if not resumed:
         run_on_primary(partial(write_settings, run))
@@ -104,7 +108,7 @@ def _train(run: RunContext, checkpoints: CheckpointManager, start: float) -> dic
     # Train and evaluate.
     result = train_loop(run, checkpoints, state, meta, start)
 
-    # Test and report.
+    # Test and report; a run that was preempted stops here instead.
     test_start = time.monotonic()
     try:
         tested = evaluate_best(run, checkpoints, result.step)
@@ -122,12 +126,12 @@ def _train(run: RunContext, checkpoints: CheckpointManager, start: float) -> dic
 def train_loop(
     run: RunContext, checkpoints: CheckpointManager, state: TrainState, meta: dict, start: float
 ) -> FitResult:
-    """Train from what `restore_or_init` returned, which the first step donates, to the end.
+    """Train to the end from `state`, whose buffers are donated to the first step.
 
-    `start` is this process's start on the monotonic clock. After a divergence training rolls back
-    to a checkpoint from before it, and continues in another order of the data, up to
-    `train.max_rollbacks` times in a run. Raises DivergedError beyond that. Several processes do all
-    of it together, step by step.
+    `meta` is that of its checkpoint, `start` this process's start on the monotonic clock. After a
+    divergence training rolls back to an earlier checkpoint and continues with the data reshuffled,
+    up to `train.max_rollbacks` times in a run. Raises DivergedError beyond that. Several processes
+    do all of it together, step by step.
     """
     c = run.experiment
     if c.schedule_end is not None and c.schedule_end < c.train.num_steps:
@@ -135,13 +139,13 @@ def train_loop(
             f"warning: the learning rate is 0 from step {c.schedule_end} on: raise "
             f"optimizer.decay_steps={c.schedule_end} to train.num_steps={c.train.num_steps}"
         )
-    seconds = meta.get("seconds", 0.0)  # of the run before this start
-    step_fn = run.compile_step()
+    seconds_before_start = meta.get("seconds", 0.0)
+    step_fn = run.make_train_step()
     hooks = run.task.hooks(run)
     checkpoint_every = c.train.eval_every, c.train.checkpoint_every
     rolled_back_to: set[int] = set()
 
-    def stop_requested(step: int) -> str:
+    def record_step_and_poll(step: int) -> str:
         run.watchdog.on_step(step)
         return run.stop_requested(step)
 
@@ -150,9 +154,11 @@ def train_loop(
         step, rollbacks = int(state.step), meta.get("rollbacks", 0)
         offset = schedule_offset(run.data.schedule, step, meta)
         schedule = run.data.schedule.reshuffled(rollbacks).shifted(offset)
-        position = dict(rollbacks=rollbacks, batch_offset=offset)
-        position |= {"batches_per_epoch": schedule.batches_per_epoch}
-        saved_meta = position | run.checkpoint_meta()
+        saved_meta = run.checkpoint_meta() | {
+            "rollbacks": rollbacks,
+            "batch_offset": offset,
+            "batches_per_epoch": schedule.batches_per_epoch,
+        }
         try:
             with MetricsWriter(run.workdir, step) if is_primary() else nullcontext() as writer:
                 if writer and rollbacks and step in rolled_back_to:
@@ -163,7 +169,7 @@ def train_loop(
                     run.data.train_batches(schedule, step, run.mesh, run.row_multiple),
                     num_steps=c.train.num_steps,
                     hooks=[*hooks, checkpoint_hook(checkpoints, saved_meta, checkpoint_every)],
-                    schedule=run.schedule,
+                    learning_rate=run.learning_rate,
                     writer=writer,
                     log_every=c.train.log_every,
                     max_minutes=c.train.max_minutes,
@@ -171,9 +177,9 @@ def train_loop(
                         c.train.max_consecutive_skips, c.train.spike_threshold
                     ),
                     example_ids_at=partial(_example_ids, schedule),
-                    stop_requested=stop_requested,
+                    stop_requested=record_step_and_poll,
                     sync_stop=partial(_sync_stop, AnyReduce((*REASONS, "max_minutes"), IN_FLIGHT)),
-                    resume_from=meta | {"seconds": seconds + time.monotonic() - start},
+                    resume_from=meta | {"seconds": seconds_before_start + time.monotonic() - start},
                 )
             break
         except DivergedError as error:
@@ -183,7 +189,7 @@ def train_loop(
             state, meta = roll_back(run, checkpoints, error.first_skipped_step, rolled_back_to)
             meta = meta | {"rollbacks": rollbacks + 1}
             log(
-                f"{error}; back to step {int(state.step)}, in another order of the data "
+                f"{error}; back to step {int(state.step)}, with the data reshuffled "
                 f"({rollbacks + 1} of {c.train.max_rollbacks} times)"
             )
     checkpoints.wait()
@@ -197,8 +203,8 @@ def _example_ids(schedule: BatchSchedule, step: int) -> Iterable[int]:
 
 
 def _sync_stop(any_process: AnyReduce, reason: str) -> str:
-    """The reason to stop that all processes follow: a signal first, which leaves least time."""
-    return min(any_process({reason} - {""}), default="")
+    """The reason to stop that all processes follow; signals take precedence over max_minutes."""
+    return min(any_process({reason} - {""}), default="")  # upper case sorts first
 
 
 def log_rollback(workdir: Path, writer: MetricsWriter, step: int, rollbacks: int) -> None:
@@ -209,11 +215,13 @@ def log_rollback(workdir: Path, writer: MetricsWriter, step: int, rollbacks: int
 
 
 def write_settings(run: RunContext) -> None:
-    """Write vocabulary, config.json and environment.jsonl, the first files of a run."""
+    """Write vocabulary, config.json and environment.jsonl, the first files after the lock."""
     if not folders.has_checkpoint(run.workdir):
         folders.clear_attempt(run.workdir)
         run.vocabulary.save(run.workdir)
-    folders.write_config(run.workdir, run.experiment)  # it makes the folder a run's, so comes last
+    folders.write_config(
+        run.workdir, run.experiment
+    )  # after the vocabulary: it makes the folder a run's
     record_start(run.workdir, run.mesh)
 
 

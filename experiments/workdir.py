@@ -214,7 +214,7 @@ def warn_unranked(checkpoints: CheckpointManager, which: str) -> None:
     if unranked:
         steps = ", ".join(map(str, unranked))
         log(
-            f"warning: {checkpoints.folder}: the metrics of step {steps} are missing or damaged, "
+            f"warning: {checkpoints.folder}: the metrics of step {steps} are missing or corrupt, "
             f"so {which} is chosen without it"
         )
 
@@ -249,7 +249,7 @@ def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> L
     model = build_model(experiment.model)
     with CheckpointManager(workdir / "checkpoints") as checkpoints:
         warn_unranked(checkpoints, checkpoint)
-        steps = checkpoints.choice(checkpoint).steps
+        steps = checkpoints.resolve(checkpoint).steps
         meta = checkpoints.meta(steps[-1])
         check_vocabulary(workdir, vocabulary, meta)
         check_stored_sizes(workdir, experiment, steps[-1])

@@ -27,7 +27,7 @@ _NEUTRAL: dict[str, tuple] = {
     "is_decoder": (False,),
     "quantization_config": (),
 }
-_NORMS = {"attention.output": "attention_frame", "output": "feed_forward_frame"}
+_NORMS = {"attention.output": "attention_residual", "output": "feed_forward_residual"}
 _PRODUCTS = {
     "attention.self.query": ("attention", "query", 1),
     "attention.self.key": ("attention", "key", 1),
@@ -93,8 +93,10 @@ def _names(layers: int) -> Iterator[ParamName]:
             yield ParamName(
                 f"{layer}.{their_name}.dense.bias", (heed_layer, "feed_forward", name, "bias"), 0
             )
-        for their_name, frame in _NORMS.items():
+        for their_name, residual in _NORMS.items():
             for which, name in ("weight", "scale"), ("bias", "bias"):
                 yield ParamName(
-                    f"{layer}.{their_name}.LayerNorm.{which}", (heed_layer, frame, "norm", name), 0
+                    f"{layer}.{their_name}.LayerNorm.{which}",
+                    (heed_layer, residual, "norm", name),
+                    0,
                 )

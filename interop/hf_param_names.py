@@ -17,13 +17,13 @@ _ATTENTIONS = {
 }
 _NORMS = {
     "encoder": {
-        "self_attn_layer_norm": "attention_frame",
-        "final_layer_norm": "feed_forward_frame",
+        "self_attn_layer_norm": "attention_residual",
+        "final_layer_norm": "feed_forward_residual",
     },
     "decoder": {
-        "self_attn_layer_norm": "self_frame",
-        "encoder_attn_layer_norm": "cross_frame",
-        "final_layer_norm": "feed_forward_frame",
+        "self_attn_layer_norm": "self_residual",
+        "encoder_attn_layer_norm": "cross_residual",
+        "final_layer_norm": "feed_forward_residual",
     },
 }
 _PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}

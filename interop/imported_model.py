@@ -122,7 +122,7 @@ class Arrays:
                     )
                 if not np.isfinite(array).all():
                     raise DataError(
-                        f"{self._file}: {name} has numbers that are not finite: it is damaged"
+                        f"{self._file}: {name} has numbers that are not finite: it is corrupt"
                     )
                 return array
         raise DataError(f"{self._file} lacks {names[0]}, which by {self._settings} it would have")

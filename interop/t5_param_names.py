@@ -11,10 +11,10 @@ def names(c: TransformerConfig) -> Iterator[ParamName]:
     """Parameters of encoder and decoder layers and of the final norms."""
     projections = {"q": "query", "k": "key", "v": "value", "o": "out"}
     attentions = {
-        "encoder": [("SelfAttention", "attention", "attention_frame")],
+        "encoder": [("SelfAttention", "attention", "attention_residual")],
         "decoder": [
-            ("SelfAttention", "self_attention", "self_frame"),
-            ("EncDecAttention", "cross_attention", "cross_frame"),
+            ("SelfAttention", "self_attention", "self_residual"),
+            ("EncDecAttention", "cross_attention", "cross_residual"),
         ],
     }
     forward = {"wi": "hidden", "wo": "out"}
@@ -23,18 +23,18 @@ def names(c: TransformerConfig) -> Iterator[ParamName]:
     for side in "encoder", "decoder":
         for i in range(getattr(c, f"{side}_layers")):
             block, heed_layer = f"{side}.block.{i}.layer", f"{side}_{i}"
-            for index, (their_name, param_path, frame) in enumerate(attentions[side]):
+            for index, (their_name, param_path, residual) in enumerate(attentions[side]):
                 for letter, name in projections.items():
                     tensor = f"{block}.{index}.{their_name}.{letter}.weight"
                     yield ParamName(
                         tensor, (heed_layer, param_path, name), 2 if name == "out" else 1
                     )
                 norm = f"{block}.{index}.layer_norm.weight"
-                yield ParamName(norm, (heed_layer, frame, "norm", "scale"), 0)
+                yield ParamName(norm, (heed_layer, residual, "norm", "scale"), 0)
             last = f"{block}.{len(attentions[side])}"
             for their_name, name in forward.items():
                 tensor = f"{last}.DenseReluDense.{their_name}.weight"
                 yield ParamName(tensor, (heed_layer, "feed_forward", name, "kernel"), 1)
             norm = f"{last}.layer_norm.weight"
-            yield ParamName(norm, (heed_layer, "feed_forward_frame", "norm", "scale"), 0)
+            yield ParamName(norm, (heed_layer, "feed_forward_residual", "norm", "scale"), 0)
         yield ParamName(f"{side}.final_layer_norm.weight", (f"{side}_norm", "scale"), 0)

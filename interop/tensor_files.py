@@ -55,7 +55,7 @@ def _shards(index: Path) -> list[Path]:
 def _safetensors(file: Path) -> Iterator[tuple[str, np.ndarray]]:
     with open_regular(file) as content:
         check_holes(content, file)
-    with library_errors(f"{file} is damaged or no safetensors file"):
+    with library_errors(f"{file} is corrupt or no safetensors file"):
         framework = "flax" if _has_bfloat16(file) else "numpy"
         with safe_open(file, framework) as tensors:
             for name in tensors.keys():

@@ -60,7 +60,7 @@ def read_arrays(file: Path, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]
 
 
 def _damage(file: Path) -> AbstractContextManager:
-    return library_errors(f"{file} is damaged or no archive of PyTorch's")
+    return library_errors(f"{file} is corrupt or no archive of PyTorch's")
 
 
 def _is_zip(file: Path) -> bool:

@@ -20,7 +20,7 @@ from model.config import TransformerConfig
 from model.dropout import Dropout
 from model.float32_products import float32_einsum
 from model.partitioned import partitioned
-from model.positions import apply_rotary
+from model.positions import rotate_qk
 from model.sharding import constrain
 
 
@@ -124,9 +124,9 @@ class MultiHeadAttention(nn.Module):
         """Queries, keys and values of x [...,T,D] at positions [T] or [B,T], for self-attention."""
         k, v = self.kv(x)
         q = self._project(x, "query")
-        return apply_rotary(self.config, q, positions), apply_rotary(self.config, k, positions), v
+        return rotate_qk(self.config, q, positions), rotate_qk(self.config, k, positions), v
 
-    def mix(
+    def dot_product_attention(
         self, q: Array, kv: KV, mask: Array, bias: Array | None = None, *, train: bool = False
     ) -> Array:
         """Softmax-weighted values: q [...,H,T,K] -> [...,H,T,V].
@@ -156,7 +156,7 @@ class MultiHeadAttention(nn.Module):
         shape, batch = x.shape, kv.k.ndim - 3
         x = x.reshape(*shape[:batch], -1, shape[-1])
         q = self._project(x, "query")
-        return self.project_out(self.mix(q, kv, mask, train=train)).reshape(shape)
+        return self.project_out(self.dot_product_attention(q, kv, mask, train=train)).reshape(shape)
 
 
 class AllPositions(NamedTuple):
@@ -169,7 +169,9 @@ class AllPositions(NamedTuple):
 
     def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, None]:
         """q [...,H,T,K], k and v of the same positions -> [...,H,T,V]."""
-        return self.attention.mix(q, KV(k, v), self.mask, self.bias, train=self.train), None
+        return self.attention.dot_product_attention(
+            q, KV(k, v), self.mask, self.bias, train=self.train
+        ), None
 
 
 class Cached(NamedTuple):
@@ -177,11 +179,11 @@ class Cached(NamedTuple):
 
     attention: MultiHeadAttention
     cache: KV
-    index: Array | int  # type: ignore[assignment]  # no tuple's method
+    index: Array | int  # type: ignore[assignment]  # hides tuple.index
     mask: Array
     bias: Array | None
 
     def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, KV]:
         """q, k, v [...,H,T,width] from `index` on -> [...,H,T,V], and the cache with k and v."""
         cache = self.cache.write(KV(k, v), self.index)
-        return self.attention.mix(q, cache, self.mask, self.bias), cache
+        return self.attention.dot_product_attention(q, cache, self.mask, self.bias), cache

@@ -90,7 +90,7 @@ class EncoderLayer(nn.Module):
     def setup(self):
         c = self.config
         self.attention, self.feed_forward = MultiHeadAttention(c), FeedForward(c)
-        self.attention_frame, self.feed_forward_frame = Residual(c), Residual(c)
+        self.attention_residual, self.feed_forward_residual = Residual(c), Residual(c)
 
     def __call__(
         self, x: Array, mask: Array, positions: Array, bias: Array | None, train: bool
@@ -100,8 +100,8 @@ class EncoderLayer(nn.Module):
         parts = Layer(
             mix=partial(self_attention, qkv, self.attention.project_out),
             feed_forward=partial(self.feed_forward, train=train),
-            mix_residual=partial(self.attention_frame, train=train),
-            feed_forward_residual=partial(self.feed_forward_frame, train=train),
+            mix_residual=partial(self.attention_residual, train=train),
+            feed_forward_residual=partial(self.feed_forward_residual, train=train),
         )
         x, _ = layer(parts, x, AllPositions(self.attention, mask, bias, train))
         return x, None
@@ -120,7 +120,9 @@ class DecoderLayer(nn.Module):
             self.self_attention = MultiHeadAttention(c)
         self.cross_attention = MultiHeadAttention(c)
         self.feed_forward = FeedForward(c)
-        self.self_frame, self.cross_frame, self.feed_forward_frame = (Residual(c) for _ in "123")
+        self.self_residual, self.cross_residual, self.feed_forward_residual = (
+            Residual(c) for _ in "123"
+        )
 
     def cross_kv(self, memory: Array) -> tuple[Array, KV]:
         """Keys and values of the encoder's output, computed once per source: [B,S,D] -> KV."""
@@ -161,10 +163,10 @@ class DecoderLayer(nn.Module):
         parts = Layer(
             mix=mix,
             feed_forward=partial(self.feed_forward, train=train),
-            mix_residual=partial(self.self_frame, train=train),
-            feed_forward_residual=partial(self.feed_forward_frame, train=train),
+            mix_residual=partial(self.self_residual, train=train),
+            feed_forward_residual=partial(self.feed_forward_residual, train=train),
             cross=lambda y: self.cross_attention.attend(y, cross, padding, train=train),
-            cross_residual=partial(self.cross_frame, train=train),
+            cross_residual=partial(self.cross_residual, train=train),
         )
         y, new = layer(parts, y, state)
         return y, None if cache is None else new

@@ -97,7 +97,7 @@ def add_positions(
     return x + jnp.expand_dims(added.astype(x.dtype), tuple(range(x.ndim - added.ndim)))
 
 
-def apply_rotary(config: "TransformerConfig", x: Array, positions: Array) -> Array:
+def rotate_qk(config: "TransformerConfig", x: Array, positions: Array) -> Array:
     """Rotate queries or keys [...,H,T,K] if the model has rotary positions."""
     function = POSITIONS[config.positions].rotate
     return x if function is None else function(x, positions)

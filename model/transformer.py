@@ -31,7 +31,7 @@ from model.residual import RESIDUALS
 from model.sharding import constrain
 
 PAD = 0  # the id that pads short rows; no query attends to source positions with it
-Layer = TypeVar("Layer", KV, Cell)  # a decoder layer's state of earlier tokens
+LayerState = TypeVar("LayerState", KV, Cell)  # a decoder layer's state of earlier tokens
 Cache = tuple[KV, ...] | tuple[Cell, ...]
 Segments = tuple[Array, Array]  # the source's [B,S] and the target's [B,T]
 
@@ -277,9 +277,9 @@ def _stack(layer: type[nn.Module], config: TransformerConfig, count: int, inputs
     return nn.scan(layer, methods=methods)(config)
 
 
-def _stack_layers(layers: tuple[Layer, ...]) -> Layer:
+def _stack_layers(layers: tuple[LayerState, ...]) -> LayerState:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
 
-def _unstack_layers(stacked: Layer, count: int) -> tuple[Layer, ...]:
+def _unstack_layers(stacked: LayerState, count: int) -> tuple[LayerState, ...]:
     return tuple(jax.tree.map(itemgetter(i), stacked) for i in range(count))

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from train import checkpoint_items
-from train.checkpoint_spec import CheckpointError, CheckpointSpec, ResolvedCheckpoint, choose
+from train.checkpoint_spec import CheckpointError, CheckpointSpec, ResolvedCheckpoint, resolve
 from train.checksums import ChecksumWriter, verify_checksums
 from train.multihost import broadcast_from_primary, is_primary, run_on_all, run_on_primary
 from train.orbax_errors import disk_is_full, first_line, silence_orbax
@@ -72,19 +72,19 @@ class CheckpointManager:
             if is_primary():
                 self._signing = ChecksumWriter(self.folder / str(step))
 
-    def restore(self, which: CheckpointSpec, abstract_state: TrainState) -> TrainState:
+    def restore(self, spec: CheckpointSpec, abstract_state: TrainState) -> TrainState:
         """Restore the saved state, bit for bit, with the shardings of `abstract_state`.
 
         The mesh may differ from that of the save. `base` is not stored: it is returned as given.
         """
-        loaded = self._load(which, checkpoint_items.parts(abstract_state))
+        loaded = self._load(spec, checkpoint_items.parts(abstract_state))
         rest = loaded.pop("rest")
         return abstract_state._replace(**rest, **loaded)
 
     def restore_latest_intact(
         self, abstract_state: TrainState, among: Sequence[int] | None = None
     ) -> tuple[TrainState, dict, list[str]]:
-        """Restore the newest intact checkpoint: its state, its `meta`, one line per damaged one.
+        """Restore the newest intact checkpoint: its state, its `meta`, one line per corrupt one.
 
         Only the steps in `among` are tried, if it is given. Raises CorruptCheckpointError if no
         checkpoint is intact, and CheckpointError if there are none.
@@ -93,24 +93,24 @@ class CheckpointManager:
         steps, unlisted, not_folders = broadcast_from_primary(
             [self.steps(), unlisted, self._no_folders()]
         )
-        damaged = [
+        corrupt = [
             f"{path} has unreadable metrics; the next save sets it aside" for path in unlisted
         ]
-        damaged += [f"{path} is not a folder, so it is no checkpoint" for path in not_folders]
+        corrupt += [f"{path} is not a folder, so it is no checkpoint" for path in not_folders]
         for step in sorted(steps if among is None else among, reverse=True):
             if str(self.folder / str(step)) in unlisted:
                 continue
             try:
-                return self.restore(step, abstract_state), self.meta(step), damaged
+                return self.restore(step, abstract_state), self.meta(step), corrupt
             except CorruptCheckpointError as error:
-                damaged.append(str(error))
-        if not damaged:
+                corrupt.append(str(error))
+        if not corrupt:
             raise CheckpointError(f"{self.folder}: no checkpoints")
-        raise CorruptCheckpointError(f"{self.folder}: no checkpoint is whole: {'; '.join(damaged)}")
+        raise CorruptCheckpointError(f"{self.folder}: no checkpoint is whole: {'; '.join(corrupt)}")
 
     def restore_params(
         self,
-        which: CheckpointSpec,
+        spec: CheckpointSpec,
         abstract_params: Any,
         transform: Callable[[Any], Any] = lambda x: x,
     ) -> Any:
@@ -118,7 +118,7 @@ class CheckpointManager:
 
         `transform` converts the stored parameters to those that decoding takes, before averaging.
         """
-        steps, part = self.choice(which)
+        steps, part = self.resolve(spec)
         total = None
         for step in steps:
             has_ema = (self.folder / str(step) / "ema").exists()
@@ -127,13 +127,13 @@ class CheckpointManager:
             total = params if total is None else jax.tree.map(jnp.add, total, params)
         return total if len(steps) == 1 else jax.tree.map(lambda x: x / len(steps), total)
 
-    def meta(self, which: CheckpointSpec) -> dict:
+    def meta(self, spec: CheckpointSpec) -> dict:
         """The `meta` that the checkpoint was saved with."""
-        return self._load(which, {"meta": None})["meta"]
+        return self._load(spec, {"meta": None})["meta"]
 
-    def metrics(self, which: CheckpointSpec) -> dict[str, float] | None:
+    def metrics(self, spec: CheckpointSpec) -> dict[str, float] | None:
         """The metrics that the checkpoint was saved with, if they include `best_metric`."""
-        return self._measured(self._one(which))
+        return self._measured(self._one(spec))
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, ascending."""
@@ -201,9 +201,9 @@ class CheckpointManager:
             self.close()
 
     def _quarantine(self) -> None:
-        for damaged in self._unlisted():
-            names = (f"{damaged.name}.damaged{f'.{n}' * (n > 1)}" for n in itertools.count(1))
-            damaged.rename(next(p for p in map(damaged.with_name, names) if not p.exists()))
+        for corrupt in self._unlisted():
+            names = (f"{corrupt.name}.corrupt{f'.{n}' * (n > 1)}" for n in itertools.count(1))
+            corrupt.rename(next(p for p in map(corrupt.with_name, names) if not p.exists()))
 
     def _unlisted(self) -> list[Path]:
         """Folders of checkpoints with unreadable metrics, which Orbax cannot list."""
@@ -234,17 +234,17 @@ class CheckpointManager:
             cleanup_tmp_directories=True,
         )
 
-    def choice(self, which: CheckpointSpec) -> ResolvedCheckpoint:
+    def resolve(self, spec: CheckpointSpec) -> ResolvedCheckpoint:
         """Resolve a checkpoint name to steps and weights (train/checkpoint_spec.py)."""
         try:
-            return choose(which, self.steps(), self._ranked())
+            return resolve(spec, self.steps(), self._ranked())
         except CheckpointError as error:
             raise CheckpointError(f"{self.folder}: {error}") from None
 
-    def _one(self, which: CheckpointSpec) -> int:
-        steps = self.choice(which).steps
+    def _one(self, spec: CheckpointSpec) -> int:
+        steps = self.resolve(spec).steps
         if len(steps) > 1:
-            raise CheckpointError(f"{self.folder}: only weights have an average, not {which}")
+            raise CheckpointError(f"{self.folder}: only weights have an average, not {spec}")
         return steps[0]
 
     def _ranked(self) -> list[int]:
@@ -253,11 +253,11 @@ class CheckpointManager:
         scored = [(metrics[self.best_metric], step) for metrics, step in measured if metrics]
         return [step for _, step in sorted(scored, reverse=True)]
 
-    def _load(self, which: CheckpointSpec, abstract: dict[str, Any]) -> dict[str, Any]:
+    def _load(self, spec: CheckpointSpec, abstract: dict[str, Any]) -> dict[str, Any]:
         self.wait()
-        step = self._one(which)
+        step = self._one(spec)
         other_steps = ", ".join(str(other) for other in self.steps() if other != step)
-        failure = f"step {step} is damaged" + f" (there are also {other_steps})" * bool(other_steps)
+        failure = f"step {step} is corrupt" + f" (there are also {other_steps})" * bool(other_steps)
         with self._reraise_in_one_line(failure, CorruptCheckpointError):
             path = self.folder / str(step)
             run_on_primary(lambda: verify_checksums(path, [*abstract, "metrics"]))

@@ -60,9 +60,9 @@ def param_shapes(checkpoint: Path) -> list[tuple[int, ...]]:
         stored = ocp.checkpointables_metadata(checkpoint.absolute()).metadata["params"]
         shapes = [leaf.shape for leaf in jax.tree.leaves(stored)]
     except Exception as error:  # Orbax raises many kinds of errors
-        raise CheckpointError(f"{checkpoint} is damaged: {first_line(error)}") from None
+        raise CheckpointError(f"{checkpoint} is corrupt: {first_line(error)}") from None
     if not shapes:
-        raise CheckpointError(f"{checkpoint} is damaged: it holds no params")
+        raise CheckpointError(f"{checkpoint} is corrupt: it holds no params")
     return shapes
 
 
@@ -88,7 +88,7 @@ def check(where: str, part: str, stored: dict[str, Any], abstract: Any) -> None:
     if part not in stored:
         raise ValueError(f"{part} is missing")
     if stored[part] is None:
-        raise ValueError(f"{part} is torn")
+        raise ValueError(f"{part} is incomplete")
     actual, target = _sizes(stored[part]), _sizes(abstract)
     for name in sorted(actual.keys() | target.keys()):
         if actual.get(name) != target.get(name):

@@ -31,26 +31,26 @@ class ResolvedCheckpoint(NamedTuple):
     part: str = ""
 
 
-def choose(
-    which: CheckpointSpec, steps: Sequence[int], ranked: Sequence[int]
+def resolve(
+    spec: CheckpointSpec, steps: Sequence[int], ranked: Sequence[int]
 ) -> ResolvedCheckpoint:
     """Resolve a checkpoint name, given all steps, and `ranked`: those with a score, best first.
 
     Raises CheckpointError, which lists the steps, if the name matches nothing.
     """
-    name, _, argument = str(which).partition(":")
+    name, _, argument = str(spec).partition(":")
     listing = f"there are: {', '.join(map(str, steps))}"
     if not steps:
         raise CheckpointError("no checkpoints: train first")
     if name == "params" and argument:
-        return choose(argument, steps, ranked)._replace(part="params")
+        return resolve(argument, steps, ranked)._replace(part="params")
     if name == "average" and argument:
         return ResolvedCheckpoint(_several(argument, steps, ranked, listing), "params")
-    if which == "ema":
+    if spec == "ema":
         return ResolvedCheckpoint((steps[-1],), "ema")
-    if which == "last":
+    if spec == "last":
         return ResolvedCheckpoint((steps[-1],))
-    if which == "best":
+    if spec == "best":
         if not ranked and len(steps) == 1:
             return ResolvedCheckpoint((steps[0],))  # the only one is the best
         if not ranked:
@@ -61,7 +61,7 @@ def choose(
     if name.isdecimal() and not argument and int(name) in steps:
         return ResolvedCheckpoint((int(name),))
     raise CheckpointError(
-        f"no checkpoint {which!r}; choose best, last, a step, average:N, average:best:N, "
+        f"no checkpoint {spec!r}; choose best, last, a step, average:N, average:best:N, "
         f"average:STEP+STEP or ema; {listing}"
     )
 

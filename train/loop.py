@@ -16,6 +16,7 @@ from train.multihost import PreemptedError
 from train.progress import Progress
 from train.state import TrainState
 
+# The reasons after which every hook runs; any other is a preemption.
 _COMPLETE = ("num_steps", "max_minutes", "batches")
 
 
@@ -55,7 +56,7 @@ def fit(
     *,
     num_steps: int,
     hooks: Sequence[Hook] = (),
-    schedule: Callable[[int], float] | None = None,
+    learning_rate: Callable[[int], float] | None = None,
     writer: MetricsWriter | None = None,
     progress: Progress | None = None,
     log_every: int = 100,
@@ -73,14 +74,14 @@ def fit(
     run executes the others that were due. Every step passes the reason, or "", to `sync_stop`,
     which returns the reason that all processes follow, so that they stop at the same step.
     `resume_from` is the state that `checkpoint_hook` saved: clocks, the current log interval and
-    the loss monitor continue. `schedule` is used only for logs, `example_ids_at` for logs of spikes
-    that `loss_monitor` detects. Raises DivergedError when `loss_monitor` does.
+    the loss monitor continue. `learning_rate` is used only for logs, `example_ids_at` for logs of
+    spikes that `loss_monitor` detects. Raises DivergedError when `loss_monitor` does.
     """
     resume_from = resume_from or {}
     logger = MetricLogger(
         int(state.step),
         num_steps,
-        schedule=schedule,
+        learning_rate=learning_rate,
         writer=writer,
         progress=progress,
         loss_monitor=loss_monitor,
@@ -120,12 +121,12 @@ def fit(
 
 def _stop_reason(logger: MetricLogger, batch, num_steps: int, stop_requested, sync_stop) -> str:
     """The reason to stop the run now, or ""."""
-    signal = stop_requested(logger.step) if stop_requested else ""
+    signal = stop_requested(logger.step) if stop_requested else ""  # at every step: it may count
     if logger.step >= num_steps:
         return "num_steps"
     if batch is None:
         return "batches"
-    return sync_stop(signal or "max_minutes" * logger.out_of_time)
+    return sync_stop(signal or ("max_minutes" if logger.out_of_time else ""))
 
 
 class _HookRunner:

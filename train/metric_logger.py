@@ -28,7 +28,7 @@ class MetricLogger:
         step: int,
         num_steps: int,
         *,
-        schedule: Callable[[int], float] | None,
+        learning_rate: Callable[[int], float] | None,
         writer: MetricsWriter | None,
         progress: Progress | None,
         loss_monitor: LossMonitor | None,
@@ -39,7 +39,7 @@ class MetricLogger:
         self.progress = progress or Progress()
         self.step = self._first_step = step
         self._num_steps, self._max_seconds = num_steps, max_seconds
-        self._schedule, self._writer, self._example_ids_at = schedule, writer, example_ids_at
+        self._schedule, self._writer, self._example_ids_at = learning_rate, writer, example_ids_at
         self._loss_monitor = loss_monitor or LossMonitor()
         self._seconds_before = resume_from.get("seconds", 0.0)
         self._start = time.monotonic()

@@ -28,9 +28,9 @@ def make_schedule(
 
     With step counted from 1, w = warmup_steps, and a linear warm-up min(step / w, 1) in all:
 
-    - paper:    learning_rate * d_model^-0.5 * min(step^-0.5, step * w^-1.5); learning_rate is a
-                factor, 1 in the paper
-    - inverse_sqrt:    learning_rate * min(step / w, (w / step)^0.5): the same curve, given its peak
+    - noam: learning_rate * d_model^-0.5 * min(step^-0.5, step * w^-1.5), the paper's equation 3;
+      learning_rate is a factor, 1 in the paper
+    - inverse_sqrt: learning_rate * min(step / w, (w / step)^0.5): the same curve, given its peak
     - cosine, linear: from learning_rate at w down to zero at `decay_steps`, and zero afterwards
     - constant: learning_rate
 
@@ -42,7 +42,7 @@ def make_schedule(
     if warmup_steps < 0:
         raise ConfigError(f"optimizer.warmup_steps={warmup_steps} must be at least 0")
     if name == "noam" and d_model is None:
-        raise ConfigError("optimizer.schedule='paper' needs the model's d_model")
+        raise ConfigError("optimizer.schedule='noam' needs the model's d_model")
     if name in ("cosine", "linear") and (decay_steps or 0) <= max(warmup_steps, 1):
         raise ConfigError(
             f"optimizer.decay_steps={decay_steps} must be above "

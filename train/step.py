@@ -37,10 +37,11 @@ def train_step(
     (train/loss_scale.py). For an adapted model (model/lora.py) only the adapters are updated, and
     `state.base` is unchanged.
 
-    The batch's rows are processed in `grad_accum_steps` parts, one after the other: this needs less
-    memory, and gives the same gradient except for dropout's random bits. Raises ValueError if the
-    rows do not divide evenly. `loss_head` computes the losses from hidden states
-    (train/chunked_cross_entropy.py); None computes them from all logits.
+    Gradients are accumulated over `grad_accum_steps` micro-batches, parts of the batch's rows that
+    are processed one after the other. This needs less memory, and gives the same gradient except
+    for dropout's random bits. Raises ValueError if the rows do not divide evenly. `loss_head`
+    computes the losses from features (train/chunked_cross_entropy.py); None computes them from all
+    logits.
     """
     rng = jax.random.fold_in(state.rng, state.step)
     # Scale the mean over the part's targets: a sum would leave less of float16's range.

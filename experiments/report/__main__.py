@@ -42,7 +42,7 @@ def main(more_workdirs: list[str]) -> None:
             if not run.translations:
                 make_translations(run.workdir)
         runs = read_runs(workdirs)
-    for line in (line for run in runs for line in run.damaged):
+    for line in (line for run in runs for line in run.corrupt):
         log(f"warning: {line}")
     for run in runs:
         if not run.translations:

@@ -17,7 +17,7 @@ from train import metrics
 
 @dataclass(frozen=True)
 class Run:
-    """A run as read from its folder; `damaged` lists messages about unusable lines."""
+    """A run as read from its folder; `corrupt` lists messages about unusable lines."""
 
     name: str
     workdir: Path
@@ -26,7 +26,7 @@ class Run:
     events: list[dict]
     starts: list[dict]
     translations: list[dict]
-    damaged: list[str]
+    corrupt: list[str]
 
     def of(self, split: str) -> list[dict]:
         """The events of one split."""
@@ -51,17 +51,17 @@ def read_run(workdir: Path, name: str = "") -> Run:
     """Read the run of a folder. Raises ConfigError if there is none, DataError if it is empty."""
     experiment = read_config(workdir)
     commit = read_commit(workdir)
-    damaged: list[str] = []
+    corrupt: list[str] = []
 
     def rows(file: str, struct: type[msgspec.Struct]) -> list[dict]:
         content = read_json_lines(workdir / file, struct)
         if content.unusable:
-            damaged.append(unusable_lines(workdir / file, content.unusable))
+            corrupt.append(unusable_lines(workdir / file, content.unusable))
         return content.rows
 
     events = rows(metrics.FILE, metrics.Event)
-    if not events and damaged:
-        raise DataError(f"there is nothing to report: {damaged[0]}")
+    if not events and corrupt:
+        raise DataError(f"there is nothing to report: {corrupt[0]}")
     if not events:
         raise DataError(
             f"--workdir={workdir}: metrics.jsonl has no event yet: there is nothing to report "
@@ -75,5 +75,5 @@ def read_run(workdir: Path, name: str = "") -> Run:
         events,
         rows(environment.FILE, environment.Start),
         rows(translations.FILE, translations.Translation),
-        damaged,
+        corrupt,
     )

@@ -28,7 +28,7 @@ _AXES = 8  # maximum of an array
 
 def read_items(file: Path) -> tuple[dict[str, np.ndarray], bytes]:
     """Read a model's arrays as float32, and its YAML settings; raises DataError if incomplete."""
-    with library_errors(f"{file} is damaged or no model of Marian's"):
+    with library_errors(f"{file} is corrupt or no model of Marian's"):
         items = read_npz(file) if file.suffix == ".npz" else dict(_binary(file))
         stored = items.pop(SETTINGS, None)
         text = None if stored is None else bytes(stored.astype(np.int8)).rstrip(b"\0")
@@ -37,7 +37,7 @@ def read_items(file: Path) -> tuple[dict[str, np.ndarray], bytes]:
         raise DataError(f"{file} lacks {SETTINGS}: it is no whole model of Marian's")
     for name, x in items.items():
         if not np.isfinite(x).all():
-            raise DataError(f"{file}: {name} has numbers that are not finite: it is damaged")
+            raise DataError(f"{file}: {name} has numbers that are not finite: it is corrupt")
     return items, text
 
 

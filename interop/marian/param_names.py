@@ -34,40 +34,40 @@ def names(c: TransformerConfig) -> Iterator[ParamName]:
     """Parameters of encoder and decoder layers."""
     for i in range(c.encoder_layers):
         their_name, layer = f"encoder_l{i + 1}", f"encoder_{i}"
-        yield from _attention(f"{their_name}_self", layer, "attention", "attention_frame")
+        yield from _attention(f"{their_name}_self", layer, "attention", "attention_residual")
         yield from _feed_forward(f"{their_name}_ffn", layer)
     for i in range(c.decoder_layers):
         their_name, layer = f"decoder_l{i + 1}", f"decoder_{i}"
         if c.decoder_mixer == "ssru":
             yield from _ssru(f"{their_name}_rnn", layer)
         else:
-            yield from _attention(f"{their_name}_self", layer, "self_attention", "self_frame")
-        yield from _attention(f"{their_name}_context", layer, "cross_attention", "cross_frame")
+            yield from _attention(f"{their_name}_self", layer, "self_attention", "self_residual")
+        yield from _attention(f"{their_name}_context", layer, "cross_attention", "cross_residual")
         yield from _feed_forward(f"{their_name}_ffn", layer)
 
 
-def _attention(their_name: str, layer: str, param_path: str, frame: str) -> Iterator[ParamName]:
+def _attention(their_name: str, layer: str, param_path: str, residual: str) -> Iterator[ParamName]:
     for letter, name in _ATTENTION.items():
         inputs = 2 if name == "out" else 1
         yield ParamName(f"{their_name}_W{letter}", (layer, param_path, name), inputs)
         yield ParamName(f"{their_name}_b{letter}", (layer, param_path, f"{name}_bias"), 0)
-    yield from _norm(f"{their_name}_Wo", layer, frame)
+    yield from _norm(f"{their_name}_Wo", layer, residual)
 
 
 def _ssru(their_name: str, layer: str) -> Iterator[ParamName]:
     yield ParamName(f"{their_name}_W", (layer, "ssru", "candidate", "kernel"), 1)
     yield ParamName(f"{their_name}_Wf", (layer, "ssru", "forget", "kernel"), 1)
     yield ParamName(f"{their_name}_bf", (layer, "ssru", "forget", "bias"), 0)
-    yield from _norm(f"{their_name}_ffn", layer, "self_frame")
+    yield from _norm(f"{their_name}_ffn", layer, "self_residual")
 
 
 def _feed_forward(their_name: str, layer: str) -> Iterator[ParamName]:
     for number, name in ("1", "hidden"), ("2", "out"):
         yield ParamName(f"{their_name}_W{number}", (layer, "feed_forward", name, "kernel"), 1)
         yield ParamName(f"{their_name}_b{number}", (layer, "feed_forward", name, "bias"), 0)
-    yield from _norm(f"{their_name}_ffn", layer, "feed_forward_frame")
+    yield from _norm(f"{their_name}_ffn", layer, "feed_forward_residual")
 
 
-def _norm(their_name: str, layer: str, frame: str) -> Iterator[ParamName]:
+def _norm(their_name: str, layer: str, residual: str) -> Iterator[ParamName]:
     for name in "scale", "bias":
-        yield ParamName(f"{their_name}_ln_{name}", (layer, frame, "norm", name), 0)
+        yield ParamName(f"{their_name}_ln_{name}", (layer, residual, "norm", name), 0)

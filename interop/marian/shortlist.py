@@ -33,11 +33,11 @@ def read_shortlist(file: Path, id_maps: list[np.ndarray], num_new: int, joint: b
         check_holes(stored, file)
         content = stored.read()
     if len(content) < _HEADER.size:
-        raise DataError(f"{file} is damaged: it ends after {len(content)} bytes")
+        raise DataError(f"{file} is corrupt: it ends after {len(content)} bytes")
     _, _, frequent, _, offsets, count = _HEADER.unpack_from(content)
     size = _HEADER.size + 8 * offsets + 4 * count
     if len(content) != size:
-        raise DataError(f"{file} is damaged: it has {len(content)} bytes, not {size}")
+        raise DataError(f"{file} is corrupt: it has {len(content)} bytes, not {size}")
     starts = np.frombuffer(content, "<u8", offsets, _HEADER.size).astype(np.int64)
     ids = np.frombuffer(content, "<u4", count, _HEADER.size + 8 * offsets).astype(np.int64)
     source, target = (len(order) - num_new for order in id_maps)
@@ -48,7 +48,7 @@ def read_shortlist(file: Path, id_maps: list[np.ndarray], num_new: int, joint: b
         )
     ends = starts[-1] == count and (starts >= 0).all() and (starts[1:] >= starts[:-1]).all()
     if not ends or not (ids < target).all():
-        raise DataError(f"{file} is damaged: it names words that there are not")
+        raise DataError(f"{file} is corrupt: it names words that there are not")
     new_ids = np.empty(target, np.int32)
     new_ids[id_maps[1][num_new:]] = np.arange(num_new, target + num_new)
     lists = [new_ids[ids[starts[i] : starts[i + 1]]] for i in id_maps[0][num_new:]]

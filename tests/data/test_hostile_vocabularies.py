@@ -1,4 +1,4 @@
-"""Vocabularies of others that panic, and a run's own vocabulary files once they are damaged."""
+"""Vocabularies of others that panic, and a run's own vocabulary files once they are corrupt."""
 
 import json
 

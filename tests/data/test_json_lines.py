@@ -1,4 +1,4 @@
-"""Lines of a run's own files that an accident damaged are left out, and named."""
+"""Lines of a run's own files that an accident corrupt are left out, and named."""
 
 import os
 

@@ -43,8 +43,7 @@ B, W, L = 3, 4, 20
 
 def made(config):
     ids = jnp.ones((1, 2), jnp.int32)
-    init = jax.jit(lambda key: nn.unbox(Transformer(config).init(key, ids, ids))["params"])
-    params = init(jax.random.key(1))
+    params = nn.unbox(Transformer(config).init(jax.random.key(1), ids, ids))["params"]
     noise = lambda p: p + 0.05 * jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
     return jax.tree.map(noise, params)
 

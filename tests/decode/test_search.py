@@ -106,7 +106,7 @@ def undecided():
     """Parameters that think of many tokens, and of the end, at every step: every option matters."""
     params = parameters(CONFIG, 1.0)
     end = params["embedding"]["table"][EOS]
-    params["decoder_1"]["feed_forward_frame"]["norm"]["bias"] += 6 * end / (end @ end)
+    params["decoder_1"]["feed_forward_residual"]["norm"]["bias"] += 6 * end / (end @ end)
     return params
 
 

@@ -98,11 +98,11 @@ def test_it_is_kept_with_a_run(words, tmp_path):
     for one, other in zip(shortlist.load(tmp_path), words, strict=True):
         np.testing.assert_array_equal(one, other)
     content = (tmp_path / NAME).read_bytes()
-    for damaged in b"", content[:100], content[:-30]:
-        (tmp_path / NAME).write_bytes(damaged)
-        with pytest.raises(DataError, match=f"{NAME} is damaged") as told:
+    for corrupt in b"", content[:100], content[:-30]:
+        (tmp_path / NAME).write_bytes(corrupt)
+        with pytest.raises(DataError, match=f"{NAME} is corrupt") as told:
             shortlist.load(tmp_path)
         assert "\n" not in str(told.value)
     words._replace(ids=words.ids + 20).save(tmp_path)
-    with pytest.raises(DataError, match="damaged: it names words that there are not"):
+    with pytest.raises(DataError, match="corrupt: it names words that there are not"):
         shortlist.load(tmp_path)

@@ -51,10 +51,10 @@ def test_a_damaged_best_checkpoint_and_a_full_disk_after_training(
     found = folders.read_config(folder)  # the vocabulary's size follows from the vocabulary
     model = replace(found.model, vocab_size=TransformerConfig.vocab_size)
     result = train(replace(found, model=model), folder)
-    damaged, translations, recorded, report = warnings(capfd)
+    corrupt, translations, recorded, report = warnings(capfd)
     with CheckpointManager(folder / "checkpoints") as checkpoints:
         best, other = checkpoints.best_first()
-    assert f"step {best} is damaged" in damaged and f"testing step {other} instead" in damaged
+    assert f"step {best} is corrupt" in corrupt and f"testing step {other} instead" in corrupt
     assert translations.startswith("warning: translations.jsonl was not written: OSError: [Errno")
     assert recorded.startswith("warning: the test was not recorded: OSError: ")
     assert report.startswith("warning: report.html was not written: OSError: ")
@@ -82,19 +82,19 @@ SOME = SimpleNamespace(workdir="w", mesh=None)
 
 def test_the_best_of_the_whole_checkpoints_is_tested(monkeypatch, capfd):
     def load(workdir, step, mesh):
-        if int(step) in damaged:
-            raise CheckpointError(f"step {step} is damaged")
+        if int(step) in corrupt:
+            raise CheckpointError(f"step {step} is corrupt")
         return step
 
     monkeypatch.setattr(after_training.folders, "load", load)
-    damaged = {20, 30}
+    corrupt = {20, 30}
     assert after_training.load_best(SOME, There()) == "10"
     assert warnings(capfd) == [
-        "warning: step 20 is damaged; testing step 30 instead",
-        "warning: step 30 is damaged; testing step 10 instead",
+        "warning: step 20 is corrupt; testing step 30 instead",
+        "warning: step 30 is corrupt; testing step 10 instead",
     ]
-    damaged = {10, 20, 30}
-    with pytest.raises(CheckpointError, match="step 10 is damaged"):
+    corrupt = {10, 20, 30}
+    with pytest.raises(CheckpointError, match="step 10 is corrupt"):
         after_training.load_best(SOME, There())
 
 

@@ -135,7 +135,7 @@ def test_an_archive_of_before_2020_holds_the_same(tmp_path):
         np.testing.assert_array_equal(found["a"], numbers)
         np.testing.assert_array_equal(found["b"], numbers)
     (tmp_path / "old").write_bytes((tmp_path / "old").read_bytes()[:-1])
-    with pytest.raises(DataError, match="old is damaged .*: it ends before all of its numbers"):
+    with pytest.raises(DataError, match="old is corrupt .*: it ends before all of its numbers"):
         read_arrays(tmp_path / "old", read_content(tmp_path / "old"))
 
 
@@ -169,7 +169,7 @@ def test_settings_that_hold_themselves(make, where, tmp_path):
 TUPLES = b"(" + b"K\x01K\x02\x86q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"K\x01d."
 PROGRAMS = {
     "a memo of 4 billion entries": (b"\x80\x02Nr\xff\xff\xff\xff.", None),
-    "4 billion bytes": (b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b".", "x.pt is damaged"),
+    "4 billion bytes": (b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b".", "x.pt is corrupt"),
     "a frame of a terabyte": (b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"N.", None),
     "a key that takes for ever to hash": (b"\x80\x02" + TUPLES, "neither a name nor a number"),
     "an attribute of a function": (
@@ -177,7 +177,7 @@ PROGRAMS = {
     ),
     "a call of no function": (b"\x80\x02X\x01\x00\x00\x00a)R.", "calls what is no function"),
     "an object of no class": (b"\x80\x02X\x01\x00\x00\x00a)\x81.", "an object of no class"),
-    "an end too soon": (b"\x80\x02", "x.pt is damaged"),
+    "an end too soon": (b"\x80\x02", "x.pt is corrupt"),
 }  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def test_a_pickle_takes_no_more_than_it_has(case, tmp_path, little_memory):
 def test_a_tensor_that_repeats_a_number_is_no_larger_than_what_is_stored(tmp_path):
     lies = (0, (1 << 40,), (0,))
     save_checkpoint(tmp_path / "x.pt", {"x": Tensor(np.zeros(4, np.float32), lies=lies)})
-    with pytest.raises(DataError, match="x.pt is damaged"):
+    with pytest.raises(DataError, match="x.pt is corrupt"):
         read_arrays(tmp_path / "x.pt", read_content(tmp_path / "x.pt"))
 
 

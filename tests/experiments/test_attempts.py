@@ -75,7 +75,7 @@ def test_a_dead_attempt_leaves_nothing_to_the_next_one(text, tmp_path, attempt, 
     fresh = attempt(second, tmp_path / "fresh")
     assert t.experiment == fresh.experiment and t.previous is None
     assert t.vocabulary.digest() == fresh.vocabulary.digest()
-    assert float(t.schedule(10)) > 0 and float(t.schedule(steps[1] - 1)) == 0
+    assert float(t.learning_rate(10)) > 0 and float(t.learning_rate(steps[1] - 1)) == 0
     assert files(both) == files(tmp_path / "fresh") and not (both / "base").exists()
     assert len((both / "environment.jsonl").read_text().splitlines()) == 1
     assert "of the first" not in (both / "config.json").read_text()

@@ -92,7 +92,7 @@ def test_a_training_begins_with_exactly_these_weights_and_learns(imported, text,
     for found in state.params, state.ema:
         for ours, theirs in zip(leaves(found), leaves(there), strict=True):
             np.testing.assert_array_equal(ours, theirs)
-    step, losses = t.compile_step(), []
+    step, losses = t.make_train_step(), []
     batch = collate(t.data.pairs["train"], t.data.schedule[0], t.row_multiple)
     for _ in range(5):
         state, metrics = step(state, batch)

@@ -144,13 +144,13 @@ def appended(folder, line):
 
 
 SPOILED = {
-    "truncated": (cut, "checkpoint_best.pt is damaged or no archive of PyTorch's"),
-    "a bit": (changed, "checkpoint_best.pt is damaged or no archive of PyTorch's"),
+    "truncated": (cut, "checkpoint_best.pt is corrupt or no archive of PyTorch's"),
+    "a bit": (changed, "checkpoint_best.pt is corrupt or no archive of PyTorch's"),
     "older": (
         lambda f, _: (f / BEST).write_bytes(pickle.dumps({"model": 1})),
-        "checkpoint_best.pt is damaged or no archive of PyTorch's: it begins with another mark",
+        "checkpoint_best.pt is corrupt or no archive of PyTorch's: it begins with another mark",
     ),
-    "empty": (lambda f, _: (f / BEST).write_bytes(b""), "is damaged or no archive of PyT"),
+    "empty": (lambda f, _: (f / BEST).write_bytes(b""), "is corrupt or no archive of PyT"),
     "no weights": (
         lambda f, _: save_checkpoint(f / BEST, {"cfg": {}}),
         "is no checkpoint of fairseq: it has no weights named 'model'",
@@ -243,14 +243,14 @@ def test_classes_of_settings_are_neither_imported_nor_made(folder):
 def test_a_tensor_does_not_reach_beyond_its_numbers(lies, tmp_path):
     file = tmp_path / "x.pt"
     save_checkpoint(file, {"x": Tensor(np.zeros(4, np.float32), lies=lies)})
-    with pytest.raises(DataError, match="x.pt is damaged"):
+    with pytest.raises(DataError, match="x.pt is corrupt"):
         read_arrays(file, read_content(file))
 
 
 def test_the_command_tells_it_in_one_line(folder, tmp_path):
     cut(folder, None)
     line = refused("import_model", f"--from={folder}", f"--workdir={tmp_path}/run")
-    assert "checkpoint_best.pt is damaged" in line and not (tmp_path / "run").exists()
+    assert "checkpoint_best.pt is corrupt" in line and not (tmp_path / "run").exists()
     line = refused("import_model", f"--from={folder / 'data'}", f"--workdir={tmp_path}/run")
     assert "nor a .pt of fairseq's" in line
     with pytest.raises(DataError, match="dict.en.txt is not a folder"):

@@ -255,7 +255,7 @@ def test_weights_that_are_not_finite_are_refused(name, tensor, value, copy):
     tensors = load_file(folder / "model.safetensors")
     tensors[tensor].reshape(-1)[-1] = value
     save_file(tensors, folder / "model.safetensors")
-    refused(folder, f"model.safetensors: {tensor} has numbers that are not finite: it is damaged")
+    refused(folder, f"model.safetensors: {tensor} has numbers that are not finite: it is corrupt")
 
 
 def test_an_encoders_sizes_are_bounded_too(tmp_path):

@@ -44,8 +44,8 @@ def one_word_less(folder):
 
 
 SPOILED = {
-    "truncated": (cut, "model.safetensors is damaged or no safetensors file"),
-    "other file": (not_tensors, "model.safetensors is damaged or no safetensors file"),
+    "truncated": (cut, "model.safetensors is corrupt or no safetensors file"),
+    "other file": (not_tensors, "model.safetensors is corrupt or no safetensors file"),
     "no weights": (
         lambda f: (f / "model.safetensors").unlink(),
         "there is neither model.safetensors nor pytorch_model.bin",
@@ -154,7 +154,7 @@ def test_a_pickle_is_never_run(protocol, folder, tmp_path):
 def test_a_pickle_of_no_archive_is_told(content, folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(content)
-    with pytest.raises(DataError, match="pytorch_model.bin is damaged or no archive"):
+    with pytest.raises(DataError, match="pytorch_model.bin is corrupt or no archive"):
         read_tensors(folder)
 
 
@@ -175,4 +175,4 @@ def test_half_precision_is_read(folder):
 def test_the_command_tells_it_in_one_line(folder, tmp_path):
     cut(folder)
     line = refused("import_model", f"--from={folder}", f"--workdir={tmp_path}/run")
-    assert "model.safetensors is damaged" in line and not (tmp_path / "run").exists()
+    assert "model.safetensors is corrupt" in line and not (tmp_path / "run").exists()

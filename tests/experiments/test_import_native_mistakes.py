@@ -110,22 +110,22 @@ def test_a_model_that_is_cut_anywhere_is_told(folder):
     content = (folder / MODEL).read_bytes()
     for size in 0, 7, 40, 3000, 9000, len(content) // 2, len(content) - 1:
         (folder / MODEL).write_bytes(content[:size])
-        told(folder, f"{MODEL} is damaged or no model of Marian's: it ends after {size} bytes")
+        told(folder, f"{MODEL} is corrupt or no model of Marian's: it ends after {size} bytes")
 
 
 def test_a_file_of_something_else_is_told(folder):
     for content in b"<html>not found</html>" * 99, struct.pack("<QQ", 2, 1), b"\xff" * 999:
         (folder / MODEL).write_bytes(content)
-        told(folder, f"{MODEL} is damaged or no model of Marian's: it begins with")
+        told(folder, f"{MODEL} is corrupt or no model of Marian's: it begins with")
     (folder / "a.npz").write_bytes(b"PK\x03\x04broken")
-    with pytest.raises(DataError, match="a.npz is damaged or no model of Marian's"):
+    with pytest.raises(DataError, match="a.npz is corrupt or no model of Marian's"):
         read_items(folder / "a.npz")
     np.save(folder / "a.npy", np.zeros(3))
     (folder / "a.npy").rename(folder / "a.npz")
-    with pytest.raises(DataError, match="a.npz is damaged or no model of Marian's"):
+    with pytest.raises(DataError, match="a.npz is corrupt or no model of Marian's"):
         read_items(folder / "a.npz")
     save_npz(folder / "a.npz", random_items(PLAIN) | {"Wpos": np.array(["text"])}, PLAIN)
-    with pytest.raises(DataError, match="a.npz is damaged or no model of Marian's: Wpos.npy hol"):
+    with pytest.raises(DataError, match="a.npz is corrupt or no model of Marian's: Wpos.npy hol"):
         read_items(folder / "a.npz")
     save_npz(folder / "a.npz", random_items(PLAIN) | {"Wemb": np.array([[np.inf]])}, PLAIN)
     with pytest.raises(DataError, match="a.npz: Wemb has numbers that are not finite"):
@@ -146,13 +146,13 @@ def test_a_shortlist_that_is_damaged_or_in_text_is_told(folder, capsys):
     content = file.read_bytes()
     for size in 20, 100, 1500, len(content) - 1:
         file.write_bytes(content[:size])
-        told(folder, "lex.bin is damaged")
+        told(folder, "lex.bin is corrupt")
     file.write_bytes(content[:32] + struct.pack("<Q", SIZE) + content[40:])
-    told(folder, "lex.bin is damaged: it has .* bytes, not")
+    told(folder, "lex.bin is corrupt: it has .* bytes, not")
     file.write_bytes(content[:32] + struct.pack("<Q", 1 << 63) + content[40:])
-    told(folder, "lex.bin is damaged: it has .* bytes, not")
+    told(folder, "lex.bin is corrupt: it has .* bytes, not")
     file.write_bytes(content[:-4] + struct.pack("<I", SIZE))
-    told(folder, "lex.bin is damaged: it names words that there are not")
+    told(folder, "lex.bin is corrupt: it names words that there are not")
     header = struct.unpack_from("<6Q", content)
     for offsets in 0, SIZE:
         file.write_bytes(struct.pack("<6Q", *header[:4], offsets, 0) + bytes(8 * offsets))
@@ -167,7 +167,7 @@ def test_a_pickle_is_never_run(folder, tmp_path):
     array = np.array([Program(str(witness))], object)
     np.savez(folder / "a.npz", **random_items(PLAIN), Wpos=array)
     (folder / "config.yml").write_text(yaml.safe_dump(DECODER | {"models": ["a.npz"]}))
-    told(folder, "a.npz is damaged or no model of Marian's: Wpos.npy holds object, not num")
+    told(folder, "a.npz is corrupt or no model of Marian's: Wpos.npy holds object, not num")
     assert not witness.exists()
 
 
@@ -235,4 +235,4 @@ def test_a_place_is_a_folder_or_in_a_package(tmp_path):
 def test_the_command_tells_it_in_one_line(folder, tmp_path):
     (folder / MODEL).write_bytes(b"")
     line = refused("import_model", f"--from={folder}", f"--workdir={tmp_path}/run")
-    assert f"{MODEL} is damaged" in line and not (tmp_path / "run").exists()
+    assert f"{MODEL} is corrupt" in line and not (tmp_path / "run").exists()

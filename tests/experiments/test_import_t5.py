@@ -119,7 +119,7 @@ def another_vocabulary(folder):
 SPOILED = {
     "no SentencePiece": (lambda f: (f / "spiece.model").unlink(), "spiece.model is missing"),
     "JSON": (in_json, "spiece.model is missing, and tokenizer.json alone is not supported: copy"),
-    "damaged": (
+    "corrupt": (
         lambda f: (f / "spiece.model").write_bytes(b"x"),
         "spiece.model: not a SentencePiece model",
     ),

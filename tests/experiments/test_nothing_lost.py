@@ -147,7 +147,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(run, tex
     large.write_bytes(content)
     code, _, err = heed("train", *train_args(text, folder))
     assert code == 0 and "resuming at step 15" in err, err
-    assert "warning: " in err and "step 30 is damaged" in err
+    assert "warning: " in err and "step 30 is corrupt" in err
     same(folder, whole)
 
 
@@ -158,7 +158,7 @@ def test_a_checkpoint_that_best_cannot_compare_is_told(run, tmp_path, capsys):
     assert capsys.readouterr().err == ""
     (folder / f"checkpoints/{best}/metrics/metrics").write_text("[]")
     loaded = workdir.load(folder)
-    line = f"the metrics of step {best} are missing or damaged, so best is chosen without it"
+    line = f"the metrics of step {best} are missing or corrupt, so best is chosen without it"
     assert loaded.step == ({15, 30} - {best}).pop() and line in capsys.readouterr().err
 
 
@@ -226,8 +226,8 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
 class There:
     """Checkpoints of these steps, in the place of those on disk."""
 
-    def __init__(self, steps, damaged=()):
-        self.there, self.damaged = list(steps), damaged
+    def __init__(self, steps, corrupt=()):
+        self.there, self.corrupt = list(steps), corrupt
 
     def wait(self):
         pass
@@ -236,16 +236,16 @@ class There:
         return self.there
 
     def restore_latest_intact(self, _abstract, among):
-        for step in sorted(set(among) - set(self.damaged), reverse=True):
+        for step in sorted(set(among) - set(self.corrupt), reverse=True):
             return SimpleNamespace(step=step), {"step": step}, []
-        raise CorruptCheckpointError(f"{among} are damaged")
+        raise CorruptCheckpointError(f"{among} are corrupt")
 
     def delete_after(self, step):
         self.there = [each for each in self.there if each <= step]
 
 
 @pytest.mark.parametrize(
-    ("steps", "damaged", "tried", "found", "left"),
+    ("steps", "corrupt", "tried", "found", "left"),
     [
         ([5, 10, 15], [], set(), 10, [5, 10]),
         ([5, 10, 15], [10], set(), 5, [5]),
@@ -255,9 +255,9 @@ class There:
         ([10, 15], [10], set(), None, [10, 15]),
     ],
 )
-def test_a_rewind_keeps_what_it_goes_back_to(monkeypatch, steps, damaged, tried, found, left):
+def test_a_rewind_keeps_what_it_goes_back_to(monkeypatch, steps, corrupt, tried, found, left):
     monkeypatch.setattr(restore, "init_state", lambda t: SimpleNamespace(step=0))
-    t, there = SimpleNamespace(restore_target=lambda: None), There(steps, damaged)
+    t, there = SimpleNamespace(restore_target=lambda: None), There(steps, corrupt)
     if found is None:
         with pytest.raises(CorruptCheckpointError):
             restore.roll_back(t, there, 12, tried)

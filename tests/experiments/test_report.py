@@ -120,7 +120,7 @@ HOSTILE = "</dd></style><script>alert(1)</script><img src=//x.example onerror=al
 def test_no_control_character_is_in_the_page(trained):
     strange = "".join(map(chr, (*range(0x20), *range(0x7F, 0xA0), 0xD800, 0xFFFE, 0xFFFF)))
     row = dict(source=strange, reference="a" + strange, hypothesis=strange, score=-1.0)
-    page = render([replace(trained, name=strange, translations=[row], damaged=[strange])])
+    page = render([replace(trained, name=strange, translations=[row], corrupt=[strange])])
     assert page.encode() and not set(page) & set(strange) - {"\n"} and "\u241b" in page
 
 
@@ -133,7 +133,7 @@ def test_runs_beside_each_other_with_sentences_that_are_not_markup(trained):
         name="<b>&other",
         experiment=replace(trained.experiment, search=search, model=model),
         translations=[hostile, *trained.translations],
-        damaged=[HOSTILE],
+        corrupt=[HOSTILE],
         events=[*trained.events, {"step": 9, "split": "spike", "loss": None, "pairs": []}],
     )
     page = Page(render([trained, other]))
@@ -303,12 +303,12 @@ def test_a_run_whose_own_files_are_damaged_is_reported_without_the_damaged_lines
     for name, more in lines.items():
         with (folder / name).open("a") as file:
             file.writelines(f"{line}\n" for line in more)
-    damaged = read_run(folder)
-    assert len(damaged.starts) == 2 and len(damaged.translations) == 7
-    told = [line.removeprefix(f"{folder}/").partition(" were ")[0] for line in damaged.damaged]
+    corrupt = read_run(folder)
+    assert len(corrupt.starts) == 2 and len(corrupt.translations) == 7
+    told = [line.removeprefix(f"{folder}/").partition(" were ")[0] for line in corrupt.corrupt]
     assert told[:2] == ["metrics.jsonl: 8 unusable lines", "environment.jsonl: 2 unusable lines"]
     assert told[2].startswith("translations.jsonl: 1 unusable line")
-    page = render([damaged])
+    page = render([corrupt])
     assert "nan" not in page and "inf" not in page.replace("info", "")
     found = words(Page(page))
     assert "today" in found and "? × unknown (unknown)" in found

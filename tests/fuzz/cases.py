@@ -1,4 +1,4 @@
-"""One case: a file is damaged, its folder is read, and that must end well or in one line."""
+"""One case: a file is corrupt, its folder is read, and that must end well or in one line."""
 
 import time
 from pathlib import Path
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def damaged(name: str, whole: bytes, seed: int, number: int) -> bytes:
+def corrupt(name: str, whole: bytes, seed: int, number: int) -> bytes:
     """The content of a format's case of this number."""
     random = Random(f"{seed} {name} {number}")
     damage = FORMATS[name].damage if random.randrange(3) else some_bytes

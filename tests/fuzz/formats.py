@@ -1,4 +1,4 @@
-"""Every format that Heed reads: how a small real file of it is made, damaged and read."""
+"""Every format that Heed reads: how a small real file of it is made, corrupt and read."""
 
 import gzip
 import json
@@ -41,7 +41,7 @@ class Format(NamedTuple):
     """A file of one kind within a folder of all that goes with it."""
 
     folder: str  # a key of FOLDERS
-    file: str  # that is damaged
+    file: str  # that is corrupt
     damage: Callable[[Random, bytes], bytes]  # beside other bytes
     read: Callable[[Path], Any]  # of the folder; rejects by an error of its user
 

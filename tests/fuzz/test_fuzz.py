@@ -1,11 +1,11 @@
-"""Damaged files of every format are read or rejected in one line: some cases of each, by a seed.
+"""Corrupt files of every format are read or rejected in one line: some cases of each, by a seed.
 
 benchmarks/fuzz.py tries thousands.
 """
 
 import pytest
 
-from tests.fuzz.cases import damaged, outcome
+from tests.fuzz.cases import corrupt, outcome
 from tests.fuzz.formats import FOLDERS, FORMATS
 
 CASES = 20
@@ -35,7 +35,7 @@ def test_damage_is_told_in_one_line(name, folders):
     whole = file.read_bytes()
     assert outcome(form, folder, whole)[:2] == (True, None)
     try:
-        found = [outcome(form, folder, damaged(name, whole, 0, n)) for n in range(CASES)]
+        found = [outcome(form, folder, corrupt(name, whole, 0, n)) for n in range(CASES)]
     finally:
         file.write_bytes(whole)
     failures = {n: each.failure for n, each in enumerate(found) if each.failure}

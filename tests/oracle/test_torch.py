@@ -79,11 +79,15 @@ def test_logits_equal_nn_transformer(norm, activation):
         norm_first=norm == "pre",
     ).eval()
     for i, layer in enumerate(theirs.encoder.layers):
-        norms = {"norm1": "attention_frame", "norm2": "feed_forward_frame"}
+        norms = {"norm1": "attention_residual", "norm2": "feed_forward_residual"}
         copy_layer(layer, params[f"encoder_{i}"], {"self_attn": "attention"}, norms)
     for i, layer in enumerate(theirs.decoder.layers):
         attentions = {"self_attn": "self_attention", "multihead_attn": "cross_attention"}
-        norms = {"norm1": "self_frame", "norm2": "cross_frame", "norm3": "feed_forward_frame"}
+        norms = {
+            "norm1": "self_residual",
+            "norm2": "cross_residual",
+            "norm3": "feed_forward_residual",
+        }
         copy_layer(layer, params[f"decoder_{i}"], attentions, norms)
     if norm == "pre":
         copy_norm(theirs.encoder.norm, params["encoder_norm"])

@@ -143,17 +143,17 @@ def agree(folder):
         (large,) = sorted((folder / "ours/2/params").rglob("d/*"))[:1]
         large.write_bytes(large.read_bytes()[:-9])
     with CheckpointManager(folder / "ours") as checkpoints:
-        found, meta, damaged = checkpoints.restore_latest_intact(shapes(state))
+        found, meta, corrupt = checkpoints.restore_latest_intact(shapes(state))
         assert same_bits(found, state_on(mesh, seed=5)) and meta == {"by": "all"}
-        assert len(damaged) == 1 and "step 2 is damaged" in damaged[0], damaged
+        assert len(corrupt) == 1 and "step 2 is corrupt" in corrupt[0], corrupt
         checkpoints.save(3, state, {"by": "all"})
         checkpoints.delete_after(1)  # as where a run goes back
         assert checkpoints.steps() == [1]
         checkpoints.save(2, found, {"by": "all, again"})
     with CheckpointManager(folder / "ours") as checkpoints:
-        found, meta, damaged = checkpoints.restore_latest_intact(shapes(state), [1, 2])
+        found, meta, corrupt = checkpoints.restore_latest_intact(shapes(state), [1, 2])
         assert same_bits(found, state_on(mesh, seed=5)) and meta == {"by": "all, again"}
-        assert not damaged
+        assert not corrupt
 
 
 def train(folder):

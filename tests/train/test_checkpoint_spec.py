@@ -5,13 +5,13 @@ import pytest
 
 from tests.train.states import META, make_state, same, shapes
 from train.checkpoint import CheckpointManager
-from train.checkpoint_spec import CheckpointError, ResolvedCheckpoint, choose
+from train.checkpoint_spec import CheckpointError, ResolvedCheckpoint, resolve
 
 STEPS, RANKED = [10, 20, 30, 40], [30, 10, 40]
 
 
 @pytest.mark.parametrize(
-    ("which", "choice"),
+    ("spec", "choice"),
     [
         (20, ResolvedCheckpoint((20,))),
         ("20", ResolvedCheckpoint((20,))),
@@ -25,18 +25,18 @@ STEPS, RANKED = [10, 20, 30, 40], [30, 10, 40]
         ("average:40+10+10", ResolvedCheckpoint((10, 40), "params")),
     ],
 )
-def test_a_name_means_steps_and_weights(which, choice):
-    assert choose(which, STEPS, RANKED) == choice
+def test_a_name_means_steps_and_weights(spec, choice):
+    assert resolve(spec, STEPS, RANKED) == choice
 
 
 def test_the_only_checkpoint_is_the_best_whatever_its_score():
-    assert choose("best", [0], []) == ResolvedCheckpoint((0,))
+    assert resolve("best", [0], []) == ResolvedCheckpoint((0,))
     with pytest.raises(CheckpointError, match="no checkpoint has a score to be the best by"):
-        choose("best", [0, 10], [])
+        resolve("best", [0, 10], [])
 
 
 @pytest.mark.parametrize(
-    ("which", "message"),
+    ("spec", "message"),
     [
         (25, "no checkpoint 25; choose best, last, a step, average:N"),
         ("newest", "no checkpoint 'newest'; .* there are: 10, 20, 30, 40"),
@@ -53,9 +53,9 @@ def test_the_only_checkpoint_is_the_best_whatever_its_score():
         ("params:newest", "no checkpoint 'newest'"),
     ],
 )
-def test_a_name_that_means_nothing_is_answered_with_what_there_is(which, message):
+def test_a_name_that_means_nothing_is_answered_with_what_there_is(spec, message):
     with pytest.raises(CheckpointError, match=message):
-        choose(which, STEPS, RANKED)
+        resolve(spec, STEPS, RANKED)
 
 
 def test_the_mean_is_of_the_parameters_themselves(folder, bits):
@@ -65,10 +65,10 @@ def test_the_mean_is_of_the_parameters_themselves(folder, bits):
             checkpoints.save(step, state, META, {"bleu": -abs(step - 2.9)})
     abstract = shapes(states[1].params)
     with CheckpointManager(folder) as checkpoints:
-        load = lambda which: bits(checkpoints.restore_params(which, abstract))  # noqa: E731
+        load = lambda spec: bits(checkpoints.restore_params(spec, abstract))  # noqa: E731
         of = {step: bits(state.params) for step, state in states.items()}
-        for which, steps in {"average:3": (1, 2, 3), "average:best:2": (2, 3)}.items():
-            for name, leaf in load(which).items():
+        for spec, steps in {"average:3": (1, 2, 3), "average:best:2": (2, 3)}.items():
+            for name, leaf in load(spec).items():
                 expected = np.mean([of[step][name] for step in steps], axis=0)
                 np.testing.assert_allclose(leaf, expected, rtol=1e-6)
         same(load("ema"), bits(states[3].ema))

@@ -68,7 +68,7 @@ def test_a_damaged_checkpoint_is_refused_and_its_neighbour_is_whole(
     with CheckpointManager(folder) as checkpoints:
         with pytest.raises(CheckpointError) as error:
             checkpoints.restore(2, shapes(state))
-        assert "step 2 is damaged (there are also 1): " in one_line(error, capfd)
+        assert "step 2 is corrupt (there are also 1): " in one_line(error, capfd)
         same(bits(checkpoints.restore(1, shapes(state))), bits(state))
 
 
@@ -188,12 +188,12 @@ def test_whatever_file_of_the_newest_is_damaged_the_one_before_is_used(folder, b
     for file, damage in zip(files, itertools.cycle([cut, flip, os.remove])):  # noqa: B905
         damage(folder / "2" / file)
         with CheckpointManager(folder) as checkpoints:
-            found, meta, damaged = checkpoints.restore_latest_intact(shapes(old))
+            found, meta, corrupt = checkpoints.restore_latest_intact(shapes(old))
         assert meta == META, file
-        assert all(re.search("step 2 is damaged|2 has unreadable", line) for line in damaged), file
-        assert "\n" not in "".join(damaged)
-        same(bits(found), bits(old if damaged else new))
-        used.append(bool(damaged))
+        assert all(re.search("step 2 is corrupt|2 has unreadable", line) for line in corrupt), file
+        assert "\n" not in "".join(corrupt)
+        same(bits(found), bits(old if corrupt else new))
+        used.append(bool(corrupt))
         shutil.rmtree(folder / "2")
         shutil.copytree(keep, folder / "2")
     assert sum(used) > len(files) - 3  # what nothing reads does no harm
@@ -208,19 +208,19 @@ def test_unreadable_metrics_are_told_and_set_aside_by_who_writes(folder, bits, s
             checkpoints.save(number, states[number], META, {"bleu": 1.0})
     cut(folder / str(step) / "metrics" / "metrics")
     with CheckpointManager(folder) as checkpoints:
-        found, _, damaged = checkpoints.restore_latest_intact(shapes(states[1]))
+        found, _, corrupt = checkpoints.restore_latest_intact(shapes(states[1]))
         same(bits(found), bits(states[2 if step == 1 else 1]))
-        assert f"{step} has unreadable metrics; the next save sets it aside" in damaged[0]
-        assert len(damaged) == 1
+        assert f"{step} has unreadable metrics; the next save sets it aside" in corrupt[0]
+        assert len(corrupt) == 1
         checkpoints.save(3, states[3], META, {"bleu": 2.0})
     with CheckpointManager(folder) as checkpoints:
         assert checkpoints.steps() == [3 - step, 3] and checkpoints.best_step() == 3
-    assert (folder / f"{step}.damaged").is_dir()
+    assert (folder / f"{step}.corrupt").is_dir()
     cut(folder / "3" / "metrics" / "metrics")
-    (folder / "3.damaged").mkdir()  # it was saved, damaged and set aside before
+    (folder / "3.corrupt").mkdir()  # it was saved, corrupt and set aside before
     with CheckpointManager(folder) as checkpoints:
         checkpoints.save(4, states[3], META, {"bleu": 2.0})
-    assert (folder / "3.damaged.2").is_dir() and not (folder / "3").exists()
+    assert (folder / "3.corrupt.2").is_dir() and not (folder / "3").exists()
 
 
 @pytest.mark.parametrize("left", [None, "params", "meta"])
@@ -235,7 +235,7 @@ def test_a_folder_that_lacks_parts_is_damaged_and_the_one_before_is_used(folder,
         (folder / "2").mkdir()
     with CheckpointManager(folder) as checkpoints:
         found, _, (line,) = checkpoints.restore_latest_intact(shapes(state))
-        assert "step 2 is damaged (there are also 1): " in line and "\n" not in line
+        assert "step 2 is corrupt (there are also 1): " in line and "\n" not in line
         same(bits(found), bits(state))
         checkpoints.save(2, state, META)
     with CheckpointManager(folder) as checkpoints:
@@ -285,7 +285,7 @@ def test_lost_metrics_are_told_from_none(folder):
             path.unlink() if path.is_file() else shutil.rmtree(path)
         assert checkpoints.unranked() == [4, 5] and checkpoints.best_step() == 3
         assert checkpoints.steps() == there
-        with pytest.raises(CheckpointError, match="step 4 is damaged .*: params is missing$"):
+        with pytest.raises(CheckpointError, match="step 4 is corrupt .*: params is missing$"):
             checkpoints.restore_params(4, shapes(make_state()).params)
 
 
@@ -296,8 +296,8 @@ def test_a_file_in_the_place_of_a_checkpoint_is_reported(folder):
     (folder / "2").write_text("")
     (folder / "3").symlink_to(folder / "3")
     with CheckpointManager(folder) as checkpoints:
-        damaged = checkpoints.restore_latest_intact(shapes(state))[2]
-    assert [line.split("/")[-1] for line in damaged] == [
+        corrupt = checkpoints.restore_latest_intact(shapes(state))[2]
+    assert [line.split("/")[-1] for line in corrupt] == [
         f"{n} is not a folder, so it is no checkpoint" for n in "23"
     ]
 
@@ -314,8 +314,8 @@ def test_no_bit_of_its_metrics_keeps_other_checkpoints_from_being_used(folder, b
     for at in range(len(content)):
         file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         with CheckpointManager(folder) as checkpoints:
-            found, _, damaged = checkpoints.restore_latest_intact(shapes(old))
-            assert len(damaged) == 1 and checkpoints.best_step() in (1, 2)
+            found, _, corrupt = checkpoints.restore_latest_intact(shapes(old))
+            assert len(corrupt) == 1 and checkpoints.best_step() in (1, 2)
         same(bits(found), bits(old))
 
 
@@ -328,7 +328,7 @@ def test_where_nothing_is_whole_all_is_told(folder):
     cut(folder / "2" / "metrics" / "metrics")
     with CheckpointManager(folder) as checkpoints, pytest.raises(CheckpointError) as error:
         checkpoints.restore_latest_intact(shapes(state))
-    words = r"no checkpoint is whole: .*2 has unreadable metrics.*step 1 is damaged"
+    words = r"no checkpoint is whole: .*2 has unreadable metrics.*step 1 is corrupt"
     assert re.search(words, str(error.value)) and "\n" not in str(error.value)
 
 

@@ -58,7 +58,7 @@ def test_train_events_are_means_over_their_interval(tmp_path):
             7,
             writer=writer,
             log_every=3,
-            schedule=lambda updates_before: 0.1 * (updates_before + 1),
+            learning_rate=lambda updates_before: 0.1 * (updates_before + 1),
         )
     events = read_metrics(tmp_path)
     assert [(e["step"], e["loss"]) for e in events] == [(3, 2.0), (6, 5.0), (7, 7.0)]
@@ -77,7 +77,7 @@ def test_the_live_line_tells_all_that_it_should():
     counted(
         20,
         progress=Progress(stream, every=0.0),
-        schedule=lambda _: 7e-4,
+        learning_rate=lambda _: 7e-4,
     )
     line = stream.getvalue().split("\r\x1b[K")[11]
     for part in ("/20", "loss ", "lr 7.00e-04", "tokens/s", "padding 50%", "left"):
