@@ -194,8 +194,8 @@ def segment_inputs(
             if policy.full:
                 advice = f"shorten it (the model has positions for {policy.size} and the end)"
             raise InputError(
-                f"line {line} would be translated in {len(parts)} pieces, and which of them wants "
-                f"its required phrases is not known: {advice}, or split it by hand"
+                f"line {line} would be translated in {len(parts)} segments, and which of them "
+                f"needs its required phrases is not known: {advice}, or split it by hand"
             )
         for part, (separator, text) in enumerate(parts):
             ids = ids if text is sentence else _encode(text, vocabulary.source)

@@ -133,8 +133,7 @@ class SearchOptions:
             )
         if self.renormalize and (self.repetition_penalty != 1 or self.no_repeat_ngrams):
             raise InputError(
-                "--renormalize is of what a vocabulary can say at all: it does not go with "
-                "--no_repeat_ngrams or --repetition_penalty"
+                "--renormalize cannot be combined with --no_repeat_ngrams or --repetition_penalty"
             )
         if self.method == "mbr" and self.num_samples == 1:
             raise InputError("--method=mbr compares samples, and --num_samples is 1: raise it")

@@ -69,7 +69,7 @@ def _check(starts: np.ndarray, ids: np.ndarray, always: np.ndarray, size: np.nda
     if not complete or (starts[1:] < starts[:-1]).any():
         raise ValueError("its lists do not follow each other")
     if any(x.min(initial=0) < 0 or x.max(initial=0) >= size for x in (ids, always)):
-        raise ValueError("it names words that there are not")
+        raise ValueError("it contains ids outside the vocabulary")
 
 
 def bits_of(size: int) -> int:

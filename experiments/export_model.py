@@ -40,7 +40,7 @@ def main() -> None:
         raise ConfigError(f"--output={output} is not empty: choose another folder")
     trained = model_flags.load()
     if shortlist.load(Path(model_flags.WORKDIR.value)) is not None:
-        log("the run's shortlist is left out: what is written may say every word")
+        log("the shortlist is not exported: the exported model decodes over the full vocabulary")
     with removed_unless_done(output), progress_bar("exporting", None):
         if TO.value == "huggingface":
             write_marian(trained, output, log)

@@ -93,5 +93,6 @@ def _give_up(name: str, grace_seconds: float) -> None:
     leave(
         INTERRUPTED if name == "SIGINT" else 1,
         f"heed: error: {name}: the run could not be saved within {grace_seconds:g} seconds: "
-        "raise --config.train.grace_seconds; the same command goes on from the checkpoint before",
+        "raise --config.train.grace_seconds; run the same command to resume from the "
+        "previous checkpoint",
     )

@@ -114,7 +114,7 @@ def read_pairs(
         tokens_per_batch=data.tokens_per_batch,
         multiple_of=experiment.optimizer.grad_accum_steps,
     )
-    log(f"{schedule}; as many compilations of the train step at most")
+    log(f"{schedule}; the train step is compiled once per shape")
     digests = {"text": pairs["train"].digest()}
     digests |= {f"{split}_text": text_digest(splits[split]) for split in SPLITS[1:]}
     return TranslationData(data, splits, pairs, schedule, digests)

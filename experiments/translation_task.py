@@ -137,7 +137,7 @@ class _BLEU:
             try:
                 outputs = search.translate(self._sources, on_progress)
             except NoHypothesisError:  # the loss monitor decides whether the run has diverged
-                log("these weights translate nothing")
+                log("warning: no hypothesis has a finite score; BLEU is skipped")
                 return {}
         bleu = score(outputs, self._references, c.data.target_language)["bleu"]
         return {"bleu": bleu, "bleu_sentences": len(self._sources)}

@@ -1,17 +1,17 @@
 """A run's folder: config, vocabulary, checkpoints, logs.
 
-config.json        the experiment, resolved, with the commit of the code
+config.json        the resolved settings, and the commit of the code
 tokenizer.model    or tokenizer.source.model and tokenizer.target.model
-shortlist.npz      words that outputs may have, of a run imported with such a list
-checkpoints/       Orbax
-base/              what adapters were trained for, of a run that trains some, as one checkpoint
-metrics.jsonl      one event a line
-tensorboard/       the same for TensorBoard
-environment.jsonl  one line a start: machine, versions, commit
-translations.jsonl what the test translated, one sentence a line
-report.html        all of it for people
-lock               held by the run that trains here, which lock.owner names
-heartbeats/        of each process, in a run of several
+shortlist.npz      lexical shortlist of an imported run
+checkpoints/       Orbax checkpoints
+base/              frozen base parameters of a LoRA run, as one checkpoint
+metrics.jsonl      one event per line
+tensorboard/       the same events for TensorBoard
+environment.jsonl  one line per start: machine, versions, commit
+translations.jsonl translations of the test split, one sentence per line
+report.html        all of this as a page
+lock               held while a process trains here; lock.owner names it
+heartbeats/        one file per process, if there are several
 """
 
 import json
@@ -176,8 +176,8 @@ def check_same_run(
         return
     if not os.path.lexists(workdir / "config.json"):
         raise ConfigError(
-            f"--workdir={workdir} has checkpoints, but config.json is missing: of which run "
-            "they are cannot be told; choose another folder"
+            f"--workdir={workdir} has checkpoints, but config.json is missing: cannot tell "
+            "which run they belong to; choose another folder"
         )
     old = old or read_config(workdir)
     check_changes(old, experiment, allow_batch_change, f"--workdir={workdir}")

@@ -48,7 +48,7 @@ def read_shortlist(file: Path, id_maps: list[np.ndarray], num_new: int, joint: b
         )
     ends = starts[-1] == count and (starts >= 0).all() and (starts[1:] >= starts[:-1]).all()
     if not ends or not (ids < target).all():
-        raise DataError(f"{file} is corrupt: it names words that there are not")
+        raise DataError(f"{file} is corrupt: it contains ids outside the vocabulary")
     new_ids = np.empty(target, np.int32)
     new_ids[id_maps[1][num_new:]] = np.arange(num_new, target + num_new)
     lists = [new_ids[ids[starts[i] : starts[i + 1]]] for i in id_maps[0][num_new:]]

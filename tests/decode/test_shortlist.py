@@ -104,5 +104,5 @@ def test_it_is_kept_with_a_run(words, tmp_path):
             shortlist.load(tmp_path)
         assert "\n" not in str(told.value)
     words._replace(ids=words.ids + 20).save(tmp_path)
-    with pytest.raises(DataError, match="corrupt: it names words that there are not"):
+    with pytest.raises(DataError, match="corrupt: it contains ids outside the vocabulary"):
         shortlist.load(tmp_path)

@@ -212,4 +212,4 @@ def test_the_command_makes_a_run_that_others_take(tmp_path, text):
     assert {file.name for file in (tmp_path / "maps").iterdir()} == files
     code, _, err = heed("export_model", f"--workdir={workdir}", "--to=safetensors",
                         f"--output={tmp_path / 'out'}")  # fmt: skip
-    assert code == 0 and "the run's shortlist is left out" in err
+    assert code == 0 and "the shortlist is not exported" in err

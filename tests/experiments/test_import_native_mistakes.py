@@ -152,7 +152,7 @@ def test_a_shortlist_that_is_damaged_or_in_text_is_told(folder, capsys):
     file.write_bytes(content[:32] + struct.pack("<Q", 1 << 63) + content[40:])
     told(folder, "lex.bin is corrupt: it has .* bytes, not")
     file.write_bytes(content[:-4] + struct.pack("<I", SIZE))
-    told(folder, "lex.bin is corrupt: it names words that there are not")
+    told(folder, "lex.bin is corrupt: it contains ids outside the vocabulary")
     header = struct.unpack_from("<6Q", content)
     for offsets in 0, SIZE:
         file.write_bytes(struct.pack("<6Q", *header[:4], offsets, 0) + bytes(8 * offsets))
