@@ -4,8 +4,6 @@ experiments/translation_task.py is the one that there is. A task knows a corpus,
 steps: a new task is one file that implements `Task`, and `train(..., task=...)` takes it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -58,12 +56,12 @@ class Task(Protocol):
     valid_metrics: tuple[str, ...]  # of the best checkpoint, in the last line of a run
     test_metrics: tuple[str, ...]
 
-    def open_splits(self, experiment: Experiment) -> Mapping[str, Any]:
+    def open_splits(self, experiment: "Experiment") -> Mapping[str, Any]:
         """The corpora "train", "valid" and "test". Raises DataError."""
 
     def read(
         self,
-        experiment: Experiment,
+        experiment: "Experiment",
         splits: Mapping[str, Any],
         vocabulary: Vocabulary,
         on_progress: Callable[[], None],
@@ -73,11 +71,13 @@ class Task(Protocol):
         `on_progress` is called for every chunk of text.
         """
 
-    def warn(self, experiment: Experiment) -> None:
+    def warn(self, experiment: "Experiment") -> None:
         """Report settings that evaluation cannot use as they are."""
 
-    def hooks(self, run: RunContext) -> list[Hook]:
+    def hooks(self, run: "RunContext") -> "list[Hook]":
         """Validation during training, without the checkpoint hook."""
 
-    def test(self, run: RunContext, best: LoadedModel, stop: Callable[[int], None]) -> EvalResult:
+    def test(
+        self, run: "RunContext", best: "LoadedModel", stop: Callable[[int], None]
+    ) -> EvalResult:
         """Evaluate the best checkpoint on the test split; `stop(0)` raises on preemption."""

@@ -51,7 +51,7 @@ def test_the_command_writes_nothing_and_tells_what_the_run_will(run, text, tmp_p
     code, out, _ = heed("train", *train_args(text, tmp_path / "no"), "--dry_run")
     assert code == 0 and not (tmp_path / "no").exists()
     told = json.loads(out)
-    assert f"{told['parameters']:,} parameters" in err
+    assert f"{told['num_params']:,} parameters" in err
     shapes = ", ".join(f"{b['rows']}x({b['source']}, {b['target']})" for b in told["batches"])
     assert shapes in err and told["compilations"] == len(told["batches"])
     assert int(re.search(r"(\d+) batches an epoch", err)[1]) == told["steps_per_epoch"]

@@ -101,7 +101,7 @@ def test_mistakes_with_a_trained_run_end_in_one_line(run, tmp_path):
     again = "--prefix=a", f"--prefix_file={tmp_path}/three"
     assert "exclude each other" in refused("translate", here, *again, stdin="a\nb\nc\n")
     greedy = "--require=Hund", "--method=greedy"
-    assert "are for --method=beam" in refused("translate", here, *greedy, stdin="a\n")
+    assert "need --method=beam" in refused("translate", here, *greedy, stdin="a\n")
     assert "give either" in refused("evaluate", here)
     bad = {
         "--alpha=nan": "--alpha=nan: nan is not a finite number",
