@@ -46,4 +46,4 @@ def test_docstrings_render(tmp_path):
             page = tmp_path / module.relative_to(ROOT).with_suffix(".html")
             assert page.exists(), module
     attention = (tmp_path / "model" / "attention.html").read_text()
-    assert "MultiHeadAttention.attend" in attention and "Attention of x" in attention
+    assert "MultiHeadAttention.attend" in attention and "Cross-attention of x" in attention
