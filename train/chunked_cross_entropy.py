@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from model.family import Features
 from model.float32_products import float32_einsum
 from model.sharding import num_batch_shards
-from train.loss import Metrics, token_losses
+from train.loss import Metrics, output_logits, token_losses
 
 _TOKENS = 1024  # per chunk, approximately; best on a CPU (experiments/LOG.md)
 
@@ -69,7 +69,7 @@ def sharded_chunked_cross_entropy(mesh: Mesh) -> Callable[..., Metrics] | None:
 def _sums(hidden, output, targets, weights, label_smoothing):
     def chunk_sums(chunk):
         hidden, targets, weights = chunk
-        losses = token_losses(_logits(hidden, output), targets, label_smoothing)
+        losses = token_losses(output_logits(hidden, *output), targets, label_smoothing)
         return tuple(jnp.sum(weights * loss) for loss in losses)
 
     stacked_sums = lax.map(chunk_sums, _chunks(hidden, targets, weights))
@@ -84,7 +84,7 @@ def _with_gradient(hidden, output, targets, weights, label_smoothing):
     def add_chunk(gradients, chunk):
         of_table, of_bias = gradients
         hidden, targets, weights = chunk
-        logits = _logits(hidden, output)
+        logits = output_logits(hidden, *output)
         losses, token_losses_vjp = jax.vjp(
             lambda logits: token_losses(logits, targets, label_smoothing), logits
         )
@@ -117,13 +117,6 @@ def _gradient(_smoothing, residuals, gradients):
 
 
 _sums.defvjp(_with_gradient, _gradient)
-
-
-def _logits(hidden: Array, output: tuple[Array, Array | None]) -> Array:
-    table, bias = output
-    table = table.astype(hidden.dtype)
-    logits = float32_einsum("bcd,vd->bcv", hidden, table)
-    return logits if bias is None else logits + bias[None, None]
 
 
 def _chunks(hidden: Array, targets: Array, weights: Array) -> tuple[Array, ...]:

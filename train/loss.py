@@ -88,12 +88,15 @@ def cross_entropy(
 
 def features_cross_entropy(features: Features, label_smoothing: float = 0.0) -> Metrics:
     """The sums of `cross_entropy` from a model's features, with all logits at once."""
-    table = features.table.astype(features.hidden.dtype)
-    logits = float32_einsum("btd,vd->btv", features.hidden, table)
-    if features.bias is not None:
-        logits += features.bias[None, None]
+    logits = output_logits(features.hidden, features.table, features.bias)
     logits = constrain(logits, "batch", "length", "vocab")
     return cross_entropy(logits, features.targets, label_smoothing, features.weights)
+
+
+def output_logits(hidden: Array, table: Array, bias: Array | None) -> Array:
+    """hidden [B,T,D], table [V,D], bias [V] -> logits float32 [B,T,V]."""
+    logits = float32_einsum("btd,vd->btv", hidden, table.astype(hidden.dtype))
+    return logits if bias is None else logits + bias[None, None]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
