@@ -219,9 +219,8 @@ def write_settings(run: RunContext) -> None:
     if not folders.has_checkpoint(run.workdir):
         folders.clear_attempt(run.workdir)
         run.vocabulary.save(run.workdir)
-    folders.write_config(
-        run.workdir, run.experiment
-    )  # after the vocabulary: it makes the folder a run's
+    # After the vocabulary: config.json makes the folder a run's.
+    folders.write_config(run.workdir, run.experiment)
     record_start(run.workdir, run.mesh)
 
 

@@ -58,13 +58,14 @@ def reserve_workdir(workdir: Path) -> Iterator[None]:
     with cleanup(restore) if made else nullcontext():
         workdir.mkdir(parents=True, exist_ok=True)
         with lock(workdir), cleanup(restore):
+            preempted = False
             try:
                 yield
             except PreemptedError:
-                restore()
+                preempted = True
                 raise
             finally:
-                restore(preempted=False)
+                restore(preempted)
 
 
 @contextmanager
