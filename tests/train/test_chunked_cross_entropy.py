@@ -100,6 +100,8 @@ def test_a_model_tells_what_its_logits_are_made_of(tying, biased):
         for loss_head in (None, chunked_cross_entropy)
     )
     np.testing.assert_allclose(one.nll_sum, many.nll_sum, rtol=1e-5)
+    expected = cross_entropy(logits, jnp.asarray(ids)).nll_sum  # of the model's own logits
+    np.testing.assert_allclose(one.nll_sum, expected, rtol=1e-5)
 
 
 def test_small_gradients_outlive_float16():
