@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-_NONE: Mapping[str, str] = MappingProxyType({})
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Client:
@@ -28,32 +28,36 @@ class Client:
         """Return a connection with this timeout in seconds."""
         return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
 
-    def ask(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = _NONE
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
     ) -> tuple[int, bytes]:
         """Send a request; return status and body. Raises OSError, http.client.HTTPException."""
         connection = self.connect()
         try:
             connection.request(method, path, body, headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            response = connection.getresponse()
+            return response.status, response.read()
         finally:
             connection.close()
 
     def wait_until_ready(self, server: subprocess.Popen) -> None:
         """Wait until the server is ready. Raises RuntimeError if it ended."""
-        while self.ask("GET", "/health")[0] != 200:
+        while self.request("GET", "/health")[0] != 200:
             if server.poll() is not None:
                 raise RuntimeError("the server ended before it was ready")
             time.sleep(0.2)
 
     def alive(self) -> bool:
         """Whether the server translates."""
-        status, body = self.ask("POST", "/translate", b'{"text": "a"}')
+        status, body = self.request("POST", "/translate", b'{"text": "a"}')
         return status == 200 and len(json.loads(body)["translations"]) == 1
 
     def metric(self, name: str) -> float:
         """A metric of the server."""
-        _, body = self.ask("GET", "/metrics")
+        _, body = self.request("GET", "/metrics")
         (line,) = (x for x in body.decode().splitlines() if x.startswith(f"{name} "))
         return float(line.split()[-1])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-TIMED = {"seconds", "tokens_per_second"}
+TIMINGS = {"seconds", "tokens_per_second"}
 
 
 def cut(path: Path) -> None:
@@ -24,14 +24,14 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-DAMAGE = {"cut in half": cut, "with one bit flipped": flip, "removed": os.remove}
+CORRUPTIONS = {"cut in half": cut, "with one bit flipped": flip, "removed": os.remove}
 
 
 def events(folder: Path) -> list[dict]:
     """The logged events of a run, without timings."""
     from train.metrics import read_metrics
 
-    return [{k: v for k, v in e.items() if k not in TIMED} for e in read_metrics(folder)]
+    return [{k: v for k, v in e.items() if k not in TIMINGS} for e in read_metrics(folder)]
 
 
 def _abstract(run: Path, sizes: tuple[int, int, int] = (1, 1, 1)):
@@ -51,7 +51,7 @@ def _abstract(run: Path, sizes: tuple[int, int, int] = (1, 1, 1)):
     return abstract_state(model, schedule_and_optimizer(c)[1], mesh)._replace(base=None)
 
 
-def restored(checkpoints: Path, run: Path) -> tuple[int, list[str]]:
+def restore_latest(checkpoints: Path, run: Path) -> tuple[int, list[str]]:
     """The step that a run would resume from, and its messages about newer checkpoints."""
     from train.checkpoint import CheckpointManager
 
@@ -75,14 +75,14 @@ def arrays(
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
-def same(left: list, right: list) -> bool:
+def bitwise_equal(left: list, right: list) -> bool:
     """Whether two lists of arrays are bitwise equal."""
     return all(x.tobytes() == y.tobytes() for x, y in zip(left, right, strict=True))
 
 
-def same_state(left: Path, step: int, right: Path, run: Path) -> bool:
+def equal_checkpoints(left: Path, step: int, right: Path, run: Path) -> bool:
     """Whether the checkpoints of a step in two folders are bitwise equal."""
-    return same(*(arrays(folder, step, run) for folder in (left, right)))
+    return bitwise_equal(*(arrays(folder, step, run) for folder in (left, right)))
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def mounted(folder: Path, option: str) -> Iterator[Callable[[str], object]]:
     size = option if option.startswith("size") else "size=50m"
     mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        raise OSError("no disk of its own could be mounted, which needs root")
+        raise OSError("cannot mount a tmpfs, which needs root")
     try:
         yield lambda mode: subprocess.run(
             ["mount", "-o", f"remount,{mode}", str(folder)], check=True, capture_output=True

@@ -17,22 +17,22 @@ from model.positions import sinusoids
 BATCH = 32  # of mixed lengths
 
 
-def make(config: TransformerConfig, work: Workload, precision: str, cores: int, tokens: int):
+def make(config: TransformerConfig, workload: Workload, precision: str, cores: int, tokens: int):
     """Return a function that translates the workload once, and fields of its JSON line.
 
     All outputs of a batch get the length of its longest, so mixed lengths are sorted first.
     """
     translator = _load(config, parameters(config), precision, cores)
     jobs = [
-        ([[str(i) for i in work.sources[row]] for row in group], work.lengths[group[0]])
-        for group in work.groups(BATCH)
+        ([[str(i) for i in workload.sources[row]] for row in group], workload.lengths[group[0]])
+        for group in workload.groups(BATCH)
     ]
 
     def run():
         for sources, length in jobs:
             results = translator.translate_batch(
                 sources,
-                beam_size=work.beam_size,
+                beam_size=workload.beam_size,
                 length_penalty=0.6,
                 min_decoding_length=length,
                 max_decoding_length=length,
@@ -43,11 +43,11 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
 
 
 def _load(config: TransformerConfig, params, precision: str, cores: int):
-    words = [str(i) for i in range(config.vocab_size)]
-    words[UNK], words[BOS], words[EOS] = "<unk>", "<s>", "</s>"
+    tokens = [str(i) for i in range(config.vocab_size)]
+    tokens[UNK], tokens[BOS], tokens[EOS] = "<unk>", "<s>", "</s>"
     spec = _spec(config, params)
-    spec.register_source_vocabulary(words)
-    spec.register_target_vocabulary(words)
+    spec.register_source_vocabulary(tokens)
+    spec.register_target_vocabulary(tokens)
     spec.config.add_source_eos = True
     spec.config.layer_norm_epsilon = config.norm_epsilon
     with tempfile.TemporaryDirectory() as directory:

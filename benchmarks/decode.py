@@ -4,7 +4,7 @@ Each system runs in its own process, pinned to the same cores; rounds alternate 
 other load on the machine affects all alike. One JSON line per system: {system, precision,
 workload, tokens_per_second (median of the rounds), peak_mb (of its process), compile_s (the first
 run, compilation included), ..}; Heed's has `gflops` and `machine_gflops` (of a matrix product), and
-a peer's line says how many times as fast Heed was, round by round (median).
+a peer's line has Heed's speedup, the median of the rounds.
 
     python -m benchmarks.decode --workload=W1 --precision=float32 --peers=ctranslate2 --cores=1
 """
@@ -22,7 +22,7 @@ _PRECISIONS = ("float32", "bfloat16", "int8")
 PRECISION = flags.DEFINE_enum("precision", "float32", _PRECISIONS, "Precision of Heed's weights.")
 _PEERS = {"ctranslate2": ("ctranslate2",), "transformers": ("transformers", "torch")}  # packages
 PEERS = flags.DEFINE_list("peers", [], f"{', '.join(_PEERS)}; with [bench] installed.")
-flags.register_validator(PEERS, lambda names: set(names) <= {*_PEERS}, f"known are {[*_PEERS]}")
+flags.register_validator(PEERS, lambda names: set(names) <= {*_PEERS}, f"supported: {[*_PEERS]}")
 PEER_PRECISION = flags.DEFINE_enum(
     "peer_precision", None, _PRECISIONS, "Precision of the peers' weights; default: as Heed's."
 )
@@ -44,7 +44,7 @@ def main(argv):
     """Run the systems, or run as one of them."""
     del argv
     if SYSTEM.value:
-        return _be(SYSTEM.value)
+        return _run_system(SYSTEM.value)
     systems = {"heed": PRECISION.value}
     systems |= {peer: PEER_PRECISION.value or PRECISION.value for peer in PEERS.value}
     for peer in PEERS.value:
@@ -53,7 +53,7 @@ def main(argv):
     starts = {
         name: [*flag_values, f"--precision={precision}"] for name, precision in systems.items()
     }
-    results = interleaved.measured("benchmarks.decode", starts, ROUNDS.value)
+    results = interleaved.measure("benchmarks.decode", starts, ROUNDS.value)
     for name, (ready, rounds) in results.items():
         line = dict(
             system=name,
@@ -67,7 +67,7 @@ def main(argv):
         if name == "heed":
             line["gflops"] = round(line.pop("gflop_a_token") * line["tokens_per_second"], 1)
         else:
-            line["heed_is_times"] = interleaved.times(results["heed"][1], rounds)
+            line["heed_is_times"] = interleaved.speedup(results["heed"][1], rounds)
         print(json.dumps(line), flush=True)
 
 
@@ -82,12 +82,12 @@ def _check(peer: str, precision: str) -> None:
     choices = [name for name in _PRECISIONS if name in supported]
     if precision not in choices:
         sys.exit(
-            f"--peers={peer} cannot do {precision} here, but {' and '.join(choices)}: "
-            "set --peer_precision, or leave it out"
+            f"--peers={peer} does not support {precision} on this machine, only "
+            f"{' and '.join(choices)}: set --peer_precision, or remove the peer"
         )
 
 
-def _be(name: str) -> None:
+def _run_system(name: str) -> None:
     interleaved.pin(CORES.value)
     import importlib
 
@@ -98,13 +98,13 @@ def _be(name: str) -> None:
     module = importlib.import_module(f"benchmarks.{name}_system")
     config = workloads.base()
     work = workloads.workload(WORKLOAD.value, config)
-    search, facts = module.make(config, work, PRECISION.value, CORES.value, TOKENS.value)
+    search, fields = module.make(config, work, PRECISION.value, CORES.value, TOKENS.value)
 
     def run() -> int:
         search()
         return work.tokens
 
-    interleaved.be(run, facts)
+    interleaved.serve_rounds(run, fields)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python -m benchmarks.fault_injection [--kills=10]
 
-{"case": the fault, "happened": what the run did, "lost": "nothing", or what differs from an
-uninterrupted run, or "not tried" and the reason}. Exits with 1 if anything was lost.
+{"case": the fault, "happened": the result, "lost": "nothing", or the difference to an uninterrupted
+run, or "not tried" and the reason}. Exits with 1 if anything was lost.
 A small model trains for 200 steps on generated text, on this machine's CPU, in a temporary folder.
 """
 
@@ -21,7 +21,15 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.corruption import DAMAGE, arrays, events, mounted, restored, same, same_state
+from benchmarks.corruption import (
+    CORRUPTIONS,
+    arrays,
+    bitwise_equal,
+    equal_checkpoints,
+    events,
+    mounted,
+    restore_latest,
+)
 from benchmarks.multiprocess_faults import Workers
 from benchmarks.resources import Resources
 from train.checkpoint import CheckpointError
@@ -56,23 +64,23 @@ class Cases:
     def __init__(self, folder: Path):
         self.folder, self.text = folder, folder / "text"
         _write_text(self.text)
-        self.reference = folder / "whole"
+        self.reference = folder / "reference"
         code, _, err = self.end(self.start(self.reference))
         if code:
-            raise RuntimeError(f"the run that nothing befell: {err}")
+            raise RuntimeError(f"the reference run failed: {err}")
 
     def all(self, kills: int) -> Iterator[tuple[str, str, str]]:
-        """Yield (case, what happened, what was lost) for every case."""
+        """Yield (case, happened, lost) for every case."""
         rng = random.Random(0)
         for _ in range(kills):
             yield self.killed(rng)
         yield self.killed_while_saving()
         yield self.terminated()
-        for name, damage in DAMAGE.items():
-            yield from self.corrupt(name, damage)
+        for name, corrupt_file in CORRUPTIONS.items():
+            yield from self.corrupt(name, corrupt_file)
         for limit, workers in ("size=1m", 1), ("ro", 1), ("size=1m", 2):
-            yield self.no_room(limit, workers)
-        yield self.other_devices()
+            yield self.full_disk(limit, workers)
+        yield self.changed_devices()
         yield self.diverged()
         yield self.locked()
         yield from Resources(self).all()
@@ -96,12 +104,8 @@ class Cases:
         xla = f"--xla_force_host_platform_device_count={devices}"
         command = ["experiments.train"]
         if workers > 1:
-            command = [
-                "experiments.pod.local",
-                f"--num_processes={workers}",
-                "--shutdown_timeout=30",
-                "--",
-            ]
+            launcher_flags = [f"--num_processes={workers}", "--shutdown_timeout=30"]
+            command = ["experiments.pod.local", *launcher_flags, "--"]
         variables = dict(XLA_FLAGS=xla, JAX_PLATFORMS="cpu") | (environment or {})
         options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE) | options
         return subprocess.Popen(
@@ -126,9 +130,10 @@ class Cases:
             process.kill()
             process.communicate()
             if process.returncode == -signal.SIGKILL and 200 not in self.steps(folder):
-                happened = f"killed after step {_step(folder)}, {self.reached(folder)}; begun again"
-                return f"SIGKILL from step {step} on", happened, self.again(folder)
-        return f"SIGKILL from step {step} on", "", "not tried: five times the run was over before"
+                checkpoint = self.latest_checkpoint(folder)
+                happened = f"killed after step {_step(folder)}, {checkpoint}; restarted"
+                return f"SIGKILL from step {step} on", happened, self.resume(folder)
+        return f"SIGKILL from step {step} on", "", "not tried: the run ended first, five times"
 
     def killed_while_saving(self) -> tuple[str, str, str]:
         """SIGKILL while a checkpoint is being written under its temporary name."""
@@ -140,9 +145,9 @@ class Cases:
                 time.sleep(0.0005)
             process.kill()
             process.communicate()
-            if torn := [path.name for path in (folder / "checkpoints").glob("*tmp*")]:
-                return case, f"left unfinished: {', '.join(torn)}; begun again", self.again(folder)
-        return case, "", "not tried: five times no save was under way when the signal came"
+            if partial := [path.name for path in (folder / "checkpoints").glob("*tmp*")]:
+                return case, f"partial save: {', '.join(partial)}; restarted", self.resume(folder)
+        return case, "", "not tried: no save was in progress at the signal, five times"
 
     def terminated(self) -> tuple[str, str, str]:
         """SIGTERM during training."""
@@ -154,10 +159,12 @@ class Cases:
         code, out, err = self.end(process)
         if code:
             return "SIGTERM", f"exit {code}: {err}", f"exit status {code}"
-        return "SIGTERM", f"exit 0, saved at step {json.loads(out)['step']}", self.again(folder)
+        return "SIGTERM", f"exit 0, saved at step {json.loads(out)['step']}", self.resume(folder)
 
-    def corrupt(self, name: str, damage: Callable[[Path], None]) -> Iterator[tuple[str, str, str]]:
-        """Damage each file of the newest checkpoint in turn, then restore."""
+    def corrupt(
+        self, name: str, corrupt_file: Callable[[Path], None]
+    ) -> Iterator[tuple[str, str, str]]:
+        """Corrupt each file of the newest checkpoint in turn, then restore."""
         source = self.reference / "checkpoints"
         newest = max(source.glob("[0-9]*"), key=lambda path: int(path.name))
         for path in sorted(path for path in newest.rglob("*") if path.is_file()):
@@ -165,18 +172,17 @@ class Cases:
             folder = self.folder / "corrupt"
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(source, folder)
-            damage(folder / file)
-            step, messages = restored(folder, self.reference)
+            corrupt_file(folder / file)
+            step, messages = restore_latest(folder, self.reference)
             happened = f"step {step} restored{': ' + messages[-1] if messages else ''}"
-            intact = same_state(folder, step, source, self.reference)
-            lost = (
-                "nothing" if intact and (messages or step == int(newest.name)) else "its contents"
-            )
+            intact = equal_checkpoints(folder, step, source, self.reference)
+            nothing_lost = intact and (messages or step == int(newest.name))
+            lost = "nothing" if nothing_lost else "its contents"
             yield f"{file} {name}", happened.replace(str(folder), "checkpoints"), lost
 
-    def no_room(self, option: str, workers: int) -> tuple[str, str, str]:
+    def full_disk(self, option: str, workers: int) -> tuple[str, str, str]:
         """A disk that is full or read-only."""
-        case = {"ro": "a folder that is read-only when it goes on"}.get(option, "a full disk")
+        case = {"ro": "a folder that is read-only on resume"}.get(option, "a full disk")
         case += f" under {workers} processes" * (workers > 1)
         mount = self.folder / f"{option.replace('=', '')}-{workers}"
         try:
@@ -197,10 +203,11 @@ class Cases:
         except OSError as error:
             return case, "", f"not tried: {error}"
         reported = "heed: error: " in err and code == 1
-        happened = f"exit {code}: {err}; whole checkpoints: {steps}".replace(str(self.folder), "")
-        return case, happened, "nothing" if reported else "a clear line"
+        happened = f"exit {code}: {err}; complete checkpoints: {steps}"
+        lost = "nothing" if reported else "a clear message"
+        return case, happened.replace(str(self.folder), ""), lost
 
-    def other_devices(self) -> tuple[str, str, str]:
+    def changed_devices(self) -> tuple[str, str, str]:
         """Restore a checkpoint of 8 devices (fsdp) on 1, and one of 1 device on 4 (tensor)."""
         happened, lost = [], "nothing"
         on_eight, on_one = ("mesh.fsdp=8", 8, (1, 8, 1)), ("mesh.fsdp=1", 1, (1, 1, 1))
@@ -209,13 +216,14 @@ class Cases:
             for (mesh, devices, _), steps in zip((before, after), (40, 60), strict=True):
                 command = self.start(folder, f"train.num_steps={steps}", mesh, devices=devices)
                 code, _, err = self.end(command)
-                happened.append(f"on {devices} with {mesh}: exit {code}, {self.reached(folder)}")
+                checkpoint = self.latest_checkpoint(folder)
+                happened.append(f"on {devices} with {mesh}: exit {code}, {checkpoint}")
                 lost = lost if code == 0 else err
             if lost == "nothing":
                 states = (
                     arrays(folder / "checkpoints", 40, folder, m) for *_, m in (before, after)
                 )
-                lost = lost if same(*states) else "its bits"
+                lost = lost if bitwise_equal(*states) else "its bits"
         return "from 8 devices with fsdp to 1, from 1 to 4 with tensor", "; ".join(happened), lost
 
     def diverged(self) -> tuple[str, str, str]:
@@ -225,11 +233,8 @@ class Cases:
         code, _, err = self.end(self.start(folder, *overrides))
         rollbacks = [event for event in events(folder) if event["split"] == "rollback"]
         reported = code == 1 and "training diverged" in err and len(rollbacks) == 1
-        return (
-            "a learning rate of 1e30",
-            f"exit {code}: {err}",
-            "nothing" if reported else "a report",
-        )
+        lost = "nothing" if reported else "a report"
+        return "a learning rate of 1e30", f"exit {code}: {err}", lost
 
     def locked(self) -> tuple[str, str, str]:
         """Two runs in one workdir."""
@@ -239,7 +244,7 @@ class Cases:
             time.sleep(0.01)
         code, _, err = self.end(self.start(folder))
         self.end(process)
-        happened = f"the second: exit {code}: {err}".replace(str(self.folder), "")
+        happened = f"second run: exit {code}: {err}".replace(str(self.folder), "")
         lost = self.difference(folder)
         return "a second run in the folder", happened, lost if code == 1 else "the lock"
 
@@ -248,13 +253,13 @@ class Cases:
         names = (path.name for path in (folder / "checkpoints").glob("[0-9]*"))
         return sorted(int(name) for name in names if name.isdecimal())
 
-    def reached(self, folder: Path) -> str:
-        """The latest checkpoint, in words."""
+    def latest_checkpoint(self, folder: Path) -> str:
+        """A description of the latest checkpoint."""
         steps = self.steps(folder)
-        return f"its checkpoint of step {steps[-1]}" if steps else "no checkpoint"
+        return f"checkpoint of step {steps[-1]}" if steps else "no checkpoint"
 
-    def again(self, folder: Path) -> str:
-        """Run the same command again and return what differs at the end."""
+    def resume(self, folder: Path) -> str:
+        """Run the same command again; return the difference to the reference run."""
         code, _, err = self.end(self.start(folder))
         return self.difference(folder) if code == 0 else f"the run: {err}"
 
@@ -264,8 +269,8 @@ class Cases:
         if events(folder) != events(reference):
             return "metrics"
         checkpoints, expected = folder / "checkpoints", reference / "checkpoints"
-        same_end = same_state(checkpoints, 200, expected, reference)
-        return "nothing" if same_end else "parameters or optimizer"
+        equal = equal_checkpoints(checkpoints, 200, expected, reference)
+        return "nothing" if equal else "parameters or optimizer"
 
 
 def _step(folder: Path) -> int:
@@ -276,12 +281,12 @@ def _step(folder: Path) -> int:
 
 def _write_text(folder: Path) -> None:
     folder.mkdir()
-    words = {"red": "rot", "green": "grün", "one": "eins", "two": "zwei", "cat": "Katze"}
+    translations = {"red": "rot", "green": "grün", "one": "eins", "two": "zwei", "cat": "Katze"}
     rng = random.Random(1)
     for split, count in ("train", 400), ("valid", 8), ("test", 8):
-        rows = [rng.choices(list(words), k=rng.randint(2, 6)) for _ in range(count)]
+        rows = [rng.choices(list(translations), k=rng.randint(2, 6)) for _ in range(count)]
         english = "".join(" ".join(row) + "\n" for row in rows)
-        german = "".join(" ".join(words[word] for word in row) + "\n" for row in rows)
+        german = "".join(" ".join(translations[word] for word in row) + "\n" for row in rows)
         (folder / f"{split}.en").write_text(english, "utf-8")
         (folder / f"{split}.de").write_text(german, "utf-8")
 

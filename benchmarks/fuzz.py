@@ -2,10 +2,10 @@
 
     python -m benchmarks.fuzz --format=all --cases=10000 --seed=0 --output=DIR
 
-Cases run in forked processes of --chunk cases each, with limits on time and memory, so that a bad
-case ends no others. One JSON line per format gives the number of rejected, accepted and failed
-cases, and the maximum seconds and megabytes of a case. The corrupt files of failures are stored in
---output: NAME.CASE, and NAME.CASE.txt with what happened.
+Cases run in forked processes of --chunk cases each, with limits on time and memory, so that a
+failing case does not stop others. One JSON line per format gives the number of rejected, accepted
+and failed cases, and the maximum seconds and megabytes of a case. The corrupt files of failures are
+stored in --output: NAME.CASE, and NAME.CASE.txt with the failure.
 """
 
 import os
@@ -26,9 +26,9 @@ from tests.fuzz.formats import FOLDERS, FORMATS
 
 FORMAT = flags.DEFINE_enum("format", "all", ["all", *FORMATS], "File format to fuzz.")
 CASES = flags.DEFINE_integer("cases", 1000, "Number of cases per format.", lower_bound=1)
-FIRST = flags.DEFINE_integer("first", 0, "Number of the first case, to repeat a case.")
+FIRST = flags.DEFINE_integer("first", 0, "Index of the first case, to repeat a case.")
 CHUNK = flags.DEFINE_integer("chunk", 250, "Cases per forked process.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "Seed of the damage.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the corruption.")
 OUTPUT = flags.DEFINE_string("output", "", "Folder for the corrupt files of failures.")
 
 MAX_SECONDS, MAX_BYTES = 60, 4 << 30  # of one case
@@ -39,8 +39,8 @@ _STARTED, _REJECTED, _ACCEPTED, _FAILED = range(4)
 class Record(NamedTuple):
     """The result of a case, as a forked process reports it."""
 
-    number: int
-    kind: int
+    case: int
+    outcome: int
     seconds: float
     failure: str
 
@@ -51,8 +51,8 @@ def main(_: list[str]) -> None:
     failed = 0
     for name in FORMATS if FORMAT.value == "all" else [FORMAT.value]:
         with tempfile.TemporaryDirectory() as directory:
-            folder = Path(directory) / "whole"
-            _alone(lambda folder=folder, name=name: _make(name, folder))
+            folder = Path(directory) / "intact"
+            _run_forked(lambda folder=folder, name=name: _make_intact(name, folder))
             failed += _run(name, folder)
     sys.exit(bool(failed))
 
@@ -61,29 +61,29 @@ def _run(name: str, folder: Path) -> int:
     """Run a format's cases, print their JSON line, and return the number of failures."""
     intact = (folder / FORMATS[name].file).read_bytes()
     counts, failures, seconds, max_kilobytes = [0] * 4, 0, 0.0, 0
-    number, end = FIRST.value, FIRST.value + CASES.value
-    while number < end:
-        stop = min(number + CHUNK.value, end)
-        started = number
-        for record in _chunk(name, folder, intact, range(number, stop)):
-            if record.kind == _STARTED:
-                started = record.number
+    case, end = FIRST.value, FIRST.value + CASES.value
+    while case < end:
+        stop = min(case + CHUNK.value, end)
+        started = case
+        for record in _chunk(name, folder, intact, range(case, stop)):
+            if record.outcome == _STARTED:
+                started = record.case
                 continue
-            counts[record.kind] += 1
-            seconds, number = max(seconds, record.seconds), record.number + 1
+            counts[record.outcome] += 1
+            seconds, case = max(seconds, record.seconds), record.case + 1
             if record.failure:
                 failures += 1
-                _keep(name, record, corrupt(name, intact, SEED.value, record.number))
-        status, used = _ended()
-        max_kilobytes = max(max_kilobytes, used)
-        if number < stop:  # it ended during a case
-            message = f"its process ended with {status}: after {MAX_SECONDS} s, perhaps"
-            _keep(
+                _save_failure(name, record, corrupt(name, intact, SEED.value, record.case))
+        status, kilobytes = _wait()
+        max_kilobytes = max(max_kilobytes, kilobytes)
+        if case < stop:  # it died during a case
+            message = f"its process exited with {status}, possibly after {MAX_SECONDS} s"
+            _save_failure(
                 name,
                 Record(started, _FAILED, 0, message),
                 corrupt(name, intact, SEED.value, started),
             )
-            failures, number = failures + 1, started + 1
+            failures, case = failures + 1, started + 1
     print_json(
         dict(
             format=name,
@@ -108,17 +108,17 @@ def _chunk(name: str, folder: Path, intact: bytes, cases: range) -> Iterator[Rec
     _processes.append(process)
     with os.fdopen(read, "rb") as pipe:
         while len(head := pipe.read(_RECORD.size)) == _RECORD.size:
-            number, kind, seconds, length = _RECORD.unpack(head)
-            yield Record(number, kind, seconds, pipe.read(length).decode())
+            case, result, seconds, length = _RECORD.unpack(head)
+            yield Record(case, result, seconds, pipe.read(length).decode())
 
 
 _processes: list[int] = []
 
 
-def _ended() -> tuple[int, int]:
+def _wait() -> tuple[int, int]:
     """Exit status and peak kilobytes of the last process, imports included."""
-    _, status, used = os.wait4(_processes.pop(), 0)
-    return status, used.ru_maxrss
+    _, status, usage = os.wait4(_processes.pop(), 0)
+    return status, usage.ru_maxrss
 
 
 def _child(name: str, folder: Path, intact: bytes, cases: range, pipe: int) -> None:
@@ -130,45 +130,45 @@ def _child(name: str, folder: Path, intact: bytes, cases: range, pipe: int) -> N
     size = pages * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MAX_BYTES, size + MAX_BYTES))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    for number in cases:
-        content = corrupt(name, intact, SEED.value, number)
-        os.write(pipe, _RECORD.pack(number, _STARTED, 0, 0))
+    for case in cases:
+        content = corrupt(name, intact, SEED.value, case)
+        os.write(pipe, _RECORD.pack(case, _STARTED, 0, 0))
         signal.alarm(MAX_SECONDS)
         accepted, failure, seconds = outcome(file_format, folder, content)
         signal.alarm(0)
-        kind = _FAILED if failure else _ACCEPTED if accepted else _REJECTED
+        result = _FAILED if failure else _ACCEPTED if accepted else _REJECTED
         text = (failure or "").encode("utf-8", "replace")
-        os.write(pipe, _RECORD.pack(number, kind, seconds, len(text)) + text)
+        os.write(pipe, _RECORD.pack(case, result, seconds, len(text)) + text)
     os._exit(0)
 
 
-def _make(name: str, folder: Path) -> None:
+def _make_intact(name: str, folder: Path) -> None:
     """Create a folder with intact files, and read it once."""
     FOLDERS[FORMATS[name].folder](folder)
     FORMATS[name].read(folder)
 
 
-def _alone(make) -> None:
-    """Call `make` in a forked process: JAX threads would not survive a later fork."""
+def _run_forked(function) -> None:
+    """Call `function` in a forked process: JAX threads would not survive a later fork."""
     if not (process := os.fork()):
         status = 1
         try:
-            make()
+            function()
             status = 0
         except Exception as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
         os._exit(status)
     if os.waitpid(process, 0)[1]:
-        sys.exit("the whole files could not be made")
+        sys.exit("cannot make the intact files")
 
 
-def _keep(name: str, record: Record, content: bytes) -> None:
-    print(f"{name}, case {record.number}: {record.failure}", file=sys.stderr)
+def _save_failure(name: str, record: Record, content: bytes) -> None:
+    print(f"{name}, case {record.case}: {record.failure}", file=sys.stderr)
     if OUTPUT.value:
         directory = Path(OUTPUT.value)
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / f"{name}.{record.number}").write_bytes(content)
-        (directory / f"{name}.{record.number}.txt").write_text(f"{record.failure}\n")
+        (directory / f"{name}.{record.case}").write_bytes(content)
+        (directory / f"{name}.{record.case}.txt").write_text(f"{record.failure}\n")
 
 
 if __name__ == "__main__":

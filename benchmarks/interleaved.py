@@ -23,7 +23,7 @@ def check_installed(peer: str, packages: Sequence[str]) -> None:
         sys.exit(f"--peers={peer} needs {' and '.join(missing)}: pip install -e .[bench]")
 
 
-def measured(
+def measure(
     module: str, systems: Mapping[str, Sequence[str]], rounds: int
 ) -> dict[str, tuple[dict, list[dict]]]:
     """Run all systems; return the ready line and the lines of all rounds by system.
@@ -35,12 +35,12 @@ def measured(
         command = [sys.executable, "-m", module, f"--system={name}", *arguments]
         pipe = subprocess.PIPE
         running[name] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        ready[name] = _answer(name, running[name])
+        ready[name] = _read_line(name, running[name])
     results: dict[str, list[dict]] = {name: [] for name in running}
     for _ in range(rounds):
         for name, process in running.items():
             print("go", file=process.stdin, flush=True)
-            results[name].append(_answer(name, process))
+            results[name].append(_read_line(name, process))
     for process in running.values():
         process.communicate()  # closes stdin, which ends them
     return {name: (ready[name], results[name]) for name in running}
@@ -51,14 +51,14 @@ def speed(rounds: Sequence[dict]) -> float:
     return round(statistics.median(result["tokens_per_second"] for result in rounds), 1)
 
 
-def share(rounds: Sequence[dict], gflop_a_token: float, machine: Sequence[dict]) -> float:
-    """Median share of the machine's GFLOP/s in the same round (MFU)."""
+def mfu(rounds: Sequence[dict], gflop_a_token: float, machine: Sequence[dict]) -> float:
+    """Model FLOPs utilization: median fraction of the machine's GFLOP/s in the same round."""
     pairs = zip(rounds, machine, strict=True)
-    used = (gflop_a_token * x["tokens_per_second"] / y["machine_gflops"] for x, y in pairs)
-    return round(statistics.median(used), 3)
+    ratios = (gflop_a_token * x["tokens_per_second"] / y["machine_gflops"] for x, y in pairs)
+    return round(statistics.median(ratios), 3)
 
 
-def times(rounds: Sequence[dict], peer_rounds: Sequence[dict]) -> float:
+def speedup(rounds: Sequence[dict], peer_rounds: Sequence[dict]) -> float:
     """Median speed ratio of `rounds` to `peer_rounds`, round by round."""
     pairs = zip(rounds, peer_rounds, strict=True)
     return round(
@@ -72,8 +72,8 @@ def pin(cores: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(cores)
 
 
-def be(run: Callable[[], int], facts: dict, measure: Callable[[], dict] = dict) -> None:
-    """Run as a system: `run` does the work of a round and returns its number of tokens.
+def serve_rounds(run: Callable[[], int], facts: dict, measure: Callable[[], dict] = dict) -> None:
+    """Serve rounds as a system: `run` does a round and returns its number of tokens.
 
     `measure` returns more fields of a round's line; it is called right after the round.
     """
@@ -89,9 +89,9 @@ def be(run: Callable[[], int], facts: dict, measure: Callable[[], dict] = dict) 
         print(json.dumps(result), flush=True)
 
 
-def _answer(name: str, process: subprocess.Popen) -> dict:
+def _read_line(name: str, process: subprocess.Popen) -> dict:
     assert process.stdout is not None  # it is a pipe
     line = process.stdout.readline()
     if not line:
-        sys.exit(f"{name} ended without a result")
+        sys.exit(f"{name} exited without a result")
     return json.loads(line)

@@ -1,13 +1,13 @@
-"""Ctrl-C at many moments of every command: one line of JSON per moment.
+"""Ctrl-C at many times in every command: one line of JSON per time.
 
     python -m benchmarks.interrupts [--commands=train,translate] [--every=0.25]
 
 {"command", "seconds": time from start to SIGINT, "status", "said": last line of stderr,
-"wrong": "" or a description of the failure}. A command must end with 130, one line and no
-traceback, or finish its work and end with 0. It leaves no temporary file, and its output is
-complete or absent. An interrupted training is resumed at every tenth moment and must finish.
-Exits with 1 on any failure. The commands use this machine's CPU and a tiny run that is trained
-first. The start of Python itself, about 20 ms, is excluded.
+"wrong": "" or a description of the failure}. A command must exit with 130, one line and no
+traceback, or finish and exit with 0. It leaves no temporary file, and its output is complete or
+absent. Every tenth interrupted training is resumed and must finish. Exits with 1 on any failure.
+The commands use this machine's CPU and a tiny run that is trained first. The start of Python
+itself, about 20 ms, is excluded.
 """
 
 import json
@@ -27,9 +27,9 @@ from absl import app, flags
 from experiments.float_flags import define_float
 
 COMMANDS = flags.DEFINE_list("commands", [], "Commands to interrupt; default: all.")
-EVERY = define_float("every", 0.25, "Seconds from one moment to the next.", 0.001)
-FIRST = define_float("first", 0.1, "Seconds to the first moment.", 0.0)
-LIMIT = define_float("limit", 60.0, "Maximum seconds to the last moment.", 0.0)
+EVERY = define_float("every", 0.25, "Seconds between two times.", 0.001)
+FIRST = define_float("first", 0.1, "Seconds to the first time.", 0.0)
+LIMIT = define_float("limit", 60.0, "Maximum seconds to the last time.", 0.0)
 ROOT = Path(__file__).parent.parent
 SENTENCES = "I am a student.\nThe teacher reads the book.\n" * 20
 
@@ -58,11 +58,10 @@ def commands(folder: Path) -> dict[str, Command]:
     run, text = folder / "run", folder / "text.txt"
     text.write_text(SENTENCES, "utf-8")
     workdir, config = f"--workdir={run}", "--config=experiments/configs/tiny.py"
-    ended(
-        start(("train", config, workdir, "--config.model.norm=post"))
-    )  # the norm that Marian supports
+    # The norm that Marian supports.
+    wait(start(("train", config, workdir, "--config.model.norm=post")))
     exported = folder / "exported"
-    ended(start(("export_model", workdir, "--to=huggingface", f"--output={exported}")))
+    wait(start(("export_model", workdir, "--to=huggingface", f"--output={exported}")))
     output, files = folder / "new", (f"--source={text}", f"--target={text}")
     launch = ("pod.local", "--num_processes=2", "--", config, f"--workdir={output}")
     return {
@@ -99,7 +98,7 @@ def start(arguments: tuple[str, ...]) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def ended(process: subprocess.Popen) -> tuple[int, str]:
+def wait(process: subprocess.Popen) -> tuple[int, str]:
     """Exit status and stderr of a finished process. Raises RuntimeError if it failed."""
     _, err = process.communicate(timeout=600)
     if process.returncode:
@@ -108,7 +107,7 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
 
 
 def sweep(name: str, command: Command) -> int:
-    """Interrupt a command later and later until it finishes first; return the failures."""
+    """Interrupt a command later each time, until it finishes first; return the failures."""
     failures, seconds, attempts = 0, FIRST.value, 0
     while seconds < LIMIT.value:
         _remove(command.output)
@@ -121,9 +120,9 @@ def sweep(name: str, command: Command) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
-        problem = complaint(command, process.returncode, out, err)
+        problem = find_problem(command, process.returncode, out, err)
         if not problem and command.resumes and attempts % 10 == 0:
-            problem = _resumed(command)
+            problem = _resume(command)
         last_line = (err.strip().splitlines() or [""])[-1]
         report = dict(
             command=name, seconds=round(seconds, 3), status=process.returncode, said=last_line
@@ -137,37 +136,37 @@ def sweep(name: str, command: Command) -> int:
     return failures
 
 
-def complaint(command: Command, status: int, out: str, err: str) -> str:
+def find_problem(command: Command, status: int, out: str, err: str) -> str:
     """A description of the failure, or an empty string."""
     lines = [line for line in err.splitlines() if "heed: interrupted" in line]
     if "KeyboardInterrupt" in err and "experiments" not in err:
         return ""  # during the start of Python itself
-    for sign in "Traceback", "Exception ignored", "Fatal", "leaked", "heed: error":
-        if sign in err:
-            return f"{sign}: {err[-2000:]}"
+    for marker in "Traceback", "Exception ignored", "Fatal", "leaked", "heed: error":
+        if marker in err:
+            return f"{marker}: {err[-2000:]}"
     if status not in (0, 130):
         return f"exit status {status}: {err[-2000:]}"
     if status == 130 and len(lines) != 1:
         return f"{len(lines)} lines: {err[-2000:]}"
     if command.output is None:
         return ""
-    leftover = [path.name for path in command.output.parent.glob(f".{command.output.name}.*")]
+    leftovers = [path.name for path in command.output.parent.glob(f".{command.output.name}.*")]
     if command.output.is_dir():
-        leftover += [str(path) for path in command.output.rglob(".*") if path.is_file()]
-    if leftover:
-        return f"left behind: {leftover}"
+        leftovers += [str(path) for path in command.output.rglob(".*") if path.is_file()]
+    if leftovers:
+        return f"temporary files: {leftovers}"
     trained = "checkpoint saved" in err or "is complete" in err
     if status == 130 and command.output.exists() and not trained:
         removed = not command.resumes and "interrupted" in err
         names = sorted(path.name for path in command.output.rglob("*"))
-        return "" if removed and not names else f"half of its output: {names}"
+        return "" if removed and not names else f"partial output: {names}"
     return ""
 
 
-def _resumed(command: Command) -> str:
+def _resume(command: Command) -> str:
     process = start(command.arguments)
     _, err = process.communicate(timeout=600)
-    return "" if process.returncode == 0 else f"started again: {err[-2000:]}"
+    return "" if process.returncode == 0 else f"resumed: {err[-2000:]}"
 
 
 def _remove(output: Path | None) -> None:

@@ -1,7 +1,7 @@
 """Load generator: many concurrent clients in one thread.
 
-The clients share the cores of the server that they measure and must use little of them: HTTP is
-written by hand, and responses are parsed after the run.
+The clients share the cores of the measured server and must use little CPU time: HTTP is written
+manually, and responses are parsed after the run.
 """
 
 import json
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from benchmarks.clients import Client
 
-_TIMEOUT = 120.0  # seconds without any response, after which open requests count as lost
+_TIMEOUT = 120.0  # seconds without a response until open requests count as lost
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
@@ -23,13 +23,13 @@ class _Exchange:
     """A client's connection and its pending request."""
 
     connection: socket.socket
-    number: int
+    index: int
     start: float
     received: bytes = b""
 
 
 class Load:
-    """Many clients that request `sentences` again and again, `texts` per request.
+    """Many clients that request `sentences` repeatedly, `texts` per request.
 
     `times` are the seconds from request to response of all answered requests.
     """
@@ -49,7 +49,7 @@ class Load:
             _post({"text": group, "alignment": alignment}, client.host) for group in groups
         ]
         self._expected = [list(expected[start : start + texts]) for start in starts]
-        self.asked = self.different = self.sentences = 0
+        self.num_requests = self.different = self.sentences = 0
         self.times: list[float] = []
         self.seconds = 0.0
 
@@ -57,62 +57,62 @@ class Load:
         """Run this many clients for this long, then wait for all pending responses."""
         start = time.monotonic()
         responses: list[tuple[int, bytes]] = []
-        with selectors.DefaultSelector() as ready:
+        with selectors.DefaultSelector() as selector:
             for _ in range(clients):
-                self._send(ready, None)
-            while ready.get_map():
-                for key, _ in ready.select(_TIMEOUT) or [(key, 0) for key in _open(ready)]:
+                self._send(selector, None)
+            while selector.get_map():
+                for key, _ in selector.select(_TIMEOUT) or [(key, 0) for key in _open(selector)]:
                     exchange = key.data
-                    response = self._receive(ready, exchange)
+                    response = self._receive(selector, exchange)
                     if response is None:
                         continue
                     if response.startswith(b"HTTP/1.1 200 "):
                         self.times.append(time.monotonic() - exchange.start)
-                        responses.append((exchange.number, response))
+                        responses.append((exchange.index, response))
                     if time.monotonic() < start + seconds:
-                        self._send(ready, exchange.connection if response else None)
+                        self._send(selector, exchange.connection if response else None)
                     elif response:
                         exchange.connection.close()
         self.seconds = time.monotonic() - start
-        for number, response in responses:
+        for index, response in responses:
             translations = json.loads(response.partition(b"\r\n\r\n")[2])["translations"]
             self.sentences += len(translations)
             self.different += [
                 translation["text"] for translation in translations
-            ] != self._expected[number]
+            ] != self._expected[index]
 
     @property
     def lost(self) -> int:
         """Number of requests without a response of status 200."""
-        return self.asked - len(self.times)
+        return self.num_requests - len(self.times)
 
-    def _send(self, ready: selectors.BaseSelector, connection: socket.socket | None) -> None:
+    def _send(self, selector: selectors.BaseSelector, connection: socket.socket | None) -> None:
         """Send the next request, on this connection or a new one."""
-        number = self.asked % len(self._requests)
-        self.asked += 1
+        index = self.num_requests % len(self._requests)
+        self.num_requests += 1
         start = time.monotonic()
         try:
             connection = connection or socket.create_connection(self._client.address, _TIMEOUT)
-            connection.sendall(self._requests[number])
-        except OSError:  # this client stops
+            connection.sendall(self._requests[index])
+        except OSError:  # the client stops
             if connection:
                 connection.close()
             return
-        ready.register(connection, selectors.EVENT_READ, _Exchange(connection, number, start))
+        selector.register(connection, selectors.EVENT_READ, _Exchange(connection, index, start))
 
-    def _receive(self, ready: selectors.BaseSelector, exchange: _Exchange) -> bytes | None:
-        """The complete response; b"" if the server hung up; None if more is to come."""
+    def _receive(self, selector: selectors.BaseSelector, exchange: _Exchange) -> bytes | None:
+        """The complete response; b"" if the server disconnected; None if it is incomplete."""
         try:
             exchange.connection.settimeout(0.0)
             chunk = exchange.connection.recv(1 << 16)
         except OSError:
             chunk = b""
         exchange.received += chunk
-        head, end, body = exchange.received.partition(b"\r\n\r\n")
+        head, separator, body = exchange.received.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
-        if chunk and not (end and length and len(body) >= int(length[1])):
+        if chunk and not (separator and length and len(body) >= int(length[1])):
             return None
-        ready.unregister(exchange.connection)
+        selector.unregister(exchange.connection)
         exchange.connection.settimeout(_TIMEOUT)
         if not chunk:
             exchange.connection.close()
@@ -120,8 +120,8 @@ class Load:
         return exchange.received
 
 
-def _open(ready: selectors.BaseSelector) -> list[selectors.SelectorKey]:
-    return list(ready.get_map().values())
+def _open(selector: selectors.BaseSelector) -> list[selectors.SelectorKey]:
+    return list(selector.get_map().values())
 
 
 def _post(payload: dict, host: str) -> bytes:

@@ -21,11 +21,11 @@ def marian_config(c: TransformerConfig, length: int = 1024, **overrides) -> Mari
 def marian(c: TransformerConfig, params, length: int = 1024) -> MarianMTModel:
     """Marian model with these parameters.
 
-    Marian's attention has biases: if the model has none, they are zero.
+    Marian's attention has biases; without biases in the model they are zero.
     """
     model = MarianMTModel(marian_config(c, length))
-    orders = [*range(c.vocab_size)], [*range(c.target_vocab)]
-    arrays = export_hf_marian.tensors(c, params, *orders)
+    id_maps = [*range(c.vocab_size)], [*range(c.target_vocab)]
+    arrays = export_hf_marian.tensors(c, params, *id_maps)
     tensors = {name: torch.from_numpy(np.array(x)) for name, x in arrays.items()}
     result = model.load_state_dict(tensors, strict=False)
     assert not result.unexpected_keys

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.corruption import arrays, same
+from benchmarks.corruption import arrays, bitwise_equal
 
 
 class Workers:
@@ -18,14 +18,14 @@ class Workers:
         self.cases, self.reference = cases, cases.folder / "two"
         code, _, err = cases.end(self.start(self.reference))
         if code:
-            raise RuntimeError(f"the run in two processes that nothing befell: {err}")
+            raise RuntimeError(f"the reference run in two processes failed: {err}")
 
     def all(self) -> Iterator[tuple[str, str, str]]:
-        """Yield (case, what happened, what was lost) for every case."""
-        yield self.gone(signal.SIGKILL)
-        yield self.gone(signal.SIGSTOP)
+        """Yield (case, happened, lost) for every case."""
+        yield self.signal_process(signal.SIGKILL)
+        yield self.signal_process(signal.SIGSTOP)
         yield self.terminated()
-        yield self.other_counts()
+        yield self.changed_process_count()
 
     def start(self, folder: Path, *overrides: str, workers: int = 2) -> subprocess.Popen:
         """Start the launcher."""
@@ -33,34 +33,34 @@ class Workers:
             folder, "train.heartbeat_timeout_seconds=10", *overrides, workers=workers
         )
 
-    def gone(self, number: signal.Signals) -> tuple[str, str, str]:
+    def signal_process(self, number: signal.Signals) -> tuple[str, str, str]:
         """One of two processes dies or hangs."""
         folder = self.cases.folder / number.name
         launcher = self._start_and_signal(folder, number)
         start = time.monotonic()
         _, err = launcher.communicate(timeout=600)
-        took = time.monotonic() - start
-        lines = [line for line in err.splitlines() if "no sign of life" in line]
-        named = bool(lines) and "process 1 (" in lines[0] and launcher.returncode != 0
-        lost = self.again(folder) if named else "a line that names it"
+        seconds = time.monotonic() - start
+        lines = [line for line in err.splitlines() if "no heartbeat" in line]
+        reported = bool(lines) and "process 1 (" in lines[0] and launcher.returncode != 0
+        lost = self.resume(folder) if reported else "a message that names it"
         happened = (
-            f"exit {launcher.returncode} after {took:.0f} s: {(lines or ['nothing said'])[0]}"
+            f"exit {launcher.returncode} after {seconds:.0f} s: {(lines or ['no message'])[0]}"
         )
         return f"{number.name} to one of two processes", happened, lost
 
     def terminated(self) -> tuple[str, str, str]:
         """A cluster terminates one of two processes."""
-        folder = self.cases.folder / "told"
+        folder = self.cases.folder / "terminated-worker"
         launcher = self._start_and_signal(folder, signal.SIGTERM)
         code, _, _ = self.cases.end(launcher)
-        happened = f"exit {code}, {self.cases.reached(folder)}"
+        happened = f"exit {code}, {self.cases.latest_checkpoint(folder)}"
         return (
             "SIGTERM to one of two processes",
             happened,
-            self.again(folder) if code == 0 else f"exit status {code}",
+            self.resume(folder) if code == 0 else f"exit status {code}",
         )
 
-    def other_counts(self) -> tuple[str, str, str]:
+    def changed_process_count(self) -> tuple[str, str, str]:
         """Restore a checkpoint of four processes in one, and in two."""
         folder, happened, lost = self.cases.folder / "four", [], "nothing"
         code, _, err = self.cases.end(self.start(folder, "train.num_steps=40", workers=4))
@@ -71,13 +71,15 @@ class Workers:
             copy = self.cases.folder / f"by{workers}"
             shutil.copytree(folder, copy)
             code, _, err = self.cases.end(self.start(copy, "train.num_steps=60", workers=workers))
-            happened.append(f"in {workers}: exit {code}, {self.cases.reached(copy)}")
+            happened.append(f"in {workers}: exit {code}, {self.cases.latest_checkpoint(copy)}")
             lost = lost if code == 0 else err
-            if lost == "nothing" and not same(saved, arrays(copy / "checkpoints", 40, copy)):
+            if lost == "nothing" and not bitwise_equal(
+                saved, arrays(copy / "checkpoints", 40, copy)
+            ):
                 lost = "its bits"
         return "from 4 processes to 1, and to 2", "; ".join(happened), lost
 
-    def again(self, folder: Path) -> str:
+    def resume(self, folder: Path) -> str:
         """Run the same command again; return the difference to the reference run."""
         code, _, err = self.cases.end(self.start(folder))
         return self.cases.difference(folder, self.reference) if code == 0 else f"the run: {err}"

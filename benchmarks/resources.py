@@ -1,4 +1,4 @@
-"""Full disks, few file descriptors, a clock set back: cases of fault injection."""
+"""Full disks, few file descriptors, a changed clock: cases of fault injection."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from benchmarks.corruption import mounted
 
-_RARELY = "train.log_every=1 train.checkpoint_every=200 train.eval_every=200".split()
-_SECONDS = 300  # after which a run counts as hung
+_FEW_SAVES = "train.log_every=1 train.checkpoint_every=200 train.eval_every=200".split()
+_TIMEOUT_SECONDS = 300  # timeout of a run that hangs
 # Written to sitecustomize.py, which Python imports when its folder is on PYTHONPATH.
 _CLOCK = """
 import time
@@ -29,43 +29,43 @@ class Resources:
         self.cases = cases
 
     def all(self) -> Iterator[Case]:
-        """Yield (case, what happened, what was lost) for every case."""
-        yield self.logs_on_a_full_disk()
+        """Yield (case, happened, lost) for every case."""
+        yield self.full_tensorboard_disk()
         for size in "40k", "100k", "300k":
-            yield self.all_on_a_full_disk(size)
-        yield self.full_after_training()
-        yield self.standard_error_full()
+            yield self.full_workdir_disk(size)
+        yield self.full_disk_after_training()
+        yield self.full_stderr()
         for files in 16, 24, 32, 40, 48:
-            yield self.few_files(files)
+            yield self.open_file_limit(files)
         for seconds in 3, 6:
-            yield self.clock_set_back(seconds)
+            yield self.clock_change(seconds)
 
-    def logs_on_a_full_disk(self) -> Case:
+    def full_tensorboard_disk(self) -> Case:
         """The TensorBoard folder is on a separate disk, which fills."""
-        case, folder = "tensorboard/ alone on a full disk", self._folder("logs")
+        case, folder = "only tensorboard/ on a full disk", self._folder("logs")
         folder.mkdir()
         try:
             with mounted(folder / "tensorboard", "size=4k"):
                 code, err, out = self._end(self.cases.start(folder))
-                if _same(code, out, err, warned="tensorboard"):
+                if _succeeded(code, out, err, warning="tensorboard"):
                     return case, _happened(code, err), self.cases.difference(folder)
                 return case, _happened(code, err), "the run"
         except OSError as error:
             return case, "", f"not tried: {error}"
 
-    def all_on_a_full_disk(self, size: str) -> Case:
+    def full_workdir_disk(self, size: str) -> Case:
         """The workdir is on a disk that fills long before the first checkpoint."""
-        case = f"a full disk of {size}, and checkpoints rarely"
+        case = f"a full disk of {size}, with few checkpoints"
         try:
             with mounted(self._folder(f"disk{size}"), f"size={size}"):
-                process = self.cases.start(self._folder(f"disk{size}") / "run", *_RARELY)
+                process = self.cases.start(self._folder(f"disk{size}") / "run", *_FEW_SAVES)
                 code, err, _ = self._end(process)
         except OSError as error:
             return case, "", f"not tried: {error}"
-        reported = code == 1 and "Traceback" not in err and "disk is full" in _last(err)
-        return case, _happened(code, err), "nothing" if reported else "a clear line"
+        reported = code == 1 and "Traceback" not in err and "disk is full" in _last_line(err)
+        return case, _happened(code, err), "nothing" if reported else "a clear message"
 
-    def full_after_training(self) -> Case:
+    def full_disk_after_training(self) -> Case:
         """The disk fills after the last checkpoint: later files cannot be written."""
         case, mount = "a disk that fills after the last checkpoint", self._folder("late")
         try:
@@ -78,10 +78,10 @@ class Resources:
                 code, err, out = self._end(process)
         except OSError as error:
             return case, "", f"not tried: {error}"
-        written = _same(code, out, err, warned="report.html")
+        written = _succeeded(code, out, err, warning="report.html")
         return case, _happened(code, err), "nothing" if written else "the end of the run"
 
-    def standard_error_full(self) -> Case:
+    def full_stderr(self) -> Case:
         """Standard error goes to a full disk."""
         folder = self._folder("silent")
         with Path("/dev/full").open("w", encoding="utf-8") as device:
@@ -90,7 +90,7 @@ class Resources:
         lost = self.cases.difference(folder) if code == 0 else f"exit status {code}"
         return "standard error on a full disk", _happened(code, err), lost
 
-    def few_files(self, files: int) -> Case:
+    def open_file_limit(self, files: int) -> Case:
         """A limit on open files that a save exceeds."""
         folder, limit = self._folder(f"files{files}"), (files, files)
         process = self.cases.start(folder)
@@ -99,10 +99,10 @@ class Resources:
         case = f"at most {files} open files"
         if code == 0:
             return case, "exit 0", self.cases.difference(folder)
-        reported = code == 1 and "Traceback" not in err and "heed: error: " in _last(err)
-        return case, _happened(code, err), "nothing" if reported else "a clear line"
+        reported = code == 1 and "Traceback" not in err and "heed: error: " in _last_line(err)
+        return case, _happened(code, err), "nothing" if reported else "a clear message"
 
-    def clock_set_back(self, seconds: int) -> Case:
+    def clock_change(self, seconds: int) -> Case:
         """The system clock is set back by 400 days during the run."""
         hook, folder = self._folder(f"hook{seconds}"), self._folder(f"clock{seconds}")
         hook.mkdir()
@@ -118,28 +118,28 @@ class Resources:
     def _end(self, process: subprocess.Popen) -> tuple[int | str, str, str]:
         """Exit status ("none" for a process that hangs), stderr and stdout."""
         try:
-            out, err = process.communicate(timeout=_SECONDS)
+            out, err = process.communicate(timeout=_TIMEOUT_SECONDS)
             return process.returncode, (err or "").replace(str(self.cases.folder), ""), out
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            return "none", f"it hung for {_SECONDS} s", ""
+            return "none", f"it hung for {_TIMEOUT_SECONDS} s", ""
 
 
-def _same(code: int | str, out: str, err: str, warned: str) -> bool:
+def _succeeded(code: int | str, out: str, err: str, warning: str) -> bool:
     """Whether a run succeeded, with its JSON line and a warning that names this file."""
     if code or "Traceback" in err or not out:
         return False
     warnings = [line for line in err.splitlines() if line.startswith("warning: ")]
-    return json.loads(out)["step"] == 200 and any(warned in line for line in warnings)
+    return json.loads(out)["step"] == 200 and any(warning in line for line in warnings)
 
 
 def _happened(code: int | str, err: str) -> str:
     lines = [line for line in err.splitlines() if line.startswith(("warning: ", "heed: "))]
-    return f"exit {code}: {'; '.join(lines) or _last(err)}"
+    return f"exit {code}: {'; '.join(lines) or _last_line(err)}"
 
 
-def _last(err: str) -> str:
+def _last_line(err: str) -> str:
     return (err.strip().splitlines() or [""])[-1]
 
 

@@ -1,4 +1,4 @@
-"""The server under load, beside offline translation of the same sentences.
+"""The server under load, compared with offline translation of the same sentences.
 
 Starts `experiments.serve` on a free port, lets `clients` clients send requests of `texts` sentences
 for `seconds`, and then runs the cases of adversarial_clients.py. Lines of JSON: {ready_s: start-up
@@ -6,7 +6,7 @@ of the server}, one for the load {requests, lost, different, median_ms,
 p99_ms, sentences_per_s, offline_sentences_per_s (before and after), of_offline (throughput, as a
 ratio), mean_batch}, and one for each adversarial case {case, happened, alive: whether the server
 translates afterwards}. "lost" counts requests without a response of status 200, "different" those
-with other texts than offline. Exit status 1 if anything was lost, different or not alive.
+whose texts differ from offline. Exit status 1 if any were lost or different, or the server died.
 
     python -m benchmarks.serve --workdir=DIR --clients=50 --seconds=60
     python -m benchmarks.serve --workdir=DIR --input=test.en  # for a run without text
@@ -53,7 +53,7 @@ def main(argv):
             load = Load(client, sentences, expected, ALIGNMENT.value, TEXTS.value)
             load.run(CLIENTS.value, SECONDS.value)
             speeds.append(offline()[1])
-            print(json.dumps(_measured(load, speeds, client)), flush=True)
+            print(json.dumps(_summarize(load, speeds, client)), flush=True)
             passed = not load.lost and not load.different
             for name, case in CASES.items():
                 happened = case(client)
@@ -68,14 +68,14 @@ def main(argv):
     sys.exit(0 if passed and code == 0 else 1)
 
 
-def _measured(load: Load, speeds: list[float], client: Client) -> dict:
+def _summarize(load: Load, speeds: list[float], client: Client) -> dict:
     times = sorted(load.times)
     speed, offline = load.sentences / load.seconds, statistics.mean(speeds)
     return {
         "clients": CLIENTS.value,
         "texts": TEXTS.value,
         "seconds": round(load.seconds, 1),
-        "requests": load.asked,
+        "requests": load.num_requests,
         "lost": load.lost,
         "different": load.different,
         "median_ms": round(1000 * statistics.median(times), 1),
@@ -89,7 +89,7 @@ def _measured(load: Load, speeds: list[float], client: Client) -> dict:
 
 
 def _offline(workdir: Path, count: int, alignment: bool):
-    """Return a function that translates all sentences -> (texts, sentences/s); and these."""
+    """Return a function () -> (texts, sentences/s) that translates all sentences, and these."""
 
     from decode import shortlist
     from decode.translate import Translator

@@ -3,14 +3,14 @@
 One JSON line per system: {system, precision, workload, cores, tokens_per_second (real tokens of
 source and target, the median of the rounds), padding, peak_mb, compile_s (the first round,
 compilation included), gflops, mfu (of the machine's own matrix product, measured in the same
-round), ..}; a peer's line says how many times as fast Heed was.
+round), ..}; a peer's line has Heed's speedup.
 
     python -m benchmarks.train --workload=T1 --peers=transformers,pytorch --cores=1
     python -m benchmarks.train --workload=T3 --data=DIR
 
 Heed's line also has the speed of its input pipeline alone, from ids (input_tokens_per_s). T3 is the
-whole command on real text with the base model: startup_s, loop_cost (relative extra time of a step
-in the training loop), and text_tokens_per_s (speed from files to batches, train_loop.py).
+complete command on real text with the base model: startup_s, loop_cost (relative extra time of a
+step in the training loop), and text_tokens_per_s (speed from files to batches, train_loop.py).
 """
 
 import json
@@ -30,7 +30,7 @@ PACKING = flags.DEFINE_bool("packing", True, "Pack several pairs into a row (Hee
 CHUNKED = flags.DEFINE_bool("chunked_loss", True, "Compute the logits in chunks (Heed).")
 _PEERS = {"transformers": ("transformers", "torch"), "pytorch": ("torch",)}  # packages
 PEERS = flags.DEFINE_list("peers", [], f"{', '.join(_PEERS)}; with [bench] installed.")
-flags.register_validator(PEERS, lambda names: set(names) <= {*_PEERS}, f"known are {[*_PEERS]}")
+flags.register_validator(PEERS, lambda names: set(names) <= {*_PEERS}, f"supported: {[*_PEERS]}")
 PEERS_KEEP_MEMORY = flags.DEFINE_bool(
     "peers_keep_memory",
     False,
@@ -52,9 +52,9 @@ SYSTEM = flags.DEFINE_enum(
 def main(_) -> None:
     """Run the systems, or run as one of them."""
     if SYSTEM.value:
-        return _be(SYSTEM.value)
+        return _run_system(SYSTEM.value)
     if WORKLOAD.value == "T3":
-        return _loop()
+        return _measure_command()
     for peer in PEERS.value:
         interleaved.check_installed(peer, _PEERS[peer])
     flag_values = [
@@ -62,7 +62,7 @@ def main(_) -> None:
     ]
     keep_memory = f"--peers_keep_memory={PEERS_KEEP_MEMORY.value}"
     systems = dict.fromkeys(["heed", *PEERS.value], [*flag_values, keep_memory])
-    results = interleaved.measured("benchmarks.train", systems, ROUNDS.value)
+    results = interleaved.measure("benchmarks.train", systems, ROUNDS.value)
     machine = results["heed"][1]
     for name, (ready, rounds) in results.items():
         line = dict(
@@ -76,13 +76,13 @@ def main(_) -> None:
         )
         gflop = line.pop("gflop_a_token")
         line["gflops"] = round(gflop * line["tokens_per_second"], 1)
-        line["mfu"] = interleaved.share(rounds, gflop, machine)
+        line["mfu"] = interleaved.mfu(rounds, gflop, machine)
         if name != "heed":
-            line["heed_is_times"] = interleaved.times(results["heed"][1], rounds)
+            line["heed_is_times"] = interleaved.speedup(results["heed"][1], rounds)
         print(json.dumps(line), flush=True)
 
 
-def _loop() -> None:
+def _measure_command() -> None:
     """Run T3, for Heed only: the peers have no such command."""
     if PEERS.value:
         sys.exit(f"--peers={','.join(PEERS.value)}: T3 is Heed's own command, without peers")
@@ -100,12 +100,12 @@ def _loop() -> None:
     from experiments import malloc
 
     malloc.tune_malloc()
-    result = train_loop.measured(DATA.value, (source, target), STEPS.value, PRECISION.value)
+    result = train_loop.measure(DATA.value, (source, target), STEPS.value, PRECISION.value)
     settings = dict(precision=PRECISION.value, workload="T3", cores=CORES.value)
     print(json.dumps({"system": "heed", **settings, **result}), flush=True)
 
 
-def _be(name: str) -> None:
+def _run_system(name: str) -> None:
     interleaved.pin(CORES.value)
     import importlib
 
@@ -117,10 +117,12 @@ def _be(name: str) -> None:
         malloc.tune_malloc()
     module = importlib.import_module(f"benchmarks.train_{name}")
     options = (PACKING.value, CHUNKED.value) if name == "heed" else (CORES.value,)
-    run, facts = module.make(train_workloads.workload(WORKLOAD.value), PRECISION.value, *options)
+    run, fields = module.make(train_workloads.workload(WORKLOAD.value), PRECISION.value, *options)
     if name != "heed":
-        return interleaved.be(run, facts)
-    interleaved.be(run, facts, lambda: {"machine_gflops": machine_gflops(PRECISION.value)})
+        return interleaved.serve_rounds(run, fields)
+    interleaved.serve_rounds(
+        run, fields, lambda: {"machine_gflops": machine_gflops(PRECISION.value)}
+    )
 
 
 if __name__ == "__main__":

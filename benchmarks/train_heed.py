@@ -18,49 +18,53 @@ from train.state import create_state
 from train.step import make_train_step
 
 
-def _delivered(work: Workload, plan: BatchSchedule, batches: int = 200) -> float:
+def _input_speed(workload: Workload, schedule: BatchSchedule, batches: int = 200) -> float:
     """Real tokens per second of the input pipeline alone."""
-    stream = train_batches(work.pairs, plan)
+    stream = train_batches(workload.pairs, schedule)
     next(stream)
     start = time.perf_counter()
     for _ in range(batches):
         next(stream)
-    return batches * plan.tokens / plan.batches_per_epoch / (time.perf_counter() - start)
+    return batches * schedule.tokens / schedule.batches_per_epoch / (time.perf_counter() - start)
 
 
-def make(work: Workload, precision: Literal["float32", "bfloat16"], packed: bool, chunked: bool):
+def make(
+    workload: Workload, precision: Literal["float32", "bfloat16"], packed: bool, chunked: bool
+):
     """Return a function that does a round of updates, and fields of its JSON line."""
-    source, target = work.pairs.lengths
+    source, target = workload.pairs.lengths
     indices = np.arange(len(source))
     tokens = min(STEP_TOKENS, int(target.sum()))
-    plan = BatchSchedule(work.pairs, indices, 0, count=6, packed=packed, tokens_per_batch=tokens)
-    model = Transformer(replace(work.config, dtype=precision))
-    schedule = make_schedule("constant", learning_rate=LEARNING_RATE, warmup_steps=1)
-    tx, mesh = make_optimizer("adam", schedule), make_mesh(devices=jax.devices()[:1])
+    schedule = BatchSchedule(
+        workload.pairs, indices, 0, count=6, packed=packed, tokens_per_batch=tokens
+    )
+    model = Transformer(replace(workload.config, dtype=precision))
+    learning_rate = make_schedule("constant", learning_rate=LEARNING_RATE, warmup_steps=1)
+    tx, mesh = make_optimizer("adam", learning_rate), make_mesh(devices=jax.devices()[:1])
     step = make_train_step(model, tx, mesh, label_smoothing=SMOOTHING, chunked=chunked)
     state = create_state(model, tx, jax.random.key(0), mesh)
-    batches = train_batches(work.pairs, plan)
+    batches = train_batches(workload.pairs, schedule)
     start = time.perf_counter()
-    for bucket in plan.buckets:  # compile all shapes before the measurement
-        index = next(i for i in itertools.count() if plan[i].bucket == bucket)
-        state, _ = step(state, next(iter(train_batches(work.pairs, plan, index))))
+    for bucket in schedule.buckets:  # compile all shapes before the measurement
+        index = next(i for i in itertools.count() if schedule[i].bucket == bucket)
+        state, _ = step(state, next(iter(train_batches(workload.pairs, schedule, index))))
 
     def run() -> int:
         nonlocal state
         all_metrics = []
-        for batch in itertools.islice(batches, work.steps):
+        for batch in itertools.islice(batches, workload.steps):
             state, metrics = step(state, batch)
             all_metrics.append(metrics)
         return int(sum(float(m.tokens + m.source_tokens) for m in jax.device_get(all_metrics)))
 
     jax.block_until_ready(state)
     compile_seconds = time.perf_counter() - start
-    real = int(source.sum() + target.sum())
-    facts = dict(
+    real_tokens = int(source.sum() + target.sum())
+    fields = dict(
         compile_s=round(compile_seconds, 1),
-        input_tokens_per_s=round(_delivered(work, plan)),
-        padding=round(plan.padding, 4),
+        input_tokens_per_s=round(_input_speed(workload, schedule)),
+        padding=round(schedule.padding, 4),
         compilations=len(step.traced),
-        gflop_a_token=1e-9 * flops(work.config, source, target) / real,
+        gflop_a_token=1e-9 * flops(workload.config, source, target) / real_tokens,
     )
-    return run, facts
+    return run, fields

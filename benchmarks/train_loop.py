@@ -1,8 +1,8 @@
-"""T3 of benchmarks/train.py: the whole command beside bare train steps.
+"""T3 of benchmarks/train.py: the complete training command compared with bare train steps.
 
 The command trains the base model on real text for some steps; its start-up time is reported as
 well. The cost of the loop is measured in one process: blocks of steps in the loop and of bare steps
-alternate, on the same batches. So is the speed from text files to batches, without any cache.
+alternate, on the same batches. The input speed is that from text files to batches, without a cache.
 """
 
 import itertools
@@ -39,36 +39,36 @@ from train.state import TrainState, create_state
 
 _TOKENS = 512  # per batch and side: 300 steps of a base model then finish on a few cores
 _BLOCK = 15  # steps per measured block
-_HELD_OUT = 8  # pairs for validation and test, which are not measured
+_NUM_EVAL_PAIRS = 8  # pairs for validation and test, which are not measured
 
 
-def measured(data: str, languages: tuple[str, str], steps: int, precision: str) -> dict:
+def measure(data: str, languages: tuple[str, str], steps: int, precision: str) -> dict:
     """The T3-specific fields of the JSON line, measured on `data`/train.{language}."""
     with tempfile.TemporaryDirectory() as folder:
         path = _text(Path(data), languages, Path(folder))
         values = _values(path, languages, steps, precision)
         result = _command(values, Path(folder) / "run")
-        t = set_up(_experiment(values), Path(folder) / "no")
-        result["text_tokens_per_s"] = round(_delivered(t))
+        run = set_up(_experiment(values), Path(folder) / "no")
+        result["text_tokens_per_s"] = round(_input_speed(run))
         start = time.perf_counter()
-        step, state = _compiled(t)
+        step, state = _compile(run)
         result["compile_s"] = round(time.perf_counter() - start, 1)
-        result["gflops"] = round(_gflop_a_token(t) * result["tokens_per_second"], 1)
+        result["gflops"] = round(_gflop_a_token(run) * result["tokens_per_second"], 1)
         result["mfu"] = round(result["gflops"] / machine_gflops(precision), 3)
-        costs = list(_costs(t, step, state, steps))
+        costs = list(_loop_costs(run, step, state, steps))
     return result | dict(steps=steps, loop_cost=round(statistics.median(costs), 4))
 
 
 def _text(data: Path, languages: tuple[str, str], folder: Path) -> str:
-    """Value of data.path: all of the training text, and a few of its lines as valid and test."""
+    """Value of data.path: the training text, and its first lines as valid and test splits."""
     files = [data / f"train.{language}" for language in languages]
-    held_out = [folder / f"held_out.{language}" for language in languages]
-    for file, held_out_file in zip(files, held_out, strict=True):
-        held_out_file.write_text(
-            "".join(f"{line}\n" for line in read_lines(file)[:_HELD_OUT]), "utf-8"
+    eval_files = [folder / f"eval.{language}" for language in languages]
+    for file, eval_file in zip(files, eval_files, strict=True):
+        eval_file.write_text(
+            "".join(f"{line}\n" for line in read_lines(file)[:_NUM_EVAL_PAIRS]), "utf-8"
         )
-    held_out_paths = ",".join(map(str, held_out))
-    return f"train={','.join(map(str, files))};valid={held_out_paths};test={held_out_paths}"
+    eval_paths = ",".join(map(str, eval_files))
+    return f"train={','.join(map(str, files))};valid={eval_paths};test={eval_paths}"
 
 
 def _values(path: str, languages: tuple[str, str], steps: int, precision: str) -> dict:
@@ -125,7 +125,7 @@ def _gflop_a_token(run: RunContext) -> float:
     return 1e-9 * flops(run.model.config, source, target) / float(source.sum() + target.sum())
 
 
-def _delivered(run: RunContext, batches: int = 200) -> float:
+def _input_speed(run: RunContext, batches: int = 200) -> float:
     """Real tokens per second from text files: read, tokenize, schedule, make batches."""
     c = replace(run.experiment, data=replace(run.experiment.data, cache=False))
     start = time.perf_counter()
@@ -147,7 +147,7 @@ def _batches(run: RunContext, first_step: int, count: int) -> Iterator[Batch]:
     return itertools.islice(batches, count)
 
 
-def _compiled(run: RunContext) -> tuple[Callable, TrainState]:
+def _compile(run: RunContext) -> tuple[Callable, TrainState]:
     """The train step, run once in each batch shape, and the state afterwards."""
     state, step = (
         create_state(run.model, run.tx, jax.random.key(0), run.mesh),
@@ -160,17 +160,17 @@ def _compiled(run: RunContext) -> tuple[Callable, TrainState]:
     return step, jax.block_until_ready(state)
 
 
-def _costs(run: RunContext, step: Callable, state: TrainState, steps: int) -> Iterator[float]:
+def _loop_costs(run: RunContext, step: Callable, state: TrainState, steps: int) -> Iterator[float]:
     """Relative extra time of blocks of steps in the loop over bare steps on prepared batches.
 
-    The two alternate in which comes first.
+    The order of the two alternates.
     """
-    c, plan = run.experiment.train, run.data.schedule
+    c, schedule = run.experiment.train, run.data.schedule
 
     def run_steps(state):
-        ready = list(_batches(run, int(state.step), _BLOCK))
+        batches = list(_batches(run, int(state.step), _BLOCK))
         start = time.perf_counter()
-        for batch in ready:
+        for batch in batches:
             state, metrics = step(state, batch)
         jax.block_until_ready((state, metrics))
         return state, time.perf_counter() - start
@@ -187,14 +187,14 @@ def _costs(run: RunContext, step: Callable, state: TrainState, steps: int) -> It
             writer=writer,
             log_every=c.log_every,
             loss_monitor=LossMonitor(c.max_consecutive_skips, c.spike_threshold),
-            example_ids_at=lambda step: plan[step - 1].pairs,
+            example_ids_at=lambda step: schedule[step - 1].pairs,
         )
         jax.block_until_ready(state)
         return state, time.perf_counter() - start
 
     with MetricsWriter(run.workdir) as writer:
         for block in range(max(2, steps // (2 * _BLOCK))):
-            spent = {}
+            seconds = {}
             for run_block in (run_steps, run_loop) if block % 2 else (run_loop, run_steps):
-                state, spent[run_block] = run_block(state)
-            yield spent[run_loop] / spent[run_steps] - 1
+                state, seconds[run_block] = run_block(state)
+            yield seconds[run_loop] / seconds[run_steps] - 1

@@ -18,12 +18,12 @@ class Seq2Seq(nn.Module):
 
     encodings: torch.Tensor
 
-    def __init__(self, c, longest: int = 128):
+    def __init__(self, c, max_length: int = 128):
         super().__init__()
         self.width = c.d_model
         self.table = nn.Embedding(c.vocab_size, c.d_model)
         nn.init.normal_(self.table.weight, std=c.d_model**-0.5)
-        encodings = np.array(sinusoids(np.arange(longest), c.d_model))
+        encodings = np.array(sinusoids(np.arange(max_length), c.d_model))
         self.register_buffer("encodings", torch.from_numpy(encodings))
         self.drop = nn.Dropout(c.dropout)
         sizes = dict(d_model=c.d_model, nhead=c.num_heads, dim_feedforward=c.d_ff)
@@ -39,14 +39,14 @@ class Seq2Seq(nn.Module):
         """src [B,S], tgt [B,T] -> logits [B,T,V]."""
         length = tgt.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool).triu(1)
-        empty = src == PAD
+        padding = src == PAD
         hidden = self.body(
             self._embed(src),
             self._embed(tgt),
             tgt_mask=causal,
             tgt_is_causal=True,
-            src_key_padding_mask=empty,
-            memory_key_padding_mask=empty,
+            src_key_padding_mask=padding,
+            memory_key_padding_mask=padding,
         )
         return hidden @ self.table.weight.T
 
@@ -54,44 +54,44 @@ class Seq2Seq(nn.Module):
         return self.drop(self.table(ids) * self.width**0.5 + self.encodings[: ids.shape[1]])
 
 
-def make(work: Workload, precision: str, cores: int):
+def make(workload: Workload, precision: str, cores: int):
     """Return a function that does a round of nn.Transformer updates, and JSON fields."""
-    return trained(Seq2Seq(work.config), work, precision, cores)
+    return train_rounds(Seq2Seq(workload.config), workload, precision, cores)
 
 
-def trained(model: nn.Module, work: Workload, precision: str, cores: int):
-    """The same for any model that maps source and target to logits."""
+def train_rounds(model: nn.Module, workload: Workload, precision: str, cores: int):
+    """Return the same for a model that maps source and target to logits."""
     torch.set_num_threads(cores)
     torch.manual_seed(0)
     model.train()
     optimizer = torch.optim.Adam(
         model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), eps=1e-9, fused=True
     )
-    loss_of = nn.CrossEntropyLoss(ignore_index=PAD, label_smoothing=SMOOTHING)
-    batches, padding = _batches(work)
+    loss_fn = nn.CrossEntropyLoss(ignore_index=PAD, label_smoothing=SMOOTHING)
+    batches, padding = _batches(workload)
 
     def run() -> int:
         tokens = 0
-        for _ in range(work.steps):
+        for _ in range(workload.steps):
             src, tgt = next(batches)
             shifted = torch.cat([torch.full_like(tgt[:, :1], BOS), tgt[:, :-1]], 1)
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
                 logits = model(src, shifted)
-            loss = loss_of(logits.float().flatten(0, 1), tgt.flatten())
+            loss = loss_fn(logits.float().flatten(0, 1), tgt.flatten())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             tokens += int((src != PAD).sum() + (tgt != PAD).sum())
         return tokens
 
-    source, target = work.pairs.lengths
-    gflop = flops(work.config, source, target) / (source.sum() + target.sum())
+    source, target = workload.pairs.lengths
+    gflop = flops(workload.config, source, target) / (source.sum() + target.sum())
     return run, dict(padding=round(padding, 4), gflop_a_token=1e-9 * float(gflop))
 
 
-def _batches(work: Workload) -> tuple[Iterator, float]:
+def _batches(workload: Workload) -> tuple[Iterator, float]:
     """Batches of similar lengths and about STEP_TOKENS target tokens, shuffled; and the padding."""
-    source, target = work.pairs.lengths
+    source, target = workload.pairs.lengths
     order = np.lexsort((source, target))
     groups: list[list[int]] = []
     group: list[int] = []
@@ -102,17 +102,17 @@ def _batches(work: Workload) -> tuple[Iterator, float]:
         group.append(pair)
     groups.append(group)
     positions = sum(len(g) * int(source[g].max() + target[g].max()) for g in groups)
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
 
     def stream():
         while True:
-            for number in random.permutation(len(groups)):
-                pairs = groups[number]
+            for index in rng.permutation(len(groups)):
+                pairs = groups[index]
                 yield tuple(
                     torch.from_numpy(
                         pad_rows([[*ids[i], EOS] for i in pairs], len(pairs), max(lengths[pairs]))
                     ).long()
-                    for ids, lengths in zip(work.pairs, work.pairs.lengths, strict=True)
+                    for ids, lengths in zip(workload.pairs, workload.pairs.lengths, strict=True)
                 )
 
     return stream(), 1 - float(source.sum() + target.sum()) / positions

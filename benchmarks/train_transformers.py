@@ -4,7 +4,7 @@ from torch import nn
 from transformers import MarianMTModel
 
 from benchmarks.marian import marian_config
-from benchmarks.train_pytorch import trained
+from benchmarks.train_pytorch import train_rounds
 from benchmarks.train_workloads import Workload
 from data.batch import PAD
 
@@ -21,9 +21,9 @@ class _Logits(nn.Module):
         return output.logits
 
 
-def make(work: Workload, precision: str, cores: int):
+def make(workload: Workload, precision: str, cores: int):
     """Return a function that does a round of updates, and fields of its JSON line."""
-    c = work.config
+    c = workload.config
     rates = dict(dropout=c.dropout, attention_dropout=0.0, activation_dropout=0.0)
     config = marian_config(c, 128, **rates)
-    return trained(_Logits(MarianMTModel(config)), work, precision, cores)
+    return train_rounds(_Logits(MarianMTModel(config)), workload, precision, cores)

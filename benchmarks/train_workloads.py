@@ -26,7 +26,7 @@ class Workload:
 
 def workload(name: str) -> Workload:
     """T1 or T2; the same for every system."""
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     if name == "T1":
         config, steps = replace(base(), dropout=0.1), 3
         source = target = np.full(32, 64)
@@ -36,15 +36,15 @@ def workload(name: str) -> Workload:
         )
         steps, count = 6, 20_000
         # A target is about as long as its source: the logarithm of the ratio has deviation 0.2.
-        source = np.exp(np.log(18) + 0.6 * random.standard_normal(count))
-        target = source * np.exp(0.2 * random.standard_normal(count))
+        source = np.exp(np.log(18) + 0.6 * rng.standard_normal(count))
+        target = source * np.exp(0.2 * rng.standard_normal(count))
         source, target = (np.clip(np.round(side), 2, 64).astype(int) for side in (source, target))
 
-    def words(lengths):
-        rows = [random.integers(FIRST_WORD, config.vocab_size, n - 1).tolist() for n in lengths]
+    def token_rows(lengths):
+        rows = [rng.integers(FIRST_WORD, config.vocab_size, n - 1).tolist() for n in lengths]
         return Ragged(rows)
 
-    return Workload(TokenPairs(words(source), words(target)), config, steps)
+    return Workload(TokenPairs(token_rows(source), token_rows(target)), config, steps)
 
 
 def flops(c: TransformerConfig, source: np.ndarray, target: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from model import TransformerConfig
 BATCH = 16  # of mixed lengths
 
 
-def make(config: TransformerConfig, work: Workload, precision: str, cores: int, tokens: int):
+def make(config: TransformerConfig, workload: Workload, precision: str, cores: int, tokens: int):
     """Return a function that translates the workload once, and fields of its JSON line.
 
     All outputs of a batch get the length of its longest, so mixed lengths are sorted first.
@@ -19,10 +19,10 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
     torch.set_num_threads(cores)
     translator = marian(config, parameters(config)).to(getattr(torch, precision))
     jobs = []
-    for group in work.groups(BATCH):
-        sources = [[*work.sources[row], EOS] for row in group]
+    for group in workload.groups(BATCH):
+        sources = [[*workload.sources[row], EOS] for row in group]
         src = torch.from_numpy(pad_rows(sources, len(sources), max(map(len, sources)))).long()
-        jobs.append((src, work.lengths[group[0]]))
+        jobs.append((src, workload.lengths[group[0]]))
 
     @torch.inference_mode()
     def run():
@@ -30,7 +30,7 @@ def make(config: TransformerConfig, work: Workload, precision: str, cores: int, 
             outputs = translator.generate(
                 src,
                 attention_mask=(src != PAD).long(),
-                num_beams=work.beam_size,
+                num_beams=workload.beam_size,
                 length_penalty=0.6,
                 min_new_tokens=length,
                 max_new_tokens=length,

@@ -29,8 +29,8 @@ class Workload:
         return len(set(self.lengths)) > 1
 
     def groups(self, batch: int) -> list[list[int]]:
-        """Indices of the sources of each search: all, one by one, or for mixed lengths groups of
-        `batch` similar ones, longest first.
+        """Indices of the sources of each search: all, one by one, or, for mixed lengths, groups of
+        `batch` sources of similar length, longest first.
         """
         order = sorted(range(len(self.sources)), key=lambda row: -len(self.sources[row]))
         size = 1 if self.one_by_one else batch if self.mixed else len(order)
@@ -39,10 +39,10 @@ class Workload:
 
 def workload(name: str, config: TransformerConfig) -> Workload:
     """W1 to W4; the same for every system."""
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
 
     def sources(lengths):
-        return [random.integers(FIRST_WORD, config.vocab_size, n).tolist() for n in lengths]
+        return [rng.integers(FIRST_WORD, config.vocab_size, n).tolist() for n in lengths]
 
     if name == "W1":
         return Workload(sources([30] * 64), [40] * 64, 4)
@@ -50,7 +50,7 @@ def workload(name: str, config: TransformerConfig) -> Workload:
         return Workload(sources([30] * 64), [40] * 64, 1)
     if name == "W3":
         return Workload(sources([30] * 20), [40] * 20, 4, one_by_one=True)
-    lengths = random.integers(5, 81, 200).tolist()
+    lengths = rng.integers(5, 81, 200).tolist()
     return Workload(sources(lengths), lengths, 4)
 
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-_unfinished: set[Path] = set()  # temporary files, to remove if the process ends during a write
+_unfinished: set[Path] = set()  # temporary files, removed if the process exits during a write
 
 
 def write_atomic(path: str | os.PathLike, content: bytes) -> None:
@@ -14,23 +14,23 @@ def write_atomic(path: str | os.PathLike, content: bytes) -> None:
     """
     path = Path(path)
     device = path.exists() and not path.is_file()
-    written = path if device else path.with_name(f".{path.name}.{os.getpid()}")
+    output = path if device else path.with_name(f".{path.name}.{os.getpid()}")
     if not device:
-        _unfinished.add(written)
+        _unfinished.add(output)
     try:
-        written.write_bytes(content)
+        output.write_bytes(content)
         if not device:
-            os.replace(written, path)
+            os.replace(output, path)
     except OSError as error:
         if not device:
-            written.unlink(missing_ok=True)
-        error.filename = str(path)  # the name that the caller knows
+            output.unlink(missing_ok=True)
+        error.filename = str(path)  # not the temporary name
         raise
     finally:
-        _unfinished.discard(written)
+        _unfinished.discard(output)
 
 
 def remove_unfinished() -> None:
-    """Remove the temporary files of `write_atomic`, before the process exits at once."""
-    for written in list(_unfinished):
-        written.unlink(missing_ok=True)
+    """Remove the temporary files of `write_atomic`, before an immediate exit of the process."""
+    for temporary in list(_unfinished):
+        temporary.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import numpy as np
 from data import packing
 from data.buckets import Bucket, make_buckets, rows_per_batch
 
-_EMPTY = 0.03  # share of empty positions at which longer rows are not tried
+_MAX_EMPTY = 0.03  # fraction of empty positions below which longer rows are not tried
 
 
 class BatchSpec(NamedTuple):
@@ -25,18 +25,18 @@ class BatchSpec(NamedTuple):
 
 
 class BatchSchedule:
-    """The batches of a training run: `plan[step]` is the `BatchSpec` of a step.
+    """The batches of a training run: `schedule[step]` is the `BatchSpec` of a step.
 
-    Every epoch has the same number of batches and every kept pair once, in an order that depends
-    only on seed and epoch. With `packed`, all batches have one shape, and rows hold several pairs;
-    without, batches have at most `count` shapes, and a row holds one pair. The last batches of an
-    epoch may have fewer pairs than the others.
+    Every epoch has the same number of batches and every pair in `indices` once, in an order that
+    depends only on seed and epoch. With `packed`, all batches have one shape, and rows hold several
+    pairs; otherwise batches have at most `count` shapes, and a row holds one pair. The last batches
+    of an epoch may have fewer pairs than the others.
     """
 
     def __init__(
         self,
         pairs,
-        kept: np.ndarray,
+        indices: np.ndarray,
         seed: int,
         *,
         tokens_per_batch: int,
@@ -44,13 +44,16 @@ class BatchSchedule:
         packed: bool = False,
         count: int = 8,
     ):
-        """`pairs.lengths` (source, target) count EOS; `kept` are indices of pairs."""
-        self.kept, self.seed, self._order, self._ahead = kept, seed, 0, 0
-        source, target = (side[kept] for side in pairs.lengths)
+        """`pairs.lengths` (source, target) count EOS; `indices` select the pairs to train on."""
+        self.indices, self.seed, self._order, self._offset = indices, seed, 0, 0
+        source, target = (side[indices] for side in pairs.lengths)
         self.tokens = int(source.sum() + target.sum())  # in an epoch
         options = dict(tokens_per_batch=tokens_per_batch, multiple_of=multiple_of)
-        kind = _Packed(source, target, **options) if packed else None
-        self._layout = kind or _Bucketed(source, target, count=count, **options)
+        self._layout: _Packed | _Bucketed
+        if packed:
+            self._layout = _Packed(source, target, **options)
+        else:
+            self._layout = _Bucketed(source, target, count=count, **options)
         self.buckets, counts = self._layout.buckets, self._layout.batches
         self.batches_per_epoch = sum(counts)
         positions = sum(
@@ -68,22 +71,22 @@ class BatchSchedule:
         return schedule
 
     def shifted(self, batches: int) -> "BatchSchedule":
-        """The same schedule, moved by so many batches at every step: ahead, or back if negative."""
+        """The same schedule with every step shifted forward by `batches`, backward if negative."""
         schedule = copy.copy(self)
-        schedule._ahead = batches
+        schedule._offset = batches
         return schedule
 
     def _make_epoch(self, epoch: int) -> list[BatchSpec]:
         rng = np.random.default_rng([self.seed, epoch, *[self._order] * (self._order > 0)])
         batches = self._layout.epoch(rng)
         order = rng.permutation(len(batches))
-        return [batches[i]._replace(pairs=self.kept[batches[i].pairs]) for i in order]
+        return [batches[i]._replace(pairs=self.indices[batches[i].pairs]) for i in order]
 
     def __len__(self) -> int:
         return 1 << 40  # steps never run out
 
     def __getitem__(self, step: int) -> BatchSpec:
-        epoch, index = divmod(int(step) + self._ahead, self.batches_per_epoch)
+        epoch, index = divmod(int(step) + self._offset, self.batches_per_epoch)
         return self._epoch(epoch)[index]
 
     def __str__(self):
@@ -98,15 +101,15 @@ class _Bucketed:
     """One pair per row, in batches of pairs of similar length."""
 
     def __init__(self, source: np.ndarray, target: np.ndarray, **options):
-        self.buckets, self._which = make_buckets(source, target, **options)
-        counts = np.bincount(self._which, minlength=len(self.buckets))
+        self.buckets, self._assignment = make_buckets(source, target, **options)
+        counts = np.bincount(self._assignment, minlength=len(self.buckets))
         self.batches = [-(-int(n) // b.rows) for n, b in zip(counts, self.buckets, strict=True)]
 
     def epoch(self, rng: np.random.Generator) -> list[BatchSpec]:
-        order = rng.permutation(len(self._which))
+        order = rng.permutation(len(self._assignment))
         batches = []
         for i, bucket in enumerate(self.buckets):
-            pairs = order[self._which[order] == i]
+            pairs = order[self._assignment[order] == i]
             for start in range(0, len(pairs), bucket.rows):
                 subset = pairs[start : start + bucket.rows]
                 batches.append(BatchSpec(bucket, subset, np.arange(len(subset))))
@@ -120,19 +123,18 @@ class _Packed:
         self, source: np.ndarray, target: np.ndarray, tokens_per_batch: int, multiple_of: int
     ):
         size, self._rows = _best_row_size(source, target, tokens_per_batch // multiple_of)
-        # Sorted by both lengths, in the order in which slots count pairs.
-        self._kind = np.unique(np.stack([source, target], 1), axis=0, return_inverse=True)[
-            1
-        ].ravel()
+        # The rank of each pair's two lengths, in the sort order of `PackedRows.position`.
+        shapes = np.stack([source, target], 1)
+        self._shape = np.unique(shapes, axis=0, return_inverse=True)[1].ravel()
         rows = rows_per_batch(self._rows.count, max(size), tokens_per_batch, multiple_of)
         self.buckets = [Bucket(rows, *size)]
         self.batches = [-(-self._rows.count // rows)]
 
     def epoch(self, rng: np.random.Generator) -> list[BatchSpec]:
         (bucket,) = self.buckets
-        order = rng.permutation(len(self._kind))
-        sorted_ = order[np.argsort(self._kind[order], kind="stable")]
-        pairs, row = sorted_[self._rows.place], self._rows.row
+        order = rng.permutation(len(self._shape))
+        sorted_ = order[np.argsort(self._shape[order], kind="stable")]
+        pairs, row = sorted_[self._rows.position], self._rows.row
         starts = np.searchsorted(row, np.arange(self._rows.count + 1))
         shuffled = rng.permutation(self._rows.count)
         batches = []
@@ -153,13 +155,13 @@ def _best_row_size(
     """
     candidates: list[tuple[float, tuple[int, int], packing.PackedRows]] = []
     for pairs in 1, 6:
-        size = packing.room(source, target, pairs)
+        size = packing.row_lengths(source, target, pairs)
         if candidates and max(size) > max_positions:
             break
         rows = packing.pack(source, target, size)
         empty = 1 - (source.sum() + target.sum()) / (rows.count * sum(size))
         candidates.append((empty, size, rows))
-        if empty < _EMPTY:
+        if empty < _MAX_EMPTY:
             break
     _, size, rows = min(candidates, key=lambda candidate: candidate[0])
     return size, rows

@@ -1,7 +1,7 @@
 """Bucketing: a few fixed batch shapes with little padding for pairs of all lengths.
 
-Lengths count EOS. Each shape costs one compilation, so there are few. Each pair goes to the first
-bucket that holds both of its sides.
+Lengths count EOS. Each shape costs one compilation. Each pair goes to the first bucket that holds
+both of its sides.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 from data.errors import DataError
 
-_MANY = 64  # rows; from there on rounding to a multiple of 8 loses at most an eighth
+_ROUNDED_ROWS = 64  # from this many rows, rounding to a multiple of 8 loses at most an eighth
 
 
 class Bucket(NamedTuple):
@@ -60,12 +60,12 @@ def make_buckets(
 def rows_per_batch(
     count: int, length: int, tokens_per_batch: int, multiple_of: int, overflow: bool = False
 ) -> int:
-    """The number of rows of `length` positions in a batch, if there are `count` rows in all.
+    """The number of rows of `length` positions in a batch, if there are `count` rows in total.
 
     The limits are those of `make_buckets`.
     """
     max_rows = tokens_per_batch // length
-    multiple = multiple_of if max_rows < _MANY else math.lcm(multiple_of, 8)
+    multiple = multiple_of if max_rows < _ROUNDED_ROWS else math.lcm(multiple_of, 8)
     rows = max_rows // multiple * multiple
     if overflow:
         rows = max(rows, multiple)
@@ -86,17 +86,17 @@ def _optimal_boundaries(counts: np.ndarray, count: int) -> np.ndarray:
     n = len(lengths)
     cost = np.full(n + 1, np.inf)
     cost[0] = 0
-    choices = []
+    best_starts = []
     for _ in range(min(count, n)):
         # Distinct lengths start .. end - 1 share one bucket that ends at lengths[end - 1].
         added = (pairs[None, 1:] - pairs[:-1, None]) * lengths[None, :].astype(float)
         total = np.where(
             np.arange(n)[:, None] <= np.arange(n)[None], cost[:-1, None] + added, np.inf
         )
-        choices.append(total.argmin(0))
+        best_starts.append(total.argmin(0))
         cost = np.concatenate([[np.inf], total.min(0)])
     ends, end = [], n
-    for choice in reversed(choices):
+    for starts in reversed(best_starts):
         ends.append(lengths[end - 1])
-        end = choice[end - 1]
+        end = starts[end - 1]
     return np.array(ends[::-1])

@@ -35,15 +35,14 @@ def open_corpus(
     if "/" in kind:
         return tfds.read(kind, split, path, languages)
     if kind == "demo":
-        from data import demo  # imported late: it builds its tables on import
+        from data import demo  # lazy import: it builds its tables on import
 
         return demo.Demo(split, seed, *languages)
     readers = {"text": text.read_text, "tsv": text.read_tsv, "jsonl": text.read_jsonl}
     if kind not in readers:
-        near = difflib.get_close_matches(kind, KINDS, 1)
-        hint = (
-            f"did you mean {near[0]}?" if near else "or a TFDS name such as wmt14_translate/de-en"
-        )
+        hint = "or a TFDS name such as wmt14_translate/de-en"
+        if matches := difflib.get_close_matches(kind, KINDS, 1):
+            hint = f"did you mean {matches[0]}?"
         raise DataError(f"data.kind={kind!r} is not one of: {', '.join(KINDS)}; {hint}")
     if not path:
         raise DataError(f"data.kind={kind} needs --config.data.path=DIR")

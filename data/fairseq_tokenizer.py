@@ -1,8 +1,8 @@
 """Tokenizer of fairseq's models: words, split by BPE merges if there are any.
 
 A line of a dictionary file has a word and its count; ids follow the order of lines, after fairseq's
-special ids. Here Heed's special ids come first, then `<s>`, which fairseq has although its outputs
-begin with the end symbol: it is an ordinary word, except that it is not visible in text.
+special ids. Here Heed's special ids come first, then fairseq's `<s>`: an ordinary word that is not
+visible in text, since fairseq's outputs begin with the end symbol.
 """
 
 import json
@@ -12,13 +12,13 @@ from typing import Literal
 import msgspec
 
 from data.batch import EOS, UNK
-from data.bpe import SEPARATOR, BPEMerges, joined
+from data.bpe import SEPARATOR, BPEMerges, undo_bpe
 from data.errors import DataError
 from data.json_file import decode_json
 from data.tokenizer import Tokenizer
 
 FORMAT = "heed dictionary 1"
-_BEGIN = UNK + 1
+_FAIRSEQ_BOS = UNK + 1
 _OVERWRITE = "#fairseq:overwrite"  # marks a repeated word, with another id
 
 
@@ -34,9 +34,9 @@ class DictionaryTokenizer(Tokenizer):
     """One side: its words and its merges."""
 
     def __init__(self, model: bytes):
-        """Read the output of `make`; raise DataError if it is something else."""
+        """Read the output of `make`; raise DataError for other content."""
         self._model = model
-        saved = decode_json(model, _Content, "not a vocabulary of Heed's")
+        saved = decode_json(model, _Content, "not a Heed vocabulary")
         self._merges = None if saved.merges is None else BPEMerges(saved.merges)
         self._names = ["<pad>", "<s>", "</s>", "<unk>", "<s>", *saved.words]
         # Padding that is spelled out in a text is unknown: as PAD it would not count as text.
@@ -69,8 +69,9 @@ class DictionaryTokenizer(Tokenizer):
 
         Unknown words are shown, as in fairseq's outputs.
         """
-        shown = [[self._names[i] for i in ids if i > EOS and i != _BEGIN] for ids in sentences]
-        return [joined(" ".join(words)) for words in shown]
+        visible = lambda id: id > EOS and id != _FAIRSEQ_BOS  # noqa: E731
+        words = ([self._names[i] for i in ids if visible(i)] for ids in sentences)
+        return [undo_bpe(" ".join(sentence_words)) for sentence_words in words]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return each id as its word."""
@@ -79,22 +80,24 @@ class DictionaryTokenizer(Tokenizer):
     def surfaces(self) -> list[bytes] | None:
         """Return the bytes that each id adds to a text (data/token_bytes.py), spaces included."""
         words = (f"{name} ".removesuffix(f"{SEPARATOR} ") for name in self._names)
-        shown = [word.encode(errors="replace") for word in words]
-        return [b"" if id <= _BEGIN else word for id, word in enumerate(shown)]
+        encoded = [word.encode(errors="replace") for word in words]
+        return [b"" if id <= _FAIRSEQ_BOS else word for id, word in enumerate(encoded)]
 
 
 def read_words(text: str) -> list[str]:
     """Parse the words of a dictionary file, in order; raises DataError, naming the line."""
     words: list[str] = []
-    seen = {"<s>", "<pad>", "</s>", "<unk>"}
+    entries = {"<s>", "<pad>", "</s>", "<unk>"}
     lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
     for number, line in enumerate(lines, 1):
-        again = line.rstrip().endswith(f" {_OVERWRITE}")
+        overwrites = line.rstrip().endswith(f" {_OVERWRITE}")
         word, space, count = line.rstrip().removesuffix(_OVERWRITE).rstrip().rpartition(" ")
         if not space or not count.removeprefix("-").isdecimal():
-            raise DataError(f"line {number}: it needs a word and a count, but is {line[:40]!r}")
-        if word in seen and not again:
-            raise DataError(f"line {number}: {word!r} is there already, so that ids are not sure")
-        seen.add(word)
+            raise DataError(f"line {number}: expected a word and a count, got {line[:40]!r}")
+        if word in entries and not overwrites:
+            raise DataError(
+                f"line {number}: duplicate entry {word!r}: token ids would be ambiguous"
+            )
+        entries.add(word)
         words.append(word)
     return words

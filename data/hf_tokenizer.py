@@ -2,8 +2,8 @@
 
 The `tokenizers` library splits and joins text for any kind of model in the file: byte-level BPE, as
 in BART, or SentencePiece, as in mBART and NLLB. Padding, end and unknown word become PAD, EOS and
-UNK. Hugging Face's outputs begin with a word that also has another use, mostly the end: so BOS is a
-separate id, and all other ids follow in their order.
+UNK. Hugging Face's outputs begin with a token that has another use, usually EOS; here BOS is a
+separate id. All other ids follow in their order.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from data.batch import EOS, UNK
 from data.errors import DataError
 from data.json_file import decode_json
 from data.library_errors import library_errors
-from data.marian_tokenizer import cleaned
+from data.marian_tokenizer import clean_up_tokenization
 from data.token_bytes import byte_level_surface, piece_surface
 from data.tokenizer import CANNOT_DECODE, CANNOT_ENCODE, Tokenizer
 
@@ -41,20 +41,20 @@ class FastTokenizer(Tokenizer):
     """One side: the library's tokenizer, and the prefix of every text."""
 
     def __init__(self, model: bytes):
-        """Read the output of `make`; raise DataError if it is something else."""
+        """Read the output of `make`; raise DataError for other content."""
         self._model = model
         saved = decode_json(model, _Saved, "the vocabulary")
         if saved.format != FORMAT:
-            raise DataError("not a vocabulary of Heed's")
+            raise DataError("not a Heed vocabulary")
         self._cleans, self.order = saved.cleans, saved.order
         self._library = _library(saved.tokenizer)
         # Padding that is spelled out in a text is unknown: as PAD it would not count as text.
         self._ids = {library_id: id for id, library_id in enumerate(self.order) if id >= EOS}
         if not self._ids.keys() >= {*saved.prefix}:
-            raise DataError("not a vocabulary of Heed's: a text begins with none of its words")
+            raise DataError("not a Heed vocabulary: a prefix id is not in it")
         self.prefix = tuple(self._ids[id] for id in saved.prefix)
-        marks = ["<pad>", "<s>", "</s>", "<unk>"]
-        self._names = marks + [
+        special_tokens = ["<pad>", "<s>", "</s>", "<unk>"]
+        self._names = special_tokens + [
             self._library.id_to_token(id) or f"<{id}>" for id in self.order[UNK + 1 :]
         ]
 
@@ -96,7 +96,7 @@ class FastTokenizer(Tokenizer):
         library_ids = [[self.order[i] for i in ids if i > UNK] for ids in sentences]
         with library_errors(CANNOT_DECODE):
             texts = [text.replace("\n", " ") for text in self._library.decode_batch(library_ids)]
-        return [cleaned(text) for text in texts] if self._cleans else texts
+        return [clean_up_tokenization(text) for text in texts] if self._cleans else texts
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return each id as its word."""
@@ -109,11 +109,11 @@ class FastTokenizer(Tokenizer):
         """
         decoder = self._library.decoder
         steps = json.loads(decoder.__getstate__()) if decoder is not None else {}
-        kinds = {step["type"] for step in steps.get("decoders", [steps]) if "type" in step}
-        if kinds == {"ByteLevel"}:
+        step_types = {step["type"] for step in steps.get("decoders", [steps]) if "type" in step}
+        if step_types == {"ByteLevel"}:
             surface = byte_level_surface
-        elif kinds & {"Metaspace", "Replace"} and kinds <= _SENTENCE_PIECE:
-            surface = partial(piece_surface, is_byte="ByteFallback" in kinds)
+        elif step_types & {"Metaspace", "Replace"} and step_types <= _SENTENCE_PIECE:
+            surface = partial(piece_surface, is_byte="ByteFallback" in step_types)
         else:
             return None
         special = {id for id, t in self._library.get_added_tokens_decoder().items() if t.special}

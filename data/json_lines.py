@@ -14,7 +14,7 @@ from data.regular_file import open_regular
 
 MAX_BYTES = 1 << 30
 _MAX_LINE_BYTES = 16 << 20
-_NAMED = 8  # the maximum number of line numbers in a warning
+_MAX_LISTED = 8  # the maximum number of line numbers in a warning
 
 # Integers that later arithmetic and printing can handle; JSON itself allows any length.
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -79,11 +79,11 @@ def read_json_lines(
 
 def unusable_lines(path: str | os.PathLike, numbers: list[int]) -> str:
     """Format a one-line warning about the skipped lines of a file."""
-    named = ", ".join(map(str, numbers[:_NAMED])) + ", ..." * (len(numbers) > _NAMED)
+    listed = ", ".join(map(str, numbers[:_MAX_LISTED])) + ", ..." * (len(numbers) > _MAX_LISTED)
     subject = (
         "1 unusable line was" if len(numbers) == 1 else f"{len(numbers):,} unusable lines were"
     )
-    return f"{os.fspath(path)}: {subject} left out: line{'s' * (len(numbers) > 1)} {named}"
+    return f"{os.fspath(path)}: {subject} skipped: line{'s' * (len(numbers) > 1)} {listed}"
 
 
 def _row(content: bytes, fields: msgspec.json.Decoder) -> dict | None:

@@ -41,8 +41,8 @@ def find_language(code: str) -> Language | None:
         return None
     if not language.language or not language.is_valid():
         return None
-    common = language.prefer_macrolanguage()  # Mandarin as "zh", the common code
-    return Language(common.language or language.language, language.maximize().script or "")
+    macrolanguage = language.prefer_macrolanguage()  # Mandarin as "zh", the common code
+    return Language(macrolanguage.language or language.language, language.maximize().script or "")
 
 
 def nearest_codes(code: str) -> list[str]:

@@ -23,7 +23,7 @@ def library_errors(context: str) -> Iterator[None]:
     except DataError:
         raise
     except MemoryError:
-        raise DataError(f"{context}: there is not enough memory for it") from None
+        raise DataError(f"{context}: not enough memory") from None
     except BaseException as error:
         if not (isinstance(error, Exception) or _is_panic(error)):
             raise

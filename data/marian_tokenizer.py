@@ -2,8 +2,8 @@
 
 A text is split at the special words in it ("</s>"), SentencePiece splits the parts between them
 into pieces, and a table maps each piece to its id; a piece that is not in the table is unknown. A
-language code (">>fr<<") at the beginning of a part is a word. Nothing else is done to the text:
-Hugging Face's class has code to normalize punctuation, but never calls it.
+language code (">>fr<<") at the beginning of a part is a word. The text is not normalized: Hugging
+Face's class has code to normalize punctuation, but never calls it.
 """
 
 import json
@@ -23,7 +23,7 @@ from data.tokenizer import CANNOT_DECODE, CANNOT_ENCODE, Tokenizer, processor
 
 _FORMAT = "heed marian 1"
 # The replacements that Hugging Face makes if "clean_up_tokenization_spaces" is set.
-_CLEANED = (
+_CLEAN_UPS = (
     *((" " + mark, mark) for mark in ".?!,"),
     (" ' ", "'"),
     *((" " + end, end) for end in ("n't", "'m", "'s", "'ve", "'re")),
@@ -42,7 +42,7 @@ class MarianVocab(NamedTuple):
     plain: bool = False  # SentencePiece alone splits a text: no special words, no codes
     codes: bool = True  # a language code at the beginning of a part is a word
     spare: int = 0  # the number of unused words at the end of the table
-    whole: tuple[str, ...] = ()  # words recognized anywhere in a text, and kept in outputs
+    whole: tuple[str, ...] = ()  # words recognized anywhere in a text, and visible in outputs
 
     def ids(self) -> dict[str, int]:
         """The id of each word."""
@@ -72,7 +72,7 @@ class MarianTokenizer(Tokenizer):
     """One side: a SentencePiece model to split text, one to join pieces, and a table."""
 
     def __init__(self, model: bytes):
-        """Read the output of `make`; raise DataError if it is something else."""
+        """Read the output of `make`; raise DataError for other content."""
         self._model = model
         saved = decode_json(model, _Saved, "the vocabulary")
         if saved.format != _FORMAT or saved.spare > len(saved.words):
@@ -84,7 +84,7 @@ class MarianTokenizer(Tokenizer):
         special = {self.table.end, self.table.unknown, self.table.padding, *self.table.special}
         delimiters = special | {*self.table.whole}
         if not delimiters <= self._ids.keys():
-            raise DataError("not a vocabulary: a special word is none of its words")
+            raise DataError("not a vocabulary: a special word is not in it")
         # Longest first: if one word is a prefix of another, the longer one matches.
         longest_first = sorted(delimiters - {""}, key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
@@ -121,8 +121,8 @@ class MarianTokenizer(Tokenizer):
         if self.table.plain:
             piece_ids = self._piece_ids
             with library_errors(CANNOT_ENCODE):
-                cut_ids = self._cuts.encode(list(sentences))
-            return [[piece_ids[id] for id in ids] for ids in cut_ids]
+                model_ids = self._cuts.encode(list(sentences))
+            return [[piece_ids[id] for id in ids] for ids in model_ids]
         parts = [self._special.split(sentence) for sentence in sentences]
         codes, texts = [], []
         for text in (text for sentence_parts in parts for text in sentence_parts[::2]):
@@ -130,15 +130,15 @@ class MarianTokenizer(Tokenizer):
             codes.append(code)
             texts.append(text)
         with library_errors(CANNOT_ENCODE):
-            cut = iter(zip(codes, self._cuts.encode(texts, out_type=str), strict=True))
+            encodings = iter(zip(codes, self._cuts.encode(texts, out_type=str), strict=True))
         encoded = []
         for sentence_parts in parts:
             words = []
-            for number, part in enumerate(sentence_parts):
-                if number % 2:
+            for index, part in enumerate(sentence_parts):
+                if index % 2:
                     words.append(part)
                     continue
-                code, pieces = next(cut)
+                code, pieces = next(encodings)
                 words += [*code, *pieces] if part else []
             encoded.append([self._ids.get(word, UNK) for word in words])
         return encoded
@@ -150,7 +150,7 @@ class MarianTokenizer(Tokenizer):
         with library_errors(CANNOT_DECODE):
             texts = [self._joins.decode_pieces(pieces) if pieces else "" for pieces in piece_lists]
         texts = [text.replace("\u2581", " ").strip().replace("\n", " ") for text in texts]
-        return [cleaned(text) for text in texts] if self.table.clean_up else texts
+        return [clean_up_tokenization(text) for text in texts] if self.table.clean_up else texts
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return each id as its word, with spaces as U+2581."""
@@ -166,9 +166,9 @@ class MarianTokenizer(Tokenizer):
         return surfaces
 
 
-def cleaned(text: str) -> str:
-    """Remove spaces from a text as "clean_up_tokenization_spaces" does."""
-    for old, new in _CLEANED:
+def clean_up_tokenization(text: str) -> str:
+    """Remove spaces from a text, as Hugging Face's "clean_up_tokenization_spaces"."""
+    for old, new in _CLEAN_UPS:
         text = text.replace(old, new)
     return text
 

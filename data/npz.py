@@ -13,7 +13,7 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_KINDS = "biuf"  # NumPy's dtype kinds of numbers
+_NUMBER_KINDS = "biuf"  # NumPy's dtype kinds of numbers
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -30,13 +30,13 @@ def _array(name: str, content: bytes) -> np.ndarray:
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
-        raise ValueError(f"{name} is of version {version}, which is not supported")
-    shape, by_columns, dtype = _HEADERS[version](file)
-    if dtype.kind not in _KINDS:
+        raise ValueError(f"{name} has version {version}, which is not supported")
+    shape, fortran_order, dtype = _HEADERS[version](file)
+    if dtype.kind not in _NUMBER_KINDS:
         raise ValueError(f"{name} holds {dtype.name}, not numbers")
     size = len(content) - file.tell()
     # Two negative lengths must not pass: their product is positive.
     if any(n < 0 for n in shape) or prod(shape) * dtype.itemsize != size:
         raise ValueError(f"{name} has {size} bytes, not those of {list(shape)[:8]} {dtype.name}")
     numbers = np.frombuffer(content, dtype, offset=file.tell())
-    return numbers.reshape(shape, order="F" if by_columns else "C")
+    return numbers.reshape(shape, order="F" if fortran_order else "C")

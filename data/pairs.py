@@ -24,8 +24,8 @@ class Corpus(Protocol):
 class ParallelText:
     """Sentence pairs held in memory.
 
-    `files` are the files of the two sides, if they come from files, and `first` is the line number
-    of the first pair there.
+    `files` are the files of the two sides, if they come from files, and `first_line` is the line
+    number of the first pair.
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class ParallelText:
         source: Sequence[str],
         target: Sequence[str],
         files: tuple[str, str] | None = None,
-        first: int = 1,
+        first_line: int = 1,
     ):
         self.source, self.target = source, target
-        self.files, self.first = files, first
+        self.files, self.first_line = files, first_line
 
     def __len__(self) -> int:
         return len(self.source)
@@ -48,11 +48,11 @@ class ParallelText:
 
     def line(self, index: int) -> int:
         """Line number of a pair in its file."""
-        return self.first + index
+        return self.first_line + index
 
 
 class Subset:
-    """`count` evenly spaced pairs of a corpus; all pairs if it has no more.
+    """`count` evenly spaced pairs of a corpus; all pairs if it has fewer.
 
     `files` are those of the corpus, if it has any.
     """
@@ -70,7 +70,7 @@ class Subset:
         return self._pairs[self._source_index(index)]
 
     def line(self, index: int) -> int:
-        """Line number of a pair; the number of the pair, from 1, if there are no lines."""
+        """Line number of a pair, or its number in the corpus, from 1, without files."""
         return line_number(self._pairs, self._source_index(index))
 
     def _source_index(self, index: int) -> int:
@@ -78,5 +78,5 @@ class Subset:
 
 
 def line_number(pairs: Corpus, index: int) -> int:
-    """Line number of a pair in its file, or its number among all pairs, from 1."""
+    """Line number of a pair in its file, or its number in the corpus, from 1, without files."""
     return pairs.line(index) if hasattr(pairs, "line") else index + 1

@@ -1,7 +1,7 @@
 """Input pipeline: tokenize, filter, bucket, shuffle, batch.
 
-The batch of a step is a function of the step number, so a resumed run continues at once with the
-batches that it would have seen without the interruption.
+The batch of a step is a function of the step number, so a resumed run continues with the same
+batches as an uninterrupted run.
 """
 
 import hashlib
@@ -37,11 +37,11 @@ class Ragged:
         return rows
 
     @classmethod
-    def join(cls, parts: list["Ragged"]) -> "Ragged":
-        """Concatenate the rows of all parts, in order."""
-        lengths = np.concatenate([[], *(part.lengths for part in parts)])
+    def join(cls, blocks: list["Ragged"]) -> "Ragged":
+        """Concatenate the rows of all blocks, in order."""
+        lengths = np.concatenate([[], *(block.lengths for block in blocks)])
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=int)])
-        return cls.of(offsets, np.concatenate([cls([]).ids, *(part.ids for part in parts)]))
+        return cls.of(offsets, np.concatenate([cls([]).ids, *(block.ids for block in blocks)]))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -68,8 +68,9 @@ class TokenPairs(NamedTuple):
 
     def digest(self) -> str:
         """A hexadecimal digest that identifies the tokenized text."""
-        parts = (part.data for side in self for part in (side.offsets, side.ids))
-        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+        arrays = (array for side in self for array in (side.offsets, side.ids))
+        digests = (hashlib.sha256(array.data).digest() for array in arrays)
+        return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def tokenize(
@@ -96,7 +97,7 @@ def tokenize(
 
 @dataclass(frozen=True)
 class FilterReport:
-    """The number of pairs that were kept, and of those dropped for each reason."""
+    """Numbers of pairs: selected, and dropped for each reason."""
 
     kept: int
     empty: int
@@ -104,8 +105,10 @@ class FilterReport:
     ratio: int
 
     def __str__(self):
-        dropped = f"{self.empty} empty, {self.too_long} too long, {self.ratio} of unlike lengths"
-        return f"{self.kept} pairs kept; dropped: {dropped}"
+        return (
+            f"{self.kept} pairs kept; dropped: {self.empty} empty, {self.too_long} too long, "
+            f"{self.ratio} over the length ratio"
+        )
 
 
 class FilterMasks(NamedTuple):
@@ -117,10 +120,9 @@ class FilterMasks(NamedTuple):
 
 
 def filter_masks(pairs: TokenPairs, max_length: int, max_ratio: float) -> FilterMasks:
-    """Find pairs with an empty side, over `max_length` tokens with EOS, or unlike lengths.
+    """Find pairs with an empty side, over `max_length` tokens with EOS, or over the length ratio.
 
-    Lengths are unlike if they differ by more than the factor `max_ratio` and the longer side has
-    over 10 tokens.
+    The ratio counts if it is more than `max_ratio` and the longer side has over 10 tokens.
     """
     source, target = pairs.source.lengths, pairs.target.lengths
     longest, shortest = np.maximum(source, target), np.minimum(source, target)
@@ -131,24 +133,22 @@ def filter_masks(pairs: TokenPairs, max_length: int, max_ratio: float) -> Filter
 
 
 def filter_pairs(
-    pairs: TokenPairs, max_length: int, max_ratio: float, where: str = "the text"
+    pairs: TokenPairs, max_length: int, max_ratio: float, name: str = "the text"
 ) -> tuple[np.ndarray, FilterReport]:
-    """Indices of the pairs to train on: all but those that `filter_masks` finds.
+    """Indices of the pairs to train on: all pairs that `filter_masks` does not mark.
 
-    Raises DataError, which names the source `where` and the cause, if no pair is left.
+    Raises DataError, with the corpus's `name` and the cause, if there is no such pair.
     """
-    faults = filter_masks(pairs, max_length, max_ratio)
-    indices = np.flatnonzero(~np.any(faults, axis=0))
-    report = FilterReport(len(indices), *(int(fault.sum()) for fault in faults))
+    masks = filter_masks(pairs, max_length, max_ratio)
+    indices = np.flatnonzero(~np.any(masks, axis=0))
+    report = FilterReport(len(indices), *(int(mask.sum()) for mask in masks))
     if not len(indices):
-        raise DataError(
-            f"no pair of {where} can be used: {_explain(report, max_length, max_ratio)}"
-        )
+        raise DataError(f"no pair of {name} can be used: {_explain(report, max_length, max_ratio)}")
     return indices, report
 
 
 def _explain(report: FilterReport, max_length: int, max_ratio: float) -> str:
-    """Explain why no pair was kept, and which setting would keep more."""
+    """Explain why no pair can be used, and the settings that would change this."""
     reasons = {
         f"{report.empty} with a blank side": report.empty,
         f"{report.too_long} with over {max_length} tokens (raise --config.data.max_length)": (
@@ -161,13 +161,13 @@ def _explain(report: FilterReport, max_length: int, max_ratio: float) -> str:
 
 
 class Shard(NamedTuple):
-    """A host's share of each batch: `parts` of the `count` equal parts that rows are split into.
+    """A host's shards of each batch: rows are split into `count` equal parts, `parts` are its own.
 
     A host may hold several parts, and several hosts may hold the same part.
     """
 
     parts: tuple[int, ...] = (0,)
-    count: int = 1  # type: ignore[assignment]  # no tuple's method
+    count: int = 1  # type: ignore[assignment]  # hides tuple.count
 
 
 FULL_SHARD = Shard()
@@ -175,28 +175,28 @@ FULL_SHARD = Shard()
 
 def collate(
     pairs: TokenPairs,
-    planned: BatchSpec,
+    spec: BatchSpec,
     multiple_of: int = 1,
     shard: Shard = FULL_SHARD,
 ) -> Batch:
-    """Build the batch of the planned pairs: EOS after each side, PAD up to the bucket's shape.
+    """Build the batch of a `BatchSpec`: EOS after each side, PAD up to the bucket's shape.
 
     Rows of PAD round the number of rows up to a multiple of `multiple_of`, which must be divisible
     by the shard's count. Only the shard's rows are built, part after part.
     """
-    bucket = planned.bucket
+    bucket = spec.bucket
     rows_per_part = bucket.with_rows(multiple_of).rows // shard.count
-    local_row = np.full(rows_per_part * shard.count, -1)  # where a row lies in this shard
+    local_row = np.full(rows_per_part * shard.count, -1)  # row index in the shard, or -1
     for position, part in enumerate(shard.parts):
         local_row[part * rows_per_part : (part + 1) * rows_per_part] = np.arange(
             position * rows_per_part, (position + 1) * rows_per_part
         )
-    rows = local_row[planned.rows]
-    indices, rows = planned.pairs[rows >= 0], rows[rows >= 0]
+    rows = local_row[spec.rows]
+    indices, rows = spec.pairs[rows >= 0], rows[rows >= 0]
     shape = rows_per_part * len(shard.parts)
     sides = zip(pairs, (bucket.source, bucket.target), strict=True)
     src, tgt = (_side(ids, indices, rows, (shape, length)) for ids, length in sides)
-    return Batch(src[0], tgt[0], src[1], tgt[1]) if planned.packed else Batch(src[0], tgt[0])
+    return Batch(src[0], tgt[0], src[1], tgt[1]) if spec.packed else Batch(src[0], tgt[0])
 
 
 def _side(ids: Ragged, pairs: np.ndarray, rows: np.ndarray, shape) -> tuple[np.ndarray, ...]:
@@ -221,15 +221,15 @@ def _side(ids: Ragged, pairs: np.ndarray, rows: np.ndarray, shape) -> tuple[np.n
 
 def train_batches(
     pairs: TokenPairs,
-    plan: BatchSchedule,
+    schedule: BatchSchedule,
     start_step: int = 0,
     shard: Shard = FULL_SHARD,
     multiple_of: int = 1,
 ) -> Iterator[Batch]:
     """Iterate over the batches of steps `start_step`, `start_step` + 1, ...; the shard's rows only.
 
-    Empty rows round a batch up to a multiple of `multiple_of` rows, so every mesh trains on the
-    same pairs in the same steps. Raises ValueError if the shard's count does not divide
+    Empty rows round a batch up to a multiple of `multiple_of` rows, so that every mesh trains
+    on the same pairs in the same steps. Raises ValueError if the shard's count does not divide
     `multiple_of`.
 
     One thread prefetches a few batches: they are cheap to build, and more threads would only
@@ -239,10 +239,10 @@ def train_batches(
         raise ValueError(
             f"multiples of {multiple_of} rows are not {shard.count} parts of the same size"
         )
-    steps = grain.MapDataset.source(plan)[start_step:]
+    steps = grain.MapDataset.source(schedule)[start_step:]
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-    make = steps.map(lambda planned: collate(pairs, planned, multiple_of, shard))
-    return iter(make.to_iter_dataset(options))
+    batches = steps.map(lambda spec: collate(pairs, spec, multiple_of, shard))
+    return iter(batches.to_iter_dataset(options))
 
 
 def eval_batches(
@@ -256,7 +256,7 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Iterate once over batches of all pairs at `indices`, in at most `count` shapes.
 
-    Each batch has the shard's rows only. A pair longer than `tokens_per_batch` is not refused: its
+    Each batch has the shard's rows only. A pair longer than `tokens_per_batch` is not an error: its
     batch has few rows.
     """
     source, target = (side[indices] for side in pairs.lengths)

@@ -16,7 +16,7 @@ def open_regular(path: str | os.PathLike, pipes: bool = False) -> BinaryIO:
     """Open a regular file, or a link to one, for reading. Raises DataError for anything else.
 
     Opening a pipe without a writer would block forever, so the file is opened without blocking, and
-    the open descriptor tells its kind. With `pipes`, a pipe with a writer, such as a shell's
+    its type is read from the descriptor. With `pipes`, a pipe with a writer, such as a shell's
     <(command), is opened as well; a pipe without a writer is empty.
     """
     try:

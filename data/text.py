@@ -13,7 +13,7 @@ from data.pairs import ParallelText
 from data.regular_file import check_holes, open_regular
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LEAST, _RATIO = 64 << 20, 100  # limits on unpacked .gz bytes; text compresses to about a fourth
+_MIN_LIMIT, _MAX_RATIO = 64 << 20, 100  # limits on unpacked .gz bytes; text compresses about 4:1
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -40,25 +40,25 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _unpack(file: BinaryIO, path: Path) -> bytes:
-    limit = max(_LEAST, _RATIO * os.fstat(file.fileno()).st_size)
+    limit = max(_MIN_LIMIT, _MAX_RATIO * os.fstat(file.fileno()).st_size)
     try:
         with gzip.GzipFile(fileobj=file) as unpacked:
             data = unpacked.read(limit + 1)
     except (zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}") from None
+        raise DataError(f"{path} is not a complete gzip file: {error}") from None
     if len(data) > limit:
         raise DataError(
-            f"{path} unpacks to more than {limit:,} bytes, which is too much for a text of its "
-            "size: if it is right, unpack it first"
+            f"{path} unpacks to more than {limit:,} bytes, too much for a file of its size: "
+            "if the file is correct, unpack it first"
         )
     return data
 
 
-def split_lines(data: bytes, where: str) -> list[str]:
-    """Decode UTF-8 and split it at line feeds only; the last one is optional. Empty data: no lines.
+def split_lines(data: bytes, context: str) -> list[str]:
+    """Decode UTF-8 and split it at line feeds only; the last one is optional. No data, no lines.
 
     A byte order mark and carriage returns at the ends of lines are removed. Raises DataError,
-    which names `where` and the line, if the data is not UTF-8.
+    which names `context` and the line, if the data is not UTF-8.
     """
     data = data.removeprefix(_BYTE_ORDER_MARK)
     try:
@@ -66,7 +66,7 @@ def split_lines(data: bytes, where: str) -> list[str]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{where}, line {line}: not valid UTF-8: convert the text, or remove the line"
+            f"{context}, line {line}: not valid UTF-8: convert the text, or remove the line"
         ) from None
     if not text:
         return []
@@ -74,7 +74,7 @@ def split_lines(data: bytes, where: str) -> list[str]:
     return [line.removesuffix("\r") for line in lines] if "\r" in text else lines
 
 
-def _find(folder: str, name: str) -> Path:
+def _find_file(folder: str, name: str) -> Path:
     """Find a file by its name, plain or gzip. Raises DataError, which lists the folder."""
     for candidate in (Path(folder, name), Path(folder, f"{name}.gz")):
         if os.path.lexists(candidate):
@@ -82,28 +82,26 @@ def _find(folder: str, name: str) -> Path:
     if not Path(folder).is_dir():
         raise DataError(f"data.path={folder} is not a folder")
     listing = ", ".join(sorted(p.name for p in Path(folder).iterdir())[:20]) or "nothing"
-    raise DataError(
-        f"{Path(folder, name)} is missing (nor is it there as .gz); there is: {listing}"
-    )
+    raise DataError(f"{Path(folder, name)} is missing, also as .gz; the folder has: {listing}")
 
 
 def read_text(path: str, split: str, languages: tuple[str, str]) -> ParallelText:
     """Read {split}.{language} in the folder `path`, or the files that `path` itself names."""
     if "=" in path and not Path(path).is_dir():
-        named = dict(part.strip().split("=", 1) for part in path.split(";") if "=" in part)
-        files = [Path(name.strip()) for name in named.get(split, "").split(",")]
+        paths = dict(part.strip().split("=", 1) for part in path.split(";") if "=" in part)
+        files = [Path(name.strip()) for name in paths.get(split, "").split(",")]
         if len(files) != 2:
             raise DataError(
-                f"data.path={path} names no two files for the {split} split: "
+                f"data.path={path} does not name two files for the {split} split: "
                 "write train=A,B;valid=C,D;test=E,F"
             )
     else:
-        files = [_find(path, f"{split}.{language}") for language in languages]
+        files = [_find_file(path, f"{split}.{language}") for language in languages]
     return read_parallel(*files)
 
 
-def _without_blank_end(lines: list[str]) -> list[str]:
-    """Remove blank lines at the end, which other tools write."""
+def _strip_blank_lines(lines: list[str]) -> list[str]:
+    """Remove blank lines at the end, which some tools write."""
     count = len(lines)
     while count and not lines[count - 1].strip(" "):
         count -= 1
@@ -126,14 +124,14 @@ def read_tsv(path: str, split: str, languages: tuple[str, str]) -> ParallelText:
 
     Blank lines at the end are ignored.
     """
-    file = _find(path, f"{split}.tsv")
-    rows = [line.split("\t") for line in _without_blank_end(read_lines(file))]
+    file = _find_file(path, f"{split}.tsv")
+    rows = [line.split("\t") for line in _strip_blank_lines(read_lines(file))]
     columns, width, first_line = [0, 1], 2, 1
     if set(languages) <= set(rows[0]):
         columns, width, first_line = list(map(rows[0].index, languages)), len(rows[0]), 2
         rows = rows[1:]
         if not rows:
-            raise DataError(f"{file} has nothing below its first line of language codes")
+            raise DataError(f"{file} has only a header of language codes")
     for number, row in enumerate(rows, first_line):
         if len(row) != width:
             raise DataError(
@@ -148,16 +146,16 @@ def read_jsonl(path: str, split: str, languages: tuple[str, str]) -> ParallelTex
 
     A line break within a sentence becomes a space. Blank lines at the end are ignored.
     """
-    file = _find(path, f"{split}.jsonl")
+    file = _find_file(path, f"{split}.jsonl")
     sides: tuple[list[str], list[str]] = ([], [])
-    for number, line in enumerate(_without_blank_end(read_lines(file)), 1):
+    for number, line in enumerate(_strip_blank_lines(read_lines(file)), 1):
         if not line.strip():
             raise DataError(f"{file}, line {number}: blank, but not at the end: remove it")
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            where = f"{error.msg} at column {error.colno}"
-            raise DataError(f"{file}, line {number}: not JSON: {where}") from None
+            reason = f"{error.msg} at column {error.colno}"
+            raise DataError(f"{file}, line {number}: not JSON: {reason}") from None
         except (ValueError, RecursionError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"{file}, line {number}: not JSON: {reason}") from None
@@ -168,7 +166,7 @@ def read_jsonl(path: str, split: str, languages: tuple[str, str]) -> ParallelTex
         for side, language in zip(sides, languages, strict=True):
             if not isinstance(row.get(language), str):
                 raise DataError(f"{file}, line {number}: no text under the key {language!r}")
-            if _SURROGATE.search(row[language]):  # from an escape; no UTF-8 file can hold one
-                raise DataError(f"{file}, line {number}: half a surrogate pair in {language!r}")
+            if _SURROGATE.search(row[language]):  # from an escape: UTF-8 cannot represent it
+                raise DataError(f"{file}, line {number}: an unpaired surrogate in {language!r}")
             side.append(row[language].replace("\n", " "))
     return ParallelText(*sides, (str(file), str(file)))

@@ -37,17 +37,17 @@ def read(name: str, split: str, folder: str, languages: tuple[str, str]) -> _Rec
         module = importlib.import_module(f"tensorflow_datasets.translate.{base}").__name__
     except ImportError:
         pass
-    where = {"data_dir": folder} if folder else {}
-    by_hand = (
-        f'prepare it once where TensorFlow and a network are: python -c "import {module}; '
+    options = {"data_dir": folder} if folder else {}
+    remedy = (
+        f'prepare it once on a machine with TensorFlow and a network: python -c "import {module}; '
         f"tensorflow_datasets.builder('{name}', file_format='array_record', data_dir='DIR')"
         '.download_and_prepare()", and then pass --config.data.path=DIR'
     )
     try:
-        builder = tfds.builder(name, file_format="array_record", **where)
+        builder = tfds.builder(name, file_format="array_record", **options)
     except Exception:  # the dataset may exist only as files
         try:
-            builder = tfds.builder(name, **where)
+            builder = tfds.builder(name, **options)
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise DataError(f"TFDS has no set {name!r}: {reason}") from None
@@ -55,13 +55,14 @@ def read(name: str, split: str, folder: str, languages: tuple[str, str]) -> _Rec
         # TFDS needs TensorFlow to unpack archives, and would first download for minutes.
         prepared_path = builder.data_path
         raise DataError(
-            f"TFDS set {name} is not prepared in {prepared_path}, nor can be here; {by_hand}"
+            f"TFDS set {name} is not prepared in {prepared_path}, and cannot be prepared here; "
+            + remedy
         )
     try:
         builder.download_and_prepare()  # does nothing if it is prepared
-    except Exception as error:  # no network, no TensorFlow, no disk: TFDS raises all kinds
+    except Exception as error:  # no network, no TensorFlow, no disk space: many types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"TFDS set {name} cannot be prepared here ({reason}); {by_hand}") from None
+        raise DataError(f"TFDS set {name} cannot be prepared here ({reason}); {remedy}") from None
     features = builder.info.features
     missing = [language for language in languages if language not in features]
     if missing:
@@ -76,6 +77,6 @@ def read(name: str, split: str, folder: str, languages: tuple[str, str]) -> _Rec
         return _Records(builder.as_data_source(split=candidate), languages)
     except NotImplementedError:
         raise DataError(
-            f"TFDS set {name} is not stored as array records, which alone can be read by number; "
-            + by_hand
+            f"TFDS set {name} is not stored as array records, the format with random access; "
+            + remedy
         ) from None

@@ -1,7 +1,7 @@
-"""Surfaces: the bytes that each token adds to a text, for search constrained to given text.
+"""Token surfaces: the bytes that each token adds to a text, for searches with a prefix.
 
-Bytes, because a character may be split over several pieces. A text is the concatenation of its ids'
-surfaces, except for a space that it may begin or end with.
+Bytes, because a character may be split into several pieces. A text is the concatenation of its ids'
+surfaces, except for a leading or trailing space.
 """
 
 import re
@@ -29,7 +29,7 @@ def _byte_alphabet() -> dict[str, int]:
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     unprintable = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {
-        chr(0x100 + number): byte for number, byte in enumerate(unprintable)
+        chr(0x100 + index): byte for index, byte in enumerate(unprintable)
     }
 
 

@@ -1,7 +1,7 @@
 """Cache of tokenized text on disk, keyed by its contents.
 
-The first use of a text with a vocabulary writes the file; later uses read it, also from other
-runs, processes and workdirs. A corrupt file is tokenized again.
+The first use of a text with a vocabulary writes a file; later uses read it, also from other runs,
+processes and workdirs. If the file is corrupt, the text is tokenized again.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from data.pairs import Corpus
 from data.pipeline import Ragged, TokenPairs, tokenize
 from data.vocabulary import Vocabulary
 
-_FORMAT = 2  # increase it if ids or files change their meaning
-_MOST_BYTES = 20 << 30
+_FORMAT = 2  # increase it when the meaning of ids or files changes
+_MAX_BYTES = 20 << 30
 
 
 def tokenize_cached(
@@ -54,20 +54,20 @@ def tokenize_cached(
             return cached
         tokens = tokenize(pairs, vocabulary, progress)
         with suppress(OSError):
-            _make_room(folder, sum(part.nbytes for part in _parts(tokens).values()))
-            write_atomic(file, _bytes(tokens))
+            _evict(folder, sum(array.nbytes for array in _arrays(tokens).values()))
+            write_atomic(file, _serialize(tokens))
         return tokens
 
 
 def _key(pairs: Corpus, vocabulary: Vocabulary) -> str:
     """A digest of the text, the vocabulary, and the version of SentencePiece."""
     text = pairs.digest() if hasattr(pairs, "digest") else text_digest(pairs)
-    parts = _FORMAT, sentencepiece.__version__, vocabulary.digest(), text
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    key = _FORMAT, sentencepiece.__version__, vocabulary.digest(), text
+    return hashlib.sha256(repr(key).encode()).hexdigest()
 
 
 def text_digest(pairs: Corpus, chunk: int = 4096) -> str:
-    """A hexadecimal digest of all sentences, whatever their source."""
+    """A hexadecimal digest of all sentences, independent of their source."""
     digest = hashlib.sha256()
     for start in range(0, len(pairs), chunk):
         sides = (side for i in range(start, min(start + chunk, len(pairs))) for side in pairs[i])
@@ -75,7 +75,7 @@ def text_digest(pairs: Corpus, chunk: int = 4096) -> str:
     return digest.hexdigest()
 
 
-def _parts(pairs: TokenPairs) -> dict[str, np.ndarray]:
+def _arrays(pairs: TokenPairs) -> dict[str, np.ndarray]:
     return {
         f"{name}_{part}": getattr(side, part)
         for name, side in pairs._asdict().items()
@@ -83,10 +83,10 @@ def _parts(pairs: TokenPairs) -> dict[str, np.ndarray]:
     }
 
 
-def _bytes(pairs: TokenPairs) -> bytes:
+def _serialize(pairs: TokenPairs) -> bytes:
     file = io.BytesIO()
     digest = np.frombuffer(pairs.digest().encode(), np.uint8)
-    np.savez(file, digest=digest, **_parts(pairs))  # type: ignore[arg-type]  # are arrays
+    np.savez(file, digest=digest, **_arrays(pairs))  # type: ignore[arg-type]  # are arrays
     return file.getvalue()
 
 
@@ -107,12 +107,12 @@ def _read(file: Path) -> TokenPairs | None:
         return None
 
 
-def _make_room(folder: Path, needed: int) -> None:
-    """Remove the least recently used files until there is room for `needed` more bytes."""
-    used = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime)
-    size = sum(file.stat().st_size for file in used) + needed
-    for file in used:
-        if size <= _MOST_BYTES:
+def _evict(folder: Path, new_bytes: int) -> None:
+    """Remove the least recently used files until `new_bytes` more bytes fit."""
+    files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime)
+    size = sum(file.stat().st_size for file in files) + new_bytes
+    for file in files:
+        if size <= _MAX_BYTES:
             return
         size -= file.stat().st_size
         file.unlink(missing_ok=True)

@@ -20,10 +20,9 @@ from data.token_bytes import piece_surface
 
 FLAG = "--config.data.vocab_size"
 MAX_SENTENCES = 2_000_000
-VOCABULARY_FILES = "tokenizer.model", "tokenizer.source.model", "tokenizer.target.model"
 MAX_BYTES = 1 << 30  # of a vocabulary's file
-CANNOT_ENCODE = "the vocabulary cannot cut this text"
-CANNOT_DECODE = "the vocabulary cannot join these pieces"
+CANNOT_ENCODE = "the vocabulary cannot tokenize this text"
+CANNOT_DECODE = "the vocabulary cannot decode these tokens"
 
 # SentencePiece writes a space as U+2581, so a U+2581 in the text is escaped as a private-use
 # character and a letter; the private-use character itself is escaped in the same way.
@@ -37,7 +36,7 @@ class Tokenizer:
     """A SentencePiece model with ids renumbered to begin with PAD, BOS, EOS and UNK.
 
     `model_ids` [vocab_size] int32 maps each id to the model's own id, -1 if it has none.
-    `prefix` are the ids that `encode` puts before every text, if the kind of tokenizer has any.
+    `prefix` are the ids that `encode` puts before every text, if any.
     """
 
     prefix: tuple[int, ...] = ()
@@ -74,9 +73,7 @@ class Tokenizer:
         used. Raises DataError, naming the supported size, if the text does not support this one.
         """
         if kind not in ("bpe", "unigram"):
-            raise DataError(
-                f"--config.data.tokenizer {kind!r} is not known: there are bpe, unigram"
-            )
+            raise DataError(f"--config.data.tokenizer={kind!r} is not one of: bpe, unigram")
         model = io.BytesIO()
         escaped = (sentence.translate(_TO_ESCAPED) for sentence in sentences)
         try:
@@ -95,11 +92,11 @@ class Tokenizer:
                 bos_id=BOS,
                 eos_id=EOS,
                 unk_id=UNK,
-                num_threads=4,  # unigram's sums depend on it, so it is the same on all machines
+                num_threads=4,  # unigram's sums depend on it, so it is fixed on all machines
                 minloglevel=3,
             )
         except RuntimeError as error:
-            raise _learning_error(str(error), vocab_size) from None
+            raise _training_error(str(error), vocab_size) from None
         return cls(model.getvalue())
 
     def save(self, path: str | os.PathLike):
@@ -122,7 +119,7 @@ class Tokenizer:
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         """Return the ids of each line of text, without BOS or EOS."""
         if self._escapes:
-            sentences = [sentence.translate(_TO_ESCAPED) if _rare(sentence) else sentence
+            sentences = [sentence.translate(_TO_ESCAPED) if _needs_escape(sentence) else sentence
                          for sentence in sentences]  # fmt: skip
         with library_errors(CANNOT_ENCODE):
             encoded = self._processor.encode(list(sentences))
@@ -135,9 +132,9 @@ class Tokenizer:
 
         A text is always one line: a line break, which no encoded line contains, becomes a space.
         """
-        plain = [self.model_ids[[i for i in ids if i > UNK]].tolist() for ids in sentences]
+        model_ids = [self.model_ids[[i for i in ids if i > UNK]].tolist() for ids in sentences]
         with library_errors(CANNOT_DECODE):
-            texts = [text.replace("\n", " ") for text in self._processor.decode(plain)]
+            texts = [text.replace("\n", " ") for text in self._processor.decode(model_ids)]
         if not self._escapes:
             return texts
         return [_ESCAPED.sub(lambda match: _FROM_ESCAPED[match[0]], text) for text in texts]
@@ -168,13 +165,12 @@ def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
             model_processor.LoadFromSerializedProto(model)
         except RuntimeError:  # its message names a source line of the library
             raise DataError("not a SentencePiece model, or a corrupt one") from None
-        model_processor.id_to_piece(
-            [*range(model_processor.get_piece_size())]
-        )  # fails if a piece is not UTF-8
+        # Fails if a piece is not UTF-8.
+        model_processor.id_to_piece([*range(model_processor.get_piece_size())])
     return model_processor
 
 
-def _rare(sentence: str) -> bool:
+def _needs_escape(sentence: str) -> bool:
     return _SPACE in sentence or _ESCAPE in sentence
 
 
@@ -194,7 +190,7 @@ def evenly_spaced(items: Iterable[str], limit: int) -> list[str]:
     return sample
 
 
-def _learning_error(message: str, vocab_size: int) -> DataError:
+def _training_error(message: str, vocab_size: int) -> DataError:
     if match := re.search(r"value <= (\d+)", message):
         return DataError(
             f"{FLAG}={vocab_size} is more than the training text supports: "
@@ -206,5 +202,5 @@ def _learning_error(message: str, vocab_size: int) -> DataError:
             f"at least {FLAG}={match[1]}"
         )
     if "sentences_.empty()" in message:
-        return DataError("there is no text to learn a vocabulary from: the training side is empty")
-    return DataError(f"no vocabulary could be learned with {FLAG}={vocab_size}: {message}")
+        return DataError("there is no text to train a vocabulary on: the training side is empty")
+    return DataError(f"cannot train a vocabulary with {FLAG}={vocab_size}: {message}")

@@ -17,8 +17,8 @@ from data.regular_file import read_regular
 from data.tokenizer import MAX_BYTES, MAX_SENTENCES, Tokenizer
 
 VOCABULARY_FILES = "tokenizer.model", "tokenizer.source.model", "tokenizer.target.model"
-# By the format that a file names; a JSON file without one of these is Marian's.
-_KINDS: dict[str, type[Tokenizer]] = {
+# By the format named in the file; a JSON file of another format is Marian's.
+_TOKENIZERS: dict[str, type[Tokenizer]] = {
     fairseq_tokenizer.FORMAT: DictionaryTokenizer,
     hf_tokenizer.FORMAT: FastTokenizer,
 }
@@ -28,7 +28,7 @@ def read_tokenizer(model: bytes) -> Tokenizer:
     """Read the output of `Tokenizer.to_bytes`, of any kind; raises DataError if invalid."""
     if not model.startswith(b"{"):
         return Tokenizer(model)
-    for name, kind in _KINDS.items():
+    for name, kind in _TOKENIZERS.items():
         if model.startswith(f'{{"format": "{name}"'.encode()):
             return kind(model)
     return MarianTokenizer(model)
@@ -44,7 +44,7 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
 
 
 class Vocabulary(NamedTuple):
-    """The tokenizers of both sides; one and the same object if they are joint."""
+    """The tokenizers of both sides; the same object if they are shared."""
 
     source: Tokenizer
     target: Tokenizer
@@ -70,37 +70,37 @@ class Vocabulary(NamedTuple):
         """Train on sentence pairs, normally the training split; DataError as `Tokenizer.train`."""
         # A corpus may have far more pairs than needed, so only a sample of it is read.
         count = min(len(pairs), max_sentences // 2 if shared else max_sentences)
-        chosen = (pairs[i * len(pairs) // count] for i in range(count))
+        sample = (pairs[i * len(pairs) // count] for i in range(count))
         if shared:
-            joint = Tokenizer.train(itertools.chain.from_iterable(chosen), vocab_size, kind)
-            return cls(joint, joint)
-        sides: Iterable[Iterable] = zip(*chosen, strict=True) if count else ((), ())
+            tokenizer = Tokenizer.train(itertools.chain.from_iterable(sample), vocab_size, kind)
+            return cls(tokenizer, tokenizer)
+        sides: Iterable[Iterable] = zip(*sample, strict=True) if count else ((), ())
         return cls(*(Tokenizer.train(side, vocab_size, kind) for side in sides))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Vocabulary":
-        """Load the output of `save` from a folder, or a joint model from a file.
+        """Load the output of `save` from a folder, or a shared model from a file.
 
         A folder has `tokenizer.model`, or `tokenizer.source.model` and `tokenizer.target.model`;
         DataError if it has neither.
         """
         path = Path(path)
-        joint = path / VOCABULARY_FILES[0] if path.is_dir() else path
+        shared = path / VOCABULARY_FILES[0] if path.is_dir() else path
         separate = [path / name for name in VOCABULARY_FILES[1:]]
-        if os.path.lexists(joint):
-            tokenizer = load_tokenizer(joint)
+        if os.path.lexists(shared):
+            tokenizer = load_tokenizer(shared)
             return cls(tokenizer, tokenizer)
         if path.is_dir() and any(map(os.path.lexists, separate)):
             return cls(*map(load_tokenizer, separate))
-        raise DataError(f"{joint}: no vocabulary there")
+        raise DataError(f"{shared}: vocabulary not found")
 
     def save(self, folder: str | os.PathLike):
         """Write the models into a folder, and remove those that they replace."""
         folder = Path(folder)
-        joint = {VOCABULARY_FILES[0]: self.source}
+        shared = {VOCABULARY_FILES[0]: self.source}
         separate = dict(zip(VOCABULARY_FILES[1:], self, strict=True))
-        is_joint = self.source is self.target
-        new, old = (joint, separate) if is_joint else (separate, joint)
+        is_shared = self.source is self.target
+        new, old = (shared, separate) if is_shared else (separate, shared)
         for name, tokenizer in new.items():
             tokenizer.save(folder / name)
         for name in old:

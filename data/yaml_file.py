@@ -1,8 +1,7 @@
 """Parse YAML files: tables, lists and scalars; no tags, anchors or objects.
 
 Only libyaml's events are used. YAML's unsafe or slow features are not supported: types named by the
-file, references by which a kilobyte expands to gigabytes or refers to itself, and keys that are not
-text.
+file, aliases, which can expand a kilobyte to gigabytes or be recursive, and keys that are not text.
 """
 
 import re
@@ -24,12 +23,12 @@ _CONSTANTS |= dict.fromkeys(("false", "no", "off"), False)
 _FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]?\d+)?")
 
 
-def decode_yaml(data: bytes, kind: type[T], where: str) -> T:
+def decode_yaml(data: bytes, kind: type[T], context: str) -> T:
     """Decode the YAML document `data` as a `kind`, a msgspec type; numbers may be given as text.
 
-    Raises DataError, which begins with `where`.
+    Raises DataError, which begins with `context`.
     """
-    return convert(_document(data, where, _scalar), kind, where, strict=False)
+    return convert(_parse(data, context, _scalar), kind, context, strict=False)
 
 
 def read_yaml(path: Path, kind: type[T]) -> T:
@@ -40,7 +39,7 @@ def read_yaml(path: Path, kind: type[T]) -> T:
 def read_strings(path: Path) -> dict[str, str]:
     """Read a table of scalars as text, so that "no" is a word. Raises DataError."""
     data = read_regular(path, MAX_BYTES)
-    return convert(_document(data, str(path), lambda event: event.value), dict[str, str], str(path))
+    return convert(_parse(data, str(path), lambda event: event.value), dict[str, str], str(path))
 
 
 def _scalar(event: yaml.ScalarEvent) -> Any:
@@ -52,15 +51,15 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
     return float(event.value) if _FLOAT.fullmatch(event.value) else event.value
 
 
-def _document(data: bytes, where: str, scalar) -> Any:
+def _parse(data: bytes, context: str, scalar) -> Any:
     """Parse the single document in `data`; None if it is empty."""
     try:
-        return _built(yaml.parse(data, Loader=_LOADER), scalar)
+        return _build(yaml.parse(data, Loader=_LOADER), scalar)
     except (yaml.YAMLError, ValueError) as error:
-        raise DataError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+        raise DataError(f"{context} is not YAML: {' '.join(str(error).split())}") from None
 
 
-def _built(events, scalar) -> Any:
+def _build(events, scalar) -> Any:
     documents: list[Any] = []  # complete documents
     containers: list[Any] = [documents]  # open lists and tables around the next value
     keys: list[Any] = [None]  # the pending key of each open table
@@ -80,7 +79,7 @@ def _built(events, scalar) -> Any:
                 continue
             value = scalar(event)
         elif isinstance(event, yaml.AliasEvent):
-            raise ValueError("references (*) are not supported: write what they stand for")
+            raise ValueError("aliases (*) are not supported: write the value itself")
         else:
             continue
         if isinstance(containers[-1], dict):

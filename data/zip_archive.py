@@ -9,8 +9,8 @@ from pathlib import Path
 from data.errors import DataError
 from data.regular_file import check_holes, open_regular
 
-_LEAST = 64 << 20  # unpacked bytes that any archive may have
-_RATIO = 20  # weights hardly compress, lists of ids about 5:1
+_MIN_LIMIT = 64 << 20  # unpacked bytes that are always allowed
+_MAX_RATIO = 20  # weights hardly compress, lists of ids about 5:1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy, PyTorch and Marian write
 
 
@@ -19,7 +19,7 @@ class ZipArchive:
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, max_bytes: int):
         self._path, self._archive = path, archive
-        self._max_bytes = self._left = max_bytes
+        self._max_bytes = self._remaining = max_bytes
 
     @property
     def names(self) -> list[str]:
@@ -29,20 +29,20 @@ class ZipArchive:
     def read(self, name: str) -> bytes:
         """Read a member's content.
 
-        Raises DataError if the members read so far unpack to too much, whatever sizes the archive
-        declares; ValueError, or zipfile's errors, for a corrupt or unsupported member.
+        Raises DataError if the members read so far unpack to too much, regardless of the sizes that
+        the archive declares; ValueError, or zipfile's errors, for a corrupt or unsupported member.
         """
         member = self._archive.getinfo(name)
         if member.compress_type not in _METHODS:
             raise ValueError(f"{name} is compressed in a way that is not supported")
         with self._archive.open(member) as content:
-            data = content.read(self._left + 1)
-        if len(data) > self._left:
+            data = content.read(self._remaining + 1)
+        if len(data) > self._remaining:
             raise DataError(
-                f"{self._path} unpacks to more than {self._max_bytes:,} bytes, which is too much "
-                "for a file of its size"
+                f"{self._path} unpacks to more than {self._max_bytes:,} bytes, too much for a "
+                "file of its size"
             )
-        self._left -= len(data)
+        self._remaining -= len(data)
         return data
 
 
@@ -53,4 +53,4 @@ def open_zip(path: Path) -> Iterator[ZipArchive]:
         check_holes(file, path)
         size = os.fstat(file.fileno()).st_size
         with zipfile.ZipFile(file) as archive:
-            yield ZipArchive(path, archive, max(_LEAST, _RATIO * size))
+            yield ZipArchive(path, archive, max(_MIN_LIMIT, _MAX_RATIO * size))

@@ -13,15 +13,17 @@ def attention_maps(model: Transformer, params, src: Array, tgt_in: Array) -> dic
     A decoder with a recurrence in place of self-attention has no decoder maps.
     """
     config, params = unstack_layers(model.config, params)
-    _, sown = Transformer(config).apply({"params": params}, src, tgt_in, mutable=["intermediates"])
-    layers = sown["intermediates"]
+    _, collections = Transformer(config).apply(
+        {"params": params}, src, tgt_in, mutable=["intermediates"]
+    )
+    layers = collections["intermediates"]
 
-    def maps(stack: str, count: int, kind: str) -> np.ndarray:
-        weights = (layers[f"{stack}_{i}"][kind]["weights"][0][0] for i in range(count))
+    def maps(stack: str, count: int, module: str) -> np.ndarray:
+        weights = (layers[f"{stack}_{i}"][module]["weights"][0][0] for i in range(count))
         return np.stack([np.asarray(w) for w in weights])
 
-    kinds = {"encoder": ("encoder", config.encoder_layers, "attention")}
+    sources = {"encoder": ("encoder", config.encoder_layers, "attention")}
     if config.recurrence is None:
-        kinds["decoder"] = ("decoder", config.decoder_layers, "self_attention")
-    kinds["cross"] = ("decoder", config.decoder_layers, "cross_attention")
-    return {name: maps(*kind) for name, kind in kinds.items()}
+        sources["decoder"] = ("decoder", config.decoder_layers, "self_attention")
+    sources["cross"] = ("decoder", config.decoder_layers, "cross_attention")
+    return {name: maps(*source) for name, source in sources.items()}

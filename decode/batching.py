@@ -7,7 +7,7 @@ from itertools import chain, count, takewhile
 from decode.options import InputError
 
 
-def sizes() -> Iterator[int]:
+def length_buckets() -> Iterator[int]:
     """Padded lengths 16, 32, 48, 64, 96, 128, 256, 512 ..: few, and dense at common lengths."""
     yield from (16, 32, 48, 64, 96)
     for power in count(7):
@@ -19,22 +19,22 @@ def precompiled_shapes(
 ) -> list[tuple[int, int]]:
     """Shapes (rows, source length) for small batches of inputs of up to `max_tokens` tokens.
 
-    Few enough to compile them all ahead: each length has shapes for 1, 8, 32, 128 .. rows and for a
+    Few enough to compile all in advance: each length has shapes for 1, 8, 32, 128 .. rows and for a
     full batch. `longest` as in `batches`.
     """
-    needed = -(-(max_tokens + 1) // 16) * 16  # with EOS
+    max_source = -(-(max_tokens + 1) // 16) * 16  # with EOS
     doubling = (32 << power for power in count())
-    sources = [*takewhile(lambda size: 5 * size < 4 * needed, doubling), needed]
+    sources = [*takewhile(lambda size: 5 * size < 4 * max_source, doubling), max_source]
     shapes = []
     for source in dict.fromkeys(min(source, longest or source) for source in sources):
-        full = max(1, tokens_per_batch // source)
-        shapes += [(rows * devices, source) for rows in (*_fewer(full), full)]
+        full_rows = max(1, tokens_per_batch // source)
+        shapes += [(rows * devices, source) for rows in (*_partial_rows(full_rows), full_rows)]
     return shapes
 
 
-def _fewer(full: int) -> Iterator[int]:
-    several = chain([1], (8 * 4**power for power in count()))
-    return takewhile(lambda rows: 4 * rows < 3 * full, several)
+def _partial_rows(full_rows: int) -> Iterator[int]:
+    row_counts = chain([1], (8 * 4**power for power in count()))
+    return takewhile(lambda rows: 4 * rows < 3 * full_rows, row_counts)
 
 
 def fitting_shape(
@@ -58,47 +58,47 @@ def batches(
     longest: int | None = None,
     shapes: Sequence[tuple[int, int]] = (),
 ) -> Iterator[tuple[list[int], tuple[int, int]]]:
-    """Group sentences into batches: the sentences' numbers, longest first, and the batch's shape.
+    """Group sentences into batches: the sentences' indices, longest first, and the batch's shape.
 
     A shape is (rows, source length). `lengths` count tokens without EOS; the source length, one of
-    `sizes` or `longest`, includes it. Each device's rows fill `tokens_per_batch`; each source
-    length has one number of rows, and so one shape. If one of `shapes` holds the batch, it is used
-    instead.
+    `length_buckets` or `longest`, includes it. Each device's rows fill `tokens_per_batch`; each
+    source length has one number of rows, and so one shape. If one of `shapes` holds the batch, it
+    is used instead.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    seen, start = set(), 0
+    used_lengths, start = set(), 0
     while start < len(order):
-        left, max_length = len(order) - start, lengths[order[start]]
-        if shape := fitting_shape(shapes, left, max_length + 1):
+        remaining, max_length = len(order) - start, lengths[order[start]]
+        if shape := fitting_shape(shapes, remaining, max_length + 1):
             yield order[start : start + shape[0]], shape
             start += shape[0]
             continue
-        source = next(size for size in sizes() if size > max_length)  # with EOS
+        source = next(size for size in length_buckets() if size > max_length)  # with EOS
         source = min(source, longest or source)
         rows = max(1, tokens_per_batch // source) * devices
-        while source not in seen and rows // 2 >= left:  # a single typed sentence gets one row
+        while source not in used_lengths and rows // 2 >= remaining:  # one sentence: one row
             rows //= 2
-        seen.add(source)
+        used_lengths.add(source)
         rows = -(-rows // devices) * devices
         yield order[start : start + rows], (rows, source)
         start += rows
 
 
-_CUTS = (
+_CUT_PATTERNS = (
     r"(?<=[.!?;:…])\s+(?=\S)|(?<=[。！？；])\s*(?=\S)",  # after a sentence's end
     r"(?<=\S)\s+(?=\S)",  # between words
 )
 
 
 def split_text(
-    text: str, fits: Callable[[str], bool], patterns: Sequence[str] = _CUTS
+    text: str, fits: Callable[[str], bool], patterns: Sequence[str] = _CUT_PATTERNS
 ) -> Iterator[tuple[str, str]]:
-    """Split `text` into segments that fit, in order, as pairs (gap before it, segment).
+    """Split `text` into segments that fit, in order, as pairs (separator, segment).
 
-    A gap is "" or one space. A text that does not fit is cut in two near its middle: after a
-    sentence's end if there is one, else between words, else anywhere. Only white space at the cuts
-    is lost. Raises InputError if a single character does not fit. `patterns` match the possible
-    cuts; the halves use the patterns that are left.
+    The separator before a segment is "" or one space. A text that does not fit is cut in two near
+    its middle: after a sentence's end if possible, else between words, else anywhere. Only white
+    space at the cuts is lost. Raises InputError if a single character does not fit. `patterns`
+    match the possible cuts; the halves use the remaining patterns.
     """
     if fits(text):
         yield "", text
@@ -114,6 +114,6 @@ def split_text(
             break
         patterns = patterns[1:]
     yield from split_text(text[:start], fits, patterns)
-    rest = split_text(text[end:], fits, patterns)
-    yield " " if end > start else "", next(rest)[1]
-    yield from rest
+    tail = split_text(text[end:], fits, patterns)
+    yield " " if end > start else "", next(tail)[1]
+    yield from tail

@@ -82,15 +82,14 @@ def beam_searcher(
     `start` [B] is the token before the first; `limits` [B] (1 .. `max_length` = L) bounds each
     output's length with EOS: at the limit a hypothesis can only end. In every step, those of the W
     best continuations that end join the finished hypotheses; the best W others stay live. A
-    sentence stops by the rule `stopping`, or at its limit. From then on it does not change, so it
-    does not depend on other sentences of the batch. Width 1 is greedy search.
+    sentence stops by the rule `stopping`, or at its limit. Then it no longer changes, so it does
+    not depend on other sentences of the batch. Width 1 is greedy search.
 
     `transform` changes the log-probabilities that rank continuations; scores are always sums of the
     log-probabilities of `step`, normalized by `length_norm`, plus `score_bonus(cache)` [B,W] (for
     example, a coverage penalty). `reorder` is `CacheOps.reorder` of the cache, `top_k` finds the
-    highest scores and their indices in rows [B,W,V], and `select_candidates` replaces the choice of
-    candidates.
-    With `free_eos_at_limit`, a forced end at the limit adds nothing to a score.
+    highest scores and their indices in rows [B,W,V], and `select_candidates` selects the
+    candidates. With `free_eos_at_limit`, a forced EOS at the limit does not change the score.
     `on_token` receives the live hypothesis with the highest score after every step.
     """
     (batch,), width = start.shape, beam_size
@@ -100,12 +99,12 @@ def beam_searcher(
     )
 
     def init(cache: object) -> _State:
-        empty = _empty(batch, width, max_length)
+        empty = _empty_hypotheses(batch, width, max_length)
         return _State(
             index=jnp.int32(0),
             # Only beam 0 starts live; otherwise W equal copies would be searched.
             live=empty._replace(scores=empty.scores.at[:, 0].set(0.0)),
-            finished=_empty(batch, stopping.capacity(width), max_length),
+            finished=_empty_hypotheses(batch, stopping.capacity(width), max_length),
             done=jnp.zeros(batch, bool),
             cache=cache,
         )
@@ -129,10 +128,10 @@ def beam_searcher(
         at_limit = (s.index + 1 >= limits)[:, None]  # [B,1]
         ranking, beams, tokens = jax.tree.map(partial(jnp.where, at_limit), forced, unforced)
 
-        # Append the tokens. Scores sum the step's own log-probabilities, whatever `transform` did.
-        def append(values, new):  # [B,W,L], [B,C] -> [B,C,L]
+        # Append the tokens. Scores sum the step's log-probabilities, before `transform`.
+        def append(values, column):  # [B,W,L], [B,C] -> [B,C,L]
             return jax.lax.dynamic_update_index_in_dim(
-                gather_beams(values, beams), new[..., None], s.index, axis=2
+                gather_beams(values, beams), column[..., None], s.index, axis=2
             )
 
         token_scores = token_log_probs(next_token, beams, tokens, eos)  # [B,C]
@@ -168,7 +167,7 @@ def beam_searcher(
             best = live.scores.argmax(1, keepdims=True)
             on_token(gather_beams(live.tokens, best)[:, 0], s.index + 1, ~s.done)
 
-        # A sentence is done by its stopping rule, or once no beam is live: always so at its limit.
+        # A sentence is done by its stopping rule, or if no beam is live, as at its limit.
         stops = stopping.done(
             finished.scores, live.scores.max(1), s.index + 1, limits, length_norm, width
         )
@@ -188,11 +187,11 @@ def beam_searcher(
 
 
 def _forced_eos(scores: Array, eos: int, count: int) -> tuple[Array, Array, Array]:
-    """Candidates [B,`count`] where all W beams must end, with these `scores` [B,W]."""
+    """Candidates [B,`count`] if all W beams must end, with these `scores` [B,W]."""
     scores, beams = jax.lax.top_k(scores, scores.shape[1])
-    room = ((0, 0), (0, count - scores.shape[1]))
-    scores = jnp.pad(scores, room, constant_values=-jnp.inf)
-    beams = jnp.pad(beams.astype(jnp.int32), room)
+    padding = ((0, 0), (0, count - scores.shape[1]))
+    scores = jnp.pad(scores, padding, constant_values=-jnp.inf)
+    beams = jnp.pad(beams.astype(jnp.int32), padding)
     return scores, beams, jnp.full_like(beams, eos)
 
 
@@ -204,8 +203,8 @@ def top_continuations(
     Top-k per beam, then over the beams' best: W short sorts are faster than one of length W V.
     """
     batch, width, vocab = log_probs.shape
-    gained, tokens = top_k(log_probs, min(count, vocab))
-    totals = scores[..., None] + gained
+    gains, tokens = top_k(log_probs, min(count, vocab))
+    totals = scores[..., None] + gains
     per_beam = totals.shape[-1]
     totals, best = jax.lax.top_k(totals.reshape(batch, -1), min(count, width * per_beam))
     return (
@@ -221,7 +220,7 @@ def top_hypotheses(hypotheses: Hypotheses, count: int) -> Hypotheses:
     return jax.tree.map(lambda leaf: gather_beams(leaf, best), hypotheses)
 
 
-def _empty(batch: int, width: int, length: int) -> Hypotheses:
+def _empty_hypotheses(batch: int, width: int, length: int) -> Hypotheses:
     return Hypotheses(
         jnp.zeros((batch, width, length), jnp.int32),
         jnp.full((batch, width), -jnp.inf, jnp.float32),

@@ -13,10 +13,11 @@ import numpy as np
 
 from data.batch import BOS, PAD
 from data.vocabulary import Vocabulary
-from decode.inputs import LongInputPolicy, make_search_batch, padded_sizes, segment_inputs
+from decode.inputs import LongInputPolicy, segment_inputs
 from decode.loop import CacheOps, Search, preallocated
 from decode.options import InputError, SearchOptions
 from decode.search import build_search, reference_step
+from decode.search_batch import make_search_batch, padded_sizes
 from decode.token_constraints import TokenConstraints
 from model import Transformer, init_cache
 
@@ -46,11 +47,11 @@ def beam_tree(
     """
     options = options or SearchOptions()
     if options.method != "beam" or options.coverage:
-        raise InputError("a tree is drawn of --method=beam, and without --coverage")
+        raise InputError("a beam tree needs --method=beam without --coverage")
     config = model.config
     policy = LongInputPolicy("error:256", config.max_positions and config.max_positions - 1)
     if not sentence.strip():
-        raise InputError("an empty sentence is not searched for: give it words")
+        raise InputError("a beam tree needs a sentence that is not empty")
     vocab = config.target_vocab
     segments = partial(segment_inputs, vocabulary=vocabulary, policy=policy, options=options)
     (segment,) = segments([sentence], [""], [()], longest=config.max_positions)
@@ -75,7 +76,7 @@ def beam_tree(
 def nodes(search: Search, cache: object, ops: CacheOps) -> list[Node]:
     """The tree of a `search` for one sentence, run to its end from `cache`."""
     totals: dict[tuple[int, ...], float] = {(): 0.0}
-    ended: dict[tuple[int, ...], float] = {}
+    final_scores: dict[tuple[int, ...], float] = {}
     state = None
     for state in _states(search, cache, ops):
         live = state.live
@@ -91,19 +92,19 @@ def nodes(search: Search, cache: object, ops: CacheOps) -> list[Node]:
         ):
             if np.isfinite(score):
                 output = tuple(tokens[:length].tolist())
-                ended[output] = float(score)
+                final_scores[output] = float(score)
                 totals[output] = float(token_scores[:length].sum())
     result = jax.device_get(search.result(state))
     best = tuple(result.tokens[0, 0, : result.lengths[0, 0]].tolist())
     order = sorted(totals, key=lambda tokens: (len(tokens), -totals[tokens], tokens))
-    numbers = {tokens: number for number, tokens in enumerate(order)}
+    indices = {tokens: index for index, tokens in enumerate(order)}
     return [
         Node(
-            numbers[tokens[:-1]],
+            indices[tokens[:-1]],
             tokens[-1] if tokens else BOS,
             len(tokens),
             totals[tokens],
-            ended.get(tokens),
+            final_scores.get(tokens),
             best[: len(tokens)] == tokens,
         )
         for tokens in order
@@ -112,10 +113,10 @@ def nodes(search: Search, cache: object, ops: CacheOps) -> list[Node]:
 
 def _states(search: Search, cache: object, ops: CacheOps) -> Iterator:
     """States of the search after each step."""
-    grow = jax.jit(search.step)
+    search_step = jax.jit(search.step)
     state = search.init(ops.extend(cache, ops.cache_stages[-1]))
     while bool(search.active(state).any()):
-        state = grow(state)
+        state = search_step(state)
         yield jax.device_get(state)
 
 

@@ -1,7 +1,7 @@
 """BLEU by the protocols of different papers, each with its signature.
 
-A difference of a point between two papers is often one of tokenization. The paper's score is of
-tokenized text with compounds split at hyphens; sacreBLEU tokenizes detokenized text itself.
+A difference of a point between two papers is often due to tokenization. The paper scores tokenized
+text with compounds split at hyphens; sacreBLEU tokenizes detokenized text itself.
 """
 
 import re
@@ -31,8 +31,8 @@ def protocols_of(language: str) -> tuple[str, ...]:
     code, name = _checked_language(language).code, tokenizer(language)
     if name == "13a":
         return PROTOCOLS
-    usual = _MECAB[code][0] if code in _MECAB else name
-    return tuple(dict.fromkeys((usual, "char")))
+    default = _MECAB[code][0] if code in _MECAB else name
+    return tuple(dict.fromkeys((default, "char")))
 
 
 def missing_protocols(language: str) -> dict[str, str]:
@@ -63,28 +63,28 @@ def bleu_by_protocol(
     scores, missing = {}, missing_protocols(language)
     for name in protocols_of(language):
         if name == "atat":
-            scores[name] = _paper(hypotheses, references, _checked_language(language).code)
+            scores[name] = _atat_bleu(hypotheses, references, _checked_language(language).code)
         elif name not in missing:
-            scores[name] = _counted(BLEU(tokenize=name), hypotheses, references)
+            scores[name] = _bleu(BLEU(tokenize=name), hypotheses, references)
     return scores
 
 
 def _checked_language(code: str) -> Language:
     if language := find_language(code):
         return language
-    near = nearest_codes(code)
-    hint = f" (near it: {', '.join(near)})" if near else ""
+    similar = nearest_codes(code)
+    hint = f" (similar: {', '.join(similar)})" if similar else ""
     raise InputError(
-        f"--language={code} is not a language code{hint}: give one of ISO 639, as de, deu, pt-BR "
-        "or zho_Hans"
+        f"--language={code} is not a language code{hint}: give an ISO 639 code such as de, deu, "
+        "pt-BR or zho_Hans"
     )
 
 
-def _paper(hypotheses: Sequence[str], references: Sequence[str], code: str) -> dict:
-    split = (split_compounds(side, code) for side in (hypotheses, references))
-    atat = _counted(BLEU(tokenize="none", smooth_method="none", force=True), *split)
-    by = f"tok:moses-{code}-atat|moses:sacremoses-{version('sacremoses')}"
-    return atat | {"signature": atat["signature"].replace("tok:none", by)}
+def _atat_bleu(hypotheses: Sequence[str], references: Sequence[str], code: str) -> dict:
+    texts = (split_compounds(text, code) for text in (hypotheses, references))
+    atat = _bleu(BLEU(tokenize="none", smooth_method="none", force=True), *texts)
+    tokenization = f"tok:moses-{code}-atat|moses:sacremoses-{version('sacremoses')}"
+    return atat | {"signature": atat["signature"].replace("tok:none", tokenization)}
 
 
 def split_compounds(sentences: Sequence[str], language: str = "de") -> list[str]:
@@ -97,18 +97,18 @@ def split_compounds(sentences: Sequence[str], language: str = "de") -> list[str]
         from sacremoses import MosesPunctNormalizer, MosesTokenizer
     except ImportError:
         raise InputError(
-            "Moses' tokeniser is missing: pip install 'sacremoses>=0.1.1,<0.3'"
+            "Moses' tokenizer is missing: pip install 'sacremoses>=0.1.1,<0.3'"
         ) from None
-    plain, tokens = MosesPunctNormalizer(language), MosesTokenizer(language)
+    normalizer, moses = MosesPunctNormalizer(language), MosesTokenizer(language)
     return [
         _HYPHEN.sub(
             r"\1 ##AT##-##AT## \2",
-            tokens.tokenize(plain.replace_unicode_punct(sentence), return_str=True),
+            moses.tokenize(normalizer.replace_unicode_punct(sentence), return_str=True),
         )
         for sentence in sentences
     ]
 
 
-def _counted(bleu: BLEU, hypotheses: Sequence[str], references: Sequence[str]) -> dict:
+def _bleu(bleu: BLEU, hypotheses: Sequence[str], references: Sequence[str]) -> dict:
     score = bleu.corpus_score(list(hypotheses), [list(references)]).score
     return {"bleu": score, "signature": str(bleu.get_signature())}

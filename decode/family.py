@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from jax import Array
 
-from decode.inputs import SearchBatch
 from decode.kv_cache import BeamKVCache
+from decode.search_batch import SearchBatch
 
 
 class Generates(Protocol):
@@ -30,7 +30,7 @@ class Generates(Protocol):
         """Encode a source, or prefill a prompt, into the steps' context; leaves begin [B]."""
 
     def init_cache(self, rows: int) -> BeamKVCache:
-        """Create the cache of one beam per row, without room for tokens."""
+        """Create the cache of one beam per row, with capacity for no tokens."""
 
     def extend(self, cache: BeamKVCache, length: int, slots: int) -> BeamKVCache:
         """Extend the cache to `length` tokens of `slots` beams per row."""
@@ -38,8 +38,8 @@ class Generates(Protocol):
     def step(
         self, weights: Any, context: Any, tokens: Array, cache: BeamKVCache, index: Array
     ) -> tuple[Array, BeamKVCache, Array]:
-        """Decode one more token of each beam: [B,W] -> hidden states [B,W,D], the cache with this
-        token, and the attention that each input position received, [B,W,S].
+        """Decode the next token of each beam: [B,W] -> hidden states [B,W,D], the cache with this
+        token, and the total attention to each input position, [B,W,S].
 
         `context` is the result of `start`, `index` the number of previous tokens.
         """

@@ -18,9 +18,9 @@ from jax import Array
 
 from data.batch import PAD
 from decode import kv_cache
-from decode.inputs import SearchBatch
 from decode.kv_cache import BeamKVCache, KVBlock
 from decode.memory import AllPositions, BeamMemory, attention, kv_block, small_query_product
+from decode.search_batch import SearchBatch
 from decode.sharded_weights import all_gather, sharded_lookup
 from decode.weights import Norm, Weights, pack
 from model import TransformerConfig
@@ -52,7 +52,7 @@ class EncoderDecoder(NamedTuple):
         return cross_kv(self.config, weights, memory), mask
 
     def init_cache(self, rows: int) -> BeamKVCache:
-        """Create the cache of one beam per row, without room for tokens."""
+        """Create the cache of one beam per row, with capacity for no tokens."""
         return kv_cache.init_beam_cache(self.config, rows, 1)
 
     def extend(self, cache: BeamKVCache, length: int, slots: int) -> BeamKVCache:
@@ -60,14 +60,14 @@ class EncoderDecoder(NamedTuple):
         return kv_cache.extend(cache, self.config, length, slots)
 
     def step(self, weights: Weights, context, tokens: Array, cache: BeamKVCache, index: Array):
-        """Decode one more token of each beam to hidden states; see `step` below."""
+        """Decode the next token of each beam to hidden states; see `step` below."""
         cross, mask = context
         return step(self.config, weights, tokens, cross, mask, cache, index)
 
     def logits(self, weights: Weights, hidden: Array) -> tuple[Array, Array]:
         """Logits, and separately those of the special ids.
 
-        The special logits have a product of their own so that the others can be changed in place: a
+        The special logits have a separate product, so that the others can be changed in place: a
         copy of them costs 2% of a step.
         """
         (logits, special), hidden = all_gather((weights.logits, weights.special_logits), hidden)
@@ -109,10 +109,10 @@ def step(
     tokens: Array,
     cross: Sequence[KVBlock],
     mask: Array,
-    past: BeamKVCache,
+    cache: BeamKVCache,
     index: Array,
 ) -> tuple[Array, BeamKVCache, Array]:
-    """Cached decoder step for one more token of each beam.
+    """Cached decoder step for the next token of each beam.
 
     tokens [B,W], mask [B,S], index: the number of previous tokens -> hidden states float32 [B,W,D],
     the input of `weights.logits`; the cache with this token; and the cross-attention weights
@@ -120,13 +120,13 @@ def step(
     """
     position = jnp.reshape(index, (1,))
     y = embed(c, weights, "target", tokens, position)
-    past, masks, write_offset = kv_cache.advance(past, index)
-    rows = past.ancestry.shape[:2]
+    cache, masks, write_offset = kv_cache.advance(cache, index)
+    rows = cache.ancestry.shape[:2]
     product = small_query_product(weights, c.num_heads // c.kv_heads * tokens.shape[1])
     table, y = all_gather(weights.tree.get("decoder_bias"), y)
-    biases = None if table is None else _biases(c, table["table"], position, past, masks)
+    biases = None if table is None else _biases(c, table["table"], position, cache, masks)
     layers, attention_mass = [], []
-    for w, source, old in zip(weights.stack("decoder"), cross, past.layers, strict=True):
+    for w, source, layer_cache in zip(weights.stack("decoder"), cross, cache.layers, strict=True):
         w, y = all_gather(w, y)
 
         def attend_cross(y, w=w["cross_attention"], source=source):
@@ -135,16 +135,18 @@ def step(
             attention_mass.append(weights[0].mean(1))
             return w["out"](mixed)
 
-        if isinstance(old, tuple):
+        if isinstance(layer_cache, tuple):
             qkv = partial(qkv_of, c, w["self_attention"], positions=position)
             parts = layer_parts(c, w, qkv, rows, attend_cross)
-            y, new = layer(parts, y, BeamMemory(old, masks, write_offset, product, biases))
+            y, new_cache = layer(
+                parts, y, BeamMemory(layer_cache, masks, write_offset, product, biases)
+            )
         else:
-            y, new = layer(layer_parts(c, w, None, rows, attend_cross), y, old)
-        layers.append(new)
+            y, new_cache = layer(layer_parts(c, w, None, rows, attend_cross), y, layer_cache)
+        layers.append(new_cache)
     y = final_norm(c, weights, "decoder", y)
-    past = past._replace(layers=tuple(layers))
-    return y, past, reduce(add, attention_mass) / len(attention_mass)
+    cache = cache._replace(layers=tuple(layers))
+    return y, cache, reduce(add, attention_mass) / len(attention_mass)
 
 
 def layer_parts(c: TransformerConfig, w, qkv, rows=None, cross=None) -> Layer:
@@ -157,8 +159,8 @@ def layer_parts(c: TransformerConfig, w, qkv, rows=None, cross=None) -> Layer:
     def recur(x, cell):
         kind = c.recurrence
         assert kind is not None
-        wide = w[c.decoder_mixer]["projections"](fold(x))[..., None, :]  # one position
-        y, cells = kind.function(*jnp.split(wide, len(kind.projections), axis=-1), cell)
+        projected = w[c.decoder_mixer]["projections"](fold(x))[..., None, :]  # one position
+        y, cells = kind.function(*jnp.split(projected, len(kind.projections), axis=-1), cell)
         return y.reshape(x.shape), cells[..., 0, :]
 
     def attend(x, memory):
@@ -166,7 +168,7 @@ def layer_parts(c: TransformerConfig, w, qkv, rows=None, cross=None) -> Layer:
         y, memory = self_attention(qkv, out, fold(x), memory)
         return y.reshape(x.shape), memory
 
-    def around(name):
+    def residual(name):
         norm = partial(_norm, c, w[f"{name}_residual"]["norm"])
         return partial(RESIDUALS[c.norm].connect, norm, _no_dropout)
 
@@ -176,10 +178,10 @@ def layer_parts(c: TransformerConfig, w, qkv, rows=None, cross=None) -> Layer:
         feed_forward=partial(
             feed_forward, c.activation, ff["hidden"], ff.get("gate"), ff["out"], _no_dropout
         ),
-        mix_residual=around("attention" if cross is None else "self"),
-        feed_forward_residual=around("feed_forward"),
+        mix_residual=residual("attention" if cross is None else "self"),
+        feed_forward_residual=residual("feed_forward"),
         cross=cross,
-        cross_residual=None if cross is None else around("cross"),
+        cross_residual=None if cross is None else residual("cross"),
     )
 
 
@@ -213,25 +215,25 @@ def embed(c: TransformerConfig, weights: Weights, side: str, ids: Array, positio
 def qkv_of(c: TransformerConfig, w, x: Array, positions: Array) -> tuple[Array, Array, Array]:
     """x [B,T,D] -> queries, keys and values [B,T,heads,width], with rotary positions if any."""
     q, k, v = _split(c, w["qkv"](x))
-    q, k = (rotate_qk(c, part.swapaxes(1, 2), positions).swapaxes(1, 2) for part in (q, k))
+    q, k = (rotate_qk(c, x.swapaxes(1, 2), positions).swapaxes(1, 2) for x in (q, k))
     return q, k, v
 
 
 def _split(c: TransformerConfig, x: Array, queries: bool = True) -> list[Array]:
     """[B,T,all widths] -> (queries,) keys and values, [B,T,heads,width] each."""
-    parts, start = [], 0
+    outputs, start = [], 0
     shapes = [(c.num_heads, c.key_width)] * queries
     for heads, width in [*shapes, (c.kv_heads, c.key_width), (c.kv_heads, c.value_width)]:
-        parts.append(x[..., start : start + heads * width].reshape(*x.shape[:2], heads, width))
+        outputs.append(x[..., start : start + heads * width].reshape(*x.shape[:2], heads, width))
         start += heads * width
-    return parts
+    return outputs
 
 
 def _biases(
-    c: TransformerConfig, table: Array, position: Array, past: BeamKVCache, masks: Sequence[Array]
+    c: TransformerConfig, table: Array, position: Array, cache: BeamKVCache, masks: Sequence[Array]
 ) -> list[Array]:
     """Relative biases from a table [R,H] for queries at one position, per block: [H,1,N*Z]."""
-    sizes, length = [mask.shape[-1] for mask in masks], past.ancestry.shape[2]
+    sizes, length = [mask.shape[-1] for mask in masks], cache.ancestry.shape[2]
     positions = jnp.arange(length, dtype=jnp.int32)
     bias = relative_bias(table, position, positions, c.relative_max_distance, bidirectional=False)
     bias = jnp.repeat(bias, sum(sizes) // length, axis=2)  # equal for a position's slots

@@ -17,8 +17,8 @@ class Hypothesis:
     """One translation: text, normalized score, and its tokens' log-probabilities.
 
     `parts` are pairs of source ids and output ids, each with EOS, one for each segment: a single
-    one unless a long sentence was cut. Minimum Bayes risk ranks by `utility`, the mean chrF or BLEU
-    against all samples; it is None in other searches.
+    one unless a long sentence was split. Minimum Bayes risk ranks by `utility`, the mean chrF or
+    BLEU against all samples; it is None in other searches.
     """
 
     text: str
@@ -36,41 +36,41 @@ class Hypothesis:
 def rank(
     outputs: Hypotheses,
     segment: Segment,
-    spell: Callable[[Sequence[Sequence[int]]], list[str]],
+    decode: Callable[[Sequence[Sequence[int]]], list[str]],
     options: SearchOptions,
     count: int,
     language: str = "",
 ) -> list[Hypothesis]:
     """Rank a segment's [W,...] arrays: the first `count` hypotheses, best first, samples as drawn.
 
-    Searches return them in that order; minimum Bayes risk sorts by utility. `spell` decodes ids,
-    `language` is that of the text. Raises NoHypothesisError if no score is finite.
+    Searches return them in that order; minimum Bayes risk sorts by utility. `decode` maps ids to
+    text, `language` is the code of the text. Raises NoHypothesisError if no score is finite.
     """
     tokens, scores, lengths, token_scores = map(np.asarray, outputs)
     valid = [w for w in range(len(scores)) if np.isfinite(scores[w])]
     if not valid:
         raise NoHypothesisError(
-            f"line {segment.sentence + 1}: no output has a finite score: either what is asked for "
-            "leaves none (--forbid, --no_repeat_ngrams, --min_length), or the model's weights are "
-            "not sound"
+            f"line {segment.sentence + 1}: no output has a finite score: the constraints exclude "
+            "all outputs (--forbid, --no_repeat_ngrams, --min_length), or the model's weights are "
+            "corrupt"
         )
 
-    def detokenize(chosen: list[int]) -> dict[int, str]:
-        texts = spell([tokens[w, : lengths[w]].tolist() for w in chosen])
-        return dict(zip(chosen, texts, strict=True))
+    def detokenize(selected: list[int]) -> dict[int, str]:
+        texts = decode([tokens[w, : lengths[w]].tolist() for w in selected])
+        return dict(zip(selected, texts, strict=True))
 
     utilities: dict[int, float] = {}
     if options.method == "mbr":
         texts = detokenize(valid)
-        worth = expected_utilities([*texts.values()], options.utility, language)
-        utilities = dict(zip(valid, worth.tolist(), strict=True))
-        first: dict[str, int] = {}  # each text once
+        expected = expected_utilities([*texts.values()], options.utility, language)
+        utilities = dict(zip(valid, expected.tolist(), strict=True))
+        unique: dict[str, int] = {}  # the best output of each text
         for w in sorted(valid, key=utilities.__getitem__, reverse=True):
-            first.setdefault(texts[w], w)
-        chosen = [*first.values()][:count]
+            unique.setdefault(texts[w], w)
+        selected = [*unique.values()][:count]
     else:
-        chosen = valid[:count]
-        texts = detokenize(chosen)  # only these: decoding all takes longer than ranking
+        selected = valid[:count]
+        texts = detokenize(selected)  # only these: decoding all takes longer than ranking
     return [
         Hypothesis(
             texts[w],
@@ -79,22 +79,22 @@ def rank(
             (((*segment.ids, EOS), tuple(tokens[w, : lengths[w]].tolist())),),
             utilities.get(w),
         )
-        for w in chosen
+        for w in selected
     ]
 
 
-def concatenate(parts: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:
+def concatenate(segments: list[tuple[str, list[Hypothesis]]]) -> list[Hypothesis]:
     """Concatenate the hypotheses of a sentence's segments, rank by rank; scores are summed."""
-    if not parts:
+    if not segments:
         return [Hypothesis("", 0.0, ())]
-    separators = [separator for separator, _ in parts]
+    separators = [separator for separator, _ in segments]
     return [
         Hypothesis(
-            "".join(separator + part.text for separator, part in zip(separators, row, strict=True)),
-            sum(part.score for part in row),
-            tuple(score for part in row for score in part.token_scores),
-            tuple(pair for part in row for pair in part.parts),
-            None if row[0].utility is None else sum(part.utility for part in row) / len(row),
+            "".join(separator + h.text for separator, h in zip(separators, ranked, strict=True)),
+            sum(h.score for h in ranked),
+            tuple(score for h in ranked for score in h.token_scores),
+            tuple(pair for h in ranked for pair in h.parts),
+            None if ranked[0].utility is None else sum(h.utility for h in ranked) / len(ranked),
         )
-        for row in zip(*(hypotheses for _, hypotheses in parts), strict=False)
+        for ranked in zip(*(hypotheses for _, hypotheses in segments), strict=False)
     ]

@@ -42,23 +42,23 @@ class BeamKVCache(NamedTuple):
 
 
 def init_beam_cache(config: TransformerConfig, rows: int, beams: int) -> BeamKVCache:
-    """Create an empty cache; `extend` adds room."""
-    nothing: tuple[KVBlock, ...] | Array = ()
+    """Create an empty cache; `extend` adds capacity."""
+    empty: tuple[KVBlock, ...] | Array = ()
     if config.recurrence:
-        nothing = jnp.zeros((rows, beams, config.d_model))
-    return BeamKVCache((nothing,) * config.decoder_layers, jnp.zeros((rows, beams, 0), jnp.int32))
+        empty = jnp.zeros((rows, beams, config.d_model))
+    return BeamKVCache((empty,) * config.decoder_layers, jnp.zeros((rows, beams, 0), jnp.int32))
 
 
 def extend(cache: BeamKVCache, config: TransformerConfig, length: int, slots: int) -> BeamKVCache:
-    """Add a block to the cache, so that it has room for `length` positions of `slots` each."""
+    """Add a block to the cache, for a capacity of `length` positions of `slots` each."""
     if cache.recurrent:
         return cache
     rows, _, allocated = cache.ancestry.shape
-    room = (length - allocated) * slots
+    size = (length - allocated) * slots
     heads = (rows, config.kv_heads)
     block = lambda: KVBlock(  # noqa: E731
-        jnp.zeros((*heads, config.key_width, room)),
-        jnp.zeros((*heads, room, config.value_width)),
+        jnp.zeros((*heads, config.key_width, size)),
+        jnp.zeros((*heads, size, config.value_width)),
     )
     ancestry = jnp.pad(cache.ancestry, ((0, 0), (0, 0), (0, length - allocated)))
     return BeamKVCache(tuple((*blocks, block()) for blocks in cache.layers), ancestry)
@@ -94,9 +94,9 @@ def advance(cache: BeamKVCache, index: Array) -> tuple[BeamKVCache, tuple[Array,
     slots = sum(sizes) // length
     slot = jnp.broadcast_to(jnp.arange(beams, dtype=jnp.int32)[None, :, None], (rows, beams, 1))
     ancestry = lax.dynamic_update_slice_in_dim(cache.ancestry, slot, index, axis=2)
-    past = jnp.arange(length, dtype=jnp.int32) <= index
+    visible = jnp.arange(length, dtype=jnp.int32) <= index
     ancestors = ancestry[..., None] == jnp.arange(slots, dtype=jnp.int32)[None, None, None]
-    mask = (ancestors & past[None, None, :, None]).reshape(rows, beams, length * slots)
+    mask = (ancestors & visible[None, None, :, None]).reshape(rows, beams, length * slots)
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     masks = tuple(
         mask[..., start : start + size] for start, size in zip(starts, sizes, strict=True)
@@ -106,7 +106,7 @@ def advance(cache: BeamKVCache, index: Array) -> tuple[BeamKVCache, tuple[Array,
 
 def write(blocks: tuple[KVBlock, ...], k: Array, v: Array, start: Array) -> tuple[KVBlock, ...]:
     """One layer's blocks with k [R,beams,H,K], v [R,beams,H,V] in the last one, from `start`."""
-    *old, (keys, values) = blocks
+    *previous, (keys, values) = blocks
     keys = lax.dynamic_update_slice_in_dim(keys, k.transpose(0, 2, 3, 1), start, axis=3)
     values = lax.dynamic_update_slice_in_dim(values, v.transpose(0, 2, 1, 3), start, axis=2)
-    return (*old, KVBlock(keys, values))
+    return (*previous, KVBlock(keys, values))

@@ -18,7 +18,7 @@ def length_penalty(length: Array | int, alpha: float) -> Array:
 
 
 def gnmt(alpha: float) -> LengthNorm:
-    """The paper's (6.1): log P / ((5 + n) / 6)^alpha; alpha 0 leaves log P as it is."""
+    """The paper's rule (6.1): log P / ((5 + n) / 6)^alpha; alpha 0 leaves log P unchanged."""
     return lambda total, length: total / length_penalty(length, alpha)
 
 
@@ -33,5 +33,5 @@ def coverage_penalty(coverage_sum: Array, valid: Array, beta: float) -> Array:
     `coverage_sum` [B,W,S] sums the cross-attention weights of all steps, `valid` [B,S] marks real
     positions -> [B,W], at most 0.
     """
-    attention_mass = jnp.clip(coverage_sum, 1e-6, 1.0)  # finite where nothing attended
+    attention_mass = jnp.clip(coverage_sum, 1e-6, 1.0)  # finite without attention
     return beta * jnp.sum(jnp.where(valid[:, None], jnp.log(attention_mass), 0.0), axis=-1)

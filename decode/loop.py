@@ -18,12 +18,12 @@ from decode.transforms import Transform
 class NextToken(NamedTuple):
     """Next-token distribution: log-probabilities are logits - log_normalizer.
 
-    Keeping them separate saves a pass over the vocabulary: the best of a row need no normalizing.
+    Keeping them separate saves a pass over the vocabulary: the best of a row need no normalization.
     """
 
-    logits: Array  # [B,W,V] float32; -inf for tokens that cannot be chosen (yet)
-    log_normalizer: Array  # [B,W]: logsumexp over all tokens that count, allowed or not
-    eos_logit: Array  # [B,W]: EOS's logit, even where it is too early to choose it
+    logits: Array  # [B,W,V] float32; -inf for tokens that are not allowed (yet)
+    log_normalizer: Array  # [B,W]: logsumexp over all tokens in the normalization
+    eos_logit: Array  # [B,W]: EOS's logit, even if EOS is not allowed yet
 
 
 # (tokens [B,W], cache, index) -> (NextToken, cache)
@@ -33,7 +33,7 @@ StreamCallback = Callable[[Array, Array, Array], None]
 
 
 class Hypotheses(NamedTuple):
-    """Finished outputs of each sentence, best first; samples as they were drawn."""
+    """Finished outputs of each sentence, best first; samples in the order of drawing."""
 
     tokens: Array  # [B,W,L] int32, ending in EOS, zeros after it
     scores: Array  # [B,W] float32: normalized log-probability; -inf: no output
@@ -46,15 +46,13 @@ class CacheOps(NamedTuple):
 
     `reorder(cache, parents [B,W])` makes every beam continue from its parent.
     The loop runs in `cache_stages`, up to these lengths (the last is the longest output); before
-    each stage `extend(cache, length)` makes room for that many tokens.
+    each stage `extend(cache, length)` extends the cache to that many tokens.
     """
 
     reorder: Callable[[object, Array], object]
     extend: Callable[[object, int], object]
     cache_stages: tuple[int, ...]
-    single_beam_first_step: bool = (
-        False  # whether the cache holds one beam until the first step is over
-    )
+    single_beam_first_step: bool = False  # whether the cache has one beam for the first step
     # Lets a step write at any position of a fully extended cache, not only in its last block.
     coalesce: Callable[[object], object] = lambda cache: cache
 
@@ -105,62 +103,62 @@ def identity(count: Array) -> Array:
 def run(
     search: Search[S], cache: object, ops: CacheOps, tail_rows: int = 0, sync: SyncCount = identity
 ) -> S:
-    """Run a `search` from `cache` until at most `tail_rows` sentences are left -> its state."""
+    """Run a `search` from `cache` until at most `tail_rows` sentences remain -> its state."""
     state = search.init(cache)
     for end in ops.cache_stages:
         state = state._replace(cache=ops.extend(state.cache, end))
         if ops.single_beam_first_step and end == ops.cache_stages[0]:
             state = search.step(state)  # outside the loop, whose state has a fixed shape
-        state = _until(search, state, end, tail_rows, sync)
+        state = _run_until(search, state, end, tail_rows, sync)
     return state
 
 
 def run_compacted(
-    make: Callable[[Rows], Search],
+    make_search: Callable[[Rows], Search],
     rows: Rows,
     cache: object,
     ops: CacheOps,
     tail_rows: int,
     sync: SyncCount = identity,
 ) -> Hypotheses:
-    """Search for all `rows`, arrays that begin with B; compact once when `tail_rows` are left.
+    """Search for all `rows`, arrays that begin with B; compact once when `tail_rows` remain.
 
-    `make(rows)` builds the search of these or fewer rows. Sentences end at different lengths, and
-    a batch is computed until its last sentence is done: moving the unfinished rest into a smaller
-    batch once, late, saves most of that work. If devices must run in lockstep, `sync` returns the
-    maximum over devices of the number of unfinished sentences.
+    `make_search(rows)` builds the search of these or fewer rows. Sentences end at different
+    lengths, and a batch is computed until its last sentence is done: moving the unfinished
+    sentences into a smaller batch once, late, saves most of that work. If devices must run in
+    lockstep, `sync` returns the maximum over devices of the number of unfinished sentences.
     """
-    search = make(rows)
+    search = make_search(rows)
     state = run(search, cache, ops, tail_rows, sync)
     result, active = search.result(state), search.active(state)
     if not tail_rows:
         return result
     order = jnp.argsort(~active)[:tail_rows]  # stable: unfinished first, in batch order
-    search = make(_choose(rows, order, len(active)))
-    state = _choose(state, order, len(active))
+    search = make_search(_select_rows(rows, order, len(active)))
+    state = _select_rows(state, order, len(active))
     state = state._replace(cache=ops.coalesce(state.cache))
-    state = _until(search, state, ops.cache_stages[-1], 0, sync)
+    state = _run_until(search, state, ops.cache_stages[-1], 0, sync)
     return jax.tree.map(lambda rows, tail: rows.at[order].set(tail), result, search.result(state))
 
 
-def _until(search: Search[S], state: S, end: int, tail_rows: int, sync: SyncCount) -> S:
+def _run_until(search: Search[S], state: S, end: int, tail_rows: int, sync: SyncCount) -> S:
     def unfinished(state: S) -> Array:
         return (state.index < end) & (sync(search.active(state).sum(dtype=jnp.int32)) > tail_rows)
 
     return jax.lax.while_loop(unfinished, search.step, state)
 
 
-def _choose(tree, order: Array, batch: int):
+def _select_rows(tree, order: Array, batch: int):
     """Select the rows of the sentences in `order` from every array; scalars are shared."""
 
-    def choose(leaf: Array) -> Array:
+    def select(leaf: Array) -> Array:
         if not leaf.ndim:
             return leaf
         rows = leaf.shape[0] // batch
-        chosen = leaf.reshape(batch, rows, *leaf.shape[1:])[order]
-        return chosen.reshape(len(order) * rows, *leaf.shape[1:])
+        selected = leaf.reshape(batch, rows, *leaf.shape[1:])[order]
+        return selected.reshape(len(order) * rows, *leaf.shape[1:])
 
-    return jax.tree.map(choose, tree)
+    return jax.tree.map(select, tree)
 
 
 def candidate_scores(
@@ -174,7 +172,7 @@ def candidate_scores(
 
 
 def token_log_probs(next_token: NextToken, beams: Array, tokens: Array, eos: int) -> Array:
-    """Log-probabilities of `tokens` [B,C] after `beams` [B,C], of EOS even if not yet allowed."""
+    """Log-probabilities of `tokens` [B,C] after `beams` [B,C], of EOS even if not allowed yet."""
     batch, width, vocab = next_token.logits.shape
     # Index the product's two-dimensional result: with three axes XLA would copy it.
     rows = jnp.arange(batch, dtype=jnp.int32)[:, None] * width + beams

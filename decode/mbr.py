@@ -11,9 +11,8 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from decode.bleu import tokenizer
 
-UTILITIES: dict[
-    str, Callable[[str], Callable[[str, str], float]]
-] = {  # by name, given a language code
+_Measure = Callable[[str, str], float]  # (hypothesis, reference) -> 0 to 100
+UTILITIES: dict[str, Callable[[str], _Measure]] = {  # by name, given a language code
     "chrf": lambda _: _sentence_score(CHRF()),
     "bleu": lambda code: _sentence_score(BLEU(effective_order=True, tokenize=tokenizer(code))),
 }
@@ -28,7 +27,7 @@ def expected_utilities(
     """
     measure, cache = UTILITIES[utility](language), {}
 
-    def likeness(i: int, j: int) -> float:
+    def similarity(i: int, j: int) -> float:
         pair = texts[i], texts[j]
         if pair not in cache:
             cache[pair] = measure(*pair)
@@ -38,9 +37,9 @@ def expected_utilities(
     if count == 1:
         return np.zeros(1)
     return np.array(
-        [np.mean([likeness(i, j) for j in range(count) if j != i]) for i in range(count)]
+        [np.mean([similarity(i, j) for j in range(count) if j != i]) for i in range(count)]
     )
 
 
-def _sentence_score(metric) -> Callable[[str, str], float]:
+def _sentence_score(metric) -> _Measure:
     return lambda hypothesis, reference: metric.sentence_score(hypothesis, [reference]).score

@@ -59,8 +59,8 @@ def attention(
     exps = [jnp.exp(block - highest) for block in scores]
     total = reduce(add, [block.sum(-1) for block in exps])[..., None]
     rows = (block.reshape(batch, kv_heads, -1, block.shape[-1]) for block in exps)
-    parts = [product(x.astype(v.dtype), v) for x, (_, v) in zip(rows, blocks, strict=True)]
-    mixed = reduce(add, parts).reshape(*shape, -1) / total
+    partial_sums = [product(x.astype(v.dtype), v) for x, (_, v) in zip(rows, blocks, strict=True)]
+    mixed = reduce(add, partial_sums).reshape(*shape, -1) / total
     mixed = mixed.transpose(0, 3, 1, 2, 4).reshape(batch, queries, -1)
     return mixed, [(block / total).reshape(batch, heads, queries, -1) for block in exps]
 
@@ -77,8 +77,10 @@ def small_query_product(weights: Weights, count: int) -> Product:
     With float32 weights a fused sum takes half the time there. With other weights it gains nothing
     (decode/xla_options.py has other options then), and a single query is a different product.
     """
-    exact = not isinstance(weights.logits.weight, Int8) and weights.logits.weight.dtype == "float32"
-    return _fused_sum if exact and 1 < count <= 8 and jax.default_backend() == "cpu" else _matmul
+    weight = weights.logits.weight
+    is_float32 = not isinstance(weight, Int8) and weight.dtype == "float32"
+    fused = is_float32 and 1 < count <= 8 and jax.default_backend() == "cpu"
+    return _fused_sum if fused else _matmul
 
 
 class AllPositions(NamedTuple):
@@ -97,11 +99,11 @@ class BeamMemory(NamedTuple):
 
     blocks: tuple[KVBlock, ...]
     masks: Sequence[Array]
-    at: Array
+    write_offset: Array
     product: Product
     biases: Sequence[Array] | None
 
     def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, tuple[KVBlock, ...]]:
         """q, k, v [R,Z,heads,width] -> [R,Z,H*V], and the blocks with k and v."""
-        blocks = kv_cache.write(self.blocks, k, v, self.at)
+        blocks = kv_cache.write(self.blocks, k, v, self.write_offset)
         return attention(q, blocks, self.masks, self.product, self.biases)[0], blocks

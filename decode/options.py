@@ -10,15 +10,13 @@ PENALTIES = ("gnmt", "average", "none")
 STOPPING = ("full", "unbeaten", "unbeatable", "limit")
 METHOD_OPTIONS = {
     "beam": (
-        *(
-            "beam_size",
-            "stopping",
-            "free_eos_at_limit",
-            "patience",
-            "num_groups",
-            "diversity_penalty",
-            "coverage",
-        ),
+        "beam_size",
+        "stopping",
+        "free_eos_at_limit",
+        "patience",
+        "num_groups",
+        "diversity_penalty",
+        "coverage",
     ),
     "sample": ("num_samples", "temperature", "top_k", "top_p", "min_p", "seed"),
     "mbr": ("utility",),
@@ -46,11 +44,11 @@ _RANGES = {  # float32 scores stay finite, and ordered, within these
 
 
 class InputError(ValueError):
-    """Invalid input; the message is one line that says where and what to do."""
+    """Invalid input; the message is one line with the location and a remedy."""
 
 
 class NoHypothesisError(InputError):
-    """No output has a finite score: too much is forbidden, or the weights are corrupt."""
+    """No output has a finite score: too many constraints, or corrupt weights."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +58,16 @@ class SearchOptions:
     Lengths count tokens, EOS included.
     """
 
-    method: str = "beam"  # or greedy, sample, mbr (samples, the one most like the others)
+    method: str = "beam"  # or greedy, sample, mbr (the sample most similar to the others)
     beam_size: int = 4
     penalty: str = "gnmt"  # ((5+n)/6)^alpha; average: n^alpha; none
     alpha: float = 0.6
     coverage: float = 0.0  # beta of the coverage penalty
     stopping: str = "full"  # or unbeaten, unbeatable, limit: see decode/stopping.py
-    free_eos_at_limit: bool = (
-        False  # at the length limit, where only EOS may follow, EOS adds nothing to the score
-    )
+    free_eos_at_limit: bool = False  # EOS does not change the score at the length limit
     patience: float = 1.0  # `full` waits for patience * beam_size finished hypotheses
     num_groups: int = 1  # of a diverse beam search
-    diversity_penalty: float = 0.5  # for a token that an earlier group just chose
+    diversity_penalty: float = 0.5  # for a token that an earlier group selected
     num_samples: int = 1
     temperature: float = 1.0
     top_k: int = 0  # 0: all
@@ -81,13 +77,13 @@ class SearchOptions:
     utility: str = "chrf"  # or bleu: the similarity for mbr
     n_best: int = 1
     min_length: int = 1
-    max_length: int = 0  # 0: only the next two limits
+    max_length: int = 0  # 0: only the following two limits
     max_ratio: float = 0.0  # times the source's length; 0: no such limit
     max_length_offset: int = 50  # more than the source's tokens
     no_repeat_ngrams: int = 0
     repetition_penalty: float = 1.0
     banned: tuple[tuple[int, ...], ...] = ()  # sequences of ids
-    allow_unknown: bool = False  # whether UNK may be chosen
+    allow_unknown: bool = False  # whether UNK is allowed
     renormalize: bool = False  # log-probabilities over EOS and text tokens only
     forced_bos_id: int = 0  # the first id of every output, at no cost; 0: any
 
@@ -108,9 +104,9 @@ class SearchOptions:
                 raise InputError(f"--{name}={value} must be from {minimum} to {maximum}")
         if not all(self.banned):
             raise InputError("a banned sequence has no ids")
-        self._check_together()
+        self._check_combinations()
 
-    def _check_together(self) -> None:
+    def _check_combinations(self) -> None:
         self.reject_unused(name for name in _DEFAULTS if getattr(self, name) != _DEFAULTS[name])
         if self.beam_size % self.num_groups:
             raise InputError(
@@ -121,10 +117,10 @@ class SearchOptions:
                 f"--min_length={self.min_length} is more than --max_length={self.max_length}"
             )
         if self.n_best > self.width:
-            more = {"beam": "raise --beam_size", "greedy": "use --method=beam"}
+            remedies = {"beam": "raise --beam_size", "greedy": "use --method=beam"}
             raise InputError(
-                f"--n_best={self.n_best} is more than there are, {self.width}: "
-                f"{more.get(self.method, 'raise --num_samples')}"
+                f"--n_best={self.n_best} is more than the search returns, {self.width}: "
+                f"{remedies.get(self.method, 'raise --num_samples')}"
             )
         if self.method == "sample" and self.num_samples > self.n_best:
             raise InputError(
@@ -138,28 +134,27 @@ class SearchOptions:
         if self.method == "mbr" and self.num_samples == 1:
             raise InputError("--method=mbr compares samples, and --num_samples is 1: raise it")
 
-    def reject_unused(self, given: Iterable[str]) -> None:
-        """Raise InputError if one of the `given` options has no effect in this search.
+    def reject_unused(self, option_names: Iterable[str]) -> None:
+        """Raise InputError if one of the `option_names` options has no effect in this search.
 
-        Options that differ from their defaults are always checked; `given` adds others.
+        Options that differ from their defaults are always checked; `option_names` adds others.
         """
-        given = set(given)
+        option_names = set(option_names)
         for method, names in METHOD_OPTIONS.items():
             if self.method == method or (method, self.method) == ("sample", "mbr"):
                 continue
-            for name in (name for name in names if name in given):
+            for name in (name for name in names if name in option_names):
                 raise InputError(
                     f"--{name}={getattr(self, name)} has no meaning with "
                     f"--method={self.method}: it is for --method={method}"
                 )
-        if self.num_groups == 1 and "diversity_penalty" in given:
+        if self.num_groups == 1 and "diversity_penalty" in option_names:
             raise InputError(
-                f"--diversity_penalty={self.diversity_penalty} keeps --num_groups apart, but there "
-                "is one"
+                f"--diversity_penalty={self.diversity_penalty} needs --num_groups above 1"
             )
-        if self.stopping != "full" and "patience" in given:
+        if self.stopping != "full" and "patience" in option_names:
             raise InputError(f"--patience is for --stopping=full, not {self.stopping}")
-        if self.penalty == "none" and "alpha" in given and self.alpha:
+        if self.penalty == "none" and "alpha" in option_names and self.alpha:
             raise InputError(f"--alpha={self.alpha} has no meaning with --penalty=none")
 
     def check_vocabulary(self, size: int) -> None:
@@ -179,7 +174,7 @@ class SearchOptions:
             if not all(0 <= token < size for token in ids):
                 raise InputError(f"--forbid: ids {list(ids)} must be from 0 to {size - 1}")
             if tuple(ids) == (EOS,):
-                raise InputError(f"--forbid: id {EOS} alone is every output's end: leave it out")
+                raise InputError(f"--forbid: id {EOS} is EOS, which ends every output: remove it")
 
     @property
     def width(self) -> int:
@@ -187,7 +182,7 @@ class SearchOptions:
         return {"beam": self.beam_size, "greedy": 1}.get(self.method, self.num_samples)
 
     def limit(self, source: int, longest: int | None = None) -> int:
-        """The longest output for a source of that many tokens (its EOS not counted).
+        """The maximum output length for a source of that many tokens, without EOS.
 
         `longest` is the model's number of positions, if bounded.
         """

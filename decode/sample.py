@@ -67,8 +67,7 @@ def sampler(
     """The search for W = `width` independent outputs of each of B sentences, in their order.
 
     `select_token` chooses every token from the transformed log-probabilities. Other arguments and
-    the result are as in `decode.beam.beam_searcher`, but outputs are in the order of their random
-    streams.
+    the result are as in `decode.beam.beam_searcher`, but outputs are in the order of the samples.
     """
     (batch,) = start.shape
     rows = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), (batch, width))
@@ -85,9 +84,9 @@ def sampler(
         steered, _ = candidate_scores(next_token, s.tokens, s.index, transform)
         token = jnp.where((s.index + 1 >= limits)[:, None], eos, select_token(steered, s.index))
 
-        def append(part, new):
-            new = jnp.where(s.ended, 0, new)
-            return jax.lax.dynamic_update_index_in_dim(part, new[..., None], s.index, axis=2)
+        def append(values, column):
+            column = jnp.where(s.ended, 0, column)
+            return jax.lax.dynamic_update_index_in_dim(values, column[..., None], s.index, axis=2)
 
         tokens = append(s.tokens, token)
         if on_token is not None:
@@ -110,7 +109,7 @@ def sampler(
 
 
 def greedy(log_probs: Array, index: Array) -> Array:
-    """Greedy `SelectToken`: the likeliest token, the lowest id among equals."""
+    """Greedy `SelectToken`: the likeliest token, the lowest id of equals."""
     return blockwise_argmax(log_probs)
 
 
@@ -122,12 +121,12 @@ def sampled(keys: Array) -> SelectToken:
     """
 
     def select_token(log_probs: Array, index: Array) -> Array:
-        def draw(key, number, row):
-            key = jax.random.fold_in(jax.random.fold_in(key, number), index)
+        def draw(key, sample, row):
+            key = jax.random.fold_in(jax.random.fold_in(key, sample), index)
             return jax.random.categorical(key, row).astype(jnp.int32)
 
-        numbers = jnp.arange(log_probs.shape[1], dtype=jnp.int32)
-        return jax.vmap(lambda key, rows: jax.vmap(draw, (None, 0, 0))(key, numbers, rows))(
+        samples = jnp.arange(log_probs.shape[1], dtype=jnp.int32)
+        return jax.vmap(lambda key, rows: jax.vmap(draw, (None, 0, 0))(key, samples, rows))(
             keys, log_probs
         )
 

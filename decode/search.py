@@ -11,11 +11,10 @@ from jax import Array
 
 from data.batch import BOS, EOS, PAD, UNK
 from decode import kv_cache, length_normalization, stopping, topk, transforms
-from decode.batching import sizes
+from decode.batching import length_buckets
 from decode.beam import beam_searcher
 from decode.diverse import diverse_beam_searcher
 from decode.family import Generates
-from decode.inputs import SearchBatch
 from decode.lexical_constraints import LexicalConstraints, dynamic_beam_allocation, enforce
 from decode.loop import (
     CacheOps,
@@ -29,12 +28,13 @@ from decode.loop import (
     run_compacted,
 )
 from decode.options import SearchOptions
-from decode.prefix_constraint import completing
+from decode.prefix_constraint import enforce_completions
 from decode.sample import greedy, sampled, sampler
+from decode.search_batch import SearchBatch
 from decode.token_constraints import RULES, TokenConstraints, next_token
 from model import Transformer
 
-# The last quarter of a batch is compacted: sentences end at different lengths, and without this a
+# The last quarter of a batch is compacted: sentences end at different lengths, and otherwise a
 # third of the work was for sentences that had ended (experiments/LOG.md).
 _TAIL = 4
 
@@ -44,10 +44,10 @@ def reference_step(
 ) -> StepFn:
     """The step function of the Flax model itself, given one source's `cross` keys and values.
 
-    PAD, BOS and UNK, which are not text, cannot be chosen, nor EOS before `min_length`; the other
+    PAD, BOS and UNK, which are not text, are masked, and so is EOS before `min_length`; the other
     tokens' log-probabilities are unchanged, so a hypothesis has the same score as in teacher
-    forcing. `rules` change that (`TokenConstraints`).
-    Its cache is `model.init_cache`; it is the reference that tests compare `make_step` to.
+    forcing. `rules` change this (`TokenConstraints`). The cache is `model.init_cache`. Tests
+    compare `make_step` with this reference.
     """
 
     def step(tokens, cache, index):
@@ -55,8 +55,8 @@ def reference_step(
             {"params": params}, tokens[..., None], cross, src_mask, cache, index, method="decode"
         )
         logits = logits[..., 0, :]
-        first = logits[..., : UNK + 1]
-        return next_token(logits, first, model.config.target_vocab, index, rules), cache
+        special = logits[..., : UNK + 1]
+        return next_token(logits, special, model.config.target_vocab, index, rules), cache
 
     return step
 
@@ -71,16 +71,18 @@ def make_step(
     """The step function of a model family, after `family.start` returned `context`.
 
     Its cache is (the family's cache, coverage): with `coverage`, the attention that each input
-    position received in all steps so far, [B,W,S]. A cache of one beam stands for W equal beams,
-    as at the start of a search. The padding of the last block of logits is never chosen.
+    position received in all steps so far, [B,W,S]. A cache of one beam represents W equal beams,
+    as at the start of a search. The padding of the last block of logits is masked.
     """
 
     def step(tokens, cache, index):
-        (past, coverage_sum), (batch, width) = cache, tokens.shape
-        rows, cached_beams, _ = past.ancestry.shape
+        (beam_cache, coverage_sum), (batch, width) = cache, tokens.shape
+        rows, cached_beams, _ = beam_cache.ancestry.shape
         beams = rows * cached_beams // batch
         tokens = tokens[:, :beams]
-        hidden, past, attention_mass = family.step(weights, context, tokens, past, index)
+        hidden, beam_cache, attention_mass = family.step(
+            weights, context, tokens, beam_cache, index
+        )
         coverage_sum = coverage_sum + attention_mass if coverage else None
         logits, special = family.logits(weights, hidden)
         result = next_token(logits, special, family.config.target_vocab, index, rules)
@@ -88,19 +90,19 @@ def make_step(
             result, coverage_sum = jax.tree.map(
                 lambda x: jnp.broadcast_to(x, (batch, width, *x.shape[2:])), (result, coverage_sum)
             )
-            past = kv_cache.reorder(past, jnp.zeros((batch, width), jnp.int32))
-        return result, (past, coverage_sum)
+            beam_cache = kv_cache.reorder(beam_cache, jnp.zeros((batch, width), jnp.int32))
+        return result, (beam_cache, coverage_sum)
 
     return step
 
 
 def cache_stages(max_length: int) -> tuple[int, ...]:
-    """Cache lengths at which the cache grows: few, so that the program is small."""
-    return (*takewhile(lambda size: size < max_length, sizes()), max_length)
+    """Cache lengths at which the cache grows: few, for a small program."""
+    return (*takewhile(lambda size: size < max_length, length_buckets()), max_length)
 
 
 def ensemble(steps: Sequence[StepFn]) -> StepFn:
-    """One step function for the mean of several models' probabilities; its cache is all caches."""
+    """A step function of the mean of several models' probabilities; its cache has all caches."""
 
     def step(tokens, caches, index):
         outputs = [model(tokens, cache, index) for model, cache in zip(steps, caches, strict=True)]
@@ -108,10 +110,10 @@ def ensemble(steps: Sequence[StepFn]) -> StepFn:
         if len(outputs) == 1:
             return outputs[0][0], caches
         log_probs = jnp.stack([out.logits - out.log_normalizer[..., None] for out, _ in outputs])
-        ends = jnp.stack([out.eos_logit - out.log_normalizer for out, _ in outputs])
+        eos_log_probs = jnp.stack([out.eos_logit - out.log_normalizer for out, _ in outputs])
         count = jnp.log(jnp.float32(len(outputs)))
-        mean, end = (jax.nn.logsumexp(x, axis=0) - count for x in (log_probs, ends))
-        return NextToken(mean, jnp.zeros_like(end), end), caches
+        mean, eos_mean = (jax.nn.logsumexp(x, axis=0) - count for x in (log_probs, eos_log_probs))
+        return NextToken(mean, jnp.zeros_like(eos_mean), eos_mean), caches
 
     return step
 
@@ -129,16 +131,16 @@ def search(
 ) -> Hypotheses:
     """Search for the outputs of B sentences -> Hypotheses [B,W,...]; pure, to be jitted.
 
-    Several models are an ensemble. `max_length` (static) is the size of the cache: no limit may
-    exceed it. `on_token` is that of decode/loop.py, with `request.sentence_ids` [B,2] as an extra
+    Several models are an ensemble. `max_length` (static) is the size of the cache, the maximum of
+    all limits. `on_token` is that of decode/loop.py, with `request.sentence_ids` [B,2] as an extra
     first argument. For sharded weights (decode/sharded_weights.py), `sync` is that of
     decode/loop.py. Without `tail` a batch is never compacted, as for an unknown batch size
     (jax.export).
     """
     o, (batch, length) = options, request.src.shape
     # Samples are never reordered, so each is a row; beams are slots of one row.
-    beams = o.method == "beam"
-    rows, slots = (batch, o.width) if beams else (batch * o.width, 1)
+    is_beam = o.method == "beam"
+    rows, slots = (batch, o.width) if is_beam else (batch * o.width, 1)
     contexts, caches = [], []
     for family, w in zip(families, weights, strict=True):
         contexts.append(family.start(w, request))
@@ -147,17 +149,17 @@ def search(
 
     def extend(caches, length):
         return tuple(
-            (family.extend(past, length, slots), coverage_sum)
-            for (past, coverage_sum), family in zip(caches, families, strict=True)
+            (family.extend(beam_cache, length, slots), coverage_sum)
+            for (beam_cache, coverage_sum), family in zip(caches, families, strict=True)
         )
 
     def reorder(caches, parents):
         return tuple(
             (
-                kv_cache.reorder(past, parents),
+                kv_cache.reorder(beam_cache, parents),
                 None if coverage_sum is None else gather_beams(coverage_sum, parents),
             )
-            for past, coverage_sum in caches
+            for beam_cache, coverage_sum in caches
         )
 
     def make_search(rows: tuple[SearchBatch, list]) -> Search:
@@ -184,11 +186,13 @@ def search(
         )
 
     def coalesce(caches):
-        return tuple((kv_cache.coalesce(past), coverage_sum) for past, coverage_sum in caches)
+        return tuple(
+            (kv_cache.coalesce(beam_cache), coverage_sum) for beam_cache, coverage_sum in caches
+        )
 
     grows = any(family.cache_grows for family in families)
-    ends = cache_stages(max_length) if grows else (max_length,)
-    ops = CacheOps(reorder, extend, ends, slots > 1, coalesce)
+    stages = cache_stages(max_length) if grows else (max_length,)
+    ops = CacheOps(reorder, extend, stages, slots > 1, coalesce)
     tail_rows = batch // _TAIL if tail and batch >= 2 * _TAIL else 0
     return run_compacted(make_search, (request, contexts), tuple(caches), ops, tail_rows, sync)
 
@@ -221,8 +225,8 @@ def build_search(
 
 def _length_norm(o: SearchOptions) -> length_normalization.LengthNorm:
     alpha = 0.0 if o.penalty == "none" else o.alpha
-    kind = length_normalization.average if o.penalty == "average" else length_normalization.gnmt
-    return kind(alpha)
+    rule = length_normalization.average if o.penalty == "average" else length_normalization.gnmt
+    return rule(alpha)
 
 
 def _lengths(tokens: Array) -> Array:
@@ -234,7 +238,7 @@ def _phrases(request: SearchBatch) -> LexicalConstraints:
 
 
 def _transform(o: SearchOptions, request: SearchBatch) -> transforms.Transform | None:
-    """Chain the options' transforms: the sampler's filters see what the others leave."""
+    """Chain the options' transforms; the sampling filters are last."""
     t, phrases, prefix = transforms, _phrases(request), request.prefix
     filters = [
         (o.repetition_penalty != 1, lambda: t.repetition_penalty(o.repetition_penalty)),
@@ -246,12 +250,14 @@ def _transform(o: SearchOptions, request: SearchBatch) -> transforms.Transform |
         (o.min_p, lambda: t.min_p(o.min_p)),
     ]
     active = [] if request.allowed is None else [t.restrict_to(request.allowed)]
-    active += [make() for enabled, make in filters if enabled]
+    active += [make_filter() for enabled, make_filter in filters if enabled]
     steered = t.chain(*active)
     if phrases.sizes.shape[1]:
         steered = enforce(phrases, request.limits, EOS, steered)
     if request.completions is not None:
-        steered = completing(request.completions, _lengths(prefix), request.limits, steered)
+        steered = enforce_completions(
+            request.completions, _lengths(prefix), request.limits, steered
+        )
     if prefix.shape[1]:
         return t.forced_prefix(prefix, _lengths(prefix), steered)
     steers = active or phrases.sizes.shape[1] or request.completions is not None

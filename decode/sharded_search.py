@@ -8,10 +8,10 @@ from jax.sharding import Mesh, PartitionSpec
 
 from decode import sharded_weights, xla_options
 from decode.family import Generates
-from decode.inputs import SearchBatch
 from decode.loop import identity
 from decode.options import SearchOptions
 from decode.search import search
+from decode.search_batch import SearchBatch
 from model.sharding import AXES, replicated
 
 ROWS = PartitionSpec(AXES)  # each row is searched on one device
@@ -51,7 +51,7 @@ def compile_search(
     return xla_options.jit(
         partial(_sharded_search, families, mesh=mesh, options=options, on_token=on_token),
         precision,
-        split=sharded_weights.num_shards(mesh) > 1,
+        sharded=sharded_weights.num_shards(mesh) > 1,
         static_argnames="max_length",
         # Replicated, so that each process can read the outputs of all devices.
         out_shardings=replicated(mesh) if jax.process_count() > 1 else None,

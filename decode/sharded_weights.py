@@ -1,7 +1,7 @@
 """Sharded weights: devices hold shards and gather one layer at a time.
 
 Devices along the mesh's fsdp and tensor axes share one set of weights. Each searches its own rows,
-so they exchange only weights, and whether any of them is still active.
+so they exchange only weights and the number of unfinished sentences.
 A tree without a `Shard` is complete; all functions of this module return it unchanged.
 """
 
@@ -25,7 +25,7 @@ _TO_WIDTH = ("out", "embedding", "positions")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Shard:
-    """A device's part of an array that is split along `axis`."""
+    """A device's shard of an array that is split along `axis`."""
 
     array: Array
     axis: int = field(metadata=dict(static=True))
@@ -63,7 +63,7 @@ def abstract_weights(family: Generates, params, mesh: Mesh) -> Any:
         struct = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # noqa: E731
         return jax.tree.map(struct, x)
 
-    return jax.tree.map(abstract, weights, specs(weights), is_leaf=_is_part)
+    return jax.tree.map(abstract, weights, specs(weights), is_leaf=_is_shard)
 
 
 def _split(weights: Weights, count: int) -> Weights:
@@ -81,9 +81,9 @@ def specs(weights: Weights):
     """PartitionSpecs of the weights on the mesh, as a tree."""
 
     def spec(x: Array | Shard) -> PartitionSpec:
-        return PartitionSpec(*(None,) * x.axis, _AXES) if _is_part(x) else PartitionSpec()
+        return PartitionSpec(*(None,) * x.axis, _AXES) if _is_shard(x) else PartitionSpec()
 
-    return jax.tree.map(spec, weights, is_leaf=_is_part)
+    return jax.tree.map(spec, weights, is_leaf=_is_shard)
 
 
 def all_gather(tree, after: Array):
@@ -92,10 +92,10 @@ def all_gather(tree, after: Array):
     Gathering waits for `after`: otherwise the compiler could hoist it out of the search loop and
     hold all weights at once.
     """
-    if not any(map(_is_part, jax.tree.leaves(tree, is_leaf=_is_part))):
+    if not any(map(_is_shard, jax.tree.leaves(tree, is_leaf=_is_shard))):
         return tree, after
     tree, after = jax.lax.optimization_barrier((tree, after))
-    return jax.tree.map(lambda x: _gather(x) if _is_part(x) else x, tree, is_leaf=_is_part), after
+    return jax.tree.map(lambda x: _gather(x) if _is_shard(x) else x, tree, is_leaf=_is_shard), after
 
 
 def sharded_lookup(table: Array | Shard, ids: Array) -> Array:
@@ -104,7 +104,7 @@ def sharded_lookup(table: Array | Shard, ids: Array) -> Array:
     If the table is sharded by columns, every device looks up its columns for all devices' ids: ids
     are few, the table is large.
     """
-    if not _is_part(table) or table.axis == 0:
+    if not _is_shard(table) or table.axis == 0:
         rows, ids = all_gather(table, ids)
         return rows[ids]
     all_ids = jax.lax.all_gather(ids, _AXES, tiled=True)
@@ -117,9 +117,9 @@ def max_over_shards(count: Array) -> Array:
     return jax.lax.pmax(count, _AXES)
 
 
-def _is_part(x) -> TypeGuard[Shard]:
+def _is_shard(x) -> TypeGuard[Shard]:
     return isinstance(x, Shard)
 
 
-def _gather(part: Shard) -> Array:
-    return jax.lax.all_gather(part.array, _AXES, axis=part.axis, tiled=True)
+def _gather(shard: Shard) -> Array:
+    return jax.lax.all_gather(shard.array, _AXES, axis=shard.axis, tiled=True)

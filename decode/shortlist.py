@@ -23,20 +23,20 @@ NAME = "shortlist.npz"  # in a run's folder
 
 
 class Shortlist(NamedTuple):
-    """Target ids by source id: those of source id i are `ids[starts[i]:starts[i + 1]]`."""
+    """Target ids by source id: for source id i, `ids[starts[i]:starts[i + 1]]`."""
 
     starts: np.ndarray  # [source V + 1] int64
     ids: np.ndarray  # int32
     always: np.ndarray  # int32: ids that every output may contain
     size: int  # size of the target vocabulary
 
-    def allowed(self, source: Sequence[int], also: Sequence[int] = ()) -> np.ndarray:
+    def allowed(self, source: Sequence[int], extra: Sequence[int] = ()) -> np.ndarray:
         """Words that an output may contain, as bits [size / 32, rounded up] uint32.
 
-        They include EOS, UNK (which the search's options may still exclude) and the ids `also`.
+        They include EOS, UNK (which the search options may exclude) and the `extra` ids.
         """
-        mask = np.zeros(bits_of(self.size) * BITS, bool)
-        mask[[EOS, UNK, *also]] = True
+        mask = np.zeros(num_mask_words(self.size) * BITS, bool)
+        mask[[EOS, UNK, *extra]] = True
         mask[self.always] = True
         for id in set(source):
             mask[self.ids[self.starts[id] : self.starts[id + 1]]] = True
@@ -67,11 +67,11 @@ def _check(starts: np.ndarray, ids: np.ndarray, always: np.ndarray, size: np.nda
         raise ValueError("its arrays are not lists of ids")
     complete = len(starts) and starts[0] == 0 and starts[-1] == len(ids)
     if not complete or (starts[1:] < starts[:-1]).any():
-        raise ValueError("its lists do not follow each other")
+        raise ValueError("its lists are not contiguous")
     if any(x.min(initial=0) < 0 or x.max(initial=0) >= size for x in (ids, always)):
         raise ValueError("it contains ids outside the vocabulary")
 
 
-def bits_of(size: int) -> int:
+def num_mask_words(size: int) -> int:
     """Number of 32-bit words that hold a bit for each of `size` ids."""
     return -(-size // BITS)

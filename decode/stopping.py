@@ -1,7 +1,7 @@
 """Stopping rules of beam search.
 
-Each step extends live hypotheses and keeps the best finished ones. A rule decides from both whether
-a sentence is done; at its length limit it is always done.
+Each step extends live hypotheses and retains the best finished ones. A rule decides from both
+whether a sentence is done; at its length limit it is always done.
 """
 
 import math
@@ -15,10 +15,10 @@ from decode.length_normalization import LengthNorm
 
 
 class Stopping(NamedTuple):
-    """A stopping rule: how many finished hypotheses to keep, and when the search is done.
+    """A stopping rule: the number of retained finished hypotheses, and when the search is done.
 
-    `capacity(width)` hypotheses are kept, at least `width`. `done(finished scores [B,P], best live
-    sum [B], length, limits [B], length_norm, width)` -> [B] bool.
+    `capacity(width)` hypotheses are retained, at least `width`. `done(finished scores [B,P], best
+    live sum [B], length, limits [B], length_norm, width)` -> [B] bool.
     """
 
     capacity: Callable[[int], int]
@@ -31,17 +31,17 @@ def when_full(patience: float = 1.0) -> Stopping:
     Fast. No guarantee: a live hypothesis might still become the best.
     """
 
-    def needed(width: int) -> int:
+    def num_finished(width: int) -> int:
         return max(1, math.ceil(round(patience * width, 6)))  # 1.1 * 10 is 11 despite rounding
 
     def done(scores, best_live, length, limits, length_norm, width):
-        return jnp.isfinite(scores).sum(1) >= needed(width)
+        return jnp.isfinite(scores).sum(1) >= num_finished(width)
 
-    return Stopping(lambda width: max(width, needed(width)), done)
+    return Stopping(lambda width: max(width, num_finished(width)), done)
 
 
 def when_unbeaten() -> Stopping:
-    """Done once no live hypothesis would enter the W best if it ended at its present length.
+    """Done once no live hypothesis would enter the W best if it ended at its current length.
 
     Hugging Face's default. No guarantee if length is rewarded: a longer output might still be best.
     """
@@ -56,12 +56,14 @@ def when_unbeatable() -> Stopping:
     """Done once no live hypothesis can still enter the W best.
 
     Guarantee: the same W hypotheses as `at_limit`, often sooner. A live hypothesis gains no
-    log-probability, so it scores best if it ends now or, if length is rewarded, at its limit.
+    log-probability, so its best score is that of ending now or, if length is rewarded, at its
+    limit.
     """
 
     def done(scores, best_live, length, limits, length_norm, width):
-        ends_now, ends_at_limit = length_norm(best_live, length + 1), length_norm(best_live, limits)
-        return scores[:, width - 1] >= jnp.maximum(ends_now, ends_at_limit)
+        score_now = length_norm(best_live, length + 1)
+        score_at_limit = length_norm(best_live, limits)
+        return scores[:, width - 1] >= jnp.maximum(score_now, score_at_limit)
 
     return Stopping(lambda width: width, done)
 

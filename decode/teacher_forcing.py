@@ -1,4 +1,4 @@
-"""Teacher forcing of given outputs: token scores, attention, alignment."""
+"""Teacher forcing: token scores, attention and alignment of given outputs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -28,12 +28,14 @@ class TeacherForced(NamedTuple):
 def force(model: Transformer, params, src: Array, tgt: Array) -> TeacherForced:
     """Teacher-force src [B,S], tgt [B,T], each followed by EOS and PAD; pure, to be jitted.
 
-    The model must be unrolled (`model.transformer.unroll_layers`): a scan returns no attention.
+    The model must be unrolled (`model.transformer.unstack_layers`): a scan returns no attention.
     """
-    logits, sown = model.apply({"params": params}, src, shift_right(tgt), mutable=["intermediates"])
+    logits, collections = model.apply(
+        {"params": params}, src, shift_right(tgt), mutable=["intermediates"]
+    )
     log_probs = jax.nn.log_softmax(logits)
     scores = jnp.take_along_axis(log_probs, tgt[..., None], axis=-1)[..., 0]
-    layers = sown["intermediates"]
+    layers = collections["intermediates"]
     weights = [
         layers[f"decoder_{i}"]["cross_attention"]["weights"][0].mean(1)
         for i in range(model.config.decoder_layers)
@@ -65,29 +67,32 @@ def teacher_force_pairs(
     attention: bool = True,
     precompiled_shapes: Sequence[tuple[int, int]] = (),
 ) -> Iterator[tuple[int, TeacherForced]]:
-    """Teacher-force pairs: yields each pair's number and its `force` result, in any order.
+    """Teacher-force pairs: yields each pair's index and its `force` result, in any order.
 
     Results are [T] and [T,S]. A pair is a source's and a target's ids, both with EOS, within the
     model's positions. Pairs of similar length are batched, in few shapes, in float32; if one of the
     (rows, length) of `precompiled_shapes` holds a batch, it is used (decode/batching.py).
-    `precompile_teacher_forcing` compiles one ahead.
+    `precompile_teacher_forcing` compiles one in advance.
     """
     config, params = unstack_layers(replace(model.config, dtype="float32"), params)
     forced, longest = _forcing(config, attention), config.max_positions
-    rooms = []
+    padded_lengths = []
     for pair in pairs:
         pair_length = max(map(len, pair))
         shape = fitting_shape(precompiled_shapes, 1, pair_length)
-        room = shape[1] if shape else max(16, 1 << (pair_length - 1).bit_length())
-        rooms.append(min(room, longest or room))
-    for room in sorted(set(rooms)):
-        members = [i for i, padded in enumerate(rooms) if padded == room]
+        padded_length = shape[1] if shape else max(16, 1 << (pair_length - 1).bit_length())
+        padded_lengths.append(min(padded_length, longest or padded_length))
+    for padded_length in sorted(set(padded_lengths)):
+        members = [i for i, length in enumerate(padded_lengths) if length == padded_length]
         while members:
-            rows = max(1, min(tokens_per_batch // room, 1 << (len(members) - 1).bit_length()))
-            if shape := fitting_shape(precompiled_shapes, len(members), room):
+            max_rows = 1 << (len(members) - 1).bit_length()
+            rows = max(1, min(tokens_per_batch // padded_length, max_rows))
+            if shape := fitting_shape(precompiled_shapes, len(members), padded_length):
                 rows, _ = shape
             batch, members = members[:rows], members[rows:]
-            src, tgt = (pad_rows([pairs[i][side] for i in batch], rows, room) for side in (0, 1))
+            src, tgt = (
+                pad_rows([pairs[i][side] for i in batch], rows, padded_length) for side in (0, 1)
+            )
             result = jax.device_get(forced(params, jnp.asarray(src), jnp.asarray(tgt)))
             for row, i in enumerate(batch):
                 source, target = map(len, pairs[i])
@@ -128,13 +133,13 @@ def score_pairs(
         for side, ids in zip(("source", "target"), pair, strict=True):
             if longest and len(ids) > longest:
                 raise InputError(
-                    f"--{side}, line {number} has {len(ids)} tokens with its end, more than the "
-                    f"{longest} that the model has positions for: shorten it"
+                    f"--{side}, line {number} has {len(ids)} tokens with EOS, more than the "
+                    f"model's {longest} positions: shorten it"
                 )
             if len(ids) > max_tokens:
                 raise InputError(
-                    f"--{side}, line {number} has {len(ids)} tokens with its end, more than "
-                    f"--max_tokens={max_tokens}: shorten it, or raise that"
+                    f"--{side}, line {number} has {len(ids)} tokens with EOS, more than "
+                    f"--max_tokens={max_tokens}: shorten it, or raise --max_tokens"
                 )
     scores: list[list[float]] = [[] for _ in pairs]
     for i, forced in teacher_force_pairs(model, params, pairs, progress, attention=False):

@@ -17,11 +17,11 @@ def blockwise_top_k(x: Array, count: int) -> tuple[Array, Array]:
     if vocab % BLOCK or count * BLOCK >= vocab:
         return jax.lax.top_k(x, count)
     blocks = x.reshape(*x.shape[:-1], -1, BLOCK)
-    _, best = jax.lax.top_k(_maxima(x), count)
-    best = jnp.sort(best, axis=-1)  # in vocabulary order, for ties
-    inside = jnp.take_along_axis(blocks, best[..., None], axis=-2)
-    values, positions = jax.lax.top_k(inside.reshape(*x.shape[:-1], -1), count)
-    block = jnp.take_along_axis(best, positions // BLOCK, axis=-1)
+    _, best_blocks = jax.lax.top_k(_maxima(x), count)
+    best_blocks = jnp.sort(best_blocks, axis=-1)  # in vocabulary order, for ties
+    candidates = jnp.take_along_axis(blocks, best_blocks[..., None], axis=-2)
+    values, positions = jax.lax.top_k(candidates.reshape(*x.shape[:-1], -1), count)
+    block = jnp.take_along_axis(best_blocks, positions // BLOCK, axis=-1)
     return values, block * BLOCK + positions % BLOCK
 
 
@@ -35,9 +35,9 @@ def blockwise_argmax(x: Array) -> Array:
     if x.shape[-1] % BLOCK:
         return jnp.argmax(x, axis=-1).astype(jnp.int32)
     blocks = x.reshape(*x.shape[:-1], -1, BLOCK)
-    best = jnp.argmax(_maxima(x), axis=-1).astype(jnp.int32)
-    inside = jnp.take_along_axis(blocks, best[..., None, None], axis=-2)[..., 0, :]
-    return best * BLOCK + jnp.argmax(inside, axis=-1).astype(jnp.int32)
+    best_block = jnp.argmax(_maxima(x), axis=-1).astype(jnp.int32)
+    candidates = jnp.take_along_axis(blocks, best_block[..., None, None], axis=-2)[..., 0, :]
+    return best_block * BLOCK + jnp.argmax(candidates, axis=-1).astype(jnp.int32)
 
 
 def _maxima(x: Array) -> Array:

@@ -14,15 +14,9 @@ from decode import sharded_weights
 from decode.batching import batches
 from decode.families import make_generator
 from decode.hypotheses import Hypothesis, concatenate, rank
-from decode.inputs import (
-    LongInputPolicy,
-    PaddedSizes,
-    Segment,
-    make_search_batch,
-    padded_sizes,
-    segment_inputs,
-)
+from decode.inputs import LongInputPolicy, Segment, segment_inputs
 from decode.options import InputError, SearchOptions
+from decode.search_batch import PaddedSizes, make_search_batch, padded_sizes
 from decode.sharded_search import ROWS, compile_search
 from decode.shortlist import Shortlist
 from decode.weights import PRECISIONS
@@ -40,28 +34,26 @@ class Translator:
     Sentences of similar length are batched, in a few fixed shapes: source lengths are those of
     decode/batching.py, and each device's rows fill `tokens_per_batch` source positions; the default
     is the fastest for the backend. A translation does not depend on its batch.
-    `long_input` sets what happens to a longer input: "split:256" translates inputs of more than 256
-    tokens in segments, cut at sentence ends or else between words; "error:256" raises InputError
-    with the line's number.
-    `others` are further models with their parameters, of the same vocabulary, that form an ensemble
-    with the first. `precision` is that of the matrices: float32 whatever the model was trained in,
-    or bfloat16 or int8, which are faster and slightly less exact (decode/weights.py).
-    `language` is the outputs' code: minimum Bayes risk with BLEU counts words by it. With a
-    `shortlist`, outputs contain only its words (decode/shortlist.py).
+    `long_input` is the policy for long inputs: "split:256" translates inputs of more than 256
+    tokens in segments, split at sentence ends or else between words; "error:256" raises InputError
+    with the line number.
+    `ensemble` are further models with their parameters and the same vocabulary. `precision` is that
+    of the matrices: float32 for any training dtype, or bfloat16 or int8, which are faster and
+    slightly less exact (decode/weights.py). `language` is the code of the outputs, for BLEU in
+    minimum Bayes risk. With a `shortlist`, outputs contain only its ids (decode/shortlist.py).
 
-    `precompiled_shapes` are shapes (rows, source length) to prefer where one of them holds a batch;
-    `precompile` compiles them ahead (decode/batching.py).
+    `precompiled_shapes` are shapes (rows, source length) that are preferred for batches they hold;
+    `precompile` compiles them in advance (decode/batching.py).
 
-    `on_token` is called from within the search after every token, with the sentence's number, the
-    segment's number (0 unless a long sentence was cut), the text so far of the likeliest beam (of
-    the first group) or of the first sample, and False. When a segment is done, it is called with
-    the chosen text and True. Calls for one sentence come in order; those for several sentences may
-    interleave.
+    `on_token` is called within the search after every token, with the index of the sentence, the
+    index of the segment (0 unless a long sentence was split), the text so far of the likeliest beam
+    (of the first group) or of the first sample, and False. When a segment is done, it is called
+    with the final text and True. Calls for one sentence are in order; those for several sentences
+    may interleave.
 
-    Every device of the mesh searches for its own rows and does not communicate; but devices along
-    the fsdp and tensor axes share one set of weights, and so run in lockstep
-    (decode/sharded_weights.py).
-    Where the mesh spans processes, all of them make the same calls with the same sentences.
+    Each device of the mesh searches its own rows without communication; but devices along the fsdp
+    and tensor axes share one set of weights and run in lockstep (decode/sharded_weights.py).
+    If the mesh spans processes, all of them make the same calls with the same sentences.
     """
 
     def __init__(
@@ -72,7 +64,7 @@ class Translator:
         mesh: Mesh | None = None,
         options: SearchOptions | None = None,
         *,
-        others: Sequence[tuple[Transformer, object]] = (),
+        ensemble: Sequence[tuple[Transformer, object]] = (),
         precision: str = "float32",
         tokens_per_batch: int | None = None,
         long_input: str = "split:256",
@@ -84,7 +76,7 @@ class Translator:
         if precision not in PRECISIONS:
             raise InputError(f"--precision={precision} is not one of: {', '.join(PRECISIONS)}")
         options = options or SearchOptions()
-        models = [(model, params), *others]
+        models = [(model, params), *ensemble]
         sizes = sorted({(m.config.vocab_size, m.config.target_vocab) for m, _ in models})
         if len(sizes) > 1:
             raise InputError(
@@ -108,18 +100,17 @@ class Translator:
             shape = len(shortlist.starts) - 1, shortlist.size
             if shape != (model.config.vocab_size, model.config.target_vocab):
                 raise InputError(
-                    f"a shortlist of {shape[0]} source words and {shape[1]} others does not go "
-                    f"with vocabularies of {model.config.vocab_size} and "
-                    f"{model.config.target_vocab}"
+                    f"a shortlist of {shape[0]} source and {shape[1]} target ids does not fit "
+                    f"vocabularies of {model.config.vocab_size} and {model.config.target_vocab}"
                 )
         families = tuple(make_generator(m.config) for m, _ in models)
         shard_weights = partial(sharded_weights.shard_weights, mesh=self.mesh, precision=precision)
         self._packs = [jax.jit(partial(shard_weights, family)) for family in families]
-        self.weights = tuple(make(p) for make, (_, p) in zip(self._packs, models, strict=True))
+        self.weights = tuple(pack(p) for pack, (_, p) in zip(self._packs, models, strict=True))
         self._families, self._precision = families, precision
-        self._search_by(options)
+        self._compile(options)
 
-    def _search_by(self, options: SearchOptions) -> None:
+    def _compile(self, options: SearchOptions) -> None:
         options.check_vocabulary(self._families[0].config.target_vocab)
         self.options = options
         on_token = self._on_tokens if self._on_token else None
@@ -135,24 +126,24 @@ class Translator:
         """
         translator = copy.copy(self)
         translator.precompiled_shapes = tuple(precompiled_shapes)
-        translator._search_by(options)
+        translator._compile(options)
         return translator
 
     def precompile(self, rows: int, source: int) -> None:
         """Compile the search for this shape by running an empty batch."""
-        needs = padded_sizes([])
-        list(self._run([], rows, source, needs, []))
-        self.shapes.add((rows, source, *needs))
+        sizes = padded_sizes([])
+        list(self._run([], rows, source, sizes, []))
+        self.shapes.add((rows, source, *sizes))
 
     def with_params(self, params) -> "Translator":
         """Return a translator for other parameters of the same shapes; nothing is recompiled."""
-        return self._with_first(self._packs[0](params))
+        return self._with_weights(self._packs[0](params))
 
     def without_weights(self) -> "Translator":
         """Return a translator without the first model's weights, with all compiled functions."""
-        return self._with_first(None)
+        return self._with_weights(None)
 
-    def _with_first(self, weights) -> "Translator":
+    def _with_weights(self, weights) -> "Translator":
         translator = copy.copy(self)
         translator.weights = (weights, *self.weights[1:])
         return translator
@@ -175,17 +166,17 @@ class Translator:
 
         `counts` overrides `n_best` per sentence.
 
-        `progress` is called after each batch with the number of sentences just done; each segment
-        of a cut sentence counts as an equal fraction. A sentence's outputs begin with its entry in
+        `progress` is called after each batch with the number of finished sentences; each segment of
+        a split sentence counts as an equal fraction. A sentence's outputs begin with its entry in
         `prefixes` and contain all its `required` words and phrases. Raises InputError for a
         sentence over `long_input` tokens if the policy is an error, and for a prefix or a phrase
-        that does not fit the sentence's length limit or that the vocabulary cannot spell.
+        that exceeds the sentence's length limit or that the vocabulary cannot spell.
         """
         prefixes = prefixes or [""] * len(sentences)
         required = required or [()] * len(sentences)
         counts = counts or [self.options.n_best] * len(sentences)
         if not len(sentences) == len(prefixes) == len(required) == len(counts):
-            raise InputError("each sentence has a prefix, a list of required phrases and a count")
+            raise InputError("each sentence needs a prefix, a list of required phrases and a count")
         segments = list(
             segment_inputs(
                 sentences,
@@ -197,11 +188,11 @@ class Translator:
                 longest=self.max_output,
             )
         )
-        needs = padded_sizes(segments)
+        sizes = padded_sizes(segments)
         results: dict[int, list[Hypothesis]] = {}
-        counted = Counter(segment.sentence for segment in segments)
+        num_segments = Counter(segment.sentence for segment in segments)
         if progress:
-            progress(len(sentences) - len(counted))
+            progress(len(sentences) - len(num_segments))
         for rows, (count, length) in batches(
             [len(segment.ids) for segment in segments],
             self.tokens_per_batch,
@@ -209,15 +200,15 @@ class Translator:
             self.max_output,
             self.precompiled_shapes,
         ):
-            self.shapes.add((count, length, *needs))
+            self.shapes.add((count, length, *sizes))
             batch = [segments[row] for row in rows]
-            ranked = self._run(batch, count, length, needs, counts)
+            ranked = self._run(batch, count, length, sizes, counts)
             results.update(zip(rows, ranked, strict=True))
             if self._on_token:
                 for row, segment in zip(rows, batch, strict=True):
-                    self._on_token(segment.sentence, segment.part, results[row][0].text, True)
+                    self._on_token(segment.sentence, segment.index, results[row][0].text, True)
             if progress:
-                progress(sum(1 / counted[segment.sentence] for segment in batch))
+                progress(sum(1 / num_segments[segment.sentence] for segment in batch))
         parts: list[list[tuple[str, list[Hypothesis]]]] = [[] for _ in sentences]
         for row, segment in enumerate(segments):
             parts[segment.sentence].append((segment.separator, results[row]))
@@ -240,14 +231,14 @@ class Translator:
             jax.effects_barrier()  # deliver all partial texts before the final ones
         for row, segment in enumerate(segments):
             row_outputs = jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
-            spell, count = self.vocabulary.target.decode, counts[segment.sentence]
-            yield rank(row_outputs, segment, spell, self.options, count, self.language)
+            decode, count = self.vocabulary.target.decode, counts[segment.sentence]
+            yield rank(row_outputs, segment, decode, self.options, count, self.language)
 
     def _on_tokens(
-        self, sentence_ids: np.ndarray, tokens: np.ndarray, length: int, on: np.ndarray
+        self, sentence_ids: np.ndarray, tokens: np.ndarray, length: int, active: np.ndarray
     ) -> None:
         assert self._on_token is not None
-        rows = zip(sentence_ids[on].tolist(), tokens[on, :length].tolist(), strict=True)
-        for (sentence, part), row in rows:
+        rows = zip(sentence_ids[active].tolist(), tokens[active, :length].tolist(), strict=True)
+        for (sentence, segment), row in rows:
             if sentence >= 0:
-                self._on_token(sentence, part, self.vocabulary.target.decode([row])[0], False)
+                self._on_token(sentence, segment, self.vocabulary.target.decode([row])[0], False)

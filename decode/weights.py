@@ -17,7 +17,7 @@ from model.mixers import MIXERS
 from model.transformer import unstack_layers
 
 PRECISIONS = ("float32", "bfloat16", "int8")
-BLOCK = 128  # output columns are padded to a multiple of it: see decode/topk.py
+BLOCK = 128  # output columns are padded to a multiple: see decode/topk.py
 
 
 class Int8(NamedTuple):
@@ -60,7 +60,7 @@ class Norm(NamedTuple):
     """Scale and bias [D] float32 of a norm."""
 
     scale: Array
-    bias: Array | None  # none: RMSNorm
+    bias: Array | None  # None: RMSNorm
 
 
 class Weights(NamedTuple):
@@ -87,23 +87,23 @@ class Weights(NamedTuple):
 
 
 def pack(config: TransformerConfig, params, precision: str = "float32") -> Weights:
-    """Pack the parameters of `Transformer(config)` as `Weights` of that precision; pure.
+    """Pack the parameters of `Transformer(config)` as `Weights` of a precision; pure.
 
     "bfloat16" has all matrices in bfloat16; "int8" has the decoder's in int8 by column, the
-    encoder's, whose products are large, in bfloat16. Vectors and embeddings stay float32: reading
+    encoder's, whose products are large, in bfloat16. Vectors and embeddings are float32: reading
     them row by row costs little.
     """
     config, params = unstack_layers(config, params)
-    rest = {name: p for name, p in params.items() if name not in ("output", "output_bias")}
-    tree = {name: _pack(name, p, precision) for name, p in rest.items()}
+    modules = {name: p for name, p in params.items() if name not in ("output", "output_bias")}
+    tree = {name: _pack(name, p, precision) for name, p in modules.items()}
     output = params.get("output")
-    for name in [name for name in rest if name.endswith("embedding")]:
+    for name in [name for name in modules if name.endswith("embedding")]:
         if output is None and name != "source_embedding":
             output = params[name]["table"].T
         tree[name] = {"table": params[name]["table"] * config.embedding_scale}
-    fill = (0, -output.shape[1] % BLOCK)
-    output, bias = jnp.pad(output, ((0, 0), fill)), params.get("output_bias")
-    bias = None if bias is None else jnp.pad(bias, fill)
+    padding = (0, -output.shape[1] % BLOCK)
+    output, bias = jnp.pad(output, ((0, 0), padding)), params.get("output_bias")
+    bias = None if bias is None else jnp.pad(bias, padding)
     logits, special = (
         Linear(_cast(output[:, :count], precision), None if bias is None else bias[:count])
         for count in (None, UNK + 1)
@@ -114,7 +114,7 @@ def pack(config: TransformerConfig, params, precision: str = "float32") -> Weigh
 def _pack(name: str, p, precision: str) -> Any:
     """Pack the parameters of the module `name`."""
     if name.startswith("encoder"):
-        precision = _large(precision)
+        precision = _large_product_precision(precision)
     if "scale" in p:
         return Norm(p["scale"], p.get("bias"))
     if "kernel" in p:
@@ -127,7 +127,7 @@ def _pack(name: str, p, precision: str) -> Any:
             for key, child in p.items()}  # fmt: skip
 
 
-def _large(precision: str) -> str:
+def _large_product_precision(precision: str) -> str:
     """Precision of products with many rows, where int8 gains nothing."""
     return "float32" if precision == "float32" else "bfloat16"
 
@@ -139,7 +139,10 @@ def _attention(p, precision: str, cross: bool) -> dict[str, Linear]:
     if not cross:
         return packed | {"qkv": _linear(precision, query, *kv)}
     # Keys and values of a source are computed once, in a large product.
-    return packed | {"query": _linear(precision, query), "kv": _linear(_large(precision), *kv)}
+    return packed | {
+        "query": _linear(precision, query),
+        "kv": _linear(_large_product_precision(precision), *kv),
+    }
 
 
 def _projection(attention, name: str):

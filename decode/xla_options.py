@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 
 # XLA's CPU compiler uses the library YNNPACK for products and reductions. For float32 products its
-# other library, Eigen, is faster (experiments/LOG.md); for all else YNNPACK is.
+# other library, Eigen, is faster (experiments/LOG.md); for all other products YNNPACK is.
 _FLOAT32 = ("xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_REDUCE")
-# The default scheduler starts as early as possible, and would gather all sharded layers at once.
+# The default scheduler starts operations early, and would gather all sharded layers at once.
 _IN_TURN = ("xla_cpu_scheduler_type", "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED")
 
 
-def jit(function: Callable, precision: str, split: bool = False, **options) -> Callable:
+def jit(function: Callable, precision: str, sharded: bool = False, **options) -> Callable:
     """`jax.jit` with the compiler options for searches over weights of that precision.
 
-    `split`: the weights are sharded (decode/sharded_weights.py).
+    `sharded`: the weights are sharded (decode/sharded_weights.py).
     """
-    requested = [_FLOAT32] * (precision == "float32") + [_IN_TURN] * split
+    requested = [_FLOAT32] * (precision == "float32") + [_IN_TURN] * sharded
     supported = {}
     if jax.default_backend() == "cpu":
         supported = {name: value for name, value in requested if _is_supported(name, value)}

@@ -21,7 +21,7 @@ def summary(file: Path) -> str:
 
 
 def file_list() -> str:
-    """Markdown tables of all modules, one for each folder; a package's docstring introduces it."""
+    """Markdown tables of all modules, one per folder, after the package's docstring."""
     lines = [HEADING, "Generated from the docstrings by `python docs/list_files.py`."]
     for package in PACKAGES:
         folders = sorted({file.parent for file in (ROOT / package).rglob("*.py")})

@@ -1,6 +1,6 @@
 """After training: test the best checkpoint, store its outputs, write the report.
 
-Training has ended well by then, so what fails here is a warning, never an error.
+Training has succeeded by then, so a failure here is a warning and never an error.
 """
 
 import itertools
@@ -25,29 +25,29 @@ from train.orbax_errors import first_line
 
 
 def evaluate_best(run: RunContext, checkpoints: CheckpointManager, step: int) -> EvalResult | None:
-    """The task's test of the best checkpoint; None, after a warning, where it fails.
+    """Run the task's test of the best checkpoint; None, after a warning, if it fails.
 
     All processes call it together, at the last `step`. Raises PreemptedError.
     """
-    stop = make_stop_check(lambda _: run.stop_requested(step))
+    check_stop = make_stop_check(lambda _: run.stop_requested(step))
 
     def test() -> EvalResult:
-        stop(0)  # also where training itself was preempted
-        return run.task.test(run, load_best(run, checkpoints), stop)
+        check_stop(0)  # raises if training itself was preempted
+        return run.task.test(run, load_best(run, checkpoints), check_stop)
 
     return attempt("the test was not run", test, collective=True)
 
 
 def load_best(run: RunContext, checkpoints: CheckpointManager) -> folders.LoadedModel:
-    """The model of the best intact checkpoint. Raises CheckpointError if there is none."""
+    """Load the model of the best intact checkpoint. Raises CheckpointError if there is none."""
     steps = broadcast_from_primary(checkpoints.best_first())
-    for step, following in itertools.pairwise([*steps, None]):
+    for step, next_step in itertools.pairwise([*steps, None]):
         try:
             return folders.load(run.workdir, str(step), run.mesh)
         except CheckpointError as error:
-            if following is None:
+            if next_step is None:
                 raise
-            log(f"warning: {error}; testing step {following} instead")
+            log(f"warning: {error}; testing step {next_step} instead")
     raise CheckpointError(f"{checkpoints.folder}: no checkpoints")
 
 
@@ -58,14 +58,14 @@ def write_results(
     step: int,
     sizes: dict,
 ) -> dict:
-    """Write outputs, test scores and report; returns the last line of the command as a dict."""
+    """Write outputs, test scores and report; returns the summary that the command prints last."""
     workdir, scores = run.workdir, tested.scores if tested else {}
     events = attempt("metrics.jsonl was not read", lambda: read_metrics(workdir)) or []
     if tested:
         best = scores["checkpoint"]
         attempt(f"{run.task.outputs} was not written", tested.write_outputs)
-        known = [e.get("checkpoint") for e in events if e["split"] == "test" and e["step"] <= step]
-        if best not in known:
+        tests = [e for e in events if e["split"] == "test" and e["step"] <= step]
+        if best not in [event.get("checkpoint") for event in tests]:
             attempt("the test was not recorded", partial(record_test, workdir, step, scores))
     else:
         best = checkpoints.best_step()
@@ -81,9 +81,10 @@ def write_results(
 
 
 def attempt(failure: str, action: Callable[[], Any], collective: bool = False) -> Any:
-    """What `action` returns, or None after a one-line warning that begins with `failure`.
+    """Call `action`; on an exception log a one-line warning that begins with `failure`.
 
-    Where several processes act together and only one of them fails, its error ends them all.
+    Returns the result, or None after an exception. A `collective` action of several processes
+    re-raises instead, because the error of one process must end all of them.
     """
     try:
         return action()

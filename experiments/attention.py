@@ -1,10 +1,10 @@
-"""Draw what every head attends to while a sentence is translated.
+"""Draw the attention maps of all layers and heads for a translated sentence.
 
     python -m experiments.attention --workdir=DIR --text="I am a student." --output=DIR
 
 Writes encoder, decoder and cross, each as .png and .svg (a recurrent decoder has no
-self-attention), and attention.html: a page that opens from disk and shows what a word attends to in
-the selected layer and head.
+self-attention), and attention.html: a page that opens from disk and shows the attention of each
+word in the selected layer and head.
 """
 
 import base64
@@ -20,13 +20,13 @@ TEXT = flags.DEFINE_string("text", None, "The sentence to translate.", required=
 OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "The folder for encoder, decoder and cross, .png and .svg, and attention.html.",
+    "Folder for the maps encoder, decoder and cross (.png and .svg), and attention.html.",
     required=True,
 )
 
 
 def main() -> None:
-    """Translate the text and draw the attention of all kinds that the model has."""
+    """Translate the text and draw its encoder, decoder and cross-attention."""
     import jax
     import jax.numpy as jnp
 
@@ -37,8 +37,8 @@ def main() -> None:
     from decode.attention_maps import attention_maps
     from decode.options import InputError
     from experiments.console import log, progress_bar
-    from experiments.report.plots.attention import draw, without_glyphs
-    from experiments.temporary_folders import removed_unless_done
+    from experiments.report.plots.attention import missing_glyphs, plot_attention
+    from experiments.temporary_folders import remove_on_error
 
     trained = model_flags.load()
     vocabulary = trained.vocabulary
@@ -47,10 +47,10 @@ def main() -> None:
     translator = search_flags.build_translator(trained)
     src = [*vocabulary.source.encode([TEXT.value])[0], EOS]
     if len(src) - 1 > translator.policy.size:
-        advice = "" if translator.policy.full else ", or raise --long_input"
+        advice = "" if translator.policy.at_maximum else ", or raise --long_input"
         raise InputError(
-            f"--text has {len(src) - 1} tokens, more than the {translator.policy.size} that are "
-            f"translated at once: shorten it{advice}"
+            f"--text has {len(src) - 1} tokens, more than the limit of {translator.policy.size}: "
+            f"shorten it{advice}"
         )
     ((best, *_),) = translator.hypotheses([TEXT.value])
     tgt_in = [BOS, *best.tokens[:-1]]
@@ -61,19 +61,19 @@ def main() -> None:
         jnp.array([tgt_in], jnp.int32),
     )
     sources = vocabulary.source.pieces(src)
-    read, written = vocabulary.target.pieces(tgt_in), vocabulary.target.pieces(best.tokens)
+    inputs, outputs = (vocabulary.target.pieces(ids) for ids in (tgt_in, best.tokens))
     output = Path(OUTPUT.value)
-    axes = {"encoder": (sources, sources), "decoder": (read, read), "cross": (written, sources)}
+    axes = {"encoder": (sources, sources), "decoder": (inputs, inputs), "cross": (outputs, sources)}
     axes = {kind: axes[kind] for kind in maps}  # a recurrent decoder has no self-attention
-    with removed_unless_done(output):
+    with remove_on_error(output):
         write_atomic(
             output / "attention.html", interactive(TEXT.value, best.text, maps, axes).encode()
         )
-        if missing := without_glyphs([*sources, *read, *written]):
-            log(f"the PNGs have boxes for {missing[:20]}: the SVGs and the page show them")
+        if missing := missing_glyphs([*sources, *inputs, *outputs]):
+            log(f"the PNGs show boxes for {missing[:20]}: use the SVGs or the page")
         with progress_bar("drawing", len(axes)) as progress:
             for kind, (rows, columns) in axes.items():
-                draw(maps[kind], rows, columns, output / kind)
+                plot_attention(maps[kind], rows, columns, output / kind)
                 progress(1)
     print(text_line(best.text, sys.stdout))
 
@@ -81,13 +81,13 @@ def main() -> None:
 def interactive(
     source: str, target: str, maps: dict, axes: dict[str, tuple[list[str], list[str]]]
 ) -> str:
-    """HTML page of the maps [layers, heads, rows, columns] by kind, with the pieces of their axes.
+    """HTML page of maps [layers, heads, rows, columns] by kind; `axes` has the pieces of both axes.
 
     A weight is stored in one byte, with an error below 0.2 percent.
     """
     import numpy as np
 
-    from experiments.report.templates import filled
+    from experiments.report.templates import render
 
     kinds = {
         kind: {
@@ -101,7 +101,7 @@ def interactive(
         }
         for kind, (rows, columns) in axes.items()
     }
-    return filled("attention", {"source": source, "target": target, "kinds": kinds})
+    return render("attention", {"source": source, "target": target, "kinds": kinds})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""BLEU of given translations by several protocols: a line of JSON each, with its signature.
+"""Compute BLEU of a translation file by several protocols: a line of JSON each, with its signature.
 
     python -m experiments.bleu --output=FILE --reference=FILE --language=de
 
-13a is sacreBLEU's default, intl its international tokens, atat the paper's: Moses' tokens,
-compounds split at hyphens. Some languages need other tokens: zh for Chinese, ja-mecab and ko-mecab
-for Japanese and Korean where these are installed, char for all of them and for Thai, Lao, Khmer and
-Burmese.
+13a is sacreBLEU's default tokenizer, intl its international one; atat is the paper's: Moses' tokens
+with compounds split at hyphens. Some languages need other tokenizers: zh for Chinese, ja-mecab and
+ko-mecab for Japanese and Korean if these are installed, char for all of them and for Thai, Lao,
+Khmer and Burmese.
 """
 
 from pathlib import Path
@@ -31,11 +31,11 @@ LANGUAGE = flags.DEFINE_string(
 
 
 def main() -> None:
-    """Print the scores of the files that the flags name."""
+    """Score the files of the flags."""
     from decode.bleu_protocols import bleu_by_protocol, missing_protocols
 
     for name, install in missing_protocols(LANGUAGE.value).items():
-        log(f"{name}, sacreBLEU's own for {LANGUAGE.value}, is left out: {install}")
+        log(f"skipped {name}, sacreBLEU's tokenizer for {LANGUAGE.value}: {install}")
     pairs = read_parallel(Path(OUTPUT.value), Path(REFERENCE.value))
     for name, scores in bleu_by_protocol(pairs.source, pairs.target, LANGUAGE.value).items():
         print_json({"protocol": name} | scores)

@@ -1,4 +1,4 @@
-"""What all commands share: flag parsing, suggestions for typos, one-line errors."""
+"""Entry point of all commands: flag parsing, suggestions for typos, one-line errors."""
 
 import difflib
 import logging as std_logging
@@ -25,47 +25,53 @@ from experiments.did_you_mean import nearest
 from experiments.malloc import tune_malloc
 from experiments.startup import STDOUT
 from model import ConfigError
-from train.checkpoint import CheckpointError
+from train.checkpoint import CheckpointError, SaveError
 from train.loss_monitor import DivergedError
 from train.multihost import PreemptedError, RemoteProcessError
 from train.watchdog import WorkdirNotSharedError
 
-MISTAKES = (
+USER_ERRORS = (
     *(ConfigError, DataError, CheckpointError, InputError, DivergedError),
     *(RemoteProcessError, WorkdirNotSharedError),
 )
 
 
-def run(main: Callable[..., None], argv: list[str] | None = None, takes_more: bool = False) -> None:
-    """Parse the flags and call `main`; a user's mistake exits with 1 and one line on stderr.
+def run(
+    main: Callable[..., None], argv: list[str] | None = None, takes_arguments: bool = False
+) -> None:
+    """Parse the flags and call `main`; a user error exits with 1 and one line on stderr.
 
     The flags come from the command line, or from `argv` with the command's name first. With
-    `takes_more`, other arguments are passed to `main` as a list; without, they are a mistake.
+    `takes_arguments`, positional arguments are passed to `main` as a list; without, they are an
+    error.
     """
 
     def parse(argv: list[str]) -> list[str]:
-        flags.FLAGS.set_gnu_getopt(takes_more)  # allows flags after other arguments
-        rest = _parse(argv)
-        if len(rest) > 1 and not takes_more:
-            fail(f"{rest[1]!r} is not a flag: values follow '=', as in --workdir=DIR")
-        return rest
+        flags.FLAGS.set_gnu_getopt(takes_arguments)  # allows flags after other arguments
+        arguments = _parse(argv)
+        if len(arguments) > 1 and not takes_arguments:
+            fail(f"{arguments[1]!r} is not a flag: values follow '=', as in --workdir=DIR")
+        return arguments
 
-    def guarded(rest: list[str]) -> None:
-        _guarded(partial(main, rest[1:]) if takes_more else main)
+    def run_main(arguments: list[str]) -> None:
+        _run_main(partial(main, arguments[1:]) if takes_arguments else main)
 
-    signals.begin()
+    signals.install_sigint_handler()
     with signals.cleanup(remove_unfinished):
-        app.run(guarded, argv=argv, flags_parser=parse)
+        app.run(run_main, argv=argv, flags_parser=parse)
 
 
 def fail(message: object) -> NoReturn:
     """Exit with status 1 and `message` in one line on stderr."""
-    line = printable(" ".join(str(message).split()))
-    print(f"heed: error: {line}", file=sys.stderr)
+    print(_error_line(message), file=sys.stderr)
     sys.exit(1)
 
 
-def _guarded(main: Callable[[], None]) -> None:
+def _error_line(message: object) -> str:
+    return f"heed: error: {printable(' '.join(str(message).split()))}"
+
+
+def _run_main(main: Callable[[], None]) -> None:
     logging.set_verbosity(logging.ERROR)
     std_logging.getLogger("jax").setLevel(std_logging.ERROR)
     if not sys.warnoptions:
@@ -75,7 +81,11 @@ def _guarded(main: Callable[[], None]) -> None:
     try:
         main()
         sys.stdout.flush()  # while an error can still be reported
-    except MISTAKES as error:
+    except SaveError as error:
+        if jax.distributed.is_initialized():  # Orbax's threads would wait for other processes
+            signals.exit_now(1, _error_line(error))
+        fail(error)
+    except USER_ERRORS as error:
         fail(error)
     except PreemptedError:
         print("heed: interrupted", file=sys.stderr)
@@ -90,13 +100,13 @@ def _guarded(main: Callable[[], None]) -> None:
             raise
         names = {"config": "config.data.tokens_per_batch"}
         names |= {name: name for name in ("tokens_per_batch", "max_tokens")}
-        lower = [f"lower --{name} " for flag, name in names.items() if flag in flags.FLAGS]
-        fail(f"out of memory: {''.join(lower)}({reason})")
+        hints = [f"lower --{name} " for flag, name in names.items() if flag in flags.FLAGS]
+        fail(f"out of memory: {''.join(hints)}({reason})")
     except OSError as error:
-        _fail_of_system(error)
+        _fail_with_os_error(error)
 
 
-def _fail_of_system(error: OSError) -> NoReturn:
+def _fail_with_os_error(error: OSError) -> NoReturn:
     if error.filename == STDOUT:
         _close_stdout()
     prefix = f"{error.filename}: " if error.filename else ""
@@ -122,7 +132,7 @@ def _parse(argv: list[str]) -> list[str]:
             sys.stdout.flush()
             sys.exit(0)
     except flags.UnrecognizedFlagError as error:
-        fail(f"unknown flag --{error.flagname}{_near_flag(error.flagname)}")
+        fail(f"unknown flag --{error.flagname}{_nearest_flag(error.flagname)}")
     except flags.Error as error:
         if match := re.match(r"flag --(\w+)=None: .* must have a value", str(error)):
             fail(f"--{match[1]} is missing; see --help")
@@ -134,7 +144,7 @@ def _parse(argv: list[str]) -> list[str]:
         _close_stdout()
         sys.exit(0)
     except OSError as error:
-        _fail_of_system(error)
+        _fail_with_os_error(error)
     except (ValueError, TypeError, ImportError) as error:
         fail(error)
     except (SyntaxError, NameError) as error:
@@ -159,16 +169,16 @@ def _check_config_exists(name: str) -> None:
     if not config.is_file():
         configs = sorted(file.name for file in Path(config.parent).glob("[!_]*.py"))
         hint = nearest(config.name, configs) if configs else ""
-        fail(f"--config={config}: there is no such file{hint}")
+        fail(f"--config={config}: no such file{hint}")
 
 
-def _near_flag(name: str) -> str:
-    near = difflib.get_close_matches(name, list(flags.FLAGS), n=1)
-    return f": did you mean --{near[0]}?" if near else "; see --help"
+def _nearest_flag(name: str) -> str:
+    matches = difflib.get_close_matches(name, list(flags.FLAGS), n=1)
+    return f": did you mean --{matches[0]}?" if matches else "; see --help"
 
 
 def _unknown_key(error: Exception) -> str:
-    """Find the unknown override in argv: config_flags does not report its name."""
+    """Name the unknown override in argv, which config_flags does not report."""
     from experiments.config_io import default_config
 
     for argument in sys.argv[1:]:

@@ -1,4 +1,4 @@
-"""Caches on disk: compiled programs and tokenized text."""
+"""JAX's compilation cache, and the cache folder of the user."""
 
 import os
 from pathlib import Path
@@ -37,7 +37,7 @@ def enable_compilation_cache() -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return  # nowhere to write: every start compiles
+        return  # not writable: every start compiles
     if os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)

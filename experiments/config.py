@@ -9,7 +9,7 @@ from model import ConfigError, TransformerConfig
 from model.lora import PROJECTIONS
 
 
-def _at_least(section, group: str, **minimums: int) -> None:
+def _check_minimums(section, group: str, **minimums: int) -> None:
     for name, value in minimums.items():
         if getattr(section, name) < value:
             raise ConfigError(
@@ -29,18 +29,18 @@ class DataConfig:
     vocab_size: int = 8000
     shared_vocab: bool = True  # one vocabulary for both languages
     tokenizer_path: str = ""  # ready-made SentencePiece model instead of learning one; or A,B
-    tokens_per_batch: int = 25_000  # positions a side
-    max_length: int = 256  # tokens a side, with EOS; longer pairs are dropped, and counted
-    max_ratio: float = 3.0  # of the sides' lengths
-    packing: bool = True  # several pairs per row, and one batch shape; without it:
-    num_buckets: int = 6  # batch shapes by length, and so compilations of the train step
-    cache: bool = True  # keep tokenised text in ~/.cache/heed, for later runs on the same text
+    tokens_per_batch: int = 25_000  # positions per side
+    max_length: int = 256  # tokens per side, with EOS; longer pairs are dropped and counted
+    max_ratio: float = 3.0  # of the lengths of the two sides
+    packing: bool = True  # several pairs per row, and a single batch shape; without it:
+    num_buckets: int = 6  # batch shapes by length; the train step is compiled for each
+    cache: bool = True  # cache tokenized text in ~/.cache/heed, for later runs on the same text
     max_pairs: int = 0  # of each split, evenly spaced; 0: all
-    seed: int = 0  # of the demo: another seed, other sentences in train, valid and test
+    seed: int = 0  # of the demo: determines the sentences in train, valid and test
 
     def __post_init__(self):
-        _at_least(self, "data", vocab_size=5, tokens_per_batch=1, max_length=2, num_buckets=1)
-        _at_least(self, "data", max_ratio=1, max_pairs=0)
+        _check_minimums(self, "data", vocab_size=5, tokens_per_batch=1, max_length=2, num_buckets=1)
+        _check_minimums(self, "data", max_ratio=1, max_pairs=0)
         if self.tokenizer_path and self.shared_vocab == ("," in self.tokenizer_path):
             raise ConfigError(
                 f"config.data.tokenizer_path={self.tokenizer_path} does not go with "
@@ -57,17 +57,17 @@ class OptimizerConfig:
     schedule: str = "noam"  # the paper's; or inverse_sqrt, cosine, linear, constant
     learning_rate: float = 1.0  # a factor for the paper's schedule, else the peak
     warmup_steps: int = 4000
-    decay_steps: int = 0  # where cosine and linear end; 0: at train.num_steps, whatever that is
+    decay_steps: int = 0  # where cosine and linear end; 0: at train.num_steps
     b1: float = 0.9
     b2: float = 0.98
     epsilon: float = 1e-9
     weight_decay: float = 0.0
     clip_norm: float = 0.0  # 0: no clipping
     mu_dtype: str = "float32"  # of the first moment; bfloat16 saves a quarter of Adam's memory
-    grad_accum_steps: int = 1  # parts into which a batch is split
+    grad_accum_steps: int = 1  # micro-batches per batch
 
     def __post_init__(self):
-        _at_least(self, "optimizer", grad_accum_steps=1, decay_steps=0)
+        _check_minimums(self, "optimizer", grad_accum_steps=1, decay_steps=0)
         for name in ("b1", "b2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
@@ -87,32 +87,28 @@ class TrainConfig:
     eval_every: int = 2000  # validation loss and BLEU
     checkpoint_every: int = 2000
     keep_last: int = 3  # last checkpoints
-    keep_best: int = 1  # and the checkpoints with the highest BLEU
+    keep_best: int = 1  # further checkpoints, those with the highest BLEU
     bleu_sentences: int = 0  # of the validation set; 0: all
     label_smoothing: float = 0.1
-    chunked_loss: bool = True  # logits a few positions at a time: less memory; not where the
+    chunked_loss: bool = True  # compute logits in chunks of positions: less memory; not if the
     # mesh splits the vocabulary
     ema_decay: float = 0.0  # decay of the parameters' moving average; 0: none
     seed: int = 0
-    max_consecutive_skips: int = (
-        20  # updates in a row without a finite gradient: the run has diverged
-    )
+    max_consecutive_skips: int = 20  # updates without a finite gradient until the run diverged
     max_rollbacks: int = 0  # to an earlier checkpoint, with another data order; 0: stop
     spike_threshold: float = 8.0  # standard deviations above the mean loss; 0: log none
-    grace_seconds: float = 30.0  # from SIGTERM to the end, for saving
-    heartbeat_timeout_seconds: float = (
-        120.0  # without a sign of life of a process, after which the others end
-    )
-    stall_timeout_seconds: float = (
-        3600.0  # without any process moving, after which all end; 0: never
-    )
+    grace_seconds: float = 30.0  # from SIGTERM to the exit, for saving
+    heartbeat_timeout_seconds: float = 120.0  # without a heartbeat of a process: the others exit
+    stall_timeout_seconds: float = 3600.0  # without progress of any process: all exit; 0: never
 
     def __post_init__(self):
-        _at_least(self, "train", num_steps=1, log_every=1, eval_every=1, checkpoint_every=1)
-        _at_least(self, "train", keep_last=1, keep_best=1)
-        _at_least(self, "train", max_minutes=0, bleu_sentences=0, label_smoothing=0, ema_decay=0)
-        _at_least(self, "train", seed=0, max_consecutive_skips=1, max_rollbacks=0)
-        _at_least(
+        _check_minimums(self, "train", num_steps=1, log_every=1, eval_every=1, checkpoint_every=1)
+        _check_minimums(self, "train", keep_last=1, keep_best=1)
+        _check_minimums(
+            self, "train", max_minutes=0, bleu_sentences=0, label_smoothing=0, ema_decay=0
+        )
+        _check_minimums(self, "train", seed=0, max_consecutive_skips=1, max_rollbacks=0)
+        _check_minimums(
             self,
             "train",
             spike_threshold=0,
@@ -127,15 +123,15 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Adapters that are trained instead of the model (model/lora.py)."""
+    """LoRA adapters, trained instead of the model (model/lora.py)."""
 
-    rank: int = 0  # 0: none, the whole model is trained
-    alpha: float = 16.0  # what an adapter adds is scaled by alpha / rank
-    projections: str = "query,value"  # and key, out, hidden, gate, feed_forward_out,
-    # of an SSRU candidate, forget
+    rank: int = 0  # 0: none, all parameters are trained
+    alpha: float = 16.0  # the output of an adapter is scaled by alpha / rank
+    projections: str = "query,value"  # also key, out, hidden, gate, feed_forward_out,
+    # and candidate, forget of an SSRU
 
     def __post_init__(self):
-        _at_least(self, "lora", rank=0)
+        _check_minimums(self, "lora", rank=0)
         if self.alpha <= 0:
             raise ConfigError(f"config.lora.alpha={self.alpha} must be above 0")
         for name in self.names:
@@ -164,12 +160,12 @@ class SearchConfig:
     penalty: str = "gnmt"  # or average, none
     alpha: float = 0.6
     stopping: str = "full"  # or unbeaten, unbeatable, limit
-    free_eos_at_limit: bool = False  # an end at the length limit costs nothing
+    free_eos_at_limit: bool = False  # EOS at the length limit has no cost
     min_length: int = 1  # tokens with EOS
     max_length: int = 0  # 0: no limit except the next
     max_length_offset: int = 50  # an output has at most the source's tokens plus this
-    no_repeat_ngrams: int = 0  # no N tokens in a row occur twice; 0: no such rule
-    allow_unknown: bool = False  # outputs may have unknown words, which are left out of the text
+    no_repeat_ngrams: int = 0  # no N-gram occurs twice; 0: no such rule
+    allow_unknown: bool = False  # outputs may have unknown words, which the text omits
     renormalize: bool = False  # log-probabilities over EOS and the tokens that stand for text
     forced_bos_id: int = 0  # the first id of outputs, for example a language code; 0: any
 
@@ -204,13 +200,13 @@ class Experiment:
     lora: LoraConfig = field(default_factory=LoraConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    init_from: str = ""  # workdir of a run whose vocabulary, model and best weights are used
+    init_from: str = ""  # workdir of a run that provides vocabulary, model and best weights
 
     def __post_init__(self):
         if self.model.positions == "learned" and self.model.max_length < self.data.max_length:
             raise ConfigError(
-                f"config.data.max_length={self.data.max_length} is more than the learned "
-                f"positions that there are, model.max_length={self.model.max_length}"
+                f"config.data.max_length={self.data.max_length} is more than the number of "
+                f"learned positions, model.max_length={self.model.max_length}"
             )
         if self.lora.rank and not self.init_from:
             raise ConfigError(

@@ -38,8 +38,8 @@ def to_config_dict(experiment: Experiment) -> config_dict.ConfigDict:
             continue
         for name, hint in get_type_hints(type(section)).items():
             if getattr(section, name) is None:  # a flag needs the type behind None
-                (kind,) = (a for a in get_args(hint) if a is not NoneType)
-                config[group.name][name] = config_dict.placeholder(kind)
+                (value_type,) = (a for a in get_args(hint) if a is not NoneType)
+                config[group.name][name] = config_dict.placeholder(value_type)
     return config
 
 
@@ -53,11 +53,11 @@ def to_experiment(tree: Any) -> Experiment:
     return _build(Experiment, tree, "")
 
 
-def _build(kind: type, tree: Any, prefix: str) -> Any:
+def _build(section: type, tree: Any, prefix: str) -> Any:
     if not isinstance(tree, dict):
         name = f"config.{prefix}".rstrip(".")
         raise ConfigError(f"{name}={_shown(tree)} must be an object of settings")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(section)
     for name in tree:
         if name not in hints:
             raise ConfigError(f"config.{prefix}{name} is unknown{nearest(name, hints)}")
@@ -68,7 +68,7 @@ def _build(kind: type, tree: Any, prefix: str) -> Any:
             values[name] = _build(hint, value, f"{prefix}{name}.")
         else:
             values[name] = _typed(value, hint, f"{prefix}{name}")
-    return kind(**values)
+    return section(**values)
 
 
 def _typed(value: Any, hint: Any, name: str) -> Any:
@@ -82,7 +82,7 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
     if float in classes and isinstance(value, int) and not mismatch:
         value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"config.{name}={value} is not a number to work with")
+        raise ConfigError(f"config.{name}={value} is not finite")
     if mismatch or not isinstance(value, tuple(classes)):
         names = " or ".join(sorted(c.__name__ for c in classes if c is not NoneType))
         raise ConfigError(f"config.{name}={_shown(value)} must be {names}")

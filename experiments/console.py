@@ -1,4 +1,4 @@
-"""Console output: notes and progress on stderr, JSON on stdout."""
+"""Console output: messages and progress on stderr, JSON on stdout."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -16,9 +16,7 @@ from train.multihost import is_primary
 def log(text: str) -> None:
     """Print a message to stderr, on the primary process only."""
     if is_primary():
-        with suppress(
-            OSError
-        ):  # for example a log file on a full disk: no reason to stop a training
+        with suppress(OSError):  # a full disk of a log file must not stop training
             print(printable(text), file=sys.stderr, flush=True)
 
 
@@ -43,7 +41,7 @@ def progress_bar(title: str, total: int | None) -> Iterator[Callable[[float], No
     silent = not (sys.stderr.isatty() and is_primary())
     with Bar(console=console, disable=silent, transient=True) as progress:
         task = progress.add_task(escape(printable(title)), total=total)
-        yield lambda done: progress.advance(task, done)
+        yield lambda count: progress.advance(task, count)
 
 
 def print_json(values: dict) -> None:

@@ -1,4 +1,4 @@
-"""Flags for jax.distributed, and how a process joins and leaves."""
+"""Multi-process set-up: flags for jax.distributed, initialization and shutdown."""
 
 import atexit
 import ctypes
@@ -16,7 +16,7 @@ import jax
 from absl import flags
 
 from experiments.float_flags import define_float
-from experiments.signals import leave
+from experiments.signals import exit_now
 from model import ConfigError
 
 COORDINATOR_ADDRESS = flags.DEFINE_string(
@@ -43,18 +43,18 @@ INITIALIZATION_TIMEOUT = define_float(
 
 @contextmanager
 def initialize(heartbeat_timeout_seconds: float) -> Iterator[None]:
-    """Context in which this process is part of the cluster of the flags, if they name one.
+    """Context in which this process is part of the cluster that the flags name, if any.
 
     Must be entered before JAX initializes its devices. `heartbeat_timeout_seconds` is that of the
-    watchdog, which must report before JAX does. Raises ConfigError.
+    watchdog, which must report before JAX. Raises ConfigError.
     """
     cluster = _cluster_flags()
     if cluster is None:
         yield
         return
-    _keep_stdout()
+    _reserve_stdout()
     aborted = "heed: error: JAX ended this process, as it says above"
-    on_abort(lambda: leave(1, aborted), heartbeat_timeout_seconds + 10)
+    on_abort(lambda: exit_now(1, aborted), heartbeat_timeout_seconds + 10)
     _join(cluster, heartbeat_timeout_seconds)
     try:
         _check_devices()
@@ -79,8 +79,8 @@ def _cluster_flags() -> dict | None:
         )
     if address is None or count is None or number is None:
         raise ConfigError(
-            "--coordinator_address, --num_processes and --process_id are given together: "
-            f"there is no --{missing[0]}"
+            "--coordinator_address, --num_processes and --process_id must be given together: "
+            f"--{missing[0]} is missing"
         )
     host_port = re.fullmatch(r"\S+:(\d{1,5})", address)
     if not host_port or not 0 < int(host_port[1]) < 1 << 16:
@@ -102,18 +102,18 @@ def _cluster_flags() -> dict | None:
 
 def _join(cluster: dict, heartbeat_timeout_seconds: float) -> None:
     flag = f"--coordinator_address={COORDINATOR_ADDRESS.value}" if cluster else "--auto_cluster"
-    # After its own timeout JAX aborts with a dump; this timer ends the process before.
-    late = threading.Timer(
+    # After its own timeout JAX aborts with a dump; this timer ends the process earlier.
+    timer = threading.Timer(
         INITIALIZATION_TIMEOUT.value,
-        lambda: leave(
+        lambda: exit_now(
             1,
-            f"heed: error: {flag}: not all processes met within --initialization_timeout="
+            f"heed: error: {flag}: not all processes joined within --initialization_timeout="
             f"{INITIALIZATION_TIMEOUT.value:g}: is the address right, and does every other process "
             "run with the same --num_processes?",
         ),
     )
-    late.daemon = True
-    late.start()
+    timer.daemon = True
+    timer.start()
     # JAX's preemption service would swallow SIGTERM, which experiments/preemption.py handles.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -125,31 +125,31 @@ def _join(cluster: dict, heartbeat_timeout_seconds: float) -> None:
     except (ValueError, RuntimeError, OSError, TypeError) as error:
         reason = str(error).strip().partition("\n")[0]
         if "should be defined" in reason or "must be defined" in reason:
-            reason = "no TPU pod, Slurm, Kubernetes or MPI is known here"
-        late.cancel()
+            reason = "no TPU pod, Slurm, Kubernetes or MPI job was detected"
+        timer.cancel()
         raise ConfigError(f"{flag}: cannot join: {reason}") from None
-    late.cancel()
+    timer.cancel()
 
 
 def _check_devices() -> None:
     counts = Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:
         listing = ", ".join(f"process {process}: {counts[process]}" for process in sorted(counts))
-        raise ConfigError(f"the number of devices is not the same everywhere: {listing}")
+        raise ConfigError(f"processes have different numbers of devices: {listing}")
 
 
-def on_abort(tell: Callable[[], None], seconds: float) -> None:
-    """Make an abort by JAX (coordinator lost) wait `seconds` and then call `tell`.
+def on_abort(action: Callable[[], None], seconds: float) -> None:
+    """Make an abort by JAX (coordinator lost) wait `seconds` and then call `action`.
 
-    Meanwhile the watchdog names the missing process and ends this one in order.
+    Meanwhile the watchdog names the missing process and ends this one cleanly.
     """
 
     def handle(_signal: int) -> None:
         time.sleep(seconds)
-        tell()
+        action()
 
-    # Python handlers run in the main thread, which waits for a peer. A C handler runs in the
-    # aborting thread; a reference to it must be kept.
+    # Python handlers run in the main thread, which waits for other processes. A C handler runs in
+    # the aborting thread; a reference to it must be kept.
     _HANDLERS.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(handle))
     ctypes.CDLL(None).signal(signal.SIGABRT, _HANDLERS[-1])
 
@@ -157,7 +157,7 @@ def on_abort(tell: Callable[[], None], seconds: float) -> None:
 _HANDLERS: list[object] = []
 
 
-def _keep_stdout() -> None:
+def _reserve_stdout() -> None:
     """Reserve stdout for Python: C++ libraries (Gloo) print messages to file descriptor 1."""
     sys.stdout.flush()
     sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -167,6 +167,6 @@ def _keep_stdout() -> None:
 def _exit_without_barrier() -> None:
     sys.stdout.flush()
     if jax.process_index() == 0:
-        # JAX aborts the others with a dump once process 0 is gone: let them report first.
+        # JAX aborts the others with a dump once process 0 is gone: let them report before.
         time.sleep(3)
     os._exit(1)

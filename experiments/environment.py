@@ -11,24 +11,24 @@ import msgspec
 from jax.sharding import Mesh
 
 from data.atomic_write import write_atomic
-from experiments.git_commit import commit_of_the_code
+from experiments.git_commit import code_commit
 
 FILE = "environment.jsonl"
 
 
 class Start(msgspec.Struct):
-    """The fields of a line of environment.jsonl; earlier versions wrote fewer."""
+    """The fields of a line of environment.jsonl."""
 
     date: str
-    commit: str | None = None
-    python: str | None = None
-    packages: dict[str, str] | None = None
-    platform: str | None = None
-    backend: str | None = None
-    device: str | None = None
-    devices: int | None = None
-    processes: int | None = None
-    mesh: dict[str, int] | None = None
+    commit: str | None  # null if unknown
+    python: str
+    packages: dict[str, str]
+    platform: str
+    backend: str
+    device: str
+    devices: int
+    processes: int
+    mesh: dict[str, int]
 
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
@@ -40,14 +40,14 @@ def record_start(workdir: Path, mesh: Mesh) -> None:
     content = file.read_bytes() if file.exists() else b""
     if content and not content.endswith(b"\n"):
         content += b"\n"
-    write_atomic(file, content + json.dumps(describe(mesh)).encode() + b"\n")
+    write_atomic(file, content + json.dumps(describe_environment(mesh)).encode() + b"\n")
 
 
-def describe(mesh: Mesh) -> dict:
+def describe_environment(mesh: Mesh) -> dict:
     """Date (UTC), commit, versions, platform, and the kind and number of devices of the mesh."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit_of_the_code(),
+        "commit": code_commit(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
         "platform": platform.platform(),

@@ -1,4 +1,4 @@
-"""Score translations of checkpoints: one line of JSON for each.
+"""Evaluate checkpoints by BLEU and chrF: one line of JSON for each.
 
 python -m experiments.evaluate --workdir=DIR --split=test --checkpoint=last,best,average:5,ema
 python -m experiments.evaluate --workdir=DIR --source=FILE --reference=FILE
@@ -35,7 +35,7 @@ def main() -> None:
     if search_flags.METHOD.value == "sample" and samples > 1:
         raise ConfigError(
             f"--num_samples={samples} has no meaning here with --method=sample: only one "
-            "translation is scored: use --method=mbr, or --num_samples=1"
+            "translation is scored; use --method=mbr, or --num_samples=1"
         )
     names = model_flags.CHECKPOINT.value.split(",")
     trained = model_flags.load(names[0])
@@ -48,22 +48,22 @@ def main() -> None:
     language = experiment.data.target_language
     warn_unknown_language(language)
     translator = search_flags.build_translator(trained)
-    for name in names:
-        if name != names[0]:
-            trained = model_flags.load(name)
+    for checkpoint in names:
+        if checkpoint != names[0]:
+            trained = model_flags.load(checkpoint)
             translator = translator.with_params(trained.params)
         start = time.monotonic()
-        with progress_bar(f"translating with {name}", len(sources)) as progress:
+        with progress_bar(f"translating with {checkpoint}", len(sources)) as progress:
             hypotheses = [best for best, *_ in translator.hypotheses(sources, progress)]
         seconds = time.monotonic() - start
         scores = score([h.text for h in hypotheses], references, language)
         print_json(
-            {kind: scores[kind] for kind in ("bleu", "chrf", "signature", "chrf_signature")}
+            {name: scores[name] for name in ("bleu", "chrf", "signature", "chrf_signature")}
             | {
                 "sentences": len(sources),
                 "seconds": round(seconds, 3),
                 "tokens_per_second": round(sum(len(h.tokens) for h in hypotheses) / seconds, 1),
-                "checkpoint": name,
+                "checkpoint": checkpoint,
                 "steps": list(trained.steps),
             }
         )

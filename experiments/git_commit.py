@@ -8,7 +8,7 @@ from pathlib import Path
 _HOOK_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
 
 
-def commit_of_the_code(file: str = __file__) -> str | None:
+def code_commit(file: str = __file__) -> str | None:
     """The checked-out commit, with "-dirty" if files differ from it.
 
     None without git, and if the repository around `file` does not track it: code installed into a

@@ -1,11 +1,11 @@
-"""Inspect the text of a run before training.
+"""Inspect training data: duplicates, languages, lengths, vocabulary coverage, resources.
 
     python -m experiments.inspect_data --config=experiments/configs/text.py --config.data.path=DIR
 
-Counts, duplicates, copies, overlap of the splits, scripts and languages, lengths, what the filters
-drop, vocabulary coverage, samples, and the resources of the training. Warnings name file and
-line. Lengths are in tokens of the vocabulary that training would learn, or of the run's own with
---workdir; learning it takes most of the time. Nothing is written.
+Prints counts, duplicates, copies, overlap of the splits, scripts and languages, lengths, pairs that
+the filters drop, vocabulary coverage, samples, and the resources that training needs. Warnings name
+file and line. Lengths are in tokens of the vocabulary that training would learn, or with --workdir
+of the run's vocabulary; learning it takes most of the time. Writes no files.
 """
 
 from pathlib import Path
@@ -19,10 +19,10 @@ from experiments.temporary_folders import temporary_folder
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of experiments/configs.")
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "A run's folder: its own vocabulary is used, and its settings are compared."
+    "workdir", None, "A run's folder, whose vocabulary is used and whose settings are compared."
 )
 FORMAT = flags.DEFINE_enum(
-    "format", "text", ("text", "jsonl"), "text for people, or jsonl: one line of JSON per finding."
+    "format", "text", ("text", "jsonl"), "text, or jsonl: one line of JSON per section and warning."
 )
 MAX_WARNINGS = flags.DEFINE_integer(
     "max_warnings",

@@ -1,4 +1,4 @@
-"""Hypotheses as JSON, for the command and the server."""
+"""JSON output of hypotheses, for the translate command and the server."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def hypotheses_to_json(
-    found: Sequence[list[Hypothesis]],
+    hypotheses: Sequence[list[Hypothesis]],
     trained: "LoadedModel",
     *,
     alignment: bool = True,
@@ -21,22 +21,22 @@ def hypotheses_to_json(
     precompiled_shapes: Sequence[tuple[int, int]] = (),
     progress: Callable[[int], None] | None = None,
 ) -> list[dict]:
-    """For each sentence: the best hypothesis, the source pieces, and all hypotheses as "n_best".
+    """Convert each sentence's hypotheses: the best one, the source pieces, and all as "n_best".
 
     A hypothesis is {"text", "score", "tokens": its pieces, "token_scores"}, with minimum Bayes risk
-    its "utility", and on request its "alignment", pairs of positions in source and output, and
-    "attention", one row per token, from the alignment layer. `precompiled_shapes` and
+    its "utility", and on request its "alignment" (pairs of positions in source and output) and
+    "attention" (one row per token), from the alignment layer. `precompiled_shapes` and
     `progress` as in `decode.teacher_forcing.force_pairs`.
     """
     pieces = trained.vocabulary.target.pieces
-    hypotheses = [hypothesis for n_best in found for hypothesis in n_best]
-    aligned: list[dict] = [{}] * len(hypotheses)
+    flat = [hypothesis for n_best in hypotheses for hypothesis in n_best]
+    alignments: list[dict] = [{}] * len(flat)
     if alignment or attention:
-        aligned = _aligned(hypotheses, trained, attention, precompiled_shapes, progress)
-    extra = iter(aligned)
+        alignments = _align(flat, trained, attention, precompiled_shapes, progress)
+    remaining = iter(alignments)
     results = []
-    for n_best in found:
-        listed = [
+    for n_best in hypotheses:
+        n_best_json = [
             {
                 "text": hypothesis.text,
                 "score": hypothesis.score,
@@ -44,16 +44,16 @@ def hypotheses_to_json(
                 "token_scores": hypothesis.token_scores,
             }
             | ({} if hypothesis.utility is None else {"utility": hypothesis.utility})
-            | next(extra)
+            | next(remaining)
             for hypothesis in n_best
         ]
         source = [i for ids, _ in n_best[0].parts for i in ids]
-        fields = {"source": trained.vocabulary.source.pieces(source), "n_best": listed}
-        results.append(listed[0] | fields)
+        fields = {"source": trained.vocabulary.source.pieces(source), "n_best": n_best_json}
+        results.append(n_best_json[0] | fields)
     return results
 
 
-def _aligned(
+def _align(
     hypotheses: Sequence[Hypothesis],
     trained: "LoadedModel",
     attention: bool,
@@ -77,7 +77,7 @@ def _aligned(
         for pair in hypothesis.parts:
             aligned, weights = forced[next(numbers)]
             links += [[s + offsets[0], t + offsets[1]] for s, t in aligned]
-            rows += [] if weights is None else weights.tolist()  # over its own part of the source
+            rows += [] if weights is None else weights.tolist()  # over its segment of the source
             offsets = [offset + len(ids) for offset, ids in zip(offsets, pair, strict=True)]
         results.append({"alignment": links} | ({"attention": rows} if attention else {}))
     return results

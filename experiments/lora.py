@@ -1,7 +1,7 @@
-"""LoRA in a run: what is trained, and where the base parameters are stored.
+"""LoRA runs: the trainable adapters, and the stored base parameters.
 
-A run's checkpoints hold its adapters. The base model is stored once in the run's folder, as a
-separate checkpoint, so that the run that it came from is no longer needed.
+A run's checkpoints contain only its adapters. The base model is stored once in the run's folder, as
+a separate checkpoint, so that the source run is no longer needed.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from train.multihost import broadcast_from_primary
 from train.state import TrainState, abstract_params
 
 BASE = "base"  # subfolder of the workdir
-_NEEDED = "the run's checkpoints are adapters of it; put it back as it was"
+_HINT = "the run's checkpoints are adapters of it; put it back"
 
 
 def trainable(experiment: Experiment, model: Transformer) -> Family:
@@ -35,9 +35,9 @@ def write_base(workdir: Path, state: TrainState, meta: dict) -> None:
 
     Raises CheckpointError.
     """
-    alone = TrainState(state.step, state.base, optax.EmptyState(), state.rng)
+    base_state = TrainState(state.step, state.base, optax.EmptyState(), state.rng)
     with CheckpointManager(workdir / BASE) as manager:
-        manager.save(0, alone, meta)
+        manager.save(0, base_state, meta)
 
 
 def read_base(workdir: Path, model: Family, mesh: Mesh) -> Any:
@@ -48,20 +48,20 @@ def read_base(workdir: Path, model: Family, mesh: Mesh) -> Any:
     if not isinstance(model, LoRAModel):
         return None
     if not broadcast_from_primary((workdir / BASE / "0").is_dir()):
-        raise CheckpointError(f"{workdir / BASE} is missing: {_NEEDED}")
+        raise CheckpointError(f"{workdir / BASE} is missing: {_HINT}")
     with CheckpointManager(workdir / BASE) as manager:
         try:
             return manager.restore_params(0, abstract_params(model.model, mesh))
         except CheckpointError as error:
-            raise CheckpointError(f"{error}: {_NEEDED}") from None
+            raise CheckpointError(f"{error}: {_HINT}") from None
 
 
-def base_signature(workdir: Path) -> str:
-    """Fingerprint of the run's base, stored in its checkpoints."""
+def base_fingerprint(workdir: Path) -> str:
+    """Fingerprint of the run's base, as stored in its checkpoints."""
     return broadcast_from_primary(fingerprint(workdir / BASE / "0"))
 
 
 def check_base(workdir: Path, experiment: Experiment, meta: dict) -> None:
     """Raise CheckpointError if a checkpoint with this `meta` belongs to another base."""
-    if experiment.lora.rank and meta.get("base") != base_signature(workdir):
-        raise CheckpointError(f"{workdir / BASE} is another one: {_NEEDED}")
+    if experiment.lora.rank and meta.get("base") != base_fingerprint(workdir):
+        raise CheckpointError(f"{workdir / BASE} is another one: {_HINT}")

@@ -11,9 +11,9 @@ def tune_malloc() -> None:
     """Make glibc's malloc keep large freed buffers; a no-op elsewhere.
 
     The buffers of a search or a train step are hundreds of megabytes, freed at its end. If they
-    return to the system, the next one must map all pages again, a tenth of its time on a CPU. Must
-    be called before JAX initializes its devices, whose threads would otherwise get their own heaps.
-    HEED_KEEP_MEMORY=0 in the environment leaves malloc as it is.
+    return to the system, the next one must map all pages again, a tenth of its time on a CPU. Call
+    it before JAX initializes its devices: otherwise their threads get separate heaps.
+    HEED_KEEP_MEMORY=0 in the environment disables it.
     """
     if sys.platform != "linux" or os.environ.get("HEED_KEEP_MEMORY") == "0":
         return

@@ -1,4 +1,4 @@
-"""Flags that name a trained run, and its loaded model."""
+"""Flags that name a trained run and its checkpoint, and the loaded model."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ CHECKPOINT = flags.DEFINE_string(
 FSDP = flags.DEFINE_integer(
     "fsdp",
     1,
-    "Number of devices over which the weights are sharded, if one cannot hold them.",
+    "Number of devices over which the weights are sharded, if one device is too small.",
     lower_bound=1,
 )
 
 
 def load(checkpoint: str = ""):
-    """Load the model of the flags as a `LoadedModel`, or another checkpoint of it."""
+    """Load the model of the flags as a `LoadedModel`; `checkpoint` overrides the flag."""
     import jax  # imported after the flags are valid
 
     from experiments import workdir

@@ -1,4 +1,4 @@
-"""Settings that follow from others: vocabulary, model sizes, those of `init_from`."""
+"""Resolve derived settings: vocabulary, model sizes, settings inherited by `init_from`."""
 
 import json
 from base64 import b64decode, b64encode
@@ -16,9 +16,9 @@ from train.multihost import run_on_primary_and_broadcast
 
 
 def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Vocabulary:
-    """Return the run's vocabulary if it has a checkpoint; else a ready-made or a learned one.
+    """Return the vocabulary of a run with a checkpoint; else a ready-made or newly trained one.
 
-    With several processes, the primary process finds it for all.
+    With several processes, the primary process finds it and broadcasts it.
     """
     vocabularies: list[Vocabulary] = []
 
@@ -41,18 +41,18 @@ def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Vo
     if experiment.init_from:
         return Vocabulary.load(experiment.init_from)
     if data.tokenizer_path:
-        ready = [load_tokenizer(file) for file in data.tokenizer_path.split(",")]
-        return Vocabulary(ready[0], ready[-1])
+        tokenizers = [load_tokenizer(file) for file in data.tokenizer_path.split(",")]
+        return Vocabulary(tokenizers[0], tokenizers[-1])
     log(f"learning a vocabulary of {data.vocab_size} from {len(pairs)} pairs")
     with progress_bar("learning the vocabulary", None):
         return Vocabulary.train(pairs, data.vocab_size, data.tokenizer, data.shared_vocab)
 
 
-def resolve(experiment: Experiment, vocabulary: Vocabulary, old: Experiment | None) -> Experiment:
+def resolve(experiment: Experiment, vocabulary: Vocabulary) -> Experiment:
     """Return the experiment with all derived settings filled in.
 
     These are the vocabulary sizes of the model, the size of a ready-made vocabulary, and the
-    absolute path of the text. `old` is the resumed experiment: its settings without effect stay.
+    absolute path of the text.
     """
     model, data = experiment.model, experiment.data
     if not vocabulary.shared and model.tying == "all":
@@ -63,58 +63,53 @@ def resolve(experiment: Experiment, vocabulary: Vocabulary, old: Experiment | No
     target = None if vocabulary.shared else vocabulary.target.vocab_size
     model = replace(model, vocab_size=size, target_vocab_size=target)
     if data.tokenizer_path:
-        learned = old.data if old else replace(DataConfig(), vocab_size=size)
-        data = replace(data, vocab_size=learned.vocab_size, tokenizer=learned.tokenizer)
+        data = replace(data, vocab_size=size, tokenizer=DataConfig.tokenizer)  # `tokenizer`: unused
     if data.path and Path(data.path).exists():
         data = replace(data, path=str(Path(data.path).absolute()))
     return replace(experiment, model=model, data=data)
 
 
 # Settings of the run itself, not inherited with `init_from`: they do not change the model.
-_OWN = ("dropout", "attention_dropout", "ff_dropout", "dtype", "remat")
+_NOT_INHERITED = ("dropout", "attention_dropout", "ff_dropout", "dtype", "remat")
 
 
 def inherit_model_config(
-    experiment: Experiment, begun: Experiment | None, given: Collection[str] = ()
+    experiment: Experiment, previous: Experiment | None, from_flags: Collection[str] = ()
 ) -> Experiment:
     """Return the experiment with the model and vocabulary of `init_from`, if that is set.
 
-    It also inherits the search settings if it has none of its own: all are defaults, and none is
-    in `given`, the settings that flags set. Once the run has a checkpoint, they are read from
-    `begun`, its stored experiment, and the other run is no longer needed. Raises ConfigError.
+    The search settings are inherited too, unless one of them differs from its default or is in
+    `from_flags`, the settings that flags set. Once the run has a checkpoint, everything is
+    inherited from `previous`, its stored experiment, and the source run is no longer needed.
+    Raises ConfigError.
     """
     if not experiment.init_from:
         return experiment
     source = Path(experiment.init_from)
-    inherited = begun or read_config(source, "config.init_from")
-    if not begun and not has_checkpoint(source):
-        raise ConfigError(f"--config.init_from={source} has no checkpoint to begin with")
-    kept_settings = {name: getattr(experiment.model, name) for name in _OWN}
+    inherited = previous or read_config(source, "config.init_from")
+    if not previous and not has_checkpoint(source):
+        raise ConfigError(f"--config.init_from={source} has no checkpoint to start from")
+    local_settings = {name: getattr(experiment.model, name) for name in _NOT_INHERITED}
     search = inherited.search
-    if experiment.search != SearchConfig() or any(name.startswith("search.") for name in given):
+    if experiment.search != SearchConfig() or any(
+        name.startswith("search.") for name in from_flags
+    ):
         # The forced first token belongs to the vocabulary.
         forced_bos_id = experiment.search.forced_bos_id or inherited.search.forced_bos_id
         search = replace(experiment.search, forced_bos_id=forced_bos_id)
     return replace(
         experiment,
-        model=replace(inherited.model, **kept_settings),
-        data=replace(experiment.data, **_vocabulary_settings(inherited, resumed=bool(begun))),
+        model=replace(inherited.model, **local_settings),
+        data=replace(
+            experiment.data,
+            tokenizer=inherited.data.tokenizer,
+            vocab_size=inherited.model.vocab_size,
+            shared_vocab=inherited.model.target_vocab_size is None,
+            tokenizer_path="",
+        ),
         search=search,
         init_from=str(source.absolute()),
     )
-
-
-def _vocabulary_settings(inherited: Experiment, resumed: bool) -> dict:
-    """Data settings for a vocabulary inherited from another run."""
-    if resumed:  # earlier versions stored the settings of the config
-        names = "tokenizer", "vocab_size", "shared_vocab", "tokenizer_path"
-        return {name: getattr(inherited.data, name) for name in names}
-    return {
-        "tokenizer": inherited.data.tokenizer,
-        "vocab_size": inherited.model.vocab_size,
-        "shared_vocab": inherited.model.target_vocab_size is None,
-        "tokenizer_path": "",
-    }
 
 
 def check_sizes(experiment: Experiment) -> None:

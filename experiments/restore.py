@@ -1,4 +1,4 @@
-"""Restore a run: its latest checkpoint, the state it begins with, or one to roll back to."""
+"""Restore a run: its latest checkpoint, its initial state, or a checkpoint to roll back to."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ from train.state import TrainState, create_state
 
 
 def restore_or_init(run: RunContext, checkpoints: CheckpointManager) -> tuple[TrainState, dict]:
-    """The latest intact state and its checkpoint's meta; without checkpoints a fresh state and {}.
+    """Restore the latest intact state and its checkpoint's meta, or return a fresh state and {}.
 
-    Raises ConfigError or CheckpointError where the folder's vocabulary, text or base is not that of
-    the checkpoint.
+    Raises ConfigError or CheckpointError if the vocabulary, text or base differs from that of the
+    checkpoint.
     """
     if not broadcast_from_primary(checkpoints.steps()):
         return init_state(run), {}
@@ -30,29 +30,28 @@ def restore_or_init(run: RunContext, checkpoints: CheckpointManager) -> tuple[Tr
     folders.check_vocabulary(run.workdir, run.vocabulary, meta)
     folders.check_text(run.workdir, run.data.digests, meta)
     check_base(run.workdir, run.experiment, meta)
-    previous = folders.settings_of(meta) or run.previous or run.experiment
-    log(resume_line(previous, run.experiment, int(state.step)))
+    log(resume_line(folders.stored_experiment(meta), run.experiment, int(state.step)))
     return state, meta
 
 
 def roll_back(
-    run: RunContext, checkpoints: CheckpointManager, before_step: int, tried: set[int]
+    run: RunContext, checkpoints: CheckpointManager, before_step: int, tried_steps: set[int]
 ) -> tuple[TrainState, dict]:
-    """Restore the newest intact checkpoint from before `before_step` that was not `tried` yet.
+    """Restore the newest intact checkpoint from before `before_step` that is not in `tried_steps`.
 
-    Adds its step to `tried`, and deletes later checkpoints. If all were tried, the oldest one is
-    used again, with the data reshuffled once more. If there is none, training starts over. Raises
-    CorruptCheckpointError if no checkpoint is intact.
+    Adds its step to `tried_steps` and deletes later checkpoints. If all steps were tried, the
+    oldest one is used again, with the data reshuffled once more. Without checkpoints, training
+    starts over. Raises CorruptCheckpointError if no checkpoint is intact.
     """
     checkpoints.wait()
     steps = [step for step in broadcast_from_primary(checkpoints.steps()) if step < before_step]
-    untried = [step for step in steps if step not in tried]
+    untried = [step for step in steps if step not in tried_steps]
     if steps:
         state, meta = _restore_latest(run, checkpoints, untried or steps[:1])
     else:
         state, meta = init_state(run), {}
     step = int(state.step)
-    tried.add(step)
+    tried_steps.add(step)
     checkpoints.delete_after(step)
     return state, meta
 
@@ -60,7 +59,7 @@ def roll_back(
 def _restore_latest(
     run: RunContext, checkpoints: CheckpointManager, steps: Sequence[int] | None = None
 ) -> tuple[TrainState, dict]:
-    """The latest intact state and its meta; reports what is wrong with newer ones."""
+    """Restore the latest intact state and its meta; warns about newer, corrupt checkpoints."""
     state, meta, corrupt = checkpoints.restore_latest_intact(run.restore_target(), steps)
     for line in corrupt:
         log(f"warning: {line}")
@@ -68,10 +67,9 @@ def _restore_latest(
 
 
 def init_state(run: RunContext) -> TrainState:
-    """The state at step 0: fresh parameters, or those of the run that `init_from` names.
+    """Initialize the state of step 0: fresh parameters, or those of the run in `init_from`.
 
-    Where adapters are trained, these are fresh, and the other parameters are written into the run's
-    folder.
+    With LoRA, the adapters are fresh, and the base parameters are stored in the run's folder.
     """
     c = run.experiment
     key = jax.random.key(c.train.seed)
@@ -79,37 +77,40 @@ def init_state(run: RunContext) -> TrainState:
     if not c.init_from:
         return state
     source = Path(c.init_from)
-    with CheckpointManager(source / "checkpoints") as others:
-        folders.warn_unranked(others, "best")
-        step = broadcast_from_primary(others.resolve("best").steps[-1])
-    keeps_average = state.ema is not None
+    with CheckpointManager(source / "checkpoints") as source_checkpoints:
+        folders.warn_unranked(source_checkpoints, "best")
+        step = broadcast_from_primary(source_checkpoints.resolve("best").steps[-1])
+    has_ema = state.ema is not None
     if not c.lora.rank:  # otherwise two models would be in memory at once
         state = state._replace(params=None, ema=None)
     loaded = folders.load(source, str(step), run.mesh)
     if loaded.vocabulary.digest() != run.vocabulary.digest():
-        raise ConfigError(f"--config.init_from={source} has changed its vocabulary meanwhile")
-    log(f"beginning with the weights of {source}, step {step}")
+        raise ConfigError(f"--config.init_from={source} has a different vocabulary now")
+    log(f"starting from the weights of {source}, step {step}")
     if c.lora.rank:
         state = state._replace(base=loaded.params)
         write_base(run.workdir, state, {"of": str(source), "step": step})
         return state
-    # The average begins equal, but in memory of its own: a step donates its state.
-    ema = jax.tree.map(jnp.copy, loaded.params) if keeps_average else None
+    # The average starts equal but in a separate buffer, because a step donates its state.
+    ema = jax.tree.map(jnp.copy, loaded.params) if has_ema else None
     return state._replace(params=loaded.params, ema=ema)
 
 
 def schedule_offset(schedule: BatchSchedule, step: int, meta: dict) -> int:
-    """How many batches the schedule is ahead of the steps, in a run whose batches have changed.
+    """Number of batches by which the schedule is ahead of the steps, after a change of batching.
 
-    Where they differ from those of the checkpoint with this `meta`, training continues at the same
-    share of the same epoch. The rest of that epoch is in the order of the new batches, and so may
-    repeat some of its pairs and leave out others; each later epoch has every pair once. Steps, and
-    with them the learning rate, continue as they were.
+    If the batches differ from those of the checkpoint with this `meta`, training continues at the
+    same fraction of the same epoch. The remainder of that epoch has the order of the new batches,
+    so it may repeat some pairs and omit others; each later epoch has every pair once. Steps, and
+    with them the learning rate, continue unchanged.
     """
     offset = meta.get("batch_offset", 0)
-    epoch = meta.get("batches_per_epoch", schedule.batches_per_epoch)
-    if epoch == schedule.batches_per_epoch:
+    batches_per_epoch = meta.get("batches_per_epoch", schedule.batches_per_epoch)
+    if batches_per_epoch == schedule.batches_per_epoch:
         return offset
-    batch = round((step + offset) * schedule.batches_per_epoch / epoch)
-    log(f"batches have changed: {epoch} an epoch until now; continuing after {batch} of the new")
+    batch = round((step + offset) * schedule.batches_per_epoch / batches_per_epoch)
+    log(
+        f"batching has changed (was {batches_per_epoch} batches per epoch): "
+        f"resuming after batch {batch} of the new schedule"
+    )
     return batch - step

@@ -16,9 +16,9 @@ class Change(StrEnum):
     """The effect of a changed setting on a resumed run."""
 
     FREE = "free"
-    ANNOUNCED = "free, announced"  # it changes what the run computes or compares
-    BATCHES = "needs `--allow_batch_change`"  # `schedule_offset` says how training continues
-    REJECTED = "rejected"  # it would be another run
+    ANNOUNCED = "free, announced"  # changes what the run computes or compares
+    BATCHES = "needs `--allow_batch_change`"  # training continues as in `schedule_offset`
+    REJECTED = "rejected"  # defines another run
 
 
 class Rule(NamedTuple):
@@ -123,27 +123,27 @@ _TABLE = (
 RULES = {name: Rule(change, effect) for names, change, effect in _TABLE for name in names.split()}
 
 
-def check_changes(old: Experiment, new: Experiment, allow_batch_change: bool, where: str) -> None:
-    """Raise ConfigError for the first change that is rejected; `where` names the run's folder."""
+def check_changes(old: Experiment, new: Experiment, allow_batch_change: bool, folder: str) -> None:
+    """Raise ConfigError for the first change that is rejected; `folder` names the run's folder."""
     changed = _changed(old, new)
     # init_from first: it explains the other changes, since the whole model differs.
     for name in sorted(changed, key="init_from".__ne__):
-        was, value = changed[name]
+        old_value, value = changed[name]
         rule = RULES[name].change
         if rule is Change.REJECTED or (rule is Change.BATCHES and not allow_batch_change):
-            batches = ", or go on with other batches by --allow_batch_change"
+            hint = ", or change the batches with --allow_batch_change"
             raise ConfigError(
-                f"{where} holds another run: its {name} is {was!r}, not {value!r}; choose another "
-                f"folder{batches * (rule is Change.BATCHES)}"
+                f"{folder} holds another run: its {name} is {old_value!r}, not {value!r}; choose "
+                f"another folder{hint * (rule is Change.BATCHES)}"
             )
 
 
 def resume_line(old: Experiment, new: Experiment, step: int) -> str:
-    """The first message of a resumed run: its step, changed settings, and their effects."""
+    """Format the first message of a resumed run: its step, changed settings, and their effects."""
     changed = _changed(old, new)
     settings = ", ".join(f"{name}={value}" for name, (_, value) in changed.items())
     if new.train.num_steps <= step and "train.num_steps" in changed:
-        effects = ["no step is left to train"]
+        effects = ["no steps remain"]
     else:
         effects = [_schedule_effect(old, new, step)]
     if any(RULES[name].effect == _BLEU for name in changed):
@@ -155,19 +155,20 @@ def resume_line(old: Experiment, new: Experiment, step: int) -> str:
 def _changed(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
     """Changed settings with (old, new) values."""
     old_values, new_values = flatten(old), flatten(new)
-    changed = {name: (old_values[name], value) for name, value in new_values.items()}
-    if old.schedule_end == new.schedule_end:  # earlier versions stored num_steps as decay_steps
-        changed.pop("optimizer.decay_steps")
-    return {name: values for name, values in changed.items() if values[0] != values[1]}
+    return {
+        name: (old_values[name], value)
+        for name, value in new_values.items()
+        if old_values[name] != value
+    }
 
 
 def _schedule_effect(old: Experiment, new: Experiment, step: int) -> str:
     old_end, new_end = old.schedule_end, new.schedule_end
     if old_end == new_end or old_end is None or new_end is None:
         return ""
-    ended = f"ended at step {old_end} and now ends" if old_end <= step else "ends"
+    verb = f"ended at step {old_end} and now ends" if old_end <= step else "ends"
     instead = "" if old_end <= step else f" instead of {old_end}"
     return (
-        f"the learning-rate schedule {ended} at step {new_end}{instead}: "
+        f"the learning-rate schedule {verb} at step {new_end}{instead}: "
         "the result is not that of an uninterrupted run"
     )

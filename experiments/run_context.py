@@ -1,4 +1,4 @@
-"""RunContext: all that a run trains with."""
+"""RunContext: experiment, data, model, optimizer and mesh of a run."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from data.vocabulary import Vocabulary
 from experiments.config import Experiment
-from experiments.lora import base_signature, read_base, trainable
+from experiments.lora import base_fingerprint, read_base, trainable
 from experiments.task import Task, TaskData
 from model import Transformer
 from model.family import Family
@@ -23,18 +23,18 @@ from train.watchdog import Watchdog
 
 
 def no_watchdog() -> Watchdog:
-    """Make a watchdog that does nothing, for a run of one process."""
+    """Make a watchdog that does nothing, for a single-process run."""
     return Watchdog(Path(), 0, 0)
 
 
 def never_stop(_step: int) -> str:
-    """Never request a stop: for a run that nothing interrupts."""
+    """Never request a stop: for a run that cannot be interrupted."""
     return ""
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """All that a run trains with, checked by experiments/setup.py."""
+    """Everything that a run trains with, validated by experiments/setup.py."""
 
     experiment: Experiment
     workdir: Path
@@ -45,9 +45,8 @@ class RunContext:
     tx: optax.GradientTransformation
     learning_rate: Callable[[int], float]  # by step
     mesh: Mesh
-    previous: Experiment | None = None  # of the checkpoints in the folder, to be resumed
     watchdog: Watchdog = field(default_factory=no_watchdog)
-    stop_requested: Callable[[int], str] = never_stop  # step -> "", or the signal that came
+    stop_requested: Callable[[int], str] = never_stop  # step -> "", or the received signal
 
     @property
     def row_multiple(self) -> int:
@@ -65,7 +64,7 @@ class RunContext:
         return abstract_state(self.trainable, self.tx, self.mesh, ema=ema)
 
     def restore_target(self) -> TrainState:
-        """The state to restore a checkpoint into, with the base of adapters already in it."""
+        """The state to restore a checkpoint into; it already contains the base of adapters."""
         base = read_base(self.workdir, self.trainable, self.mesh)
         return self.abstract_state()._replace(base=base)
 
@@ -74,13 +73,13 @@ class RunContext:
         return make_merge_fn(self.trainable, self.mesh)(state.weights, state.base)
 
     def sizes(self) -> dict[str, int]:
-        """Parameter counts: of the model, and of what is trained."""
+        """Parameter counts: of the model, and of the trained parameters."""
         count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
         trees = abstract_params(self.model, self.mesh), self.abstract_state().params
         return dict(zip(("num_params", "num_trainable_params"), map(count, trees), strict=True))
 
     def make_train_step(self):
-        """The jitted train step of these settings; compiled at its first call."""
+        """The jitted train step of these settings, compiled at its first call."""
         c = self.experiment
         return make_train_step(
             self.trainable,
@@ -96,4 +95,6 @@ class RunContext:
         """Identity of the run, stored in each checkpoint: settings and checksums, for a resume."""
         meta = {"vocabulary": self.vocabulary.digest(), **self.data.digests}
         meta |= {"experiment": json.dumps(asdict(self.experiment))}
-        return meta | ({"base": base_signature(self.workdir)} if self.experiment.lora.rank else {})
+        return meta | (
+            {"base": base_fingerprint(self.workdir)} if self.experiment.lora.rank else {}
+        )

@@ -1,9 +1,9 @@
-"""Score given translations under a model: one line of JSON per pair.
+"""Score given translations with a model: one line of JSON per pair.
 
     python -m experiments.score --workdir=DIR --source=FILE --target=FILE
 
-{"score": log-probability of the target with EOS, "tokens": their number, "perplexity": per token,
-"token_scores": one per token}.
+{"score": log-probability of the target with EOS, "tokens": number of tokens, "perplexity": per
+token, "token_scores": one per token}.
 """
 
 from pathlib import Path

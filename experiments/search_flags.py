@@ -7,8 +7,8 @@ from absl import flags
 
 from data.errors import DataError
 from decode import shortlist
-from decode.inputs import phrase_encodings
 from decode.options import METHOD_OPTIONS, METHODS, PENALTIES, STOPPING, InputError, SearchOptions
+from decode.phrase_encoding import phrase_encodings
 from decode.translate import Translator
 from decode.weights import PRECISIONS
 from experiments import model_flags
@@ -21,14 +21,14 @@ flags.adopt_module_key_flags(model_flags)  # so that --help shows them too
 LONG_INPUT = flags.DEFINE_string(
     "long_input",
     "split:256",
-    "Handling of lines with more tokens: split:TOKENS translates them in pieces, cut at sentence "
-    "ends or between words; error:TOKENS stops with the line's number.",
+    "Handling of lines with more tokens: split:TOKENS splits them at sentence ends or between "
+    "words and translates the segments; error:TOKENS stops with the line's number.",
 )
 TOKENS_PER_BATCH = flags.DEFINE_integer(
     "tokens_per_batch",
     None,
     "Source positions of a batch per device; default: the fastest value. Lower values need less "
-    "memory; no result depends on it.",
+    "memory; results do not depend on it.",
     lower_bound=1,
 )
 ENSEMBLE = flags.DEFINE_list(
@@ -42,7 +42,7 @@ PRECISION = flags.DEFINE_enum(
     "precision",
     "float32",
     PRECISIONS,
-    "Precision of the weight matrices: bfloat16 or int8 are faster and a little less exact.",
+    "Precision of the weight matrices: bfloat16 and int8 are faster and slightly less accurate.",
 )
 SHORTLIST = flags.DEFINE_bool(
     "shortlist",
@@ -53,7 +53,7 @@ SHORTLIST = flags.DEFINE_bool(
 FORBID = flags.DEFINE_multi_string(
     "forbid",
     [],
-    "A word or phrase that no output may contain, spelled as after a space, or punctuation "
+    "A word or phrase that no output may contain, matched after a space, or punctuation, matched "
     "anywhere; repeatable.",
 )
 N_BEST = flags.DEFINE_integer(
@@ -86,7 +86,7 @@ SEARCH = [  # fields of SearchOptions; an unset flag means the run's value or th
     flags.DEFINE_bool(
         "free_eos_at_limit",
         None,
-        "EOS at the length limit, where nothing else may follow, costs nothing; default: the "
+        "EOS at the length limit, where no other token is allowed, has no cost; default: the "
         "run's, no.",
     ),
     define_float("patience", None, "With --stopping=full, factor of beam_size; default: 1."),
@@ -120,7 +120,7 @@ SEARCH = [  # fields of SearchOptions; an unset flag means the run's value or th
     flags.DEFINE_bool(
         "allow_unknown",
         None,
-        "Allow unknown words in outputs; they are left out of the text; default: the run's, no.",
+        "Allow unknown words in outputs; the text omits them; default: the run's, no.",
     ),
     flags.DEFINE_bool(
         "renormalize",
@@ -128,9 +128,7 @@ SEARCH = [  # fields of SearchOptions; an unset flag means the run's value or th
         "Renormalize log-probabilities over EOS and the tokens that stand for text; default: the "
         "run's, no.",
     ),
-    flags.DEFINE_integer(
-        "no_repeat_ngrams", None, "No N tokens in a row occur twice; 0: no such rule."
-    ),
+    flags.DEFINE_integer("no_repeat_ngrams", None, "No N-gram occurs twice; 0: no such rule."),
     define_float(
         "repetition_penalty",
         None,
@@ -139,14 +137,14 @@ SEARCH = [  # fields of SearchOptions; an unset flag means the run's value or th
 ]
 
 
-def _other(name: str, trained) -> tuple:
+def _load_ensemble_model(name: str, trained) -> tuple:
     """Load the model and parameters of one item of --ensemble."""
     from experiments import workdir
 
     # The names of folders and checkpoints may contain colons.
-    ends = [index for index, letter in enumerate(name) if letter == ":"] + [len(name)]
-    end = max((index for index in ends if Path(name[:index]).is_dir()), default=len(name))
-    folder, checkpoint = name[:end], name[end + 1 :] or CHECKPOINT.value.split(",")[0]
+    splits = [index for index, letter in enumerate(name) if letter == ":"] + [len(name)]
+    split = max((index for index in splits if Path(name[:index]).is_dir()), default=len(name))
+    folder, checkpoint = name[:split], name[split + 1 :] or CHECKPOINT.value.split(",")[0]
     workdir.read_config(Path(folder), "ensemble")
     try:
         loaded = workdir.load(Path(folder), checkpoint, trained.mesh)
@@ -161,7 +159,7 @@ def _other(name: str, trained) -> tuple:
 
 
 def build_translator(trained, on_token=None) -> Translator:
-    """Return a translator of a `LoadedModel` with the run's search settings, overridden by flags.
+    """Build a translator of a `LoadedModel` with the run's search settings, overridden by flags.
 
     `on_token` as in Translator.
     """
@@ -181,14 +179,14 @@ def build_translator(trained, on_token=None) -> Translator:
             tuple(i) for text in FORBID.value for i in phrase_encodings("--forbid:", text, target)
         )
         options = replace(options, banned=banned)
-    ensemble = [_other(name, trained) for name in ENSEMBLE.value]
+    ensemble = [_load_ensemble_model(name, trained) for name in ENSEMBLE.value]
     return Translator(
         trained.model,
         trained.params,
         trained.vocabulary,
         trained.mesh,
         options,
-        others=ensemble,
+        ensemble=ensemble,
         precision=PRECISION.value,
         tokens_per_batch=TOKENS_PER_BATCH.value,
         shortlist=shortlist.load(Path(WORKDIR.value)) if SHORTLIST.value else None,

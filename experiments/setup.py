@@ -1,4 +1,4 @@
-"""Set up a run before anything is written: settings, data, model, optimizer, mesh."""
+"""Set up a run without writing files: settings, data, model, optimizer, mesh."""
 
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -36,11 +36,11 @@ def set_up(
     watchdog: Watchdog | None = None,
     stop_requested: Callable[[int], str] = never_stop,
 ) -> RunContext:
-    """Check settings and data, and build all that the run trains with; writes nothing.
+    """Check settings and data, and build everything that the run trains with; writes nothing.
 
     `from_flags` are the names of the settings that flags set ("model.d_ff"): each must have an
-    effect. Raises ConfigError or DataError, in all processes, for settings and data that cannot be
-    used, and PreemptedError where `stop_requested(0)` names a signal while text is read.
+    effect. Raises ConfigError or DataError in all processes for invalid settings and data, and
+    PreemptedError if `stop_requested(0)` names a signal while text is read.
     """
     task = TranslationTask() if task is None else task
     watchdog = watchdog or no_watchdog()
@@ -63,8 +63,8 @@ def set_up(
 class Settings(NamedTuple):
     """The settings of a run before its vocabulary is known."""
 
-    experiment: Experiment  # with what it takes from `init_from`
-    requested: Experiment  # before `init_from`: config and flags
+    experiment: Experiment  # with the settings inherited from `init_from`
+    requested: Experiment  # from config and flags, before `init_from`
     from_flags: Collection[str]
     previous: Experiment | None  # the settings of the newest checkpoint
     mesh: Mesh
@@ -75,8 +75,8 @@ def read_settings(
 ) -> Settings:
     """Check the settings and the folder. All processes call it together. Raises ConfigError.
 
-    A resumed run is compared with the settings in its newest checkpoint, not with config.json: a
-    start that saves no checkpoint writes that file too.
+    A resumed run is compared with the settings in its newest checkpoint, not with config.json,
+    which a start without a later checkpoint has also rewritten.
     """
 
     def check_and_read() -> Experiment | None:
@@ -87,7 +87,7 @@ def read_settings(
     def build_settings(previous: Experiment | None) -> Settings:
         mesh = make_mesh(*(getattr(experiment.mesh, axis) for axis in ("data", "fsdp", "tensor")))
         inherited = inherit_model_config(experiment, previous, from_flags)
-        schedule_and_optimizer(inherited)  # raises for settings that cannot be used
+        schedule_and_optimizer(inherited)  # raises for invalid settings
         return Settings(inherited, experiment, from_flags, previous, mesh)
 
     previous = run_on_all(check_and_read)
@@ -106,43 +106,32 @@ def build(
     on_progress: Callable[[], None] = lambda: None,
 ) -> RunContext:
     """Tokenize the splits, schedule the batches, build the model. Raises ConfigError, DataError."""
-    c = resolve(settings.experiment, vocabulary, settings.previous)
+    c = resolve(settings.experiment, vocabulary)
     report_unused_settings(settings.requested, c, settings.from_flags)
     folders.check_same_run(workdir, c, allow_batch_change, settings.previous)
     model = build_model(c.model)
     learning_rate, tx = schedule_and_optimizer(c)
-    # Raises where the mesh does not divide the sizes, or where adapters have no matrix.
+    # Raises if the mesh does not divide the sizes, or if a LoRA projection does not exist.
     abstract_state(trainable(c, model), tx, settings.mesh)
     data = task.read(c, splits, vocabulary, on_progress)
-    return RunContext(
-        c,
-        workdir,
-        task,
-        vocabulary,
-        data,
-        model,
-        tx,
-        learning_rate,
-        settings.mesh,
-        settings.previous,
-    )
+    return RunContext(c, workdir, task, vocabulary, data, model, tx, learning_rate, settings.mesh)
 
 
 def _check_processes_agree(run: RunContext) -> None:
-    """Raise ConfigError where processes were started with different settings or text."""
+    """Raise ConfigError if processes were started with different settings or text."""
     if jax.process_count() == 1:
         return
     values = {"the config": repr(run.experiment), "--workdir": str(run.workdir)}
-    values |= {f"the {name.replace('_', ' ')}": sum for name, sum in run.data.digests.items()}
-    primary, *others = allgather(values)
-    for number, other in enumerate(others, 1):
+    values |= {f"the {name.replace('_', ' ')}": digest for name, digest in run.data.digests.items()}
+    primary, *peers = allgather(values)
+    for number, peer in enumerate(peers, 1):
         for name, value in primary.items():
-            if other[name] != value:
+            if peer[name] != value:
                 raise ConfigError(f"{name} is not the same in process {number} as in process 0")
 
 
 def schedule_and_optimizer(experiment: Experiment):
-    """The learning rate's schedule and the optimizer that uses it; raises ConfigError."""
+    """The learning-rate schedule and the optimizer that uses it; raises ConfigError."""
     o = experiment.optimizer
     if o.decay_steps and experiment.schedule_end is None:
         raise ConfigError(

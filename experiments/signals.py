@@ -1,12 +1,12 @@
-"""Ctrl-C in commands: one line and exit status 130, at any moment.
+"""Signal handling of commands: Ctrl-C prints one line and exits with status 130, at any time.
 
 Python would raise KeyboardInterrupt between any two instructions. In a callback, a destructor or an
-import that exception is printed and lost, or replaced, and the command continues. So nothing is
-raised: a handler ends the process itself, or sets a flag if there is something to save. Python runs
-handlers in the main thread, after it returns from library code. A second thread therefore listens
-for signals too, and ends the process if the main thread does not react.
+import that exception is printed and lost, or replaced, and the command continues. So a handler
+raises no exception: it ends the process itself, or sets a flag if there is something to save.
+Python runs handlers in the main thread, after it returns from library code. A second thread
+therefore listens for signals too, and ends the process if the main thread does not react.
 
-This module imports nothing heavy, since it must be loaded before anything else.
+This module imports only light modules, because it is loaded first.
 """
 
 import atexit
@@ -20,19 +20,18 @@ from contextlib import contextmanager, suppress
 from signal import SIGINT
 
 INTERRUPTED = 128 + SIGINT  # the exit status, as in shells
-_REACTION_SECONDS = 0.3  # seconds for the main thread to react to a signal
+_REACTION_SECONDS = 0.3  # time for the main thread to react to a signal
 
-
-# The action; whether it ends the process; whether a second Ctrl-C ends the process at once.
-_Reaction = namedtuple("_Reaction", "act ends again")
+# The action; whether it ends the process; whether a second Ctrl-C ends the process immediately.
+_Reaction = namedtuple("_Reaction", "action exits exit_on_second")
 
 _reactions: dict[int, _Reaction] = {}  # by the signal's number
 _cleanups: list[Callable[[], None]] = []
-_leaving = threading.RLock()
-_left: list[int] = []  # the exit status, once the process is being ended
+_exit_lock = threading.RLock()
+_exit_status: list[int] = []  # set once the process is exiting
 
 
-def begin() -> None:
+def install_sigint_handler() -> None:
     """Make Ctrl-C end this process. Only for commands, whose main thread calls it first.
 
     If SIGINT is ignored, as in background jobs of a shell, it stays ignored.
@@ -42,9 +41,9 @@ def begin() -> None:
     if signal.getsignal(SIGINT) is signal.SIG_IGN:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGINT})
         return
-    _reactions[SIGINT] = _Reaction(interrupt, ends=True, again=True)
+    _reactions[SIGINT] = _Reaction(interrupt, exits=True, exit_on_second=True)
     signal.signal(SIGINT, _handle)
-    # experiments/__init__.py or a launcher blocked it until now.
+    # It was blocked by experiments/__init__.py or a launcher.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGINT})
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -55,18 +54,18 @@ def begin() -> None:
 
 def interrupt() -> None:
     """End the process as Ctrl-C does."""
-    leave(INTERRUPTED, "heed: interrupted")
+    exit_now(INTERRUPTED, "heed: interrupted")
 
 
-def leave(status: int, message: str, result: str = "") -> None:
-    """End the process at once, with a line on stderr and one on stdout; any thread may call it.
+def exit_now(status: int, message: str, result: str = "") -> None:
+    """Exit immediately with `message` on stderr and `result` on stdout; any thread may call it.
 
     The actions of `cleanup` run first.
     """
-    with _leaving:
-        if _left:
+    with _exit_lock:
+        if _exit_status:
             return  # a second signal, during this function
-        _left.append(status)
+        _exit_status.append(status)
         for action in reversed(_cleanups):
             with suppress(Exception):  # nothing may prevent the exit
                 action()
@@ -80,7 +79,7 @@ def leave(status: int, message: str, result: str = "") -> None:
 
 @contextmanager
 def cleanup(action: Callable[[], None]) -> Iterator[None]:
-    """Context in which `leave` calls `action`, even if the body is interrupted."""
+    """Context in which `exit_now` calls `action`, even if the body is interrupted."""
     _cleanups.append(action)
     try:
         yield
@@ -90,20 +89,20 @@ def cleanup(action: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def handling(
-    number: int, act: Callable[[], object], ends: bool = False, again: bool = True
+    number: int, action: Callable[[], object], exits: bool = False, exit_on_second: bool = True
 ) -> Iterator[None]:
-    """Context in which the signal calls `act` in the main thread.
+    """Context in which the signal calls `action` in the main thread.
 
-    If the main thread stays in library code, an `act` that `ends` the process is called in another
-    thread, and with `again` a second Ctrl-C ends the process. Outside of commands Ctrl-C is
-    unchanged; outside of the main thread all signals are.
+    If the main thread stays in library code, an `action` that `exits` is called in another thread,
+    and with `exit_on_second` a second Ctrl-C ends the process. Outside of commands the handling of
+    Ctrl-C is unchanged; outside of the main thread, that of all signals.
     """
     handled = number != SIGINT or number in _reactions
     if not handled or threading.current_thread() is not threading.main_thread():
         yield
         return
     previous, handler = _reactions.get(number), signal.getsignal(number)
-    _reactions[number] = _Reaction(act, ends, again)
+    _reactions[number] = _Reaction(action, exits, exit_on_second)
     signal.signal(number, _handle)
     try:
         yield
@@ -116,8 +115,8 @@ def handling(
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Context in which new processes start with Ctrl-C blocked, until they call `begin`."""
+def sigint_blocked() -> Iterator[None]:
+    """Context in which new processes start with SIGINT blocked; a command unblocks it."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {SIGINT})
     try:
         yield
@@ -127,7 +126,7 @@ def held_back() -> Iterator[None]:
 
 def _handle(number: int, _frame) -> None:
     if reaction := _reactions.get(number):
-        reaction.act()
+        reaction.action()
 
 
 def _listen(reader: int) -> None:
@@ -139,9 +138,9 @@ def _listen(reader: int) -> None:
             reaction = _reactions.get(number)
             if reaction is None:
                 continue
-            if number == SIGINT and interrupts > 1 and reaction.again:
+            if number == SIGINT and interrupts > 1 and reaction.exit_on_second:
                 interrupt()
-            if reaction.ends:
+            if reaction.exits:
                 time.sleep(_REACTION_SECONDS)
                 if _reactions.get(number) is reaction:
-                    reaction.act()
+                    reaction.action()

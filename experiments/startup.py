@@ -1,4 +1,4 @@
-"""Start-up of commands, before slow imports: streams, encoding, shadowed packages.
+"""Start-up of commands before slow imports: standard streams, encoding, shadowed packages.
 
 It handles a closed standard stream, an encoding other than UTF-8, and files of another project that
 shadow one of Heed's packages. `import experiments` as a library does none of this.
@@ -15,18 +15,18 @@ STDOUT = "standard output"  # the file's name in errors
 _PACKAGES = ("model", "data", "train", "decode", "interop", "serve")
 
 
-def begin() -> None:
+def set_up_command() -> None:
     """Set up this process as a command, or exit with status 1 and one line on stderr."""
-    closed = [number for number in range(3) if _fill(number)]
-    signals.begin()
+    closed = [number for number in range(3) if _open_if_closed(number)]
+    signals.install_sigint_handler()
     _use_utf8()
     if 1 in closed:
         _fail("standard output is closed: redirect it to a file or to /dev/null")
     _check_packages()
 
 
-def _fill(number: int) -> bool:
-    """Open /dev/null for a closed standard stream, so that no file gets its number; return whether.
+def _open_if_closed(number: int) -> bool:
+    """Open /dev/null for a closed standard stream, whose number a file would get; return whether.
 
     sys.stdin stays None, which its readers report. Output to a closed stderr is lost, as intended.
     """
@@ -46,14 +46,14 @@ def _use_utf8() -> None:
     """
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
-    sys.stderr = _text(_Stderr(2, "w", closefd=False), True)
+    sys.stderr = _text_stream(_Stderr(2, "w", closefd=False), True)
     if sys.stdout is not None:
-        sys.stdout = _text(_Stdout(1, "w", closefd=False), sys.stdout.isatty())
+        sys.stdout = _text_stream(_Stdout(1, "w", closefd=False), sys.stdout.isatty())
 
 
-def _text(raw: io.FileIO, by_line: bool) -> io.TextIOWrapper:
-    file = io.BufferedWriter(raw)
-    return io.TextIOWrapper(file, "utf-8", "backslashreplace", line_buffering=by_line)
+def _text_stream(file: io.FileIO, line_buffering: bool) -> io.TextIOWrapper:
+    buffer = io.BufferedWriter(file)
+    return io.TextIOWrapper(buffer, "utf-8", "backslashreplace", line_buffering=line_buffering)
 
 
 class _Stdout(io.FileIO):
@@ -81,9 +81,9 @@ def _check_packages() -> None:
     """Exit if Python would import, for example, another project's train instead of Heed's."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for name in _PACKAGES:
-        spec = find_spec(name)  # which runs nothing
+        spec = find_spec(name)  # executes no module
         origin = spec.origin if spec else None
-        if origin is None:  # a plain folder, which shadows a package of an import hook
+        if origin is None:  # a folder without __init__.py shadows an editable install
             sys.path.insert(0, root)
         elif os.path.realpath(os.path.dirname(origin)) != os.path.realpath(f"{root}/{name}"):
             _fail(

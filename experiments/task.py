@@ -1,7 +1,7 @@
-"""Task: how a corpus becomes batches, and how a model is evaluated on it.
+"""Task: the interface between a corpus and the trainer (batches, evaluation, test).
 
-experiments/translation_task.py is the one that there is. A task knows a corpus, the trainer knows
-steps: a new task is one file that implements `Task`, and `train(..., task=...)` takes it.
+experiments/translation_task.py is the only implementation. A new task is one file that implements
+`Task`, passed as `train(..., task=...)`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from data.batch_schedule import BatchSchedule
 from data.vocabulary import Vocabulary
 
-if TYPE_CHECKING:  # these know tasks themselves
+if TYPE_CHECKING:  # they import this module
     from experiments.config import Experiment
     from experiments.run_context import RunContext
     from experiments.workdir import LoadedModel
@@ -24,18 +24,18 @@ class TaskData(Protocol):
 
     @property
     def schedule(self) -> BatchSchedule:
-        """Which examples of the training split make the batch of a step."""
+        """Which examples of the training split are in the batch of a step."""
 
     @property
     def digests(self) -> dict[str, str]:
-        """Checksums of the splits, by the names that checkpoints store them under."""
+        """Checksums of the splits, by their names in checkpoints."""
 
     def train_batches(
         self, schedule: BatchSchedule, step: int, mesh: Mesh, multiple_of: int
     ) -> Iterator[Any]:
-        """The batches of `step` and all later ones, each laid out on the mesh.
+        """The batches from `step` on, each laid out on the mesh.
 
-        Their rows are a multiple of `multiple_of`. A batch is a function of its step.
+        Their numbers of rows are multiples of `multiple_of`. A batch is a function of its step.
         """
 
     def eval_batches(self, split: str, mesh: Mesh) -> Iterator[Any]:
@@ -43,14 +43,14 @@ class TaskData(Protocol):
 
 
 class EvalResult(NamedTuple):
-    """What a test measured, and how to store the model's outputs."""
+    """Scores of a test, and a function that stores the model's outputs."""
 
-    scores: dict[str, Any]  # with "loss" and the "checkpoint" that was tested
+    scores: dict[str, Any]  # with "loss" and the tested "checkpoint"
     write_outputs: Callable[[], None]  # into the run's folder
 
 
 class Task(Protocol):
-    """What the trainer asks of a task. All methods are functions of their arguments."""
+    """Interface of a task. Its methods have no state."""
 
     outputs: str  # the file that `EvalResult.write_outputs` writes
     valid_metrics: tuple[str, ...]  # of the best checkpoint, in the last line of a run
@@ -72,7 +72,7 @@ class Task(Protocol):
         """
 
     def warn(self, experiment: "Experiment") -> None:
-        """Report settings that evaluation cannot use as they are."""
+        """Warn about settings that evaluation cannot use as they are."""
 
     def hooks(self, run: "RunContext") -> "list[Hook]":
         """Validation during training, without the checkpoint hook."""

@@ -1,4 +1,4 @@
-"""Folders that are complete, or as they were before."""
+"""Output and temporary folders that are cleaned up after errors and Ctrl-C."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from experiments.signals import cleanup
 
 
 @contextmanager
-def removed_unless_done(folder: Path) -> Iterator[None]:
-    """Context that creates `folder`; an error or Ctrl-C removes everything new in it."""
+def remove_on_error(folder: Path) -> Iterator[None]:
+    """Context that creates `folder`; an error or Ctrl-C removes all new files in it."""
     created = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
     existing = set(folder.iterdir()) if folder.exists() else set()
 
@@ -19,7 +19,7 @@ def removed_unless_done(folder: Path) -> Iterator[None]:
         for path in set(folder.iterdir()) - existing if folder.exists() else ():
             _remove(path)
         for parent in created:
-            with suppress(OSError):  # not empty: it has files of others
+            with suppress(OSError):  # not empty: another process wrote files there
                 parent.rmdir()
 
     with cleanup(restore):
@@ -33,7 +33,7 @@ def removed_unless_done(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Context with a temporary folder, which is removed at its end, also after Ctrl-C."""
+    """Context with a temporary folder, removed when the context ends, also after Ctrl-C."""
     folder = Path(mkdtemp())
     with cleanup(lambda: _remove(folder)):
         try:

@@ -1,7 +1,7 @@
-"""Train a model: set up, restore, train, evaluate, test, report. One run from top to bottom.
+"""Trainer: set up, restore, train, evaluate, test and report a run, from top to bottom.
 
-`RunContext` (run_context.py) is what the parts share, restore.py makes the first state, and `fit`
-in train/loop.py runs the steps. With several processes, process 0 writes all files except
+The parts share a `RunContext` (run_context.py), restore.py makes the initial state, and `fit` in
+train/loop.py runs the steps. With several processes, process 0 writes all files except
 checkpoints, which all processes write together.
 """
 
@@ -51,14 +51,13 @@ def train(
 ) -> dict:
     """Train in `workdir`, or resume there; returns the summary that the command prints as JSON.
 
-    All settings and all data are checked before anything of the run is written. The folder is
-    locked before that, so that the watchdog also covers reading the data; a start that is
-    rejected leaves it as it was. `from_flags` as in `set_up`. `on_sigterm` ends the process of a
-    command on a SIGTERM before there is anything to save (experiments/preemption.py). `task` is
-    translation by default.
+    All settings and data are checked before files of the run are written. The folder is locked
+    first, so that the watchdog also covers reading the data; a rejected start leaves it unchanged.
+    `from_flags` as in `set_up`. `on_sigterm` ends the process of a command on a SIGTERM before
+    there is anything to save (experiments/preemption.py). `task` is translation by default.
 
-    Raises ConfigError, DataError or CheckpointError for settings, data or checkpoints that cannot
-    be used, and DivergedError if loss or gradient stays non-finite.
+    Raises ConfigError, DataError or CheckpointError for unusable settings, data or checkpoints, and
+    DivergedError if loss or gradient stays non-finite.
     """
     start = time.monotonic()
     c = experiment.train
@@ -72,7 +71,7 @@ def train(
             )
 
             def signal_at(step: int) -> str:
-                """The signal that came, or ""; after step 0 there is something to save."""
+                """The received signal, or ""; from step 1 on there is something to save."""
                 if step:
                     before_training.close()
                 return signal(step)
@@ -89,13 +88,13 @@ def train(
 
 
 def preempted_before_training(reason: str) -> dict:
-    """What `train` returns where it was stopped before there was anything to save."""
+    """The summary that `train` returns if it was stopped before there was anything to save."""
     return {"step": None, "num_params": None, "num_trainable_params": None, "stopped_by": reason}
 
 
 def _restore_train_test(run: RunContext, checkpoints: CheckpointManager, start: float) -> dict:
-    """Everything after set-up; returns the summary."""
-    # Restore. When resuming, settings are written only after the restore succeeded.
+    """Run the steps after set-up; returns the summary."""
+    # Restore. A resumed run writes its settings only after the restore succeeded.
     resumed = broadcast_from_primary(folders.has_checkpoint(run.workdir))
     if not resumed:
         run_on_primary(partial(write_settings, run))
@@ -108,7 +107,7 @@ def _restore_train_test(run: RunContext, checkpoints: CheckpointManager, start: 
     # Train and evaluate.
     result = train_loop(run, checkpoints, state, meta, start)
 
-    # Test and report; a run that was preempted stops here instead.
+    # Test and report, unless the run was preempted.
     test_start = time.monotonic()
     try:
         tested = evaluate_best(run, checkpoints, result.step)
@@ -128,10 +127,10 @@ def train_loop(
 ) -> FitResult:
     """Train to the end from `state`, whose buffers are donated to the first step.
 
-    `meta` is that of its checkpoint, `start` this process's start on the monotonic clock. After a
-    divergence training rolls back to an earlier checkpoint and continues with the data reshuffled,
-    up to `train.max_rollbacks` times in a run. Raises DivergedError beyond that. Several processes
-    do all of it together, step by step.
+    `meta` is that of its checkpoint, `start` the monotonic time at which this process started.
+    After a divergence, training rolls back to an earlier checkpoint and continues with the data
+    reshuffled, up to `train.max_rollbacks` times per run; then it raises DivergedError. All
+    processes call it together.
     """
     c = run.experiment
     if c.schedule_end is not None and c.schedule_end < c.train.num_steps:
@@ -189,8 +188,8 @@ def train_loop(
             state, meta = roll_back(run, checkpoints, error.first_skipped_step, rolled_back_to)
             meta = meta | {"rollbacks": rollbacks + 1}
             log(
-                f"{error}; back to step {int(state.step)}, with the data reshuffled "
-                f"({rollbacks + 1} of {c.train.max_rollbacks} times)"
+                f"{error}; rolled back to step {int(state.step)}, with the data reshuffled "
+                f"(rollback {rollbacks + 1} of {c.train.max_rollbacks})"
             )
     checkpoints.wait()
     compilations = len(step_fn.traced)
@@ -203,7 +202,7 @@ def _example_ids(schedule: BatchSchedule, step: int) -> Iterable[int]:
 
 
 def _sync_stop(any_process: AnyReduce, reason: str) -> str:
-    """The reason to stop that all processes follow; signals take precedence over max_minutes."""
+    """The reason to stop of any process, the same for all; signals precede max_minutes."""
     return min(any_process({reason} - {""}), default="")  # upper case sorts first
 
 
@@ -215,17 +214,17 @@ def log_rollback(workdir: Path, writer: MetricsWriter, step: int, rollbacks: int
 
 
 def write_settings(run: RunContext) -> None:
-    """Write vocabulary, config.json and environment.jsonl, the first files after the lock."""
+    """Write vocabulary, config.json and environment.jsonl."""
     if not folders.has_checkpoint(run.workdir):
         folders.clear_attempt(run.workdir)
         run.vocabulary.save(run.workdir)
-    # After the vocabulary: config.json makes the folder a run's.
+    # Written after the vocabulary: a folder with config.json is a run.
     folders.write_config(run.workdir, run.experiment)
     record_start(run.workdir, run.mesh)
 
 
 def _announce(run: RunContext, sizes: dict[str, int]) -> None:
-    adapters = f" and {sizes['num_trainable_params']:,} of adapters, which are trained,"
+    adapters = f" and {sizes['num_trainable_params']:,} trainable adapter parameters"
     processes = f" in {jax.process_count()} processes"
     log(
         f"{sizes['num_params']:,} parameters{adapters * bool(run.experiment.lora.rank)} on a mesh "

@@ -2,7 +2,7 @@
 
     python -m experiments.translate --workdir=DIR < source.txt > target.txt
 
-Typed sentences are answered one by one.
+Sentences typed in a terminal are translated one by one.
 """
 
 import os
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 
 flags.adopt_module_key_flags(search_flags)  # so that --help shows them too
-INPUT = flags.DEFINE_string("input", "-", "A file of one sentence a line; -: standard input.")
+INPUT = flags.DEFINE_string("input", "-", "A file with one sentence per line; -: standard input.")
 FORMAT = flags.DEFINE_enum("format", "text", ("text", "jsonl"), "jsonl: a line of JSON for each "
                            "line, with scores, tokens and the n best.")  # fmt: skip
 ATTENTION = flags.DEFINE_bool(
     "attention",
     False,
-    "With --format=jsonl: cross-attention as well, one row per token, from the alignment layer.",
+    "With --format=jsonl: include cross-attention, one row per token, from the alignment layer.",
 )
 STREAM = flags.DEFINE_bool(
     "stream",
     False,
     "Stream partial translations to stderr: one line of JSON per token, and a last one "
-    '("done") with the final text; for typed sentences, the text in place.',
+    '("done") with the final text; for typed sentences, the text, updated in place.',
 )
 PREFIX = flags.DEFINE_string(
     "prefix",
@@ -57,8 +57,8 @@ REQUIRE = flags.DEFINE_multi_string(
 REQUIRE_FILE = flags.DEFINE_string(
     "require_file",
     "",
-    "A file of the words and phrases that each line's translation contains, line by line, "
-    "with tabs between.",
+    "A file with the required words and phrases of each line's translation, line by line, "
+    "separated by tabs.",
 )
 OUTPUT = flags.DEFINE_string("output", "-", "File for the translations; -: standard output.")
 
@@ -68,8 +68,11 @@ def main() -> None:
     _check_output()
     typed = INPUT.value == "-" and sys.stdin is not None and sys.stdin.isatty()
     lines = None if typed else _lines(INPUT.value)
-    several = (search_flags.N_BEST.value or 1) > 1
-    for flag, requested in (ATTENTION, ATTENTION.value), (search_flags.N_BEST, several):
+    n_best_requested = (search_flags.N_BEST.value or 1) > 1
+    for flag, requested in (
+        (ATTENTION, ATTENTION.value),
+        (search_flags.N_BEST, n_best_requested),
+    ):
         if requested and FORMAT.value == "text":
             raise InputError(f"--{flag.name} has no meaning with --format=text: set --format=jsonl")
     if lines is None and OUTPUT.value != "-":
@@ -79,7 +82,7 @@ def main() -> None:
     on_token = _print_partial if lines is None else _print_event
     translator = search_flags.build_translator(trained, on_token if STREAM.value else None)
     if lines is None:
-        translator.hypotheses([""], None, prefixes, required)  # rejects impossible constraints
+        translator.hypotheses([""], None, prefixes, required)  # raises for impossible constraints
         _translate_typed(trained, translator, prefixes, required)
         return
     with progress_bar("translating", len(lines)) as progress:
@@ -110,7 +113,7 @@ def _lines(name: str) -> list[str]:
 
 
 def _constraints(lines: list[str] | None) -> tuple[list[str], list[list[str]]]:
-    """Prefix and required phrases of each line; for typed sentences, one of each."""
+    """Prefix and required phrases of each line; a single item of both for typed sentences."""
     count = 1 if lines is None else len(lines)
     prefixes, required = [PREFIX.value] * count, [[*REQUIRE.value] for _ in range(count)]
     for flag in PREFIX_FILE, REQUIRE_FILE:
@@ -122,7 +125,7 @@ def _constraints(lines: list[str] | None) -> tuple[list[str], list[list[str]]]:
         if len(values) != count:
             raise DataError(
                 f"--{flag.name}={flag.value} has {len(values)} lines, but the input has {count}: "
-                "it takes one for each, empty where there is nothing to ask for"
+                "it needs one line for each, which may be empty"
             )
         if flag is REQUIRE_FILE:
             for phrases, line in zip(required, values, strict=True):
@@ -161,8 +164,8 @@ def _translate_typed(
     prefixes: list[str],
     required: list[list[str]],
 ) -> None:
-    """Translate each typed line at once, until the end of input."""
-    print("Type a sentence; Ctrl-D ends.", file=sys.stderr)
+    """Translate each typed line immediately, until the end of input."""
+    print("Type a sentence; Ctrl-D exits.", file=sys.stderr)
     for line in sys.stdin.buffer:
         try:
             text = line.decode().rstrip("\r\n")

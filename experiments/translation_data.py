@@ -20,7 +20,7 @@ from model.sharding import local_batch_shards, make_global_batch, num_batch_shar
 
 
 def open_split(experiment: Experiment, split: str) -> Corpus:
-    """The experiment's pairs of one split."""
+    """Open the experiment's pairs of one split."""
     data = experiment.data
     pairs = open_corpus(
         data.kind,
@@ -34,7 +34,7 @@ def open_split(experiment: Experiment, split: str) -> Corpus:
 
 
 def sources_and_references(pairs: Corpus, count: int = 0) -> tuple[list[str], list[str]]:
-    """Sources and references of `count` evenly spaced pairs (0: all)."""
+    """Return the sources and references of `count` evenly spaced pairs (0: all)."""
     count = min(count or len(pairs), len(pairs))
     subset = [pairs[i * len(pairs) // count] for i in range(count)]
     return [pair[0] for pair in subset], [pair[1] for pair in subset]
@@ -53,7 +53,7 @@ class TranslationData:
     def train_batches(
         self, schedule: BatchSchedule, step: int, mesh: Mesh, multiple_of: int
     ) -> Iterator[Batch]:
-        """The batches from `step` on; each process makes the rows that its devices hold."""
+        """The batches from `step` on; each process makes the rows of its devices."""
         batches = train_batches(
             self.pairs["train"], schedule, step, shard=_shard(mesh), multiple_of=multiple_of
         )
@@ -83,7 +83,7 @@ def read_pairs(
     vocabulary: Vocabulary,
     on_progress: Callable[[], None] = lambda: None,
 ) -> TranslationData:
-    """Tokenize, filter and schedule, the same on every mesh; report the dropped pairs.
+    """Tokenize, filter and schedule the pairs, independent of the mesh; report the dropped pairs.
 
     `on_progress` is called for every chunk of text. Raises DataError if no pair remains.
     """

@@ -1,4 +1,4 @@
-"""Translation as a task: validation loss and BLEU during training, a test by beam search."""
+"""Translation task: validation loss and BLEU during training, a test by beam search."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -30,7 +30,7 @@ from train.step import make_eval_step
 
 
 class TranslationTask:
-    """Sentence pairs in, BLEU and chrF out (experiments/task.py says what each method does)."""
+    """The `Task` of sentence pairs, evaluated by BLEU and chrF; methods as in `Task`."""
 
     outputs = FILE
     valid_metrics: tuple[str, ...] = ("loss", "bleu")
@@ -47,11 +47,11 @@ class TranslationTask:
         vocabulary: Vocabulary,
         on_progress: Callable[[], None],
     ) -> TranslationData:
-        """Pairs as token ids, and their batches. Raises DataError."""
+        """Read pairs as token ids, and schedule their batches. Raises DataError."""
         return read_pairs(experiment, splits, vocabulary, on_progress)
 
     def warn(self, experiment: Experiment) -> None:
-        """Warn if the target language is unknown, so BLEU uses the default tokenizer."""
+        """Warn if the target language is unknown: BLEU then uses the default tokenizer."""
         warn_unknown_language(experiment.data.target_language)
 
     def hooks(self, run: RunContext) -> list[Hook]:
@@ -65,7 +65,7 @@ class TranslationTask:
         ]
 
     def test(self, run: RunContext, best: LoadedModel, stop: Callable[[int], None]) -> EvalResult:
-        """Loss, BLEU and chrF of the best checkpoint on the test split."""
+        """Measure loss, BLEU and chrF of the best checkpoint on the test split."""
         c = run.experiment
         sources, references = sources_and_references(_pairs(run, "test"))
         translator = build_translator(c, best.model, best.params, best.vocabulary, best.mesh)
@@ -88,11 +88,11 @@ class TranslationTask:
 
 
 def warn_unknown_language(language: str) -> None:
-    """Warn if the target language is unknown, so BLEU uses the default tokenizer."""
+    """Warn if the target language is unknown: BLEU then uses the default tokenizer."""
     if find_language(language) is None:
         log(
-            f"data.target_language={language} is not a language code: BLEU counts words between "
-            "spaces (13a)"
+            f"data.target_language={language} is not a language code: BLEU uses the default "
+            "tokenizer 13a, which splits at spaces"
         )
 
 
@@ -102,15 +102,15 @@ def _pairs(run: RunContext, split: str) -> Corpus:
 
 
 def _valid_batches(run: RunContext) -> Iterator[Batch]:
-    stop = make_stop_check(run.stop_requested, IN_FLIGHT)
+    check_stop = make_stop_check(run.stop_requested, IN_FLIGHT)
     with progress_bar("validation loss", None):
         for batch in run.watchdog.track(run.data.eval_batches("valid", run.mesh)):
-            stop(0)
+            check_stop(0)
             yield batch
 
 
 class _BLEU:
-    """BLEU of the validation split by beam search; the search is compiled once for all calls."""
+    """Hook: BLEU of the validation split by beam search, compiled once for all calls."""
 
     def __init__(self, run: RunContext):
         self._run = run
@@ -122,20 +122,22 @@ class _BLEU:
     def __call__(self, step: int, state, _report: dict) -> dict:
         run, c = self._run, self._run.experiment
         if self._translator is None:
-            search = build_translator(c, run.model, run.weights(state), run.vocabulary, run.mesh)
+            translator = build_translator(
+                c, run.model, run.weights(state), run.vocabulary, run.mesh
+            )
         else:
-            search = self._translator.with_params(run.weights(state))
-        self._translator = search.without_weights()  # frees the weights while training
-        stop = make_stop_check(run.stop_requested)
+            translator = self._translator.with_params(run.weights(state))
+        self._translator = translator.without_weights()  # frees the weights while training
+        check_stop = make_stop_check(run.stop_requested)
         with progress_bar("validating", len(self._sources)) as progress:
 
             def on_progress(count: float) -> None:
                 progress(count)
                 run.watchdog.heartbeat()
-                stop(step)
+                check_stop(step)
 
             try:
-                outputs = search.translate(self._sources, on_progress)
+                outputs = translator.translate(self._sources, on_progress)
             except NoHypothesisError:  # the loss monitor decides whether the run has diverged
                 log("warning: no hypothesis has a finite score; BLEU is skipped")
                 return {}

@@ -1,4 +1,4 @@
-"""translations.jsonl: the translations of the test, one line per sentence."""
+"""translations.jsonl: translations of the test split, one line per sentence."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,28 +30,28 @@ def write_translations(
     checkpoint: int | list[int],
     sources: Sequence[str],
     references: Sequence[str],
-    found: Sequence[Hypothesis],
+    hypotheses: Sequence[Hypothesis],
 ) -> None:
     """Write each sentence of the test split with its best translation, atomically."""
 
     def lines() -> Iterator[str]:
-        for source, reference, best in zip(sources, references, found, strict=True):
+        for source, reference, best in zip(sources, references, hypotheses, strict=True):
             row = dict(source=source, reference=reference, hypothesis=best.text, score=best.score)
             yield json_line({"checkpoint": checkpoint} | row) + "\n"
 
     write_atomic(workdir / FILE, "".join(lines()).encode())
 
 
-def make_translations(workdir: Path) -> None:
+def translate_test_split(workdir: Path) -> None:
     """Translate the test split with the best checkpoint, for a run without translations.jsonl.
 
     Raises ConfigError, DataError or CheckpointError if files are missing.
     """
-    best = load(workdir)
-    sources, references = sources_and_references(open_split(best.experiment, "test"))
+    trained = load(workdir)
+    sources, references = sources_and_references(open_split(trained.experiment, "test"))
     translator = build_translator(
-        best.experiment, best.model, best.params, best.vocabulary, best.mesh
+        trained.experiment, trained.model, trained.params, trained.vocabulary, trained.mesh
     )
     with progress_bar(f"translating for {workdir}", len(sources)) as progress:
-        hypotheses = [top for top, *_ in translator.hypotheses(sources, progress)]
-    write_translations(workdir, best.step, sources, references, hypotheses)
+        hypotheses = [best for best, *_ in translator.hypotheses(sources, progress)]
+    write_translations(workdir, trained.step, sources, references, hypotheses)

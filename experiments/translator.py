@@ -1,4 +1,4 @@
-"""Translator with an experiment's own search settings."""
+"""Translator with the search settings of an experiment."""
 
 from decode.translate import Translator
 from experiments.config import Experiment
@@ -7,6 +7,6 @@ from experiments.config import Experiment
 def build_translator(
     experiment: Experiment, model, params, vocabulary, mesh=None, shortlist=None
 ) -> Translator:
-    """Return a translator with the search settings of validation and test."""
+    """Build a translator with the search settings of validation and test."""
     options = experiment.search.options()
     return Translator(model, params, vocabulary, mesh, options, shortlist=shortlist)

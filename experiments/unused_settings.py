@@ -1,4 +1,4 @@
-"""Report settings without effect; such flags are errors."""
+"""Report settings without effect; flags without effect are errors."""
 
 from collections.abc import Collection
 
@@ -11,27 +11,29 @@ _MADE_ABSOLUTE = {"data.path", "init_from"}
 _FROM_VOCABULARY = {"model.vocab_size", "model.target_vocab_size"}
 
 
-def report_unused_settings(asked: Experiment, used: Experiment, given: Collection[str]) -> None:
+def report_unused_settings(
+    requested: Experiment, used: Experiment, from_flags: Collection[str]
+) -> None:
     """Compare the requested settings with those that the run uses.
 
-    `given` are the names that flags set ("model.d_ff"): raises ConfigError if one has no effect.
-    Ignored non-default values of the config file are reported in one line.
+    `from_flags` are the names that flags set ("model.d_ff"): raises ConfigError if one has no
+    effect. Ignored non-default values of the config file are reported in one line.
     """
-    requested, actual, default = flatten(asked), flatten(used), flatten(Experiment())
-    names = requested.keys() - _MADE_ABSOLUTE - _FROM_VOCABULARY
-    ignored = [name for name in requested if name in names and requested[name] != actual[name]]
+    values, used_values, defaults = flatten(requested), flatten(used), flatten(Experiment())
+    names = values.keys() - _MADE_ABSOLUTE - _FROM_VOCABULARY
+    ignored = [name for name in values if name in names and values[name] != used_values[name]]
     cause = _cause(used)
     for name in ignored:
-        if name in given:
-            # How a ready-made vocabulary was learned is irrelevant.
-            instead = "" if name == "data.tokenizer" else f" sets it to {actual[name]!r}"
+        if name in from_flags:
+            # The training method of a ready-made vocabulary is irrelevant.
+            reason = f"sets it to {used_values[name]!r}"
+            reason = "is ready-made" if name == "data.tokenizer" else reason
             raise ConfigError(
-                f"--config.{name}={requested[name]} has no effect: "
-                f"{cause}{instead or ' is ready-made'}; leave it out"
+                f"--config.{name}={values[name]} has no effect: {cause} {reason}; leave it out"
             )
-    reported = [f"{name}={requested[name]}" for name in ignored if requested[name] != default[name]]
+    reported = [f"{name}={values[name]}" for name in ignored if values[name] != defaults[name]]
     if reported:
-        log(f"{cause} decides these, so they have no effect: {', '.join(reported)}")
+        log(f"{cause} overrides these settings, which have no effect: {', '.join(reported)}")
 
 
 def _cause(used: Experiment) -> str:

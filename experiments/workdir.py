@@ -1,4 +1,4 @@
-"""A run's folder: config, vocabulary, checkpoints, logs.
+"""Workdir: the folder of a run, with config, vocabulary, checkpoints and logs.
 
 config.json        the resolved settings, and the commit of the code
 tokenizer.model    or tokenizer.source.model and tokenizer.target.model
@@ -9,9 +9,9 @@ metrics.jsonl      one event per line
 tensorboard/       the same events for TensorBoard
 environment.jsonl  one line per start: machine, versions, commit
 translations.jsonl translations of the test split, one sentence per line
-report.html        all of this as a page
-lock               held while a process trains here; lock.owner names it
-heartbeats/        one file per process, if there are several
+report.html        report of the run as a web page
+lock               locked while a process trains here; lock.owner names it
+heartbeats/        one file per process of multi-process training
 """
 
 import json
@@ -34,7 +34,7 @@ from decode import shortlist
 from experiments.config import Experiment
 from experiments.config_io import to_experiment
 from experiments.console import log
-from experiments.git_commit import commit_of_the_code
+from experiments.git_commit import code_commit
 from experiments.lora import BASE, check_base, read_base, trainable
 from experiments.resume_rules import check_changes
 from experiments.sizes import check_stored_sizes
@@ -46,7 +46,7 @@ from train.merge_adapters import make_merge_fn
 from train.multihost import broadcast_from_primary
 from train.state import abstract_params
 
-# What an attempt that saved no checkpoint leaves behind; TensorBoard's files stay, out of date.
+# Files of a start that saved no checkpoint, besides TensorBoard's.
 ATTEMPT_FILES = (
     "metrics.jsonl",
     "environment.jsonl",
@@ -57,21 +57,21 @@ ATTEMPT_FILES = (
 
 
 class _ConfigFile(msgspec.Struct):
-    """What config.json holds; the settings are typed by `to_experiment`."""
+    """The content of config.json; `to_experiment` checks the types of the settings."""
 
     experiment: dict[str, Any]
     commit: str | None = None
 
 
 def has_checkpoint(workdir: Path) -> bool:
-    """Whether a run saved a checkpoint there: until then its settings may change."""
+    """Whether a run saved a checkpoint there; until then, all its settings may change."""
     return bool(CheckpointManager(workdir / "checkpoints").steps())
 
 
 def read_config(workdir: Path, flag: str = "workdir") -> Experiment:
-    """The experiment of a run's folder, which the flag names.
+    """Read the experiment of a run's folder, which `flag` names.
 
-    Raises ConfigError, which names file and setting, if it has none or a wrong one.
+    Raises ConfigError, which names file and setting, if it is missing or invalid.
     """
     file = workdir / "config.json"
     if not os.path.lexists(file):
@@ -81,8 +81,6 @@ def read_config(workdir: Path, flag: str = "workdir") -> Experiment:
         for group in ("model", "data", "optimizer", "train", "search"):
             if group not in tree:
                 raise ConfigError(f"config.{group} is missing")
-        if isinstance(tree["data"], dict):
-            tree["data"].setdefault("packing", False)  # runs from before there was any
         return to_experiment(tree)
     except DataError as error:
         raise ConfigError(str(error)) from None
@@ -91,9 +89,9 @@ def read_config(workdir: Path, flag: str = "workdir") -> Experiment:
 
 
 def read_previous(workdir: Path) -> Experiment | None:
-    """The experiment that the checkpoints in `workdir` are of; None where there are none.
+    """Read the experiment of the run whose checkpoints are in `workdir`; None without checkpoints.
 
-    Raises ConfigError where it cannot be read, and where config.json is another program's.
+    Raises ConfigError if it is unreadable, or if config.json belongs to another program.
     """
     file = workdir / "config.json"
     if not os.path.lexists(file):
@@ -108,45 +106,45 @@ def read_previous(workdir: Path) -> Experiment | None:
 
 
 def read_checkpoint_settings(workdir: Path) -> Experiment | None:
-    """The experiment that the newest checkpoint with a readable `meta` was saved with.
+    """Read the experiment of the newest checkpoint with a readable `meta`; None if it is imported.
 
-    None if it does not say so: those of earlier versions do not. All processes call it together.
+    All processes call it together. Raises ConfigError if it is invalid.
     """
     with CheckpointManager(workdir / "checkpoints") as checkpoints:
         for step in reversed(broadcast_from_primary(checkpoints.steps())):
             try:
-                return settings_of(checkpoints.meta(step))
+                meta = checkpoints.meta(step)
             except CheckpointError:
                 continue  # resuming reports it
+            return stored_experiment(meta) if "experiment" in meta else None
     return None
 
 
-def settings_of(meta: dict) -> Experiment | None:
-    """The experiment in a checkpoint's `meta`; None where there is none that can be read."""
-    try:
-        return to_experiment(json.loads(meta["experiment"]))
-    except (KeyError, TypeError, ValueError):
-        return None
+def stored_experiment(meta: dict) -> Experiment:
+    """The experiment in the `meta` of a training checkpoint. Raises ConfigError."""
+    return to_experiment(json.loads(meta["experiment"]))
 
 
 def read_commit(workdir: Path) -> str | None:
-    """The commit that a run began with, if that was known. Raises DataError."""
+    """Read the commit of the run's first start, or None if unknown. Raises DataError."""
     return read_json(workdir / "config.json", _ConfigFile).commit
 
 
 def write_config(workdir: Path, experiment: Experiment) -> None:
-    """Write config.json, whole or not at all; `commit` stays the one that the run began with."""
+    """Write config.json atomically; `commit` remains that of the first start."""
     try:
         commit = read_commit(workdir)
     except DataError:
-        commit = commit_of_the_code()
+        commit = code_commit()
     text = json.dumps({"experiment": asdict(experiment), "commit": commit}, indent=2)
     write_atomic(workdir / "config.json", f"{text}\n".encode())
 
 
 def clear_attempt(workdir: Path) -> None:
-    """Remove what an earlier attempt left that saved no checkpoint: it must not affect this one."""
-    (workdir / shortlist.NAME).unlink(missing_ok=True)  # of an import, which writes no config.json
+    """Remove the files of an earlier start that saved no checkpoint, before a new start."""
+    (workdir / shortlist.NAME).unlink(
+        missing_ok=True
+    )  # of an unfinished import, which has no config.json
     if (workdir / "config.json").exists():
         for name in ATTEMPT_FILES:
             (workdir / name).unlink(missing_ok=True)
@@ -154,23 +152,23 @@ def clear_attempt(workdir: Path) -> None:
 
 
 def check_folder(workdir: Path, flag: str = "workdir") -> None:
-    """Raise ConfigError if `workdir`, which the flag names, cannot be a folder to write to."""
-    there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ConfigError(f"--{flag}={workdir}: {there} is not a folder that can be written to")
+    """Raise ConfigError if `workdir`, which `flag` names, is not a writable folder."""
+    existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ConfigError(f"--{flag}={workdir}: {existing} is not a writable folder")
 
 
 def check_same_run(
     workdir: Path,
     experiment: Experiment,
     allow_batch_change: bool = False,
-    old: Experiment | None = None,
+    previous: Experiment | None = None,
 ) -> None:
     """Raise ConfigError, naming the first difference, if the workdir is another experiment's.
 
-    A run that never saved a checkpoint has nothing to lose: its settings may change. The size of
-    batches may with `allow_batch_change`. `old` is what it is compared with, by default the
-    settings in config.json.
+    All settings of a run without a checkpoint may change; those of the batches may change with
+    `allow_batch_change`. `previous` are the settings to compare with, by default those in
+    config.json.
     """
     if not has_checkpoint(workdir):
         return
@@ -179,8 +177,8 @@ def check_same_run(
             f"--workdir={workdir} has checkpoints, but config.json is missing: cannot tell "
             "which run they belong to; choose another folder"
         )
-    old = old or read_config(workdir)
-    check_changes(old, experiment, allow_batch_change, f"--workdir={workdir}")
+    previous = previous or read_config(workdir)
+    check_changes(previous, experiment, allow_batch_change, f"--workdir={workdir}")
 
 
 def check_vocabulary(workdir: Path, vocabulary: Vocabulary, meta: dict) -> None:
@@ -188,60 +186,55 @@ def check_vocabulary(workdir: Path, vocabulary: Vocabulary, meta: dict) -> None:
     if meta.get("vocabulary") != vocabulary.digest():
         raise ConfigError(
             f"the vocabulary in {workdir} is not the one its checkpoints were trained with: "
-            "put the run's own tokenizer.model back"
+            "restore the tokenizer.model of the run"
         )
 
 
 def check_text(workdir: Path, digests: dict[str, str], meta: dict) -> None:
-    """Raise ConfigError if a checkpoint with this `meta` was saved with the text of other splits.
-
-    `digests` are what the checkpoint's `meta` has of them. Earlier versions stored that of the
-    training text only, and what is not stored is not compared.
-    """
+    """Raise ConfigError if the checksums of the text in a checkpoint's `meta` are not `digests`."""
     names = {"text": "training", "valid_text": "validation", "test_text": "test"}
     for key, name in names.items():
-        stored = key in meta or key == "text"
-        if stored and meta.get(key) != digests[key]:
+        if meta.get(key) != digests[key]:
             raise ConfigError(
-                f"the {name} text is not the one that the run in {workdir} began with: "
-                "give it that text again, or choose another folder"
+                f"the {name} text is not the one that the run in {workdir} was started with: "
+                "restore that text, or choose another folder"
             )
 
 
-def warn_unranked(checkpoints: CheckpointManager, which: str) -> None:
-    """Report checkpoints that `which` should compare but cannot: another one may be chosen."""
-    unranked = checkpoints.unranked() if "best" in which else []
+def warn_unranked(checkpoints: CheckpointManager, spec: str) -> None:
+    """Warn about checkpoints without metrics, which a `spec` with "best" cannot rank."""
+    unranked = checkpoints.unranked() if "best" in spec else []
     if unranked:
         steps = ", ".join(map(str, unranked))
         log(
             f"warning: {checkpoints.folder}: the metrics of step {steps} are missing or corrupt, "
-            f"so {which} is chosen without it"
+            f"so {spec} is chosen without it"
         )
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model as a workdir has it, ready to decode."""
+    """The model of a workdir, ready to decode."""
 
     experiment: Experiment
     vocabulary: Vocabulary
     model: Transformer
     params: dict
     mesh: Mesh
-    steps: tuple[int, ...]  # of its checkpoint, or of those that are averaged
+    steps: tuple[int, ...]  # of its checkpoint, or of the averaged ones
 
     @property
     def step(self) -> int | list[int]:
-        """The one step, or all of them."""
+        """The step, or the list of averaged steps."""
         return self.steps[0] if len(self.steps) == 1 else list(self.steps)
 
 
 def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> LoadedModel:
-    """The model of `checkpoint` (train/checkpoint_spec.py), on `mesh` or on this process's devices.
+    """Load the model of `checkpoint` (train/checkpoint_spec.py) on `mesh`, or on local devices.
 
-    Where the mesh spans processes, all of them load it together. Adapters are merged into the
-    model that they are of, and so are they before there is a mean of several.
-    Raises ConfigError, DataError or CheckpointError for a part that is missing or broken.
+    If the mesh spans processes, all of them load it together. LoRA adapters are merged into their
+    base, before checkpoints are averaged. Raises ConfigError, DataError or CheckpointError for
+    missing or corrupt files.
     """
     experiment = read_config(workdir)
     vocabulary = Vocabulary.load(workdir)
@@ -253,11 +246,11 @@ def load(workdir: Path, checkpoint: str = "best", mesh: Mesh | None = None) -> L
         meta = checkpoints.meta(steps[-1])
         check_vocabulary(workdir, vocabulary, meta)
         check_stored_sizes(workdir, experiment, steps[-1])
-        learns = trainable(experiment, model)
-        base = read_base(workdir, learns, mesh)
+        family = trainable(experiment, model)
+        base = read_base(workdir, family, mesh)
         check_base(workdir, experiment, meta)
-        merge = make_merge_fn(learns, mesh)
+        merge = make_merge_fn(family, mesh)
         params = checkpoints.restore_params(
-            checkpoint, abstract_params(learns, mesh), lambda trained: merge(trained, base)
+            checkpoint, abstract_params(family, mesh), lambda trained: merge(trained, base)
         )
     return LoadedModel(experiment, vocabulary, model, params, mesh, steps)

@@ -1,4 +1,4 @@
-"""Lock on a workdir, and its restoration after a start that leaves no run there."""
+"""Workdir lock, and cleanup after a start that was rejected or preempted early."""
 
 import os
 import shutil
@@ -18,44 +18,44 @@ from model import ConfigError
 from train.multihost import PreemptedError
 
 
-def _discard_untrained(workdir: Path, before: set[str]) -> None:
-    """Remove a run that has neither a checkpoint nor a logged step, but nothing of `before`."""
+def _remove_untrained(workdir: Path, existing: set[str]) -> None:
+    """Remove a run without a checkpoint or a logged step, except the names in `existing`."""
     metrics = workdir / "metrics.jsonl"
     if has_checkpoint(workdir) or (metrics.exists() and metrics.stat().st_size):
         return
-    for name in {*ATTEMPT_FILES, *VOCABULARY_FILES} - before:
+    for name in {*ATTEMPT_FILES, *VOCABULARY_FILES} - existing:
         (workdir / name).unlink(missing_ok=True)
-    for name in {"checkpoints", "tensorboard", BASE} - before:
+    for name in {"checkpoints", "tensorboard", BASE} - existing:
         shutil.rmtree(workdir / name, ignore_errors=True)
 
 
 @contextmanager
 def reserve_workdir(workdir: Path) -> Iterator[None]:
-    """Create and lock `workdir`; a start that leaves no run there restores it as it was before.
+    """Create and lock `workdir`; a start without a first step restores the folder.
 
-    That is a start that was rejected, or one that a signal ended before its first step. Raises
-    ConfigError where the folder cannot be written to, or is in use.
+    Such a start was rejected, or ended by a signal before its first step. Raises ConfigError if the
+    folder is not writable or in use.
     """
     check_folder(workdir)
-    made = [path for path in (workdir, *workdir.absolute().parents) if not path.exists()]
-    hosts, gone = workdir / "heartbeats", workdir / ".heartbeats.gone"
-    before = {path.name for path in workdir.iterdir()} if workdir.exists() else set()
+    created = [path for path in (workdir, *workdir.absolute().parents) if not path.exists()]
+    heartbeats, removed = workdir / "heartbeats", workdir / ".heartbeats.gone"
+    existing = {path.name for path in workdir.iterdir()} if workdir.exists() else set()
 
     def restore(preempted: bool = True) -> None:
-        if preempted and "config.json" not in before:
-            _discard_untrained(workdir, before)
+        if preempted and "config.json" not in existing:
+            _remove_untrained(workdir, existing)
         if (workdir / "config.json").exists():
             return
         for file in (workdir / "lock", workdir / "lock.owner"):
             file.unlink(missing_ok=True)
-        if hosts.exists() and hosts.name not in before:
-            hosts.rename(gone)  # first, since other processes may still write there
-            shutil.rmtree(gone, ignore_errors=True)
-        for folder in made:
-            with suppress(OSError):  # where there is something of others in it
+        if heartbeats.exists() and heartbeats.name not in existing:
+            heartbeats.rename(removed)  # first, since other processes may still write there
+            shutil.rmtree(removed, ignore_errors=True)
+        for folder in created:
+            with suppress(OSError):  # not empty: another process wrote files there
                 folder.rmdir()
 
-    with cleanup(restore) if made else nullcontext():
+    with cleanup(restore) if created else nullcontext():
         workdir.mkdir(parents=True, exist_ok=True)
         with lock(workdir), cleanup(restore):
             preempted = False
@@ -70,19 +70,19 @@ def reserve_workdir(workdir: Path) -> Iterator[None]:
 
 @contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Within it no other run trains in `workdir`; raises ConfigError if one does already.
+    """Context in which no other run trains in `workdir`; raises ConfigError if one already does.
 
-    The lock is the operating system's, on the file `lock`, and ends with the process.
+    The operating system locks the file `lock`, and releases it when the process exits.
     """
-    mine = FileLock(workdir / "lock", timeout=0)
-    who = workdir / "lock.owner"
+    file_lock = FileLock(workdir / "lock", timeout=0)
+    owner_file = workdir / "lock.owner"
     try:
-        mine.acquire()
+        file_lock.acquire()
     except Timeout:
-        owner = who.read_text("utf-8").strip() if who.exists() else "another process"
+        owner = owner_file.read_text("utf-8").strip() if owner_file.exists() else "another process"
         raise ConfigError(
             f"--workdir={workdir} is in use: {owner} trains there; wait, or choose another folder"
         ) from None
-    with mine:
-        write_atomic(who, f"process {os.getpid()} of {socket.gethostname()}\n".encode())
+    with file_lock:
+        write_atomic(owner_file, f"process {os.getpid()} of {socket.gethostname()}\n".encode())
         yield

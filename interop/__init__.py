@@ -1,1 +1,1 @@
-"""Import and export models of other systems: one file per format, and what formats share."""
+"""Importers and exporters for models of other systems: one file per format, and shared code."""

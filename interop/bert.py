@@ -3,8 +3,8 @@
     config, params = read_bert(folder)
     states = Transformer(config).apply({"params": params}, ids, method="encode")
 
-`ids` [B,S] are BERT's, padded with 0, `[CLS]` and `[SEP]` included; states are [B,S,D]. All tokens
-are of the first type (a single sentence), whose embedding is added to that of the positions.
+`ids` [B,S] are BERT's with `[CLS]` and `[SEP]`, padded with 0; states are [B,S,D]. All tokens have
+the first type (a single sentence), whose embedding is added to that of the positions.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ _PRODUCTS = {
 
 
 def read_bert(folder: Path) -> tuple[TransformerConfig, dict[str, Any]]:
-    """Import a BERT encoder: its config and parameters; there is no decoder.
+    """Import a BERT encoder: its config and parameters, without a decoder.
 
     Raises DataError for missing, corrupt or unsupported files and fields, naming them.
     """
@@ -65,14 +65,14 @@ def read_bert(folder: Path) -> tuple[TransformerConfig, dict[str, Any]]:
     weights, tensors = read_tensors(folder)
     imported_model.check_sizes(file, model, *imported_model.count(tensors))
     tensors = {name.removeprefix("bert."): x for name, x in tensors.items()}
-    arrays = imported_model.Arrays(weights, tensors, "config.json")
-    params = imported_model.layers(model, _names(model.encoder_layers), arrays)
+    arrays = imported_model.TensorReader(weights, tensors, "config.json")
+    params = imported_model.layer_params(model, _names(model.encoder_layers), arrays)
     width = model.d_model
-    words = arrays.take((model.vocab_size, width), "embeddings.word_embeddings.weight")
-    positions = arrays.take((model.max_length, width), "embeddings.position_embeddings.weight")
-    kinds = arrays.take((config.type_vocab_size, width), "embeddings.token_type_embeddings.weight")
+    words = arrays.read((model.vocab_size, width), "embeddings.word_embeddings.weight")
+    positions = arrays.read((model.max_length, width), "embeddings.position_embeddings.weight")
+    types = arrays.read((config.type_vocab_size, width), "embeddings.token_type_embeddings.weight")
     params["embedding"] = {"table": words}
-    params["source_positions"] = {"table": positions + kinds[:1]}
+    params["source_positions"] = {"table": positions + types[:1]}
     return model, params
 
 
@@ -94,9 +94,9 @@ def _names(layers: int) -> Iterator[ParamName]:
                 f"{layer}.{their_name}.dense.bias", (heed_layer, "feed_forward", name, "bias"), 0
             )
         for their_name, residual in _NORMS.items():
-            for which, name in ("weight", "scale"), ("bias", "bias"):
+            for suffix, name in ("weight", "scale"), ("bias", "bias"):
                 yield ParamName(
-                    f"{layer}.{their_name}.LayerNorm.{which}",
+                    f"{layer}.{their_name}.LayerNorm.{suffix}",
                     (heed_layer, residual, "norm", name),
                     0,
                 )

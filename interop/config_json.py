@@ -1,4 +1,4 @@
-"""Types of Hugging Face's config.json, by model family.
+"""Typed fields of Hugging Face's config.json, by model family.
 
 The importer of a family rejects values of fields that would change the model.
 """
@@ -12,7 +12,7 @@ from interop.fields import Count, Epsilon, Size
 
 
 class Family(Struct):
-    """The field that every config.json has."""
+    """The field of every config.json."""
 
     model_type: str | None = None
 
@@ -57,7 +57,7 @@ class Bart(Struct, kw_only=True):
 class Marian(Bart, kw_only=True):
     """Marian models, whose sides may have separate vocabularies."""
 
-    decoder_vocab_size: Size | None = None  # None: as the source's
+    decoder_vocab_size: Size | None = None  # None: that of the source
     share_encoder_decoder_embeddings: bool = True
     tie_word_embeddings: bool = True
 
@@ -72,13 +72,13 @@ class T5(Struct, kw_only=True):
     d_ff: Size
     num_heads: Size
     num_layers: Size
-    num_decoder_layers: Size | None = None  # None: as many as the encoder's
+    num_decoder_layers: Size | None = None  # None: num_layers
     relative_attention_num_buckets: Size = 32
     relative_attention_max_distance: Size = 128
     n_positions: Count = 512
     layer_norm_epsilon: Epsilon = 1e-6
     dropout_rate: float = 0.1
-    feed_forward_proj: str | None = None  # None: as the family has it
+    feed_forward_proj: str | None = None  # None: the default of the family
     tie_word_embeddings: bool | None = None
     scale_decoder_outputs: bool | None = None
 

@@ -1,4 +1,4 @@
-"""Export to CTranslate2, by its converter of Marian models."""
+"""Export to CTranslate2 with its converter of Marian models."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -12,24 +12,24 @@ from experiments.workdir import LoadedModel
 from interop.export_hf_marian import write_marian
 from model import ConfigError
 
-_NEEDED = ("ctranslate2", "torch", "transformers")
+_REQUIRED = ("ctranslate2", "torch", "transformers")
 
 
 def write_ctranslate2(trained: LoadedModel, folder: Path, log: Callable[[str], None]) -> None:
     """Write a run's model; raises ConfigError if a package is missing."""
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    missing = [name for name in _REQUIRED if find_spec(name) is None]
     if missing:
-        raise ConfigError(f"--to=ctranslate2 needs {missing[0]}: pip install {' '.join(_NEEDED)}")
+        raise ConfigError(f"--to=ctranslate2 needs {missing[0]}: pip install {' '.join(_REQUIRED)}")
     from ctranslate2.converters import TransformersConverter
 
     if not trained.vocabulary.shared:
-        raise ConfigError("--to=ctranslate2: its converter knows no separate vocabularies")
+        raise ConfigError("--to=ctranslate2: its converter does not support separate vocabularies")
     embedding = "embedding" if trained.model.config.tying == "all" else "target_embedding"
     if np.any(trained.params[embedding]["table"][BOS]):
         raise ConfigError(
-            "--to=ctranslate2: its converter has outputs begin with an embedding of zeros, as "
-            "OPUS-MT's do, and this run has learned another one"
+            "--to=ctranslate2: its converter assumes that the BOS embedding is zero, as in "
+            "OPUS-MT, but this run has trained it"
         )
-    with temporary_folder() as marian:
-        write_marian(trained, marian, log)
-        TransformersConverter(str(marian)).convert(str(folder), force=True)
+    with temporary_folder() as marian_folder:
+        write_marian(trained, marian_folder, log)
+        TransformersConverter(str(marian_folder)).convert(str(folder), force=True)

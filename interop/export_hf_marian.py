@@ -1,8 +1,8 @@
 """Export to the Hugging Face Marian format.
 
-Hugging Face's Marian is post-norm, with sinusoids in halves: if Heed's are interleaved, the width
-is permuted, which gives an equivalent model. Heed's PAD has no counterpart in the format and is
-dropped, and with it the probability of its logit.
+Hugging Face's Marian is post-norm, with concatenated sinusoids: if Heed's are interleaved, the
+width is permuted, which gives an equivalent model. Heed's PAD and its logit have no counterpart in
+the format and are dropped.
 """
 
 import json
@@ -32,24 +32,26 @@ _LIMIT = 511  # the format has no limit relative to the source's length
 
 
 def write_marian(trained: LoadedModel, folder: Path, log: Callable[[str], None]) -> None:
-    """Write a run's model to a folder; `log` receives warnings about what differs.
+    """Write a run's model to a folder; `log` receives warnings about differences.
 
     Raises ConfigError, naming the setting, if Marian does not support the model.
     """
     c, params = unstack_layers(trained.model.config, jax.device_get(trained.params))
     check(c)
     if c.norm_epsilon != _EPSILON:
-        log(f"model.norm_epsilon={c.norm_epsilon} becomes {_EPSILON}, which Marian has")
+        log(f"model.norm_epsilon={c.norm_epsilon} becomes {_EPSILON}, the only value in Marian")
     vocabulary = trained.vocabulary
     separate = not vocabulary.shared
     tables = [_table(tokenizer) for tokenizer in vocabulary]
     order = _order(c.target_vocab, separate)
-    new_ids = {id: index for index, id in enumerate(order)}
+    marian_ids = {id: index for index, id in enumerate(order)}
     special = dict(
-        pad_token_id=new_ids[BOS], eos_token_id=new_ids[EOS], decoder_start_token_id=new_ids[BOS]
+        pad_token_id=marian_ids[BOS],
+        eos_token_id=marian_ids[EOS],
+        decoder_start_token_id=marian_ids[BOS],
     )
-    forced = new_ids[EOS] if trained.experiment.search.free_eos_at_limit else None
-    generation = _generation(trained, special | dict(forced_eos_token_id=forced), new_ids, log)
+    forced = marian_ids[EOS] if trained.experiment.search.free_eos_at_limit else None
+    generation = _generation(trained, special | dict(forced_eos_token_id=forced), marian_ids, log)
     files = {
         "config.json": settings(
             c, special | dict(forced_eos_token_id=forced), max(1024, generation["max_length"])
@@ -65,7 +67,7 @@ def write_marian(trained: LoadedModel, folder: Path, log: Callable[[str], None])
         ids = {words[id]: index for index, id in enumerate(side_order)}
         content[name] = json.dumps(ids, ensure_ascii=False, indent=1).encode()
     for side, tokenizer in zip(("source", "target"), vocabulary, strict=True):
-        content[f"{side}.spm"] = _cuts(tokenizer)
+        content[f"{side}.spm"] = _sentencepiece_model(tokenizer)
     id_maps = _order(c.vocab_size, separate), order
     content["model.safetensors"] = save(tensors(c, params, *id_maps), {"format": "pt"})
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,12 +124,12 @@ def tensors(
         return array
 
     result: dict[str, np.ndarray] = {}
-    for named in names(c):
-        value = parameter(*named.param_path)
+    for name in names(c):
+        value = parameter(*name.param_path)
         if value is None:  # a bias that Heed's model lacks
-            weight = result[named.their_name.removesuffix("bias") + "weight"]
+            weight = result[name.their_name.removesuffix("bias") + "weight"]
             value = np.zeros(len(weight), np.float32)
-        result[named.their_name] = named.store(value)
+        result[name.their_name] = name.store(value)
     if c.tying == "all":
         result["model.shared.weight"] = table("embedding", "table")[target_order]
     else:
@@ -157,7 +159,7 @@ def _table(tokenizer: Tokenizer) -> MarianVocab:
     return MarianVocab(tuple(tokenizer.pieces(range(UNK + 1, tokenizer.vocab_size))))
 
 
-def _cuts(tokenizer: Tokenizer) -> bytes:
+def _sentencepiece_model(tokenizer: Tokenizer) -> bytes:
     return tokenizer.models[0] if isinstance(tokenizer, MarianTokenizer) else tokenizer.to_bytes()
 
 
@@ -195,19 +197,19 @@ def settings(c: TransformerConfig, special: Mapping[str, int | None], positions:
 def _generation(
     trained: LoadedModel,
     special: dict[str, Any],
-    new_ids: dict[int, int],
+    marian_ids: dict[int, int],
     log: Callable[[str], None],
 ) -> dict[str, Any]:
     s = trained.experiment.search
     alpha = {"average": s.alpha, "none": 0.0}.get(s.penalty)
     if alpha is None and s.beam_size > 1:
         log(
-            f"search.penalty={s.penalty} has no counterpart there: scores will be divided by "
-            "length, as by --penalty=average --alpha=1"
+            f"search.penalty={s.penalty} has no counterpart in Marian: scores are divided by "
+            "length, as with --penalty=average --alpha=1"
         )
     if not s.max_length:
-        log(f"outputs there may have {_LIMIT} tokens, however long their source is")
-    banned = [[new_ids[BOS]]] + [[new_ids[UNK]]] * (not s.allow_unknown)
+        log(f"outputs are limited to {_LIMIT} tokens, independent of the source length")
+    banned = [[marian_ids[BOS]]] + [[marian_ids[UNK]]] * (not s.allow_unknown)
     return {
         "num_beams": s.beam_size,
         "length_penalty": 1.0 if alpha is None else alpha,
@@ -217,16 +219,20 @@ def _generation(
         "no_repeat_ngram_size": s.no_repeat_ngrams,
         "renormalize_logits": s.renormalize,
         "bad_words_ids": banned,
-        **({"forced_bos_token_id": new_ids[s.forced_bos_id]} if s.forced_bos_id else {}),
+        **({"forced_bos_token_id": marian_ids[s.forced_bos_id]} if s.forced_bos_id else {}),
         **special,
     }
 
 
 def _tokenizer(trained: LoadedModel, table: MarianVocab, separate: bool) -> dict[str, Any]:
     data = asdict(trained.experiment.data)
-    new_ids = {id: index for index, id in enumerate(_order(UNK + 1 + len(table.words), separate))}
+    marian_ids = {
+        id: index for index, id in enumerate(_order(UNK + 1 + len(table.words), separate))
+    }
     ids = table.ids()
-    added = {str(new_ids[ids[word]]): {"content": word, "special": False} for word in table.whole}
+    added = {
+        str(marian_ids[ids[word]]): {"content": word, "special": False} for word in table.whole
+    }
     return {
         "tokenizer_class": "MarianTokenizer",
         "source_lang": data["source_language"],

@@ -1,4 +1,4 @@
-"""Export of parameters to safetensors, with a table of their names."""
+"""Export to safetensors, with a table of parameter names and axes."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Export of the whole search to StableHLO, which needs only JAX to run.
+"""Export of greedy and beam search to StableHLO, which needs only JAX to run.
 
     program = jax.export.deserialize(Path("beam.stablehlo").read_bytes())
     arrays = numpy.load("weights.npz")
@@ -24,16 +24,16 @@ from jax import Array, export
 from data.atomic_write import write_atomic
 from data.batch import BOS, EOS, PAD, UNK
 from decode.families import make_generator
-from decode.inputs import SearchBatch
 from decode.loop import Hypotheses
 from decode.options import METHOD_OPTIONS, SearchOptions
 from decode.search import search
+from decode.search_batch import SearchBatch
 from decode.weights import pack
 from experiments.workdir import LoadedModel
 from model import TransformerConfig
 
 _PLATFORMS = ("cpu", "cuda", "tpu")
-_LONGEST = 256  # output tokens, if the run sets no limit of its own
+_MAX_LENGTH = 256  # output tokens, if the run sets no limit
 
 
 def write_programs(trained: LoadedModel, folder: Path) -> None:
@@ -41,19 +41,21 @@ def write_programs(trained: LoadedModel, folder: Path) -> None:
     config, settings = trained.model.config, trained.experiment.search
     weights = jax.jit(partial(pack, config))(jax.device_get(trained.params))
     leaves, structure = jax.tree.flatten(weights)
-    longest = min(filter(None, (settings.max_length or _LONGEST, config.max_positions)))
+    max_length = min(filter(None, (settings.max_length or _MAX_LENGTH, config.max_positions)))
     beam = SearchOptions(**vars(settings))
     defaults = {name: getattr(SearchOptions, name) for name in METHOD_OPTIONS["beam"]}
     content = {}
     for name, options in ("beam", beam), ("greedy", replace(beam, method="greedy", **defaults)):
-        program = partial(_search, config, structure, options, longest)
+        program = partial(_search, config, structure, options, max_length)
         content[f"{name}.stablehlo"] = bytes(_exported(program, leaves, config).serialize())
     arrays = io.BytesIO()
     numbered = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
     np.savez(arrays, **numbered)  # type: ignore[arg-type]  # arrays
     content["weights.npz"] = arrays.getvalue()
-    facts = {"max_length": longest, "pad": PAD, "bos": BOS, "eos": EOS, "unk": UNK}
-    content["program.json"] = json.dumps(facts | {"search": vars(settings)}, indent=2).encode()
+    program_json = {"max_length": max_length, "pad": PAD, "bos": BOS, "eos": EOS, "unk": UNK}
+    content["program.json"] = json.dumps(
+        program_json | {"search": vars(settings)}, indent=2
+    ).encode()
     folder.mkdir(parents=True, exist_ok=True)
     trained.vocabulary.save(folder)
     for name, data in content.items():
@@ -74,7 +76,7 @@ def _search(
     config: TransformerConfig,
     structure,
     options: SearchOptions,
-    longest: int,
+    max_length: int,
     leaves: list[Array],
     src: Array,
     limits: Array,
@@ -83,7 +85,7 @@ def _search(
     rows = src.shape[0]
     request = SearchBatch(
         src,
-        jnp.clip(limits, 1, longest),
+        jnp.clip(limits, 1, max_length),
         prefix=empty((rows, 0)),
         phrases=empty((rows, 0, 0)),
         seeds=jnp.zeros(rows, jnp.uint32),
@@ -95,7 +97,7 @@ def _search(
         [weights],
         request,
         options=options,
-        max_length=longest,
+        max_length=max_length,
         tail=False,
     )
     return hypotheses.tokens, hypotheses.scores, hypotheses.lengths

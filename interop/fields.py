@@ -1,4 +1,4 @@
-"""Types and messages that importers share.
+"""Shared field types, validation and messages of importers.
 
 A format is a msgspec.Struct in a separate module. Unknown fields are ignored; unsupported fields
 that would change the model are rejected by their value.
@@ -28,22 +28,22 @@ Id = Annotated[int, Meta(ge=-1, le=LARGEST)]  # of a token; -1: none
 
 def read_object(file: Path, default: dict | None = None) -> dict[str, Any]:
     """Read a JSON object without nulls; `default` if there is no file. Raises DataError."""
-    kind = dict[str, Any]
-    fields = read_json(file, kind) if default is None else read_json(file, kind, default)
+    table = dict[str, Any]
+    fields = read_json(file, table) if default is None else read_json(file, table, default)
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def read_settings(
-    file: Path, kind: type[T], neutral: Mapping[str, tuple], default: dict | None = None
+    file: Path, struct: type[T], neutral: Mapping[str, tuple], default: dict | None = None
 ) -> T:
-    """Read a file of settings as a `kind`; null counts as missing.
+    """Read a file of settings as a `struct`; null counts as missing.
 
-    Raises DataError, which names the file and the field, also if a field is not `neutral` (see
-    `reject_unsupported`).
+    Raises DataError, which names the file and the field, also for a value that is not `neutral`
+    (see `reject_unsupported`).
     """
     fields = read_object(file, default)
     reject_unsupported(file, fields, neutral)
-    return convert(fields, kind, str(file))
+    return convert(fields, struct, str(file))
 
 
 def name_settings(error: ValueError, names: Mapping[str, str]) -> str:
@@ -57,7 +57,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def reject_unsupported(file: Path, fields: Mapping[str, Any], neutral: Mapping[str, tuple]) -> None:
-    """Raise DataError if a field has a value other than its neutral ones, which have no effect."""
+    """Raise DataError if a field has a value other than its neutral ones (without effect)."""
     for name, values in neutral.items():
         if name in fields and fields[name] is not None and fields[name] not in values:
             choices = " or ".join(json.dumps(value) for value in values)
@@ -67,8 +67,8 @@ def reject_unsupported(file: Path, fields: Mapping[str, Any], neutral: Mapping[s
             )
 
 
-def number(file: Path, fields: Mapping[str, Any], name: str, default: Any = None) -> Any:
-    """A field that is a count, 0 or more; null counts as missing. Raises DataError."""
+def read_int(file: Path, fields: Mapping[str, Any], name: str, default: Any = None) -> Any:
+    """Read a field that is an integer of at least 0; null counts as missing. Raises DataError."""
     value = default if fields.get(name) is None else fields[name]
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST:
         problem = f"is {shown(fields[name])}" if name in fields else "is missing"
@@ -83,9 +83,9 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, int | float | Mapping | list | tuple | set):
-        return _SHORT.repr(value)
+        return _TRUNCATED.repr(value)
     return json.dumps(str(value)[:80])  # YAML also has dates
 
 
-_SHORT = reprlib.Repr()  # also of recursive values
-_SHORT.maxlevel = 3
+_TRUNCATED = reprlib.Repr()  # handles recursive values
+_TRUNCATED.maxlevel = 3

@@ -1,4 +1,4 @@
-"""Hugging Face generation settings as a SearchConfig."""
+"""Convert Hugging Face generation settings to a SearchConfig."""
 
 import os
 import reprlib
@@ -12,7 +12,7 @@ from experiments.config import SearchConfig
 from interop.fields import Count, Id, name_settings, read_settings
 from model import ConfigError
 
-# Settings that Heed lacks, and their values that have no effect.
+# Settings without a counterpart in Heed, and their values without effect.
 _NEUTRAL: dict[str, tuple] = {
     "do_sample": (False,),
     "num_beam_groups": (1,),
@@ -55,7 +55,7 @@ class Generation(Struct):
 
 
 def read_generation(folder: Path, forces: bool = False) -> tuple[Path, Generation]:
-    """Read a folder's generation settings: the file and its content; falls back to config.json.
+    """Read a folder's generation settings, else those in config.json: the file and its content.
 
     With `forces`, the caller handles a forced first token. Raises DataError, naming the field, for
     settings that the search does not support.
@@ -79,8 +79,8 @@ def search_settings(
 ) -> SearchConfig:
     """Convert generation settings to a SearchConfig.
 
-    Ids are the file's special ids; outputs begin with `start`, or else with the padding. Raises
-    DataError, naming the field, for settings that the search does not support.
+    Ids are the file's special ids; decoder inputs start with `start`, by default the padding.
+    Raises DataError, naming the field, for settings that the search does not support.
     """
     for name, id in ("pad_token_id", pad), ("eos_token_id", eos), ("forced_eos_token_id", eos):
         if getattr(generation, name) not in (id, [id], None):
@@ -91,7 +91,7 @@ def search_settings(
     if generation.decoder_start_token_id not in (start, None):
         raise DataError(
             f"{file}: decoder_start_token_id={generation.decoder_start_token_id} is not supported, "
-            f"only {name}={start}, as all models of this kind have it"
+            f"only {name}={start}, as in all models of this type"
         )
     if generation.early_stopping not in _STOPPING:
         raise DataError(
@@ -101,8 +101,8 @@ def search_settings(
     for word in generation.bad_words_ids:
         if word not in ([pad], [unknown]):
             raise DataError(
-                f"{file}: bad_words_ids has {word}, and only {[pad]} and {[unknown]}, the padding "
-                "and the unknown word, are supported: translate with --forbid instead"
+                f"{file}: bad_words_ids has {word}, but only {[pad]} and {[unknown]}, the padding "
+                "and the unknown word, are supported: use --forbid for others"
             )
     limit = generation.max_new_tokens or (generation.max_length or positions) - 1
     limit += generation.forced_eos_token_id is None  # without a forced EOS the limit excludes EOS

@@ -1,8 +1,8 @@
 """Import a Hugging Face Marian model (OPUS-MT).
 
-Ids are permuted so that the special ids are Heed's: Marian's padding, with which outputs begin,
-becomes BOS, then come its EOS and UNK, then all others in order. Heed's PAD, which is never read or
-output, is an additional id with a very low logit.
+Ids are permuted so that the special ids are Heed's: Marian's padding, with which decoder inputs
+start, becomes BOS, followed by its EOS and UNK, then all others in order. Heed's PAD, which is
+never read or output, is an additional id with a very low logit.
 """
 
 import reprlib
@@ -46,7 +46,7 @@ _TOKENIZER: dict[str, tuple] = {
 def read_marian(
     folder: Path, source_language: str = "", target_language: str = ""
 ) -> ImportedModel:
-    """Import a folder's model; languages that are given replace those that it names.
+    """Import a folder's model; given languages override those of the tokenizer's config.
 
     Raises DataError for missing, corrupt or unsupported files and fields, naming them.
     """
@@ -75,15 +75,17 @@ def read_marian(
         shared_vocab=vocabulary.shared,
     )
     experiment = Experiment(model=model, data=data, search=search)
-    arrays = imported_model.Arrays(weights, tensors, "config.json")
+    arrays = imported_model.TensorReader(weights, tensors, "config.json")
     return ImportedModel(experiment, vocabulary, _params(config, model, arrays, id_maps))
 
 
 def read_config(file: Path) -> Marian:
     """Read a config.json; raises DataError, naming unsupported fields."""
-    kind = family(file)
-    if kind != "marian":
-        raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only 'marian'")
+    model_type = family(file)
+    if model_type != "marian":
+        raise DataError(
+            f"{file}: model_type={reprlib.repr(model_type)} is not supported, only 'marian'"
+        )
     return read_settings(file, Marian, _NEUTRAL)
 
 
@@ -142,7 +144,7 @@ def shared_settings(file: Path, config: Bart) -> dict[str, Any]:
 def read_vocabulary(
     folder: Path, model: TransformerConfig, config: Marian, settings: TokenizerConfig
 ) -> tuple[Vocabulary, list[np.ndarray]]:
-    """Read both tokenizers, and for each the file's ids by Heed's ids, from 1 on (0 comes first).
+    """Read both tokenizers, and for each the file's ids by Heed's ids; 0 for Heed's id 0.
 
     Raises DataError for files that are missing or inconsistent.
     """
@@ -150,11 +152,11 @@ def read_vocabulary(
     tables = [folder / "vocab.json"]
     tables.append(folder / "target_vocab.json" if separate else tables[0])
     if separate and config.share_encoder_decoder_embeddings:
-        raise DataError(f"{file}: separate_vocabs does not go with shared embeddings")
+        raise DataError(f"{file}: separate_vocabs is not possible with shared embeddings")
     words, id_maps = [], []
     marks = [settings.mark(name, default) for name, default in _MARKS.items()]
     added = tokenizer_config.added_words(file, settings)
-    # Hugging Face's class omits listed words from outputs, and lists special words when it saves.
+    # Hugging Face's class omits listed words from outputs, and saves special words in the list.
     special = {word for _, word in settings.listed()}
     special |= {word.content for word in added.values() if word.special}
     unsplit = special | {word.content for word in added.values()}
@@ -165,10 +167,10 @@ def read_vocabulary(
                 raise DataError(f"{side} lacks {mark!r}, which {file} names")
         for id, word in added.items():
             if ids.get(word.content) != id:
-                raise DataError(f"{side}: {word.content!r} has another id than {file} says")
-        first = [ids[mark] for mark in marks]
+                raise DataError(f"{side}: {word.content!r} has a different id than in {file}")
+        special_ids = [ids[mark] for mark in marks]
         ordinary = [word for word in sorted(ids, key=ids.__getitem__) if word not in marks]
-        id_maps.append(np.array([0, *first, *(ids[word] for word in ordinary)]))
+        id_maps.append(np.array([0, *special_ids, *(ids[word] for word in ordinary)]))
         unsplit_words = [word for word in ordinary if word in unsplit]
         words.append(
             MarianVocab(
@@ -182,7 +184,7 @@ def read_vocabulary(
     if (id_maps[0][1 : UNK + 1] != id_maps[1][1 : UNK + 1]).any():
         raise DataError(f"{tables[1]}: {', '.join(marks)} have other ids than in {tables[0]}")
     source, target = (read_bytes(folder / f"{side}.spm") for side in ("source", "target"))
-    # With a shared table, Hugging Face joins the subwords of outputs by the source's model.
+    # With a shared table, Hugging Face detokenizes outputs with the source's model.
     pairs = (source, source), (target, target if separate else source)
     sides = []
     for name, pair, table in zip(("source", "target"), pairs, words, strict=True):
@@ -200,7 +202,7 @@ def _ids(file: Path, size: int) -> dict[str, int]:
     ids = read_json(file, dict[str, Id])
     if len(ids) != size or sorted(ids.values()) != [*range(size)]:
         raise DataError(
-            f"{file} has {len(ids)} words, and config.json says vocab_size={size}: it needs one "
+            f"{file} has {len(ids)} words, but config.json says vocab_size={size}: it needs one "
             f"word for each id from 0 to {size - 1}"
         )
     return ids
@@ -209,13 +211,13 @@ def _ids(file: Path, size: int) -> dict[str, int]:
 def _params(
     config: Marian,
     model: TransformerConfig,
-    arrays: imported_model.Arrays,
+    arrays: imported_model.TensorReader,
     id_maps: list[np.ndarray],
 ) -> dict[str, Any]:
     """Convert the parameters of `model`; raises DataError for missing or misshapen tensors."""
     shared, output = "model.shared.weight", "lm_head.weight"
     encoder, decoder = (f"model.{side}.embed_tokens.weight" for side in ("encoder", "decoder"))
-    # A file may hold a tied table under a single one of its names.
+    # A tied table may be saved under any one of its names.
     tied = (output,) if config.tie_word_embeddings else ()
     tables = {
         "all": (shared, encoder, decoder, output),
@@ -224,9 +226,9 @@ def _params(
         "output": (output, decoder, shared),
     }
 
-    def table(which: str, shape: tuple[int, int]) -> np.ndarray:
-        return arrays.take(shape, *tables[which])
+    def table(name: str, shape: tuple[int, int]) -> np.ndarray:
+        return arrays.read(shape, *tables[name])
 
-    bias = arrays.find((1, len(id_maps[1]) - 1), "final_logits_bias")
-    layers = imported_model.layers(model, names(model), arrays)
-    return layers | imported_model.words(model, id_maps, 1, table, bias[0])
+    bias = arrays.read_or_zeros((1, len(id_maps[1]) - 1), "final_logits_bias")
+    params = imported_model.layer_params(model, names(model), arrays)
+    return params | imported_model.embedding_params(model, id_maps, 1, table, bias[0])

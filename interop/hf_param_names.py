@@ -1,4 +1,4 @@
-"""Parameter names of Hugging Face Transformers; embeddings excluded.
+"""Parameter names of Hugging Face Transformers, without embeddings.
 
 Hugging Face's matrices are [out, in]; Heed's are [in, out], with a separate axis for heads.
 """
@@ -52,7 +52,7 @@ class ParamName(NamedTuple):
 
 
 class Positions(NamedTuple):
-    """A learned position table, which begins with unused rows."""
+    """A learned position table that starts with unused rows."""
 
     their_name: str
     param_path: tuple[str, ...]
@@ -67,7 +67,7 @@ class Positions(NamedTuple):
         return x[self.unused :]
 
 
-def around(c: TransformerConfig) -> Iterator[ParamName | Positions]:
+def outer_names(c: TransformerConfig) -> Iterator[ParamName | Positions]:
     """Parameters before and after the layers of BART models: norms and positions."""
     for side, words in ("encoder", "source"), ("decoder", "target"):
         norms = {"layer_norm": f"{side}_norm"} if c.norm == "pre" else {}

@@ -1,4 +1,4 @@
-"""ImportedModel: the result of an importer; parameters in the order of Heed's ids."""
+"""ImportedModel, the result of an importer, and the conversion of parameters to Heed's layout."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,13 +16,13 @@ from experiments.config import Experiment
 from model import Transformer, TransformerConfig
 from train.state import param_shapes
 
-UNSAID = -100.0  # the logit of an id that is never output: exp(-100) is negligible
-_MAX_NEW = 4  # most ids that a vocabulary of Heed adds to the imported one
-_MAX_DISTANCE = 1 << 20  # positions: a table has an entry for each distance up to the largest
+MASKED_LOGIT = -100.0  # of an id that is never output: exp(-100) is negligible
+_MAX_ADDED_IDS = 4  # maximum of ids that Heed adds to an imported vocabulary
+_MAX_DISTANCE = 1 << 20  # positions: the size of a table with an entry for each distance
 
 
 class ImportedModel(NamedTuple):
-    """Experiment, vocabulary and parameters of a run before its first step."""
+    """Experiment, vocabulary, parameters and shortlist of an imported model."""
 
     experiment: Experiment
     vocabulary: Vocabulary
@@ -47,18 +47,18 @@ class ParamName(Protocol):
 
 
 def check_sizes(file: Path, model: TransformerConfig, num_tensors: int, num_elements: int) -> None:
-    """Raise DataError if a size in `model` is larger than the weights can fill.
+    """Raise DataError if a size in `model` needs more weights than there are.
 
     The weights are `num_tensors` arrays of `num_elements` numbers in total. The check allocates
-    nothing, so call it before anything that depends on a size: loops, shapes, traces. `file` has
-    the settings.
+    nothing; call it before any loop, shape or trace that depends on a size. The settings are in
+    `file`.
     """
     layers = ("encoder_layers",), ("decoder_layers",)
-    new_numbers = _MAX_NEW * model.d_model
+    added_elements = _MAX_ADDED_IDS * model.d_model
     products = [
         (("d_model",), 0),
-        (("vocab_size", "d_model"), new_numbers),
-        (("target_vocab", "d_model"), new_numbers),
+        (("vocab_size", "d_model"), added_elements),
+        (("target_vocab", "d_model"), added_elements),
         (("d_model", "d_ff"), 0),
         (("d_model", "num_heads", "key_width"), 0),
         (("d_model", "num_heads", "value_width"), 0),
@@ -72,12 +72,12 @@ def check_sizes(file: Path, model: TransformerConfig, num_tensors: int, num_elem
     if not model.scan_layers:
         limits += [(names, 0, num_tensors, "tensors") for names in layers]
     limits += [(*product, num_elements, "numbers") for product in products]
-    for names, spare, available, kind in limits:
+    for names, spare, available, unit in limits:
         sizes = {name: getattr(model, name) for name in names}
         if prod(sizes.values()) - spare > available:
             values = " and ".join(f"{_SETTINGS.get(k, f'model.{k}')}={v}" for k, v in sizes.items())
             raise DataError(
-                f"{file}: {values} would need more {kind} than the weights have, {available:,}"
+                f"{file}: {values} would need more {unit} than the weights have, {available:,}"
             )
     if model.positions == "t5_bias" and model.relative_max_distance > _MAX_DISTANCE:
         raise DataError(
@@ -98,88 +98,94 @@ def count(tensors: Mapping[str, np.ndarray]) -> tuple[int, int]:
     return len(tensors), sum(x.size for x in tensors.values())
 
 
-class Arrays:
-    """Arrays of a file, taken by name; `asked` are the requested names."""
+class TensorReader:
+    """Read arrays of a file by name; `requested` are the names so far."""
 
     def __init__(self, file: Path, arrays: dict[str, np.ndarray], settings: str):
         self._file, self._arrays, self._settings = file, arrays, settings
-        self.asked: set[str] = set()
+        self.requested: set[str] = set()
 
-    def take(self, shape: tuple[int, ...], *names: str) -> np.ndarray:
-        """Take the first array that exists among `names`.
+    def read(self, shape: tuple[int, ...], *names: str) -> np.ndarray:
+        """Return the first array that exists among `names`.
 
-        Raises DataError if there is none, if it has numbers that are not finite, or if its shape
-        does not match the model's settings, which are in the file `settings`.
+        Raises DataError if there is none, if it has non-finite numbers, or if its shape does not
+        match the model's settings, which are in the file `settings`.
         """
-        self.asked.update(names)
+        self.requested.update(names)
         for name in names:
             if name in self._arrays:
                 array = self._arrays[name]
                 if array.shape != shape:
                     raise DataError(
-                        f"{self._file}: {name} is {list(array.shape)}, but by {self._settings} it "
-                        f"would be {list(shape)}"
+                        f"{self._file}: {name} has the shape {list(array.shape)}, not "
+                        f"{list(shape)} as in {self._settings}"
                     )
                 if not np.isfinite(array).all():
-                    raise DataError(
-                        f"{self._file}: {name} has numbers that are not finite: it is corrupt"
-                    )
+                    raise DataError(f"{self._file}: {name} has non-finite numbers: it is corrupt")
                 return array
-        raise DataError(f"{self._file} lacks {names[0]}, which by {self._settings} it would have")
+        raise DataError(f"{self._file} lacks {names[0]}, required by {self._settings}")
 
-    def find(self, shape: tuple[int, ...], name: str) -> np.ndarray:
-        """The array, or zeros if it is missing; raises DataError as `take` does."""
-        return self.take(shape, name) if name in self._arrays else np.zeros(shape, np.float32)
+    def read_or_zeros(self, shape: tuple[int, ...], name: str) -> np.ndarray:
+        """Return the array, or zeros if it is missing; raises DataError as `read` does."""
+        return self.read(shape, name) if name in self._arrays else np.zeros(shape, np.float32)
 
 
 _LAYER = re.compile(r"(?<=^encoder|^decoder)_\d+$")
 
 
-def layers(model: TransformerConfig, names: Iterable[ParamName], arrays: Arrays) -> dict[str, Any]:
+def layer_params(
+    model: TransformerConfig, names: Iterable[ParamName], arrays: TensorReader
+) -> dict[str, Any]:
     """Convert the parameters of encoder and decoder layers."""
-    # All layers of a side are equal, and tracing each takes time: trace one.
+    # All layers of a side have equal shapes; tracing a single one saves time.
     boxes = param_shapes(Transformer(replace(model, encoder_layers=1, decoder_layers=1)))
     params: dict[str, Any] = {}
-    for named in names:
+    for name in names:
         box, module = boxes, params
-        for key in named.param_path[:-1]:
+        for key in name.param_path[:-1]:
             box = box[_LAYER.sub("_0", key)]
             module = module.setdefault(key, {})
-        shape = box[named.param_path[-1]].value.shape
-        array = arrays.take(named.size(shape), named.their_name)
-        module[named.param_path[-1]] = named.load(array, shape)
+        shape = box[name.param_path[-1]].value.shape
+        array = arrays.read(name.size(shape), name.their_name)
+        module[name.param_path[-1]] = name.load(array, shape)
     return params
 
 
-def words(
+def embedding_params(
     model: TransformerConfig,
     id_maps: Sequence[np.ndarray],
-    num_new: int,
+    num_added_ids: int,
     table: Callable[[str, tuple[int, int]], np.ndarray],
     bias: np.ndarray,
 ) -> dict[str, Any]:
-    """Embeddings, output projection and its `bias`, in the order of Heed's ids.
+    """Convert embeddings, output projection and its `bias` to the order of Heed's ids.
 
-    `table(which, shape)` returns the file's [V,D], of "all", "source", "target" or "output"; the
-    first `num_new` ids exist in Heed only.
+    `table(name, shape)` returns the file's [V,D] of "all", "source", "target" or "output"; the
+    first `num_added_ids` ids exist only in Heed.
     """
 
-    def reordered(which: str, order: np.ndarray) -> np.ndarray:
-        return rows(table(which, (len(order) - num_new, model.d_model)), order, num_new)
+    def reordered(name: str, order: np.ndarray) -> np.ndarray:
+        return reorder_rows(
+            table(name, (len(order) - num_added_ids, model.d_model)), order, num_added_ids
+        )
 
-    params: dict[str, Any] = {"output_bias": rows(bias, id_maps[1], num_new, UNSAID)}
+    params: dict[str, Any] = {
+        "output_bias": reorder_rows(bias, id_maps[1], num_added_ids, MASKED_LOGIT)
+    }
     if model.tying == "all":
         params["embedding"] = {"table": reordered("all", id_maps[1])}
     else:
-        for which, order in zip(("source", "target"), id_maps, strict=True):
-            params[f"{which}_embedding"] = {"table": reordered(which, order)}
+        for side, order in zip(("source", "target"), id_maps, strict=True):
+            params[f"{side}_embedding"] = {"table": reordered(side, order)}
     if model.tying == "none":
         params["output"] = np.ascontiguousarray(reordered("output", id_maps[1]).T)
     return params
 
 
-def rows(array: np.ndarray, order: np.ndarray, num_new: int, fill: float = 0.0) -> np.ndarray:
-    """Reorder a table or a bias to Heed's ids, the first `num_new` of which exist in Heed only."""
+def reorder_rows(
+    array: np.ndarray, order: np.ndarray, num_added_ids: int, fill: float = 0.0
+) -> np.ndarray:
+    """Reorder a table or bias to Heed's ids; the first `num_added_ids` ids are new: `fill`."""
     result = array[order]
-    result[:num_new] = fill
+    result[:num_added_ids] = fill
     return result

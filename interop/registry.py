@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.errors import DataError
-from interop.bart import KINDS, read_bart
+from interop.bart import VARIANTS, read_bart
 from interop.config_json import family
 from interop.hf_marian import read_marian
 from interop.imported_model import ImportedModel
@@ -15,7 +15,7 @@ READERS: dict[str, Callable[[Path, str, str], ImportedModel]] = {
     "marian": read_marian,
     "t5": read_t5,
     "mt5": read_t5,
-    **dict.fromkeys(KINDS, read_bart),
+    **dict.fromkeys(VARIANTS, read_bart),
 }
 
 
@@ -24,8 +24,10 @@ def read_folder(
 ) -> ImportedModel:
     """Import a folder's model; raises DataError if its `model_type` is not supported."""
     file = folder / "config.json"
-    kind = family(file)
-    if kind not in READERS:
+    model_type = family(file)
+    if model_type not in READERS:
         choices = ", ".join(sorted(READERS))
-        raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only {choices}")
-    return READERS[kind](folder, source_language, target_language)
+        raise DataError(
+            f"{file}: model_type={reprlib.repr(model_type)} is not supported, only {choices}"
+        )
+    return READERS[model_type](folder, source_language, target_language)

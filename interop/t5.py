@@ -1,9 +1,9 @@
 """Import a Hugging Face T5 model.
 
-Ids are shifted by one: T5's padding, with which outputs begin, becomes BOS, then come its EOS and
-UNK, then all others; Heed's PAD is an additional id, as in Marian models. Two factors are folded
-into weights: T5 does not divide scores by sqrt(d_k), so queries are multiplied by it; where outputs
-are scaled by d_model^-0.5, the decoder's last norm is scaled instead.
+Ids are shifted by one: T5's padding, with which decoder inputs start, becomes BOS, followed by its
+EOS and UNK, then all others; Heed's PAD is an additional id, as in Marian models. Two factors are
+folded into weights: T5 does not divide scores by sqrt(d_k), so queries are multiplied by it; if
+outputs are scaled by d_model^-0.5, the decoder's last norm is scaled instead.
 """
 
 import reprlib
@@ -18,7 +18,7 @@ from interop import imported_model
 from interop.config_json import T5, family
 from interop.fields import read_object, read_settings, reject_unsupported
 from interop.generation_config import read_generation, search_settings
-from interop.imported_model import Arrays, ImportedModel
+from interop.imported_model import ImportedModel, TensorReader
 from interop.t5_param_names import names
 from interop.t5_vocabulary import read_vocabulary
 from interop.tensor_files import read_tensors
@@ -58,7 +58,7 @@ _TABLES = {
 
 
 def read_t5(folder: Path, source_language: str = "", target_language: str = "") -> ImportedModel:
-    """Import a folder's model; it names no languages, so give them.
+    """Import a folder's model, which does not name its languages.
 
     Raises DataError for missing, corrupt or unsupported files and fields, naming them.
     """
@@ -79,18 +79,20 @@ def read_t5(folder: Path, source_language: str = "", target_language: str = "") 
         shared_vocab=True,
     )
     experiment = Experiment(model=model, data=data, search=search)
-    arrays = Arrays(weights, tensors, "config.json")
+    arrays = TensorReader(weights, tensors, "config.json")
     return ImportedModel(experiment, vocabulary, params(model, arrays, _scales_outputs(config)))
 
 
 def read_config(file: Path) -> T5:
     """Read a config.json; raises DataError, naming unsupported fields."""
-    kind = family(file)
-    if kind not in PROJECTIONS:
+    model_type = family(file)
+    if model_type not in PROJECTIONS:
         choices = " or ".join(map(repr, PROJECTIONS))
-        raise DataError(f"{file}: model_type={reprlib.repr(kind)} is not supported, only {choices}")
+        raise DataError(
+            f"{file}: model_type={reprlib.repr(model_type)} is not supported, only {choices}"
+        )
     config = read_settings(file, T5, _NEUTRAL)
-    projection = config.feed_forward_proj = config.feed_forward_proj or PROJECTIONS[kind]
+    projection = config.feed_forward_proj = config.feed_forward_proj or PROJECTIONS[model_type]
     if projection not in ACTIVATIONS:
         choices = ", ".join(ACTIVATIONS)
         raise DataError(
@@ -100,7 +102,7 @@ def read_config(file: Path) -> T5:
     derived = {
         "is_gated_act": (bool(gated),),
         "dense_act_fn": ("gelu_new" if projection == "gated-gelu" else function,),
-        "scale_decoder_outputs": (True, False) if kind == "t5" else (False,),
+        "scale_decoder_outputs": (True, False) if model_type == "t5" else (False,),
     }
     reject_unsupported(file, read_object(file), derived)
     return config
@@ -145,36 +147,36 @@ def _scales_outputs(config: T5) -> bool:
 
 
 def tying(tensors: dict[str, np.ndarray]) -> Tying:
-    """Which embedding tables are tied: all, unless the file has different ones."""
+    """Which embedding tables are tied: those that are equal in the file."""
     tables = [
         next((tensors[name] for name in names if name in tensors), np.empty(0))
         for names in _TABLES.values()
     ]
-    same = [a is b or np.array_equal(a, b) for a, b in zip(tables, tables[1:], strict=False)]
-    return "all" if all(same) else "decoder" if same[1] else "none"
+    equal = [a is b or np.array_equal(a, b) for a, b in zip(tables, tables[1:], strict=False)]
+    return "all" if all(equal) else "decoder" if equal[1] else "none"
 
 
-def params(c: TransformerConfig, arrays: Arrays, scales_outputs: bool) -> dict[str, Any]:
+def params(c: TransformerConfig, arrays: TensorReader, scales_outputs: bool) -> dict[str, Any]:
     """Convert the parameters of `c`; raises DataError for missing or misshapen tensors."""
     order = np.arange(-1, c.vocab_size - 1)
     order[0] = 0
     tables = _TABLES | {"all": (_SHARED, _ENCODER, _DECODER, _HEAD)}
 
-    def table(which: str, shape: tuple[int, int]) -> np.ndarray:
-        return arrays.take(shape, *tables[which])
+    def table(name: str, shape: tuple[int, int]) -> np.ndarray:
+        return arrays.read(shape, *tables[name])
 
     bias = np.zeros(c.vocab_size - 1, np.float32)
-    result = imported_model.layers(c, names(c), arrays) | imported_model.words(
+    result = imported_model.layer_params(c, names(c), arrays) | imported_model.embedding_params(
         c, [order] * 2, 1, table, bias
     )
     for side in "encoder", "decoder":
         name = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         shape = c.relative_num_buckets, c.num_heads
-        result[f"{side}_bias"] = {"table": arrays.take(shape, name)}
+        result[f"{side}_bias"] = {"table": arrays.read(shape, name)}
         for i in range(getattr(c, f"{side}_layers")):
             layer = result[f"{side}_{i}"]
-            for kind in {"attention", "self_attention", "cross_attention"} & set(layer):
-                layer[kind]["query"] = layer[kind]["query"] * np.float32(c.key_width**0.5)
+            for module in {"attention", "self_attention", "cross_attention"} & set(layer):
+                layer[module]["query"] = layer[module]["query"] * np.float32(c.key_width**0.5)
     if scales_outputs:
         norm = result["decoder_norm"]
         norm["scale"] = norm["scale"] * np.float32(c.d_model**-0.5)

@@ -1,4 +1,4 @@
-"""Parameter names of Hugging Face T5; embeddings excluded."""
+"""Parameter names of Hugging Face T5, without embeddings."""
 
 from collections.abc import Iterator
 
@@ -17,9 +17,9 @@ def names(c: TransformerConfig) -> Iterator[ParamName]:
             ("EncDecAttention", "cross_attention", "cross_residual"),
         ],
     }
-    forward = {"wi": "hidden", "wo": "out"}
+    kernels = {"wi": "hidden", "wo": "out"}
     if ACTIVATIONS[c.activation].gated:
-        forward = {"wi_0": "hidden", "wi_1": "gate", "wo": "out"}
+        kernels = {"wi_0": "hidden", "wi_1": "gate", "wo": "out"}
     for side in "encoder", "decoder":
         for i in range(getattr(c, f"{side}_layers")):
             block, heed_layer = f"{side}.block.{i}.layer", f"{side}_{i}"
@@ -31,10 +31,10 @@ def names(c: TransformerConfig) -> Iterator[ParamName]:
                     )
                 norm = f"{block}.{index}.layer_norm.weight"
                 yield ParamName(norm, (heed_layer, residual, "norm", "scale"), 0)
-            last = f"{block}.{len(attentions[side])}"
-            for their_name, name in forward.items():
-                tensor = f"{last}.DenseReluDense.{their_name}.weight"
+            feed_forward = f"{block}.{len(attentions[side])}"
+            for their_name, name in kernels.items():
+                tensor = f"{feed_forward}.DenseReluDense.{their_name}.weight"
                 yield ParamName(tensor, (heed_layer, "feed_forward", name, "kernel"), 1)
-            norm = f"{last}.layer_norm.weight"
+            norm = f"{feed_forward}.layer_norm.weight"
             yield ParamName(norm, (heed_layer, "feed_forward_residual", "norm", "scale"), 0)
         yield ParamName(f"{side}.final_layer_norm.weight", (f"{side}_norm", "scale"), 0)

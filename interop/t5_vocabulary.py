@@ -41,19 +41,19 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     if not os.path.lexists(spiece) and (folder / "tokenizer.json").exists():
         raise DataError(
             f"{spiece} is missing, and tokenizer.json alone is not supported: copy that of the "
-            "model that this one was trained from"
+            "pretrained model"
         )
     model = read_bytes(spiece)
     try:
-        cuts = processor(model)
+        spm = processor(model)
     except DataError as error:
         raise DataError(f"{spiece}: {error}") from None
-    special = cuts.pad_id(), cuts.eos_id(), cuts.unk_id()
+    special = spm.pad_id(), spm.eos_id(), spm.unk_id()
     if special != (0, 1, 2):
         raise DataError(
-            f"{spiece}: padding, end and unknown word have the ids {special}, and T5's are 0, 1, 2"
+            f"{spiece}: padding, EOS and unknown word have the ids {special}, but T5 needs 0, 1, 2"
         )
-    pieces = [cuts.id_to_piece(id) for id in range(cuts.get_piece_size())]
+    pieces = [spm.id_to_piece(id) for id in range(spm.get_piece_size())]
     if len(pieces) + settings.extra_ids > size:
         raise DataError(
             f"{spiece} has {len(pieces)} words and extra_ids={settings.extra_ids} more, but "
@@ -61,7 +61,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
         )
     sentinels = [f"<extra_id_{i}>" for i in reversed(range(settings.extra_ids))]
     words = pieces + sentinels
-    control = [piece for id, piece in enumerate(pieces) if cuts.is_control(id)]
+    control = [piece for id, piece in enumerate(pieces) if spm.is_control(id)]
     _check_added(file, settings, words, {*control, pieces[2], *sentinels})
     spare = [f"<spare_{id}>" for id in range(len(words), size)]
     listed = {word for _, word in settings.listed()}
@@ -94,5 +94,5 @@ def _check_added(
     for name, word in settings.listed():
         if word not in special:
             raise DataError(
-                f"{file}: {name} has {word!r}, and only the sentinels of extra_ids are supported"
+                f"{file}: {name} has {word!r}, but only the sentinels of extra_ids are supported"
             )

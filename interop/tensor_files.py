@@ -1,4 +1,4 @@
-"""Read tensor files as float32 arrays; nothing in a file is executed."""
+"""Read tensor files as float32 arrays, without executing code in them."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -36,10 +36,10 @@ def read_tensors(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
             return file, dict(read(file))
         if os.path.lexists(index):
             tensors: dict[str, np.ndarray] = {}
-            for part in _shards(index):
-                tensors |= read(part)
+            for shard in _shards(index):
+                tensors |= read(shard)
             return index, tensors
-    raise DataError(f"{folder}: there is neither model.safetensors nor pytorch_model.bin")
+    raise DataError(f"{folder}: found no model.safetensors and no pytorch_model.bin")
 
 
 def _shards(index: Path) -> list[Path]:
@@ -55,7 +55,7 @@ def _shards(index: Path) -> list[Path]:
 def _safetensors(file: Path) -> Iterator[tuple[str, np.ndarray]]:
     with open_regular(file) as content:
         check_holes(content, file)
-    with library_errors(f"{file} is corrupt or no safetensors file"):
+    with library_errors(f"{file} is corrupt or not a safetensors file"):
         framework = "flax" if _has_bfloat16(file) else "numpy"
         with safe_open(file, framework) as tensors:
             for name in tensors.keys():
@@ -64,7 +64,7 @@ def _safetensors(file: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _has_bfloat16(file: Path) -> bool:
-    """Whether a file has bfloat16 tensors, which numpy alone cannot hold."""
+    """Whether a file has bfloat16 tensors, which NumPy does not support."""
     with safe_open(file, "numpy") as tensors:
         return any(tensors.get_slice(name).get_dtype() == "BF16" for name in tensors.keys())
 
@@ -72,5 +72,5 @@ def _has_bfloat16(file: Path) -> bool:
 def _pickled(file: Path) -> dict[str, np.ndarray]:
     content = read_content(file)
     if not isinstance(content, Mapping):
-        raise DataError(f"{file} is no table of tensors")
+        raise DataError(f"{file} is not a table of tensors")
     return read_arrays(file, content)

@@ -1,4 +1,4 @@
-"""Types of tokenizer_config.json and added_tokens.json."""
+"""Typed fields of tokenizer_config.json and added_tokens.json."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,10 +14,10 @@ _ADDED = "added_tokens.json"  # read if tokenizer_config.json lists none, as in 
 
 
 class Added(Struct):
-    """An added token, which is matched in a text before anything else."""
+    """An added token, matched in a text before tokenization."""
 
     content: str
-    special: bool = False  # left out of outputs
+    special: bool = False  # omitted from outputs
     lstrip: bool = False
     rstrip: bool = False
     single_word: bool = False
@@ -78,5 +78,5 @@ def added_words(file: Path, config: TokenizerConfig) -> dict[int, Added]:
     """Added tokens by their ids; raises DataError if they strip spaces."""
     for id, token in config.added_tokens_decoder.items():
         if token.lstrip or token.rstrip or token.single_word:
-            raise DataError(f"{file}: added token {id} takes spaces away, which is not supported")
+            raise DataError(f"{file}: added token {id} strips spaces, which is not supported")
     return config.added_tokens_decoder

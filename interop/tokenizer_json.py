@@ -1,4 +1,4 @@
-"""Types of tokenizer.json: tokens and their ids.
+"""Typed fields of tokenizer.json: tokens and their ids.
 
 The library tokenizes text (data/hf_tokenizer.py).
 """
@@ -41,6 +41,6 @@ def read_tokenizer(file: Path) -> tuple[str, dict[str, int], dict[str, AddedWith
     added = {token.content: token for token in tokenizer.added_tokens or ()}
     try:
         text = content.decode()
-    except UnicodeDecodeError:  # in fields that are not read here
+    except UnicodeDecodeError:  # in a field that the importer ignores
         raise DataError(f"{file} is not UTF-8") from None
     return text, words | {word: token.id for word, token in added.items()}, added

@@ -1,8 +1,8 @@
 """Read PyTorch archives without PyTorch: a pickle, and the data of each tensor.
 
-A .pt or .bin of 2020 or later is a zip archive of both. Older files are one stream: three pickles
-that identify the format, the content, the names of the storages, and then for each name its element
-count and data. Anything else in a checkpoint is never read.
+A .pt or .bin of 2020 or later is a zip archive of both. Older files are a stream: three pickles
+that identify the format, the content, the names of the storages, and for each name its element
+count and data. Other parts of a checkpoint are not read.
 """
 
 import io
@@ -22,13 +22,13 @@ from interop.unpickle import MAX_BYTES, TYPES, LazyTensor, Storage, Unpickler, u
 
 _FLOATS = {"FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage"}
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # first values of the old format
-_NAMES = 4  # most names of a tied table: shared, encoder's, decoder's, output's
-_FREE = 1 << 20  # elements that tensors may have in any archive, however few are stored
+_NAMES = 4  # maximum names of a tied table: shared, encoder, decoder, output
+_MIN_ELEMENTS = 1 << 20  # allowed in every archive, independent of the stored size
 
 
 def read_content(file: Path) -> Any:
     """Read an archive's content, with tensors as `LazyTensor`; raises DataError."""
-    with _damage(file):
+    with _corruption_errors(file):
         if _is_zip(file):
             with open_zip(file) as archive:
                 return unpickle(file, _pickle(archive))[0]
@@ -39,8 +39,8 @@ def read_content(file: Path) -> Any:
 def read_arrays(file: Path, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Read the float tensors among `tensors` as read-only float32 arrays; raises DataError.
 
-    Tensors that share storage in the file share it here. Their total size may be a few times the
-    stored size, as with tied tables, but not more.
+    Tensors that share storage in the file share it here. Their total size may be at most a few
+    times the stored size, as with tied tables.
     """
     floats = {
         name: tensor
@@ -49,18 +49,18 @@ def read_arrays(file: Path, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]
         and isinstance(tensor, LazyTensor)
         and tensor.storage.kind in _FLOATS
     }
-    with _damage(file):
+    with _corruption_errors(file):
         storages = {tensor.storage.key: tensor.storage for tensor in floats.values()}
         stored = sum(storage.count for storage in storages.values())
-        if sum(prod(tensor.size) for tensor in floats.values()) > _NAMES * stored + _FREE:
-            raise ValueError(f"its tensors have many times the {stored:,} numbers that it stores")
-        with _numbers(file) as read:
+        if sum(prod(tensor.size) for tensor in floats.values()) > _NAMES * stored + _MIN_ELEMENTS:
+            raise ValueError(f"its tensors have many times the {stored:,} stored numbers")
+        with _open_storages(file) as read:
             arrays = {key: _floats(storage, read(storage)) for key, storage in storages.items()}
         return {name: _view(tensor, arrays[tensor.storage.key]) for name, tensor in floats.items()}
 
 
-def _damage(file: Path) -> AbstractContextManager:
-    return library_errors(f"{file} is corrupt or no archive of PyTorch's")
+def _corruption_errors(file: Path) -> AbstractContextManager:
+    return library_errors(f"{file} is corrupt or not an archive of PyTorch")
 
 
 def _is_zip(file: Path) -> bool:
@@ -69,7 +69,7 @@ def _is_zip(file: Path) -> bool:
 
 
 @contextmanager
-def _numbers(file: Path) -> Iterator[Callable[[Storage], bytes]]:
+def _open_storages(file: Path) -> Iterator[Callable[[Storage], bytes]]:
     """Context with a function that reads the bytes of a storage."""
     if _is_zip(file):
         with open_zip(file) as archive:
@@ -99,7 +99,7 @@ def _pickle(archive: ZipArchive) -> bytes:
 def _name(archive: ZipArchive) -> str:
     names = [name for name in archive.names if name.split("/")[1:] == ["data.pkl"]]
     if len(names) != 1:
-        raise ValueError("there is no data.pkl in it")
+        raise ValueError("it has no data.pkl")
     return names[0]
 
 
@@ -119,7 +119,7 @@ def _read_stream(file: Path, stream: BinaryIO) -> tuple[Any, dict[str, int]]:
         return reader.load(), reader.storages
 
     if load()[0] != _MAGIC or load()[0] != _VERSION:
-        raise ValueError("it begins with another mark than theirs")
+        raise ValueError("it has another magic number or version")
     machine, _ = load()
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise ValueError("its numbers are big-endian")
@@ -127,7 +127,7 @@ def _read_stream(file: Path, stream: BinaryIO) -> tuple[Any, dict[str, int]]:
     keys, _ = load()
     size, position = os.fstat(stream.fileno()).st_size, pickles.tell()
     if type(keys) is not list or len(keys) != len(storages):
-        raise ValueError("it does not say where its numbers are")
+        raise ValueError("its storage names do not match its storages")
     offsets = {}
     for key in keys:
         storage = storages[key]
@@ -136,23 +136,23 @@ def _read_stream(file: Path, stream: BinaryIO) -> tuple[Any, dict[str, int]]:
         offsets[key] = position + 8
         position += 8 + storage.count * TYPES[storage.kind].itemsize
         if count != storage.count or position > size:
-            raise ValueError("it ends before all of its numbers")
+            raise ValueError("it is shorter than its storages")
     return content, offsets
 
 
 def _floats(storage: Storage, content: bytes) -> np.ndarray:
     numbers = np.frombuffer(content, TYPES[storage.kind])
     if len(numbers) != storage.count:
-        raise ValueError("a tensor is not what its shape says")
+        raise ValueError("a tensor does not match its shape")
     return np.asarray(numbers, np.float32)
 
 
 def _view(tensor: LazyTensor, numbers: np.ndarray) -> np.ndarray:
     count = prod(tensor.size)
-    last = sum((n - 1) * step for n, step in zip(tensor.size, tensor.stride, strict=True))
-    # Otherwise a shape could read out of bounds, or be larger than any memory.
-    if count > len(numbers) or (count and tensor.offset + last >= len(numbers)):
-        raise ValueError("a tensor is not what its shape says")
+    last_index = sum((n - 1) * step for n, step in zip(tensor.size, tensor.stride, strict=True))
+    # Otherwise a shape could read out of bounds, or exceed the memory.
+    if count > len(numbers) or (count and tensor.offset + last_index >= len(numbers)):
+        raise ValueError("a tensor does not match its shape")
     if not count:
         return np.zeros(tensor.size, np.float32)
     steps = [step * numbers.itemsize for step in tensor.stride]

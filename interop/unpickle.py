@@ -1,9 +1,9 @@
-"""Read pickles of tensors and settings without importing or running anything.
+"""Unpickle tensors and settings safely, without importing or executing code.
 
-A pickle is a program that names functions and calls them. This reader gives it tensors without
-data, and dictionaries of attributes instead of objects of settings classes; any other name is an
-error and is never looked up. Only the opcodes that build data are supported, and no opcode can use
-more memory or time than a small multiple of its own bytes.
+A pickle is a program that names functions and calls them. This reader replaces tensors by
+placeholders without data, and objects of settings classes by dictionaries of attributes; any other
+name is an error and is never looked up. Only the opcodes that build data are supported, and no
+opcode can use more memory or time than a small multiple of its size in bytes.
 """
 
 import io
@@ -37,7 +37,7 @@ _VALUES = {
     *("_codecs.encode", "collections.defaultdict", "typing.Any", "torch.Size", "torch.device"),
 }  # fmt: skip
 _SCALARS = (str, bytes, float, bool, type(None))
-_AXES = 8  # maximum of a tensor
+_AXES = 8  # maximum per tensor
 _ARGUMENTS = 16
 
 
@@ -76,9 +76,9 @@ class LazyTensor(NamedTuple):
 
 def _tensor(storage: Storage, offset, size, stride, *rest) -> LazyTensor:
     if type(storage) is not Storage or not len(size) == len(stride) <= _AXES:
-        raise ValueError("a tensor of no shape")
+        raise ValueError("a tensor with an invalid shape")
     if not all(map(_is_count, (offset, *size, *stride))):
-        raise ValueError("a tensor of no shape")
+        raise ValueError("a tensor with an invalid shape")
     return LazyTensor(storage, offset, tuple(size), tuple(stride))
 
 
@@ -136,45 +136,45 @@ class Unpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Resolve a name to a supported placeholder; raises DataError for any other."""
-        full = f"{module[:200]}.{name[:200]}"
-        if full in _CALLS:
-            return _CALLS[full]
+        full_name = f"{module[:200]}.{name[:200]}"
+        if full_name in _CALLS:
+            return _CALLS[full_name]
         if module == "torch" and name in TYPES:
             return name
-        if full in _VALUES or module.partition(".")[0] in _SETTINGS:
+        if full_name in _VALUES or module.partition(".")[0] in _SETTINGS:
             return InertObject
-        shown = full.encode("unicode_escape").decode()[:100]
+        shown = full_name.encode("unicode_escape").decode()[:100]
         raise DataError(
-            f"{self._path} holds more than tensors and settings ({shown}), and what is in it could "
-            "be a program: it is not opened"
+            f"{self._path} has more than tensors and settings ({shown}), which could execute "
+            "code: it is not opened"
         )
 
     def persistent_load(self, pid: Any) -> Storage:
         """The storage of a tensor's data."""
         if type(pid) is not tuple or not 5 <= len(pid) <= 6 or pid[5:] not in ((), (None,)):
-            raise ValueError("a tensor of no storage")
+            raise ValueError("a tensor without a storage")
         _, kind, key, _, count = pid[:5]
         supported = type(kind) is str and kind in TYPES
         if not supported or type(key) is not str or not _is_count(count):
-            raise ValueError("a tensor of no kind")
+            raise ValueError("a storage of an unknown type")
         storage = Storage(kind, key, count)
         if self.storages.setdefault(key, storage) != storage:
-            raise ValueError("numbers of two kinds")
+            raise ValueError("a storage with two types")
         return storage
 
     def _reduce(self):
         arguments = self.stack.pop()
-        called = self.stack[-1]
-        if not any(called is function for function in _CALLED):
-            raise ValueError("it calls what is no function")
+        function = self.stack[-1]
+        if not any(function is supported for supported in _CALLED):
+            raise ValueError("it calls an unsupported function")
         if type(arguments) is not tuple or len(arguments) > _ARGUMENTS:
-            raise ValueError("it calls a function with too much")
-        self.stack[-1] = called(*arguments)
+            raise ValueError("it calls a function with too many arguments")
+        self.stack[-1] = function(*arguments)
 
     def _new(self):
         arguments = self.stack.pop()
         if self.stack[-1] is not InertObject or type(arguments) is not tuple:
-            raise ValueError("it makes an object of no class")
+            raise ValueError("it creates an object of an unsupported class")
         self.stack[-1] = InertObject()
 
     def _build(self):
@@ -184,7 +184,7 @@ class Unpickler(pickle._Unpickler):
             if isinstance(part, dict) and type(target) is InertObject:
                 self._copied += len(part)
                 if self._copied > MAX_BYTES:
-                    raise ValueError("it copies the same again and again")
+                    raise ValueError("it copies too many items")
                 target.update(part)
 
     def _append(self):
@@ -197,7 +197,7 @@ class Unpickler(pickle._Unpickler):
 
     def _list(self) -> list | InertObject:
         if type(self.stack[-1]) not in (list, InertObject):
-            raise ValueError("it appends to what is no list")
+            raise ValueError("it appends to an object other than a list")
         return self.stack[-1]
 
     def _item(self):
@@ -216,7 +216,7 @@ class Unpickler(pickle._Unpickler):
         """Set alternating keys and values; keys must be cheap to hash."""
         table = self.stack[-1]
         if type(table) not in (dict, InertObject) or len(items) % 2:
-            raise ValueError("it sets items of what is no table")
+            raise ValueError("it sets items of an object other than a table")
         for key, value in zip(items[::2], items[1::2], strict=True):
             _check_key(key)
             table[key] = value
@@ -224,7 +224,7 @@ class Unpickler(pickle._Unpickler):
     def _add(self):
         items = self.pop_mark()
         if type(self.stack[-1]) is not set:
-            raise ValueError("it adds to what is no set")
+            raise ValueError("it adds to an object other than a set")
         for item in items:
             _check_key(item)
             self.stack[-1].add(item)
@@ -245,8 +245,8 @@ class Unpickler(pickle._Unpickler):
 def _check_key(key: Any) -> None:
     """Raise ValueError for keys that are expensive to hash."""
     parts = key if type(key) is tuple else (key,)
-    quick = all(isinstance(part, _SCALARS) or _is_count(part) for part in parts[: _AXES + 1])
-    if len(parts) > _AXES or not quick:
+    cheap = all(isinstance(part, _SCALARS) or _is_count(part) for part in parts[: _AXES + 1])
+    if len(parts) > _AXES or not cheap:
         raise ValueError("a key that is neither a name nor a number")
 
 

@@ -11,21 +11,21 @@ import optax
 from data.vocabulary import VOCABULARY_FILES
 from decode import shortlist
 from experiments import workdir as folders
-from experiments.temporary_folders import removed_unless_done
+from experiments.temporary_folders import remove_on_error
 from experiments.workdir_lock import reserve_workdir
 from interop.imported_model import ImportedModel
 from model import ConfigError
 from train.checkpoint import CheckpointManager
 from train.state import TrainState
 
-_PART = ".importing"  # a run's files until all of them are written
+_STAGING = ".importing"  # holds the run's files until all are written
 
 
 def check_free(workdir: Path) -> None:
-    """Raise ConfigError if a folder already holds a run, or cannot hold one."""
+    """Raise ConfigError if a folder already has a run or is not writable."""
     folders.check_folder(workdir)
     if (workdir / "config.json").exists() or any((workdir / "checkpoints").glob("[0-9]*")):
-        raise ConfigError(f"--workdir={workdir} holds a run already: choose another folder")
+        raise ConfigError(f"--workdir={workdir} already has a run: choose another folder")
 
 
 def write_run(workdir: Path, imported: ImportedModel) -> dict:
@@ -34,25 +34,25 @@ def write_run(workdir: Path, imported: ImportedModel) -> dict:
     Its only checkpoint is of step 0. On failure, the folder is restored. Raises ConfigError,
     InputError, CheckpointError.
     """
-    experiment, vocabulary, params, words = imported
+    experiment, vocabulary, params, lexical_shortlist = imported
     experiment.search.options().check_vocabulary(experiment.model.target_vocab)
-    part = workdir / _PART
-    with reserve_workdir(workdir), removed_unless_done(workdir):
-        shutil.rmtree(part, ignore_errors=True)  # of an import that was killed
-        part.mkdir()
-        vocabulary.save(part)
-        if words is not None:
-            words.save(part)
+    staging = workdir / _STAGING
+    with reserve_workdir(workdir), remove_on_error(workdir):
+        shutil.rmtree(staging, ignore_errors=True)  # of an import that was killed
+        staging.mkdir()
+        vocabulary.save(staging)
+        if lexical_shortlist is not None:
+            lexical_shortlist.save(staging)
         state = TrainState(
             jnp.int32(0),
             jax.tree.map(jnp.asarray, params),
             optax.identity().init(params),
             jax.random.key(0),
         )
-        with CheckpointManager(part / "checkpoints") as checkpoints:
+        with CheckpointManager(staging / "checkpoints") as checkpoints:
             checkpoints.save(0, state, {"vocabulary": vocabulary.digest(), "text": ""})
-        _move(part, workdir)
-        part.rmdir()
+        _move(staging, workdir)
+        staging.rmdir()
         folders.write_config(workdir, experiment)
     model = experiment.model
     return {
@@ -60,18 +60,18 @@ def write_run(workdir: Path, imported: ImportedModel) -> dict:
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "source_vocabulary": model.vocab_size,
         "target_vocabulary": model.target_vocab,
-        "shortlist": words is not None,
+        "shortlist": lexical_shortlist is not None,
         "search": asdict(experiment.search),
     }
 
 
-def _move(part: Path, workdir: Path) -> None:
-    """Move everything in `part` to the folder, replacing files of an unfinished run."""
+def _move(staging: Path, workdir: Path) -> None:
+    """Move all files in `staging` to the folder, replacing files of an unfinished run."""
     for name in ("checkpoints", shortlist.NAME, *VOCABULARY_FILES):
-        old = workdir / name
-        if old.is_dir():
-            shutil.rmtree(old)
+        path = workdir / name
+        if path.is_dir():
+            shutil.rmtree(path)
         else:
-            old.unlink(missing_ok=True)
-    for new in sorted(part.iterdir()):
-        new.rename(workdir / new.name)
+            path.unlink(missing_ok=True)
+    for path in sorted(staging.iterdir()):
+        path.rename(workdir / path.name)

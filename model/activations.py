@@ -1,7 +1,7 @@
 """Activations of the feed-forward layer, gated or not (paper 3.3; Shazeer 2020).
 
-A row of `ACTIVATIONS` is all that a new activation needs: a value of `model.activation`, trained by
-model/layers.py and decoded by decode/forward.py.
+A new activation needs only a row of `ACTIVATIONS`: its name is a value of `model.activation`,
+trained by model/layers.py and decoded by decode/forward.py.
 """
 
 from collections.abc import Callable

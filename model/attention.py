@@ -33,9 +33,9 @@ class KV(NamedTuple):
     k: Array
     v: Array
 
-    def write(self, new: "KV", index: Array | int) -> "KV":
-        """The same buffers with `new` at key positions `index:`."""
-        return KV(*(_write(old, part, index) for old, part in zip(self, new, strict=True)))
+    def write(self, kv: "KV", index: Array | int) -> "KV":
+        """The same buffers with `kv` at key positions `index:`."""
+        return KV(*(_write(buffer, x, index) for buffer, x in zip(self, kv, strict=True)))
 
 
 def _write(buffer: Array, values: Array, index: Array | int) -> Array:

@@ -49,10 +49,8 @@ class TransformerConfig:
     positions: str = "sinusoidal"  # a row of model/positions.py
     position_offset: int = 0  # the number of a sinusoidal model's first position
     max_length: int = 1024  # rows of the learned position table; other kinds have no limit
-    relative_num_buckets: int = (
-        32  # rows of the relative bias's table: model/relative_position_bias.py
-    )
-    relative_max_distance: int = 128  # all distances from here on share one bucket
+    relative_num_buckets: int = 32  # rows of the bias table: model/relative_position_bias.py
+    relative_max_distance: int = 128  # this and longer distances share one bucket
     activation: str = "relu"  # a row of model/activations.py
     attention_bias: bool = False
     ff_bias: bool = True
@@ -109,9 +107,9 @@ class TransformerConfig:
         if self.key_width % 2 and kind.rotate:
             raise ConfigError(f"model.d_k={self.key_width} must be even for rotary positions")
         if (kind.rotate or kind.bias) and self.recurrence:
-            todo = "rotate" if kind.rotate else "measure distances to"
+            operation = "rotate" if kind.rotate else "measure distances to"
             raise ConfigError(
-                f"model.decoder_mixer={self.decoder_mixer} has no keys to {todo}: set "
+                f"model.decoder_mixer={self.decoder_mixer} has no keys to {operation}: set "
                 f"model.positions to another kind than {self.positions}"
             )
         if self.relative_num_buckets % 2 or self.relative_num_buckets < 4:

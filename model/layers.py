@@ -168,5 +168,5 @@ class DecoderLayer(nn.Module):
             cross=lambda y: self.cross_attention.attend(y, cross, padding, train=train),
             cross_residual=partial(self.cross_residual, train=train),
         )
-        y, new = layer(parts, y, state)
-        return y, None if cache is None else new
+        y, new_state = layer(parts, y, state)
+        return y, None if cache is None else new_state

@@ -74,22 +74,22 @@ def init_adapters(rng: Array, params, rank: int, projections: tuple[str, ...]) -
             choices = ", ".join(projection for projection in PROJECTIONS if projection in available)
             raise ConfigError(f"lora.projections={name} is not in this model, which has: {choices}")
     tree: dict[str, Any] = {}
-    for number, (projection, path, box) in enumerate(matrices):
+    for index, (projection, path, box) in enumerate(matrices):
         if projection in projections:
             subtree = tree
             for key in path[:-1]:
                 subtree = subtree.setdefault(key, {})
             inputs = 2 if projection == "out" else 1
-            subtree[path[-1]] = _adapter(jax.random.fold_in(rng, number), box, inputs, rank)
+            subtree[path[-1]] = _adapter(jax.random.fold_in(rng, index), box, inputs, rank)
     return tree
 
 
 def merge(base, adapters, scale: float):
     """Merge adapters into parameters: add scale * A B to each matrix that has an adapter."""
-    return replace_subtree(base, merged(select_adapted(base, adapters), adapters, scale))
+    return replace_subtree(base, merge_adapted(select_adapted(base, adapters), adapters, scale))
 
 
-def merged(matrices, adapters, scale: float):
+def merge_adapted(matrices, adapters, scale: float):
     """Merge adapters into a tree of only the adapted matrices, with the adapters' structure."""
     return jax.tree.map(partial(_add, scale), adapters, matrices, is_leaf=_is_adapter)
 
@@ -98,14 +98,15 @@ def select_adapted(tree, adapters):
     """Select the adapted part of a tree that has the parameters' structure."""
     if _is_adapter(adapters):
         return tree
-    return {name: select_adapted(tree[name], below) for name, below in adapters.items()}
+    return {name: select_adapted(tree[name], subtree) for name, subtree in adapters.items()}
 
 
-def replace_subtree(base, part):
-    """Replace some of the parameters by those in `part`, a part of the tree."""
-    if not isinstance(part, dict):
-        return part
-    return {**base, **{name: replace_subtree(base[name], below) for name, below in part.items()}}
+def replace_subtree(base, subtree):
+    """Replace parameters by those of `subtree`, which has part of the tree's structure."""
+    if not isinstance(subtree, dict):
+        return subtree
+    replaced = {name: replace_subtree(base[name], child) for name, child in subtree.items()}
+    return {**base, **replaced}
 
 
 def _matrices(params) -> Iterator[tuple[str, tuple[str, ...], nn.LogicallyPartitioned]]:

@@ -18,15 +18,15 @@ def segment_mask(queries: Array, keys: Array) -> Array:
 
     Segments are numbered from 1; 0 is padding, which no query attends to.
     """
-    same = queries[..., :, None] == keys[..., None, :]
-    return (same & (keys != 0)[..., None, :])[..., None, :, :]
+    same_segment = queries[..., :, None] == keys[..., None, :]
+    return (same_segment & (keys != 0)[..., None, :])[..., None, :, :]
 
 
 def segment_positions(segments: Array) -> Array:
     """Positions counted from the start of each segment: [..., T] -> int32 [..., T]."""
     positions = jnp.broadcast_to(jnp.arange(segments.shape[-1], dtype=jnp.int32), segments.shape)
-    before = jnp.concatenate([segments[..., :1] - 1, segments[..., :-1]], axis=-1)
-    starts = jnp.where(segments != before, positions, 0)
+    previous = jnp.concatenate([segments[..., :1] - 1, segments[..., :-1]], axis=-1)
+    starts = jnp.where(segments != previous, positions, 0)
     return positions - jax.lax.cummax(starts, axis=segments.ndim - 1)
 
 

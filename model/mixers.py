@@ -15,7 +15,7 @@ from model.ssru import ssru
 class Recurrence(NamedTuple):
     """A recurrence over projections of the layer's input."""
 
-    function: Callable[..., tuple[Array, Array]]  # (projections .., past, starts), as `ssru`
+    function: Callable[..., tuple[Array, Array]]  # (projections .., state, starts), as `ssru`
     projections: tuple[tuple[str, bool], ...]  # names of matrices [D,D]; whether with a bias
 
 

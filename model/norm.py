@@ -1,6 +1,6 @@
 """Normalization over the last axis: LayerNorm (Ba et al. 2016), RMSNorm (Zhang and Sennrich 2019).
 
-A row of `NORMS` is all that a new norm needs: a value of `model.norm_kind`, trained and decoded.
+A new norm needs only a row of `NORMS`: its name is a value of `model.norm_kind`.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Position encodings: sinusoidal, learned, rotary, relative (paper 3.5).
 
-A row of `POSITIONS` is all that a new kind needs: a value of `model.positions`, trained and
-decoded. Axes: T positions, D d_model, H heads, K head width; `...` stands for the batch axes.
+A new kind needs only a row of `POSITIONS`: its name is a value of `model.positions`.
+Axes: T positions, D d_model, H heads, K head width; `...` stands for the batch axes.
 """
 
 import math
@@ -37,8 +37,8 @@ def sinusoids(
     fairseq and Marian itself.
     """
     steps = max(width - 2, 1) if inclusive else width
-    falling = np.exp(np.arange(0, width, 2) * (-math.log(10_000.0) / steps)).astype(np.float32)
-    rates = jnp.expand_dims(jnp.asarray(falling), tuple(range(positions.ndim)))
+    frequencies = np.exp(np.arange(0, width, 2) * (-math.log(10_000.0) / steps)).astype(np.float32)
+    rates = jnp.expand_dims(jnp.asarray(frequencies), tuple(range(positions.ndim)))
     angles = positions.astype(jnp.float32)[..., None] * rates
     sin, cos = jnp.sin(angles), jnp.cos(angles)
     if concatenated:
@@ -49,16 +49,15 @@ def sinusoids(
 def apply_rope(x: Array, positions: Array) -> Array:
     """Rotary positions (Su et al. 2021): rotate x [...,H,T,K] by angles proportional to position.
 
-    Positions are [T], or [B,T] if x is [B,H,T,K].
-
-    Entries i and K/2 + i form a pair, rotated by position / 10000^(2i/K); products of queries and
-    keys then depend only on the distance of their positions.
+    Positions are [T], or [B,T] if x is [B,H,T,K]. Entries i and K/2 + i form a pair, rotated by
+    position / 10000^(2i/K); products of queries and keys then depend only on the distance of their
+    positions.
     """
-    half = sinusoids(positions, x.shape[-1], concatenated=True)
+    encodings = sinusoids(positions, x.shape[-1], concatenated=True)
     if positions.ndim > 1:
-        half = half[:, None]  # for all heads
-    half = jnp.expand_dims(half, tuple(range(x.ndim - half.ndim)))
-    sin, cos = jnp.split(half, 2, axis=-1)
+        encodings = encodings[:, None]  # for all heads
+    encodings = jnp.expand_dims(encodings, tuple(range(x.ndim - encodings.ndim)))
+    sin, cos = jnp.split(encodings, 2, axis=-1)
     first_half, second_half = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate(
         [first_half * cos - second_half * sin, second_half * cos + first_half * sin], axis=-1

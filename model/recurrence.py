@@ -28,16 +28,17 @@ class Recurrent(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, past: Cell | None, starts: Array | None = None
+        self, x: Array, cache: Cell | None, starts: Array | None = None
     ) -> tuple[Array, Cell]:
-        """x [...,T,D] after `past` (None: nothing) -> y [...,T,D], and the cell after the last.
+        """x [...,T,D] -> y [...,T,D], and the cell after the last position.
 
-        A position marked in `starts` [B,T] begins a sentence: it ignores all earlier positions.
+        `cache` is the cell before the first position; None: zeros. A position marked in `starts`
+        [B,T] begins a sentence: it ignores all earlier positions.
         """
         kind = self.config.recurrence
         assert kind is not None
         projected = [self._dense(name, bias)(x) for name, bias in kind.projections]
-        y, cells = kind.function(*projected, None if past is None else past.c, starts)
+        y, cells = kind.function(*projected, None if cache is None else cache.c, starts)
         return constrain(y.astype(x.dtype), "batch", "length", None), Cell(cells[..., -1, :])
 
     def _dense(self, name: str, bias: bool) -> Dense:

@@ -28,7 +28,6 @@ def _pre(norm: Sublayer, drop: Sublayer, x: Array, sublayer: Sublayer) -> Array:
 
 RESIDUALS: dict[str, ResidualKind] = {
     "post": ResidualKind(_post, final_norm=False),
-    "pre": ResidualKind(
-        _pre, final_norm=True
-    ),  # otherwise a stack's output would not be normalized
+    # Without the final norm, a stack's output would not be normalized.
+    "pre": ResidualKind(_pre, final_norm=True),
 }

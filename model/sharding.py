@@ -44,7 +44,7 @@ RULES = (
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> Mesh:
-    """Make a mesh of all devices with axes data, fsdp and tensor; one size may be -1: the rest.
+    """Make a mesh of all devices with axes data, fsdp and tensor; a size of -1 is inferred.
 
     Raises ConfigError if the product of the sizes is not the number of devices.
     """
@@ -55,7 +55,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> M
     product = 1
     for size in sizes.values():
         if size != -1 and size < 1:
-            raise ConfigError(f"{settings}: a size is at least 1, or -1 for what is left")
+            raise ConfigError(f"{settings}: each size must be at least 1, or -1 to be inferred")
         product *= 1 if size == -1 else size
     if len(free) > 1:
         raise ConfigError(f"{settings}: only one size may be -1")
@@ -85,8 +85,8 @@ def constrain(x: Array, *names: str | None) -> Array:
     The first name is that of the first axis, the others are those of the last axes; axes between
     (the beam axis) are not sharded.
     """
-    between = (None,) * (x.ndim - len(names))
-    return nn.with_logical_constraint(x, (names[0], *between, *names[1:]))
+    unnamed = (None,) * (x.ndim - len(names))
+    return nn.with_logical_constraint(x, (names[0], *unnamed, *names[1:]))
 
 
 def param_shardings(abstract, mesh: Mesh):
@@ -128,9 +128,9 @@ def local_batch_shards(mesh: Mesh) -> tuple[int, ...]:
 
     If a tensor axis spans processes, several of them hold the same shards.
     """
-    parts = num_batch_shards(mesh)
-    slices = batch_sharding(mesh).addressable_devices_indices_map((parts,)).values()
-    return tuple(sorted({index[0].indices(parts)[0] for index in slices if index}))
+    num_shards = num_batch_shards(mesh)
+    slices = batch_sharding(mesh).addressable_devices_indices_map((num_shards,)).values()
+    return tuple(sorted({index[0].indices(num_shards)[0] for index in slices if index}))
 
 
 def make_global_batch(batch, mesh: Mesh):
@@ -145,22 +145,22 @@ def make_global_batch(batch, mesh: Mesh):
     def global_array(x):
         rows_per_shard = len(x) // len(local_shards)
 
-        def part(index):
+        def local_shard(index):
             start = local_shards.index((index[0].start or 0) // rows_per_shard) * rows_per_shard
             return x[start : start + rows_per_shard]
 
         shape = (rows_per_shard * num_batch_shards(mesh), *x.shape[1:])
-        return jax.make_array_from_callback(shape, sharding, part)
+        return jax.make_array_from_callback(shape, sharding, local_shard)
 
     return jax.tree.map(global_array, batch)
 
 
 def put_on_mesh(tree, sharding: NamedSharding):
-    """Put arrays, of which every process has a full copy, on the mesh."""
+    """Put arrays on the mesh; every process has a full copy of them."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
-    part = lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__)  # noqa: E731
-    return jax.tree.map(part, tree)
+    put = lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__)  # noqa: E731
+    return jax.tree.map(put, tree)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

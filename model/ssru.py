@@ -15,25 +15,25 @@ from jax import Array
 
 
 def ssru(
-    candidate: Array, forget: Array, past: Array | None, starts: Array | None = None
+    candidate: Array, forget: Array, state: Array | None, starts: Array | None = None
 ) -> tuple[Array, Array]:
     """SSRU of W x and W_f x + b_f [...,T,D] -> y and the cells c, both float32 [...,T,D].
 
-    `past` [...,D] is the cell before the first position; None: zeros. Positions marked in `starts`
+    `state` [...,D] is the cell before the first position; None: zeros. Positions marked in `starts`
     [...,T] begin a sentence and ignore all earlier positions.
     """
     gate = jax.nn.sigmoid(forget.astype(jnp.float32))
-    added = (1.0 - gate) * candidate.astype(jnp.float32)
+    update = (1.0 - gate) * candidate.astype(jnp.float32)
     if starts is not None:
         gate = jnp.where(starts[..., None], 0.0, gate)
-    length = added.shape[-2]
-    if past is not None and length == 1:  # avoids a scatter in a cached step
-        added = gate * past[..., None, :] + added
-    elif past is not None:
-        added = added.at[..., 0, :].add(gate[..., 0, :] * past)
-    cells = added
+    length = update.shape[-2]
+    if state is not None and length == 1:  # avoids a scatter in a cached step
+        update = gate * state[..., None, :] + update
+    elif state is not None:
+        update = update.at[..., 0, :].add(gate[..., 0, :] * state)
+    cells = update
     if length > 1:
-        _, cells = jax.lax.associative_scan(_compose, (gate, added), axis=cells.ndim - 2)
+        _, cells = jax.lax.associative_scan(_compose, (gate, update), axis=cells.ndim - 2)
     return jax.nn.relu(cells), cells
 
 

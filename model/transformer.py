@@ -141,20 +141,20 @@ class Transformer(nn.Module):
     ) -> tuple[Array, Cache | None]:
         """Next-token logits after each of `tokens` [B,(W,)T] -> float32 [B,(W,)T,V], cache.
 
-        Without a cache, `tokens` is the whole target so far. With one, it continues the `index`
-        tokens already in the cache: a whole prefix (prefill) or a single token (step).
+        Without a cache, `tokens` is the complete target prefix. With a cache, `tokens` follow the
+        `index` tokens in it: several tokens (prefill) or one (step).
         """
-        hidden, new, target = self._decode(tokens, cross, src_mask, cache, index)
-        return self._logits(hidden, target), new
+        hidden, cache, target = self._decode(tokens, cross, src_mask, cache, index)
+        return self._logits(hidden, target), cache
 
     def _decode(
         self, tokens, cross, src_mask, cache=None, index=0, *, segments=None, train=False
     ) -> tuple[Array, Cache | None, Embedding]:
         """`decode` up to the logits: hidden states [B,(W,)T,D], cache, target embedding."""
         c = self.config
-        attends = c.recurrence is None
+        has_attention = c.recurrence is None
         causal = None
-        if attends:
+        if has_attention:
             keys = tokens.shape[-1] if cache is None else cache[0].k.shape[-2]
             causal = causal_mask(tokens.shape[-1], keys, index)
         if segments is None:
@@ -164,12 +164,12 @@ class Transformer(nn.Module):
         else:
             source, target_segments = segments
             positions = segment_positions(target_segments)
-            within = (
+            self_mask = (
                 positions == 0
                 if causal is None
                 else causal[None] & segment_mask(target_segments, target_segments)
             )
-            masks = within, segment_mask(target_segments, source)
+            masks = self_mask, segment_mask(target_segments, source)
         target = self.embedding if c.tying == "all" else self.target_embedding
         norm = self.target_embedding_norm if c.embedding_norm else None
         y = self._embed(tokens, target, self.target_positions, norm, positions, train)
@@ -178,21 +178,23 @@ class Transformer(nn.Module):
             queries = jnp.arange(tokens.shape[-1], dtype=jnp.int32) + jnp.asarray(index, jnp.int32)
             bias = self.decoder_bias(queries, jnp.arange(keys, dtype=jnp.int32))
         if c.scan_layers:
-            past = None if cache is None else _stack_layers(cache)
-            y, new = self.decoder(
-                y, _stack_layers(cross), past, index, masks, positions, bias, train
+            stacked = None if cache is None else _stack_layers(cache)
+            y, new_cache = self.decoder(
+                y, _stack_layers(cross), stacked, index, masks, positions, bias, train
             )
-            new = None if cache is None else _unstack_layers(new, c.decoder_layers)
+            new_cache = None if cache is None else _unstack_layers(new_cache, c.decoder_layers)
         else:
-            layers = []
-            pasts = cache or (None,) * c.decoder_layers
-            for layer, cross_kv, old in zip(self.decoder, cross, pasts, strict=True):
-                y, written = layer(y, cross_kv, old, index, masks, positions, bias, train)
-                layers.append(written)
-            new = None if cache is None else tuple(layers)
+            layer_caches = []
+            caches = cache or (None,) * c.decoder_layers
+            for layer, cross_kv, layer_cache in zip(self.decoder, cross, caches, strict=True):
+                y, layer_cache = layer(
+                    y, cross_kv, layer_cache, index, masks, positions, bias, train
+                )
+                layer_caches.append(layer_cache)
+            new_cache = None if cache is None else tuple(layer_caches)
         if RESIDUALS[c.norm].final_norm:
             y = self.decoder_norm(y)
-        return y, new, target
+        return y, new_cache, target
 
     def _embed(self, tokens, embedding, table, norm, positions, train) -> Array:
         x = table(embedding(tokens), positions)
@@ -251,8 +253,7 @@ _STATIC = {EncoderLayer: (5,), DecoderLayer: (8,)}  # the index of `train`, coun
 def _stack(layer: type[nn.Module], config: TransformerConfig, count: int, inputs: tuple):
     """`count` layers: a list of modules, or one module scanned over stacked parameters.
 
-    `inputs` tells the scan which arguments after the carry are stacked (0) and which are broadcast
-    to all layers.
+    For each argument after the carry, `inputs` is 0 if it is stacked by layer, or nn.broadcast.
     """
     if config.remat != "none":
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable

@@ -2,10 +2,10 @@
 
 POST /translate {"text": one line or a list, "n_best", "beam_size", "alignment"}; returns
                 {"translations": [..]}, each as in experiments/json_output.py
-GET /           the page
-GET /health     200 and {"status": "ready"}, or 503 while searches are compiled ("starting"), the
-                server shuts down ("draining"), or after its search thread died ("failed")
-GET /metrics    Prometheus
+GET /           the web page
+GET /health     200 and {"status": "ready"}, or 503 while searches are compiled ("starting"), while
+                the server shuts down ("draining"), or after its search thread failed ("failed")
+GET /metrics    Prometheus metrics
 
 Statuses: 400 not HTTP, not JSON, or an invalid field; 403 a page of another site; 404, 405; 408
 timeout of headers or body; 413 body too large; 421 a host that is not served; 422 too many tokens,
@@ -31,19 +31,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from decode.options import InputError
-from experiments.report.templates import page
+from experiments.report.templates import read_template
 from serve.compiled_searches import CompiledSearches
 from serve.dynamic_batcher import Batcher, ClosedError, QueueFullError
-from serve.guard import Guard, broken
+from serve.guard import Guard, internal_error
 from serve.hosts import HostCheck, client_key
 from serve.limits import Limits, RequestError
 from serve.metrics import Metrics
-from serve.request import TranslateRequest, read
+from serve.request import TranslateRequest, parse_request
 
-_GONE = 499  # nginx's status for a client that disconnected before the response
-_FOLD = 4  # batches merged into one search: about a second of work under load
+_CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected before the response
+_MAX_MERGED_BATCHES = 4  # in one search: about a second of work under load
 _LARGE = 1 << 11  # bytes; parsing larger bodies would block other requests
-_READERS = 4  # large requests that are parsed at a time
+_MAX_PARSERS = 4  # large requests that are parsed concurrently
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -67,7 +67,7 @@ class Service:
         self.batcher: Batcher[int, TranslateRequest, list[dict]] = Batcher(
             self._search,
             max_batch_size=searches.max_batch_size,
-            max_merged_batches=_FOLD,
+            max_merged_batches=_MAX_MERGED_BATCHES,
             max_queue=limits.queue,
             batch_wait_seconds=batch_wait_seconds,
             **thread,
@@ -83,14 +83,14 @@ class Service:
             Route("/metrics", self._metrics),
         ]
         handlers: dict[Any, Callable] = {
-            RequestError: _refused,
-            HTTPException: _refused_by_route,
-            500: broken,
+            RequestError: _error_response,
+            HTTPException: _http_error_response,
+            500: internal_error,
         }
 
         @asynccontextmanager
         async def lifespan(_):
-            self._readers = anyio.CapacityLimiter(_READERS)
+            self._parser_limit = anyio.CapacityLimiter(_MAX_PARSERS)
             self.batcher.start()
             yield
             await run_in_threadpool(self.batcher.close)
@@ -109,7 +109,9 @@ class Service:
         return answers
 
     async def _page(self, _: Request) -> Response:
-        return HTMLResponse(page("translator"), headers={"Content-Security-Policy": _POLICY})
+        return HTMLResponse(
+            read_template("translator"), headers={"Content-Security-Policy": _POLICY}
+        )
 
     async def _health(self, _: Request) -> Response:
         status = "ready" if self.batcher.ready.is_set() else "starting"
@@ -118,8 +120,8 @@ class Service:
         data = self.searches.trained.experiment.data
         health = {
             "status": status,
-            "beam_sizes": [*self.searches.beams],  # the default first
-            "n_best": next(iter(self.searches.beams.values())),
+            "beam_sizes": [*self.searches.beam_sizes],  # the default first
+            "n_best": next(iter(self.searches.beam_sizes.values())),
             "languages": [data.source_language, data.target_language],
             "max_tokens": self.limits.tokens,
         }
@@ -133,7 +135,7 @@ class Service:
         try:
             body = await self._body(request)
         except ClientDisconnect:
-            return Response(status_code=_GONE)
+            return Response(status_code=_CLIENT_CLOSED_REQUEST)
         translate_request = await self._read(body, start)
         if not self.batcher.ready.is_set():
             raise RequestError(503, "not ready: searches are still compiled", {"Retry-After": "5"})
@@ -141,57 +143,64 @@ class Service:
             # Size in sentences; a long one counts as several sentences of 32 tokens.
             size = max(len(translate_request.texts), math.ceil(translate_request.tokens / 32))
             client = client_key(request.client.host) if request.client else None
-            answer = self.batcher.submit(
+            future = self.batcher.submit(
                 translate_request, translate_request.beam_size, size, client
             )
         except QueueFullError:
             raise RequestError(503, "too many requests wait", {"Retry-After": "1"}) from None
         except ClosedError:
-            raise _ending() from None
+            raise _closed_error() from None
         translations, disconnected = (
-            asyncio.wrap_future(answer),
+            asyncio.wrap_future(future),
             asyncio.ensure_future(_disconnected(request)),
         )
         try:
             futures: set[asyncio.Future] = {translations, disconnected}
             await asyncio.wait(
-                futures, timeout=self._left(start), return_when=asyncio.FIRST_COMPLETED
+                futures, timeout=self._remaining_seconds(start), return_when=asyncio.FIRST_COMPLETED
             )
             if translations.done():
                 self.metrics.seconds.observe(time.monotonic() - start)
                 return JSONResponse({"translations": translations.result()})
             if disconnected.done():
-                return Response(status_code=_GONE)
+                return Response(status_code=_CLIENT_CLOSED_REQUEST)
         except InputError as error:
             raise RequestError(422, str(error)) from None
-        except ClosedError:  # the search thread has died
-            raise _ending() from None
+        except ClosedError:  # the search thread failed
+            raise _closed_error() from None
         finally:
             translations.cancel()  # removes it from the queue if it is not done
             disconnected.cancel()
-        raise self._late()
+        raise self._timeout_error()
 
     async def _read(self, body: bytes, start: float) -> TranslateRequest:
         """Parse the body, in another thread if it is large."""
-        arguments = body, self.searches.beams, self.searches.trained.vocabulary.source, self.limits
+        arguments = (
+            body,
+            self.searches.beam_sizes,
+            self.searches.trained.vocabulary.source,
+            self.limits,
+        )
         if len(body) < _LARGE:
-            return read(*arguments)
+            return parse_request(*arguments)
         run = anyio.to_thread.run_sync
         try:
-            async with asyncio.timeout(self._left(start)):
-                return await run(read, *arguments, abandon_on_cancel=True, limiter=self._readers)
+            async with asyncio.timeout(self._remaining_seconds(start)):
+                return await run(
+                    parse_request, *arguments, abandon_on_cancel=True, limiter=self._parser_limit
+                )
         except TimeoutError:
-            raise self._late() from None
+            raise self._timeout_error() from None
 
-    def _left(self, start: float) -> float:
+    def _remaining_seconds(self, start: float) -> float:
         """Seconds until the timeout of a request that arrived at `start`."""
         return max(self.limits.seconds - (time.monotonic() - start), 0.0)
 
-    def _late(self) -> RequestError:
-        return RequestError(504, f"not done within {self.limits.seconds:g} seconds")
+    def _timeout_error(self) -> RequestError:
+        return RequestError(504, f"no translation within {self.limits.seconds:g} seconds")
 
     async def _body(self, request: Request) -> bytes:
-        """Read the body; oversized ones are drained (within limits) so that clients get a 413."""
+        """Read the body; drain an oversized one (within limits), so that the client gets a 413."""
         limit, size, chunks = self.limits.body, 0, []
         try:
             async with asyncio.timeout(self.limits.seconds):
@@ -202,15 +211,17 @@ class Service:
                     elif size > 64 * limit:
                         break
         except TimeoutError:
-            raise RequestError(408, "the body did not come", {"Connection": "close"}) from None
+            raise RequestError(
+                408, "timeout of the request body", {"Connection": "close"}
+            ) from None
         if size > limit:
             close = {"Connection": "close"}
             raise RequestError(413, f"the body has more than {limit} bytes", close)
         return b"".join(chunks)
 
 
-def _ending() -> RequestError:
-    return RequestError(503, "the server ends", {"Retry-After": "5"})
+def _closed_error() -> RequestError:
+    return RequestError(503, "the server is shutting down", {"Retry-After": "5"})
 
 
 async def _disconnected(request: Request) -> None:
@@ -218,10 +229,10 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _refused(_: Request, error: RequestError) -> Response:
+async def _error_response(_: Request, error: RequestError) -> Response:
     return JSONResponse({"error": error.message}, error.status, error.headers)
 
 
-async def _refused_by_route(request: Request, error: HTTPException) -> Response:
+async def _http_error_response(request: Request, error: HTTPException) -> Response:
     message = f"{request.method} {request.url.path[:100]}: {error.detail}"
     return JSONResponse({"error": message}, error.status_code, error.headers)

@@ -1,4 +1,4 @@
-"""Searches compiled ahead, one per beam size, over one set of weights."""
+"""Precompiled searches, one per beam size, with shared weights."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,42 +16,47 @@ from serve.request import TranslateRequest
 
 
 class CompiledSearches:
-    """`translator`'s search, also with other `beams`; each keeps all its hypotheses.
+    """The search of `translator` with each of `beam_sizes`, or as it is.
 
-    `n_best` only selects among the hypotheses, so requests that differ in it share a batch.
+    Each search keeps all its hypotheses, so requests with different `n_best` share a batch.
     """
 
-    def __init__(self, trained: LoadedModel, translator: Translator, beams: Sequence[int] = ()):
+    def __init__(
+        self, trained: LoadedModel, translator: Translator, beam_sizes: Sequence[int] = ()
+    ):
         self.trained, options = trained, translator.options
-        if beams and options.method != "beam":
+        if beam_sizes and options.method != "beam":
             raise InputError(f"--beam_sizes is for --method=beam, not {options.method}")
         max_batch_size = translator.policy.size
-        devices, longest = translator.mesh.size, translator.max_output
-        shapes = precompiled_shapes(max_batch_size, translator.tokens_per_batch, devices, longest)
-        searches = [replace(options, beam_size=beam) for beam in beams] or [options]
+        devices, max_output = translator.mesh.size, translator.max_output
+        shapes = precompiled_shapes(
+            max_batch_size, translator.tokens_per_batch, devices, max_output
+        )
+        searches = [replace(options, beam_size=beam) for beam in beam_sizes] or [options]
         self._translators = {
             search.beam_size: translator.with_options(replace(search, n_best=search.width), shapes)
             for search in searches
         }
         # An output may be longer than its source.
-        output = options.limit(max_batch_size, longest)
-        self._forced = precompiled_shapes(
+        output = options.limit(max_batch_size, max_output)
+        self._forced_shapes = precompiled_shapes(
             output, translator.tokens_per_batch, 1, trained.model.config.max_positions
         )
-        self.beams = {beam: t.options.width for beam, t in self._translators.items()}
+        # The number of hypotheses of each beam size.
+        self.beam_sizes = {beam: t.options.width for beam, t in self._translators.items()}
         self.max_batch_size = max(rows for rows, _ in shapes)  # sentences of one batch
 
     def precompile(
-        self, progress: Callable[[int], None] = lambda _: None, go_on=lambda: True
+        self, progress: Callable[[int], None] = lambda _: None, should_continue=lambda: True
     ) -> None:
-        """Compile all shapes, several at a time; stops early once `go_on` returns False."""
+        """Compile all shapes concurrently; stops once `should_continue` returns False."""
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            for future in [pool.submit(self._run, step, go_on) for step in self.steps()]:
+            for future in [pool.submit(self._run, step, should_continue) for step in self.steps()]:
                 future.result()
                 progress(1)
 
     def steps(self) -> list[Callable[[], None]]:
-        """The compilations of `precompile`, as a list of functions."""
+        """The compilations of `precompile` as functions."""
         model = self.trained.model, self.trained.params
         searches: list[Callable[[], None]] = [
             partial(translator.precompile, *shape)
@@ -59,7 +64,7 @@ class CompiledSearches:
             for shape in translator.precompiled_shapes
         ]
         return searches + [
-            partial(precompile_teacher_forcing, *model, *shape) for shape in self._forced
+            partial(precompile_teacher_forcing, *model, *shape) for shape in self._forced_shapes
         ]
 
     def answer(self, beam_size: int, requests: Sequence[TranslateRequest]) -> list[list[dict]]:
@@ -75,13 +80,13 @@ class CompiledSearches:
                 [per_text for n in rows for per_text in hypotheses[n]],
                 self.trained,
                 alignment=alignment,
-                precompiled_shapes=self._forced,
+                precompiled_shapes=self._forced_shapes,
             )
             objects = iter(flat)
             answers |= {n: [next(objects) for _ in hypotheses[n]] for n in rows}
         return [answers[n] for n in range(len(requests))]
 
     @staticmethod
-    def _run(step: Callable[[], None], go_on: Callable[[], bool]) -> None:
-        if go_on():
+    def _run(step: Callable[[], None], should_continue: Callable[[], bool]) -> None:
+        if should_continue():
             step()

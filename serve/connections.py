@@ -1,6 +1,6 @@
 """Connection limits and timeouts for uvicorn's HTTP/1.1 protocol.
 
-h11 bounds the size of headers and trailers, and reads one request of a connection at a time. This
+h11 limits the size of headers and trailers, and reads one request of a connection at a time. This
 module adds a timeout for headers, a timeout for reading the response, and a maximum of open
 connections: beyond it, the oldest connection without a complete request is closed.
 """
@@ -23,9 +23,9 @@ class LimitedConnection(H11Protocol):
         super().__init__(*args, **kwargs)
         self._limits = limits
         self._headers_timer: asyncio.TimerHandle | None = None
-        self._answer_timer: asyncio.TimerHandle | None = None
+        self._response_timer: asyncio.TimerHandle | None = None
         self.aborted = False
-        self.since = self.loop.time()  # time of opening, or of the last response
+        self.idle_since = self.loop.time()  # time of opening, or of the last response
 
     @property
     def in_request(self) -> bool:
@@ -33,17 +33,17 @@ class LimitedConnection(H11Protocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     @property
-    def asks(self) -> bool:
+    def awaits_response(self) -> bool:
         """Whether a complete request has no complete response yet."""
         return self.in_request and not self.cycle.more_body
 
     # The type is narrower than asyncio's, as in uvicorn.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # Call `pause_writing` whenever the client has not read everything.
+        # Call `pause_writing` whenever the client has not read all data.
         transport.set_write_buffer_limits(high=0)
         self._watch_headers()
-        self._make_room()
+        self._enforce_connection_limit()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timers()
@@ -55,19 +55,19 @@ class LimitedConnection(H11Protocol):
         self._watch_headers()
 
     def on_response_complete(self) -> None:
-        self.since = self.loop.time()
+        self.idle_since = self.loop.time()
         super().on_response_complete()
         self._watch_headers()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._answer_timer = self.loop.call_later(self._limits.client_seconds, self.abort)
+        self._response_timer = self.loop.call_later(self._limits.client_seconds, self.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._answer_timer:
-            self._answer_timer.cancel()
-            self._answer_timer = None
+        if self._response_timer:
+            self._response_timer.cancel()
+            self._response_timer = None
 
     def send_400_response(self, msg: str) -> None:
         limit = self._limits.headers
@@ -81,7 +81,7 @@ class LimitedConnection(H11Protocol):
             self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]
         try:
             super().shutdown()
-        except h11.LocalProtocolError:  # it was refused, and is closing
+        except h11.LocalProtocolError:  # a refused connection that is closing
             self.abort()
 
     def abort(self) -> None:
@@ -98,18 +98,18 @@ class LimitedConnection(H11Protocol):
                 self._headers_timer = None
         elif self._headers_timer is None:
             self._headers_timer = self.loop.call_later(
-                self._limits.client_seconds, self._headers_are_late
+                self._limits.client_seconds, self._on_headers_timeout
             )
 
-    def _headers_are_late(self) -> None:
+    def _on_headers_timeout(self) -> None:
         self._headers_timer = None
         if self.conn.trailing_data[0]:
             seconds = self._limits.client_seconds
-            self._refuse(408, f"the headers did not come within {seconds:g} seconds")
+            self._refuse(408, f"no complete headers within {seconds:g} seconds")
         else:
             self.transport.close()
 
-    def _make_room(self) -> None:
+    def _enforce_connection_limit(self) -> None:
         """Close the oldest connection without a complete request if too many are open."""
         if len(self.connections) <= self._limits.connections:
             return
@@ -117,15 +117,17 @@ class LimitedConnection(H11Protocol):
         open_connections = [peer for peer in limited if not peer.aborted]
         if len(open_connections) <= self._limits.connections:
             return
-        idle = [peer for peer in open_connections if peer is not self and not peer.asks]
+        idle = [peer for peer in open_connections if peer is not self and not peer.awaits_response]
         if idle:
-            min(idle, key=lambda peer: peer.since).abort()
+            min(idle, key=lambda peer: peer.idle_since).abort()
         else:
             self._refuse(503, "too many connections", [(b"retry-after", b"1")])
 
-    def _refuse(self, status: int, message: str, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Respond without the application, and close."""
-        if self.in_request:  # drop what the application still sends
+    def _refuse(
+        self, status: int, message: str, extra_headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        """Respond with an error without calling the application, and close."""
+        if self.in_request:  # drop further output of the application
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # a response has started
@@ -137,16 +139,16 @@ class LimitedConnection(H11Protocol):
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
-            *more,
+            *extra_headers,
         ]
-        begin = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
-        for event in begin, h11.Data(data=body):
+        start = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
+        for event in start, h11.Data(data=body):
             self.transport.write(self.conn.send(event))
         self.conn.send(h11.EndOfMessage())
         self.transport.close()
 
     def _stop_timers(self) -> None:
-        for timer in self._headers_timer, self._answer_timer:
+        for timer in self._headers_timer, self._response_timer:
             if timer:
                 timer.cancel()
-        self._headers_timer = self._answer_timer = None
+        self._headers_timer = self._response_timer = None

@@ -1,4 +1,4 @@
-"""Dynamic batching: concurrent requests share a search; a single thread runs the model."""
+"""Dynamic batching: concurrent requests share a search, run by a single thread."""
 
 import bisect
 import threading
@@ -22,12 +22,12 @@ class ClosedError(Exception):
 
 
 class SearchError(RuntimeError):
-    """A search ended with a BaseException: a panic of a library, or an exit."""
+    """A search raised a BaseException: a panic of a library, or an exit."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Job(Generic[Key, Item]):
-    asked: Item
+    item: Item
     key: Key  # only jobs with equal keys share a batch
     size: int
     client: Hashable
@@ -40,18 +40,18 @@ class Batcher(Generic[Key, Item, Answer]):
 
     Clients take turns (self-clocked fair queueing): first the oldest request of each client, then
     the next of each. A request as large as several batches counts as that many. A client may queue
-    as many requests as there are free slots left, so that one client never fills the queue.
+    only as many requests as there are free slots, so that one client never fills the queue.
 
     `run(key, [item, ..])` returns one answer per item, in the same order. Its requests have equal
-    keys and a total size of at most `max_batch_size`, unless a single one is larger. If a multiple
-    of that is waiting, so many batches are merged, at most `max_merged_batches`: more requests have
-    more similar lengths. If the last batch had several requests, the thread waits for others up to
-    `batch_wait_seconds`, or until a batch is full; a lone client never waits. `begin` is called
-    first, in the same thread; `ready` is set when it returns.
+    keys and a total size of at most `max_batch_size`, unless a single one is larger. If several
+    batches are waiting, up to `max_merged_batches` of them are merged: more requests have more
+    similar lengths. If the last batch had several requests, the thread waits for more up to
+    `batch_wait_seconds`, or until a batch is full; a single client never waits. `on_start` is
+    called first, in the same thread; `ready` is set when it returns.
 
     An Exception in `run` is set on the request's future; any other BaseException becomes a
-    SearchError. If anything else ends the thread, it is stored in `failure`, waiting requests fail
-    with ClosedError, no more are accepted, and `failed` is called.
+    SearchError. Any other error ends the thread: it is stored in `failure`, waiting requests fail
+    with ClosedError, no more are accepted, and `on_failure` is called.
     """
 
     def __init__(
@@ -62,16 +62,16 @@ class Batcher(Generic[Key, Item, Answer]):
         max_merged_batches: int = 1,
         max_queue: int,
         batch_wait_seconds: float = 0.0,
-        begin: Callable[[], None] = lambda: None,
-        failed: Callable[[], None] = lambda: None,
+        on_start: Callable[[], None] = lambda: None,
+        on_failure: Callable[[], None] = lambda: None,
     ):
-        self._run, self._begin, self._failed = run, begin, failed
+        self._run, self._on_start, self._on_failure = run, on_start, on_failure
         self._max_batch_size, self._max_merged_batches = max_batch_size, max_merged_batches
         self._max_queue, self._batch_wait_seconds = max_queue, batch_wait_seconds
         self._jobs: list[_Job[Key, Item]] = []
-        self._turn = 0  # of the last request that was taken
+        self._turn = 0  # of the last dequeued request
         self._changed = threading.Condition()
-        self._closed, self._several = False, False
+        self._closed, self._last_was_shared = False, False
         self.ready = threading.Event()
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="search", daemon=True)
@@ -92,8 +92,8 @@ class Batcher(Generic[Key, Item, Answer]):
             client_jobs = [job for job in self._jobs if job.client == client]
             if len(client_jobs) >= free:
                 raise QueueFullError
-            last = client_jobs[-1].turn if client_jobs else self._turn
-            turn = max(self._turn, last) + max(1, -(-size // self._max_batch_size))
+            last_turn = client_jobs[-1].turn if client_jobs else self._turn
+            turn = max(self._turn, last_turn) + max(1, -(-size // self._max_batch_size))
             job = _Job(item, key, size, client, turn)
             bisect.insort(self._jobs, job, key=lambda queued: queued.turn)
             self._changed.notify_all()
@@ -124,7 +124,7 @@ class Batcher(Generic[Key, Item, Answer]):
     def _work(self) -> None:
         batch: list[_Job[Key, Item]] = []
         try:
-            self._begin()
+            self._on_start()
             self.ready.set()
             while batch := self._next():
                 self._answer(batch)
@@ -137,7 +137,7 @@ class Batcher(Generic[Key, Item, Answer]):
             self.failure = error
             self._closed = True
             waiting, self._jobs = self._jobs, []
-        self._failed()
+        self._on_failure()
         for job in [*running, *waiting]:
             if not job.answer.done():
                 job.answer.set_exception(ClosedError())
@@ -149,39 +149,39 @@ class Batcher(Generic[Key, Item, Answer]):
                 self._changed.wait_for(lambda: self._waiting() or self._closed)
                 if not self._jobs:
                     return []
-                deadline = time.monotonic() + self._batch_wait_seconds * self._several
+                deadline = time.monotonic() + self._batch_wait_seconds * self._last_was_shared
                 while (
                     not self._closed and sum(job.size for job in self._jobs) < self._max_batch_size
                 ):
-                    left = deadline - time.monotonic()
-                    if left <= 0 or not self._changed.wait(left):
+                    timeout = deadline - time.monotonic()
+                    if timeout <= 0 or not self._changed.wait(timeout):
                         break
-                if batch := self._take():
-                    self._several = len(batch) > 1
+                if batch := self._dequeue():
+                    self._last_was_shared = len(batch) > 1
                     return batch
 
-    def _take(self) -> list[_Job[Key, Item]]:
-        taken: list[_Job[Key, Item]] = []
+    def _dequeue(self) -> list[_Job[Key, Item]]:
+        batch: list[_Job[Key, Item]] = []
         remaining: list[_Job[Key, Item]] = []
         size, full = 0, False
-        alike = sum(job.size for job in self._jobs if job.key == self._jobs[0].key)
+        same_key_size = sum(job.size for job in self._jobs if job.key == self._jobs[0].key)
         max_batch_size = self._max_batch_size * min(
-            max(alike // self._max_batch_size, 1), self._max_merged_batches
+            max(same_key_size // self._max_batch_size, 1), self._max_merged_batches
         )
         for job in self._jobs:
-            if taken and (job.key != taken[0].key or full or size + job.size > max_batch_size):
-                full = full or job.key == taken[0].key  # later ones must not overtake it
+            if batch and (job.key != batch[0].key or full or size + job.size > max_batch_size):
+                full = full or job.key == batch[0].key  # later requests must not overtake it
                 remaining.append(job)
             elif job.answer.set_running_or_notify_cancel():
-                taken.append(job)
+                batch.append(job)
                 size += job.size
                 self._turn = max(self._turn, job.turn)
         self._jobs = remaining
-        return taken
+        return batch
 
     def _answer(self, batch: list[_Job[Key, Item]]) -> None:
         try:
-            answers = self._run(batch[0].key, [job.asked for job in batch])
+            answers = self._run(batch[0].key, [job.item for job in batch])
         except BaseException as error:
             if len(batch) == 1:
                 batch[0].answer.set_exception(_as_exception(error))
@@ -194,7 +194,7 @@ class Batcher(Generic[Key, Item, Answer]):
 
 
 def _as_exception(error: BaseException) -> Exception:
-    """Convert an error to one that does not end an event loop."""
+    """Convert an error to one that does not stop an event loop."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     return SearchError(f"{type(error).__name__}: {error}")

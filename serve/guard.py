@@ -1,4 +1,4 @@
-"""Count requests, and convert exceptions into status 500 and one log line."""
+"""Middleware that counts requests, and converts exceptions to status 500 and one log line."""
 
 import asyncio
 
@@ -23,36 +23,36 @@ class Guard:
             await self._app(scope, receive, send)
             return
         path = scope["path"] if scope["path"] in self._paths else "other"
-        started = False
+        response_started = False
 
-        async def sent(message):
-            nonlocal started
+        async def counting_send(message):
+            nonlocal response_started
             if message["type"] == "http.response.start":
-                started = True
+                response_started = True
                 self._metrics.requests.labels(path, message["status"]).inc()
             await send(message)
 
         try:
-            await self._app(scope, receive, sent)
+            await self._app(scope, receive, counting_send)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             log(f"{scope['method']} {path} failed: {describe_error(error)}")
-            if not started:
-                answer = await broken()
-                await answer(scope, receive, sent)
+            if not response_started:
+                response = await internal_error()
+                await response(scope, receive, counting_send)
 
 
-async def broken(*_) -> Response:
+async def internal_error(*_) -> Response:
     """The response to an internal error."""
-    return JSONResponse({"error": "a mistake of the server's own: see its log"}, 500)
+    return JSONResponse({"error": "internal server error: see the server's log"}, 500)
 
 
 def describe_error(error: BaseException) -> str:
     """Format an error's type, message and source location."""
     line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
     line = "".join(char if char.isprintable() else "?" for char in line)  # it may quote a request
-    last = error.__traceback__
-    while last and last.tb_next:
-        last = last.tb_next
-    return f"{line} ({last.tb_frame.f_code.co_filename}:{last.tb_lineno})" if last else line
+    entry = error.__traceback__
+    while entry and entry.tb_next:
+        entry = entry.tb_next
+    return f"{line} ({entry.tb_frame.f_code.co_filename}:{entry.tb_lineno})" if entry else line

@@ -1,6 +1,6 @@
-"""Check Host and Origin headers, so that other sites cannot use the server.
+"""Host and Origin checks, so that other sites cannot use the server.
 
-A site can make a browser send requests to any address: directly, with the site's Origin, or under a
+A site can make a browser send requests to any address: directly, with the site's Origin, or by a
 name of the site that resolves to the server (DNS rebinding), with the site's Host. Numeric
 addresses and localhost cannot be rebound.
 """
@@ -19,7 +19,7 @@ from serve.limits import RequestError
 class HostCheck:
     """Middleware that accepts requests to `allowed` hosts, localhost and numeric addresses.
 
-    Pages may use it only from the requested host, or from one of `allowed`; a * allows all.
+    Only pages of the requested host and of `allowed` hosts may use it; a * allows all.
     """
 
     def __init__(self, app: ASGIApp, allowed: Collection[str]):
@@ -30,8 +30,8 @@ class HostCheck:
             if scope["type"] == "http" and "*" not in self._allowed:
                 self._check(Headers(scope=scope))
         except RequestError as error:
-            answer = JSONResponse({"error": error.message}, error.status, error.headers)
-            await answer(scope, receive, send)
+            response = JSONResponse({"error": error.message}, error.status, error.headers)
+            await response(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -41,8 +41,8 @@ class HostCheck:
         if host and not (name in self._allowed or _is_local(name)):  # HTTP/1.0 may have none
             raise RequestError(421, f"host {name[:100]!r} is not served: see --allowed_hosts")
         if origin is not None:
-            same = host and origin.lower().partition("://")[2] == host.lower()
-            if not same and _name(origin) not in self._allowed:
+            same_origin = host and origin.lower().partition("://")[2] == host.lower()
+            if not same_origin and _name(origin) not in self._allowed:
                 raise RequestError(
                     403, f"origin {origin[:100]!r} is another site: see --allowed_hosts"
                 )

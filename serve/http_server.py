@@ -9,12 +9,12 @@ from functools import partial
 import uvicorn
 from starlette.types import ASGIApp
 
-from experiments.signals import leave
+from experiments.signals import exit_now
 from model import ConfigError
 from serve.connections import LimitedConnection
 from serve.limits import Limits
 
-_OTHER_FILES = 64  # open files of the process besides connections
+_RESERVED_FILES = 64  # open files of the process besides connections
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -27,18 +27,18 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"--host={host} --port={port}: {reason}") from None
 
 
-def connections_at_most(requested: int) -> int:
-    """Allow `requested` connections, or as many as the limit of open files allows (ulimit -n)."""
+def allowed_connections(requested: int) -> int:
+    """Raise the limit of open files (ulimit -n) for `requested` connections; return how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = requested + _OTHER_FILES
+    needed = requested + _RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        return max(soft - _OTHER_FILES, 1)
+        return max(soft - _RESERVED_FILES, 1)
     return requested
 
 
-def grace(limits: Limits) -> int:
+def grace_seconds(limits: Limits) -> int:
     """Seconds to answer accepted requests after SIGTERM."""
     return int(limits.seconds) + 5
 
@@ -56,18 +56,18 @@ def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
         access_log=False,
         server_header=False,
         headers=[("X-Content-Type-Options", "nosniff")],
-        timeout_graceful_shutdown=grace(limits),
+        timeout_graceful_shutdown=grace_seconds(limits),
     )
     return uvicorn.Server(config)
 
 
-def end_by_force(server: uvicorn.Server, seconds: float) -> None:
-    """End the process `seconds` after the server should exit, even if threads are stuck."""
+def force_exit(server: uvicorn.Server, seconds: float) -> None:
+    """Exit the process `seconds` after the server should exit, even if threads are stuck."""
 
     def watch() -> None:
         while not server.should_exit:
             time.sleep(0.2)
         time.sleep(seconds)
-        leave(1, f"heed: error: not ended within {seconds:g} seconds: a request is stuck")
+        exit_now(1, f"heed: error: no shutdown within {seconds:g} seconds: a request is stuck")
 
-    threading.Thread(target=watch, name="end by force", daemon=True).start()
+    threading.Thread(target=watch, name="force exit", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Limits on requests and connections, and the error that refuses a request."""
+"""Limits of requests and connections, and the error of a rejected request."""
 
 from dataclasses import dataclass
 

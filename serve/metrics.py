@@ -14,25 +14,25 @@ class Metrics:
     def __init__(self, waiting: Callable[[], int]):
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
-            "heed_requests", "Requests by path and status; 499: the client had gone.",
+            "heed_requests", "Requests by path and status; 499: the client disconnected.",
             ["path", "status"], registry=registry,
         )  # fmt: skip
         self.seconds = Histogram(
-            "heed_request_seconds", "From a request for translations to its answer.",
+            "heed_request_seconds", "Seconds from a translation request to its response.",
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.batch_requests = Histogram(
-            "heed_batch_requests", "Requests that were answered by one search.",
+            "heed_batch_requests", "Requests per search.",
             buckets=_COUNTS, registry=registry,
         )  # fmt: skip
         self.batch_texts = Histogram(
-            "heed_batch_texts", "Texts of one search.", buckets=_COUNTS, registry=registry
+            "heed_batch_texts", "Texts per search.", buckets=_COUNTS, registry=registry
         )
         self.search_seconds = Histogram(
-            "heed_search_seconds", "Of one search, with its alignments.",
+            "heed_search_seconds", "Seconds of a search, with its alignments.",
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
-        queue = Gauge("heed_queue_requests", "Requests that wait for a search.", registry=registry)
+        queue = Gauge("heed_queue_requests", "Requests in the queue.", registry=registry)
         queue.set_function(waiting)
 
     def text(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Parse and validate the body of a request."""
+"""Parse and validate request bodies."""
 
 import difflib
 from dataclasses import dataclass
@@ -11,10 +11,9 @@ from data.json_file import decode_json
 from data.tokenizer import Tokenizer
 from serve.limits import Limits, RequestError
 
-_Count = Annotated[
-    int, msgspec.Meta(ge=-(1 << 31), le=1 << 31)
-]  # checked against the real bounds below
-_WANTED = {
+# Exact bounds are checked in `parse_request`.
+_Count = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=1 << 31)]
+_FIELD_TYPES = {
     "text": "a string or a list of strings",
     "n_best": "a whole number",
     "beam_size": "a whole number",
@@ -40,28 +39,28 @@ class TranslateRequest:
     alignment: bool = True
 
 
-def read(
-    body: bytes, beams: dict[int, int], tokenizer: Tokenizer, limits: Limits
+def parse_request(
+    body: bytes, beam_sizes: dict[int, int], tokenizer: Tokenizer, limits: Limits
 ) -> TranslateRequest:
     """Parse the JSON in `body`; raises RequestError.
 
-    `beams` maps each served beam size to its number of hypotheses, the default first.
+    `beam_sizes` maps each served beam size to its number of hypotheses, the default first.
     """
     fields = _parse(body)
     texts = [fields.text] if isinstance(fields.text, str) else fields.text
     for number, text in enumerate(texts):
         if "\n" in text or "\r" in text:
-            what = "text" if isinstance(fields.text, str) else f"text[{number}]"
-            raise RequestError(400, f"field {what}: has a line break: give a list, a line each")
-    beam_size = next(iter(beams)) if fields.beam_size is msgspec.UNSET else fields.beam_size
-    if beam_size not in beams:
-        served = ", ".join(map(str, beams))
-        raise RequestError(400, f"field beam_size: {beam_size} is not served here, but {served}")
-    if not 1 <= fields.n_best <= beams[beam_size]:
+            field = "text" if isinstance(fields.text, str) else f"text[{number}]"
+            raise RequestError(400, f"field {field}: has a line break: give a list of lines")
+    beam_size = next(iter(beam_sizes)) if fields.beam_size is msgspec.UNSET else fields.beam_size
+    if beam_size not in beam_sizes:
+        served = ", ".join(map(str, beam_sizes))
+        raise RequestError(400, f"field beam_size: {beam_size} is not served, only {served}")
+    if not 1 <= fields.n_best <= beam_sizes[beam_size]:
         raise RequestError(
             400,
-            f"field n_best: {fields.n_best} must be from 1 to {beams[beam_size]}, "
-            "as many as there are",
+            f"field n_best: {fields.n_best} must be from 1 to "
+            f"{beam_sizes[beam_size]}, the number of hypotheses",
         )
     tokens = _count_tokens(texts, tokenizer, limits)
     return TranslateRequest(tuple(texts), tokens, beam_size, fields.n_best, fields.alignment)
@@ -75,9 +74,13 @@ def _parse(body: bytes) -> _Body:
     if not isinstance(fields, dict):
         raise RequestError(400, 'the body is not a JSON object such as {"text": "..."}')
     for name in fields:
-        if name not in _WANTED:
-            near = difflib.get_close_matches(name[:40], _WANTED, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_WANTED)}"
+        if name not in _FIELD_TYPES:
+            matches = difflib.get_close_matches(name[:40], _FIELD_TYPES, n=1)
+            hint = (
+                f"did you mean {matches[0]}?"
+                if matches
+                else f"supported are {', '.join(_FIELD_TYPES)}"
+            )
             raise RequestError(400, f"field {name[:40]!r} is unknown: {hint}")
     if "text" not in fields:
         raise RequestError(400, "field text is missing")
@@ -86,7 +89,7 @@ def _parse(body: bytes) -> _Body:
     except msgspec.ValidationError as error:
         field = str(error).rpartition(" - at ")[2].strip("`").removeprefix("$.")
         name, bracket, _ = field.partition("[")
-        expected = "a string" if bracket else _WANTED[name]
+        expected = "a string" if bracket else _FIELD_TYPES[name]
         raise RequestError(400, f"field {field}: must be {expected}") from None
 
 
@@ -95,16 +98,14 @@ def _count_tokens(texts: list[str], tokenizer: Tokenizer, limits: Limits) -> int
     characters = sum(map(len, texts))
     if characters > limits.characters or len(texts) > limits.tokens:
         # Some tokenizers are slow on long texts, so reject these first.
-        what = (
+        size = (
             f"{characters} characters" if characters > limits.characters else f"{len(texts)} texts"
         )
-        raise RequestError(
-            422, f"field text: {what} are more than the {limits.tokens} tokens that are taken"
-        )
+        raise RequestError(422, f"field text: {size} exceed the limit of {limits.tokens} tokens")
     tokens = sum(len(ids) + 1 for ids in tokenizer.encode(texts))
     if tokens > limits.tokens:
         raise RequestError(
             422,
-            f"field text: {tokens} tokens are more than the {limits.tokens} that are taken at once",
+            f"field text: {tokens} tokens exceed the limit of {limits.tokens}",
         )
     return tokens

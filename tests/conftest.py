@@ -1,17 +1,17 @@
-"""Every test runs on eight simulated CPU devices and under JAX's strictest rules."""
+"""Pytest configuration: eight simulated CPU devices and JAX's strict promotion rules."""
 
 import gc
 import os
 from pathlib import Path
 
-from tests.xla_for_tests import as_users_have_it, xla_flags
+from tests.xla_for_tests import default_optimizations, xla_flags
 
-# The suite compiles the same small programs over and over, in both workers and every command:
-# `--cache-clear` has it compile them all again.
+# A compilation cache shared by all workers and commands, which compile the same small programs.
+# `--cache-clear` empties it.
 _CACHE = Path(__file__).parents[1] / ".pytest_cache/d"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE / "jax")
 os.environ["XDG_CACHE_HOME"] = str(_CACHE)
-os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(1 << 30)  # also makes it safe to share
+os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(1 << 30)  # a limit makes sharing safe
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["XLA_FLAGS"] = xla_flags(devices=8)
@@ -28,15 +28,15 @@ flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which pytest leaves unpa
 
 
 @pytest.fixture
-def optimised():
-    """Programs as users have them: for what the order of a sum might change."""
-    with as_users_have_it():
+def optimized():
+    """XLA's default optimizations, for tests that depend on the order of summation."""
+    with default_optimizations():
         yield
 
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen_heap():
-    """Garbage collection skips what earlier modules left in JAX's caches, and these stay small."""
+    """Excludes JAX's caches from garbage collection, and clears them when they are large."""
     yield
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     if pages * os.sysconf("SC_PAGE_SIZE") > 2 << 30:

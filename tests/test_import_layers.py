@@ -1,4 +1,4 @@
-"""Which package may import which, checked against the imports."""
+"""Import layers: which package may import which."""
 
 import ast
 import graphlib
@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "serve": {"model", "data", "train", "decode", "experiments"},
     "experiments": {"model", "data", "train", "decode", "interop", "serve"},
 }
-# What interop/ and serve/ use of experiments/; it imports neither of them.
+# Modules of experiments/ that interop/ and serve/ may use; these import neither of them.
 SHARED = (
     "config",
     "config_io",
@@ -33,8 +33,8 @@ FILES = [
 ]
 
 
-def modules(file, types=True):
-    """What a file imports: modules, and for `from a import b` both a and a.b."""
+def imported_names(file, types=True):
+    """Names that a file imports: modules, and for `from a import b` both a and a.b."""
     tree = ast.parse(file.read_text())
     if not types:
         tree.body = [n for n in tree.body if not ast.unparse(n).startswith("if TYPE_CHECKING")]
@@ -47,45 +47,46 @@ def modules(file, types=True):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def imported(file):
-    """The packages that a file imports."""
-    return (name.split(".")[0] for name in modules(file))
+def imported_packages(file):
+    """Packages that a file imports."""
+    return (name.split(".")[0] for name in imported_names(file))
 
 
 @pytest.mark.parametrize(("package", "file"), FILES, ids=lambda p: getattr(p, "name", p))
 def test_packages_import_only_what_the_table_allows(package, file):
-    ours = set(imported(file)) & set(MAY_IMPORT)
-    assert ours <= MAY_IMPORT[package] | {package}
+    packages = set(imported_packages(file)) & set(MAY_IMPORT)
+    assert packages <= MAY_IMPORT[package] | {package}
 
 
-def test_libraries_of_commands_are_in_no_import_cycle():
+def test_interop_and_serve_import_only_the_shared_modules_of_experiments():
     for package, file in FILES:
         if package in ("interop", "serve"):
-            of_experiments = {name for name in modules(file) if name.startswith("experiments.")}
+            names = {name for name in imported_names(file) if name.startswith("experiments.")}
             shared = tuple(f"{name}." for name in SHARED)
-            assert all(n in SHARED or n.startswith(shared) for n in of_experiments), file
+            assert all(n in SHARED or n.startswith(shared) for n in names), file
     for name in SHARED:
         path = ROOT / name.replace(".", "/")
         file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        assert not {"interop", "serve"} & set(imported(file)), file
+        assert not {"interop", "serve"} & set(imported_packages(file)), file
 
 
 def test_there_is_no_import_cycle():
-    """Imports within functions count too; those for type checkers alone do not."""
+    """Imports inside functions count; `if TYPE_CHECKING` imports do not."""
     graph = {}
     for package, file in FILES:
         if package in ("model", "data", "train", "decode"):
             name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-            graph[name.removesuffix(".__init__")] = set(modules(file, types=False))
-    known = set(graph)
+            graph[name.removesuffix(".__init__")] = set(imported_names(file, types=False))
+    project_modules = set(graph)
     graph = {
-        name: (found & known) - {name, name.rpartition(".")[0]} for name, found in graph.items()
+        name: (names & project_modules) - {name, name.rpartition(".")[0]}
+        for name, names in graph.items()
     }
     assert list(graphlib.TopologicalSorter(graph).static_order())
 
 
-def test_only_experiments_has_flags_and_no_one_has_tensorflow():
+def test_only_experiments_defines_flags_and_nothing_imports_tensorflow():
     for package, file in FILES:
-        names = set(imported(file))
+        names = set(imported_packages(file))
         assert "tensorflow" not in names and "torch" not in names, file
         assert package == "experiments" or "absl" not in names, file

@@ -1,7 +1,7 @@
-"""How XLA compiles for tests: in haste, but where its machine code is the point.
+"""XLA settings for tests: skip optimization passes except where numerics depend on them.
 
-Optimising it would take half of the suite's time, and of its two ways to write loops the newer one
-half of what is left. From jaxlib 0.11 on there is only that one.
+Optimization would take half of the suite's time. The newer loop emitter would take half of the
+remaining time; from jaxlib 0.11 on it is the only one.
 """
 
 from collections.abc import Iterator
@@ -11,30 +11,30 @@ from functools import wraps
 import jaxlib
 
 _OPTION = "xla_cpu_use_fusion_emitters"
-_THERE = jaxlib.__version__.startswith("0.10.")
+_HAS_OPTION = jaxlib.__version__.startswith("0.10.")
 
 
 def xla_flags(devices: int = 1) -> str:
-    """The value of XLA_FLAGS for a process with so many simulated devices."""
-    haste = [f"--{_OPTION}=false"] * _THERE
-    return " ".join([*haste, f"--xla_force_host_platform_device_count={devices}"])
+    """The value of XLA_FLAGS for a process with `devices` simulated devices."""
+    flags = [f"--{_OPTION}=false"] * _HAS_OPTION
+    return " ".join([*flags, f"--xla_force_host_platform_device_count={devices}"])
 
 
 @contextmanager
-def as_users_have_it() -> Iterator[None]:
-    """Compiles neither way in haste."""
-    import jax  # which reads XLA_FLAGS
-    from jax._src import compiler  # no setting of JAX's reaches this option
+def default_optimizations() -> Iterator[None]:
+    """Compiles with XLA's default optimizations."""
+    import jax  # imported late: it reads XLA_FLAGS
+    from jax._src import compiler  # no public JAX setting controls this option
 
     options = compiler.get_compile_options
 
     @wraps(options)
-    def usual(*args, env_options_overrides=None, **more):
-        given = {_OPTION: True} | (env_options_overrides or {})
-        return options(*args, env_options_overrides=given, **more)
+    def with_default_emitters(*args, env_options_overrides=None, **kwargs):
+        overrides = {_OPTION: True} | (env_options_overrides or {})
+        return options(*args, env_options_overrides=overrides, **kwargs)
 
     jax.config.update("jax_disable_most_optimizations", False)
-    compiler.get_compile_options = usual if _THERE else options
+    compiler.get_compile_options = with_default_emitters if _HAS_OPTION else options
     yield
     compiler.get_compile_options = options
     jax.config.update("jax_disable_most_optimizations", True)

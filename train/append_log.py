@@ -13,20 +13,20 @@ class AppendFile:
 
     Records that cannot be written, as on a full disk, stay in memory, up to 8 MiB, and are retried
     with the next record. `warn` is called with one line for the first failure, and at the end with
-    one line for the number of bytes that were never written.
+    one line for the number of bytes that could not be written.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]):
         self._path, self._warn = path, warn
         self._file: int | None = None
         self._pending = bytearray()
-        self._lost = 0
+        self._lost_bytes = 0
         self._warned = False
 
     def append(self, record: bytes) -> None:
         """Write a record, after all pending ones."""
         if self._pending and len(self._pending) + len(record) > _MAX_PENDING_BYTES:
-            self._lost += len(record)
+            self._lost_bytes += len(record)
         else:
             self._pending += record
         try:
@@ -35,20 +35,20 @@ class AppendFile:
             if not self._warned:
                 self._warned = True
                 self._warn(
-                    f"cannot write {self._path}: {error.strerror or error}; training goes on, and "
-                    "each later event tries again"
+                    f"cannot write {self._path}: {error.strerror or error}; training continues, "
+                    "and each later event retries"
                 )
 
     def close(self) -> None:
-        """Write the pending records if that is possible by now, and close the file."""
+        """Write the pending records if possible, and close the file."""
         if self._pending:
             self.append(b"")
         file, self._file = self._file, None
         if file is not None:
             with suppress(OSError):
                 os.close(file)
-        if lost := self._lost + len(self._pending):
-            self._warn(f"{lost:,} bytes of {self._path} could not be written")
+        if lost_bytes := self._lost_bytes + len(self._pending):
+            self._warn(f"{lost_bytes:,} bytes of {self._path} could not be written")
 
     def _write(self) -> None:
         if self._file is None:

@@ -15,14 +15,14 @@ from train.checksums import verify_checksums, was_written
 from train.orbax_errors import first_line
 from train.state import TrainState
 
-_OPTIONAL = ("ema",)  # stored depending on the run's settings; every checkpoint has the other parts
+_OPTIONAL = ("ema",)  # stored depending on the run's settings; every checkpoint has the other items
 _MAX_METRICS_BYTES = 1 << 20
 
 
-def parts(state: TrainState) -> dict[str, Any]:
-    """Split a state into separately stored parts: params, ema, rest. `base` is not stored.
+def state_items(state: TrainState) -> dict[str, Any]:
+    """Split a state into separately stored items: params, ema, rest. `base` is not stored.
 
-    Decoding can then read the parameters without the rest.
+    Decoding then reads only the parameters.
     """
     fields = state._asdict()
     params, ema, _ = (fields.pop(name) for name in ("params", "ema", "base"))
@@ -37,10 +37,10 @@ def metrics(folder: Path, score: str) -> dict[str, float] | None:
     """
     try:
         verify_checksums(folder, ["metrics"])
-        measured = json.loads(read_regular(folder / "metrics" / "metrics", _MAX_METRICS_BYTES))
-        value = measured[score]
+        values = json.loads(read_regular(folder / "metrics" / "metrics", _MAX_METRICS_BYTES))
+        value = values[score]
         usable = isinstance(value, int | float) and not isinstance(value, bool)
-        return measured if usable and math.isfinite(value) else None
+        return values if usable and math.isfinite(value) else None
     except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
 
@@ -49,12 +49,12 @@ def lost_metrics(folder: Path, score: str) -> bool:
     """Whether a checkpoint's metrics became unreadable, or its parameters are missing."""
     if metrics(folder, score) is not None:
         return False
-    exists = {part: (folder / part).is_dir() for part in ("metrics", "params")}
+    exists = {item: (folder / item).is_dir() for item in ("metrics", "params")}
     return exists["metrics"] or not exists["params"] or was_written(folder, "metrics")
 
 
-def param_shapes(checkpoint: Path) -> list[tuple[int, ...]]:
-    """Read the shapes of a checkpoint's parameters without values. Raises CheckpointError."""
+def stored_param_shapes(checkpoint: Path) -> list[tuple[int, ...]]:
+    """Read the shapes of a checkpoint's parameters, not the values. Raises CheckpointError."""
     try:
         check_folders(checkpoint, ["params"])
         stored = ocp.checkpointables_metadata(checkpoint.absolute()).metadata["params"]
@@ -62,7 +62,7 @@ def param_shapes(checkpoint: Path) -> list[tuple[int, ...]]:
     except Exception as error:  # Orbax raises many kinds of errors
         raise CheckpointError(f"{checkpoint} is corrupt: {first_line(error)}") from None
     if not shapes:
-        raise CheckpointError(f"{checkpoint} is corrupt: it holds no params")
+        raise CheckpointError(f"{checkpoint} is corrupt: it has no params")
     return shapes
 
 
@@ -75,26 +75,26 @@ def with_default_sharding(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 
 def check_folders(checkpoint: Path, names: Iterable[str]) -> None:
-    """Raise ValueError if a part that every checkpoint must have is missing."""
+    """Raise ValueError if an item that every checkpoint must have is missing."""
     for name in names:
         if name not in _OPTIONAL and not (checkpoint / name).is_dir():
             raise ValueError(f"{name} is missing")
 
 
-def check(where: str, part: str, stored: dict[str, Any], abstract: Any) -> None:
-    """Raise CheckpointError if a part's shapes differ, ValueError if the part is corrupt."""
-    if part not in stored and part in _OPTIONAL:
-        raise CheckpointError(f"{where} holds no {part}: it is of a run with other settings")
-    if part not in stored:
-        raise ValueError(f"{part} is missing")
-    if stored[part] is None:
-        raise ValueError(f"{part} is incomplete")
-    actual, target = _sizes(stored[part]), _sizes(abstract)
-    for name in sorted(actual.keys() | target.keys()):
-        if actual.get(name) != target.get(name):
+def check_structure(checkpoint: str, item: str, stored: dict[str, Any], abstract: Any) -> None:
+    """Raise CheckpointError if an item's shapes differ, ValueError if the item is corrupt."""
+    if item not in stored and item in _OPTIONAL:
+        raise CheckpointError(f"{checkpoint} has no {item}: it is from a run with other settings")
+    if item not in stored:
+        raise ValueError(f"{item} is missing")
+    if stored[item] is None:
+        raise ValueError(f"{item} is incomplete")
+    actual, expected = _sizes(stored[item]), _sizes(abstract)
+    for name in sorted(actual.keys() | expected.keys()):
+        if actual.get(name) != expected.get(name):
             raise CheckpointError(
-                f"{where} is of another model or optimizer: {part}/{name} is "
-                f"{actual.get(name, 'absent')} there and {target.get(name, 'absent')} here"
+                f"{checkpoint} is from another model or optimizer: {item}/{name} is "
+                f"{actual.get(name, 'absent')}, expected {expected.get(name, 'absent')}"
             )
 
 

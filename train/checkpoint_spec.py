@@ -10,8 +10,8 @@
 | ema               | the moving average of the parameters at the last step                    |
 | params:NAME       | those of NAME, but never their moving average                            |
 
-If a run keeps a moving average, it is evaluated and tested with it, and so are its single
-checkpoints; means are taken of the parameters themselves.
+If a run keeps a moving average, evaluation and test use it, also for single checkpoints; means are
+taken of the parameters themselves.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class CheckpointError(ValueError):
 
 
 class ResolvedCheckpoint(NamedTuple):
-    """The steps to average, and their weights: params, ema, or "" for those that the run uses."""
+    """The steps to average, and their weights: params, ema, or "" for those the run evaluates."""
 
     steps: tuple[int, ...]
     part: str = ""
@@ -39,13 +39,13 @@ def resolve(
     Raises CheckpointError, which lists the steps, if the name matches nothing.
     """
     name, _, argument = str(spec).partition(":")
-    listing = f"there are: {', '.join(map(str, steps))}"
+    listing = f"available: {', '.join(map(str, steps))}"
     if not steps:
         raise CheckpointError("no checkpoints: train first")
     if name == "params" and argument:
         return resolve(argument, steps, ranked)._replace(part="params")
     if name == "average" and argument:
-        return ResolvedCheckpoint(_several(argument, steps, ranked, listing), "params")
+        return ResolvedCheckpoint(_average_steps(argument, steps, ranked, listing), "params")
     if spec == "ema":
         return ResolvedCheckpoint((steps[-1],), "ema")
     if spec == "last":
@@ -55,7 +55,7 @@ def resolve(
             return ResolvedCheckpoint((steps[0],))  # the only one is the best
         if not ranked:
             raise CheckpointError(
-                f"no checkpoint has a score to be the best by; choose last or a step; {listing}"
+                f"no checkpoint has a score, so none is the best; choose last or a step; {listing}"
             )
         return ResolvedCheckpoint((ranked[0],))
     if name.isdecimal() and not argument and int(name) in steps:
@@ -66,24 +66,25 @@ def resolve(
     )
 
 
-def _several(
+def _average_steps(
     argument: str, steps: Sequence[int], ranked: Sequence[int], listing: str
 ) -> tuple[int, ...]:
     order, _, count = argument.rpartition(":")
     if count.isdecimal() and int(count) and order in ("", "best"):
         subset = ranked[: int(count)] if order else steps[-int(count) :]
         if len(subset) < int(count):
-            kind = "with a score " if order else ""
+            condition = "with a score " if order else ""
             raise CheckpointError(
-                f"average:{argument} needs {count} checkpoints {kind}but there are {len(subset)}: "
-                f"raise train.{'keep_best' if order else 'keep_last'} before training; {listing}"
+                f"average:{argument} needs {count} checkpoints {condition}but only {len(subset)} "
+                f"exist: raise train.{'keep_best' if order else 'keep_last'} before training; "
+                f"{listing}"
             )
         return tuple(sorted(subset))
-    chosen = argument.split("+")
-    missing = [step for step in chosen if not step.isdecimal() or int(step) not in steps]
-    if len(chosen) < 2 or missing:
-        problem = f"has no step {missing[0]}" if missing else "is no average"
+    names = argument.split("+")
+    missing = [step for step in names if not step.isdecimal() or int(step) not in steps]
+    if len(names) < 2 or missing:
+        problem = f"has no step {missing[0]}" if missing else "is not an average"
         raise CheckpointError(
             f"average:{argument} {problem}: as in average:5 or average:10+20; {listing}"
         )
-    return tuple(sorted({int(step) for step in chosen}))
+    return tuple(sorted({int(step) for step in names}))

@@ -16,25 +16,25 @@ _NAME = "digests.json"
 class ChecksumWriter:
     """Write a checkpoint's checksums in the background, as soon as it has its final name.
 
-    From then on a run can resume from it, even if the process that wrote it dies.
+    A run can then resume from it, even if the writing process dies.
     """
 
     def __init__(self, folder: Path):
-        self._folder, self._over = folder, threading.Event()
+        self._folder, self._save_finished = folder, threading.Event()
         self._error: Exception | None = None
-        self._replaced = folder.exists()  # if so, the folder exists before the save is done
-        self._thread = threading.Thread(target=self._sign, daemon=True)
+        self._replaced = folder.exists()  # the folder then exists before the save is done
+        self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()
 
     def finish(self) -> None:
         """Wait until the checksums of a finished save are written; raise any error."""
-        self._over.set()
+        self._save_finished.set()
         self._thread.join()
         if self._error is not None:
             raise self._error
 
-    def _sign(self) -> None:
-        while not self._over.wait(0.05) and (self._replaced or not self._folder.is_dir()):
+    def _write(self) -> None:
+        while not self._save_finished.wait(0.05) and (self._replaced or not self._folder.is_dir()):
             pass
         try:
             if self._folder.is_dir():
@@ -46,43 +46,43 @@ class ChecksumWriter:
 def write_checksums(folder: Path) -> None:
     """Write the size and the CRC-32 of every file of a finished checkpoint."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _NAME]
-    noted = {str(path.relative_to(folder)): _digest(path) for path in files}
-    write_atomic(folder / _NAME, json.dumps(noted, indent=0).encode())
+    checksums = {str(path.relative_to(folder)): _checksum(path) for path in files}
+    write_atomic(folder / _NAME, json.dumps(checksums, indent=0).encode())
 
 
-def verify_checksums(folder: Path, parts: Iterable[str]) -> None:
-    """Raise ValueError, naming the file, if one of these parts is corrupt.
+def verify_checksums(folder: Path, items: Iterable[str]) -> None:
+    """Raise ValueError, naming the file, if one of these items is corrupt.
 
-    A checkpoint without checksums, because its writer ended before, is accepted.
+    A checkpoint without checksums, because its writer ended early, is accepted.
     """
     if not (folder / _NAME).exists():
         return
-    parts = tuple(parts)
-    for name, noted in read_json(folder / _NAME, dict[str, list[int]]).items():
-        if name.split("/")[0] in parts or "/" not in name:
+    items = tuple(items)
+    for name, expected in read_json(folder / _NAME, dict[str, list[int]]).items():
+        if name.split("/")[0] in items or "/" not in name:
             path = folder / name
             if not path.is_file():
                 raise ValueError(f"{name} is missing")
-            if _digest(path) != noted:
-                raise ValueError(f"{name} is not what was written")
+            if _checksum(path) != expected:
+                raise ValueError(f"{name} does not match its checksum")
 
 
-def was_written(folder: Path, part: str) -> bool:
-    """Whether a checkpoint was saved with this part; also True if the checksums are corrupt."""
+def was_written(folder: Path, item: str) -> bool:
+    """Whether a checkpoint was saved with this item; also True if the checksums are corrupt."""
     try:
-        noted = read_json(folder / _NAME, dict[str, list[int]])
+        checksums = read_json(folder / _NAME, dict[str, list[int]])
     except DataError:
         return (folder / _NAME).exists()
-    return any(name.split("/")[0] == part for name in noted)
+    return any(name.split("/")[0] == item for name in checksums)
 
 
 def fingerprint(folder: Path) -> str:
-    """A checkpoint's identity: the checksum of its checksums, "" if it has none."""
+    """A checkpoint's fingerprint: the checksum of its checksums, "" if it has none."""
     file = folder / _NAME
     return f"{zlib.crc32(file.read_bytes()):08x}" if file.exists() else ""
 
 
-def _digest(path: Path) -> list[int]:
+def _checksum(path: Path) -> list[int]:
     checksum = 0
     with path.open("rb") as file:
         while chunk := file.read(1 << 22):

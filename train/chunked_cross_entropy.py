@@ -2,7 +2,7 @@
 
 Logits [B,T,V] in float32 are the largest array in training, written and read several times. Here
 the loss and its gradient are computed from the logits of one chunk at a time, while these are in
-cache; only gradients of the size of the hidden states and of the table are kept.
+cache; only gradients of the size of the hidden states and of the table are stored.
 Axes: B batch, T length, D d_model, V vocabulary, C positions of a chunk.
 """
 
@@ -79,41 +79,42 @@ def _sums(hidden, output, targets, weights, label_smoothing):
 def _with_gradient(hidden, output, targets, weights, label_smoothing):
     table, bias = output
     # The loss scale, which keeps gradients in float16's range, is applied later (_gradient).
-    kind = jnp.float32 if hidden.dtype == jnp.float16 else hidden.dtype
+    dtype = jnp.float32 if hidden.dtype == jnp.float16 else hidden.dtype
 
     def add_chunk(gradients, chunk):
-        of_table, of_bias = gradients
+        table_grad, bias_grad = gradients
         hidden, targets, weights = chunk
         logits = output_logits(hidden, *output)
         losses, token_losses_vjp = jax.vjp(
             lambda logits: token_losses(logits, targets, label_smoothing), logits
         )
-        nothing = jnp.zeros_like(weights)
-        (of_logits,) = token_losses_vjp((weights, nothing, nothing))
+        zeros = jnp.zeros_like(weights)
+        (logits_grad,) = token_losses_vjp((weights, zeros, zeros))
         if bias is not None:
-            of_bias += jnp.sum(of_logits, (0, 1))
-        of_logits, hidden = of_logits.astype(kind), hidden.astype(kind)
-        of_hidden = float32_einsum("bcv,vd->bcd", of_logits, table.astype(kind))
+            bias_grad += jnp.sum(logits_grad, (0, 1))
+        logits_grad, hidden = logits_grad.astype(dtype), hidden.astype(dtype)
+        hidden_grad = float32_einsum("bcv,vd->bcd", logits_grad, table.astype(dtype))
         # As [D,V]: the logits' gradient is then read in its layout, without a transpose.
-        of_table += float32_einsum("bcd,bcv->dv", hidden, of_logits)
+        table_grad += float32_einsum("bcd,bcv->dv", hidden, logits_grad)
         sums = tuple(jnp.sum(weights * loss) for loss in losses)
-        return (of_table, of_bias), (sums, of_hidden.astype(kind))
+        return (table_grad, bias_grad), (sums, hidden_grad.astype(dtype))
 
-    nothing = jnp.zeros(table.shape[::-1], jnp.float32), None if bias is None else bias * 0.0
+    zeros = jnp.zeros(table.shape[::-1], jnp.float32), None if bias is None else bias * 0.0
     chunks = _chunks(hidden, targets, weights)
-    (of_table, of_bias), (sums, of_hidden) = lax.scan(add_chunk, nothing, chunks)
+    (table_grad, bias_grad), (sums, hidden_grad) = lax.scan(add_chunk, zeros, chunks)
     batch, length, width = hidden.shape
-    of_hidden = jnp.moveaxis(of_hidden, 0, 1).reshape(batch, -1, width)[:, :length]
-    residuals = of_hidden, (of_table.T.astype(table.dtype), of_bias), jnp.zeros((), hidden.dtype)
+    hidden_grad = jnp.moveaxis(hidden_grad, 0, 1).reshape(batch, -1, width)[:, :length]
+    output_grads = table_grad.T.astype(table.dtype), bias_grad
+    residuals = hidden_grad, output_grads, jnp.zeros((), hidden.dtype)
     return tuple(jnp.sum(chunk_sums) for chunk_sums in sums), residuals
 
 
 def _gradient(_smoothing, residuals, gradients):
-    of_hidden, of_output, like = residuals
+    hidden_grad, output_grads, dtype_example = residuals
     scale = gradients[0]
-    of_output = jax.tree.map(lambda gradient: gradient * scale, of_output)
-    of_hidden *= scale.astype(of_hidden.dtype)
-    return of_hidden.astype(like.dtype), of_output, None, None
+    output_grads = jax.tree.map(lambda gradient: gradient * scale, output_grads)
+    hidden_grad *= scale.astype(hidden_grad.dtype)
+    return hidden_grad.astype(dtype_example.dtype), output_grads, None, None
 
 
 _sums.defvjp(_with_gradient, _gradient)

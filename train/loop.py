@@ -21,18 +21,18 @@ _COMPLETE = ("num_steps", "max_minutes", "batches")
 
 
 class Hook(NamedTuple):
-    """An action at regular steps, and once more with the last state of a run.
+    """An action at regular steps, and at the end of a run.
 
-    `run(step, state, report)` reads the state but must not keep it: the next update donates it. It
-    returns its measurements, or None. It raises PreemptedError, with the reason, to stop early
-    because the run must end now. `report` holds the measurements of earlier hooks at this step, and
-    `logger`, the state that a resumed run needs: a checkpoint hook comes last and finds the BLEU.
+    `run(step, state, report)` reads the state but must not store it: the next update donates it. It
+    returns its measurements, or None. It raises PreemptedError, with the reason, if the run must
+    stop now. `report` holds the measurements of earlier hooks at this step, and `logger`, the state
+    that a resumed run needs: a checkpoint hook is last, so its report has the BLEU.
     """
 
     name: str
     every: int | tuple[int, ...]  # at multiples of it, or of any in the tuple; 0: only at the end
     run: Callable[[int, TrainState, dict], dict | None]
-    on_preemption: bool = False  # whether it runs even when the run is preempted, within seconds
+    on_preemption: bool = False  # whether it runs on preemption, within seconds
 
     def due(self, step: int) -> bool:
         intervals = (self.every,) if isinstance(self.every, int) else self.every
@@ -43,10 +43,10 @@ class FitResult(NamedTuple):
     """The result of `fit`: how the run ended."""
 
     step: int
-    seconds: float  # wall clock, the runs before a resume included
+    seconds: float  # wall clock, including the time before a resume
     stopped_by: str  # "num_steps", "max_minutes", "batches", or the reason of `stop_requested`
     report: dict  # the latest measurements of the hooks
-    hook_seconds: dict[str, float]  # by name; divided by `seconds`, the share of each hook
+    hook_seconds: dict[str, float]  # by name
 
 
 def fit(
@@ -71,8 +71,8 @@ def fit(
 
     Training stops early after `max_minutes` of wall clock (0: no limit), or when
     `stop_requested(step)` returns a reason: then only hooks with `on_preemption` run, and a resumed
-    run executes the others that were due. Every step passes the reason, or "", to `sync_stop`,
-    which returns the reason that all processes follow, so that they stop at the same step.
+    run executes the other hooks that were due. Every step passes the reason, or "", to `sync_stop`,
+    which returns the reason common to all processes, so that they stop at the same step.
     `resume_from` is the state that `checkpoint_hook` saved: clocks, the current log interval and
     the loss monitor continue. `learning_rate` is used only for logs, `example_ids_at` for logs of
     spikes that `loss_monitor` detects. Raises DivergedError when `loss_monitor` does.
@@ -121,7 +121,8 @@ def fit(
 
 def _stop_reason(logger: MetricLogger, batch, num_steps: int, stop_requested, sync_stop) -> str:
     """The reason to stop the run now, or ""."""
-    signal = stop_requested(logger.step) if stop_requested else ""  # at every step: it may count
+    # Called at every step, since it may count.
+    signal = stop_requested(logger.step) if stop_requested else ""
     if logger.step >= num_steps:
         return "num_steps"
     if batch is None:
@@ -143,8 +144,8 @@ class _HookRunner:
     def run(self, state: TrainState, due: Sequence[Hook], stop_reason: str = "") -> str:
         """Run the hooks that are due; on preemption only those with `on_preemption`.
 
-        Returns the reason to stop, which may have arisen meanwhile. The names of due hooks that did
-        not run are saved for a resumed run.
+        Returns the reason to stop, which may come from a hook. The names of due hooks that did not
+        run are saved for a resumed run.
         """
         if not stop_reason:
             try:
@@ -152,12 +153,12 @@ class _HookRunner:
                 return ""
             except PreemptedError as preemption:
                 stop_reason = str(preemption)
-        urgent = [hook for hook in self._hooks if hook.on_preemption]
-        self._run(state, urgent, pending_hooks=[hook.name for hook in due])
+        preemption_hooks = [hook for hook in self._hooks if hook.on_preemption]
+        self._run(state, preemption_hooks, pending_hooks=[hook.name for hook in due])
         return stop_reason
 
     def _run(self, state: TrainState, hooks: Sequence[Hook], **saved) -> None:
-        """Run these hooks, which find `saved` in the report's `logger`; log what they measured."""
+        """Run these hooks, with `saved` added to the report's `logger`; log their measurements."""
         measured: dict = {}
         unlogged = False
         for hook in hooks:
@@ -210,7 +211,7 @@ def checkpoint_hook(
     every: int | tuple[int, ...],
     name: str = "checkpoint",
 ) -> Hook:
-    """Make a hook that saves the state, its metrics, and in `meta` what a resumed run needs."""
+    """Make a hook that saves the state, its metrics, and `meta` with the logger's state."""
 
     def run(step: int, state: TrainState, report: dict) -> None:
         measured = {key: value for key, value in report.items() if key != "logger"}

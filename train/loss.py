@@ -22,10 +22,10 @@ from model.sharding import constrain
 
 
 class Metrics(NamedTuple):
-    """Metrics as sums, float32 scalars: they add over steps, devices and hosts; ratios come last.
+    """Metrics as sums, float32 scalars: they add over steps, devices and hosts.
 
     `loss_sum`, `nll_sum` and `correct` are sums over the `tokens` real target tokens. The other
-    fields are filled in by training runs only, and 0 otherwise.
+    fields are set by training only, and 0 otherwise.
     """
 
     loss_sum: Array | float  # the training loss, in nats, with label smoothing
@@ -43,7 +43,7 @@ class Metrics(NamedTuple):
         """Zero sums."""
         return cls(*[0.0] * len(cls._fields))
 
-    def __add__(self, other: "Metrics") -> "Metrics":  # type: ignore[override]  # no tuple's
+    def __add__(self, other: "Metrics") -> "Metrics":  # type: ignore[override]  # hides tuple.__add__
         return Metrics(*(a + b for a, b in zip(self, other, strict=True)))
 
     @property
@@ -74,7 +74,7 @@ class Metrics(NamedTuple):
 def cross_entropy(
     logits: Array, targets: Array, label_smoothing: float = 0.0, weights: Array | None = None
 ) -> Metrics:
-    """Cross-entropy of logits [B,T,V] float32 and targets [B,T]: sums over targets but PAD.
+    """Cross-entropy of logits [B,T,V] float32 and targets [B,T]: sums over all targets except PAD.
 
     `weights` [B,T] replaces the default weights of targets: 0 for PAD, 1 for others.
     """
@@ -112,24 +112,25 @@ def token_losses(
 
 
 def _token_losses(logits, targets, label_smoothing):
-    highest = jnp.max(logits, axis=-1)
-    log_sum = highest + jnp.log(jnp.sum(jnp.exp(logits - highest[..., None]), axis=-1))
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    loss = log_sum - (1 - label_smoothing) * chosen - label_smoothing * jnp.mean(logits, axis=-1)
-    correct = (chosen >= highest).astype(jnp.float32)
-    return (loss, log_sum - chosen, correct), (logits, targets, log_sum)
+    max_logits = jnp.max(logits, axis=-1)
+    log_sum = max_logits + jnp.log(jnp.sum(jnp.exp(logits - max_logits[..., None]), axis=-1))
+    target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    mean = jnp.mean(logits, axis=-1)
+    loss = log_sum - (1 - label_smoothing) * target_logits - label_smoothing * mean
+    correct = (target_logits >= max_logits).astype(jnp.float32)
+    return (loss, log_sum - target_logits, correct), (logits, targets, log_sum)
 
 
 def _token_losses_gradient(label_smoothing, residuals, gradients):
     logits, targets, log_sum = residuals
-    of_loss, of_nll, _ = (g[..., None] for g in gradients)
+    loss_grad, nll_grad, _ = (g[..., None] for g in gradients)
     probability = jnp.exp(logits - log_sum[..., None])
     # A comparison instead of a scatter: the compiler writes the whole gradient in one pass.
-    hit = lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1) == targets[..., None]
-    target_gradient = jnp.where(hit, (1 - label_smoothing) * of_loss + of_nll, 0.0)
-    return (of_loss + of_nll) * probability - target_gradient - label_smoothing / logits.shape[
-        -1
-    ] * of_loss, None
+    ids = lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
+    is_target = ids == targets[..., None]
+    target_grad = jnp.where(is_target, (1 - label_smoothing) * loss_grad + nll_grad, 0.0)
+    smoothing_grad = label_smoothing / logits.shape[-1] * loss_grad
+    return (loss_grad + nll_grad) * probability - target_grad - smoothing_grad, None
 
 
 token_losses.defvjp(_token_losses, _token_losses_gradient)

@@ -5,11 +5,11 @@ import math
 from train.loss import Metrics
 
 _RATE = 0.02  # update rate of the running mean: about the last fifty updates
-_KNOWN = 50  # updates before spikes are detected
+_MIN_UPDATES = 50  # updates before spikes are detected
 
 
 class DivergedError(ValueError):
-    """Training diverged: no finite gradients any more; one line with the steps and a remedy.
+    """Training diverged: gradients are not finite; one line with the steps and a remedy.
 
     `first_skipped_step` is the first step of the run of skipped updates.
     """
@@ -29,17 +29,17 @@ class LossMonitor:
 
     def __init__(self, max_consecutive_skips: int = 20, spike_threshold: float = 0.0):
         self._max_consecutive_skips, self._spike_threshold = max_consecutive_skips, spike_threshold
-        self._skipped, self._seen, self._mean, self._variance = 0, 0, 0.0, 0.0
+        self._skipped, self._num_updates, self._mean, self._variance = 0, 0, 0.0, 0.0
 
     @property
     def state(self) -> list[float]:
         """The state as numbers for a checkpoint, so that a resumed run continues exactly."""
-        return [self._skipped, self._seen, self._mean, self._variance]
+        return [self._skipped, self._num_updates, self._mean, self._variance]
 
     @state.setter
     def state(self, state: list[float]) -> None:
-        skipped, seen, self._mean, self._variance = state
-        self._skipped, self._seen = int(skipped), int(seen)
+        skipped, num_updates, self._mean, self._variance = state
+        self._skipped, self._num_updates = int(skipped), int(num_updates)
 
     def update(self, step: int, metrics: Metrics) -> float | None:
         """Return the expected loss if update `step` is a spike, else None. Raises DivergedError."""
@@ -56,12 +56,14 @@ class LossMonitor:
         self._skipped = 0
         if not metrics.tokens:
             return None
-        expected, over = self._mean, float(metrics.loss) - self._mean
-        allowed = self._spike_threshold * max(math.sqrt(self._variance), self._mean / 100)
-        spike = bool(self._spike_threshold) and self._seen >= _KNOWN and over > allowed
-        rate = max(_RATE, 1 / (self._seen + 1))
-        over = min(over, allowed) if spike else over  # otherwise one spike would hide the next
-        self._mean += rate * over
-        self._variance = (1 - rate) * (self._variance + rate * over * over)
-        self._seen += 1
+        expected, excess = self._mean, float(metrics.loss) - self._mean
+        threshold = self._spike_threshold * max(math.sqrt(self._variance), self._mean / 100)
+        ready = bool(self._spike_threshold) and self._num_updates >= _MIN_UPDATES
+        spike = ready and excess > threshold
+        rate = max(_RATE, 1 / (self._num_updates + 1))
+        if spike:  # otherwise one spike would hide the next
+            excess = min(excess, threshold)
+        self._mean += rate * excess
+        self._variance = (1 - rate) * (self._variance + rate * excess * excess)
+        self._num_updates += 1
         return expected if spike else None

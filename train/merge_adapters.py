@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from model.family import Family
-from model.lora import LoRAModel, merged, replace_subtree, select_adapted
+from model.lora import LoRAModel, merge_adapted, replace_subtree, select_adapted
 from model.sharding import param_shardings
 from train.state import param_shapes
 
@@ -18,11 +18,11 @@ def make_merge_fn(model: Family, mesh: Mesh) -> Callable[[Any, Any], Any]:
     """Make a function (trained parameters, base) -> parameters of the plain model, on the mesh.
 
     Without adapters it returns the trained parameters. Otherwise adapted matrices are new arrays,
-    and all others are the base's own arrays, whose memory a train step may reuse.
+    and all others are the arrays of the base, whose memory a train step may reuse.
     """
     if not isinstance(model, LoRAModel):
         return lambda params, base: params
     shardings = param_shardings(param_shapes(model.model), mesh)
     adapted_shardings = select_adapted(shardings, param_shapes(model))
-    add = jax.jit(partial(merged, scale=model.scale), out_shardings=adapted_shardings)
+    add = jax.jit(partial(merge_adapted, scale=model.scale), out_shardings=adapted_shardings)
     return lambda params, base: replace_subtree(base, add(select_adapted(base, params), params))

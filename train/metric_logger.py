@@ -18,7 +18,7 @@ IN_FLIGHT = 2  # updates dispatched but not yet awaited: enough to keep the devi
 class MetricLogger:
     """Log training metrics: call `record_step` after each update, `log` once per interval.
 
-    Metrics are fetched a few updates later, so that the device never waits. `example_ids_at(step)`
+    Metrics are fetched a few updates later, so the device never waits. `example_ids_at(step)`
     returns the indices of the examples of update `step`, which are logged if its loss is a spike.
     `resume_from` is the `state_dict` that an earlier run saved.
     """
@@ -41,23 +41,23 @@ class MetricLogger:
         self._num_steps, self._max_seconds = num_steps, max_seconds
         self._schedule, self._writer, self._example_ids_at = learning_rate, writer, example_ids_at
         self._loss_monitor = loss_monitor or LossMonitor()
-        self._seconds_before = resume_from.get("seconds", 0.0)
+        self._previous_seconds = resume_from.get("seconds", 0.0)
         self._start = time.monotonic()
         self._hook_seconds = 0.0
         self._in_flight: deque[Metrics] = deque()
         # Sums and start times of the current log interval and of the previous one.
-        self._sums = self._sums_before = Metrics.zero()
-        self._since = self._since_before = -resume_from.get("interval_seconds", 0.0)
+        self._sums = self._previous_sums = Metrics.zero()
+        self._interval_start = self._previous_start = -resume_from.get("interval_seconds", 0.0)
         if "interval_sums" in resume_from:
             self._sums = Metrics(*resume_from["interval_sums"])
             self._loss_monitor.state = resume_from["loss_monitor"]
 
     @property
     def state_dict(self) -> dict:
-        """The state for a resumed run, as numbers; there must be no update in flight."""
+        """The state for a resumed run, as numbers; no update may be in flight."""
         return {
             "seconds": self.seconds,
-            "interval_seconds": self._update_seconds - self._since,
+            "interval_seconds": self._update_seconds - self._interval_start,
             "interval_sums": list(self._sums),
             "loss_monitor": self._loss_monitor.state,
         }
@@ -65,7 +65,7 @@ class MetricLogger:
     @property
     def seconds(self) -> float:
         """Seconds since the run started, including the time before a resume."""
-        return self._seconds_before + self.elapsed
+        return self._previous_seconds + self.elapsed
 
     @property
     def elapsed(self) -> float:
@@ -90,7 +90,7 @@ class MetricLogger:
         """Record an update that was just dispatched."""
         self.step += 1
         self._in_flight.append(metrics)
-        # The device has newer updates queued behind one this old, so waiting for it costs nothing.
+        # The device has newer updates queued, so waiting for an older one costs nothing.
         self.wait(IN_FLIGHT)
 
     def wait(self, keep_in_flight: int = 0) -> None:
@@ -106,18 +106,18 @@ class MetricLogger:
     def log(self) -> None:
         """Close the interval since the last log, and write its metrics."""
         if self._writer:
-            seconds = self._update_seconds - self._since
+            seconds = self._update_seconds - self._interval_start
             values = _summarize(self._sums, seconds) | self._learning_rate()
             self._writer.write(self.step, "train", values | {"seconds": self.seconds})
-        self._sums_before, self._sums = self._sums, Metrics.zero()
-        self._since_before, self._since = self._since, self._update_seconds
+        self._previous_sums, self._sums = self._sums, Metrics.zero()
+        self._previous_start, self._interval_start = self._interval_start, self._update_seconds
 
     def update_progress(self) -> None:
-        """Refresh the live line, over the current interval and the one before it."""
-        sums = self._sums_before + self._sums
+        """Refresh the live line, over the current and the previous interval."""
+        sums = self._previous_sums + self._sums
         if not (self.progress.due() and sums.tokens):
             return
-        values = _summarize(sums, self._update_seconds - self._since_before)
+        values = _summarize(sums, self._update_seconds - self._previous_start)
         values |= self._learning_rate()
         remaining = self.elapsed / (self.step - self._first_step) * (self._num_steps - self.step)
         remaining = max(min(remaining, self._max_seconds - self.seconds), 0)
@@ -132,7 +132,7 @@ class MetricLogger:
         """Write the measurements of the hooks, and each hook's share of the time."""
         if self._writer:
             self._writer.write(self.step, "valid", values | {"seconds": self.seconds})
-        shares = (f"{name} {spent / self.elapsed:.0%}" for name, spent in hook_seconds.items())
+        shares = (f"{name} {s / self.elapsed:.0%}" for name, s in hook_seconds.items())
         numbers = (f"{k} {v:.4g}" for k, v in values.items() if isinstance(v, int | float))
         self.progress.log(f"step {self.step:,}  {'  '.join(numbers)}  (time: {', '.join(shares)})")
 
@@ -140,21 +140,21 @@ class MetricLogger:
         ids = [int(i) for i in self._example_ids_at(step)] if self._example_ids_at else []
         if self._writer:
             self._writer.write(step, "spike", {"loss": loss, "expected": expected, "pairs": ids})
-        named = f": pairs {', '.join(map(str, ids[:8]))}{' ..' * (len(ids) > 8)}" * bool(ids)
-        self.progress.log(f"step {step:,}  loss {loss:.4g}, about {expected:.4g} expected{named}")
+        pairs = f": pairs {', '.join(map(str, ids[:8]))}{' ..' * (len(ids) > 8)}" * bool(ids)
+        self.progress.log(f"step {step:,}  loss {loss:.4g}, about {expected:.4g} expected{pairs}")
 
     def _learning_rate(self) -> dict[str, float]:
-        # The latest update was the one with step - 1 updates before it.
+        # The schedule takes the number of updates before the latest one.
         rate = self._schedule and float(self._schedule(self.step - 1))
         return {} if rate is None else {"learning_rate": rate}
 
 
 def _summarize(sums: Metrics, seconds: float) -> dict[str, Array | float]:
     """Ratios over an interval; real tokens are those of source and target, without PAD."""
-    real = sums.source_tokens + sums.tokens
+    tokens = sums.source_tokens + sums.tokens
     return sums.to_dict() | {
         "grad_norm": sums.grad_norm_sum / max(sums.updates, 1),
         "skipped_updates": sums.skipped,
-        "tokens_per_second": real / max(seconds, 1e-9),
-        "padding_fraction": 1 - real / max(sums.num_positions, 1),
+        "tokens_per_second": tokens / max(seconds, 1e-9),
+        "padding_fraction": 1 - tokens / max(sums.num_positions, 1),
     }

@@ -45,9 +45,9 @@ class MetricsWriter:
     """Append events to folder/metrics.jsonl and to folder/tensorboard.
 
     An event is one line, {"step", "split", ...}, with floats in full precision. A run that resumes
-    from `step` first drops the events of later steps, which it will measure again; 0 drops all.
-    Failed writes raise no errors: `warn` is called with one line, and missing lines of
-    metrics.jsonl are written later, if that is possible by then.
+    from `step` first drops the events of later steps, which will be repeated; 0 drops all. Failed
+    writes raise no errors: `warn` is called with one line, and missing lines of metrics.jsonl are
+    written later, if possible.
     """
 
     def __init__(
@@ -60,20 +60,20 @@ class MetricsWriter:
         _drop_after(self.path, step, warn)
         self._lines = AppendFile(self.path, warn)
         # TensorBoard ignores events of earlier files from this step on.
-        self._board = EventFile(Path(folder) / "tensorboard", warn, step + 1)
+        self._tensorboard = EventFile(Path(folder) / "tensorboard", warn, step + 1)
 
     def write(self, step: int, split: str, values: Mapping[str, object]) -> None:
         """Write an event of a split ("train", "valid" or "test"); TensorBoard gets numbers only."""
-        json_values = {name: _or_none(value) for name, value in values.items()}
+        json_values = {name: _finite_or_none(value) for name, value in values.items()}
         line = json.dumps({"step": step, "split": split, **json_values}) + "\n"
         self._lines.append(line.encode())
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
-        self._board.write(step, {f"{split}/{name}": float(v) for name, v in numbers.items()})
+        self._tensorboard.write(step, {f"{split}/{name}": float(v) for name, v in numbers.items()})
 
     def close(self) -> None:
-        """Write pending events, if there is space by now, and close the files."""
+        """Write pending events if possible, and close the files."""
         self._lines.close()
-        self._board.close()
+        self._tensorboard.close()
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -107,6 +107,6 @@ def _drop_after(path: Path, step: int, warn: Callable[[str], None]) -> None:
         write_atomic(path, b"".join(retained))
 
 
-def _or_none(value):
+def _finite_or_none(value):
     """Replace NaN and infinities, which JSON lacks, by None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,7 @@
 """Multi-process helpers: the primary process, broadcast, allgather.
 
 All processes call each function at the same point of the program. With one process the functions
-cost nothing and change nothing.
+have no cost and no effect.
 """
 
 import json
@@ -26,7 +26,7 @@ class PreemptedError(Exception):
 
 
 def is_primary() -> bool:
-    """Whether this is the primary process, which prints, answers and writes files for all."""
+    """Whether this is the primary process, which writes all output and files."""
     # Must not initialize JAX's devices: some callers run before that is allowed.
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
@@ -42,7 +42,7 @@ def allgather(value: Any) -> list:
 
 
 def broadcast_from_primary(value: Any) -> Any:
-    """Broadcast the primary process's value; processes may see a shared folder differently."""
+    """Broadcast the primary process's value, since hosts may see a shared folder differently."""
     return allgather(value)[0]
 
 
@@ -70,18 +70,18 @@ def run_on_all(action: Callable[[], Any]) -> Any:
     result, error = None, None
     try:
         result = action()
-    except Exception as raised:
-        error = raised
+    except Exception as exception:
+        error = exception
     line = None if error is None else " ".join(str(error).split())
     reports = allgather((line, isinstance(error, PreemptedError)))
     if error is not None:
         raise error
-    for number, (line, interrupted) in enumerate(reports):
+    for index, (line, interrupted) in enumerate(reports):
         if line is not None:
             raise (
                 PreemptedError(line)
                 if interrupted
-                else RemoteProcessError(f"process {number}: {line}")
+                else RemoteProcessError(f"process {index}: {line}")
             )
     return result
 
@@ -92,43 +92,43 @@ def run_on_primary(action: Callable[[], Any]) -> None:
 
 
 class AnyReduce:
-    """Union of sets over processes, from a fixed list of words; the same result in all of them.
+    """Union of sets over processes, from a fixed list of names; the result is the same in all.
 
-    Calling it with this process's words returns the words that any process gave `lag` calls ago, so
-    it need not wait for the devices to finish their queued work; the first call waits.
+    A call with this process's names returns the names of all processes `lag` calls ago, so it does
+    not wait for the devices to finish their queued work; the first call waits.
     """
 
-    def __init__(self, words: Sequence[str], lag: int = 0):
-        self._words, self._lag = tuple(words), lag
-        self._under_way: deque[jax.Array] = deque()
-        self._first = True
+    def __init__(self, names: Sequence[str], lag: int = 0):
+        self._names, self._lag = tuple(names), lag
+        self._in_flight: deque[jax.Array] = deque()
+        self._first_call = True
         self._mesh = Mesh(np.array(jax.devices()), ("all",), axis_types=(AxisType.Auto,))
 
-    def __call__(self, words: Collection[str]) -> set[str]:
+    def __call__(self, names: Collection[str]) -> set[str]:
         if jax.process_count() == 1:
-            return set(words)
-        self._under_way.append(_any(self._mesh)(self._flags(words)))
-        if len(self._under_way) <= self._lag and not self._first:
+            return set(names)
+        self._in_flight.append(_any(self._mesh)(self._flags(names)))
+        if len(self._in_flight) <= self._lag and not self._first_call:
             return set()
-        self._first = False
-        flags = jax.device_get(self._under_way.popleft())
-        return {word for word, flag in zip(self._words, flags, strict=True) if flag}
+        self._first_call = False
+        flags = jax.device_get(self._in_flight.popleft())
+        return {name for name, flag in zip(self._names, flags, strict=True) if flag}
 
-    def _flags(self, words: Collection[str]) -> jax.Array:
-        """Flags [devices, words] int32: 1 for a word of this process, on its devices."""
-        local = np.array([[word in words for word in self._words]], np.int32)
-        shape = (self._mesh.size, len(self._words))
+    def _flags(self, names: Collection[str]) -> jax.Array:
+        """Flags [devices, names] int32: 1 for a name of this process, on its devices."""
+        local = np.array([[name in names for name in self._names]], np.int32)
+        shape = (self._mesh.size, len(self._names))
         rows = NamedSharding(self._mesh, PartitionSpec("all"))
         return jax.make_array_from_callback(shape, rows, lambda _: local)
 
 
-@cache  # an AnyReduce is created for every evaluation, and would compile it again
+@cache  # an AnyReduce is created for every evaluation: compile it once
 def _any(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     return jax.jit(partial(jnp.max, axis=0), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _padded(content: bytes, size: int) -> np.ndarray:
-    """The bytes [n] uint8, zero-padded to a power of two, so that few programs are compiled."""
+    """The bytes [n] uint8, zero-padded to a power of two, to limit the number of compilations."""
     out = np.zeros(max(256, 1 << int(size - 1).bit_length()) if size else 256, np.uint8)
     out[: len(content)] = np.frombuffer(content, np.uint8)
     return out

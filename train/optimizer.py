@@ -26,7 +26,7 @@ def make_schedule(
 ) -> Callable[[int | jax.Array], jax.Array]:
     """Make a learning-rate schedule: a function of the number of updates so far, as in optax.
 
-    With step counted from 1, w = warmup_steps, and a linear warm-up min(step / w, 1) in all:
+    With step counted from 1, w = warmup_steps, and a linear warm-up min(step / w, 1) in each:
 
     - noam: learning_rate * d_model^-0.5 * min(step^-0.5, step * w^-1.5), the paper's equation 3;
       learning_rate is a factor, 1 in the paper
@@ -124,8 +124,8 @@ def _weight_decay_mask(params):
 
 def _check_name(key: str, name: str, choices: tuple[str, ...]) -> None:
     if name not in choices:
-        near = get_close_matches(str(name), choices, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        matches = get_close_matches(str(name), choices, n=1)
+        hint = f"did you mean {matches[0]!r}? " if matches else ""
         raise ConfigError(
             f"optimizer.{key}={name!r} is unknown; {hint}one of: {', '.join(choices)}"
         )

@@ -49,31 +49,45 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0][:200]
 
 
-def silence_orbax() -> None:
+def silence_orbax() -> "OrbaxLog":
     """Stop Orbax's threads from printing each failure to stderr; the caller raises it once."""
     logger = logging.getLogger("absl")
-    if _not_orbax not in logger.filters:
-        logger.addFilter(_not_orbax)
+    log = next((f for f in logger.filters if isinstance(f, OrbaxLog)), None)
+    if log is None:
+        logger.addFilter(log := OrbaxLog())
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     # A failed load leaves coroutines that are never awaited, and a closed loop still in use.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     if not isinstance(sys.unraisablehook, _Unraisable):
         sys.unraisablehook = _Unraisable(sys.unraisablehook)
+    return log
 
 
-def _not_orbax(record: logging.LogRecord) -> bool:
-    return "/orbax/" not in record.pathname
+class OrbaxLog(logging.Filter):
+    """A log filter that drops Orbax's records and stores the errors of its threads."""
+
+    def __init__(self):
+        super().__init__()
+        self.errors: list[BaseException] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "/orbax/" not in record.pathname:
+            return True
+        error = record.exc_info and record.exc_info[1]
+        if error and record.levelno >= logging.ERROR:
+            self.errors.append(error)
+        return False
 
 
 @dataclass(frozen=True)
 class _Unraisable:
-    """An unraisable hook that drops Orbax's leftovers and passes on the rest to `inner`."""
+    """An unraisable hook that drops Orbax's objects and passes all others to `inner`."""
 
     inner: Callable[[Any], object]
 
     def __call__(self, unraisable: Any, /) -> None:
         name = getattr(unraisable.object, "__qualname__", "")
-        partly_built = name == "BaseEventLoop.__del__"  # it lacks the files to close
+        partly_built = name == "BaseEventLoop.__del__"  # it has no files to close
         closed = "loop is closed" in str(unraisable.exc_value)
         if not (partly_built or closed or inspect.iscoroutine(unraisable.object)):
             self.inner(unraisable)

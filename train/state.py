@@ -1,8 +1,8 @@
 """TrainState: parameters, optimizer state and rng, created sharded.
 
 Parameters are created inside one jit whose output shardings follow from their logical axis names;
-Adam's moments and the moving average are sharded like them. So no host and no device ever holds
-more than its shards. For an adapted model (model/lora.py) the parameters are the adapters, and the
+Adam's moments and the moving average are sharded like them. So hosts and devices never hold more
+than their shards. For an adapted model (model/lora.py) the parameters are the adapters, and the
 parameters of the base model are the state's `base`, which no update changes.
 """
 
@@ -24,7 +24,7 @@ from train.loss_scale import LossScale, init_loss_scale
 
 
 class TrainState(NamedTuple):
-    """The training state: all that an update changes."""
+    """The training state: everything that an update changes."""
 
     step: Array  # int32 scalar: updates done
     params: Any
@@ -72,13 +72,13 @@ def abstract_state(
 ) -> TrainState:
     """The state as ShapeDtypeStructs with shardings: the target of restoring a checkpoint."""
     shapes = nn.unbox(_shapes(model, tx, ema))
-    return jax.tree.map(_place, shapes, state_shardings(model, tx, mesh, ema=ema))
+    return jax.tree.map(_with_sharding, shapes, state_shardings(model, tx, mesh, ema=ema))
 
 
 def abstract_params(model: Family, mesh: Mesh) -> Any:
-    """The parameters alone, as ShapeDtypeStructs with shardings: all that decoding needs."""
+    """The parameters as ShapeDtypeStructs with shardings, for decoding."""
     boxes = param_shapes(model)
-    return jax.tree.map(_place, nn.unbox(boxes), param_shardings(boxes, mesh))
+    return jax.tree.map(_with_sharding, nn.unbox(boxes), param_shardings(boxes, mesh))
 
 
 # Tracing a deep model's init takes a second, and startup needs the shapes many times.
@@ -93,13 +93,13 @@ def _initializer(model, tx, ema: bool) -> Callable[[Array], TrainState]:
 
     def init(rng: Array) -> TrainState:
         params_key, rng = jax.random.split(rng)
-        return _beginning(model, tx, ema, model.init_params(params_key), rng)
+        return _initial_state(model, tx, ema, model.init_params(params_key), rng)
 
     return init
 
 
-def _beginning(model, tx, ema: bool, params, rng: Array) -> TrainState:
-    # Optimizers map over boxes as over any tree, so their state is boxed as well.
+def _initial_state(model, tx, ema: bool, params, rng: Array) -> TrainState:
+    # Optimizers map over boxes like over any tree, so their state is boxed as well.
     opt_state = tx.init(params)
     scale = init_loss_scale() if model.config.dtype == "float16" else None
     return TrainState(jnp.int32(0), params, opt_state, rng, params if ema else None, scale)
@@ -107,11 +107,11 @@ def _beginning(model, tx, ema: bool, params, rng: Array) -> TrainState:
 
 @lru_cache(maxsize=4)
 def _shapes(model, tx, ema: bool) -> TrainState:
-    begin = partial(_beginning, model, tx, ema)
-    state = jax.eval_shape(begin, param_shapes(model), jax.random.key(0))
+    init = partial(_initial_state, model, tx, ema)
+    state = jax.eval_shape(init, param_shapes(model), jax.random.key(0))
     base = param_shapes(model.model) if isinstance(model, LoRAModel) else None
     return state._replace(base=base)
 
 
-def _place(leaf, sharding):
+def _with_sharding(leaf, sharding):
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -38,28 +38,28 @@ def train_step(
     `state.base` is unchanged.
 
     Gradients are accumulated over `grad_accum_steps` micro-batches, parts of the batch's rows that
-    are processed one after the other. This needs less memory, and gives the same gradient except
+    are processed in turn. This needs less memory, and gives the same gradient except
     for dropout's random bits. Raises ValueError if the rows do not divide evenly. `loss_head`
     computes the losses from features (train/chunked_cross_entropy.py); None computes them from all
     logits.
     """
     rng = jax.random.fold_in(state.rng, state.step)
-    # Scale the mean over the part's targets: a sum would leave less of float16's range.
-    part_targets = batch.num_targets // grad_accum_steps
-    scale = None if state.loss_scale is None else state.loss_scale.scale / part_targets
+    # Scale the mean over a micro-batch's targets: a sum would leave less of float16's range.
+    num_targets = batch.num_targets // grad_accum_steps
+    scale = None if state.loss_scale is None else state.loss_scale.scale / num_targets
     loss = partial(_summed_loss, loss_head=loss_head, base=state.base)
     gradient = jax.grad(loss, has_aux=True)
     if grad_accum_steps == 1:
         grads, metrics = gradient(state.params, batch, rng, model, label_smoothing, scale)
     else:
 
-        def add(sums, part):
-            batch, index = part
+        def add(sums, microbatch):
+            batch, index = microbatch
             key = jax.random.fold_in(rng, index)
-            part = gradient(state.params, batch, key, model, label_smoothing, scale)
-            return jax.tree.map(jnp.add, sums, part)
+            result = gradient(state.params, batch, key, model, label_smoothing, scale)
+            return jax.tree.map(jnp.add, sums, result), None
 
-        parts = (
+        microbatches = (
             _microbatches(batch, grad_accum_steps),
             jnp.arange(grad_accum_steps, dtype=jnp.int32),
         )
@@ -67,8 +67,8 @@ def train_step(
             jax.tree.map(jnp.zeros_like, state.params),
             Metrics(*jnp.zeros(len(Metrics._fields))),
         )
-        # Parts are weighted by their tokens, so sums are added here and divided once, below.
-        (grads, metrics), _ = lax.scan(lambda sums, part: (add(sums, part), None), zeros, parts)
+        # Micro-batches are weighted by their tokens: sums are added here and divided once, below.
+        (grads, metrics), _ = lax.scan(add, zeros, microbatches)
     divisor = jnp.maximum(metrics.tokens, 1.0) * (1.0 if scale is None else scale)
     grads = jax.tree.map(lambda g: g / divisor.astype(g.dtype), grads)
     norm = optax.tree.norm(grads)
@@ -187,16 +187,16 @@ def _step_metrics(metrics: Metrics, finite: Array, norm: Array) -> Metrics:
     )
 
 
-def _microbatches(batch: Any, parts: int) -> Any:
-    """Split rows [R,...] -> [parts, R/parts, ...]."""
+def _microbatches(batch: Any, count: int) -> Any:
+    """Split rows [R,...] -> [count, R/count, ...]."""
 
     def split(x):
         rows, *rest = x.shape
-        if rows % parts:
-            raise ValueError(f"a batch of {rows} rows cannot be split into {parts} equal parts")
-        # Part i takes rows i, i + parts, ...: adjacent rows lie on one device, so each device
-        # has a share of every part among its own rows.
-        return jnp.swapaxes(x.reshape(rows // parts, parts, *rest), 0, 1)
+        if rows % count:
+            raise ValueError(f"a batch of {rows} rows cannot be split into {count} equal parts")
+        # Micro-batch i takes rows i, i + count, ...: adjacent rows are on one device, so each
+        # device has rows of every micro-batch.
+        return jnp.swapaxes(x.reshape(rows // count, count, *rest), 0, 1)
 
     return jax.tree.map(split, batch)
 
@@ -205,11 +205,13 @@ def _moving_average(state: TrainState, params, decay: float):
     """Moving average: ema + (1 - decay) * (params - ema), with a smaller decay at the start.
 
     The decay is min(decay, (1 + step) / (10 + step)), as in TensorFlow's ExponentialMovingAverage
-    with `num_updates`, so that the random initialization is soon forgotten.
+    with `num_updates`, which quickly discounts the random initialization.
     """
     if state.ema is None:
         if decay:
-            raise ValueError("ema_decay is set, but the state keeps no average: make it with ema")
+            raise ValueError(
+                "ema_decay is set, but the state has no moving average: create it with ema"
+            )
         return None
     step = state.step.astype(jnp.float32)
     rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
@@ -232,6 +234,6 @@ class OnMesh:
             return self.jitted(*args)
 
     def compiled(self, *args) -> jax.stages.Compiled:
-        """The compiled program for arguments such as these."""
+        """The compiled program for these arguments."""
         with use_mesh(self.mesh):
             return self.jitted.lower(*args).compile()

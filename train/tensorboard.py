@@ -1,7 +1,7 @@
 """TensorBoard event files, written synchronously.
 
 tensorboardX writes from a thread behind a bounded queue: a full disk ends the thread, a clock that
-is set back suspends it, and the queue then blocks training forever. Only its message types and its
+is set back stalls it, and the queue then blocks training forever. Only its message types and its
 checksum are used here.
 """
 
@@ -41,7 +41,7 @@ class EventFile:
         self._append(step=step, summary=Summary(value=values))
 
     def close(self) -> None:
-        """Write pending events, if there is space by now, and close the file."""
+        """Write pending events if possible, and close the file."""
         self._file.close()
 
     def _append(self, **fields) -> None:
@@ -51,8 +51,8 @@ class EventFile:
 
         data = Event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(data))
-        sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
-        self._file.append(length + next(sums) + data + next(sums))
+        checksums = (struct.pack("<I", masked_crc32c(content)) for content in (length, data))
+        self._file.append(length + next(checksums) + data + next(checksums))
 
 
 def _next_name(folder: Path) -> str:
@@ -63,5 +63,5 @@ def _next_name(folder: Path) -> str:
     matches = []
     with suppress(OSError):
         matches = [_NAME.match(path.name) for path in folder.glob("events.out.tfevents.*")]
-    after = max((int(match[1]) + 1 for match in matches if match), default=0)
-    return f"events.out.tfevents.{max(int(time.time()), after):010d}.{socket.gethostname()}"
+    min_time = max((int(match[1]) + 1 for match in matches if match), default=0)
+    return f"events.out.tfevents.{max(int(time.time()), min_time):010d}.{socket.gethostname()}"

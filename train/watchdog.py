@@ -1,10 +1,10 @@
-"""Watchdog: heartbeats of all processes, so that none waits for a dead one.
+"""Watchdog: heartbeats of all processes, so that no process waits for a dead one.
 
 Each process writes heartbeats/PROCESS.json into the run's folder about every second, from a
 separate thread: a process that compiles or validates for a long time still counts as alive. The
-primary process watches all others, and they watch the primary, which reports its findings to them.
-The watcher measures ages by its own clock. A process that finds another one missing names it and
-exits at once, since its main thread is waiting for a peer that will never answer.
+primary process watches all others, and they watch the primary, which writes its findings to its
+heartbeat. Ages are measured by the watcher's clock. A process that finds another one missing names
+it and exits at once, since its main thread waits for a peer that will never respond.
 """
 
 import json
@@ -35,10 +35,10 @@ from train.multihost import (
     run_on_primary_and_broadcast,
 )
 
-_PEER = ("gloo", "barrier", "heartbeat", "coordination")  # words in errors about a lost peer
+_PEER = ("gloo", "barrier", "heartbeat", "coordination")  # words in errors about a missing peer
 
 
-class _Sign(msgspec.Struct):
+class _Heartbeat(msgspec.Struct):
     """A heartbeat file, as other processes read it."""
 
     run: str
@@ -52,7 +52,7 @@ class _Sign(msgspec.Struct):
 
 
 class WorkdirNotSharedError(ValueError):
-    """The run's folder is not the same folder on every host; one line."""
+    """The run's folder is not shared by all hosts; one line."""
 
 
 class Watchdog:
@@ -67,14 +67,14 @@ class Watchdog:
         self, folder: Path, heartbeat_timeout_seconds: float, stall_timeout_seconds: float
     ):
         self._folder = folder / "heartbeats"
-        self._lost, self._stalled = heartbeat_timeout_seconds, stall_timeout_seconds
-        self._every = min(1.0, heartbeat_timeout_seconds / 4)
+        self._timeout, self._stall_timeout = heartbeat_timeout_seconds, stall_timeout_seconds
+        self._interval = min(1.0, heartbeat_timeout_seconds / 4)
         self._step = self._moves = self._beats = 0
         self._ended: str | None = None
         self._interrupted = False
-        self._over = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._writing = threading.Lock()
+        self._lock = threading.Lock()
 
     def on_step(self, step: int) -> None:
         """Record a dispatched update."""
@@ -94,8 +94,8 @@ class Watchdog:
     def __enter__(self) -> "Watchdog":
         if jax.process_count() > 1:
             self._run = run_on_primary_and_broadcast(lambda: uuid.uuid4().hex.encode()).decode()
-            run_on_primary(self._begin)
-            run_on_all(self._begin)
+            run_on_primary(self._first_beat)
+            run_on_all(self._first_beat)
             self._thread.start()
         return self
 
@@ -104,31 +104,33 @@ class Watchdog:
             return
         try:
             if error is not None:
-                self._failed(error)
+                self._report_error(error)
                 return
             with suppress(OSError):
                 self._beat()
             allgather(None)  # no process stops watching before all are done
-        except Exception as lost:
-            self._failed(lost)
+        except Exception as sync_error:
+            self._report_error(sync_error)
             raise
         finally:
-            self._over.set()
+            self._stop.set()
             self._thread.join()
 
-    def _failed(self, error: BaseException) -> None:
+    def _report_error(self, error: BaseException) -> None:
         if isinstance(error, JaxRuntimeError) or any(w in str(error).lower() for w in _PEER):
             self.wait()
         self._interrupted = isinstance(error, PreemptedError)
         self._ended = " ".join(str(error).split())[:500] or type(error).__name__
         with suppress(OSError):  # the others will find this process missing
             self._beat()
+        if is_primary() and not self._interrupted:
+            self._wait_for_readers()
 
     def wait(self) -> None:
         """Wait past `heartbeat_timeout_seconds`; a missing peer ends the process meanwhile."""
-        time.sleep(self._lost + 4 * self._every)
+        time.sleep(self._timeout + 4 * self._interval)
 
-    def _begin(self) -> None:
+    def _first_beat(self) -> None:
         self._folder.mkdir(exist_ok=True)
         self._beat()
         for _ in range(100):  # network folders may be slow
@@ -136,18 +138,18 @@ class Watchdog:
                 return
             time.sleep(0.1)
         raise WorkdirNotSharedError(
-            f"{self._folder.parent} is not one folder for all hosts: {socket.gethostname()} does "
-            "not see what process 0 wrote there"
+            f"{self._folder.parent} is not shared by all hosts: {socket.gethostname()} does not "
+            "see the files of process 0"
         )
 
     def _beat(self) -> None:
-        with self._writing:
+        with self._lock:
             self._beats += 1
-            sign = dict(run=self._run, process=jax.process_index(), host=socket.gethostname())
-            sign |= dict(step=self._step, moves=self._moves, beat=self._beats, ended=self._ended)
-            sign |= dict(interrupted=self._interrupted)
-            sign |= dict(time=time.time())  # for people
-            write_atomic(self._path(jax.process_index()), json.dumps(sign).encode())
+            beat = dict(run=self._run, process=jax.process_index(), host=socket.gethostname())
+            beat |= dict(step=self._step, moves=self._moves, beat=self._beats, ended=self._ended)
+            beat |= dict(interrupted=self._interrupted)
+            beat |= dict(time=time.time())  # for users
+            write_atomic(self._path(jax.process_index()), json.dumps(beat).encode())
 
     def _path(self, process: int) -> Path:
         return self._folder / f"{process}.json"
@@ -155,76 +157,76 @@ class Watchdog:
     def _read(self, process: int) -> dict | None:
         """Read a process's heartbeat; None if it is missing or corrupt."""
         try:
-            sign = read_json(self._path(process), _Sign, max_bytes=1 << 16)
+            beat = read_json(self._path(process), _Heartbeat, max_bytes=1 << 16)
         except DataError:
             return None
-        return msgspec.structs.asdict(sign)
+        return msgspec.structs.asdict(beat)
 
     def _watch(self) -> None:
         index = jax.process_index()
         watched = [i for i in range(jax.process_count()) if i != index] if index == 0 else [0]
-        last_signs: dict[int, dict | None] = {}
+        last_beats: dict[int, dict | None] = {}
         last_seen = dict.fromkeys(watched, time.monotonic())
         moved_at, moves = time.monotonic(), None
         last_check = time.monotonic()
-        while not self._over.wait(self._every):
+        while not self._stop.wait(self._interval):
             try:
                 self._beat()
                 delayed = False
-            except OSError:  # a full disk, for example: the others may be alive
+            except OSError:  # a full disk, for example: other processes may be alive
                 delayed = True
             now = time.monotonic()
-            if delayed or now - last_check > self._lost / 2:  # its own delay makes ages invalid
+            if delayed or now - last_check > self._timeout / 2:  # a delay here makes ages invalid
                 last_seen = dict.fromkeys(watched, now)
             last_check = now
             for process in watched:
-                sign = self._read(process)
-                if sign and sign["run"] != self._run:
-                    continue  # the heartbeat of an earlier or a later run
-                if sign != last_signs.get(process):
-                    last_signs[process], last_seen[process] = sign, now
-                # After an interruption this process's main thread may already be exiting, too.
+                beat = self._read(process)
+                if beat and beat["run"] != self._run:
+                    continue  # the heartbeat of another run
+                if beat != last_beats.get(process):
+                    last_beats[process], last_seen[process] = beat, now
+                # After an interruption this process's main thread may be exiting as well.
                 if (
-                    sign
-                    and sign["ended"]
-                    and (not sign.get("interrupted") or now - last_seen[process] > self._lost)
+                    beat
+                    and beat["ended"]
+                    and (not beat.get("interrupted") or now - last_seen[process] > self._timeout)
                 ):
-                    self._end(sign["ended"] if index else f"{_name(sign)}: {sign['ended']}")
-            missing = [process for process in watched if now - last_seen[process] > self._lost]
+                    self._end(beat["ended"] if index else f"{_process_name(beat)}: {beat['ended']}")
+            missing = [process for process in watched if now - last_seen[process] > self._timeout]
             if missing:
-                self._end(self._missing(missing))
-            counts = [(sign or {}).get("moves") for sign in last_signs.values()] + [self._moves]
+                self._end(self._missing_message(missing))
+            counts = [(beat or {}).get("moves") for beat in last_beats.values()] + [self._moves]
             if counts != moves:
                 moves, moved_at = counts, now
-            if index == 0 and self._stalled and now - moved_at > self._stalled:
-                self._end(self._hanging(now - moved_at))
+            if index == 0 and self._stall_timeout and now - moved_at > self._stall_timeout:
+                self._end(self._stall_message(now - moved_at))
 
-    def _missing(self, missing: list[int]) -> str:
-        names = ", ".join(self._described(process) for process in missing)
+    def _missing_message(self, missing: list[int]) -> str:
+        names = ", ".join(self._describe(process) for process in missing)
         return (
-            f"no sign of life for {self._lost:g} s from {names}; {self._steps()}; "
-            "the same command goes on from the last checkpoint"
+            f"no heartbeat for {self._timeout:g} s from {names}; {self._steps()}; "
+            "run the same command again to resume from the last checkpoint"
         )
 
-    def _hanging(self, seconds: float) -> str:
-        signs = {i: self._read(i) or {} for i in range(jax.process_count())}
-        key = lambda i: (signs[i].get("step", -1), signs[i].get("moves", -1))  # noqa: E731
-        behind = min(signs, key=key)
-        names = ", ".join(self._described(i) for i in signs if key(i) == key(behind))
+    def _stall_message(self, seconds: float) -> str:
+        beats = {i: self._read(i) or {} for i in range(jax.process_count())}
+        key = lambda i: (beats[i].get("step", -1), beats[i].get("moves", -1))  # noqa: E731
+        behind = min(beats, key=key)
+        names = ", ".join(self._describe(i) for i in beats if key(i) == key(behind))
         return (
-            f"nothing moved for {seconds:.0f} s; furthest behind is {names}; {self._steps()}; "
-            "the same command goes on from the last checkpoint"
+            f"no progress for {seconds:.0f} s; furthest behind is {names}; {self._steps()}; "
+            "run the same command again to resume from the last checkpoint"
         )
 
-    def _described(self, process: int) -> str:
-        sign = self._read(process)
-        return f"{_name(sign)}, last step {sign['step']}" if sign else f"process {process}"
+    def _describe(self, process: int) -> str:
+        beat = self._read(process)
+        return f"{_process_name(beat)}, last step {beat['step']}" if beat else f"process {process}"
 
     def _steps(self) -> str:
         """The last step that each process reported."""
-        signs = [(i, self._read(i)) for i in range(jax.process_count())]
+        beats = [(i, self._read(i)) for i in range(jax.process_count())]
         return "last steps: " + ", ".join(
-            f"{i}: {sign['step'] if sign else '?'}" for i, sign in signs
+            f"{i}: {beat['step'] if beat else '?'}" for i, beat in beats
         )
 
     def _end(self, reason: str) -> None:
@@ -233,10 +235,14 @@ class Watchdog:
         self._ended = reason
         with suppress(OSError):
             self._beat()
-        if is_primary():  # let the others read the reason before JAX aborts them
-            time.sleep(3 * self._every)
+        if is_primary():
+            self._wait_for_readers()
         os._exit(1)
 
+    def _wait_for_readers(self) -> None:
+        """Let the others read the reason before JAX aborts them for want of this process."""
+        time.sleep(3 * self._interval)
 
-def _name(sign: dict) -> str:
-    return f"process {sign['process']} ({sign['host']})"
+
+def _process_name(beat: dict) -> str:
+    return f"process {beat['process']} ({beat['host']})"

@@ -1,1 +1,1 @@
-"""Notebooks: they import Heed and define nothing of it."""
+"""Notebooks for Colab, without library code."""

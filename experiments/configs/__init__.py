@@ -1,1 +1,1 @@
-"""Configs: one experiment per file, with a card as docstring."""
+"""Configs: one experiment per file, described in its docstring."""

@@ -1,4 +1,4 @@
-"""Demo: our own English-German grammar, learned from nothing in minutes.
+"""Demo: a generated English-German grammar, trained from scratch in minutes.
 
     python -m experiments.train --config=experiments/configs/demo.py --workdir=runs/demo
 

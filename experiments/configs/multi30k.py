@@ -1,4 +1,4 @@
-"""Multi30k en-de: 29,000 image captions, the small model that suits them.
+"""Multi30k en-de: 29,000 image captions, with a small model.
 
     python -m experiments.train --config=experiments/configs/multi30k.py \\
         --config.data.path=DIR --workdir=runs/multi30k
@@ -10,7 +10,7 @@ from experiments.config_io import default_config
 
 
 def get_config():
-    """4+2 layers, small batches for many updates, a rate that ends at zero within the hour."""
+    """4+2 layers, small batches for many updates, learning rate decayed to zero within an hour."""
     config = default_config()
     config.model.update(encoder_layers=4, decoder_layers=2, d_model=192, d_ff=512, num_heads=4)
     config.model.update(norm="pre", dropout=0.2)

@@ -10,7 +10,7 @@ from experiments.config_io import default_config
 
 
 def get_config():
-    """About one epoch of the hour: small, without dropout, a rate that ends at zero."""
+    """About one epoch in an hour: small, without dropout, learning rate decayed to zero."""
     config = default_config()
     config.model.update(encoder_layers=4, decoder_layers=2, d_model=192, d_ff=768, num_heads=4)
     config.model.update(norm="pre", dropout=0.0)

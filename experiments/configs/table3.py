@@ -15,7 +15,7 @@ from model.config import LABEL_SMOOTHING
 
 
 def get_config(row: str = "base"):
-    """The base experiment with the row's model, and its label smoothing where that varies."""
+    """The base experiment with the row's model, and its label smoothing if that varies."""
     if row not in TABLE3:
         raise ConfigError(f"Table 3 has no row {row!r}{nearest(row, TABLE3)}")
     config = wmt14_en_de_base.get_config()

@@ -9,7 +9,7 @@ from experiments.config_io import default_config
 
 
 def get_config():
-    """4 layers of 256 units, as small data wants it."""
+    """4 layers of 256 units, for small data."""
     config = default_config()
     config.model.update(encoder_layers=4, decoder_layers=4, d_model=256, d_ff=1024, dropout=0.2)
     config.data.update(kind="ted_hrlr_translate/pt_to_en", vocab_size=8000)

@@ -1,4 +1,4 @@
-"""Your own parallel text: two files a split, line n of one the translation of line n of the other.
+"""Your own parallel text: two files per split, aligned line by line.
 
     python -m experiments.train --config=experiments/configs/text.py --workdir=runs/mine \\
         --config.data.path=DIR --config.data.source_language=en --config.data.target_language=de

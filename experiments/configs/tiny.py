@@ -1,16 +1,16 @@
-"""The demo in seconds: a few hundred pairs, a few steps, to see that everything runs.
+"""Tiny demo: 64 pairs per split and 30 steps in seconds, to check that everything runs.
 
     python -m experiments.train --config=experiments/configs/tiny.py --workdir=runs/tiny
 
-Hardware: one CPU core. Time: 15 seconds. It learns next to nothing: notebooks and how-to pages run
-with it in the tests.
+Hardware: one CPU core. Time: 15 seconds. It learns almost nothing; tests run notebooks and
+how-to pages with it.
 """
 
 from experiments.configs import demo
 
 
 def get_config():
-    """One layer of 32 units and one batch shape; outputs are kept short."""
+    """One layer of 32 units, one batch shape, short outputs."""
     config = demo.get_config()
     config.model.update(encoder_layers=1, decoder_layers=1, d_model=32, d_ff=64, num_heads=2)
     config.data.update(vocab_size=600, max_pairs=64, tokens_per_batch=800, num_buckets=1)

@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=experiments/configs/wmt14_en_fr_big.py --workdir=DIR
 
-Hardware in the paper: 8 P100 GPUs, 3.5 days, BLEU 41.8 (newstest2014, tokenised). Not run by us.
+Hardware in the paper: 8 P100 GPUs, 3.5 days, BLEU 41.8 (newstest2014, tokenized). Not run by us.
 """
 
 from experiments.configs import wmt14_en_de_big

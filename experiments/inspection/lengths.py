@@ -1,4 +1,4 @@
-"""Lengths in tokens: distribution, outliers, dropped pairs."""
+"""Lengths in tokens: histogram, outliers, dropped pairs."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import numpy as np
 
 from data.pipeline import TokenPairs, filter_masks
 from experiments.config import DataConfig
-from experiments.inspection.section import SIDES, DataWarning, Section, numbers, share
+from experiments.inspection.section import SIDES, DataWarning, Section, indices_of, with_share
 
 _ROWS, _BAR = 12, 40
-_LEAST = 10  # tokens of the longer side, as in the filter: ratios of shorter pairs are noise
+_MIN_TOKENS = 10  # of the longer side, as in the filter: ratios of shorter pairs are noise
 _FACTOR, _SPREADS = 2.0, 5.0
 
 
 def draw_lengths(pairs: dict[str, TokenPairs], data: DataConfig) -> Section:
-    """Histogram of the lengths of the training lines in tokens with EOS, and their quantiles."""
+    """Draw a histogram of the lengths of training lines in tokens with EOS, and their quantiles."""
     values: dict[str, Any] = {}
     lines = []
     for split, split_pairs in pairs.items():
@@ -54,28 +54,30 @@ def _edges(max_length: int) -> np.ndarray:
 
 
 def find_outliers(pairs: dict[str, TokenPairs]) -> Section:
-    """Pairs whose length ratio is far from the median of the training text.
+    """Find pairs whose length ratio is far from the median of the training text.
 
     Far means by more than a factor of 2 and more than 5 standard deviations, estimated from the
     median deviation, among pairs whose longer side has over 10 tokens.
     """
     ratios = {split: _ratios(split_pairs) for split, split_pairs in pairs.items()}
     finite = ratios["train"][np.isfinite(ratios["train"])]
-    middle = float(np.median(finite)) if len(finite) else 0.0
-    spread = 1.4826 * float(np.median(np.abs(finite - middle))) if len(finite) else 0.0
+    median = float(np.median(finite)) if len(finite) else 0.0
+    spread = 1.4826 * float(np.median(np.abs(finite - median))) if len(finite) else 0.0
     limit = max(np.log(_FACTOR), _SPREADS * spread)
-    values = {"usual": round(np.exp(middle), 3), "factor": round(float(np.exp(limit)), 3)}
+    values = {"usual": round(np.exp(median), 3), "factor": round(float(np.exp(limit)), 3)}
     lines = [
-        f"a target has {np.exp(middle):.2f} times its source's tokens, as a rule; "
-        f"outliers are over {np.exp(limit):.1f} times more or less than that"
+        f"a target has {np.exp(median):.2f} times its source's tokens (median); "
+        f"outliers differ from that by a factor of over {np.exp(limit):.1f}"
     ]
     warnings = []
     for split, split_ratios in ratios.items():
-        far = np.isfinite(split_ratios) & (np.abs(np.nan_to_num(split_ratios) - middle) > limit)
-        values[split] = int(far.sum())
-        lines.append(f"{split}: {share(int(far.sum()), len(split_ratios))} outliers")
+        distances = np.abs(np.nan_to_num(split_ratios) - median)
+        outliers = np.isfinite(split_ratios) & (distances > limit)
+        values[split] = int(outliers.sum())
+        lines.append(f"{split}: {with_share(int(outliers.sum()), len(split_ratios))} outliers")
         warnings += [
-            DataWarning("ratio", split, 1, i, f"{_tokens(pairs[split], i)}") for i in numbers(far)
+            DataWarning("ratio", split, 1, i, _tokens(pairs[split], i))
+            for i in indices_of(outliers)
         ]
     return Section("ratio outliers", values, lines, warnings)
 
@@ -83,9 +85,9 @@ def find_outliers(pairs: dict[str, TokenPairs]) -> Section:
 def _ratios(pairs: TokenPairs) -> np.ndarray:
     """Log ratio of target to source length; NaN for blank or short pairs."""
     source, target = pairs.source.lengths, pairs.target.lengths
-    judged = (np.minimum(source, target) > 0) & (np.maximum(source, target) > _LEAST)
+    measured = (np.minimum(source, target) > 0) & (np.maximum(source, target) > _MIN_TOKENS)
     ratios = np.full(len(source), np.nan)
-    ratios[judged] = np.log(target[judged] / source[judged])
+    ratios[measured] = np.log(target[measured] / source[measured])
     return ratios
 
 
@@ -95,7 +97,7 @@ def _tokens(pairs: TokenPairs, i: int) -> str:
 
 
 def find_dropped(pairs: TokenPairs, data: DataConfig) -> Section:
-    """Training pairs that the filters of training drop."""
+    """Find training pairs that the filters drop."""
     faults = filter_masks(pairs, data.max_length, data.max_ratio)
     reasons = {
         "empty": "a blank side",
@@ -106,11 +108,11 @@ def find_dropped(pairs: TokenPairs, data: DataConfig) -> Section:
     counts = {name: int(mask.sum()) for name, mask in faults._asdict().items()}
     num_kept = total - sum(counts.values())
     values = {"kept": num_kept, "dropped": counts}
-    lines = [f"{share(num_kept, total)} of {total:,} training pairs are kept"]
-    lines += [f"dropped: {share(counts[name], total)}, {reasons[name]}" for name in reasons]
+    lines = [f"{with_share(num_kept, total)} of {total:,} training pairs are kept"]
+    lines += [f"dropped: {with_share(counts[name], total)}, {reasons[name]}" for name in reasons]
     warnings = [
         DataWarning("dropped", "train", 0, i, f"dropped: {reasons[name]}: {_tokens(pairs, i)}")
         for name, mask in faults._asdict().items()
-        for i in numbers(mask)
+        for i in indices_of(mask)
     ]
     return Section("filters", values, lines, warnings)

@@ -7,7 +7,7 @@ from itertools import groupby
 from data.pairs import Corpus
 from data.printable import printable
 from experiments.console import print_json
-from experiments.inspection.section import SIDES, Section, place, where
+from experiments.inspection.section import SIDES, Section, format_location, locate
 
 _WIDTH = 70  # maximum characters of a printed line
 
@@ -24,10 +24,9 @@ def make_reporter(
     def select_warnings(section: Section, default: int):
         limit = default if max_warnings is None else max_warnings
         kind_and_split = lambda warning: (warning.kind, warning.split)  # noqa: E731
-        for _, same_kind in groupby(
-            sorted(section.warnings, key=kind_and_split), key=kind_and_split
-        ):
-            group = list(same_kind)
+        ordered = sorted(section.warnings, key=kind_and_split)
+        for _, warnings in groupby(ordered, key=kind_and_split):
+            group = list(warnings)
             yield group[: limit or None], len(group)
 
     def shorten(split: str, side: int, index: int) -> str:
@@ -43,13 +42,11 @@ def make_reporter(
             for warning in group:
                 line = shorten(warning.split, warning.side, warning.index)
                 tail = f": {line}" * bool(line.strip())
-                message = (
-                    f"{where(splits, warning.split, warning.side, warning.index)}: {warning.text}"
-                )
-                print(f"  warning: {printable(message)}{tail}")
+                location = format_location(splits, warning.split, warning.side, warning.index)
+                print(f"  warning: {printable(f'{location}: {warning.text}')}{tail}")
             if count > len(group):
-                rest = f"{count - len(group):,} more in {warning.split}"
-                print(f"  .. and {rest}: --max_warnings=0 prints all")
+                hidden = f"{count - len(group):,} more in {warning.split}"
+                print(f"  .. and {hidden}: --max_warnings=0 prints all")
         sys.stdout.flush()  # keeps the order with stderr
         return len(section.warnings)
 
@@ -57,7 +54,7 @@ def make_reporter(
         print_json({"section": section.name, **section.values})
         for group, _ in select_warnings(section, 0):
             for warning in group:
-                file, line = place(splits, warning.split, warning.side, warning.index)
+                file, line = locate(splits, warning.split, warning.side, warning.index)
                 location = {
                     "file": file,
                     "line": line,

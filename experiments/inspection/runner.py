@@ -1,4 +1,4 @@
-"""Run the whole inspection, and report section by section."""
+"""Run all sections of an inspection and report them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,13 +28,13 @@ def inspect_data(
     """Inspect an experiment's text and print all sections; returns the number of warnings.
 
     `workdir` is a run's folder, or a folder that does not exist. `form` and `max_warnings` as in
-    `make_reporter`. Raises ConfigError and DataError where training would, after the sections that
-    could be printed before.
+    `make_reporter`. Raises ConfigError and DataError if training would; earlier sections have been
+    printed by then.
     """
     task, settings = TranslationTask(), read_settings(experiment, workdir)
     splits = task.open_splits(settings.experiment)
     report = make_reporter(form, max_warnings, splits)
-    num_warnings = sum(map(report, _text(experiment, splits)))
+    num_warnings = sum(map(report, _text_sections(experiment, splits)))
     vocabulary = find_vocabulary(settings.experiment, workdir, splits["train"])
     run = build(workdir, settings, task, splits, vocabulary, allow_batch_change=True)
     assert isinstance(run.data, TranslationData)
@@ -45,12 +45,12 @@ def inspect_data(
     num_warnings += report(coverage.find_unknown(splits, vocabulary))
     num_warnings += report(coverage.count_pieces(pairs["train"], vocabulary, rare_below))
     num_warnings += report(coverage.show_samples(splits["train"], vocabulary))
-    report(_needs(estimate_resources(run)))
+    report(_resources(estimate_resources(run)))
     report(Section("in all", {"warnings": num_warnings}, [f"{num_warnings:,} warnings"]))
     return num_warnings
 
 
-def _text(experiment: Experiment, splits: dict[str, Corpus]) -> Iterator[Section]:
+def _text_sections(experiment: Experiment, splits: dict[str, Corpus]) -> Iterator[Section]:
     """Sections that need no vocabulary."""
     total = sum(map(len, splits.values()))
     with progress_bar("reading", total) as progress:
@@ -62,7 +62,7 @@ def _text(experiment: Experiment, splits: dict[str, Corpus]) -> Iterator[Section
     yield duplicate_pairs.find_copies(surveys)
     yield duplicate_pairs.find_overlap(splits, surveys)
     yield scripts_and_encoding.find_scripts(surveys)
-    with progress_bar("telling languages apart", 2 * total) as progress:
+    with progress_bar("identifying languages", 2 * total) as progress:
         section = scripts_and_encoding.find_languages(splits, surveys, codes, progress)
     yield section
 
@@ -86,17 +86,17 @@ def _counts(surveys: dict[str, Survey], codes: tuple[str, str]) -> Section:
     return Section("counts", values, lines)
 
 
-def _needs(estimate: dict) -> Section:
+def _resources(estimate: dict) -> Section:
     """The resource estimate of `train --dry_run`."""
     memory = ", ".join(f"{k} {n / 2**20:,.1f}" for k, n in estimate["bytes_per_device"].items())
     shapes = ", ".join(f"{b['rows']}x({b['source']}, {b['target']})" for b in estimate["batches"])
     mesh = ", ".join(f"{axis} {size}" for axis, size in estimate["mesh"].items())
     lines = [
         f"{estimate['num_params']:,} parameters on a mesh of {mesh}",
-        f"MiB of a device: {memory}",
+        f"MiB per device: {memory}",
         f"batches, rows x (source, target): {shapes}; {estimate['compilations']} compilations",
-        f"{estimate['tokens_per_step']:,.0f} tokens a step, "
-        f"{estimate['steps_per_epoch']:,} steps an epoch",
+        f"{estimate['tokens_per_step']:,.0f} tokens per step, "
+        f"{estimate['steps_per_epoch']:,} steps per epoch",
         f"{estimate['padding_fraction']:.1%} padding",
     ]
     return Section("what training would need", estimate, lines)

@@ -1,4 +1,4 @@
-"""The script of a line, by Unicode letter names."""
+"""Script detection by Unicode letter names."""
 
 import unicodedata
 from functools import cache

@@ -1,4 +1,4 @@
-"""A section of an inspection: figures, and warnings with file and line."""
+"""Section of an inspection: figures, and warnings with file and line."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ class DataWarning(NamedTuple):
 
     kind: str
     split: str
-    side: int  # 0 the source's, 1 the target's
-    index: int  # type: ignore[assignment]  # of the pair, from 0 on; no tuple's method
+    side: int  # 0: source, 1: target
+    index: int  # type: ignore[assignment]  # of the pair, from 0; hides tuple.index
     text: str
 
 
 @dataclass(frozen=True)
 class Section:
-    """Figures for programs (`values`), the same for people (`lines`), and warnings."""
+    """Figures as JSON values (`values`) and as text (`lines`), and warnings."""
 
     name: str
     values: dict
@@ -31,26 +31,27 @@ class Section:
     warnings: Sequence[DataWarning] = field(default=())
 
 
-def place(splits: dict[str, Corpus], split: str, side: int, index: int) -> tuple[str, int]:
+def locate(splits: dict[str, Corpus], split: str, side: int, index: int) -> tuple[str, int]:
     """The file and line number of a pair; without files, the split and the pair number from 1."""
     pairs = splits[split]
     files = getattr(pairs, "files", None)
     return files[side] if files else f"{split} {SIDES[side]}", line_number(pairs, index)
 
 
-def where(splits: dict[str, Corpus], split: str, side: int, index: int) -> str:
-    """File and line number in words."""
-    file, line = place(splits, split, side, index)
+def format_location(splits: dict[str, Corpus], split: str, side: int, index: int) -> str:
+    """Format the file and line number of a pair."""
+    file, line = locate(splits, split, side, index)
     return f"{file}, line {line}"
 
 
-def numbers(mask: np.ndarray) -> Iterable[int]:
+def indices_of(mask: np.ndarray) -> Iterable[int]:
     """The indices at which a mask is set."""
     return map(int, np.flatnonzero(mask))
 
 
-def share(part: int, whole: int) -> str:
+def with_share(count: int, total: int) -> str:
     """Format a count with its share: 12 (0.4%)."""
-    if not part:
+    if not count:
         return "0"
-    return f"{part:,} ({part / whole:.1%})" if part >= whole / 1000 else f"{part:,} (below 0.1%)"
+    share = f"{count / total:.1%}" if count >= total / 1000 else "below 0.1%"
+    return f"{count:,} ({share})"

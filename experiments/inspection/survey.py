@@ -1,4 +1,4 @@
-"""One pass over a split that keeps a few bytes per line."""
+"""Survey of a split in one pass: hashes, letters, scripts and faults of its lines."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from experiments.inspection.scripts import script
 
 
 class Side(NamedTuple):
-    """For each line [N]: a hash of its text, its number of letters, its script, and its faults.
+    """One side of a split: for each line [N] a hash, its number of letters, its script, its faults.
 
     `scripts` are indices into `names`. `characters` and `words` are totals over all lines.
     """
@@ -42,7 +42,7 @@ class Survey(NamedTuple):
 
     @property
     def pairs(self) -> np.ndarray:
-        """Hashes of whole pairs, [N] uint64."""
+        """Hashes of pairs, [N] uint64."""
         odd = np.uint64(0x9E3779B97F4A7C15)
         return self.source.hashes * odd + self.target.hashes
 
@@ -60,8 +60,8 @@ def survey(pairs: Corpus, progress: Callable[[int], None] | None = None) -> Surv
             progress(4096)
     if progress:
         progress(len(pairs) % 4096)
-    read = sides[0].done(), sides[1].done()
-    return Survey(*read, copies & ~read[0].blank)
+    source_side, target_side = sides[0].to_side(), sides[1].to_side()
+    return Survey(source_side, target_side, copies & ~source_side.blank)
 
 
 class _Reader:
@@ -86,7 +86,7 @@ class _Reader:
         elif "\ufffd" in line or not (line.isprintable() or _harmless(line)):
             self.broken[index] = True
 
-    def done(self) -> Side:
+    def to_side(self) -> Side:
         return Side(
             self.hashes,
             self.letters,

@@ -1,1 +1,1 @@
-"""Launchers: one training on many processes, one script per kind of cluster."""
+"""Launchers of multi-process training: one script per kind of cluster."""

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Trains in a Kubernetes JobSet (https://jobset.sigs.k8s.io), a process for each pod:
+# Trains in a Kubernetes JobSet (https://jobset.sigs.k8s.io), one process per pod:
 #
 #   experiments/pod/jobset.sh --name=heed --image=IMAGE --num_processes=4 --limit=nvidia.com/gpu=8 \
 #     --claim=VOLUME_CLAIM -- --config=... --workdir=/runs/mine
 #
-# What follows -- are the flags of experiments.train. The image has the checkout, installed, in
-# /heed; the volume claim, which all pods can write to, is mounted on /runs. What is applied is
-# jobset.yaml beside this script, filled in; --dry_run prints it. --select=KEY=VALUE, once or more,
-# asks for nodes with that label, as TPUs need. Where a pod fails or is evicted, all begin again and
-# go on from the last checkpoint. A set that has finished goes on by the same command after
-# kubectl delete jobset NAME. A pod has 60 s to save: a larger --config.train.grace_seconds than 50
-# wants a larger terminationGracePeriodSeconds there.
+# The flags of experiments.train follow --. The image has the installed checkout in /heed; the volume
+# claim, which all pods can write to, is mounted on /runs. The script fills in jobset.yaml beside it
+# and applies the result; --dry_run prints it instead. --select=KEY=VALUE, repeatable, selects nodes
+# with that label, as TPUs need. If a pod fails or is evicted, all pods restart and resume from the
+# last checkpoint. To resume a finished set, run kubectl delete jobset NAME and then the same
+# command. A pod has 60 s to save: for --config.train.grace_seconds above 50, increase
+# terminationGracePeriodSeconds in jobset.yaml.
 set -euo pipefail
 
 name=heed image='' processes='' limit='' claim='' dry_run='' labels=' {}'
@@ -49,21 +49,21 @@ flags=''
 for flag in "$@"; do
   flag=${flag//\\/\\\\}
   flag=${flag//\"/\\\"}
-  flag=${flag//\$(/\$\$(} # Kubernetes would read $(NAME) as a variable
+  flag=${flag//\$(/\$\$(} # Kubernetes would expand $(NAME) as a variable
   flags+=$'\n'"                    - \"$flag\""
 done
-filled=$(<"$(dirname "$0")/jobset.yaml")
-filled=${filled//@NAME@/"$name"}
-filled=${filled//@IMAGE@/"$image"}
-filled=${filled//@PROCESSES@/"$processes"}
-filled=${filled//@RESOURCE@/"${limit%=*}"}
-filled=${filled//@COUNT@/"${limit##*=}"}
-filled=${filled//@CLAIM@/"$claim"}
-filled=${filled//$'\n'                    - \"@FLAGS@\"/"$flags"}
-filled=${filled// \{\} # @LABELS@/"$labels"}
+manifest=$(<"$(dirname "$0")/jobset.yaml")
+manifest=${manifest//@NAME@/"$name"}
+manifest=${manifest//@IMAGE@/"$image"}
+manifest=${manifest//@PROCESSES@/"$processes"}
+manifest=${manifest//@RESOURCE@/"${limit%=*}"}
+manifest=${manifest//@COUNT@/"${limit##*=}"}
+manifest=${manifest//@CLAIM@/"$claim"}
+manifest=${manifest//$'\n'                    - \"@FLAGS@\"/"$flags"}
+manifest=${manifest// \{\} # @LABELS@/"$labels"}
 
 if [[ -n $dry_run ]]; then
-  printf '%s\n' "$filled"
+  printf '%s\n' "$manifest"
 else
-  kubectl apply -f - <<<"$filled"
+  kubectl apply -f - <<<"$manifest"
 fi

@@ -1,11 +1,11 @@
-"""Launch a training in several local processes with simulated CPU devices.
+"""Launch multi-process training locally, with simulated CPU devices.
 
     python -m experiments.pod.local --num_processes=2 --devices_per_process=2 -- \\
         --config=... --workdir=...
 
 The flags after -- are those of experiments.train. Every line on stderr begins with the number of
 its process; stdout is that of process 0. SIGTERM and SIGINT are forwarded to all. The exit status
-is the worst of all processes.
+is the highest of all processes.
 """
 
 import os
@@ -24,7 +24,7 @@ from experiments import cli
 from experiments.console import log
 from experiments.float_flags import define_float
 from experiments.pod.ports import free_port
-from experiments.signals import handling, held_back
+from experiments.signals import handling, sigint_blocked
 from model import ConfigError
 
 NUM_PROCESSES = flags.DEFINE_integer(
@@ -45,12 +45,12 @@ ROOT = Path(__file__).parent.parent.parent
 def main(args: list[str]) -> None:
     """Start the processes with these flags of experiments.train, and wait for all."""
     if not args:
-        raise ConfigError("nothing to run: the flags of experiments.train follow --")
+        raise ConfigError("no flags of experiments.train: give them after --")
     port = free_port()
     started: list[subprocess.Popen] = []
     received: list[int] = []
 
-    def pass_on(number: int) -> None:
+    def forward(number: int) -> None:
         received.append(number)
         for process in started:
             if process.poll() is None:
@@ -58,10 +58,10 @@ def main(args: list[str]) -> None:
 
     with ExitStack() as stack:
         for number in SIGTERM, SIGINT:
-            stack.enter_context(handling(number, partial(pass_on, number), again=False))
+            stack.enter_context(handling(number, partial(forward, number), exit_on_second=False))
         for process in range(NUM_PROCESSES.value):
             if not received:
-                with held_back():
+                with sigint_blocked():
                     started.append(start(process, port, args))
         if received:  # perhaps during the start of the last process
             for last in started[-1:]:
@@ -70,7 +70,7 @@ def main(args: list[str]) -> None:
 
 
 def _follow(started: list[subprocess.Popen]) -> int:
-    """Forward the stderr of all processes until they end; return the worst exit status."""
+    """Forward the stderr of all processes until they end; return the highest exit status."""
     readers = [
         threading.Thread(target=prefix, args=(i, process.stderr), daemon=True)
         for i, process in enumerate(started)
@@ -80,7 +80,7 @@ def _follow(started: list[subprocess.Popen]) -> int:
     statuses = wait(started)
     for reader in readers:
         reader.join(timeout=10)
-    # A signal has a negative status here; a shell uses 128 plus its number.
+    # subprocess reports a signal as a negative status; shells use 128 plus its number.
     return max(128 - status if status < 0 else status for status in statuses)
 
 
@@ -103,8 +103,13 @@ def start(process: int, port: int, args: list[str]) -> subprocess.Popen:
 
 
 def prefix(process: int, lines) -> None:
-    """Print the lines of a process, each with its number in front."""
+    """Print the lines of a process, each with its number in front.
+
+    All processes are interrupted together: only process 0 reports it.
+    """
     for line in lines:
+        if process and line.startswith(b"heed: interrupted"):
+            continue
         with suppress(OSError):  # keep reading, or the process would block
             sys.stderr.write(f"[{process}] {line.decode(errors='replace')}")
             sys.stderr.flush()
@@ -119,12 +124,12 @@ def wait(started: list[subprocess.Popen]) -> list[int]:
         if deadline is not None and time.monotonic() > deadline:
             for i, process in enumerate(started):
                 if process.poll() is None:
-                    log(f"heed: error: process {i} did not end in time: killed")
+                    log(f"heed: error: process {i} did not exit in time: killed")
                     process.kill()
         time.sleep(0.05)
     return [process.returncode for process in started]
 
 
 if __name__ == "__main__":
-    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    cli.run(lambda: main(sys.argv[end + 1 :]), sys.argv[:end])
+    separator = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    cli.run(lambda: main(sys.argv[separator + 1 :]), sys.argv[:separator])

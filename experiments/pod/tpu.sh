@@ -3,9 +3,9 @@
 #
 #   experiments/pod/tpu.sh NAME --zone=ZONE [more options of gcloud] -- --config=... --workdir=...
 #
-# What follows -- are the flags of experiments.train. On each worker the checkout lies in ~/heed,
-# installed with its extra [tpu] into ~/heed/.venv (HEED=DIR for another folder), and --workdir is a
-# folder that all workers share. Run it again to go on.
+# The flags of experiments.train follow --. On each worker the checkout is in ~/heed, installed with
+# its extra [tpu] into ~/heed/.venv (HEED=DIR for another folder), and --workdir is a folder that all
+# workers share. To resume, run it again.
 set -euo pipefail
 
 options=()

@@ -3,8 +3,8 @@
     python -m experiments.report --workdir=DIR [DIR ...]
 
 Curves, translations, settings and hardware of the runs, in one file that needs no network:
-DIR/report.html, which every training writes at its end, or for several runs DIR/comparison.html in
-the folder of the first. Prints its path.
+DIR/report.html, which training also writes when it finishes, or for several runs
+DIR/comparison.html in the folder of the first. Prints its path.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from experiments.console import log
 WORKDIR = flags.DEFINE_multi_string(
     "workdir",
     None,
-    "A trained run's folder; more may follow, as plain arguments or as repeated flags.",
+    "A trained run's folder; further folders follow as plain arguments or as repeated flags.",
     required=True,
 )
 OUTPUT = flags.DEFINE_string("output", None, "File for the page, instead of the default.")
@@ -29,18 +29,18 @@ TRANSLATE = flags.DEFINE_bool(
 )
 
 
-def main(more_workdirs: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Read the runs, and write their page."""
     from experiments.report.page import REPORT, write_report
     from experiments.report.record import read_runs
-    from experiments.translations import make_translations
+    from experiments.translations import translate_test_split
 
-    workdirs = [Path(name) for name in WORKDIR.value + more_workdirs]
+    workdirs = [Path(name) for name in WORKDIR.value + arguments]
     runs = read_runs(workdirs)
     if TRANSLATE.value:
         for run in runs:
             if not run.translations:
-                make_translations(run.workdir)
+                translate_test_split(run.workdir)
         runs = read_runs(workdirs)
     for line in (line for run in runs for line in run.corrupt):
         log(f"warning: {line}")
@@ -53,4 +53,4 @@ def main(more_workdirs: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, takes_more=True)
+    cli.run(main, takes_arguments=True)

@@ -9,7 +9,7 @@ from experiments.report.record import Run
 _CURVES = (
     (
         "Loss",
-        "nats a target token",
+        "nats per target token",
         "Training loss is label-smoothed, validation loss is not.",
         (("train", "loss", 1), ("valid", "loss", 1)),
     ),
@@ -22,21 +22,21 @@ _CURVES = (
     ("Learning rate", "", "Of the latest update.", (("train", "learning_rate", 1),)),
     (
         "Speed",
-        "tokens a second",
-        "Source and target tokens, without padding, while updating.",
+        "tokens per second",
+        "Source and target tokens, without padding, during updates.",
         (("train", "tokens_per_second", 1),),
     ),
     (
         "Padding",
         "% of positions",
-        "What of the batches is not tokens.",
+        "Share of batch positions without a token.",
         (("train", "padding_fraction", 100),),
     ),
 )
 
 
 def draw_curves(runs: Sequence[Run]) -> list[Chart]:
-    """A chart for each of loss, BLEU, learning rate, tokens a second and padding, over updates."""
+    """Charts of loss, BLEU, learning rate, tokens per second and padding, over updates."""
     return [
         draw(title, "update", unit, _series(runs, lines), caption, from_zero=title != "Loss")
         for title, unit, caption, lines in _CURVES
@@ -46,11 +46,11 @@ def draw_curves(runs: Sequence[Run]) -> list[Chart]:
 def _series(runs: Sequence[Run], lines) -> list[Series]:
     series = []
     for number, run in enumerate(runs):
-        for split, value, factor in lines:
+        for split, key, factor in lines:
             points: list[tuple[float, float]] = [
-                (_step(event), event[value] * factor)
-                for event in run.of(split)
-                if drawable(event.get(value))
+                (_step(event), event[key] * factor)
+                for event in run.events_of(split)
+                if drawable(event.get(key))
             ]
             if points:
                 series.append(Series(run.name, split, number, points))
@@ -59,5 +59,5 @@ def _series(runs: Sequence[Run], lines) -> list[Series]:
 
 def _step(event: dict) -> int:
     """The step of an event; a test belongs to the step of its checkpoint."""
-    tested = event.get("checkpoint")
-    return tested if isinstance(tested, int) else event["step"]
+    checkpoint = event.get("checkpoint")
+    return checkpoint if isinstance(checkpoint, int) else event["step"]

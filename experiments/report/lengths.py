@@ -9,7 +9,7 @@ from decode.bleu import score, tokenizer
 from experiments.report.record import Run
 
 _WIDTHS = (1, 2, 5, 10, 20, 50, 100)
-_MOST = 8  # buckets
+_MAX_BUCKETS = 8
 
 
 class Scores(NamedTuple):
@@ -33,30 +33,28 @@ class Bucket(NamedTuple):
         return f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
 
 
-def by_length(runs: Sequence[Run]) -> list[Bucket]:
+def score_by_length(runs: Sequence[Run]) -> list[Bucket]:
     """Score the translations of all runs in the same buckets of source length.
 
     A length is the number of words and punctuation marks of sacreBLEU's tokenizer for the source
-    language, so it is independent of the vocabulary. The bucket width gives at most 8 buckets; the
+    language, which does not depend on the vocabulary. The bucket width gives at most 8 buckets; the
     last one includes the longest 1%.
     """
     lengths = [_lengths(run) for run in runs]
     if not any(lengths):
         return []
-    ends = _ends(sorted(length for run_lengths in lengths for length in run_lengths))
+    ends = _bucket_ends(sorted(length for run_lengths in lengths for length in run_lengths))
     buckets = []
     for low, high in zip([0, *ends[:-1]], ends, strict=True):
-        open_end = high == ends[-1]
+        is_last = high == ends[-1]
         scores = [
             _scores(
-                run, [i for i, n in enumerate(run_lengths) if n > low and (n <= high or open_end)]
+                run, [i for i, n in enumerate(run_lengths) if n > low and (n <= high or is_last)]
             )
             for run, run_lengths in zip(runs, lengths, strict=True)
         ]
         if any(scores):
-            longer_exist = open_end and any(
-                n > high for run_lengths in lengths for n in run_lengths
-            )
+            longer_exist = is_last and any(n > high for run_lengths in lengths for n in run_lengths)
             buckets.append(Bucket(low + 1, None if longer_exist else high, scores))
     return buckets
 
@@ -67,10 +65,12 @@ def _lengths(run: Run) -> list[int]:
     return [max(1, len(split(row["source"]).split())) for row in run.translations]
 
 
-def _ends(lengths: list[int]) -> list[int]:
+def _bucket_ends(lengths: list[int]) -> list[int]:
     """The last length of each bucket."""
     max_length = lengths[(len(lengths) - 1) * 99 // 100]
-    width = next((w for w in _WIDTHS if -(-max_length // w) <= _MOST), -(-max_length // _MOST))
+    width = next(
+        (w for w in _WIDTHS if -(-max_length // w) <= _MAX_BUCKETS), -(-max_length // _MAX_BUCKETS)
+    )
     return [width * (i + 1) for i in range(-(-max_length // width))]
 
 

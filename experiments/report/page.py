@@ -1,4 +1,4 @@
-"""The report page: HTML with escaped text, no network, no script."""
+"""Render the report page: HTML with escaped text, without scripts or network access."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,13 +13,13 @@ from experiments.console import progress_bar
 from experiments.report import chart
 from experiments.report.curves import draw_curves
 from experiments.report.examples import worst_and_best
-from experiments.report.lengths import by_length
+from experiments.report.lengths import score_by_length
 from experiments.report.record import Run
 from experiments.report.settings import settings
 from train.progress import format_duration
 
 REPORT = "report.html"
-_HERE = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 
 
 class RunSummary(NamedTuple):
@@ -29,43 +29,45 @@ class RunSummary(NamedTuple):
     seconds: float | None
     valid: dict
     test: dict
-    told: list[str]  # messages about skipped updates, spikes and rollbacks
+    messages: list[str]  # about skipped updates, spikes and rollbacks
 
 
 def write_report(runs: Sequence[Run], output: Path) -> None:
-    """Write the page of these runs, atomically. Raises OSError."""
+    """Write the page of these runs atomically. Raises OSError."""
     write_atomic(output, render(runs).encode())
 
 
 def render(runs: Sequence[Run]) -> str:
-    """The page of these runs."""
+    """Render the page of these runs."""
     with progress_bar("scoring sentences", sum(len(run.translations) for run in runs)) as progress:
         examples = [worst_and_best(run, progress=progress) for run in runs]
     return _template().render(
         runs=runs,
         summaries=[summarize(run) for run in runs],
         charts=draw_curves(runs),
-        lengths=by_length(runs),
+        lengths=score_by_length(runs),
         examples=examples,
         settings=settings([run.experiment for run in runs]),
-        style=(_HERE / "style.css").read_text(encoding="utf-8"),
+        style=(_FOLDER / "style.css").read_text(encoding="utf-8"),
     )
 
 
 def summarize(run: Run) -> RunSummary:
     """Summarize a run in one row; without BLEU, the best validation has the lowest loss."""
-    valid = [event for event in run.of("valid") if event.get("loss") is not None]
+    valid = [event for event in run.events_of("valid") if event.get("loss") is not None]
     best = max(valid, key=lambda e: (e.get("bleu") or 0, -e["loss"]), default={})
     counts = {
-        "update{} skipped": sum(event.get("skipped_updates") or 0 for event in run.of("train")),
-        "loss spike{}": len(run.of("spike")),
-        "rollback{}": len(run.of("rollback")),
+        "update{} skipped": sum(
+            event.get("skipped_updates") or 0 for event in run.events_of("train")
+        ),
+        "loss spike{}": len(run.events_of("spike")),
+        "rollback{}": len(run.events_of("rollback")),
     }
     return RunSummary(
         max(event["step"] for event in run.events),
         max((event.get("seconds") or 0 for event in run.events), default=0) or None,
         best,
-        (run.of("test") or [{}])[-1],
+        (run.events_of("test") or [{}])[-1],
         [
             f"{count:,.0f} {template.format('s' * (count != 1))}"
             for template, count in counts.items()
@@ -76,14 +78,18 @@ def summarize(run: Run) -> RunSummary:
 
 def _template():
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: drawable(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": chart.number, "duration": format_duration, "points": _points}
+    environment.filters |= {
+        "number": chart.format_number,
+        "duration": format_duration,
+        "points": _points,
+    }
     environment.globals |= {name: getattr(chart, name) for name in _SIZES}
     return environment.get_template("page.html")
 

@@ -28,7 +28,7 @@ class Run:
     translations: list[dict]
     corrupt: list[str]
 
-    def of(self, split: str) -> list[dict]:
+    def events_of(self, split: str) -> list[dict]:
         """The events of one split."""
         return [event for event in self.events if event["split"] == split]
 
@@ -38,7 +38,7 @@ def read_runs(workdirs: Sequence[Path]) -> list[Run]:
     folders = [workdir.resolve() for workdir in workdirs]
     for number, folder in enumerate(folders):
         if folder in folders[:number]:
-            raise ConfigError(f"--workdir={workdirs[number]} is named twice: name each run once")
+            raise ConfigError(f"--workdir={workdirs[number]} is given twice: give each run once")
     names = [folder.name for folder in folders]
     unique_names = [
         name if names.count(name) == 1 else str(workdir)
@@ -48,7 +48,7 @@ def read_runs(workdirs: Sequence[Path]) -> list[Run]:
 
 
 def read_run(workdir: Path, name: str = "") -> Run:
-    """Read the run of a folder. Raises ConfigError if there is none, DataError if it is empty."""
+    """Read the run of a folder. Raises ConfigError without a run, DataError without events."""
     experiment = read_config(workdir)
     commit = read_commit(workdir)
     corrupt: list[str] = []
@@ -61,10 +61,10 @@ def read_run(workdir: Path, name: str = "") -> Run:
 
     events = rows(metrics.FILE, metrics.Event)
     if not events and corrupt:
-        raise DataError(f"there is nothing to report: {corrupt[0]}")
+        raise DataError(f"nothing to report: {corrupt[0]}")
     if not events:
         raise DataError(
-            f"--workdir={workdir}: metrics.jsonl has no event yet: there is nothing to report "
+            f"--workdir={workdir}: metrics.jsonl has no event yet: nothing to report "
             "before config.train.log_every updates"
         )
     return Run(

@@ -1,4 +1,4 @@
-"""Settings of runs side by side, with differences."""
+"""Compare the settings of runs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class Setting(NamedTuple):
 
     @property
     def changed(self) -> bool:
-        """Whether any run has another value than the default."""
+        """Whether the value of any run differs from the default."""
         return any(value != self.default for value in self.values)
 
     @property

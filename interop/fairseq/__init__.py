@@ -1,1 +1,1 @@
-"""fairseq's Transformer checkpoints: files, settings and weights."""
+"""Import of fairseq's Transformer checkpoints: files, settings and weights."""

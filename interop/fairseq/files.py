@@ -1,4 +1,4 @@
-"""Files of a fairseq model: checkpoint, dictionaries, merges, languages."""
+"""Find and read the files of a fairseq model: checkpoint, dictionaries, merges."""
 
 import os
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ def find_checkpoint(path: Path) -> Path:
     best = [file for file in checkpoints if file.name == _BEST]
     if len(best or checkpoints) != 1:
         raise DataError(
-            f"{path}: no {_BEST} says which of these is meant, so name one with --from="
+            f"{path}: there are several checkpoints and no {_BEST}, so choose one with --from="
             f"{path / 'FILE'}: {_listed(file.relative_to(path) for file in best or checkpoints)}"
         )
     return (best or checkpoints)[0]
@@ -51,7 +51,7 @@ def search_folders(checkpoint: Path) -> list[Path]:
 def find_sides(
     checkpoint: Path, settings: dict[str, Any], source_language: str, target_language: str
 ) -> Sides:
-    """Find both dictionaries; languages are given, or from the settings or the data's name.
+    """Find both dictionaries; languages not given come from the settings or the data folder's name.
 
     Raises DataError if a dictionary is missing, or if the languages are ambiguous.
     """
@@ -59,26 +59,26 @@ def find_sides(
     for folder in search_folders(checkpoint):
         for file in sorted(folder.glob("dict.*.txt")):
             files.setdefault(file.name[len("dict.") : -len(".txt")], file)
-    given = source_language, target_language
+    requested = source_language, target_language
     configured = tuple(settings.get(f"{side}_lang") or "" for side in ("source", "target"))
-    languages = tuple(g or t for g, t in zip(given, configured, strict=True))
+    languages = tuple(r or c for r, c in zip(requested, configured, strict=True))
     if not all(languages):
         # For example, "data-bin/iwslt14.tokenized.de-en".
         data = Path(settings.get("data") or "").name
         pairs = [(a, b) for a in files for b in files if data.endswith(f"{a}-{b}")]
-        pairs = [p for p in pairs if all(g in ("", n) for g, n in zip(languages, p, strict=True))]
+        pairs = [p for p in pairs if all(k in ("", n) for k, n in zip(languages, p, strict=True))]
         if len(pairs) != 1:
             raise DataError(
-                f"{checkpoint} does not say which language is the source's: give "
-                "--source_language and --target_language, as the dictionaries are named "
-                f"({_listed(files.values()) or 'there is no dict.LANGUAGE.txt'})"
+                f"{checkpoint} does not name the source and target languages: give "
+                "--source_language and --target_language as in the dictionaries' names "
+                f"({_listed(files.values()) or 'no dict.LANGUAGE.txt'})"
             )
         languages = pairs[0]
     for language in languages:
         if language not in files:
             raise DataError(
-                f"{checkpoint.parent}: there is no dict.{language}.txt, neither beside the "
-                f"checkpoint nor in data/ ({_listed(files.values()) or 'nor any other'})"
+                f"{checkpoint.parent}: found no dict.{language}.txt beside the checkpoint "
+                f"or in data/ ({_listed(files.values()) or 'nor any other'})"
             )
     source, target = languages
     return Sides((source, target), (files[source], files[target]))
@@ -86,13 +86,16 @@ def find_sides(
 
 def read_vocabulary(sides: Sides, merges: Path | None) -> Vocabulary:
     """Read the vocabulary of both sides, shared if they are equal; raises DataError."""
-    cuts = None if merges is None else _text(merges)
-    words = [_naming_file(file, read_words, _text(file)) for file in sides.files]
+    merges_text = None if merges is None else _text(merges)
+    words = [_name_file_in_errors(file, read_words, _text(file)) for file in sides.files]
     if merges is not None:
-        _naming_file(merges, DictionaryTokenizer.make, (), cuts)
+        _name_file_in_errors(merges, DictionaryTokenizer.make, (), merges_text)
     elif any(word.endswith("@@") for word in words[0]):
-        log(f"{sides.files[0]} has subwords, but there are no merges: texts are to be cut already")
-    source, target = (DictionaryTokenizer.make(side, cuts) for side in words)
+        log(
+            f"{sides.files[0]} has subwords, but there are no merges: input texts must be split "
+            "into subwords"
+        )
+    source, target = (DictionaryTokenizer.make(side, merges_text) for side in words)
     return Vocabulary(source, source if words[0] == words[1] else target)
 
 
@@ -107,11 +110,13 @@ def find_merges(checkpoint: Path, settings: dict[str, Any]) -> Path | None:
     ]
     if len(merges) > 1:
         raise DataError(
-            f"{checkpoint.parent}: several files of merges, leave one: {_listed(merges)}"
+            f"{checkpoint.parent}: several files of merges, keep one: {_listed(merges)}"
         )
     if not merges and (configured or settings.get("bpe")):
         names = configured or " or ".join(_MERGES)
-        raise DataError(f"{checkpoint} cuts words by merges, but there is no {names} beside it")
+        raise DataError(
+            f"{checkpoint} needs merges to split words, but there is no {names} beside it"
+        )
     return merges[0] if merges else None
 
 
@@ -128,7 +133,7 @@ def _text(file: Path) -> str:
         raise DataError(f"{file} is not UTF-8: {error.reason}") from None
 
 
-def _naming_file(file: Path, function, *arguments):
+def _name_file_in_errors(file: Path, function, *arguments):
     """Call `function`; its DataErrors name the file."""
     try:
         return function(*arguments)

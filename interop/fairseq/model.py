@@ -1,8 +1,8 @@
 """Import a fairseq Transformer checkpoint: experiment, vocabulary, weights.
 
-Its outputs begin with EOS: BOS, which is a separate id in Heed, has the same embedding and is never
-output. All other ids keep their embeddings, the padding too, so that probabilities are the same:
-only their order is Heed's. fairseq's first position is 2.
+The decoder input starts with EOS: BOS, which is a separate id in Heed, gets the same embedding and
+is never output. All other ids, also the padding, keep their embeddings, so that probabilities are
+equal; only their order is Heed's. fairseq's first position is 2.
 """
 
 from pathlib import Path
@@ -22,15 +22,15 @@ from interop.fairseq.files import (
     read_vocabulary,
 )
 from interop.fairseq.settings import read_settings, search_settings
-from interop.fields import number, reject_unsupported
-from interop.imported_model import UNSAID, ImportedModel
+from interop.fields import read_int, reject_unsupported
+from interop.imported_model import MASKED_LOGIT, ImportedModel
 from interop.torch_archive import read_arrays, read_content
 from model import ConfigError, TransformerConfig
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "swish": "silu"}
-_FIRST = 2  # position: the padding id's is unused
+_POSITION_OFFSET = 2  # positions up to the padding id are unused
 _ORDER = (1, 2, 2, 3, 0)  # fairseq's ids of PAD, BOS, EOS, UNK, and of its <s>
-_MARKS = 4  # fairseq's special tokens, which are in no dictionary
+_MARKS = 4  # fairseq's special tokens, which dictionaries omit
 _STANDARD = (  # one class, several sizes
     *("transformer", "transformer_tiny", "transformer_iwslt_de_en", "transformer_wmt_en_de"),
     *("transformer_vaswani_wmt_en_de_big", "transformer_vaswani_wmt_en_fr_big"),
@@ -56,13 +56,19 @@ _NEUTRAL: dict[str, tuple] = {  # fairseq's settings, and their values that have
         (False,),
     ),
 }
-_SAME = ("embed_dim", "ffn_embed_dim", "attention_heads", "normalize_before", "learned_pos")
+_SHARED_BY_SIDES = (
+    "embed_dim",
+    "ffn_embed_dim",
+    "attention_heads",
+    "normalize_before",
+    "learned_pos",
+)
 _UNREAD = {f"{side}.{name}" for side in ("encoder", "decoder")
            for name in ("version", "embed_positions._float_tensor")}  # fmt: skip
 
 
 def read_fairseq(path: Path, source_language: str = "", target_language: str = "") -> ImportedModel:
-    """Import a folder's model or a checkpoint; given languages say which side is which.
+    """Import a folder's model or a checkpoint; given languages determine the two sides.
 
     Raises DataError for missing, corrupt or unsupported files and fields, naming them.
     """
@@ -79,7 +85,7 @@ def read_fairseq(path: Path, source_language: str = "", target_language: str = "
         raise DataError(
             f"{sides.files[0]} and {sides.files[1]} differ, but {file} says share_all_embeddings"
         )
-    longest = number(file, settings, "max_target_positions", 1024)
+    max_positions = read_int(file, settings, "max_target_positions", 1024)
     data = DataConfig(
         kind="text",
         source_language=sides.languages[0],
@@ -88,7 +94,7 @@ def read_fairseq(path: Path, source_language: str = "", target_language: str = "
         shared_vocab=vocabulary.shared,
         max_length=min(DataConfig.max_length, model.max_positions or DataConfig.max_length),
     )
-    search = search_settings(file, generation, longest)
+    search = search_settings(file, generation, max_positions)
     experiment = Experiment(model=model, data=data, search=search)
     for language, dictionary, side in zip(
         sides.languages, sides.files, ("encoder", "decoder"), strict=True
@@ -98,8 +104,8 @@ def read_fairseq(path: Path, source_language: str = "", target_language: str = "
         if rows and rows != tokenizer.vocab_size - 1:
             raise DataError(
                 f"{dictionary} has {tokenizer.vocab_size - 1 - _MARKS} words, and there are "
-                f"{_MARKS} more, but {file} has {rows} of {language} in {name}: is it another "
-                "model's?"
+                f"{_MARKS} more, but {file} has {rows} of {language} in {name}: does it belong to "
+                "another model?"
             )
     return ImportedModel(experiment, vocabulary, _params(file, arrays, model))
 
@@ -111,7 +117,7 @@ def model_config(
 
     Raises DataError, naming the field, for unsupported settings.
     """
-    for name in _SAME:
+    for name in _SHARED_BY_SIDES:
         encoder, decoder = (
             settings.get(f"{side}_{name}") or False for side in ("encoder", "decoder")
         )
@@ -120,42 +126,44 @@ def model_config(
                 f"{file}: encoder_{name}={encoder} and decoder_{name}={decoder} differ, which "
                 "is not supported"
             )
-    width = number(file, settings, "encoder_embed_dim")
-    reject_unsupported(file, settings, {f"decoder_{end}put_dim": (width,) for end in ("in", "out")})
+    width = read_int(file, settings, "encoder_embed_dim")
+    reject_unsupported(
+        file, settings, {f"decoder_{name}_dim": (width,) for name in ("input", "output")}
+    )
     learned = bool(settings.get("encoder_learned_pos"))
-    lengths = [number(file, settings, f"max_{side}_positions", 1024)
+    lengths = [read_int(file, settings, f"max_{side}_positions", 1024)
                for side in ("source", "target")]  # fmt: skip
     if learned and lengths[0] != lengths[1]:
         raise DataError(
             f"{file}: max_source_positions={lengths[0]} and max_target_positions={lengths[1]} "
-            "differ, which is not supported of learned positions"
+            "differ, which is not supported with learned positions"
         )
-    tied_all, tied = (bool(settings.get(f"share_{what}"))
-                   for what in ("all_embeddings", "decoder_input_output_embed"))  # fmt: skip
-    drops = [settings.get(name) or 0.0
+    tied_all, tied = (bool(settings.get(f"share_{name}"))
+                   for name in ("all_embeddings", "decoder_input_output_embed"))  # fmt: skip
+    dropouts = [settings.get(name) or 0.0
              for name in ("dropout", "attention_dropout", "activation_dropout")]  # fmt: skip
     try:
         return TransformerConfig(
             vocab_size=source,
             target_vocab_size=None if target == source else target,
-            encoder_layers=number(file, settings, "encoder_layers"),
-            decoder_layers=number(file, settings, "decoder_layers"),
+            encoder_layers=read_int(file, settings, "encoder_layers"),
+            decoder_layers=read_int(file, settings, "decoder_layers"),
             d_model=width,
-            d_ff=number(file, settings, "encoder_ffn_embed_dim"),
-            num_heads=number(file, settings, "encoder_attention_heads"),
+            d_ff=read_int(file, settings, "encoder_ffn_embed_dim"),
+            num_heads=read_int(file, settings, "encoder_attention_heads"),
             norm="pre" if settings.get("encoder_normalize_before") else "post",
             norm_epsilon=1e-5,
             positions="learned" if learned else "sinusoidal_tensor2tensor",
-            position_offset=0 if learned else _FIRST,
+            position_offset=0 if learned else _POSITION_OFFSET,
             max_length=lengths[0],
             activation=ACTIVATIONS[settings.get("activation_fn") or "relu"],
             attention_bias=True,
             tying="all" if tied_all else "decoder" if tied else "none",
             scale_embedding=not settings.get("no_scale_embedding"),
             output_bias=True,
-            dropout=float(drops[0]),
-            attention_dropout=float(drops[1]),
-            ff_dropout=float(drops[2] or settings.get("relu_dropout") or 0.0),
+            dropout=float(dropouts[0]),
+            attention_dropout=float(dropouts[1]),
+            ff_dropout=float(dropouts[2] or settings.get("relu_dropout") or 0.0),
         )
     except ConfigError as error:
         raise DataError(f"{file}: {error}") from None
@@ -163,32 +171,34 @@ def model_config(
 
 def _params(file: Path, items: dict[str, np.ndarray], model: TransformerConfig) -> dict[str, Any]:
     """Convert the parameters of `model`; raises DataError for missing or misshapen arrays."""
-    arrays = imported_model.Arrays(file, items, "its settings")
+    arrays = imported_model.TensorReader(file, items, "its settings")
     source, target = (f"{side}.embed_tokens.weight" for side in ("encoder", "decoder"))
     output = ("decoder.output_projection.weight", "decoder.embed_out")
     tables = {"all": (source,), "source": (source,), "target": (target,), "output": output}
     # A tied table is stored once for each use.
-    alike = {"all": (target, *output), "target": output if model.tying == "decoder" else ()}
+    copies = {"all": (target, *output), "target": output if model.tying == "decoder" else ()}
 
-    def table(which: str, shape: tuple[int, int]) -> np.ndarray:
-        shape = shape[0] - 1, shape[1]  # BOS exists in Heed only
-        array = arrays.take(shape, *tables[which])
-        for name in alike.get(which, ()):
-            if name in items and not np.array_equal(arrays.take(shape, name), array):
-                raise DataError(f"{file}: {name} is another than {tables[which][0]}")
+    def table(name: str, shape: tuple[int, int]) -> np.ndarray:
+        shape = shape[0] - 1, shape[1]  # BOS exists only in Heed
+        array = arrays.read(shape, *tables[name])
+        for copy in copies.get(name, ()):
+            if copy in items and not np.array_equal(arrays.read(shape, copy), array):
+                raise DataError(f"{file}: {copy} differs from {tables[name][0]}")
         return array
 
     id_maps = [np.array([*_ORDER, *range(_MARKS, size - 1)])
               for size in (model.vocab_size, model.target_vocab)]  # fmt: skip
-    params = imported_model.layers(model, _names(model), arrays)
-    params |= imported_model.words(model, id_maps, 0, table, np.zeros(len(id_maps[1]), np.float32))
-    params["output_bias"][BOS] = UNSAID
-    for name in sorted(items.keys() - arrays.asked - _UNREAD):
-        raise DataError(f"{file}: its settings do not say what {name} is for")
+    params = imported_model.layer_params(model, _names(model), arrays)
+    params |= imported_model.embedding_params(
+        model, id_maps, 0, table, np.zeros(len(id_maps[1]), np.float32)
+    )
+    params["output_bias"][BOS] = MASKED_LOGIT
+    for name in sorted(items.keys() - arrays.requested - _UNREAD):
+        raise DataError(f"{file}: its settings do not explain {name}")
     return params
 
 
 def _names(model: TransformerConfig):
     """Parameter names of Hugging Face, without the prefix "model."."""
-    for named in (*huggingface_names.names(model), *huggingface_names.around(model)):
-        yield named._replace(their_name=named.their_name.removeprefix("model."))
+    for name in (*huggingface_names.names(model), *huggingface_names.outer_names(model)):
+        yield name._replace(their_name=name.their_name.removeprefix("model."))

@@ -1,4 +1,4 @@
-"""Settings in a fairseq checkpoint, of the model and of generation.
+"""Settings of model and search in a fairseq checkpoint.
 
 Older checkpoints have all settings in a flat list, `args`; newer ones have a tree, `cfg`, whose
 `model` is such a list or has subtrees. Both become one flat list with the names of `args`.
@@ -14,7 +14,7 @@ from msgspec import Meta
 from data.errors import DataError
 from data.json_file import convert
 from experiments.config import SearchConfig
-from interop.fields import name_settings, number, reject_unsupported
+from interop.fields import name_settings, read_int, reject_unsupported
 from model import ConfigError
 
 _NAMES = {  # of SearchConfig's fields in fairseq
@@ -42,11 +42,11 @@ _SEARCH: dict[str, tuple] = {  # other settings, and their values that have no e
 Size = Annotated[int, Meta(ge=0, lt=1 << 31)]
 Text = Annotated[str, Meta(max_length=1000)]
 Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
-_NODES, _DEPTH = 100_000, 50  # limits on settings: real ones have 1000 nodes, five deep
+_NODES, _DEPTH = 100_000, 50  # limits on settings; real ones have 1000 nodes, at depth 5
 
 
 class _Model(msgspec.Struct, omit_defaults=True):
-    """The settings of a model and its task that are read."""
+    """Model and task settings that the importer reads."""
 
     activation_dropout: Factor | None = None
     activation_fn: Text | None = None
@@ -98,7 +98,7 @@ class _Model(msgspec.Struct, omit_defaults=True):
 
 
 class _Search(msgspec.Struct, omit_defaults=True):
-    """The settings of a search that are read."""
+    """Search settings that the importer reads."""
 
     beam: Size | None = None
     constraints: Text | bool | None = None
@@ -123,17 +123,17 @@ class _Search(msgspec.Struct, omit_defaults=True):
 def read_settings(file: Path, content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read the settings of the model and its task, and of the search, without unset ones.
 
-    `content` is the checkpoint's. Raises DataError if it is no checkpoint, or if a setting has a
-    wrong type, naming it.
+    `content` is that of the checkpoint. Raises DataError if it is not a checkpoint, or, naming the
+    setting, for a wrong type.
     """
     content = content if isinstance(content, Mapping) else {}
     if not isinstance(content.get("model"), Mapping):
-        raise DataError(f"{file} is no checkpoint of fairseq: it has no weights named 'model'")
-    cfg = _plain(file, content.get("cfg"))
+        raise DataError(f"{file} is not a checkpoint of fairseq: it has no weights named 'model'")
+    cfg = _unwrap(file, content.get("cfg"))
     cfg = cfg if isinstance(cfg, Mapping) else {}  # None in older checkpoints
-    model = cfg.get("model") if cfg else _plain(file, content.get("args"))
+    model = cfg.get("model") if cfg else _unwrap(file, content.get("args"))
     if not isinstance(model, Mapping) or not model:
-        raise DataError(f"{file} is no checkpoint of fairseq: it has neither 'cfg' nor 'args'")
+        raise DataError(f"{file} is not a checkpoint of fairseq: it has neither 'cfg' nor 'args'")
     task = cfg.get("task")
     task = task if isinstance(task, Mapping) else {}
     settings = {name: value for name, value in task.items() if value is not None} | dict(model)
@@ -144,7 +144,7 @@ def read_settings(file: Path, content: Any) -> tuple[dict[str, Any], dict[str, A
         settings[name] = settings.get(name) or task.get(name)
     settings["arch"] = model.get("arch") or model.get("_name")
     for name in "task", "bpe", "tokenizer":
-        # Each is a tree or, without further settings, a name.
+        # Each is a tree, or a name if it has no settings.
         value = cfg.get(name) or model.get(name)
         settings[name] = value.get("_name") if isinstance(value, Mapping) else value
         if isinstance(value, Mapping) and name == "bpe":
@@ -154,52 +154,52 @@ def read_settings(file: Path, content: Any) -> tuple[dict[str, Any], dict[str, A
     return _typed(file, settings, _Model), _typed(file, generation, _Search)
 
 
-def _typed(file: Path, settings: Mapping, kind: type[msgspec.Struct]) -> dict[str, Any]:
-    fields = {name: settings[name] for name in kind.__struct_fields__ if name in settings}
-    return msgspec.to_builtins(convert(fields, kind, str(file), strict=False))
+def _typed(file: Path, settings: Mapping, struct: type[msgspec.Struct]) -> dict[str, Any]:
+    fields = {name: settings[name] for name in struct.__struct_fields__ if name in settings}
+    return msgspec.to_builtins(convert(fields, struct, str(file), strict=False))
 
 
-def _plain(file: Path, value: Any) -> Any:
+def _unwrap(file: Path, value: Any) -> Any:
     """Unwrap OmegaConf's nodes in settings.
 
     Raises DataError for recursive or excessively repeated settings.
     """
-    left = _NODES
+    remaining = _NODES
 
-    def plain(value: Any, depth: int) -> Any:
-        nonlocal left
-        left -= 1
-        if left < 0 or depth > _DEPTH:
-            raise DataError(f"{file}: its settings hold too much, or themselves")
+    def unwrap(value: Any, depth: int) -> Any:
+        nonlocal remaining
+        remaining -= 1
+        if remaining < 0 or depth > _DEPTH:
+            raise DataError(f"{file}: its settings are too large, or recursive")
         if not isinstance(value, Mapping):
             return value
         for name in "_content", "_val":
             if name in value:
-                return plain(value[name], depth + 1)
-        return {name: plain(item, depth + 1) for name, item in value.items()}
+                return unwrap(value[name], depth + 1)
+        return {name: unwrap(item, depth + 1) for name, item in value.items()}
 
-    return plain(value, 0)
+    return unwrap(value, 0)
 
 
-def search_settings(file: Path, settings: Mapping[str, Any], longest: int) -> SearchConfig:
-    """The search of fairseq-generate as a SearchConfig; raises DataError, naming the field.
+def search_settings(file: Path, settings: Mapping[str, Any], max_positions: int) -> SearchConfig:
+    """Convert the search of fairseq-generate to a SearchConfig; raises DataError, naming the field.
 
-    `longest` is the model's number of output positions.
+    `max_positions` is the model's number of output positions.
     """
     reject_unsupported(file, settings, _SEARCH)
     beam, power, limit = _DEFAULTS
     # fairseq's limit excludes EOS.
-    limit = 1 + min(number(file, settings, "max_len_b", limit), longest - 1)
+    limit = 1 + min(read_int(file, settings, "max_len_b", limit), max_positions - 1)
     try:
         search = SearchConfig(
-            beam_size=number(file, settings, "beam", beam),
+            beam_size=read_int(file, settings, "beam", beam),
             penalty="none" if settings.get("unnormalized") else "average",
             alpha=0.0 if settings.get("unnormalized") else float(settings.get("lenpen", power)),
             stopping="full",
-            min_length=min(1 + number(file, settings, "min_len", 1), limit),
+            min_length=min(1 + read_int(file, settings, "min_len", 1), limit),
             max_length=limit,
             max_length_offset=limit,  # no limit relative to the source
-            no_repeat_ngrams=number(file, settings, "no_repeat_ngram_size", 0),
+            no_repeat_ngrams=read_int(file, settings, "no_repeat_ngram_size", 0),
             allow_unknown=True,
         )
     except ConfigError as error:

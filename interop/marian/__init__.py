@@ -1,1 +1,1 @@
-"""Marian's own model files: arrays, settings, vocabularies and shortlists."""
+"""Import of native Marian models: arrays, settings, vocabularies and shortlists."""

@@ -1,4 +1,4 @@
-"""Files of a Marian model, and its search settings."""
+"""Find the files of a Marian model, and read its search settings."""
 
 import os
 import re
@@ -23,26 +23,28 @@ class Folder(NamedTuple):
     """The files of one model."""
 
     model: Path  # .npz or .bin
-    vocabularies: tuple[Path, Path]  # .spm or .yml, of source and target: often one
-    file: Path  # the YAML with search settings, or the model
-    decoder: Decoder | None  # its content
+    vocabularies: tuple[Path, Path]  # .spm or .yml, of source and target; often the same
+    file: Path  # the YAML file with search settings, or the model
+    decoder: Decoder | None  # content of the YAML file
     shortlist: Path | None = None  # of output words
 
 
 def is_native(folder: Path) -> bool:
-    """Whether a folder holds native Marian models, and none of Hugging Face's."""
+    """Whether a folder has native Marian models and no Hugging Face model."""
     return not os.path.lexists(folder / "config.json") and bool(_models(folder))
 
 
-def find(folder: Path) -> Folder:
-    """Find a model's files, by its YAML or else by their names; raises DataError."""
-    named = [file for file in sorted(folder.glob("*.y*ml")) if _has_models(file)]
-    configs = {file: settings for file in named if (settings := decoder_settings(file)) is not None}
+def find_files(folder: Path) -> Folder:
+    """Find a model's files, named in its YAML file or by convention; raises DataError."""
+    candidates = [file for file in sorted(folder.glob("*.y*ml")) if _has_models(file)]
+    configs = {
+        file: settings for file in candidates if (settings := decoder_settings(file)) is not None
+    }
     default = folder / "decoder.yml"
     if default in configs:
         configs = {default: configs[default]}
     if len(configs) > 1:
-        raise DataError(f"{folder}: several files name models, leave one: {_listed(configs)}")
+        raise DataError(f"{folder}: several files name models, keep one: {_listed(configs)}")
     for file, decoder in configs.items():
         return _configured(folder, file, decoder)
     return _inferred(folder)
@@ -51,41 +53,44 @@ def find(folder: Path) -> Folder:
 def _configured(folder: Path, file: Path, decoder: Decoder) -> Folder:
     models, vocabularies = decoder.models, decoder.vocabs
     if len(models) != 1:
-        raise DataError(f"{file}: models names {len(models)}, an ensemble: leave one")
+        raise DataError(f"{file}: models names {len(models)}, an ensemble: keep one")
     if len(vocabularies) != 2:
-        raise DataError(f"{file}: vocabs names {len(vocabularies)}, not the two sides'")
-    # Paths are relative to a setting of Marian's; here all files are in one folder.
+        raise DataError(f"{file}: vocabs names {len(vocabularies)}, but must name two")
+    # Marian resolves paths relative to a setting; Heed expects all files in one folder.
     model, source, target = (folder / Path(name).name for name in (*models, *vocabularies))
     return Folder(model, (source, target), file, decoder, _shortlist(folder, file, decoder))
 
 
 def _inferred(folder: Path) -> Folder:
-    models, words = _models(folder), sorted(folder.glob("lex*.bin"))
-    for files, minimum in (models, 1), (words, 0):
+    models, shortlists = _models(folder), sorted(folder.glob("lex*.bin"))
+    for files, minimum in (models, 1), (shortlists, 0):
         if not minimum <= len(files) <= 1:
             listed = _listed(files)
-            raise DataError(f"{folder}: no YAML file says which of these is meant: {listed}")
+            raise DataError(f"{folder}: no YAML file selects one of these: {listed}")
     spm_files = sorted(folder.glob("*.spm"))
     sides = [
-        [file for file in spm_files if file.name.startswith(begin)]
-        for begin in (("src", "source"), ("trg", "tgt", "target"))
+        [file for file in spm_files if file.name.startswith(prefixes)]
+        for prefixes in (("src", "source"), ("trg", "tgt", "target"))
     ]
     if len(spm_files) == 1:
         sides = [spm_files, spm_files]
     if len(spm_files) not in (1, 2) or [*map(len, sides)] != [1, 1]:
         raise DataError(
-            f"{folder}: no YAML file says which .spm is the source's and which the target's; named "
-            f"src.. and trg.. they need none: {_listed(spm_files) or 'there is none'}"
+            f"{folder}: no YAML file names the .spm of source and target; alternatively, name them "
+            f"src.. and trg..: {_listed(spm_files) or 'there is none'}"
         )
     ((source,), (target,)) = sides
-    return Folder(models[0], (source, target), models[0], None, next(iter(words), None))
+    return Folder(models[0], (source, target), models[0], None, next(iter(shortlists), None))
 
 
 def search_settings(files: Folder) -> SearchConfig:
     """Convert Marian's search settings to a SearchConfig; raises DataError, naming the field."""
     file, decoder = files.file, files.decoder
     if decoder is None:
-        log(f"{files.model.parent}: no YAML says how to search: greedily, as Firefox does")
+        log(
+            f"{files.model.parent}: no YAML file has search settings: using greedy search, as "
+            "Firefox does"
+        )
         beam, alpha = _FIREFOX
     else:
         beam, alpha = _DEFAULTS
@@ -118,15 +123,15 @@ def _shortlist(folder: Path, file: Path, decoder: Decoder) -> Path | None:
     if not value:
         return None
     if not isinstance(value[0], str):
-        raise DataError(f"{file}: shortlist must be a list that begins with a file")
+        raise DataError(f"{file}: shortlist must be a list that starts with a file name")
     path = folder / Path(value[0]).name
     if not os.path.isfile(path):
-        raise DataError(f"{file}: shortlist names {value[0]}, which is not there")
+        raise DataError(f"{file}: shortlist names {value[0]}, which does not exist")
     return path
 
 
 def _models(folder: Path) -> list[Path]:
-    files = [file for kind in ("npz", "bin") for file in sorted(folder.glob(f"*.{kind}"))]
+    files = [file for suffix in ("npz", "bin") for file in sorted(folder.glob(f"*.{suffix}"))]
     # Exclude shortlists and PyTorch's weights.
     return [file for file in files if not file.name.startswith(("lex", "pytorch_model"))]
 

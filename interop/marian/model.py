@@ -1,8 +1,8 @@
 """Import a native Marian model (.npz or .bin).
 
-Marian's outputs begin with a vector of zeros, which becomes the embedding of BOS. Matrices in 8 or
-16 bits become float32; the activation scales of quantized inference are dropped. A shortlist of
-likely words is kept in the run, because it affects translations.
+Marian's decoder inputs start with a zero vector, which becomes the embedding of BOS. Matrices in 8
+or 16 bits become float32; the activation scales of quantized inference are dropped. A lexical
+shortlist is stored in the run, because it affects translations.
 """
 
 import re
@@ -16,10 +16,10 @@ from data.errors import DataError
 from experiments.config import DataConfig, Experiment
 from experiments.console import log
 from interop import imported_model
-from interop.fields import number, reject_unsupported
+from interop.fields import read_int, reject_unsupported
 from interop.imported_model import ImportedModel
 from interop.marian.binary import read_items
-from interop.marian.files import Folder, find, search_settings
+from interop.marian.files import Folder, find_files, search_settings
 from interop.marian.param_names import names
 from interop.marian.settings import model_settings
 from interop.marian.shortlist import is_binary, read_shortlist
@@ -51,24 +51,24 @@ _NEUTRAL: dict[str, tuple] = {  # Marian's settings, and their values that have 
     ),
 }
 _LOGITS = "decoder_ff_logit_out"
-_NUM_NEW = BOS + 1  # ids that exist in Heed only, before Marian's
+_NUM_ADDED_IDS = BOS + 1  # PAD and BOS, which exist only in Heed, before Marian's ids
 
 
 def read_native(
     folder: Path, source_language: str = "", target_language: str = ""
 ) -> ImportedModel:
-    """Import a folder's model; languages default to those in the file names, as "enpt".
+    """Import a folder's model; languages default to those in the file names, such as "enpt".
 
     Raises DataError for missing, corrupt or unsupported files and fields, naming them.
     """
-    files = find(folder)
+    files = find_files(folder)
     items, text = read_items(files.model)
     settings = model_settings(files.model, text)
     vocabulary, id_maps = read_vocabulary(*files.vocabularies)
     model = model_config(files.model, settings, [len(order) for order in id_maps])
     imported_model.check_sizes(files.model, model, *imported_model.count(items))
     if model.tying == "all" and not vocabulary.shared:
-        raise DataError(f"{files.model}: one table of embeddings, but the vocabularies differ")
+        raise DataError(f"{files.model}: it has one embedding table, but the vocabularies differ")
     languages = _languages(files)
     data = DataConfig(
         kind="text",
@@ -77,19 +77,19 @@ def read_native(
         vocab_size=vocabulary.source.vocab_size,
         shared_vocab=vocabulary.shared,
     )
-    words = None
+    shortlist = None
     if files.shortlist and is_binary(files.shortlist):
-        words = read_shortlist(files.shortlist, id_maps, _NUM_NEW, vocabulary.shared)
+        shortlist = read_shortlist(files.shortlist, id_maps, _NUM_ADDED_IDS, vocabulary.shared)
     elif files.shortlist:
-        log(f"warning: {files.shortlist} is no binary shortlist: it is left out")
+        log(f"warning: {files.shortlist} is not a binary shortlist: ignored")
     experiment = Experiment(model=model, data=data, search=search_settings(files))
     biased = not settings.get("output-omit-bias")
     params = _params(files.model, items, model, id_maps, biased)
-    return ImportedModel(experiment, vocabulary, params, words)
+    return ImportedModel(experiment, vocabulary, params, shortlist)
 
 
 def _languages(files: Folder) -> tuple[str, str]:
-    """Languages in the names of both the model and another file, as "enpt" in model.enpt.bin."""
+    """Languages in the names of the model and another file, such as "enpt" in model.enpt.bin."""
     file_names = [file.name for file in (*files.vocabularies, files.shortlist) if file]
     for tag in re.findall(r"(?<=\.)[a-z]{4}(?=\.)", files.model.name):
         if any(f".{tag}." in name for name in file_names):
@@ -112,28 +112,28 @@ def model_config(file: Path, settings: dict[str, Any], sizes: list[int]) -> Tran
         if dim not in (0, size - BOS - 1):
             raise DataError(
                 f"{file}: dim-vocabs says {dim}, but its vocabulary has {size - BOS - 1} words: "
-                "is it another model's?"
+                "does it belong to another model?"
             )
-    decoders, tied_all, sources = (
+    tied_decoder, tied_all, tied_source = (
         bool(settings.get(f"tied-embeddings{name}")) for name in ("", "-all", "-src")
     )
     try:
         return TransformerConfig(
             vocab_size=sizes[0],
             target_vocab_size=None if sizes[0] == sizes[1] else sizes[1],
-            encoder_layers=number(file, settings, "enc-depth"),
-            decoder_layers=number(file, settings, "dec-depth"),
-            d_model=number(file, settings, "dim-emb"),
-            d_ff=number(file, settings, "transformer-dim-ffn"),
-            num_heads=number(file, settings, "transformer-heads"),
+            encoder_layers=read_int(file, settings, "enc-depth"),
+            decoder_layers=read_int(file, settings, "dec-depth"),
+            d_model=read_int(file, settings, "dim-emb"),
+            d_ff=read_int(file, settings, "transformer-dim-ffn"),
+            num_heads=read_int(file, settings, "transformer-heads"),
             positions="sinusoidal_tensor2tensor",
             activation=ACTIVATIONS[settings.get("transformer-ffn-activation") or "swish"],
             attention_bias=True,
             decoder_mixer=mixer,
             tying="all"
-            if tied_all or (decoders and sources)
+            if tied_all or (tied_decoder and tied_source)
             else "decoder"
-            if decoders
+            if tied_decoder
             else "none",
             output_bias=True,
         )
@@ -149,24 +149,24 @@ def _params(
     biased: bool,
 ) -> dict[str, Any]:
     """Convert the parameters of `model`; raises DataError for missing or misshapen arrays."""
-    arrays = imported_model.Arrays(file, items, "its settings")
+    arrays = imported_model.TensorReader(file, items, "its settings")
     tables = {
         "all": ("Wemb",),
         "source": ("encoder_Wemb", "Wemb"),
         "target": ("decoder_Wemb", "Wemb"),
     }
 
-    def table(which: str, shape: tuple[int, int]) -> np.ndarray:
-        if which == "output":
-            return arrays.take(shape[::-1], f"{_LOGITS}_W").T
-        return arrays.take(shape, *tables[which])
+    def table(name: str, shape: tuple[int, int]) -> np.ndarray:
+        if name == "output":
+            return arrays.read(shape[::-1], f"{_LOGITS}_W").T
+        return arrays.read(shape, *tables[name])
 
-    bias = np.zeros((1, len(id_maps[1]) - _NUM_NEW), np.float32)
+    bias = np.zeros((1, len(id_maps[1]) - _NUM_ADDED_IDS), np.float32)
     if biased:
-        bias = arrays.take(bias.shape, f"{_LOGITS}_b")
-    layers = imported_model.layers(model, names(model), arrays)
-    params = layers | imported_model.words(model, id_maps, _NUM_NEW, table, bias[0])
-    for name in sorted(items.keys() - arrays.asked):
+        bias = arrays.read(bias.shape, f"{_LOGITS}_b")
+    params = imported_model.layer_params(model, names(model), arrays)
+    params |= imported_model.embedding_params(model, id_maps, _NUM_ADDED_IDS, table, bias[0])
+    for name in sorted(items.keys() - arrays.requested):
         if name.startswith(("encoder", "decoder", "W")) and not name.endswith("_QuantMultA"):
-            raise DataError(f"{file}: its settings do not say what {name} is for")
+            raise DataError(f"{file}: its settings do not explain {name}")
     return params

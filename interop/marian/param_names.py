@@ -1,6 +1,6 @@
-"""Parameter names of Marian's Transformers; embeddings excluded.
+"""Parameter names of Marian's Transformers, without embeddings.
 
-Marian's matrices are [in, out], as Heed's with heads merged into one axis; vectors are [1, out].
+Marian's matrices are [in, out], like Heed's with heads merged into one axis; vectors are [1, out].
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Settings in Marian's YAML files, of the model and of the search."""
+"""Settings of model and search in Marian's YAML files."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
 
 
 class _Model(msgspec.Struct, rename="kebab", omit_defaults=True):
-    """The settings of a model that are read; Marian writes a hundred more."""
+    """Model settings that the importer reads; Marian writes a hundred more."""
 
     type: Text | None = None
     right_left: bool | None = None
@@ -55,7 +55,7 @@ class Decoder(msgspec.Struct, rename="kebab"):
 
     models: list[Text]
     vocabs: list[Text]
-    shortlist: list[Text | float | bool] | None = None  # a file, and numbers
+    shortlist: list[Text | float | bool] | None = None  # a file name, and numbers
     beam_size: Size | None = None
     normalize: Factor | bool | None = None
     word_penalty: Factor | None = None
@@ -65,7 +65,7 @@ class Decoder(msgspec.Struct, rename="kebab"):
 def model_settings(file: Path, text: bytes) -> dict[str, Any]:
     """Parse a model's settings by Marian's names, without unset ones.
 
-    Raises DataError if one has a wrong type, naming it.
+    Raises DataError, naming the setting, for a wrong type.
     """
     return msgspec.to_builtins(decode_yaml(text, _Model, str(file)))
 
@@ -73,7 +73,7 @@ def model_settings(file: Path, text: bytes) -> dict[str, Any]:
 def decoder_settings(file: Path) -> Decoder | None:
     """Read a decoder config; None if the file is a vocabulary. Raises DataError."""
     fields = read_yaml(file, dict[str, Any])
-    # A vocabulary may contain these words, too: their values are numbers.
+    # A vocabulary may contain these words too, with numbers as values.
     values = [fields.get(key) for key in ("models", "vocabs")]
     if any(value is None or isinstance(value, str) and value.isdecimal() for value in values):
         return None

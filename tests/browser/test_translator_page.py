@@ -1,4 +1,4 @@
-"""The served page in a browser: type on the left, read on the right."""
+"""The translator page of the server, in a browser."""
 
 import re
 import threading
@@ -30,21 +30,23 @@ def url(run):
 
 
 @pytest.fixture
-def page(opened, url):
-    opened.goto(url)
-    yield opened
-    assert opened.said == []
-    assert all(asked.startswith(url) for asked in opened.asked)
+def page(new_page, url):
+    new_page.goto(url)
+    yield new_page
+    assert new_page.messages == []
+    assert all(request.startswith(url) for request in new_page.requests)
 
 
 def translated(page, text):
-    with page.expect_response(lambda response: response.url.endswith("/translate")) as answer:
+    with page.expect_response(
+        lambda response: response.url.endswith("/translate")
+    ) as response_info:
         page.locator("#input").fill(text)
     page.wait_for_selector("#output[aria-busy='false'] .target")
-    return answer.value.json()["translations"]
+    return response_info.value.json()["translations"]
 
 
-def test_what_is_typed_is_read(page):
+def test_typed_lines_are_translated(page):
     first, empty, last = translated(page, "red cat\n\ntwo dog <b>one</b>")
     lines = page.locator("#output .target")
     assert lines.count() == 2 and empty["text"] == ""
@@ -56,27 +58,31 @@ def test_what_is_typed_is_read(page):
     expect(lines).to_have_count(1)
 
 
-def test_the_languages_are_named(page):
+def test_the_page_names_the_languages(page):
     translated(page, "red cat")
     expect(page.locator("h1")).to_have_text("Translate English to German")
     assert page.title() == "Translate English to German"
     assert page.locator("#input").get_attribute("lang") == "en"
     assert page.locator("#output .target").get_attribute("lang") == "de"
-    page.evaluate("entitle('pt-BR', 'no such code')")
+    page.evaluate("setLanguages('pt-BR', 'no such code')")
     expect(page.locator("h1")).to_have_text("Translate Brazilian Portuguese to no such code")
 
 
-def test_a_word_shows_what_it_is_aligned_with_both_ways(page):
-    (found,) = translated(page, "red cat one")
+def test_hovering_over_a_word_shows_its_alignment_in_both_directions(page):
+    (translation,) = translated(page, "red cat one")
 
-    def owners(pieces):  # piece -> its word, as SentencePiece marks words
+    def word_indices(pieces):  # word index of each SentencePiece token
         return [
             sum(p.startswith("\u2581") for p in pieces[: i + 1]) - 1 for i in range(len(pieces))
         ]
 
-    read, written = owners(found["source"]), owners(found["tokens"])
-    ends = len(found["source"]) - 1, len(found["tokens"]) - 1
-    links = {(read[s], written[t]) for s, t in found["alignment"] if s != ends[0] and t != ends[1]}
+    source_words, target_words = (word_indices(translation[key]) for key in ("source", "tokens"))
+    eos = len(translation["source"]) - 1, len(translation["tokens"]) - 1
+    links = {
+        (source_words[s], target_words[t])
+        for s, t in translation["alignment"]
+        if s != eos[0] and t != eos[1]
+    }
     assert links
     for side, other, pairs in (
         ("target", "source", {(t, s) for s, t in links}),
@@ -85,10 +91,10 @@ def test_a_word_shows_what_it_is_aligned_with_both_ways(page):
         words = page.locator(f"#output .{side} .word")
         for number in range(words.count()):
             words.nth(number).hover()
-            lit = page.locator(f"#output .{other} .word").evaluate_all(
+            highlighted = page.locator(f"#output .{other} .word").evaluate_all(
                 "all => all.flatMap((w, i) => w.classList.contains('lit') ? [i] : [])"
             )
-            assert set(lit) == {b for a, b in pairs if a == number}
+            assert set(highlighted) == {b for a, b in pairs if a == number}
     page.mouse.move(0, 0)
     assert page.locator(".lit").count() == page.locator(".chosen").count() == 0
     page.locator("#output .target .word").first.focus()
@@ -96,33 +102,33 @@ def test_a_word_shows_what_it_is_aligned_with_both_ways(page):
     assert page.locator("#output .target .word").nth(1).get_attribute("class") == "word chosen"
 
 
-def test_an_alternative_can_be_read_instead(page):
-    (found,) = translated(page, "two red cat")
+def test_an_alternative_translation_can_be_selected(page):
+    (translation,) = translated(page, "two red cat")
     buttons = page.locator("#output ol button")
-    assert buttons.count() == len(found["n_best"]) == 2
-    for button, each in zip(buttons.all(), found["n_best"], strict=True):
-        assert each["text"] in button.text_content()
-        assert f"{each['score']:.2f}" in button.text_content()
+    assert buttons.count() == len(translation["n_best"]) == 2
+    for button, hypothesis in zip(buttons.all(), translation["n_best"], strict=True):
+        assert hypothesis["text"] in button.text_content()
+        assert f"{hypothesis['score']:.2f}" in button.text_content()
     buttons.nth(1).click()
-    assert page.locator("#output .target").text_content() == found["n_best"][1]["text"]
+    assert page.locator("#output .target").text_content() == translation["n_best"][1]["text"]
     assert buttons.nth(1).get_attribute("aria-pressed") == "true"
 
 
-def test_what_is_refused_is_told(page):
+def test_a_rejected_request_is_shown(page):
     page.locator("#input").fill("dog " * 400)
-    expect(page.locator("#status")).to_contain_text("more than")
-    (line,) = page.said  # the browser's own, of a status that is an error
+    expect(page.locator("#status")).to_contain_text("exceed")
+    (line,) = page.messages  # the browser's own message about the error status
     assert re.search("status of 422", line)
-    page.said.clear()
+    page.messages.clear()
     assert translated(page, "red cat")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_light_or_dark_as_the_system_or_as_chosen(page, scheme):
+def test_the_color_scheme_follows_the_system_or_the_selection(page, scheme):
     page.emulate_media(color_scheme=scheme)
-    ground = "getComputedStyle(document.body).backgroundColor"
+    background = "getComputedStyle(document.body).backgroundColor"
     shown = {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 24, 28)"}
-    assert page.evaluate(ground) == shown[scheme]
+    assert page.evaluate(background) == shown[scheme]
     other = {"light": "dark", "dark": "light"}[scheme]
     page.locator("#theme").select_option(other)
-    assert page.evaluate(ground) == shown[other]
+    assert page.evaluate(background) == shown[other]

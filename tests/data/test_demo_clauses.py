@@ -1,4 +1,4 @@
-"""The demo's German word order and its perfect, against word lists of its own, written by hand."""
+"""The demo's German word order and perfect tense, checked with handwritten word lists."""
 
 import re
 from functools import cache
@@ -28,7 +28,7 @@ def _sample() -> list[Pair]:
 
 
 def test_separable_prefixes_end_the_main_clause():
-    seen = set()
+    stems = set()
     for pair in _sample()[:20_000]:
         for clause in re.split("[,.?]", pair.target):
             words = clause.split()
@@ -36,12 +36,12 @@ def test_separable_prefixes_end_the_main_clause():
                 for stem, prefixes in PREFIXES.items():
                     if word.lower().startswith(stem):
                         assert words[-1] in prefixes.split(), pair
-                        seen.add(stem)
-    assert len(seen) >= 6
+                        stems.add(stem)
+    assert len(stems) >= 6
 
 
 def test_subordinate_clauses_end_in_the_finite_verb():
-    counted = dict.fromkeys(("dass", "weil", "wenn", "relative"), 0)
+    counts = dict.fromkeys(("dass", "weil", "wenn", "relative"), 0)
     relative = re.compile(r"^ (der|die|das|den|dem|denen) ")
     for pair in _sample()[:20_000]:
         clauses = re.split("[,.?]", pair.target)
@@ -50,11 +50,11 @@ def test_subordinate_clauses_end_in_the_finite_verb():
             opener = words[0].lower() if words else ""
             if relative.match(clause):
                 opener = "relative"
-            if opener in counted:
-                counted[opener] += 1
+            if opener in counts:
+                counts[opener] += 1
                 assert words[-1] in FINITE | PRESENT_LAST, pair
                 assert words[-1] in PRESENT_LAST or not FINITE & set(words[:-1]), pair
-    assert all(count > 100 for count in counted.values()), counted
+    assert all(count > 100 for count in counts.values()), counts
 
 
 FRONTED = (
@@ -69,14 +69,14 @@ SUBJECT = re.compile(
 
 
 def test_the_finite_verb_is_second_after_a_fronted_adverb():
-    counted = 0
+    count = 0
     for pair in _sample()[:20_000]:
         fronted = re.match(rf"({FRONTED}) (\w+) (\w+)", pair.target)
         if fronted:
-            counted += 1
+            count += 1
             assert fronted[2] in FINITE or re.fullmatch(r"[a-zäöüß]+(e|t|n)", fronted[2]), pair
             assert SUBJECT.fullmatch(fronted[3]), pair
-    assert counted > 2_000
+    assert count > 2_000
 
 
 PERFECT = {
@@ -91,7 +91,7 @@ PERFECT = {
 
 
 def test_the_perfect_takes_haben_or_sein():
-    seen = set()
+    found_participles = set()
     for pair in _sample():
         for clause in re.split("[,.?]", pair.target):
             words = clause.lower().split()
@@ -99,5 +99,5 @@ def test_the_perfect_takes_haben_or_sein():
                 for word in set(participles.split()) & set(words):
                     assert set(auxiliaries.split()) & set(words), pair
                     assert word in words[-2:], pair
-                    seen.add(word)
-    assert seen == set(" ".join(PERFECT.values()).split())
+                    found_participles.add(word)
+    assert found_participles == set(" ".join(PERFECT.values()).split())

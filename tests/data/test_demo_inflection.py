@@ -1,4 +1,4 @@
-"""The demo's German inflection, against a paradigm and word lists of its own, written by hand."""
+"""The demo's German inflection, checked with a handwritten paradigm and word lists."""
 
 import re
 
@@ -24,7 +24,7 @@ GENDERS = {
     " Hüte Tische Stühle Betten Lampen Bilder Autos Fahrräder Taschen Koffer Schlüssel Blumen Türen"
     " Fenster Radios Computer Äpfel Birnen Eier Kuchen Häuser Wohnungen Jahre",
 }
-# Right phrases with `gut`, for m, f, n and plural, in the nominative, accusative and dative.
+# Correct phrases with `gut`, for m, f, n and plural, in the nominative, accusative and dative.
 PARADIGM = """
 der gute | die gute | das gute | die guten
 den guten | die gute | das gute | die guten
@@ -39,7 +39,7 @@ guter | gute | gutes | gute
 guten | gute | gutes | gute
 gutem | guter | gutem | guten
 """
-RIGHT = {
+CORRECT = {
     (gender, case, form.strip())
     for row, line in enumerate(PARADIGM.strip().splitlines())
     for case in [("nominative", "accusative", "dative")[row % 3]]
@@ -59,12 +59,12 @@ CASES = ("nominative", "accusative", "dative")
 
 
 def _cases(determiner: str, adjective: str, noun: str) -> set[str]:
-    """Return in which cases a phrase is right; the determiner or the adjective may be empty."""
+    """Grammatical cases of a phrase; the determiner or the adjective may be empty."""
     determiner = POSSESSIVE.sub("kein", determiner.lower())
-    found = set()
+    cases = set()
     for gender, nouns in GENDERS.items():
         for case in CASES if noun in nouns.split() else ():
-            endings = {f for g, c, f in RIGHT if (g, c) == (gender, case)}
+            endings = {f for g, c, f in CORRECT if (g, c) == (gender, case)}
             if adjective:
                 ending = ADJECTIVE.fullmatch(adjective)[2]
                 fits = f"{determiner} gut{ending}".strip() in endings
@@ -77,32 +77,32 @@ def _cases(determiner: str, adjective: str, noun: str) -> set[str]:
             if gender == "p" and case == "dative" and noun[-1] not in "ns":
                 fits = False
             if fits:
-                found.add(case)
-    return found
+                cases.add(case)
+    return cases
 
 
 def _noun_phrases(german: str):
-    """Yield the word before, the determiner, the adjective and the noun of each noun phrase."""
+    """Preceding word, determiner, adjective and noun of each noun phrase."""
     words = re.findall(r"[\w-]+|,", german)
     nouns = {noun for line in GENDERS.values() for noun in line.split()}
-    for at, noun in enumerate(words):
+    for index, noun in enumerate(words):
         if noun not in nouns or noun in ("Jahr", "Jahre"):
             continue
-        left = at - 1
-        adjective = words[left] if left >= 0 and ADJECTIVE.fullmatch(words[left]) else ""
-        left -= bool(adjective)
-        determiner = words[left] if left >= 0 and DETERMINER.fullmatch(words[left]) else ""
-        left -= bool(determiner)
+        before = index - 1
+        adjective = words[before] if before >= 0 and ADJECTIVE.fullmatch(words[before]) else ""
+        before -= bool(adjective)
+        determiner = words[before] if before >= 0 and DETERMINER.fullmatch(words[before]) else ""
+        before -= bool(determiner)
         if determiner or adjective:
-            yield words[left] if left >= 0 else "", determiner, adjective, noun
+            yield words[before] if before >= 0 else "", determiner, adjective, noun
 
 
-def test_the_agreement_checker_can_tell():
-    for right in ("der gute Mann", "dem guten Mann", "einen alten Studenten", "kaltes Wasser"):
-        *before, noun = right.split()
-        determiner, adjective = before if len(before) == 2 else ("", *before)
-        assert _cases(determiner, adjective, noun), right
-    for wrong in (
+def test_the_agreement_checker_detects_errors():
+    for correct in ("der gute Mann", "dem guten Mann", "einen alten Studenten", "kaltes Wasser"):
+        *modifiers, noun = correct.split()
+        determiner, adjective = modifiers if len(modifiers) == 2 else ("", *modifiers)
+        assert _cases(determiner, adjective, noun), correct
+    for incorrect in (
         ("der", "guter", "Mann"),
         ("die", "gute", "Mann"),
         ("den", "guten", "Student"),
@@ -112,11 +112,11 @@ def test_the_agreement_checker_can_tell():
         ("", "kalte", "Wasser"),
         ("den", "alten", "Männer"),
     ):
-        assert _cases(*wrong) == set(), wrong
+        assert _cases(*incorrect) == set(), incorrect
 
 
 def test_articles_adjectives_and_nouns_agree():
-    seen = 0
+    count = 0
     corpus = Demo("train")
     for pair in (corpus[i] for i in range(0, 80_000, 4)):
         for before, *phrase in _noun_phrases(pair.target):
@@ -124,8 +124,8 @@ def test_articles_adjectives_and_nouns_agree():
             assert cases, (phrase, pair)
             if before == "mit":
                 assert "dative" in cases, pair
-            seen += 1
-    assert seen > 20_000
+            count += 1
+    assert count > 20_000
 
 
 @pytest.mark.parametrize(

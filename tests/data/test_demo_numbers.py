@@ -1,4 +1,4 @@
-"""The demo's numbers and dates in words."""
+"""Numbers and dates in words in the demo corpus."""
 
 from data.demo.numbers import english_number, english_ordinal, german_number, german_ordinal
 from data.demo.times import DATES, HOURS
@@ -19,28 +19,28 @@ GERMAN_NUMBERS = {
 
 
 def test_german_numbers():
-    said = [german_number(number) for number in range(100)]
-    assert said[:10] == ONES
-    assert {number: said[number] for number in GERMAN_NUMBERS} == GERMAN_NUMBERS
+    words = [german_number(number) for number in range(100)]
+    assert words[:10] == ONES
+    assert {number: words[number] for number in GERMAN_NUMBERS} == GERMAN_NUMBERS
     values = {word: number for number, word in enumerate(ONES)} | {"ein": 1}
     tens = "zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig".split()
     for number in range(20, 100):
-        unit, _, ten = said[number].rpartition("und")
+        unit, _, ten = words[number].rpartition("und")
         assert 10 * (tens.index(ten) + 2) + (values[unit] if unit else 0) == number
-    assert said[13:20] == [
+    assert words[13:20] == [
         stem + "zehn" for stem in ("drei", "vier", "fünf", "sech", "sieb", "acht", "neun")
     ]
 
 
 def test_english_numbers():
-    said = [english_number(number) for number in range(100)]
-    assert len(set(said)) == 100
+    words = [english_number(number) for number in range(100)]
+    assert len(set(words)) == 100
     ones = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
-    assert said[:20] == [*ones.split(), *"fifteen sixteen seventeen eighteen nineteen".split()]
+    assert words[:20] == [*ones.split(), *"fifteen sixteen seventeen eighteen nineteen".split()]
     tens = "twenty thirty forty fifty sixty seventy eighty ninety".split()
     for number in range(20, 100):
-        ten, _, unit = said[number].partition("-")
-        assert 10 * (tens.index(ten) + 2) + (said.index(unit) if unit else 0) == number
+        ten, _, unit = words[number].partition("-")
+        assert 10 * (tens.index(ten) + 2) + (words.index(unit) if unit else 0) == number
 
 
 def test_dates():

@@ -1,4 +1,4 @@
-"""Vocabularies of others that panic, and a run's own vocabulary files once they are corrupt."""
+"""Imported vocabularies that make the library panic, and corrupt vocabulary files of a run."""
 
 import json
 
@@ -12,42 +12,42 @@ from tests.experiments import bart_folders, t5_folders
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
+def nllb_tokenizer(tmp_path_factory):
     """The tokenizer.json of an NLLB folder."""
     folder = tmp_path_factory.mktemp("nllb") / "model"
     bart_folders.save_folder(folder, "m2m_100")
     return json.loads((folder / "tokenizer.json").read_text())
 
 
-def endless(found, **parts):
-    """A tokenizer with a regular expression that never ends on many "a" without a "b"."""
+def catastrophic_tokenizer(config, **parts):
+    """A tokenizer with a regular expression that backtracks forever on many "a" without a "b"."""
     ids = {
-        **found["model"]["vocab"],
-        **{each["content"]: each["id"] for each in found["added_tokens"]},
+        **config["model"]["vocab"],
+        **{token["content"]: token["id"] for token in config["added_tokens"]},
     }
     order = [ids["<pad>"], ids["</s>"], ids["</s>"], ids["<unk>"]]
     order += [id for id in sorted(ids.values()) if id not in order]
-    return FastTokenizer.make(json.dumps(found | parts), order, [])
+    return FastTokenizer.make(json.dumps(config | parts), order, [])
 
 
 REGEX = {"Regex": r"(?=(a+)+b)(a+)+b"}
 
 
-def test_a_text_that_a_vocabulary_cannot_cut_is_one_line(tokenizer):
-    """The library panics where a regular expression goes on for too long."""
+def test_a_panic_in_encoding_is_a_one_line_error(nllb_tokenizer):
+    """The library panics if a regular expression takes too long."""
     split = {"type": "Split", "pattern": REGEX, "behavior": "Isolated", "invert": False}
-    side = endless(tokenizer, pre_tokenizer=split)
+    side = catastrophic_tokenizer(nllb_tokenizer, pre_tokenizer=split)
     assert side.encode(["b a b"])
-    with pytest.raises(DataError, match="^the vocabulary cannot cut this text: "):
+    with pytest.raises(DataError, match="^the vocabulary cannot tokenize this text: "):
         side.encode(["a" * 60])
 
 
-def test_pieces_that_a_vocabulary_cannot_join_are_one_line(tokenizer):
+def test_a_panic_in_decoding_is_a_one_line_error(nllb_tokenizer):
     decoder = {"type": "Sequence", "decoders": [{"type": "Fuse"}]}
     decoder["decoders"].append({"type": "Replace", "pattern": REGEX, "content": "c"})
-    side = endless(tokenizer, decoder=decoder)
+    side = catastrophic_tokenizer(nllb_tokenizer, decoder=decoder)
     (letter,) = (id for id in range(4, side.vocab_size) if side.pieces([id]) == ["a"])
-    with pytest.raises(DataError, match="^the vocabulary cannot join these pieces: "):
+    with pytest.raises(DataError, match="^the vocabulary cannot decode these tokens: "):
         side.decode([[letter] * 60])
 
 
@@ -57,32 +57,32 @@ def test_pieces_that_a_vocabulary_cannot_join_are_one_line(tokenizer):
         (dict(order=[1, "2", 3, 4]), r"order\[1\]: expected int"),
         (dict(order=[1]), "order: expected array of length >= 4"),
         (dict(order=[2**40] * 9), r"order\[0\]: expected int <="),
-        (dict(prefix=[99]), "a text begins with none of its words"),
+        (dict(prefix=[99]), "a prefix id is not in it"),
         (dict(tokenizer="{}"), "not a tokenizer"),
-        (dict(format="other"), "not a vocabulary of Heed's"),
+        (dict(format="other"), "not a Heed vocabulary"),
     ],
 )
-def test_a_damaged_vocabulary_of_a_run_is_one_line(change, message):
+def test_a_corrupt_vocabulary_file_is_a_one_line_error(change, message):
     library = tokenizers.Tokenizer(
         tokenizers.models.WordLevel({c: i for i, c in enumerate("pbeu")})
     )
-    whole = FastTokenizer.make(library.to_str(), [0, 1, 2, 3], [2])
+    intact = FastTokenizer.make(library.to_str(), [0, 1, 2, 3], [2])
     with pytest.raises(DataError, match=message):
-        FastTokenizer(json.dumps(json.loads(whole.to_bytes()) | change).encode())
+        FastTokenizer(json.dumps(json.loads(intact.to_bytes()) | change).encode())
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(special=["never"]), "a special word is none of its words"),
+        (dict(special=["never"]), "a special word is not in it"),
         (dict(spare=5), "not a vocabulary"),
         (dict(cuts="%"), "cuts: invalid base64"),
         (dict(joins="AAAA"), "not a SentencePiece model"),
         (dict(other=1), "object contains unknown field other"),
     ],
 )
-def test_a_damaged_table_of_a_run_is_one_line(change, message):
-    cuts = t5_folders.spiece()
-    whole = MarianTokenizer.make(cuts, cuts, MarianVocab(("a",)))
+def test_a_corrupt_marian_vocabulary_file_is_a_one_line_error(change, message):
+    spm = t5_folders.spiece()
+    intact = MarianTokenizer.make(spm, spm, MarianVocab(("a",)))
     with pytest.raises(DataError, match=message):
-        MarianTokenizer(json.dumps(json.loads(whole.to_bytes()) | change).encode())
+        MarianTokenizer(json.dumps(json.loads(intact.to_bytes()) | change).encode())

@@ -1,4 +1,4 @@
-"""JSON that others wrote, as typed values or as an error of one line."""
+"""JSON files decoded to typed values, or rejected with a one-line error."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ class Settings(msgspec.Struct):
     rate: float = 0.0
 
 
-def test_a_document_becomes_its_type_and_unknown_fields_are_left_out(tmp_path):
+def test_a_document_is_decoded_and_unknown_fields_are_ignored(tmp_path):
     file = tmp_path / "config.json"
     file.write_text('{"layers": 3, "words": ["ä"], "other": {}}')
     assert read_json(file, Settings) == Settings(3, ["ä"])
@@ -28,7 +28,7 @@ def test_a_document_becomes_its_type_and_unknown_fields_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "named"),
+    ("data", "message"),
     [
         (b'{"layers": "3"}', "layers: expected int, got str"),
         (b'{"layers": true}', "layers: expected int, got bool"),
@@ -46,14 +46,14 @@ def test_a_document_becomes_its_type_and_unknown_fields_are_left_out(tmp_path):
         (b'{"other": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
     ],
 )
-def test_anything_else_is_one_line_that_names_the_file_and_the_field(data, named):
+def test_invalid_documents_are_one_line_errors_with_file_and_field(data, message):
     with pytest.raises(DataError) as error:
         decode_json(data, Settings, "config.json")
-    assert str(error.value).startswith("config.json") and named in str(error.value)
+    assert str(error.value).startswith("config.json") and message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_numbers_of_any_length_are_refused_or_kept_exactly():
+def test_long_numbers_are_exact_or_rejected():
     assert decode_json(b"1" + b"0" * 29, Any, "x") == 10**29
     with pytest.raises(DataError):
         decode_json(b"1" + b"0" * 5000, Any, "x")
@@ -70,13 +70,13 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path):
         with pytest.raises(DataError) as error:
             read_regular(tmp_path / name, max_bytes=4)
         assert "\n" not in str(error.value)
-    assert read_bytes(tmp_path / "pipe") == b""  # of text: nobody writes
+    assert read_bytes(tmp_path / "pipe") == b""  # text may come from pipes; this one has no writer
     (tmp_path / "good").symlink_to(tmp_path / "large")
     assert read_regular(tmp_path / "good", max_bytes=5) == b"12345"
 
 
 def test_text_may_come_from_a_pipe():
-    """As of translate --input=<(zcat text.gz)."""
+    """As in translate --input=<(zcat text.gz)."""
     reader, writer = os.pipe()
     thread = Thread(target=lambda: (os.write(writer, b"a\nb\n"), os.close(writer)))
     thread.start()

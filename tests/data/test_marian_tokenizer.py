@@ -1,4 +1,4 @@
-"""Marian's tokenizer: what is special in a text, what is unknown, and how it is kept."""
+"""The Marian tokenizer: special tokens, unknown words, saving."""
 
 import pickle
 
@@ -29,7 +29,7 @@ def tokenizer(model, words):
     return MarianTokenizer.make(model, model, MarianVocab((">>fr<<", *words)))
 
 
-def test_text_comes_back_and_what_the_table_lacks_is_unknown(tokenizer):
+def test_text_is_decoded_and_words_outside_the_vocabulary_are_unknown(tokenizer):
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
     (ids,) = tokenizer.encode(["the book 中"])
     assert UNK in ids and tokenizer.decode([ids]) == ["the book"]
@@ -44,19 +44,19 @@ def test_text_comes_back_and_what_the_table_lacks_is_unknown(tokenizer):
         (">>fr<<the book", [UNK + 1]),
         (">>fr<<", [UNK + 1]),
         (">>xx<<the book", [UNK]),
-        ("</s>>>fr<<the", [EOS, UNK + 1]),  # each part may begin with a code
+        ("</s>>>fr<<the", [EOS, UNK + 1]),  # each segment may start with a code
         (">>fr the book", []),
     ],
 )
-def test_special_words_and_a_code_at_the_beginning_are_words(tokenizer, text, special):
+def test_special_tokens_and_an_initial_language_code_are_recognized(tokenizer, text, special):
     (ids,) = tokenizer.encode([text])
     pieces = tokenizer.pieces(ids)
-    found = [i for i, piece in zip(ids, pieces, strict=True) if i <= UNK + 1]
-    assert found[: len(special)] == special
+    special_ids = [i for i, piece in zip(ids, pieces, strict=True) if i <= UNK + 1]
+    assert special_ids[: len(special)] == special
     assert (">>fr<<" in pieces) == (UNK + 1 in special)
 
 
-def test_of_two_special_words_the_longer_is_meant_and_both_are_left_out(model, words):
+def test_the_longest_special_token_matches_and_is_not_decoded(model, words):
     table = MarianVocab((*words, "[a]", "[a]b"), special=("[a]", "[a]b"))
     tokenizer = MarianTokenizer.make(model, model, table)
     (ids,) = tokenizer.encode(["the[a]bthe[a]"])
@@ -64,7 +64,7 @@ def test_of_two_special_words_the_longer_is_meant_and_both_are_left_out(model, w
     assert tokenizer.decode([ids]) == ["the the"]
 
 
-def test_spaces_are_cleaned_up_where_that_is_asked_for(model, words):
+def test_clean_up_removes_spaces_before_punctuation(model, words):
     table = MarianVocab((*words, "\u2581.", "\u2581's"), clean_up=True)
     tokenizer = MarianTokenizer.make(model, model, table)
     names = tokenizer.pieces(range(tokenizer.vocab_size))
@@ -72,25 +72,25 @@ def test_spaces_are_cleaned_up_where_that_is_asked_for(model, words):
     assert tokenizer.decode([ids]) == [".'s."]
 
 
-def test_two_sides_may_cut_text_otherwise_and_share_their_ids(tokenizer, model, words, tmp_path):
+def test_sides_with_different_segmentation_may_share_ids(tokenizer, model, words, tmp_path):
     other = MarianTokenizer.make(Tokenizer.train(TEXT, 290).to_bytes(), model, tokenizer.table)
-    for target, joint in (
+    for target, shared in (
         (other, True),
         (MarianTokenizer.make(model, model, MarianVocab(words)), False),
     ):
         vocabulary = Vocabulary(tokenizer, target)
         vocabulary.save(tmp_path)
-        again = Vocabulary.load(tmp_path)
-        assert again.shared == vocabulary.shared == joint
-        assert again.digest() == vocabulary.digest() == pickle.loads(
+        loaded = Vocabulary.load(tmp_path)
+        assert loaded.shared == vocabulary.shared == shared
+        assert loaded.digest() == vocabulary.digest() == pickle.loads(
             pickle.dumps(vocabulary)
         ).digest()  # fmt: skip
-        assert [side.encode(TEXT) for side in again] == [side.encode(TEXT) for side in vocabulary]
+        assert [side.encode(TEXT) for side in loaded] == [side.encode(TEXT) for side in vocabulary]
     assert read_tokenizer(other.to_bytes()).models == other.models
 
 
 @pytest.mark.parametrize("content", [b"{", b"{}", b'{"format": "other"}', b'{"format": 1, "a": 2}'])
-def test_what_is_no_vocabulary_is_told_with_its_file(content, tmp_path):
+def test_an_invalid_vocabulary_file_is_named(content, tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(content)
     with pytest.raises(DataError, match="tokenizer.model: the vocabulary"):
         Vocabulary.load(tmp_path)

@@ -1,4 +1,4 @@
-"""Text is one line to every reader, harmless to a terminal, and drawable."""
+"""Sanitized output: single lines, no control characters in terminals, valid XML."""
 
 import io
 import json
@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_every_line_break_is_a_space_in_a_line_of_text():
+def test_line_breaks_become_spaces():
     assert len(BREAKS) == 10
     for character in BREAKS:
         assert one_line(f"a{character}b") == "a b"
@@ -28,10 +28,10 @@ def test_every_line_break_is_a_space_in_a_line_of_text():
         assert text_line(text, stream) == " x" * len(BREAKS)
 
 
-def test_a_terminal_is_sent_no_control_characters():
+def test_terminals_get_no_control_characters():
     text = "".join(CONTROLS) + "ä\u202e\u2066\u2028\ud800\uffff"
-    shown = printable(text)
-    assert shown.isprintable() and shown.encode() and "ä" in shown
+    output = printable(text)
+    assert output.isprintable() and output.encode() and "ä" in output
     assert printable("\x1b[31mred\x07\n") == "\\x1b[31mred\\x07\\x0a"
     assert (
         text_line("a\x1b", Terminal()) == "a\\x1b" and text_line("a\x1b", io.StringIO()) == "a\x1b"
@@ -39,7 +39,7 @@ def test_a_terminal_is_sent_no_control_characters():
     assert printable("Größe 東京 \u200f ‍") == "Größe 東京 \u200f ‍"
 
 
-def test_json_is_one_line_to_every_reader_and_means_the_same():
+def test_json_lines_are_printable_and_round_trip():
     values = {"text": "".join(CONTROLS) + "".join(BREAKS) + "ä\u202e\ud800", "n": [1.5, None]}
     line = json_line(values)
     assert line.isprintable() and len(line.splitlines()) == 1 and line.encode() and "ä" in line
@@ -49,8 +49,8 @@ def test_json_is_one_line_to_every_reader_and_means_the_same():
         json_line({"score": float("inf")}, allow_nan=False)
 
 
-def test_xml_holds_whatever_is_drawable():
+def test_drawable_text_is_valid_xml():
     text = "".join(CONTROLS) + "\ud800\udfff\ufffe\uffff\u2028ä$"
-    shown = drawable(text)
-    assert ElementTree.fromstring(f"<p>{shown}</p>").text == shown and len(shown) == len(text)
+    output = drawable(text)
+    assert ElementTree.fromstring(f"<p>{output}</p>").text == output and len(output) == len(text)
     assert drawable("\x00\x1b\x7f\x9b\ud800") == "\u2400\u241b\u2421\ufffd\ufffd"

@@ -1,4 +1,4 @@
-"""A text is the sum of its ids' surfaces, in every kind of tokenizer."""
+"""Byte surfaces of tokens, for every kind of tokenizer."""
 
 import itertools
 import json
@@ -10,14 +10,14 @@ from data.fairseq_tokenizer import DictionaryTokenizer
 from data.hf_tokenizer import FastTokenizer
 from data.marian_tokenizer import MarianTokenizer, MarianVocab
 from data.tokenizer import Tokenizer
-from decode.prefix_completion import open_end
+from decode.prefix_completion import split_open_word
 
 TEXT = ["der Lehrer liest das große Buch", "die Lehre ist alt", "ein Lehrling lernt", "猫在睡觉"]
 MARKS = ["<pad>", "</s>", "<unk>"]
 
 
-def library(byte_level):
-    """A tokenizer.json of bytes, or of pieces with U+2581; with a word that is added."""
+def make_hf_tokenizer(byte_level):
+    """A tokenizer.json of bytes, or of pieces with U+2581, with an added token."""
     learned = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
     letters = []
     if byte_level:
@@ -41,7 +41,7 @@ def make(kind):
     if kind in ("bpe", "unigram"):
         return Tokenizer.train(TEXT * 3, 330 if kind == "bpe" else 290, kind)
     if kind in ("bytes", "pieces"):
-        return library(kind == "bytes")
+        return make_hf_tokenizer(kind == "bytes")
     if kind == "marian":
         model = Tokenizer.train(TEXT * 3, 330)
         words = tuple(model.pieces(range(4, 330)))
@@ -62,40 +62,42 @@ def tokenizer(request):
     return make(request.param)
 
 
-def test_a_text_is_the_sum_of_its_surfaces(tokenizer):
+def test_surfaces_concatenate_to_the_text(tokenizer):
     surfaces = tokenizer.surfaces()
     assert len(surfaces) == tokenizer.vocab_size and not any(surfaces[:3])
     words = isinstance(tokenizer, DictionaryTokenizer)
     for text in ["der Lehrer", "die Lehre ist alt"] if words else [*TEXT, "größte größe é"]:
         (ids,) = tokenizer.encode([text])
-        shown = b"".join(surfaces[id] for id in ids).decode(errors="replace").strip(" ")
-        assert [shown] == [t.strip(" ") for t in tokenizer.decode([ids])]
+        joined = b"".join(surfaces[id] for id in ids).decode(errors="replace").strip(" ")
+        assert [joined] == [t.strip(" ") for t in tokenizer.decode([ids])]
 
 
-def test_every_completion_begins_with_the_prefix(tokenizer):
+def test_completions_are_all_tokens_that_start_with_the_prefix(tokenizer):
     for prefix in "Leh", "der Leh":
         (ids,) = tokenizer.encode([prefix])
-        whole, completion = open_end(prefix, ids, tokenizer)
-        assert [*whole, *completion.spelling] == ids
-        assert len(whole) == len(tokenizer.encode(["der"])[0]) * (prefix != "Leh")
-        # By another road: all outputs of one or two more tokens, but for bytes of half a character.
-        every = [*range(4, tokenizer.vocab_size)]
-        outputs = [[id] for id in every] + [
-            [*pair] for pair in itertools.product(completion.steps[0], every)
+        complete_ids, completion = split_open_word(prefix, ids, tokenizer)
+        assert [*complete_ids, *completion.spelling] == ids
+        assert len(complete_ids) == len(tokenizer.encode(["der"])[0]) * (prefix != "Leh")
+        # Independently: all outputs of one or two more tokens, without partial characters.
+        all_ids = [*range(4, tokenizer.vocab_size)]
+        outputs = [[id] for id in all_ids] + [
+            [*pair] for pair in itertools.product(completion.steps[0], all_ids)
         ]
-        texts = tokenizer.decode([[*whole, *output] for output in outputs])
-        right = {tuple(o) for o, t in zip(outputs, texts, strict=True) if t.startswith(prefix)}
-        surfaces = tokenizer.surfaces()  # more than one space at the beginning is left out of ours
-        right = {o for o in right if not b"".join(surfaces[id] for id in o).startswith(b"  ")}
-        ours = {(id,) for id in completion.ends[0]}
-        ours |= {(id, end) for id, to in completion.steps[0].items() for end in completion.ends[to]}
-        longer = {o for o in right if len(o) == 2 and o[0] in completion.ends[0]}
-        assert right - longer == ours and len(ours) > 1
+        texts = tokenizer.decode([[*complete_ids, *output] for output in outputs])
+        expected = {tuple(o) for o, t in zip(outputs, texts, strict=True) if t.startswith(prefix)}
+        surfaces = tokenizer.surfaces()  # completions have no repeated initial space
+        expected = {o for o in expected if not b"".join(surfaces[id] for id in o).startswith(b"  ")}
+        completions = {(id,) for id in completion.ends[0]}
+        completions |= {
+            (id, end) for id, to in completion.steps[0].items() for end in completion.ends[to]
+        }
+        longer = {o for o in expected if len(o) == 2 and o[0] in completion.ends[0]}
+        assert expected - longer == completions and len(completions) > 1
 
 
-def test_a_decoder_of_another_kind_tells_no_surfaces():
+def test_an_unsupported_decoder_has_no_surfaces():
     learned = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "<unk>": 1}, "<unk>"))
     learned.decoder = tokenizers.decoders.WordPiece()
-    made = FastTokenizer.make(learned.to_str(), [0, 0, 1, 1, 0], ())
-    assert made.surfaces() is None and open_end("a", [4], made) == ([4], None)
-    assert json.loads(made.to_bytes())["order"] == [0, 0, 1, 1, 0]
+    tokenizer = FastTokenizer.make(learned.to_str(), [0, 0, 1, 1, 0], ())
+    assert tokenizer.surfaces() is None and split_open_word("a", [4], tokenizer) == ([4], None)
+    assert json.loads(tokenizer.to_bytes())["order"] == [0, 0, 1, 1, 0]

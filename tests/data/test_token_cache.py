@@ -1,4 +1,4 @@
-"""Text is tokenised once, and never taken for another."""
+"""The token cache: each text is tokenized once, and cache entries are never mixed up."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -22,85 +22,88 @@ def vocabulary():
 
 
 @pytest.fixture
-def made(monkeypatch):
-    """What was tokenised, rather than read."""
-    found = []
-    real = tokenize
-    monkeypatch.setattr(token_cache, "tokenize", lambda *a: found.append(a[0]) or real(*a))
-    return found
+def tokenized(monkeypatch):
+    """The texts that were tokenized, not read from the cache."""
+    texts = []
+    original = tokenize
+    monkeypatch.setattr(token_cache, "tokenize", lambda *a: texts.append(a[0]) or original(*a))
+    return texts
 
 
-def test_a_text_is_tokenised_once(tmp_path, vocabulary, made):
-    expected, heard = tokenize(PAIRS, vocabulary).digest(), []
+def test_a_text_is_tokenized_once(tmp_path, vocabulary, tokenized):
+    expected, progress = tokenize(PAIRS, vocabulary).digest(), []
     for _ in range(2):
-        found = tokenize_cached(PAIRS, vocabulary, tmp_path / "deep" / "er", heard.append)
-        assert found.digest() == expected
-    assert made == [PAIRS] and heard == [len(PAIRS)] * 2
+        tokens = tokenize_cached(PAIRS, vocabulary, tmp_path / "deep" / "er", progress.append)
+        assert tokens.digest() == expected
+    assert tokenized == [PAIRS] and progress == [len(PAIRS)] * 2
 
 
-def test_another_text_and_another_vocabulary_are_told_apart(tmp_path, vocabulary, made):
-    other = LINES[:-1] + ["the red cat"]
-    moved = ["ab", "c"], ["a", "bc"]  # the same letters, cut elsewhere
+def test_other_texts_and_vocabularies_are_not_confused(tmp_path, vocabulary, tokenized):
+    changed = LINES[:-1] + ["the red cat"]
+    shifted = ["ab", "c"], ["a", "bc"]  # the same letters with another line break
     texts = (
         PAIRS,
-        ParallelText(LINES, other),
-        ParallelText(other, LINES),
-        *(ParallelText(m, m) for m in moved),
+        ParallelText(LINES, changed),
+        ParallelText(changed, LINES),
+        *(ParallelText(m, m) for m in shifted),
     )
     for text in texts:
         assert tokenize_cached(text, vocabulary, tmp_path).digest() == (
             tokenize(text, vocabulary).digest()
         )
-    learned = Vocabulary.train(PAIRS, 300)
-    assert tokenize_cached(PAIRS, learned, tmp_path).digest() == tokenize(PAIRS, learned).digest()
-    assert len(made) == len(texts) + 1
+    vocabulary_300 = Vocabulary.train(PAIRS, 300)
+    assert (
+        tokenize_cached(PAIRS, vocabulary_300, tmp_path).digest()
+        == tokenize(PAIRS, vocabulary_300).digest()
+    )
+    assert len(tokenized) == len(texts) + 1
 
 
-def test_demos_of_other_seeds_are_told_apart_unread():
+def test_demo_digests_depend_on_seed_and_direction():
     digests = {
         open_corpus("demo", split, seed=s).digest() for split in ("train", "test") for s in (0, 1)
     }
-    turned = open_corpus("demo", "test", source_language="de", target_language="en")
-    assert len(digests | {turned.digest()}) == 5
+    reversed_demo = open_corpus("demo", "test", source_language="de", target_language="en")
+    assert len(digests | {reversed_demo.digest()}) == 5
     assert open_corpus("demo", "test").digest() in digests
 
 
-def test_what_is_not_whole_is_made_anew(tmp_path, vocabulary, made):
+def test_corrupt_cache_files_are_replaced(tmp_path, vocabulary, tokenized):
     expected = tokenize_cached(PAIRS, vocabulary, tmp_path).digest()
     (file,) = tmp_path.glob("*.npz")
-    whole = file.read_bytes()
-    spoiled = [whole[:cut] for cut in (0, 10, len(whole) // 2, len(whole) - 1)]
-    for at in range(0, len(whole), 97):
-        spoiled.append(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
-    for content in spoiled:
+    intact = file.read_bytes()
+    corrupted = [intact[:cut] for cut in (0, 10, len(intact) // 2, len(intact) - 1)]
+    for position in range(0, len(intact), 97):
+        corrupted.append(intact[:position] + bytes([intact[position] ^ 4]) + intact[position + 1 :])
+    for content in corrupted:
         file.write_bytes(content)
         assert tokenize_cached(PAIRS, vocabulary, tmp_path).digest() == expected
-    assert len(made) > len(spoiled) // 2 and file.stat().st_size == len(whole)
+    assert len(tokenized) > len(corrupted) // 2 and file.stat().st_size == len(intact)
 
 
-def test_a_folder_that_cannot_be_written_to_costs_nothing_but_time(tmp_path, vocabulary, made):
+def test_an_unwritable_cache_folder_is_ignored(tmp_path, vocabulary, tokenized):
     (tmp_path / "file").write_text("")
     expected = tokenize(PAIRS, vocabulary).digest()
     assert tokenize_cached(PAIRS, vocabulary, tmp_path / "file").digest() == expected
-    assert made == [PAIRS]
+    assert tokenized == [PAIRS]
 
 
-def test_those_who_come_at_once_wait_for_one(tmp_path, vocabulary, made):
+def test_concurrent_calls_tokenize_once(tmp_path, vocabulary, tokenized):
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: tokenize_cached(PAIRS, vocabulary, tmp_path), range(8)))
-    assert made == [PAIRS] and len({each.digest() for each in found}) == 1
+        results = list(pool.map(lambda _: tokenize_cached(PAIRS, vocabulary, tmp_path), range(8)))
+    assert tokenized == [PAIRS] and len({tokens.digest() for tokens in results}) == 1
 
 
-def test_the_longest_unused_makes_room(tmp_path, vocabulary, made, monkeypatch):
+def test_the_least_recently_used_file_is_deleted(tmp_path, vocabulary, tokenized, monkeypatch):
     texts = [ParallelText([line], [line]) for line in LINES[:3]]
     for age, text in enumerate(texts[:2]):
         tokenize_cached(text, vocabulary, tmp_path)
         newest = max(tmp_path.glob("*.npz"), key=os.path.getctime)
         os.utime(newest, (10**9 - age, 10**9 - age))
     size = newest.stat().st_size
-    tokenize_cached(texts[0], vocabulary, tmp_path)  # used, and so the newest now
-    monkeypatch.setattr(token_cache, "_MOST_BYTES", 2 * size)
+    tokenize_cached(texts[0], vocabulary, tmp_path)  # now the most recently used
+    monkeypatch.setattr(token_cache, "_MAX_BYTES", 2 * size)
     tokenize_cached(texts[2], vocabulary, tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2
     tokenize_cached(texts[0], vocabulary, tmp_path)
-    assert made == texts
+    assert tokenized == texts

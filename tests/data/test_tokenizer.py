@@ -1,4 +1,4 @@
-"""Subwords: lossless, the same from the same text, special ids first, mistakes told in a line."""
+"""Subword tokenizers: lossless, deterministic, special ids first, one-line errors."""
 
 import io
 import pickle
@@ -42,7 +42,7 @@ LINES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"
 @example("<s> <pad> </s> <unk> <0x41> \u2047")
 @example("\x00\x01\x1f\r\x0b\x85\u2028\u2585")
 @example("\ufeffe\u0301 \u00e9 \U0001f468\u200d\U0001f469\u200d\U0001f467 \u3000\xa0")
-def test_any_line_comes_back_as_it_was(tokenizer, line):
+def test_any_line_round_trips(tokenizer, line):
     (ids,) = tokenizer.encode([line])
     assert tokenizer.decode([ids]) == [line]
     assert not set(ids) & {PAD, BOS, EOS, UNK}
@@ -51,14 +51,14 @@ def test_any_line_comes_back_as_it_was(tokenizer, line):
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 329)))
-def test_any_ids_decode_to_one_line_without_the_special_ones(tokenizer, ids):
+def test_any_ids_decode_to_one_line_without_special_tokens(tokenizer, ids):
     (text,) = tokenizer.decode([ids])
     assert "\n" not in text
     assert [text] == tokenizer.decode([[i for i in ids if i not in (PAD, BOS, EOS, UNK)]])
     assert len(tokenizer.pieces(ids)) == len(ids)
 
 
-def test_the_size_is_the_one_asked_for_and_common_words_are_few_pieces(tokenizer):
+def test_the_vocabulary_has_the_requested_size(tokenizer):
     assert tokenizer.vocab_size == 330
     (ids,) = tokenizer.encode([ENGLISH[0]])
     assert len(ids) * 3 < len(ENGLISH[0]) * 2
@@ -67,17 +67,17 @@ def test_the_size_is_the_one_asked_for_and_common_words_are_few_pieces(tokenizer
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_the_same_text_gives_the_same_model_and_other_text_another(kind):
-    def learn(text):
+def test_training_is_deterministic(kind):
+    def train(text):
         return Tokenizer.train(iter(text), 330, kind)
 
-    first, again = learn(ENGLISH + GERMAN), learn(ENGLISH + GERMAN)
-    assert first.to_bytes() == again.to_bytes()
-    assert first.digest() == again.digest()
-    assert first.digest() != learn(ENGLISH + GERMAN[:200]).digest()
+    first, repeated = train(ENGLISH + GERMAN), train(ENGLISH + GERMAN)
+    assert first.to_bytes() == repeated.to_bytes()
+    assert first.digest() == repeated.digest()
+    assert first.digest() != train(ENGLISH + GERMAN[:200]).digest()
 
 
-def test_saving_pickling_and_loading_change_nothing(tokenizer, tmp_path):
+def test_saving_and_pickling_preserve_a_tokenizer(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "a.model")
     assert [file.name for file in tmp_path.iterdir()] == ["a.model"]
     for copy in (load_tokenizer(tmp_path / "a.model"), pickle.loads(pickle.dumps(tokenizer))):
@@ -87,21 +87,21 @@ def test_saving_pickling_and_loading_change_nothing(tokenizer, tmp_path):
 
 @given(st.integers(0, 300), st.integers(1, 50))
 def test_a_sample_is_evenly_spaced_and_bounded(count, limit):
-    kept = evenly_spaced(iter(range(count)), limit)
-    assert len(kept) <= limit
-    assert len(kept) > limit // 2 - 1 or count <= limit
-    step = kept[1] - kept[0] if len(kept) > 1 else max(count, 1)
-    assert len(kept) < 2 or kept == list(range(0, count, step))
-    assert count > limit or kept == list(range(count))
+    sample = evenly_spaced(iter(range(count)), limit)
+    assert len(sample) <= limit
+    assert len(sample) > limit // 2 - 1 or count <= limit
+    step = sample[1] - sample[0] if len(sample) > 1 else max(count, 1)
+    assert len(sample) < 2 or sample == list(range(0, count, step))
+    assert count > limit or sample == list(range(count))
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-@pytest.mark.parametrize(("asked", "side"), [(10**6, "most"), (20, "least")])
-def test_a_size_the_text_does_not_support_is_told_with_the_one_it_does(kind, asked, side):
+@pytest.mark.parametrize(("requested_size", "side"), [(10**6, "most"), (20, "least")])
+def test_an_unsupported_size_error_names_the_nearest_supported_one(kind, requested_size, side):
     with pytest.raises(DataError) as error:
-        Tokenizer.train(ENGLISH, asked, kind)
+        Tokenizer.train(ENGLISH, requested_size, kind)
     message = str(error.value)
-    assert message.startswith(f"--config.data.vocab_size={asked} ") and "\n" not in message
+    assert message.startswith(f"--config.data.vocab_size={requested_size} ") and "\n" not in message
     size = int(re.search(rf"at {side} --config\.data\.vocab_size=(\d+)", message)[1])
     assert Tokenizer.train(ENGLISH, size, kind).vocab_size == size
     with pytest.raises(DataError):
@@ -109,17 +109,17 @@ def test_a_size_the_text_does_not_support_is_told_with_the_one_it_does(kind, ask
 
 
 @pytest.mark.parametrize("text", [[], ["", ""]])
-def test_no_text_is_told(text):
-    with pytest.raises(DataError, match="there is no text to learn a vocabulary from"):
+def test_training_without_text_is_rejected(text):
+    with pytest.raises(DataError, match="there is no text to train a vocabulary on"):
         Tokenizer.train(text, 300)
 
 
-def test_an_unknown_kind_is_told():
-    with pytest.raises(DataError, match="'word' is not known: there are bpe, unigram"):
+def test_an_unknown_kind_is_rejected():
+    with pytest.raises(DataError, match="'word' is not one of: bpe, unigram"):
         Tokenizer.train(ENGLISH, 300, "word")
 
 
-def test_a_missing_or_broken_model_is_told(tmp_path):
+def test_a_missing_or_corrupt_model_is_rejected(tmp_path):
     with pytest.raises(DataError, match="no.model is missing"):
         load_tokenizer(tmp_path / "no.model")
     for content in (b"", b"junk" * 99):
@@ -136,7 +136,7 @@ def test_a_missing_or_broken_model_is_told(tmp_path):
         dict(pad_id=3, bos_id=2, eos_id=1, unk_id=0),
     ],
 )
-def test_a_ready_made_model_gets_our_special_ids(ids, tmp_path):
+def test_a_pretrained_model_gets_heeds_special_ids(ids, tmp_path):
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(ENGLISH),
@@ -147,64 +147,67 @@ def test_a_ready_made_model_gets_our_special_ids(ids, tmp_path):
         **ids,
     )
     (tmp_path / "other.spm").write_bytes(model.getvalue())
-    other = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    ours = load_tokenizer(tmp_path / "other.spm")
-    assert ours.vocab_size == 60 + sum(i < 0 for i in ids.values())
-    assert ours.model_ids[:4].tolist() == [ids[f"{n}_id"] for n in ("pad", "bos", "eos", "unk")]
-    own = [i for i in ours.model_ids.tolist() if i >= 0]
-    assert sorted(own) == list(range(60))
+    sentencepiece_model = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    loaded = load_tokenizer(tmp_path / "other.spm")
+    assert loaded.vocab_size == 60 + sum(i < 0 for i in ids.values())
+    assert loaded.model_ids[:4].tolist() == [ids[f"{n}_id"] for n in ("pad", "bos", "eos", "unk")]
+    model_ids = [i for i in loaded.model_ids.tolist() if i >= 0]
+    assert sorted(model_ids) == list(range(60))
     for line in ENGLISH[::40]:
-        (encoded,) = ours.encode([line])
+        (encoded,) = loaded.encode([line])
         assert min(encoded) > UNK
-        assert np.array(ours.model_ids)[encoded].tolist() == other.encode(line)
-        assert ours.decode([[BOS, *encoded, EOS, PAD]]) == [line]
-    assert UNK in ours.encode(["\u732b"])[0]
-    assert pickle.loads(pickle.dumps(ours)).encode(ENGLISH[:1]) == ours.encode(ENGLISH[:1])
+        assert np.array(loaded.model_ids)[encoded].tolist() == sentencepiece_model.encode(line)
+        assert loaded.decode([[BOS, *encoded, EOS, PAD]]) == [line]
+    assert UNK in loaded.encode(["\u732b"])[0]
+    assert pickle.loads(pickle.dumps(loaded)).encode(ENGLISH[:1]) == loaded.encode(ENGLISH[:1])
 
 
-@pytest.mark.parametrize("joint", [True, False])
-def test_a_vocabulary_is_kept_in_a_folder(joint, tmp_path):
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_vocabulary_is_saved_in_a_folder(shared, tmp_path):
     pairs = ParallelText(ENGLISH, GERMAN)
-    Vocabulary.train(pairs, 300, shared=not joint).save(tmp_path)  # to be replaced
-    vocabulary = Vocabulary.train(pairs, 320, shared=joint)
-    assert vocabulary.shared == joint
+    Vocabulary.train(pairs, 300, shared=not shared).save(tmp_path)  # will be replaced
+    vocabulary = Vocabulary.train(pairs, 320, shared=shared)
+    assert vocabulary.shared == shared
     vocabulary.save(tmp_path)
-    names = ["tokenizer.model"] if joint else ["tokenizer.source.model", "tokenizer.target.model"]
+    names = ["tokenizer.model"] if shared else ["tokenizer.source.model", "tokenizer.target.model"]
     assert sorted(file.name for file in tmp_path.iterdir()) == names
-    again = Vocabulary.load(tmp_path)
-    assert again.shared == joint == pickle.loads(pickle.dumps(vocabulary)).shared
-    assert again.digest() == vocabulary.digest()
+    loaded = Vocabulary.load(tmp_path)
+    assert loaded.shared == shared == pickle.loads(pickle.dumps(vocabulary)).shared
+    assert loaded.digest() == vocabulary.digest()
     assert Vocabulary.load(tmp_path / names[0]).source.digest() == vocabulary.source.digest()
 
 
-def test_separate_sides_know_only_their_own_words():
+def test_separate_vocabularies_fit_their_own_language():
     vocabulary = Vocabulary.train(ParallelText(ENGLISH, GERMAN), 320, shared=False)
 
-    def pieces(*lines):
+    def num_tokens(*lines):
         return [len(side.encode([line])[0]) for side, line in zip(vocabulary, lines, strict=True)]
 
-    own, other = pieces(ENGLISH[0], GERMAN[0]), pieces(GERMAN[0], ENGLISH[0])
-    assert sum(own) * 3 < sum(other) * 2
+    own_language, other_language = (
+        num_tokens(ENGLISH[0], GERMAN[0]),
+        num_tokens(GERMAN[0], ENGLISH[0]),
+    )
+    assert sum(own_language) * 3 < sum(other_language) * 2
 
 
-def test_a_vocabulary_is_learned_from_a_bounded_part_of_the_pairs():
-    seen = []
+def test_a_vocabulary_is_trained_on_at_most_max_sentences():
+    indices = []
 
-    class Counting(ParallelText):
+    class RecordingText(ParallelText):
         def __getitem__(self, index):
-            seen.append(index)
+            indices.append(index)
             return super().__getitem__(index)
 
-    Vocabulary.train(Counting(ENGLISH, GERMAN), 300, max_sentences=200)
-    assert seen == [i * 360 // 100 for i in range(100)]
+    Vocabulary.train(RecordingText(ENGLISH, GERMAN), 300, max_sentences=200)
+    assert indices == [i * 360 // 100 for i in range(100)]
 
 
-def test_a_folder_without_a_vocabulary_is_told(tmp_path):
-    with pytest.raises(DataError, match="tokenizer.model: no vocabulary there"):
+def test_a_folder_without_a_vocabulary_is_rejected(tmp_path):
+    with pytest.raises(DataError, match="tokenizer.model: vocabulary not found"):
         Vocabulary.load(tmp_path)
 
 
-def test_long_lines_are_learned_from():
+def test_long_lines_are_used_in_training():
     line = "wort " * 2000
     assert (
         Tokenizer.train([line] * 5, 270).encode(["wort"])[0]

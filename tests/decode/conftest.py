@@ -1,4 +1,4 @@
-"""The vocabulary and the parameters that most tests of decoding share."""
+"""Fixtures shared by the decoding tests: a vocabulary and model parameters."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a search cannot do is refused in one line that names the option."""
+"""Invalid search options are rejected in one line that names the option."""
 
 import re
 from dataclasses import replace
@@ -20,26 +20,26 @@ from tests.decode.tiny_model import CONFIG, parameters, translator
         ({"top_k": 301, "method": "sample"}, "--top_k=301 must be from 0 to .* size, 300"),
         ({"banned": ((5, 6), (5, 300))}, r"--forbid: ids \[5, 300\] must be from 0 to 299"),
         ({"banned": ((-1,),)}, r"--forbid: ids \[-1\] must be from 0 to 299"),
-        ({"banned": ((5, EOS), (EOS,))}, f"--forbid: id {EOS} alone is every output's end"),
+        ({"banned": ((5, EOS), (EOS,))}, f"--forbid: id {EOS} is EOS, which ends every output"),
         ({"long_input": "cut:3"}, "--long_input=cut:3"),
     ],
 )
-def test_bad_options_are_named(params, vocabulary, options, message):
+def test_invalid_options_are_named(params, vocabulary, options, message):
     with pytest.raises(InputError, match=message):
         translator(params, vocabulary, **options)
 
 
-def test_an_ensemble_of_other_vocabularies_is_refused(params, vocabulary):
-    other = replace(CONFIG, vocab_size=320)
+def test_an_ensemble_with_different_vocabularies_is_rejected(params, vocabulary):
+    config = replace(CONFIG, vocab_size=320)
     with pytest.raises(InputError, match=r"share one vocabulary, .* \(300, 300\), \(320, 320\)"):
-        translator(params, vocabulary, others=[(Transformer(other), parameters(other))])
+        translator(params, vocabulary, ensemble=[(Transformer(config), parameters(config))])
 
 
-def test_a_line_that_nothing_is_left_for_is_named(params, vocabulary):
-    everything = tuple((token,) for token in range(UNK + 1, CONFIG.target_vocab))
-    nothing = translator(params, vocabulary, banned=everything, min_length=3)
+def test_a_line_without_a_finite_hypothesis_is_named(params, vocabulary):
+    all_tokens = tuple((token,) for token in range(UNK + 1, CONFIG.target_vocab))
+    limited = translator(params, vocabulary, banned=all_tokens, min_length=3)
     with pytest.raises(InputError, match="line 1: no output has a finite score: .*--forbid"):
-        nothing.translate(["a book"])
+        limited.translate(["a book"])
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_line_that_nothing_is_left_for_is_named(params, vocabulary):
         ({"temperature": 0.5}, "--temperature=0.5 has no meaning with --method=beam"),
         ({"num_groups": 3}, "--num_groups=3 must divide --beam_size=4"),
         ({"stopping": "limit", "patience": 2.0}, "--patience is for --stopping=full"),
-        ({"n_best": 5}, "--n_best=5 is more than there are, 4: raise --beam_size"),
+        ({"n_best": 5}, "--n_best=5 is more than the search returns, 4: raise --beam_size"),
         ({"min_length": 9, "max_length": 3}, "--min_length=9 is more than --max_length=3"),
         ({"penalty": "none", "alpha": 1.0}, "--alpha=1.0 has no meaning with --penalty=none"),
         ({"alpha": float("nan")}, "--alpha=nan must be from -10 to 10"),
@@ -62,9 +62,9 @@ def test_a_line_that_nothing_is_left_for_is_named(params, vocabulary):
         ({"top_p": 0.0}, "--top_p=0.0 must be from 0.001 to 1"),
         (
             {"diversity_penalty": 2.0},
-            "--diversity_penalty=2.0 keeps --num_groups apart, but there is one",
+            "--diversity_penalty=2.0 needs --num_groups above 1",
         ),
-        ({"n_best": 2, "method": "greedy"}, "--n_best=2 is more than there are, 1: use --me"),
+        ({"n_best": 2, "method": "greedy"}, "--n_best=2 is more than the search returns, 1: use"),
         (
             {"num_samples": 3, "method": "sample"},
             "--num_samples=3 draws more than --n_best=1 returns",
@@ -73,13 +73,13 @@ def test_a_line_that_nothing_is_left_for_is_named(params, vocabulary):
         ({"utility": "ter"}, "--utility=ter is not one of: chrf, bleu"),
     ],
 )
-def test_options_that_cannot_work_are_refused(options, message):
+def test_conflicting_and_out_of_range_options_are_rejected(options, message):
     with pytest.raises(InputError, match=re.escape(message)):
         SearchOptions(**options)
 
 
 @pytest.mark.parametrize(
-    ("options", "given"),
+    ("options", "flag"),
     [
         ({"method": "greedy"}, "beam_size"),
         ({}, "seed"),
@@ -89,8 +89,8 @@ def test_options_that_cannot_work_are_refused(options, message):
         ({"penalty": "none"}, "alpha"),
     ],
 )
-def test_what_was_given_for_nothing_is_refused_even_at_its_default(options, given):
+def test_unused_options_are_rejected_even_at_their_default(options, flag):
     options = SearchOptions(**options)
     options.reject_unused(["method", "penalty", "n_best"])
-    with pytest.raises(InputError, match=f"--{given}"):
-        options.reject_unused([given])
+    with pytest.raises(InputError, match=f"--{flag}"):
+        options.reject_unused([flag])

@@ -1,4 +1,4 @@
-"""Prefixes that end within a word, against enumeration of all outputs that begin with them."""
+"""Prefix completion within a word, compared with enumeration of all matching outputs."""
 
 import itertools
 from functools import partial
@@ -15,20 +15,20 @@ from decode.beam import beam_search
 from decode.diverse import diverse_beam_search
 from decode.length_normalization import gnmt
 from decode.lexical_constraints import dynamic_beam_allocation, enforce
-from decode.prefix_completion import _completion, _Table, open_end
-from decode.prefix_constraint import completing, pack, sizes
+from decode.prefix_completion import _completion, _Table, split_open_word
+from decode.prefix_constraint import completion_sizes, enforce_completions, pack_completions
 from decode.sample import sample, sampled
 from decode.stopping import at_limit
 from decode.transforms import forced_prefix
-from tests.decode.test_lexical_constraints import holds, phrases_of
-from tests.decode.toy_language import EOS, every_output, language, run, wu
+from tests.decode.test_lexical_constraints import contains_all, phrases_of
+from tests.decode.toy_language import EOS, all_outputs, gnmt_score, language, run
 
-# A made-up vocabulary: the end, and pieces that spell each other in several ways.
+# A toy vocabulary: EOS, and pieces with several encodings of the same text.
 SURFACES = [b"", b"a", b"ab", b"b", b" "]
 VOCAB, LENGTH = len(SURFACES), 5
 LOG_PROB, STEP = language(5, 3, VOCAB, LENGTH)
 PREFIXES = [b"ab", b" aba", b"b"]
-FORCED = [[3], [], [1, 4]]  # before these
+FORCED = [[3], [], [1, 4]]  # token ids before each prefix
 LIMITS = [5, 5, 4]
 
 
@@ -36,99 +36,115 @@ def text_of(tokens):
     return b"".join(SURFACES[t] for t in tokens)
 
 
-def begins(b, tokens):
-    """Whether an output begins with what sentence b's has to begin with."""
+def starts_with_prefix(b, tokens):
+    """Whether an output starts with the required prefix of sentence b."""
     forced = FORCED[b]
     return list(tokens[: len(forced)]) == forced and text_of(tokens[len(forced) :]).startswith(
         PREFIXES[b]
     )
 
 
-def steering(owed=(0, 0, 0), then=None, limits=LIMITS):
+def prefix_transform(reserved=(0, 0, 0), inner=None, limits=LIMITS):
     table = _Table(SURFACES)
-    each = [_completion(table, prefix, (0,)) for prefix in PREFIXES]
-    packed = pack(each, owed, [None] * 3, 3, VOCAB, sizes(each))
+    completions = [_completion(table, prefix, (0,)) for prefix in PREFIXES]
+    packed = pack_completions(
+        completions, reserved, [None] * 3, 3, VOCAB, completion_sizes(completions)
+    )
     prefix = np.array([[3, 0], [0, 0], [1, 4]], np.int32)
     lengths = jnp.array([1, 0, 2], jnp.int32)
-    then = then or (lambda log_probs, tokens, index: log_probs)
+    inner = inner or (lambda log_probs, tokens, index: log_probs)
     limits = jnp.asarray(limits, jnp.int32)
     packed = jax.tree.map(jnp.asarray, packed)
-    return forced_prefix(jnp.asarray(prefix), lengths, completing(packed, lengths, limits, then))
+    return forced_prefix(
+        jnp.asarray(prefix), lengths, enforce_completions(packed, lengths, limits, inner)
+    )
 
 
-def outputs(found, b):
-    rows = zip(found.tokens[b], found.lengths[b], found.scores[b], strict=True)
+def outputs(result, b):
+    rows = zip(result.tokens[b], result.lengths[b], result.scores[b], strict=True)
     return [(s, tuple(row[:n].tolist())) for row, n, s in rows if np.isfinite(s)]
 
 
-def expected(b, limits=LIMITS):
-    everything = every_output(LOG_PROB, b, VOCAB, limits[b], wu(0.6))
-    return [(score, tokens) for score, tokens in everything if begins(b, tokens)]
+def expected_outputs(b, limits=LIMITS):
+    all_scored = all_outputs(LOG_PROB, b, VOCAB, limits[b], gnmt_score(0.6))
+    return [(score, tokens) for score, tokens in all_scored if starts_with_prefix(b, tokens)]
 
 
-def test_a_wide_beam_finds_every_output_that_begins_with_the_text():
-    found = run(STEP, 3, 512, 0.6, LIMITS, LENGTH, stopping=at_limit(), transform=steering())
-    for b in range(3):
-        right, ours = expected(b), outputs(found, b)
-        assert len(right) > 10 or b == 2
-        assert [tokens for _, tokens in ours] == [tokens for _, tokens in right]
-        np.testing.assert_allclose([s for s, _ in ours], [s for s, _ in right], rtol=1e-5)
-
-
-def test_all_methods_begin_with_the_text():
-    narrow = dict(stopping=at_limit(), transform=steering(), beam_size=4, length_norm=gnmt(0.6))
-    keys = jax.random.split(jax.random.key(3), 3)
-    drawn_ = dict(select_token=sampled(keys), length_norm=gnmt(0.6))
-    several = partial(sample, width=40)
-    filtered = steering(then=transforms.chain(transforms.top_k(1)))
-    for search, width, options in (
-        (beam_search, 4, narrow),
-        (diverse_beam_search, 4, narrow | dict(num_groups=2, diversity_penalty=2.0)),
-        (several, 40, drawn_ | dict(transform=steering())),
-        (several, 40, drawn_ | dict(transform=filtered)),  # of what is left, not of all
-    ):
-        found = run(STEP, 3, width, 0.6, LIMITS, LENGTH, search=search, **options)
-        for b in range(3):
-            ours = [tokens for _, tokens in outputs(found, b)]
-            assert ours and all(begins(b, tokens) for tokens in ours)
-            assert set(ours) <= {tokens for _, tokens in expected(b)}
-
-
-def test_room_is_left_for_the_word_and_for_what_is_required():
-    tight = [3, 4, 4]  # forced, the fewest tokens that spell the rest, and the end
-    found = run(
-        STEP, 3, 64, 0.6, tight, LENGTH, stopping=at_limit(), transform=steering(limits=tight)
+def test_a_wide_beam_finds_every_output_with_the_prefix():
+    result = run(
+        STEP, 3, 512, 0.6, LIMITS, LENGTH, stopping=at_limit(), transform=prefix_transform()
     )
     for b in range(3):
-        assert outputs(found, b)[0][1] == expected(b, tight)[0][1]
-    phrases, owed = [[(3,)], [(3,)], []], [0, 1, 0]  # the first is in what is forced
-    wanted, limits = phrases_of(phrases), jnp.array(LIMITS, jnp.int32)
-    then = enforce(wanted, limits, EOS, lambda log_probs, tokens, index: log_probs)
+        expected, actual = expected_outputs(b), outputs(result, b)
+        assert len(expected) > 10 or b == 2
+        assert [tokens for _, tokens in actual] == [tokens for _, tokens in expected]
+        np.testing.assert_allclose([s for s, _ in actual], [s for s, _ in expected], rtol=1e-5)
+
+
+def test_all_methods_start_with_the_prefix():
+    beam_options = dict(
+        stopping=at_limit(), transform=prefix_transform(), beam_size=4, length_norm=gnmt(0.6)
+    )
+    keys = jax.random.split(jax.random.key(3), 3)
+    sample_options = dict(select_token=sampled(keys), length_norm=gnmt(0.6))
+    sample_many = partial(sample, width=40)
+    filtered = prefix_transform(inner=transforms.chain(transforms.top_k(1)))
+    for search, width, options in (
+        (beam_search, 4, beam_options),
+        (diverse_beam_search, 4, beam_options | dict(num_groups=2, diversity_penalty=2.0)),
+        (sample_many, 40, sample_options | dict(transform=prefix_transform())),
+        # The filter applies to the allowed tokens, not to all.
+        (sample_many, 40, sample_options | dict(transform=filtered)),
+    ):
+        result = run(STEP, 3, width, 0.6, LIMITS, LENGTH, search=search, **options)
+        for b in range(3):
+            actual = [tokens for _, tokens in outputs(result, b)]
+            assert actual and all(starts_with_prefix(b, tokens) for tokens in actual)
+            assert set(actual) <= {tokens for _, tokens in expected_outputs(b)}
+
+
+def test_length_is_reserved_for_the_completion_and_required_phrases():
+    tight = [3, 4, 4]  # forced ids, the shortest completion, and EOS
+    result = run(
+        STEP,
+        3,
+        64,
+        0.6,
+        tight,
+        LENGTH,
+        stopping=at_limit(),
+        transform=prefix_transform(limits=tight),
+    )
+    for b in range(3):
+        assert outputs(result, b)[0][1] == expected_outputs(b, tight)[0][1]
+    phrases, reserved = [[(3,)], [(3,)], []], [0, 1, 0]  # the first phrase is within the forced ids
+    constraints, limits = phrases_of(phrases), jnp.array(LIMITS, jnp.int32)
+    inner = enforce(constraints, limits, EOS, lambda log_probs, tokens, index: log_probs)
     options = dict(
         stopping=at_limit(),
-        transform=steering(owed, then),
-        select_candidates=dynamic_beam_allocation(wanted, 512),
+        transform=prefix_transform(reserved, inner),
+        select_candidates=dynamic_beam_allocation(constraints, 512),
     )
-    found = run(STEP, 3, 512, 0.6, LIMITS, LENGTH, **options)
+    result = run(STEP, 3, 512, 0.6, LIMITS, LENGTH, **options)
     for b in range(3):
-        right = [tokens for _, tokens in expected(b) if holds(tokens, phrases[b])]
-        ours = [tokens for _, tokens in outputs(found, b)]
-        # Room is counted for a phrase even where it is written on the way.
-        assert ours and (set(ours) < set(right) if b == 1 else ours == right)
+        expected = [tokens for _, tokens in expected_outputs(b) if contains_all(tokens, phrases[b])]
+        actual = [tokens for _, tokens in outputs(result, b)]
+        # Length is reserved for a phrase even if the completion contains it.
+        assert actual and (set(actual) < set(expected) if b == 1 else actual == expected)
 
 
 WORDS = ["der Lehrer liest das Buch", "die Lehre", "ein Lehrling lernt", "Größe", "я читаю книгу"]
 
 
 def phrase_encodings(completion):
-    """All ways through a completion."""
+    """All token sequences of a completion."""
 
-    def onwards(state):
+    def paths_from(state):
         yield from ((id,) for id in completion.ends[state])
-        for id, after in completion.steps[state].items():
-            yield from ((id, *rest) for rest in onwards(after))
+        for id, target in completion.steps[state].items():
+            yield from ((id, *tail) for tail in paths_from(target))
 
-    return set(onwards(0))
+    return set(paths_from(0))
 
 
 @pytest.fixture(scope="module", params=["bpe", "unigram"])
@@ -137,7 +153,7 @@ def tokenizer(request):
 
 
 @pytest.mark.parametrize(
-    ("prefix", "whole"),
+    ("prefix", "complete_words"),
     [
         ("Le", ""),
         ("der Leh", "der"),
@@ -146,55 +162,61 @@ def tokenizer(request):
         ("ein G", "ein"),
     ],
 )
-def test_a_word_is_completed_in_all_ways_that_spell_it(tokenizer, prefix, whole):
+def test_a_word_is_completed_by_all_encodings(tokenizer, prefix, complete_words):
     encode = lambda text: tokenizer.encode([text])[0] if text else []  # noqa: E731
-    forced, completion = open_end(prefix, encode(prefix), tokenizer)
-    assert forced == encode(whole)
-    ours = phrase_encodings(completion)
-    assert completion.spelling in ours and [*forced, *completion.spelling] == encode(prefix)
-    # By another road: every piece whose text could be part of it, in every order.
-    space = tokenizer.surfaces()
-    word = prefix.removeprefix(whole).encode()
-    targets = {word} if whole else {word, b" " + word}
+    forced, completion = split_open_word(prefix, encode(prefix), tokenizer)
+    assert forced == encode(complete_words)
+    encodings = phrase_encodings(completion)
+    assert completion.spelling in encodings and [*forced, *completion.spelling] == encode(prefix)
+    # Independently: every piece that could be part of the text, in every order.
+    surfaces = tokenizer.surfaces()
+    word = prefix.removeprefix(complete_words).encode()
+    targets = {word} if complete_words else {word, b" " + word}
     parts = [
         i
-        for i, s in enumerate(space)
+        for i, s in enumerate(surfaces)
         if s
         and any(
-            s in t or s.startswith(t) or any(s.startswith(t[at:]) for at in range(len(t)))
+            s in t or s.startswith(t) or any(s.startswith(t[start:]) for start in range(len(t)))
             for t in targets
         )
     ]
-    if not whole:  # the space as a byte would be shown, unlike that of a first piece
+    if not complete_words:  # a byte-fallback space is decoded, an initial "▁" is not
         parts = [i for i in parts if tokenizer.pieces([i]) != ["<0x20>"]]
-    reached, right = [((), b"")], set()
-    while reached:
-        ids, text = reached.pop()
+    pending, expected = [((), b"")], set()
+    while pending:
+        ids, text = pending.pop()
         for id in parts:
-            more = text + space[id]
-            if any(more.startswith(t) for t in targets):
-                right.add((*ids, id))
-            elif any(t.startswith(more) for t in targets):
-                reached.append(((*ids, id), more))
-    assert ours == right and len(right) > 3
-    for ids in itertools.islice(right, 200):
+            extended = text + surfaces[id]
+            if any(extended.startswith(t) for t in targets):
+                expected.add((*ids, id))
+            elif any(t.startswith(extended) for t in targets):
+                pending.append(((*ids, id), extended))
+    assert encodings == expected and len(expected) > 3
+    for ids in itertools.islice(expected, 200):
         (text,) = tokenizer.decode([[*forced, *ids]])
         assert text.startswith(prefix) or "\ufffd" in text
 
 
-def test_what_is_closed_stays_closed(tokenizer):
+def test_complete_words_and_unknown_text_are_not_extended(tokenizer):
     encode = lambda text: tokenizer.encode([text])[0]  # noqa: E731
     for prefix in "der Lehrer.", "das Buch!", "":
-        assert open_end(prefix, encode(prefix), tokenizer) == (encode(prefix), None)
-    ids, after = open_end("der ", encode("der"), tokenizer)
-    assert ids == encode("der") and after.needs() == [0] and after.optional
-    assert {tokenizer.surfaces()[id][:1] for id in after.ends[0]} == {b" "} and not after.steps[0]
-    packed = pack([after], [0], [None], 1, tokenizer.vocab_size, sizes([after]))
+        assert split_open_word(prefix, encode(prefix), tokenizer) == (encode(prefix), None)
+    ids, completion = split_open_word("der ", encode("der"), tokenizer)
+    assert ids == encode("der") and completion.min_tokens() == [0] and completion.optional
+    assert {tokenizer.surfaces()[id][:1] for id in completion.ends[0]} == {
+        b" "
+    } and not completion.steps[0]
+    packed = pack_completions(
+        [completion], [0], [None], 1, tokenizer.vocab_size, completion_sizes([completion])
+    )
     assert packed.ends[0, 0, 0] >> END & 1
-    assert open_end("猫 ", encode("猫"), tokenizer) == (encode("猫"), None)
+    assert split_open_word("猫 ", encode("猫"), tokenizer) == (encode("猫"), None)
     word = "x" * 200
-    ids, after = open_end(word, encode(word), tokenizer)
-    assert ids and [*ids, *after.spelling] == encode(word) and len(after.ends) <= 64
+    ids, completion = split_open_word(word, encode(word), tokenizer)
+    assert ids and [*ids, *completion.spelling] == encode(word) and len(completion.ends) <= 64
     bits = np.ones(tokenizer.vocab_size, bool)
-    bits[after.spelling[-1]] = False
-    assert after.among(bits).needs()[0] is None or after.spelling[-1] not in sum(after.ends, [])
+    bits[completion.spelling[-1]] = False
+    assert completion.restrict(bits).min_tokens()[0] is None or completion.spelling[-1] not in sum(
+        completion.ends, []
+    )

@@ -1,4 +1,4 @@
-"""What comes back with a text: scores that teacher forcing confirms, attention, alignment."""
+"""Scores of hypotheses compared with teacher forcing; attention, alignment, BLEU and chrF."""
 
 from dataclasses import replace
 from functools import partial
@@ -18,25 +18,27 @@ from decode.shortlist import Shortlist
 from decode.teacher_forcing import alignment, force, teacher_force_pairs
 from decode.translate import Translator
 from model import Transformer
-from tests.decode.tiny_model import CONFIG, best, parameters, same, sentences, translator
+from tests.decode.tiny_model import CONFIG, assert_same, best, parameters, sentences, translator
 
 
 @pytest.mark.parametrize("method", ["beam", "greedy"])
-def test_the_score_is_that_of_teacher_forcing(params, vocabulary, method):
+def test_a_hypothesis_score_equals_teacher_forcing(params, vocabulary, method):
     text = sentences(4)
     src = vocabulary.source.encode(text)
-    for ids, found in zip(
+    for ids, hypothesis in zip(
         src, best(translator(params, vocabulary, method=method).hypotheses(text)), strict=True
     ):
-        assert found.tokens[-1] == EOS and EOS not in found.tokens[:-1]
-        assert len(found.tokens) <= len(ids) + 6
-        tgt = jnp.array([found.tokens], jnp.int32)
+        assert hypothesis.tokens[-1] == EOS and EOS not in hypothesis.tokens[:-1]
+        assert len(hypothesis.tokens) <= len(ids) + 6
+        tgt = jnp.array([hypothesis.tokens], jnp.int32)
         logits = Transformer(CONFIG).apply(
             {"params": params}, jnp.array([[*ids, EOS]], jnp.int32), shift_right(tgt)
         )
         log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), tgt[..., None], -1)
-        n = len(found.tokens)
-        np.testing.assert_allclose(found.score, log_probs.sum() / ((5 + n) / 6) ** 0.6, atol=1e-4)
+        n = len(hypothesis.tokens)
+        np.testing.assert_allclose(
+            hypothesis.score, log_probs.sum() / ((5 + n) / 6) ** 0.6, atol=1e-4
+        )
 
 
 @pytest.mark.slow
@@ -55,57 +57,60 @@ def test_the_score_is_that_of_teacher_forcing(params, vocabulary, method):
     ],
     ids=lambda o: " ".join(o),
 )
-def test_every_method_scores_as_teacher_forcing_whatever_the_batch(vocabulary, options):
+def test_every_method_scores_like_teacher_forcing_in_any_batch(vocabulary, options):
     text, params = sentences(4), parameters(CONFIG, scale=1.5)
-    whole = translator(params, vocabulary, **options)
-    found = whole.hypotheses(text)
-    same(found, [whole.hypotheses([s])[0] for s in text])
-    assert {len(each) for each in found} == {options.get("n_best", 1)}
+    translate = translator(params, vocabulary, **options)
+    n_best = translate.hypotheses(text)
+    assert_same(n_best, [translate.hypotheses([s])[0] for s in text])
+    assert {len(hypotheses) for hypotheses in n_best} == {options.get("n_best", 1)}
     forced, penalties = jax.jit(partial(force, Transformer(CONFIG))), []
-    for ids, each in zip(vocabulary.source.encode(text), found, strict=True):
-        for h in each:
+    for ids, hypotheses in zip(vocabulary.source.encode(text), n_best, strict=True):
+        for h in hypotheses:
             src = jnp.asarray(pad_rows([[*ids, EOS]], 1, 80))
             tgt = jnp.asarray(pad_rows([h.tokens], 1, 80))
-            found = forced(params, src, tgt)
-            scores = found.token_scores[0, : len(h.tokens)]
+            output = forced(params, src, tgt)
+            scores = output.token_scores[0, : len(h.tokens)]
             np.testing.assert_allclose(h.token_scores, scores, atol=1e-4)
-            n, o = len(h.tokens), whole.options
+            n, o = len(h.tokens), translate.options
             norm = n if o.penalty == "average" else ((5 + n) / 6) ** o.alpha
-            received = found.attention[0, :, : len(h.tokens), : len(ids) + 1].mean(0).sum(0)
-            covered = o.coverage * np.log(np.minimum(received, 1)).sum()
-            np.testing.assert_allclose(h.score, scores.sum() / norm + covered, atol=1e-4)
-            penalties.append(covered)
+            attention_mass = output.attention[0, :, : len(h.tokens), : len(ids) + 1].mean(0).sum(0)
+            coverage = o.coverage * np.log(np.minimum(attention_mass, 1)).sum()
+            np.testing.assert_allclose(h.score, scores.sum() / norm + coverage, atol=1e-4)
+            penalties.append(coverage)
             assert o.min_length <= n <= o.limit(len(ids))
             if o.no_repeat_ngrams == 1:
                 assert len(set(h.tokens)) == n
-    assert (min(penalties) < -0.1) == (whole.options.coverage > 0)
+    assert (min(penalties) < -0.1) == (translate.options.coverage > 0)
 
 
 @pytest.mark.slow
-def test_an_ensemble_is_the_mean_of_probabilities(params, vocabulary):
+def test_an_ensemble_averages_probabilities(params, vocabulary):
     text = sentences(4)
-    alone = translator(params, vocabulary).hypotheses(text)
+    single = translator(params, vocabulary).hypotheses(text)
     model = Transformer(CONFIG)
-    same(alone, translator(params, vocabulary, others=[(model, params)]).hypotheses(text))
-    small = replace(CONFIG, decoder_layers=1, d_ff=16)
-    other = parameters(small)
-    both = translator(params, vocabulary, others=[(Transformer(small), other)])
-    for ids, (h, *_) in zip(vocabulary.source.encode(text), both.hypotheses(text), strict=True):
+    assert_same(single, translator(params, vocabulary, ensemble=[(model, params)]).hypotheses(text))
+    small_config = replace(CONFIG, decoder_layers=1, d_ff=16)
+    small_params = parameters(small_config)
+    ensemble = translator(params, vocabulary, ensemble=[(Transformer(small_config), small_params)])
+    for ids, (h, *_) in zip(vocabulary.source.encode(text), ensemble.hypotheses(text), strict=True):
         src, tgt = (jnp.asarray([[*row]], jnp.int32) for row in ([*ids, EOS], h.tokens))
-        each = [force(Transformer(c), p, src, tgt) for c, p in ((CONFIG, params), (small, other))]
-        mean = np.mean([np.exp(f.token_scores[0]) for f in each], axis=0)
+        forced_outputs = [
+            force(Transformer(c), p, src, tgt)
+            for c, p in ((CONFIG, params), (small_config, small_params))
+        ]
+        mean = np.mean([np.exp(f.token_scores[0]) for f in forced_outputs], axis=0)
         np.testing.assert_allclose(h.token_scores, np.log(mean), atol=1e-4)
-        normal = ((5 + len(h.tokens)) / 6) ** 0.6
-        np.testing.assert_allclose(h.score, np.log(mean).sum() / normal, atol=1e-4)
+        length_norm = ((5 + len(h.tokens)) / 6) ** 0.6
+        np.testing.assert_allclose(h.score, np.log(mean).sum() / length_norm, atol=1e-4)
 
 
-def test_outputs_begin_with_their_prefix(params, vocabulary):
+def test_outputs_start_with_their_prefix(params, vocabulary):
     text, prefixes = sentences(3), ["a green", "", "why it rains"]
-    found = best(translator(params, vocabulary).hypotheses(text, prefixes=prefixes))
-    for h, prefix in zip(found, prefixes, strict=True):
+    hypotheses = best(translator(params, vocabulary).hypotheses(text, prefixes=prefixes))
+    for h, prefix in zip(hypotheses, prefixes, strict=True):
         assert h.text.startswith(prefix)
     free = best(translator(params, vocabulary).hypotheses(text))
-    assert found[1].tokens == free[1].tokens
+    assert hypotheses[1].tokens == free[1].tokens
     with pytest.raises(InputError, match="line 1: its prefix has"):
         translator(params, vocabulary, max_length=3).hypotheses(text, prefixes=["a green book"] * 3)
 
@@ -118,55 +123,60 @@ def test_outputs_begin_with_their_prefix(params, vocabulary):
 def test_a_prefix_may_end_within_a_word(vocabulary, options):
     text, prefixes = ["a book"] * 4, ["the teach", "", "b", "why it "]
     params = parameters(CONFIG, scale=1.5)
-    some = translator(params, vocabulary, **options, max_length_offset=12, max_length=16)
-    found = some.hypotheses(text, prefixes=prefixes)
-    for each, prefix in zip(found, prefixes, strict=True):
-        for h in each:  # nothing, or a word, comes after the space at the end
+    completing = translator(params, vocabulary, **options, max_length_offset=12, max_length=16)
+    n_best = completing.hypotheses(text, prefixes=prefixes)
+    for hypotheses, prefix in zip(n_best, prefixes, strict=True):
+        for h in hypotheses:  # a trailing space is followed by a word or by EOS
             assert h.text.startswith(prefix) or h.text == prefix.strip()
-    every = [h for each in found for h in each]
-    for number, forced in teacher_force_pairs(
-        Transformer(CONFIG), params, [h.parts[0] for h in every]
+    all_hypotheses = [h for hypotheses in n_best for h in hypotheses]
+    for index, forced in teacher_force_pairs(
+        Transformer(CONFIG), params, [h.parts[0] for h in all_hypotheses]
     ):
-        np.testing.assert_allclose(every[number].token_scores, forced.token_scores, atol=1e-4)
-    encode_phrase = vocabulary.target.encode(["b"])[0]  # not by the pieces that it has by itself
-    assert any(list(h.tokens[: len(encode_phrase)]) != encode_phrase for h in found[2])
+        np.testing.assert_allclose(
+            all_hypotheses[index].token_scores, forced.token_scores, atol=1e-4
+        )
+    own_encoding = vocabulary.target.encode(["b"])[0]
+    assert any(list(h.tokens[: len(own_encoding)]) != own_encoding for h in n_best[2])
 
 
-def test_an_ensemble_with_a_shortlist_completes_words_as_well(params, vocabulary):
+def test_an_ensemble_with_a_shortlist_completes_words(params, vocabulary):
     prefixes, size = ["the teach", "gre"], CONFIG.vocab_size
-    nothing = Shortlist(np.zeros(size + 1, np.int64), np.zeros(0, np.int32), np.arange(0), size)
+    empty_shortlist = Shortlist(
+        np.zeros(size + 1, np.int64), np.zeros(0, np.int32), np.arange(0), size
+    )
     others = [(Transformer(CONFIG), parameters(CONFIG, 2.0))]
     options = SearchOptions(max_length_offset=12, max_length=16)
-    both = Translator(Transformer(CONFIG), params, vocabulary, None, options, others=others,
-                      shortlist=nothing)  # fmt: skip
-    found = best(both.hypotheses(["a book"] * 2, None, prefixes))
-    for h, prefix in zip(found, prefixes, strict=True):
+    ensemble = Translator(Transformer(CONFIG), params, vocabulary, None, options, ensemble=others,
+                          shortlist=empty_shortlist)  # fmt: skip
+    hypotheses = best(ensemble.hypotheses(["a book"] * 2, None, prefixes))
+    for h, prefix in zip(hypotheses, prefixes, strict=True):
         assert h.text.startswith(prefix)
-        # Nothing may be said but what spells the prefix.
+        # Only tokens of the prefix are allowed.
         assert set(h.tokens) <= {EOS, *vocabulary.target.encode([prefix])[0]}
 
 
 @pytest.mark.slow
-def test_outputs_hold_what_is_required(vocabulary):
+def test_outputs_contain_the_required_phrases(vocabulary):
     text, params = sentences(4), parameters(CONFIG, scale=1.5)
-    wanted = [["a green monday"], [], ["why", "the teacher"], ["rains"]]
-    some = translator(params, vocabulary, max_length_offset=20)
-    found, free = (some.hypotheses(text, required=each) for each in (wanted, None))
-    for h, phrases, other in zip(best(found), wanted, best(free), strict=True):
+    required = [["a green monday"], [], ["why", "the teacher"], ["rains"]]
+    constrained = translator(params, vocabulary, max_length_offset=20)
+    n_best, free = (constrained.hypotheses(text, required=r) for r in (required, None))
+    for h, phrases, unconstrained in zip(best(n_best), required, best(free), strict=True):
         assert all(phrase in h.text for phrase in phrases)
-        assert all(phrase in other.text for phrase in phrases) == (not phrases)
-    same(found[1:2], free[1:2])
-    alone = some.hypotheses(text[2:3], required=wanted[2:3], prefixes=["a book"])[0][0]
-    assert alone.text.startswith("a book") and all(phrase in alone.text for phrase in wanted[2])
-    every = [*best(found), alone]
-    for number, forced in teacher_force_pairs(
-        Transformer(CONFIG), params, [h.parts[0] for h in every]
+        assert all(phrase in unconstrained.text for phrase in phrases) == (not phrases)
+    assert_same(n_best[1:2], free[1:2])
+    prefixed = constrained.hypotheses(text[2:3], required=required[2:3], prefixes=["a book"])[0][0]
+    assert prefixed.text.startswith("a book")
+    assert all(phrase in prefixed.text for phrase in required[2])
+    all_hypotheses = [*best(n_best), prefixed]
+    for index, forced in teacher_force_pairs(
+        Transformer(CONFIG), params, [h.parts[0] for h in all_hypotheses]
     ):
-        h = every[number]
+        h = all_hypotheses[index]
         assert forced.attention.shape == (len(h.tokens), len(h.parts[0][0]))
         np.testing.assert_allclose(h.token_scores, forced.token_scores, atol=1e-4)
-        normal = ((5 + len(h.tokens)) / 6) ** 0.6
-        np.testing.assert_allclose(h.score, sum(h.token_scores) / normal, atol=1e-4)
+        length_norm = ((5 + len(h.tokens)) / 6) ** 0.6
+        np.testing.assert_allclose(h.score, sum(h.token_scores) / length_norm, atol=1e-4)
 
 
 def test_alignment_and_utilities():
@@ -174,20 +184,20 @@ def test_alignment_and_utilities():
     attention[0, 2] = attention[1, 0] = 1.0
     assert alignment(attention) == [(2, 0), (0, 1)]
     texts = ["the red cat", "the red cat", "a blue dog", "the red dog"]
-    found = expected_utilities(texts)
-    assert found.argmax() == 0 and found.argmin() == 2 and found[0] == found[1]
+    utilities = expected_utilities(texts)
+    assert utilities.argmax() == 0 and utilities.argmin() == 2 and utilities[0] == utilities[1]
     assert expected_utilities(["alone"]).tolist() == [0.0]
-    # Words that no spaces part are told apart in the languages that have them.
-    alike, other = ["猫在睡觉", "猫在吃鱼", "我们去学校"], "bleu"
-    assert expected_utilities(alike, other).tolist() == [0.0] * 3
-    assert expected_utilities(alike, other, "zh").argmin() == 2
+    # Languages without spaces are tokenized accordingly.
+    candidates, utility = ["猫在睡觉", "猫在吃鱼", "我们去学校"], "bleu"
+    assert expected_utilities(candidates, utility).tolist() == [0.0] * 3
+    assert expected_utilities(candidates, utility, "zh").argmin() == 2
     assert list(split_text("今天去学校。他明天来。", lambda t: len(t) < 8)) == [
         ("", "今天去学校。"),
         ("", "他明天来。"),
     ]
 
 
-def test_attention_maps_are_distributions_of_the_right_shapes(params):
+def test_attention_maps_are_distributions_with_the_right_shapes(params):
     src, tgt = jnp.array([[5, 6, 7, EOS]], jnp.int32), jnp.array([[BOS, 9, 8]], jnp.int32)
     maps = attention_maps(Transformer(CONFIG), params, src, tgt)
     assert {k: v.shape for k, v in maps.items()} == {
@@ -203,7 +213,7 @@ def test_attention_maps_are_distributions_of_the_right_shapes(params):
     assert recurrent.keys() == {"encoder", "cross"}
 
 
-def test_bleu_and_chrf_carry_their_signatures():
+def test_bleu_and_chrf_have_signatures():
     perfect = score(["Das ist ein kleines Haus."], ["Das ist ein kleines Haus."], "de")
     assert round(perfect["bleu"], 6) == round(perfect["chrf"], 6) == 100
     assert "tok:13a" in perfect["signature"] and "version:" in perfect["signature"]
@@ -221,8 +231,8 @@ def test_bleu_and_chrf_carry_their_signatures():
         *(("cmn", "zh"), ("yue_Hant", "zh"), ("th", "char"), ("tha_Thai", "char"), ("lo", "char")),
         *(("khm_Khmr", "char"), ("my_MM", "char"), ("mya", "char"), ("bo", "char")),
         *(("jpn_Latn", "13a"), ("ko-Latn", "13a"), ("vi", "13a"), ("ar_AR", "13a")),
-        *(("target", "13a"), ("xx", "13a")),  # columns of text may have any name
+        *(("target", "13a"), ("xx", "13a")),  # names of text columns are arbitrary
     ],
 )
-def test_words_are_counted_by_the_language_however_its_code_is_written(code, name):
+def test_the_bleu_tokenizer_accepts_all_forms_of_a_language_code(code, name):
     assert tokenizer(code) == name

@@ -1,4 +1,4 @@
-"""Every option of a search does what it does in the plain one."""
+"""Every search option, compared with a plain search over the training model."""
 
 from dataclasses import replace
 from functools import partial
@@ -22,24 +22,31 @@ from decode.stopping import at_limit, when_full, when_unbeatable
 from decode.token_constraints import TokenConstraints
 from decode.weights import pack
 from model import Transformer, init_cache
-from tests.decode.tiny_model import CONFIG, asked, parameters, same, sentences, translator
+from tests.decode.tiny_model import (
+    CONFIG,
+    assert_same,
+    parameters,
+    search_batch,
+    sentences,
+    translator,
+)
 
 
 def test_width_one_is_greedy(params, vocabulary):
     text = sentences(6)
-    same(
+    assert_same(
         translator(params, vocabulary, beam_size=1).hypotheses(text),
         translator(params, vocabulary, method="greedy").hypotheses(text),
     )
 
 
-def test_greedy_is_a_loop_over_the_whole_model(params):
+def test_greedy_search_equals_a_loop_over_the_model(params):
     src = jnp.array([[5, 6, 7, EOS], [8, EOS, 0, 0]], jnp.int32)
     limits = [7, 5]
-    found = search(
+    result = search(
         [make_generator(CONFIG)],
         [pack(CONFIG, params)],
-        asked(src, limits),
+        search_batch(src, limits),
         options=SearchOptions(method="greedy"),
         max_length=8,
     )
@@ -51,23 +58,31 @@ def test_greedy_is_a_loop_over_the_whole_model(params):
             logits = np.array(apply({"params": params}, *args)[0, len(output) - 1])
             logits[[0, BOS, UNK]] = -np.inf
             output.append(int(logits.argmax()) if len(output) < limits[b] else EOS)
-        assert found.tokens[b, 0, : found.lengths[b, 0]].tolist() == output[1:]
+        assert result.tokens[b, 0, : result.lengths[b, 0]].tolist() == output[1:]
 
 
 BANNED = ((70,), (245, 245))
-# What an option is in the plain search: transforms, and other arguments. With alpha 3 it pays to go
-# on, so that stopping rules differ.
-LONG = dict(alpha=3.0), dict(length_norm=gnmt(3.0))
+# Options, and the equivalent transforms and arguments of the plain search. alpha=3 favors long
+# outputs, so that the stopping rules differ.
+LONG_OUTPUTS = dict(alpha=3.0), dict(length_norm=gnmt(3.0))
 BEAMS = {
     "wide": (dict(beam_size=9, n_best=9), (), {}),
-    "first": (LONG[0], (), LONG[1]),
-    "bounded": (
-        LONG[0] | dict(stopping="unbeatable"),
+    "full": (LONG_OUTPUTS[0], (), LONG_OUTPUTS[1]),
+    "unbeatable": (
+        LONG_OUTPUTS[0] | dict(stopping="unbeatable"),
         (),
-        LONG[1] | dict(stopping=when_unbeatable()),
+        LONG_OUTPUTS[1] | dict(stopping=when_unbeatable()),
     ),
-    "never": (LONG[0] | dict(stopping="limit"), (), LONG[1] | dict(stopping=at_limit())),
-    "patience": (LONG[0] | dict(patience=3.0), (), LONG[1] | dict(stopping=when_full(3.0))),
+    "limit": (
+        LONG_OUTPUTS[0] | dict(stopping="limit"),
+        (),
+        LONG_OUTPUTS[1] | dict(stopping=at_limit()),
+    ),
+    "patience": (
+        LONG_OUTPUTS[0] | dict(patience=3.0),
+        (),
+        LONG_OUTPUTS[1] | dict(stopping=when_full(3.0)),
+    ),
     "average": (dict(penalty="average", alpha=1.5), (), dict(length_norm=average(1.5))),
     "none": (dict(penalty="none"), (), dict(length_norm=gnmt(0.0))),
     "groups": (
@@ -96,68 +111,76 @@ SAMPLES = {
         [T.repetition_penalty(2.0), T.temperature(1.5), T.top_k(9), T.top_p(0.8), T.min_p(0.05)],
     ),
 }
-USUAL = dict(stopping=when_full(), length_norm=gnmt(0.6))
+DEFAULTS = dict(stopping=when_full(), length_norm=gnmt(0.6))
 SRC = jnp.array([[5, 6, 7, EOS], [280, EOS, 0, 0], [9, 290, 291, EOS]], jnp.int32)
 LIMITS = jnp.array([12, 9, 12], jnp.int32)
 
 
 @pytest.fixture(scope="module")
-def undecided():
-    """Parameters that think of many tokens, and of the end, at every step: every option matters."""
+def high_entropy_params():
+    """Parameters with high entropy and a likely EOS at every step, so that every option matters."""
     params = parameters(CONFIG, 1.0)
     end = params["embedding"]["table"][EOS]
     params["decoder_1"]["feed_forward_residual"]["norm"]["bias"] += 6 * end / (end @ end)
     return params
 
 
-def fast(params, config=CONFIG, **options):
-    find = partial(
+def run_search(params, config=CONFIG, **options):
+    search_fn = partial(
         search, [make_generator(config)], options=SearchOptions(**options), max_length=12
     )
-    return jax.jit(find)([pack(config, params)], asked(SRC, LIMITS))
+    return jax.jit(search_fn)([pack(config, params)], search_batch(SRC, LIMITS))
 
 
-def plain(params, find, width, chain=(), config=CONFIG, **how):
-    """The same by the plain step over the model itself, and a cache that has all its room."""
+def run_plain_search(params, search_fn, width, chain=(), config=CONFIG, **arguments):
+    """The same search with the training model's step and a full-length cache."""
     model = Transformer(config)
     apply = partial(model.apply, {"params": params})
     cross = apply(apply(SRC, method="encode"), method="cross_kv")
     transform = T.chain(*chain) if chain else None
     step = reference_step(
-        model, params, cross, SRC != PAD, TokenConstraints(how.pop("min_length", 1))
+        model, params, cross, SRC != PAD, TokenConstraints(arguments.pop("min_length", 1))
     )
-    run = partial(find, step, transform=transform)
-    how = dict(eos=EOS, max_length=12) | how
-    how |= {"width": width} if find is sample else {"beam_size": width}
+    run = partial(search_fn, step, transform=transform)
+    arguments = dict(eos=EOS, max_length=12) | arguments
+    arguments |= {"width": width} if search_fn is sample else {"beam_size": width}
     cache = init_cache(config, (3, width), 12)
-    return jax.jit(lambda cache: run(cache, jnp.full(3, BOS, jnp.int32), LIMITS, **how))(cache)
+    return jax.jit(lambda cache: run(cache, jnp.full(3, BOS, jnp.int32), LIMITS, **arguments))(
+        cache
+    )
 
 
-def as_one(left, right):
+def assert_equal(left, right):
     np.testing.assert_allclose(left.scores, right.scores, rtol=1e-4, atol=1e-4)
-    there = np.isfinite(right.scores)
-    assert there.any()
-    np.testing.assert_array_equal(left.tokens[there], right.tokens[there])
-    np.testing.assert_array_equal(left.lengths[there], right.lengths[there])
+    finite = np.isfinite(right.scores)
+    assert finite.any()
+    np.testing.assert_array_equal(left.tokens[finite], right.tokens[finite])
+    np.testing.assert_array_equal(left.lengths[finite], right.lengths[finite])
 
 
 @pytest.mark.parametrize("name", BEAMS)
-def test_an_option_of_beam_search_does_what_it_does_in_the_plain_one(undecided, name):
-    options, chain, how = BEAMS[name]
+def test_beam_search_options_equal_the_plain_search(high_entropy_params, name):
+    options, chain, arguments = BEAMS[name]
     width = options.get("beam_size", 4)
-    find = diverse_beam_search if "num_groups" in how else beam_search
-    found = fast(undecided, **options)
-    as_one(found, plain(undecided, find, width, chain, **USUAL | how))
-    if name not in ("first", "wide"):  # it does something
-        usual = fast(undecided, alpha=options.get("alpha", 0.6))
-        assert not np.allclose(found.scores, usual.scores, atol=1e-3)
+    search_fn = diverse_beam_search if "num_groups" in arguments else beam_search
+    result = run_search(high_entropy_params, **options)
+    assert_equal(
+        result,
+        run_plain_search(high_entropy_params, search_fn, width, chain, **DEFAULTS | arguments),
+    )
+    if name not in ("full", "wide"):  # the option has an effect
+        default = run_search(high_entropy_params, alpha=options.get("alpha", 0.6))
+        assert not np.allclose(result.scores, default.scores, atol=1e-3)
 
 
-def test_a_large_vocabulary_is_searched_through_its_blocks_alike():
-    """As many blocks as real ones have: in the others' all are looked through."""
+def test_a_large_vocabulary_equals_the_plain_search():
+    """A vocabulary of many blocks, as in real models; the other tests have few."""
     config = replace(CONFIG, vocab_size=2300)
     params = parameters(config, 1.5)
-    as_one(fast(params, config), plain(params, beam_search, 4, config=config, **USUAL))
+    assert_equal(
+        run_search(params, config),
+        run_plain_search(params, beam_search, 4, config=config, **DEFAULTS),
+    )
 
 
 TAILS = {
@@ -170,79 +193,84 @@ TAILS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TAILS)
-def test_the_last_to_end_go_on_by_themselves_as_among_the_others(undecided, name, monkeypatch):
+def test_compacting_the_last_sentences_preserves_outputs(high_entropy_params, name, monkeypatch):
     src = jax.random.randint(jax.random.key(0), (9, 4), UNK + 1, 300, jnp.int32)
-    args = [pack(CONFIG, undecided)], asked(src.at[:, 3].set(EOS), [2, 12, 3, 2, 3, 3, 2, 12, 2])
+    args = (
+        [pack(CONFIG, high_entropy_params)],
+        search_batch(src.at[:, 3].set(EOS), [2, 12, 3, 2, 3, 3, 2, 12, 2]),
+    )
 
-    def found(tail):
+    def run_with_tail(tail):
         monkeypatch.setattr("decode.search._TAIL", tail)
-        # They may begin in an early stage and end in the last.
+        # Compaction may start in an early cache stage and end in the last.
         monkeypatch.setattr("decode.search.cache_stages", lambda length: (4, 8, length))
-        find = partial(
+        search_fn = partial(
             search, [make_generator(CONFIG)], options=SearchOptions(**TAILS[name]), max_length=12
         )
-        return jax.jit(find)(*args)
+        return jax.jit(search_fn)(*args)
 
-    together, apart = found(99), found(4)
-    assert together.lengths.max() > 5 and together.lengths[0].max() == 2
-    np.testing.assert_array_equal(apart.tokens, together.tokens)
-    np.testing.assert_array_equal(apart.lengths, together.lengths)
-    for left, right in ((apart.scores, together.scores), (apart[3], together[3])):
-        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
+    full, compacted = run_with_tail(99), run_with_tail(4)
+    assert full.lengths.max() > 5 and full.lengths[0].max() == 2
+    np.testing.assert_array_equal(compacted.tokens, full.tokens)
+    np.testing.assert_array_equal(compacted.lengths, full.lengths)
+    for actual, expected in ((compacted.scores, full.scores), (compacted[3], full[3])):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLES)
-def test_an_option_of_sampling_does_what_it_does_in_the_plain_one(undecided, name):
+def test_sampling_options_equal_the_plain_search(high_entropy_params, name):
     options, chain = SAMPLES[name]
     key = jax.random.key(options.get("seed", 0))
-    keys = jax.vmap(partial(jax.random.fold_in, key))(asked(SRC, LIMITS).seeds)
-    found = fast(undecided, method="sample", num_samples=3, n_best=3, **options)
-    how = dict(select_token=sampled(keys), length_norm=gnmt(0.6))
-    as_one(found, plain(undecided, sample, 3, chain, **how))
-    default = fast(undecided, method="sample", num_samples=3, n_best=3)
-    assert (found.tokens != default.tokens).any()
+    keys = jax.vmap(partial(jax.random.fold_in, key))(search_batch(SRC, LIMITS).seeds)
+    result = run_search(high_entropy_params, method="sample", num_samples=3, n_best=3, **options)
+    arguments = dict(select_token=sampled(keys), length_norm=gnmt(0.6))
+    assert_equal(result, run_plain_search(high_entropy_params, sample, 3, chain, **arguments))
+    default = run_search(high_entropy_params, method="sample", num_samples=3, n_best=3)
+    assert (result.tokens != default.tokens).any()
     if name == "top_k":
-        expected = plain(undecided, sample, 1, select_token=greedy, length_norm=gnmt(0.6))
-        as_one(fast(undecided, method="sample", top_k=1), expected)
+        expected = run_plain_search(
+            high_entropy_params, sample, 1, select_token=greedy, length_norm=gnmt(0.6)
+        )
+        assert_equal(run_search(high_entropy_params, method="sample", top_k=1), expected)
 
 
-def test_the_options_bound_an_outputs_length():
+def test_options_limit_the_output_length():
     limit = lambda source, longest=None, **options: SearchOptions(**options).limit(source, longest)  # noqa: E731
     assert limit(7) == 57 and limit(7, max_length_offset=3) == 10 and limit(7, longest=20) == 20
-    assert limit(7, max_length=5) == 5 and limit(7, max_ratio=1.0) == 8  # its EOS counts as well
-    assert limit(99, max_ratio=0.29) == 29  # whatever floats say
+    assert limit(7, max_length=5) == 5 and limit(7, max_ratio=1.0) == 8  # EOS counts
+    assert limit(99, max_ratio=0.29) == 29  # despite floating-point rounding
     assert limit(7, max_ratio=0.5) == 4 and limit(1, max_ratio=0.1) == 1
 
 
-def test_samples_come_as_they_are_drawn_and_the_most_alike_is_the_best(params, vocabulary):
+def test_samples_keep_their_order_and_mbr_ranks_by_utility(params, vocabulary):
     text, model = sentences(5), parameters(CONFIG, 1.5)
-    draw = lambda n, **o: translator(model, vocabulary, num_samples=n, **o).hypotheses(text)  # noqa: E731
-    six, two = (draw(n, method="sample", n_best=n) for n in (6, 2))
-    same([each[:2] for each in six], two)  # more samples do not change the first ones
+    sample_texts = lambda n, **o: translator(model, vocabulary, num_samples=n, **o).hypotheses(text)  # noqa: E731
+    six, two = (sample_texts(n, method="sample", n_best=n) for n in (6, 2))
+    assert_same([samples[:2] for samples in six], two)  # more samples do not change the first ones
     assert any(first.score < second.score for first, second, *_ in six)
-    other = draw(2, method="sample", n_best=2, seed=1)
-    assert [h.tokens for h, _ in other] != [h.tokens for h, _ in two]
+    reseeded = sample_texts(2, method="sample", n_best=2, seed=1)
+    assert [h.tokens for h, _ in reseeded] != [h.tokens for h, _ in two]
     for utility in "chrf", "bleu":
-        found = draw(6, method="mbr", n_best=6, utility=utility)
-        for ranked, drawn_ in zip(found, six, strict=True):
-            texts = [h.text for h in drawn_]
-            worth = dict(zip(texts, expected_utilities(texts, utility).tolist(), strict=True))
-            assert ranked[0].text == max(texts, key=worth.get)
-            assert [h.utility for h in ranked] == sorted(worth.values(), reverse=True)
-            assert {h.text: h.utility for h in ranked} == worth  # each text once
+        reranked = sample_texts(6, method="mbr", n_best=6, utility=utility)
+        for ranked, samples in zip(reranked, six, strict=True):
+            texts = [h.text for h in samples]
+            utilities = dict(zip(texts, expected_utilities(texts, utility).tolist(), strict=True))
+            assert ranked[0].text == max(texts, key=utilities.get)
+            assert [h.utility for h in ranked] == sorted(utilities.values(), reverse=True)
+            assert {h.text: h.utility for h in ranked} == utilities  # each text once
 
 
-def test_what_stands_for_no_text_cannot_be_chosen(params):
+def test_special_tokens_are_never_selected(params):
     model, src = Transformer(CONFIG), jnp.array([[5, 6, EOS]], jnp.int32)
-    apply = lambda *args, **how: model.apply({"params": params}, *args, **how)  # noqa: E731
+    apply = lambda *args, **arguments: model.apply({"params": params}, *args, **arguments)  # noqa: E731
     cross = apply(apply(src, method="encode"), method="cross_kv")
     step = reference_step(model, params, cross, src != PAD)
-    found, _ = step(jnp.full((1, 2), BOS), init_cache(CONFIG, (1, 2), 4), jnp.int32(0))
-    found = found.logits - found.log_normalizer[..., None]
-    whole = jax.nn.log_softmax(apply(src, jnp.full((1, 1), BOS)))[0, 0]
-    assert np.flatnonzero(np.isneginf(found[0, 0])).tolist() == [PAD, BOS, UNK]
+    next_token, _ = step(jnp.full((1, 2), BOS), init_cache(CONFIG, (1, 2), 4), jnp.int32(0))
+    actual = next_token.logits - next_token.log_normalizer[..., None]
+    expected = jax.nn.log_softmax(apply(src, jnp.full((1, 1), BOS)))[0, 0]
+    assert np.flatnonzero(np.isneginf(actual[0, 0])).tolist() == [PAD, BOS, UNK]
     allowed = [i for i in range(300) if i not in (PAD, BOS, UNK)]
     np.testing.assert_allclose(
-        found[0, 1, jnp.array(allowed)], whole[jnp.array(allowed)], atol=1e-4
+        actual[0, 1, jnp.array(allowed)], expected[jnp.array(allowed)], atol=1e-4
     )

@@ -1,4 +1,4 @@
-"""Sentences in, sentences out: the same whatever the batch, the devices and the company."""
+"""Translation does not depend on the batch, the devices or the other sentences."""
 
 import re
 from dataclasses import replace
@@ -12,44 +12,52 @@ from hypothesis import strategies as st
 
 from data.batch import EOS
 from decode.batching import split_text
-from decode.inputs import SearchBatch
 from decode.options import InputError, SearchOptions
+from decode.search_batch import SearchBatch
 from decode.teacher_forcing import score_pairs, teacher_force_pairs
 from decode.translate import Translator
 from model import Transformer
 from model.sharding import make_mesh
-from tests.decode.tiny_model import CONFIG, WORDS, best, parameters, same, sentences, translator
+from tests.decode.tiny_model import (
+    CONFIG,
+    WORDS,
+    assert_same,
+    best,
+    parameters,
+    sentences,
+    translator,
+)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised")
-def test_the_batch_does_not_matter(params, vocabulary):
-    text, some = sentences(12), translator(params, vocabulary)
-    together = some.hypotheses(text)
-    assert len({h.tokens for h in best(together)}) > 3  # or the test could not fail
-    same(together, [some.hypotheses([s])[0] for s in text[:3]] + together[3:])
-    same(together, translator(params, vocabulary, tokens_per_batch=64).hypotheses(text))
+@pytest.mark.usefixtures("optimized")
+def test_translation_does_not_depend_on_the_batch(params, vocabulary):
+    text, translate_all = sentences(12), translator(params, vocabulary)
+    expected = translate_all.hypotheses(text)
+    assert len({h.tokens for h in best(expected)}) > 3  # or the test could not fail
+    assert_same(expected, [translate_all.hypotheses([s])[0] for s in text[:3]] + expected[3:])
+    assert_same(expected, translator(params, vocabulary, tokens_per_batch=64).hypotheses(text))
     order = np.random.default_rng(1).permutation(12)
-    mixed = some.hypotheses([text[i] for i in order] + sentences(5, 9))
-    same([together[i] for i in order], mixed[:12])
+    shuffled = translate_all.hypotheses([text[i] for i in order] + sentences(5, 9))
+    assert_same([expected[i] for i in order], shuffled[:12])
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised")
-def test_eight_devices_translate_as_one(params, vocabulary):
+@pytest.mark.usefixtures("optimized")
+def test_eight_devices_translate_like_one(params, vocabulary):
     text = sentences(10)
-    one = translator(params, vocabulary).hypotheses(text)
-    same(one, translator(params, vocabulary, mesh=make_mesh(8, 1, 1)).hypotheses(text))
+    expected = translator(params, vocabulary).hypotheses(text)
+    assert_same(expected, translator(params, vocabulary, mesh=make_mesh(8, 1, 1)).hypotheses(text))
 
 
-def test_no_device_waits_for_another_while_it_searches(params, vocabulary):
-    eight = translator(params, vocabulary, mesh=make_mesh(8, 1, 1))
+def test_data_parallel_search_has_no_collectives(params, vocabulary):
+    sharded = translator(params, vocabulary, mesh=make_mesh(8, 1, 1))
     ids = np.full((8, 16), EOS, np.int32)
     numbers = np.ones(8, np.int32)
-    nothing = np.zeros((8, 0), np.int32), np.zeros((8, 0, 0), np.int32)
+    constraints = np.zeros((8, 0), np.int32), np.zeros((8, 0, 0), np.int32)
     sentence_ids = np.zeros((8, 2), np.int32)
-    asked = SearchBatch(ids, numbers, *nothing, numbers.astype(np.uint32), sentence_ids)
-    program = eight._search.lower(eight.weights, asked, max_length=16).compile().as_text()
+    batch = SearchBatch(ids, numbers, *constraints, numbers.astype(np.uint32), sentence_ids)
+    program = sharded._search.lower(sharded.weights, batch, max_length=16).compile().as_text()
     assert "while" in program
     assert not re.search("all-(reduce|gather|to-all)|reduce-scatter|collective-permute", program)
 
@@ -63,19 +71,22 @@ SEARCHES = {
     "greedy": dict(method="greedy"),
     "mbr": dict(method="mbr", num_samples=3, utility="bleu"),
     "ensemble": {},
-    "asked": dict(max_length_offset=20),  # with prefixes and required phrases
+    "constrained": dict(max_length_offset=20),  # with prefixes and required phrases
 }
+
+TWO_STAGES = ("beam", "coverage")
 
 
 @pytest.fixture(scope="module")
 def translators(vocabulary):
-    params = parameters(CONFIG, scale=2.0)  # larger ones make much of a rounding
+    params = parameters(CONFIG, scale=2.0)  # larger values would amplify rounding
 
     @cache
     def make(search, devices):
-        options = SEARCHES[search] | dict(max_length=20)  # two stages of the cache
+        # Two stages of the cache take twice as long to compile as one.
+        options = SEARCHES[search] | dict(max_length=20 if search in TWO_STAGES else 16)
         if search == "ensemble":
-            options |= dict(others=[(Transformer(OTHER), parameters(OTHER, scale=2.0))])
+            options |= dict(ensemble=[(Transformer(OTHER), parameters(OTHER, scale=2.0))])
         mesh = make_mesh(devices=jax.devices()[:devices])
         return translator(params, vocabulary, mesh=mesh, tokens_per_batch=512, **options)
 
@@ -83,82 +94,78 @@ def translators(vocabulary):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("search", SEARCHES)
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 1 << 20))
-def test_nothing_around_a_sentence_changes_what_it_becomes(translators, search, seed):
-    """Batch mates, batch size, bucket, padding, devices, and who finishes first."""
+def test_every_method_is_independent_of_batch_and_devices(translators, search, seed):
+    """Varies the batch, its size, bucket, padding, devices, and which sentence ends first."""
     text = sorted(sentences(9, seed), key=len)
     text.append(" ".join(WORDS))  # a wider bucket, and more steps
-    asked = {}
-    if search == "asked":
-        asked["prefixes"] = ["the book"] * 3 + ["", "a"] * 3 + [""]
-        asked["required"] = [["rains"]] * 3 + [[], ["a"]] * 3 + [["a book"]]
+    constraints = {}
+    if search == "constrained":
+        constraints["prefixes"] = ["the book"] * 3 + ["", "a"] * 3 + [""]
+        constraints["required"] = [["rains"]] * 3 + [[], ["a"]] * 3 + [["a book"]]
 
-    def around(devices, rows):
-        some, found = translators(search, devices), []
-        for at in range(0, len(text), rows):
-            own = {name: values[at : at + rows] for name, values in asked.items()}
-            found += some.hypotheses(text[at : at + rows], **own)
-            if rows == 1 and len(found) == 3:
-                break  # longer ones would have it compiled anew
-        return found
+    def translate_with(devices, start, end):
+        batch_constraints = {name: values[start:end] for name, values in constraints.items()}
+        return translators(search, devices).hypotheses(text[start:end], **batch_constraints)
 
-    together = around(1, 10)
-    same(together, around(8, 10))
-    same(together[:3], around(1, 1))
-    assert len({h.tokens for h in best(together)}) > 3  # or the test could not fail
+    expected = translate_with(1, 0, 10)
+    assert_same(expected[:9], translate_with(8, 0, 9))  # the last one would compile again
+    for row in range(3):
+        assert_same(expected[row : row + 1], translate_with(1, row, row + 1))
+    assert len({h.tokens for h in best(expected)}) > 3  # or the test could not fail
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised")
-def test_training_in_bfloat16_ties_no_sentence_to_its_batch(params, vocabulary):
+@pytest.mark.usefixtures("optimized")
+def test_a_bfloat16_model_does_not_depend_on_the_batch(params, vocabulary):
     text, config = sentences(6), replace(CONFIG, dtype="bfloat16")
-    some = translator(params, vocabulary, config)
-    together = some.hypotheses(text)
-    same(together, [some.hypotheses([s])[0] for s in text])
+    translate_all = translator(params, vocabulary, config)
+    expected = translate_all.hypotheses(text)
+    assert_same(expected, [translate_all.hypotheses([s])[0] for s in text])
 
 
-def test_a_few_sentences_make_a_small_batch(params, vocabulary):
-    some = translator(params, vocabulary)
-    some.translate(["a book"] * 3)
-    assert {(*sizes[:5],) for sizes in some.shapes} == {(3, 16, 0, 0, 0)}
+def test_few_sentences_make_a_small_batch(params, vocabulary):
+    tiny = translator(params, vocabulary)
+    tiny.translate(["a book"] * 3)
+    assert {(*sizes[:5],) for sizes in tiny.shapes} == {(3, 16, 0, 0, 0)}
 
 
-def test_as_many_lines_out_as_in_and_in_order(params, vocabulary):
+def test_output_lines_match_input_lines_in_order(params, vocabulary):
     text = ["", *sentences(3), "   ", *sentences(2, 5), ""]
-    heard = []
-    found = translator(params, vocabulary).translate(text, progress=heard.append)
-    assert len(found) == len(text) and sum(heard) == len(text)
-    assert found[0] == found[4] == found[-1] == ""
-    assert found[1:4] == translator(params, vocabulary).translate(sentences(3))
+    progress = []
+    translations = translator(params, vocabulary).translate(text, progress=progress.append)
+    assert len(translations) == len(text) and sum(progress) == len(text)
+    assert translations[0] == translations[4] == translations[-1] == ""
+    assert translations[1:4] == translator(params, vocabulary).translate(sentences(3))
 
 
 @pytest.mark.slow
-def test_a_scanned_model_translates_like_its_unrolled_self(vocabulary):
+def test_a_scanned_model_translates_like_an_unrolled_one(vocabulary):
     config = replace(CONFIG, scan_layers=True)
-    stacked = parameters(config)
-    layers = dict(stacked)
+    scanned = parameters(config)
+    unrolled = dict(scanned)
     for name, count in ("encoder", 1), ("decoder", 2):
         for i in range(count):
-            layers[f"{name}_{i}"] = jax.tree.map(lambda p, i=i: p[i], stacked[name])
-        del layers[name]
+            unrolled[f"{name}_{i}"] = jax.tree.map(lambda p, i=i: p[i], scanned[name])
+        del unrolled[name]
     text = sentences(3)
-    same(
-        translator(stacked, vocabulary, config).hypotheses(text),
-        translator(layers, vocabulary).hypotheses(text),
+    assert_same(
+        translator(scanned, vocabulary, config).hypotheses(text),
+        translator(unrolled, vocabulary).hypotheses(text),
     )
 
 
-def test_long_inputs_are_split_or_refused_never_cut(params, vocabulary):
+def test_long_inputs_are_split_or_rejected_but_never_truncated(params, vocabulary):
     long = ". ".join(" ".join(WORDS) for _ in range(5))
     split = translator(params, vocabulary, long_input="split:24")
-    ((whole,),) = split.hypotheses([long])
+    ((hypothesis,),) = split.hypotheses([long])
     fits = lambda size: lambda t: len(vocabulary.source.encode([t])[0]) <= size  # noqa: E731
     parts = [part for _, part in split_text(long, fits(24))]
     assert len(parts) >= 5 and " ".join(parts).split() == long.split()
-    assert whole.text == " ".join(split.translate(parts))
+    assert hypothesis.text == " ".join(split.translate(parts))
     with pytest.raises(InputError, match=r"line 2 has \d+ tokens"):
         translator(params, vocabulary, long_input="error:24").translate(["a book", long])
     ten_thousand = " ".join(["book"] * 10_000)
@@ -166,48 +173,53 @@ def test_long_inputs_are_split_or_refused_never_cut(params, vocabulary):
     assert sum(len(p.split()) for p in pieces) == 10_000
 
 
-def test_ten_thousand_words_are_translated_in_pieces(params, vocabulary):
-    heard = []
+def test_ten_thousand_words_are_translated_in_segments(params, vocabulary):
+    progress = []
     greedy = translator(params, vocabulary, method="greedy", max_length=3)
-    found = greedy.translate([" ".join(["book"] * 10_000), "a"], progress=heard.append)
-    assert len(found) == 2 and len(found[0].split(" ")) > 30
-    assert abs(sum(heard) - 2) < 1e-6
-    assert len(heard) > 4 and max(heard) < 1.1  # a long line is done part by part
+    translations = greedy.translate([" ".join(["book"] * 10_000), "a"], progress=progress.append)
+    assert len(translations) == 2 and len(translations[0].split(" ")) > 30
+    assert abs(sum(progress) - 2) < 1e-6
+    assert (
+        len(progress) > 4 and max(progress) < 1.1
+    )  # progress of a long line is reported per segment
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("table", [20, 40])
-def test_learned_positions_bound_source_and_output(vocabulary, table):
+def test_learned_positions_limit_source_and_output(vocabulary, table):
     config = replace(CONFIG, positions="learned", max_length=table)
     long = " ".join(["book"] * 60)
-    found = translator(parameters(config), vocabulary, config).translate([long, "a book"])
-    assert len(found) == 2
+    translations = translator(parameters(config), vocabulary, config).translate([long, "a book"])
+    assert len(translations) == 2
     full = [*range(5, table + 4), EOS]
     ((_, forced),) = teacher_force_pairs(Transformer(config), parameters(config), [(full, full)])
     assert np.isfinite(forced.token_scores).all() and forced.attention.shape == (table, table)
-    with pytest.raises(InputError, match=f"--source, line 2 has 241 .* more than the {table} that"):
+    message = f"--source, line 2 has 241 .* more than the model's {table} positions"
+    with pytest.raises(InputError, match=message):
         score_pairs(Transformer(config), parameters(config), vocabulary, ["a", long], ["a", "a"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"num_groups": 2}, {"method": "greedy"}])
-def test_who_watches_sees_every_token_come(params, vocabulary, options):
-    text, heard, chosen = [*sentences(5), ""], {}, {}
+def test_streaming_reports_every_token(params, vocabulary, options):
+    text, streamed, final = [*sentences(5), ""], {}, {}
     model = Transformer(CONFIG)
 
-    def on_token(number, piece, text, done):
-        assert number not in chosen  # nothing comes after the last
+    def on_token(index, piece, text, done):
+        assert index not in final  # no callback after the last
         if done:
-            chosen[number] = text
+            final[index] = text
         else:
-            heard.setdefault(number, []).append(text)
+            streamed.setdefault(index, []).append(text)
 
     options = SearchOptions(max_length_offset=6, **options)
-    found = Translator(model, params, vocabulary, None, options, on_token=on_token).hypotheses(text)
-    assert set(heard) == set(range(5))  # the empty line is not searched for
-    assert chosen == {number: found[number][0].text for number in range(5)}
-    for number, texts in heard.items():
+    n_best = Translator(model, params, vocabulary, None, options, on_token=on_token).hypotheses(
+        text
+    )
+    assert set(streamed) == set(range(5))  # the empty line is not searched
+    assert final == {index: n_best[index][0].text for index in range(5)}
+    for index, texts in streamed.items():
         if options.method in ("greedy", "sample"):
-            first = found[number][0]
-            assert len(texts) == len(first.tokens) and texts[-1] == first.text
-        assert len(texts) >= len(found[number][0].tokens) - 1 and len(set(texts)) > 1
+            best_hypothesis = n_best[index][0]
+            assert len(texts) == len(best_hypothesis.tokens) and texts[-1] == best_hypothesis.text
+        assert len(texts) >= len(n_best[index][0].tokens) - 1 and len(set(texts)) > 1

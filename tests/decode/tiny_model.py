@@ -1,12 +1,12 @@
-"""A small random model as a translator, and what translations are compared by."""
+"""A small random translation model, and a comparison of translations."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from decode.inputs import SearchBatch
 from decode.options import SearchOptions
+from decode.search_batch import SearchBatch
 from decode.translate import Translator
 from model import Transformer, TransformerConfig
 
@@ -17,7 +17,7 @@ CONFIG = TransformerConfig(
 
 
 def parameters(config, scale=4.0):
-    """Random, and large enough that outputs differ and end."""
+    """Random parameters, large enough that outputs differ and end."""
     shape = jnp.ones((1, 2), jnp.int32)
     params = nn.unbox(Transformer(config).init(jax.random.key(1), shape, shape))["params"]
     return jax.tree.map(lambda p: p * scale, params)
@@ -28,16 +28,16 @@ def sentences(count, seed=0):
     return [" ".join(rng.choice(WORDS, rng.integers(1, 12))) for _ in range(count)]
 
 
-def translator(params, vocabulary, config=CONFIG, mesh=None, others=(), **options):
+def translator(params, vocabulary, config=CONFIG, mesh=None, ensemble=(), **options):
     batching = {n: options.pop(n) for n in ("tokens_per_batch", "long_input") if n in options}
-    # One stage of the cache unless a test asks for more: a search compiles a loop for each.
+    # One cache stage by default: each stage compiles another loop.
     options = SearchOptions(**{"max_length_offset": 6, "max_length": 16} | options)
     model = Transformer(config)
-    return Translator(model, params, vocabulary, mesh, options, others=others, **batching)
+    return Translator(model, params, vocabulary, mesh, options, ensemble=ensemble, **batching)
 
 
-def asked(src, limits):
-    """Sources [B,S] as a search gets them when nothing else is asked for."""
+def search_batch(src, limits):
+    """Search batch of sources [B,S] without constraints."""
     rows = len(src)
     return SearchBatch(
         jnp.asarray(src, jnp.int32),
@@ -49,13 +49,13 @@ def asked(src, limits):
     )
 
 
-def best(found):
-    return [first for first, *_ in found]
+def best(n_best):
+    return [first for first, *_ in n_best]
 
 
-def same(left, right):
-    left, right = ([h for hs in side for h in hs] for side in (left, right))
+def assert_same(left, right):
+    left, right = ([h for hs in lists for h in hs] for lists in (left, right))
     assert [h.text for h in left] == [h.text for h in right]
     assert [h.tokens for h in left] == [h.tokens for h in right]
-    scores = [[h.score for h in side] for side in (left, right)]
+    scores = [[h.score for h in lists] for lists in (left, right)]
     np.testing.assert_allclose(*scores, rtol=5e-5, atol=1e-4)

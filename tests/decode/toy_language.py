@@ -1,4 +1,4 @@
-"""Tiny made-up languages, small enough to write down every output."""
+"""Toy languages, small enough to enumerate every output."""
 
 import itertools
 
@@ -16,20 +16,20 @@ EOS = 0
 
 
 def language(
-    seed: int, batch: int, vocab: int, length: int, sharpness: float = 1.0, lean: float = 0.0
+    seed: int, batch: int, vocab: int, length: int, sharpness: float = 1.0, eos_bias: float = 0.0
 ):
     """log_prob(sentence, prefix) -> [V]: a random distribution for every prefix.
 
-    It leans to EOS by `lean`.
+    `eos_bias` is added to the logit of EOS.
     """
 
     def log_prob(sentence: int, prefix: tuple[int, ...]) -> np.ndarray:
         rng = np.random.default_rng([seed, sentence, len(prefix), *(t + 1 for t in prefix)])
         logits = rng.normal(size=vocab) * sharpness
-        logits[EOS] += lean
+        logits[EOS] += eos_bias
         return (logits - np.log(np.exp(logits).sum())).astype(np.float32)
 
-    # The same as a table over prefixes read as numbers in base V + 1, for the jitted step.
+    # The same as a table indexed by prefixes as base V + 1 numbers, for the jitted step.
     base = vocab + 1
     table = np.zeros((batch, base**length, vocab), np.float32)
     for n in range(length):
@@ -40,39 +40,39 @@ def language(
     table = jnp.asarray(table)
 
     def step(tokens, cache, index):
-        """The cache is the prefix's number: wrong unless it follows its beam exactly."""
+        """The cache is the number of the prefix: it is wrong unless it follows its beam exactly."""
         code = jnp.where(
             index == 0, cache, cache + (tokens + 1) * base ** jnp.maximum(index - 1, 0)
         )
-        # Any constant may be taken out of a row, if the total says so.
-        total = jnp.sin(code.astype(jnp.float32))
+        # A row may be shifted by any constant if the normalizer includes it.
+        offset = jnp.sin(code.astype(jnp.float32))
         log_probs = jax.vmap(lambda rows, c: rows[c])(table, code)
-        return NextToken(log_probs + total[..., None], total, log_probs[..., EOS] + total), code
+        return NextToken(log_probs + offset[..., None], offset, log_probs[..., EOS] + offset), code
 
     return log_prob, step
 
 
-def wu(alpha):
-    """Wu et al.'s penalty: what outputs are worth, by sum and length."""
+def gnmt_score(alpha):
+    """Wu et al.'s length normalization of a sum of log probabilities."""
     return lambda total, n: total / ((5 + n) / 6) ** alpha
 
 
-def mean(alpha):
+def average_score(alpha):
     return lambda total, n: total / n**alpha
 
 
-# What a search is given, and the same for a plain one.
+# Length normalization of a search, and its equivalent for a plain beam search.
 PENALTIES = {
-    "none": (gnmt(0.0), wu(0.0)),
-    "gnmt": (gnmt(0.6), wu(0.6)),
-    "long": (gnmt(1.5), wu(1.5)),
-    "average": (average(), mean(1.0)),
-    "root": (average(0.5), mean(0.5)),
+    "none": (gnmt(0.0), gnmt_score(0.0)),
+    "gnmt": (gnmt(0.6), gnmt_score(0.6)),
+    "long": (gnmt(1.5), gnmt_score(1.5)),
+    "average": (average(), average_score(1.0)),
+    "root": (average(0.5), average_score(0.5)),
 }
 
 
-def every_choice(log_prob, live, end=False):
-    """All (sum, tokens) that are a token longer than those of `live`, best first."""
+def all_continuations(log_prob, live, end=False):
+    """All (sum, tokens) that extend those of `live` by one token, best first."""
     return sorted(
         (
             (total + log_prob(prefix)[t], (*prefix, t))
@@ -83,32 +83,32 @@ def every_choice(log_prob, live, end=False):
     )
 
 
-def every_output(log_prob, sentence, vocab, limit, worth):
+def all_outputs(log_prob, sentence, vocab, limit, score_fn):
     """All (score, tokens) that end in EOS within the limit, best first; EOS is forced there."""
-    found = []
+    outputs = []
 
     def visit(prefix, total):
         lp = log_prob(sentence, prefix)
         n = len(prefix) + 1
-        found.append((worth(total + lp[EOS], n), (*prefix, EOS)))
+        outputs.append((score_fn(total + lp[EOS], n), (*prefix, EOS)))
         if n < limit:
             for token in range(vocab):
                 if token != EOS:
                     visit((*prefix, token), total + lp[token])
 
     visit((), 0.0)
-    return sorted(found, key=lambda item: -item[0])
+    return sorted(outputs, key=lambda item: -item[0])
 
 
-def no_shorter(step, min_length):
-    """The step by which no output ends before `min_length`."""
+def with_min_length(step, min_length):
+    """`step` without EOS before `min_length`."""
 
-    def later(tokens, cache, index):
-        found, cache = step(tokens, cache, index)
-        end = jnp.where(index + 1 < min_length, -jnp.inf, found.eos_logit)
-        return found._replace(logits=found.logits.at[..., EOS].set(end)), cache
+    def constrained_step(tokens, cache, index):
+        next_token, cache = step(tokens, cache, index)
+        end = jnp.where(index + 1 < min_length, -jnp.inf, next_token.eos_logit)
+        return next_token._replace(logits=next_token.logits.at[..., EOS].set(end)), cache
 
-    return later
+    return constrained_step
 
 
 def run(step, batch, width, alpha, limits, length, search=beam_search, **options):
@@ -122,7 +122,7 @@ def run(step, batch, width, alpha, limits, length, search=beam_search, **options
         options = {"select_token": greedy, "length_norm": gnmt(alpha)} | options
     cache = jnp.zeros((batch, width), jnp.int32)
     start = jnp.full(batch, 1, jnp.int32)
-    found = jax.jit(
+    result = jax.jit(
         lambda cache: search(
             step,
             cache,
@@ -133,27 +133,28 @@ def run(step, batch, width, alpha, limits, length, search=beam_search, **options
             **options,
         )
     )(cache)
-    return jax.tree.map(np.asarray, found)
+    return jax.tree.map(np.asarray, result)
 
 
-def enough(count):
-    """The rule by which a plain beam is over once `count` have ended; None: at its limit only."""
-    return lambda pool, live, n: count is not None and len(pool) >= count
+def stop_after(count):
+    """Stopping rule of a plain beam search: `count` finished hypotheses; None: only the limit."""
+    return lambda finished, live, n: count is not None and len(finished) >= count
 
 
-def plain_beam(offered, limit, width, worth, over):
-    """A beam in lists: the W best of its pool, (score, tokens) best first, and when it was over.
+def plain_beam(candidates_of, limit, width, score_fn, is_done):
+    """Beam search with lists: the W best finished (score, tokens), best first, and the last step.
 
-    That is after n tokens, when `over(pool, live, n)`, or at the limit. Nothing enters the pool
-    from then on; the live ones grow on, for what looks at them. `offered(live, n)` gives the
-    candidates for n tokens, (sum, tokens), the first choice first.
+    The search is done after n tokens if `is_done(finished, live, n)`, or at the limit. After that
+    no hypothesis is added to `finished`, but the live ones are still extended and passed to
+    `candidates_of`. `candidates_of(live, n)` returns the candidates (sum, tokens) of n tokens,
+    best first.
     """
-    live, pool, end = [(0.0, ())], [], None
+    live, finished, end = [(0.0, ())], [], None
     for n in range(1, limit + 1):
-        candidates = offered(live, n)
+        candidates = candidates_of(live, n)
         live = [c for c in candidates[: 2 * width] if c[1][-1] != EOS][:width]
         if end is None:
-            pool += [(worth(total, n), t) for total, t in candidates[:width] if t[-1] == EOS]
-            pool.sort(key=lambda c: -c[0])
-            end = n if n == limit or over(pool, live, n) else None
-    return pool[:width], end
+            finished += [(score_fn(total, n), t) for total, t in candidates[:width] if t[-1] == EOS]
+            finished.sort(key=lambda c: -c[0])
+            end = n if n == limit or is_done(finished, live, n) else None
+    return finished[:width], end

@@ -1,4 +1,4 @@
-"""Commands run as a user runs them."""
+"""Runs commands as a user would."""
 
 import os
 import subprocess
@@ -24,14 +24,14 @@ SMALL = """
 
 
 def environment():
-    """A user's, on one device; but compiled in haste, as most of the suite is."""
-    ours = dict(PYTHONPATH=str(ROOT), XLA_FLAGS=xla_flags(), JAX_PLATFORMS="cpu")
-    return os.environ | ours | dict(JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    """A user's environment with one device, but without XLA optimizations, for speed."""
+    overrides = dict(PYTHONPATH=str(ROOT), XLA_FLAGS=xla_flags(), JAX_PLATFORMS="cpu")
+    return os.environ | overrides | dict(JAX_DISABLE_MOST_OPTIMIZATIONS="1")
 
 
 @cache
 def fork_server():
-    """The server of tests/experiments/forks.py of this process, and its socket."""
+    """This process's server of tests/experiments/forks.py, and its socket path."""
     path = f"{tempfile.mkdtemp()}/socket"
     command = [sys.executable, forks.__file__, "serve", path]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment())
@@ -51,22 +51,22 @@ def stop_fork_server():
 
 
 def heed(command, *args, stdin="", env=()):
-    """Run `python -m experiments.<command>` as a user would; rc, stdout, stderr."""
+    """Runs `python -m experiments.<command>`; returns its exit status, stdout and stderr."""
     arguments = ["-m", f"experiments.{command}", *map(str, args)]
-    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as out:
+    with tempfile.TemporaryFile() as stdin_file, tempfile.TemporaryFile() as out:
         with tempfile.TemporaryFile() as err:
-            asked.write(stdin.encode() if isinstance(stdin, str) else stdin)
-            asked.seek(0)
-            files = [file.fileno() for file in (asked, out, err)]
-            told = environment() | dict(env)
-            code = forks.run(fork_server()[1], arguments, str(ROOT), told, files, timeout=300)
+            stdin_file.write(stdin.encode() if isinstance(stdin, str) else stdin)
+            stdin_file.seek(0)
+            files = [file.fileno() for file in (stdin_file, out, err)]
+            variables = environment() | dict(env)
+            code = forks.run(fork_server()[1], arguments, str(ROOT), variables, files, timeout=300)
             out.seek(0)
             err.seek(0)
             return code, out.read().decode(), err.read().decode()
 
 
-def refused(command, *args, stdin=""):
-    """The one line of a mistake, which ends with status 1 and no traceback."""
+def error_line(command, *args, stdin=""):
+    """The error line of a command that exits with status 1 and no traceback."""
     code, out, err = heed(command, *args, stdin=stdin)
     assert code == 1 and out == "", (code, out, err)
     (line,) = (line for line in err.splitlines() if line.startswith("heed: error: "))
@@ -81,7 +81,7 @@ def train_args(data, workdir, *changes):
 
 
 def small_experiment(data, **train):
-    """The same experiment for a call of ours."""
+    """The experiment of `train_args`, for calls in this process."""
     _, _, *values = train_args(data, "")
     tree = default_config()
     for name, value in (v.removeprefix("--config.").split("=") for v in values):

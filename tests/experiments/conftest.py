@@ -1,4 +1,4 @@
-"""Some text of two made-up languages, and a tiny run that learned from it."""
+"""Fixtures: text of two toy languages, a tiny run trained on it, and a Marian folder."""
 
 import importlib
 import sys
@@ -14,7 +14,7 @@ from tests.experiments.serving import small_searches
 
 @pytest.fixture
 def benchmark_main():
-    """Imports a benchmark's main. Two have flags of one name, so they go when the test ends."""
+    """Imports a benchmark's main and removes its flags after the test: some share names."""
     imported = []
 
     def load(name):
@@ -50,7 +50,7 @@ def run(text, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def marian(tmp_path_factory):
-    """A folder as Hugging Face has Marian's models: tiny, and of random weights."""
+    """A tiny Hugging Face Marian folder with random weights."""
     folder = tmp_path_factory.mktemp("marian")
     save_folder(folder)
     return folder
@@ -59,6 +59,6 @@ def marian(tmp_path_factory):
 @pytest.fixture(scope="session")
 def searches(run):
     workdir, *_ = run
-    made = small_searches(workdir)
-    made.precompile()
-    return made
+    compiled = small_searches(workdir)
+    compiled.precompile()
+    return compiled

@@ -1,6 +1,6 @@
-"""Folders of fairseq's, of random weights, and the model computed as plainly as can be.
+"""fairseq folders with random weights, and a plain NumPy version of the model.
 
-Checkpoints are written as PyTorch does it, without PyTorch.
+Checkpoints are written in PyTorch's format, without PyTorch.
 """
 
 import io
@@ -43,8 +43,8 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MARKS = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
-class Named:
-    """What stands in a pickle as a name, whether there is such a thing here or not."""
+class Global:
+    """A global name in a pickle, which need not exist."""
 
     def __init__(self, full):
         self.full = full
@@ -54,12 +54,12 @@ class Named:
 
 
 class Tensor:
-    """Numbers, and how a tensor lies in them; by default the whole."""
+    """A storage and a tensor's (offset, size, stride) in it; by default all of it."""
 
-    def __init__(self, numbers, kind="FloatStorage", lies=None):
+    def __init__(self, numbers, kind="FloatStorage", layout=None):
         steps = [step // numbers.itemsize for step in numbers.strides]
         self.numbers, self.kind = np.ascontiguousarray(numbers), kind
-        self.lies = lies or (0, numbers.shape, tuple(steps))
+        self.layout = layout or (0, numbers.shape, tuple(steps))
 
 
 class _Storage:
@@ -68,104 +68,106 @@ class _Storage:
 
 
 class PickleWriter(pickle._Pickler):
-    """A pickler that names what it does not have."""
+    """A pickler that writes `Global` names and `Tensor` storages."""
 
     dispatch = pickle._Pickler.dispatch | {
-        Named: lambda self, named: self.write(
-            "c{}\n{}\n".format(*named.full.rsplit(".", 1)).encode()
+        Global: lambda self, name: self.write(
+            "c{}\n{}\n".format(*name.full.rsplit(".", 1)).encode()
         )
     }
 
     def __init__(self, file):
         super().__init__(file, 2)
-        self.kept = []
+        self.storages = []
 
-    def reducer_override(self, found):
-        if not isinstance(found, Tensor):
+    def reducer_override(self, obj):
+        if not isinstance(obj, Tensor):
             return NotImplemented
-        offset, size, stride = found.lies
-        arguments = _Storage(found), offset, size, stride, False, OrderedDict()
-        return Named("torch._utils._rebuild_tensor_v2"), arguments
+        offset, size, stride = obj.layout
+        arguments = _Storage(obj), offset, size, stride, False, OrderedDict()
+        return Global("torch._utils._rebuild_tensor_v2"), arguments
 
-    def persistent_id(self, found):
-        if not isinstance(found, _Storage):
+    def persistent_id(self, obj):
+        if not isinstance(obj, _Storage):
             return None
-        self.kept.append(found.tensor.numbers)
-        kind = Named(f"torch.{found.tensor.kind}")
-        return "storage", kind, str(len(self.kept) - 1), "cpu", found.tensor.numbers.size
+        self.storages.append(obj.tensor.numbers)
+        kind = Global(f"torch.{obj.tensor.kind}")
+        return "storage", kind, str(len(self.storages) - 1), "cpu", obj.tensor.numbers.size
 
 
 def save_checkpoint(file, content):
-    """As torch.save does it."""
+    """Writes a checkpoint like torch.save."""
     out = io.BytesIO()
     writer = PickleWriter(out)
     writer.dump(content)
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(f"{file.stem}/data.pkl", out.getvalue())
         archive.writestr(f"{file.stem}/byteorder", "little")
-        for key, numbers in enumerate(writer.kept):
+        for key, numbers in enumerate(writer.storages):
             archive.writestr(f"{file.stem}/data/{key}", numbers.tobytes())
 
 
 def dictionary(side):
-    """The words of a side after the four that are always there: letters, and some that merge."""
+    """The words of a side without the four special ones: letters, and words from merges."""
     words = [*LETTERS, *(f"{letter}@@" for letter in LETTERS), "one", "on@@", "cat", "do@@"]
     words = words if side == "en" else [*words[::-1], "Katze", "eins"]
     return [*words, *(f"madeupword{n:04}" for n in range(-(len(words) + 4) % 8))]
 
 
 def words(settings, side):
-    every = settings["share_all_embeddings"]
-    return [*MARKS, *dictionary("en" if every else settings[f"{side}_lang"])]
+    shared = settings["share_all_embeddings"]
+    return [*MARKS, *dictionary("en" if shared else settings[f"{side}_lang"])]
 
 
 def random_arrays(settings, seed=0):
-    """Every array that a model of these settings has, large enough that outputs differ."""
+    """All arrays of a model with these settings, large enough that outputs differ."""
     rng = np.random.default_rng(seed)
-    found = {}
-    wide, hidden = settings["encoder_embed_dim"], settings["encoder_ffn_embed_dim"]
+    arrays = {}
+    width, hidden = settings["encoder_embed_dim"], settings["encoder_ffn_embed_dim"]
 
     def linear(name, shape, gain=1.5):
-        found[f"{name}.weight"] = rng.normal(0, gain * (2 / sum(shape)) ** 0.5, shape)
-        found[f"{name}.bias"] = rng.normal(0, 0.05, shape[0])
+        arrays[f"{name}.weight"] = rng.normal(0, gain * (2 / sum(shape)) ** 0.5, shape)
+        arrays[f"{name}.bias"] = rng.normal(0, 0.05, shape[0])
 
     def norm(name):
-        found[f"{name}.weight"] = rng.normal(1, 0.05, wide)
-        found[f"{name}.bias"] = rng.normal(0, 0.05, wide)
+        arrays[f"{name}.weight"] = rng.normal(1, 0.05, width)
+        arrays[f"{name}.bias"] = rng.normal(0, 0.05, width)
 
-    for side, of in ("encoder", "source"), ("decoder", "target"):
-        found[f"{side}.embed_tokens.weight"] = rng.normal(0, 0.4, (len(words(settings, of)), wide))
-        found[f"{side}.version"] = np.array([3.0])
+    for side, text_side in ("encoder", "source"), ("decoder", "target"):
+        arrays[f"{side}.embed_tokens.weight"] = rng.normal(
+            0, 0.4, (len(words(settings, text_side)), width)
+        )
+        arrays[f"{side}.version"] = np.array([3.0])
         if settings.get("encoder_learned_pos"):
             rows = settings["max_source_positions"] + 2
-            found[f"{side}.embed_positions.weight"] = rng.normal(0, 0.4, (rows, wide))
+            arrays[f"{side}.embed_positions.weight"] = rng.normal(0, 0.4, (rows, width))
         else:
-            found[f"{side}.embed_positions._float_tensor"] = np.array([np.nan])
+            arrays[f"{side}.embed_positions._float_tensor"] = np.array([np.nan])
         attentions = ["self_attn"] if side == "encoder" else ["self_attn", "encoder_attn"]
         for i in range(settings[f"{side}_layers"]):
             layer = f"{side}.layers.{i}"
             for attention in attentions:
                 for part in "q", "k", "v", "out":
-                    # Heads that look at few words, and at the source, or all outputs are the same.
+                    # Sharp attention, also to the source; otherwise all outputs are the same.
                     gain = 2.5 if part in "qk" else 3.0 if attention == "encoder_attn" else 1.5
-                    linear(f"{layer}.{attention}.{part}_proj", (wide, wide), gain)
+                    linear(f"{layer}.{attention}.{part}_proj", (width, width), gain)
                 norm(f"{layer}.{attention}_layer_norm")
-            linear(f"{layer}.fc1", (hidden, wide))
-            linear(f"{layer}.fc2", (wide, hidden))
+            linear(f"{layer}.fc1", (hidden, width))
+            linear(f"{layer}.fc2", (width, hidden))
             norm(f"{layer}.final_layer_norm")
         if settings["encoder_normalize_before"]:
             norm(f"{side}.layer_norm")
     if settings["share_all_embeddings"]:
-        found["decoder.embed_tokens.weight"] = found["encoder.embed_tokens.weight"]
-    output = found["decoder.embed_tokens.weight"]
+        arrays["decoder.embed_tokens.weight"] = arrays["encoder.embed_tokens.weight"]
+    output = arrays["decoder.embed_tokens.weight"]
     if not settings["share_all_embeddings"] and not settings["share_decoder_input_output_embed"]:
         output = rng.normal(0, 0.5, output.shape)
-    found["decoder.output_projection.weight"] = output
-    return {name: x.astype(np.float32) for name, x in found.items()}
+    arrays["decoder.output_projection.weight"] = output
+    return {name: x.astype(np.float32) for name, x in arrays.items()}
 
 
 def content(settings, arrays, generation=()):
-    """A checkpoint as it is today, of an old class's settings."""
+    """A checkpoint in the current format, with the settings of an old class."""
     return {
         "args": None,
         "cfg": {
@@ -182,11 +184,11 @@ def content(settings, arrays, generation=()):
 
 
 def save_folder(folder, settings=(), generation=(), merges=MERGES, seed=0):
-    """A whole folder; returns its settings and arrays."""
+    """Saves a complete folder; returns its settings and arrays."""
     settings = SETTINGS | dict(settings)
     arrays = random_arrays(settings, seed)
-    for place in folder / "checkpoints", folder / "data":
-        place.mkdir(parents=True, exist_ok=True)
+    for subfolder in folder / "checkpoints", folder / "data":
+        subfolder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(
         folder / "checkpoints" / "checkpoint_best.pt", content(settings, arrays, generation)
     )
@@ -198,15 +200,15 @@ def save_folder(folder, settings=(), generation=(), merges=MERGES, seed=0):
     return settings, arrays
 
 
-class Plain:
-    """The model by its equations, a sentence at a time, from fairseq's own arrays and ids."""
+class ReferenceModel:
+    """The model in NumPy, one sentence at a time, with fairseq's arrays and ids."""
 
     def __init__(self, arrays, settings):
         self.w, self.s = arrays, settings
         self.pre = settings["encoder_normalize_before"]
 
     def encode(self, ids):
-        """ids with their end -> [S,D]."""
+        """ids with EOS -> [S,D]."""
         x = self._embed("encoder", ids)
         for i in range(self.s["encoder_layers"]):
             layer = f"encoder.layers.{i}"
@@ -216,7 +218,7 @@ class Plain:
         return self._norm("encoder.layer_norm", x) if self.pre else x
 
     def logits(self, memory, ids):
-        """Of the word after each of the words [], ids[:1], ids[:2] ..: [T+1,V]."""
+        """Logits [T+1,V] of the next word after [], ids[:1], ids[:2], ..."""
         x = self._embed("decoder", [2, *ids])
         for i in range(self.s["decoder_layers"]):
             layer = f"decoder.layers.{i}"
@@ -232,25 +234,25 @@ class Plain:
         return x @ self.w["decoder.output_projection.weight"].T
 
     def greedy(self, ids, limit):
-        """The likeliest word after the other, the padding never, to the end."""
-        memory, found = self.encode(ids), []
-        while len(found) < limit and 2 not in found:
-            row = self.logits(memory, found)[-1]
-            row[[1] if found else [1, 2]] = -np.inf
-            found.append(int(row.argmax()) if len(found) + 1 < limit else 2)
-        return found
+        """Greedy search without padding."""
+        memory, tokens = self.encode(ids), []
+        while len(tokens) < limit and 2 not in tokens:
+            row = self.logits(memory, tokens)[-1]
+            row[[1] if tokens else [1, 2]] = -np.inf
+            tokens.append(int(row.argmax()) if len(tokens) + 1 < limit else 2)
+        return tokens
 
     def _embed(self, side, ids):
-        wide = self.s["encoder_embed_dim"]
+        width = self.s["encoder_embed_dim"]
         rows = self.w[f"{side}.embed_tokens.weight"][list(ids)]
         if not self.s.get("no_scale_embedding"):
-            rows = rows * wide**0.5
-        places = np.arange(2, 2 + len(rows))
+            rows = rows * width**0.5
+        positions = np.arange(2, 2 + len(rows))
         if self.s.get("encoder_learned_pos"):
-            return rows + self.w[f"{side}.embed_positions.weight"][places]
-        half = wide // 2
+            return rows + self.w[f"{side}.embed_positions.weight"][positions]
+        half = width // 2
         rates = np.exp(np.arange(half) * -(math.log(10000) / (half - 1)))
-        angles = places[:, None] * rates
+        angles = positions[:, None] * rates
         return rows + np.concatenate([np.sin(angles), np.cos(angles)], 1)
 
     def _linear(self, name, x):
@@ -259,8 +261,8 @@ class Plain:
     def _attend(self, name, x, y):
         mixed, heads = [], self.s["encoder_attention_heads"]
         sides = zip("qkv", (x, y, y), strict=True)
-        wide = [self._linear(f"{name}.{part}_proj", of) for part, of in sides]
-        for q, k, v in zip(*(np.split(each, heads, 1) for each in wide), strict=True):
+        projected = [self._linear(f"{name}.{part}_proj", inputs) for part, inputs in sides]
+        for q, k, v in zip(*(np.split(p, heads, 1) for p in projected), strict=True):
             weights = q @ k.T / q.shape[1] ** 0.5
             weights = np.exp(weights - weights.max(1, keepdims=True))
             mixed.append(weights / weights.sum(1, keepdims=True) @ v)

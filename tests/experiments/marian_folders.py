@@ -1,4 +1,4 @@
-"""Folders of Marian models as Hugging Face has them, of random weights and vocabularies of ours."""
+"""Hugging Face folders of Marian models with random weights and small vocabularies."""
 
 import io
 import json
@@ -28,13 +28,13 @@ SMALL = dict(
 
 
 def lines(count=400):
-    """Sentences of both languages of the demo."""
+    """Demo sentences in English and German."""
     pairs = Demo("train", 0, "en", "de")
     return [pairs[i][0] for i in range(count)], [pairs[i][1] for i in range(count)]
 
 
-def learn(sentences, size, kind="unigram", **options) -> bytes:
-    """A SentencePiece model as OPUS-MT's: its own ids, no byte fallback."""
+def train_spm(sentences, size, kind="unigram", **options) -> bytes:
+    """A SentencePiece model as in OPUS-MT: default ids, no byte fallback."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences), model_writer=model, vocab_size=size, model_type=kind,
@@ -44,25 +44,25 @@ def learn(sentences, size, kind="unigram", **options) -> bytes:
 
 
 def words(*models: bytes) -> list[str]:
-    """The pieces of all of them, each once."""
-    found: dict[str, None] = {}
+    """The pieces of all models, without duplicates."""
+    pieces: dict[str, None] = {}
     for model in models:
         processor = sentencepiece.SentencePieceProcessor()
         processor.LoadFromSerializedProto(model)
         for i in range(processor.get_piece_size()):
             if not (processor.is_control(i) or processor.is_unknown(i)):
-                found[processor.id_to_piece(i)] = None
-    return list(found)
+                pieces[processor.id_to_piece(i)] = None
+    return list(pieces)
 
 
 def table(pieces, codes=CODES):
-    """OPUS-MT's order: the end, the unknown word, all others, padding last."""
-    every = ["</s>", "<unk>", *codes, *(p for p in pieces if p not in codes), "<pad>"]
-    return {word: id for id, word in enumerate(every)}
+    """Word ids in OPUS-MT's order: EOS, UNK, all others, PAD."""
+    all_words = ["</s>", "<unk>", *codes, *(p for p in pieces if p not in codes), "<pad>"]
+    return {word: id for id, word in enumerate(all_words)}
 
 
 def save_vocabulary(folder, source: bytes, target: bytes, ids, target_ids=None, **settings):
-    """Both SentencePiece models, one table or two, and what the tokenizer is to know."""
+    """Saves both SentencePiece models, one or two vocabularies, and the tokenizer's settings."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "source.spm").write_bytes(source)
     (folder / "target.spm").write_bytes(target)
@@ -75,35 +75,35 @@ def save_vocabulary(folder, source: bytes, target: bytes, ids, target_ids=None, 
 
 
 def save_weights(folder, ids, generation=(), **changes):
-    """A random model of these words, without PyTorch: config, generation config and tensors."""
+    """Saves a random model of these words: config, generation config and tensors."""
     size, pad = len(ids), ids["<pad>"]
     special = dict(pad_token_id=pad, eos_token_id=ids["</s>"], decoder_start_token_id=pad)
     config = dict(model_type="marian", vocab_size=size, **special) | SMALL | changes
     (folder / "config.json").write_text(json.dumps(config))
-    searched = dict(num_beams=3, max_length=20, bad_words_ids=[[pad]], **special) | dict(generation)
-    (folder / "generation_config.json").write_text(json.dumps(searched))
+    search = dict(num_beams=3, max_length=20, bad_words_ids=[[pad]], **special) | dict(generation)
+    (folder / "generation_config.json").write_text(json.dumps(search))
     model = model_config(folder / "config.json", read_config(folder / "config.json"))
     params = parameters(model)
     tensors = {"model.shared.weight": np.asarray(params["embedding"]["table"][1:])}
     tensors["final_logits_bias"] = np.linspace(-1, 1, size, dtype=np.float32)[None]
-    save_file(tensors | theirs(names(model), params), folder / "model.safetensors")
+    save_file(tensors | hf_tensors(names(model), params), folder / "model.safetensors")
 
 
-def theirs(names, params):
-    """The tensors of these names, made of our parameters."""
-    found = {}
-    for named in names:
+def hf_tensors(names, params):
+    """Hugging Face's tensors of these names, from Heed's parameters."""
+    tensors = {}
+    for param in names:
         leaf = params
-        for key in named.param_path:
+        for key in param.param_path:
             leaf = leaf[key]
-        found[named.their_name] = named.store(np.asarray(leaf))
-    return found
+        tensors[param.their_name] = param.store(np.asarray(leaf))
+    return tensors
 
 
 def save_folder(folder, **options):
-    """A whole folder, as OPUS-MT's are; returns the ids of its words."""
+    """Saves a complete OPUS-MT folder; returns the ids of its words."""
     english, german = lines(100)
-    models = learn(english, 70, "bpe"), learn(german, 70, "bpe")
+    models = train_spm(english, 70, "bpe"), train_spm(german, 70, "bpe")
     ids = table(words(*models))
     save_vocabulary(folder, *models, ids)
     save_weights(folder, ids, **options)

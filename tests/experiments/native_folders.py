@@ -1,4 +1,4 @@
-"""Folders of Marian's own, of random weights, and the model computed as plainly as can be."""
+"""Native Marian folders with random weights, and a plain NumPy version of the model."""
 
 import struct
 
@@ -9,7 +9,7 @@ from interop.marian.binary import SETTINGS
 from interop.marian.model import model_config
 from interop.marian.param_names import names
 from model import Transformer
-from tests.experiments.marian_folders import learn, lines
+from tests.experiments.marian_folders import lines, train_spm
 from train.state import param_shapes
 
 SIZE = 120  # words of a vocabulary
@@ -41,20 +41,20 @@ DECODER = {
 
 
 def random_items(settings, seed=0, bias=True):
-    """Every array that a model of these settings has, large enough that outputs differ."""
+    """All arrays of a model with these settings, large enough that outputs differ."""
     rng = np.random.default_rng(seed)
     c = model_config("model", settings, [SIZE + 2] * 2)
-    boxes = param_shapes(Transformer(c))
+    shapes = param_shapes(Transformer(c))
     items = {}
-    for named in names(c):
-        box = boxes
-        for key in named.param_path:
-            box = box[key]
-        size = named.size(box.value.shape)
-        # Heads that look at few words, and small biases, or all outputs are the same.
-        gain = 5.0 if named.their_name.endswith(("_Wq", "_Wk")) else 1.5
-        spread = gain * (2 / sum(size)) ** 0.5 if named.inputs else 0.05
-        items[named.their_name] = rng.normal(0, spread, size) + named.their_name.endswith("scale")
+    for param in names(c):
+        shape = shapes
+        for key in param.param_path:
+            shape = shape[key]
+        size = param.size(shape.value.shape)
+        # Sharp attention and small biases; otherwise all outputs are the same.
+        gain = 5.0 if param.their_name.endswith(("_Wq", "_Wk")) else 1.5
+        std = gain * (2 / sum(size)) ** 0.5 if param.inputs else 0.05
+        items[param.their_name] = rng.normal(0, std, size) + param.their_name.endswith("scale")
     tables = {"all": ["Wemb"]}.get(c.tying, ["encoder_Wemb", "decoder_Wemb"])
     items |= {name: rng.normal(0, 0.4, (SIZE, c.d_model)) for name in tables}
     if c.tying == "none":
@@ -64,15 +64,15 @@ def random_items(settings, seed=0, bias=True):
     return {name: x.astype(np.float32) for name, x in items.items()}
 
 
-def quantised(items):
-    """Every matrix with 8 bits: (values as they lie in the file, multiplier)."""
-    found = {}
+def quantized(items):
+    """All matrices in 8 bits: (stored values, scale)."""
+    matrices = {}
     for name, x in items.items():
         if name[name.rfind("_") + 1 :].startswith("W") and min(x.shape) > 1:
             scale = np.float32(127 / np.abs(x).max())
             values = np.round(x * scale).astype(np.int8)
-            found[name] = values, scale
-    return found
+            matrices[name] = values, scale
+    return matrices
 
 
 def save_npz(file, items, settings):
@@ -80,14 +80,14 @@ def save_npz(file, items, settings):
     np.savez(file, **items, **{SETTINGS: text})
 
 
-def save_bin(file, items, settings, eight=()):
-    """As Marian writes it; matrices that are in `eight` in 8 bits."""
+def save_bin(file, items, settings, quantized_items=()):
+    """Writes Marian's binary format; matrices in `quantized_items` are stored in 8 bits."""
     text = np.frombuffer(yaml.safe_dump(settings).encode() + b"\0", np.int8)
     stored = []
     for name, x in {**items, SETTINGS: text}.items():
         kind, data = (0x101 if x.dtype == np.int8 else 0x404), x.tobytes()
-        if name in eight:
-            values, scale = eight[name]
+        if name in quantized_items:
+            values, scale = quantized_items[name]
             data = (values if "Wemb" in name else values.T).tobytes() + scale.tobytes()
             kind = 0x4101
         stored.append((name.encode() + b"\0", kind, x.shape, data + bytes(-len(data) % 256)))
@@ -100,7 +100,7 @@ def save_bin(file, items, settings, eight=()):
 
 
 def save_folder(folder, settings=(), decoder=(), items=None):
-    """A whole folder with a .bin; returns its arrays."""
+    """Saves a complete folder with a .bin; returns its arrays."""
     folder.mkdir(exist_ok=True)
     settings = PLAIN | dict(settings)
     items = items or random_items(settings)
@@ -111,7 +111,7 @@ def save_folder(folder, settings=(), decoder=(), items=None):
 
 
 def save_shortlist(file, frequent=10, seed=0):
-    """Some words of each source word; returns them, and how many frequent ones there are."""
+    """Saves random words for each source word; returns them, and the number of frequent words."""
     random = np.random.default_rng(seed)
     lists = [random.choice(SIZE, random.integers(0, 9), replace=False) for _ in range(SIZE)]
     starts = np.cumsum([0, *map(len, lists)]).astype("<u8")
@@ -122,20 +122,20 @@ def save_shortlist(file, frequent=10, seed=0):
 
 
 def vocabulary(size=SIZE, seed=0) -> bytes:
-    """A SentencePiece model as Marian makes it, both languages together."""
+    """A SentencePiece model as Marian trains it, on both languages."""
     ids = dict(eos_id=0, unk_id=1, bos_id=-1, pad_id=-1)
-    return learn([*lines(100)[seed], *lines(100)[1]], size, "bpe", **ids)
+    return train_spm([*lines(100)[seed], *lines(100)[1]], size, "bpe", **ids)
 
 
-class Plain:
-    """The model by its equations, a sentence at a time, from Marian's own arrays and ids."""
+class ReferenceModel:
+    """The model in NumPy, one sentence at a time, with Marian's arrays and ids."""
 
     def __init__(self, items, settings):
         self.w, self.s = items, settings
         self.rnn = settings["transformer-decoder-autoreg"] == "rnn"
 
     def encode(self, ids):
-        """ids with their end -> [S,D]."""
+        """ids with EOS -> [S,D]."""
         x = self._embed("encoder", ids)
         for i in range(1, self.s["enc-depth"] + 1):
             x = self._attend(f"encoder_l{i}_self", x, x)
@@ -143,7 +143,7 @@ class Plain:
         return x
 
     def logits(self, memory, ids):
-        """Of the word after each of the words [], ids[:1], ids[:2] ..: [T+1,V]."""
+        """Logits [T+1,V] of the next word after [], ids[:1], ids[:2], ..."""
         y = self._embed("decoder", ids, first=True)
         for i in range(1, self.s["dec-depth"] + 1):
             if self.rnn:
@@ -159,15 +159,15 @@ class Plain:
         return y + self.w.get("decoder_ff_logit_out_b", 0.0)
 
     def greedy(self, ids, limit, allowed=None):
-        """The likeliest word after the other, of `allowed` ones, never the unknown, to the end."""
-        memory, found = self.encode(ids), []
-        while len(found) < limit and 0 not in found:
-            row = self.logits(memory, found)[-1]
+        """Greedy search among `allowed` words, without UNK."""
+        memory, tokens = self.encode(ids), []
+        while len(tokens) < limit and 0 not in tokens:
+            row = self.logits(memory, tokens)[-1]
             row[1] = -np.inf
             if allowed is not None:
                 row[[id for id in range(len(row)) if id not in allowed]] = -np.inf
-            found.append(int(row.argmax()) if len(found) + 1 < limit else 0)
-        return found
+            tokens.append(int(row.argmax()) if len(tokens) + 1 < limit else 0)
+        return tokens
 
     def _table(self, side):
         return self.w.get("Wemb", self.w.get(f"{side}_Wemb"))
@@ -183,20 +183,20 @@ class Plain:
     def _attend(self, name, x, y):
         w = self.w
         mixed, heads, sides = [], self.s["transformer-heads"], zip("qkv", (x, y, y), strict=True)
-        wide = [part @ w[f"{name}_W{n}"] + w[f"{name}_b{n}"] for n, part in sides]
-        for q, k, v in zip(*(np.split(each, heads, 1) for each in wide), strict=True):
+        projected = [inputs @ w[f"{name}_W{n}"] + w[f"{name}_b{n}"] for n, inputs in sides]
+        for q, k, v in zip(*(np.split(p, heads, 1) for p in projected), strict=True):
             weights = np.exp(q @ k.T / q.shape[1] ** 0.5)
             mixed.append(weights / weights.sum(1, keepdims=True) @ v)
         out = np.concatenate(mixed, 1) @ w[f"{name}_Wo"] + w[f"{name}_bo"]
         return self._norm(f"{name}_Wo", x + out)
 
     def _recur(self, name, x):
-        w, state, found = self.w, 0.0, []
+        w, state, outputs = self.w, 0.0, []
         for row in x:
-            keep = 1 / (1 + np.exp(-(row @ w[f"{name}_Wf"] + w[f"{name}_bf"][0])))
-            state = keep * state + (1 - keep) * (row @ w[f"{name}_W"])
-            found.append(np.maximum(state, 0))
-        return self._norm(f"{name}_ffn", x + np.stack(found))
+            forget_gate = 1 / (1 + np.exp(-(row @ w[f"{name}_Wf"] + w[f"{name}_bf"][0])))
+            state = forget_gate * state + (1 - forget_gate) * (row @ w[f"{name}_W"])
+            outputs.append(np.maximum(state, 0))
+        return self._norm(f"{name}_ffn", x + np.stack(outputs))
 
     def _forward(self, name, x):
         w, swish = self.w, self.s["transformer-ffn-activation"] == "swish"

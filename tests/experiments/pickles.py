@@ -1,11 +1,11 @@
-"""A pickle that leaves a witness where it is run."""
+"""A pickle that creates a marker file if it is executed."""
 
 
 class Program:
-    """What a pickle can be."""
+    """An object whose unpickling opens `marker` for writing."""
 
-    def __init__(self, witness):
-        self.witness = witness
+    def __init__(self, marker):
+        self.marker = marker
 
     def __reduce__(self):
-        return open, (self.witness, "w")
+        return open, (self.marker, "w")

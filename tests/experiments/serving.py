@@ -1,4 +1,4 @@
-"""A service for tests: a small run or a stub in process, or a stub over real connections."""
+"""Services for tests: a small run or a stub in process, or a stub over real connections."""
 
 import socket
 import threading
@@ -21,7 +21,7 @@ from serve.limits import Limits
 
 
 def small_searches(folder, beams=(2, 1)):
-    """Few shapes, so that they are soon compiled."""
+    """Searches with few shapes, for fast compilation."""
     trained = workdir.load(folder, "best", make_mesh(devices=jax.devices()[:1]))
     translator = Translator(
         trained.model,
@@ -36,12 +36,12 @@ def small_searches(folder, beams=(2, 1)):
 
 
 class Echo:
-    """Searches whose translations are the texts themselves, and a tokenizer that splits at spaces.
+    """A stub that translates each text to itself, with a tokenizer that splits at spaces.
 
-    Each search waits until `may` is set; `asked` has the texts of each.
+    Each search waits until `proceed` is set; `batches` has the texts of each search.
     """
 
-    beams, max_batch_size = {2: 2}, 4
+    beam_sizes, max_batch_size = {2: 2}, 4
 
     def __init__(self):
         source = SimpleNamespace(encode=lambda texts: [text.split() for text in texts])
@@ -49,69 +49,69 @@ class Echo:
         self.trained = SimpleNamespace(
             vocabulary=SimpleNamespace(source=source), experiment=SimpleNamespace(data=data)
         )
-        self.may, self.asked = threading.Event(), []
-        self.may.set()
+        self.proceed, self.batches = threading.Event(), []
+        self.proceed.set()
 
-    def answer(self, beam_size, asked):
-        self.asked.append([text for each in asked for text in each.texts])
-        assert self.may.wait(60)
-        return [[{"text": text} for text in each.texts] for each in asked]
+    def answer(self, beam_size, requests):
+        self.batches.append([text for request in requests for text in request.texts])
+        assert self.proceed.wait(60)
+        return [[{"text": text} for text in request.texts] for request in requests]
 
 
 LIMITS = Limits(body=5000, tokens=300, queue=4, seconds=60.0)
 
 
 @contextmanager
-def client(searches, limits=LIMITS, **options):
+def make_client(searches, limits=LIMITS, **options):
     app = Service(searches, limits, **options).app()
-    with TestClient(app, base_url="http://localhost") as there:
-        yield there
+    with TestClient(app, base_url="http://localhost") as client:
+        yield client
 
 
 @contextmanager
-def listening(echo, limits=LIMITS, **options):
-    """A client of a server of an `Echo` that listens on a free port, from this process."""
+def running_server(echo, limits=LIMITS, **options):
+    """Runs a server of an `Echo` on a free port in this process; yields a client."""
     service = Service(echo, limits, **options)
     server = http_server.make_server(service.app(), limits)
-    with http_server.listen("127.0.0.1", 0) as there:
-        host, port = there.getsockname()
-        thread = threading.Thread(target=server.run, kwargs=dict(sockets=[there]))
+    with http_server.listen("127.0.0.1", 0) as listener:
+        host, port = listener.getsockname()
+        thread = threading.Thread(target=server.run, kwargs=dict(sockets=[listener]))
         thread.start()
         try:
-            until(service.batcher.ready.is_set)
-            found = Client(f"http://{host}:{port}")
-            found.server, found.service = server, service
-            yield found
+            wait_until(service.batcher.ready.is_set)
+            client = Client(f"http://{host}:{port}")
+            client.server, client.service = server, service
+            yield client
         finally:
-            echo.may.set()  # whatever failed, so that the server can end
+            echo.proceed.set()  # let the server end after a failure
             server.should_exit = True
             thread.join(60)
             assert not thread.is_alive()
 
 
-def heard(connection):
-    """All that comes until the other end closes; a reset is an end."""
+def receive_all(connection):
+    """Receives until the peer closes or resets the connection."""
     connection.settimeout(20)
-    found = b""
+    data = b""
     try:
-        while some := connection.recv(1 << 16):
-            found += some
+        while chunk := connection.recv(1 << 16):
+            data += chunk
     except ConnectionResetError:
         pass
-    return found
+    return data
 
 
-def connect(there):
-    return socket.create_connection(there.address, 20)
+def connect(client):
+    return socket.create_connection(client.address, 20)
 
 
-def until(condition):
-    end = time.monotonic() + 60
+def wait_until(condition):
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < end
+        assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-def told(there, name):
-    (line,) = (x for x in there.get("/metrics").text.splitlines() if x.startswith(f"{name} "))
+def metric_value(client, name):
+    (line,) = (x for x in client.get("/metrics").text.splitlines() if x.startswith(f"{name} "))
     return float(line.split()[-1])

@@ -1,4 +1,4 @@
-"""Folders of T5 models as Hugging Face has them, of random weights and vocabularies of ours."""
+"""Hugging Face folders of T5 models with random weights and small vocabularies."""
 
 import json
 from functools import cache
@@ -10,7 +10,7 @@ from data.marian_tokenizer import processor
 from interop.t5 import model_config, read_config
 from interop.t5_param_names import names
 from tests.decode.tiny_model import parameters
-from tests.experiments.marian_folders import learn, lines, theirs
+from tests.experiments.marian_folders import hf_tensors, lines, train_spm
 
 SMALL = dict(
     model_type="t5",
@@ -27,14 +27,14 @@ SMALL = dict(
 
 @cache
 def spiece(size=90) -> bytes:
-    """A SentencePiece model as T5's are: padding, end and unknown word, then the others."""
+    """A SentencePiece model as in T5: PAD, EOS and UNK, then the others."""
     english, german = lines(400)
     text = english + german if size > 100 else english[:100]
-    return learn(text, size, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False)
+    return train_spm(text, size, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False)
 
 
 def save_vocabulary(folder, size=90, **settings) -> int:
-    """SentencePiece and what the tokenizer is to know; returns how many words it has."""
+    """Saves SentencePiece and the tokenizer's settings; returns the number of words."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spiece.model").write_bytes(spiece(size))
     settings = dict(tokenizer_class="T5Tokenizer", extra_ids=10) | settings
@@ -43,12 +43,12 @@ def save_vocabulary(folder, size=90, **settings) -> int:
 
 
 def save_weights(folder, size=128, tied=True, generation=(), **changes):
-    """A random model of these words, without PyTorch: config, generation config and tensors."""
+    """Saves a random model of `size` words: config, generation config and tensors."""
     special = dict(pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
     config = SMALL | dict(vocab_size=size, **special) | changes
     (folder / "config.json").write_text(json.dumps(config))
-    searched = dict(num_beams=3, max_length=20, **special) | dict(generation)
-    (folder / "generation_config.json").write_text(json.dumps(searched))
+    search = dict(num_beams=3, max_length=20, **special) | dict(generation)
+    (folder / "generation_config.json").write_text(json.dumps(search))
     model = model_config(folder / "config.json", read_config(folder / "config.json"))
     params = parameters(model)
     table = np.asarray(params["embedding"]["table"][1:])
@@ -58,10 +58,10 @@ def save_weights(folder, size=128, tied=True, generation=(), **changes):
     for side in "encoder", "decoder":
         name = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         tensors[name] = np.asarray(params[f"{side}_bias"]["table"])
-    save_file(tensors | theirs(names(model), params), folder / "model.safetensors")
+    save_file(tensors | hf_tensors(names(model), params), folder / "model.safetensors")
 
 
 def save_folder(folder, **options):
-    """A whole folder, as T5's are."""
+    """Saves a complete T5 folder."""
     save_vocabulary(folder)
     save_weights(folder, **options)

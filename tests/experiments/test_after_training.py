@@ -1,4 +1,4 @@
-"""Nothing that follows the last checkpoint ends a training with an error."""
+"""Failures after the last checkpoint are warnings, not errors."""
 
 import errno
 import json
@@ -20,16 +20,16 @@ from train.multihost import PreemptedError
 pytestmark = pytest.mark.slow
 
 
-def full(*_args, **_kwargs):
+def raise_disk_full(*_args, **_kwargs):
     raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
 
 
 def warnings(capfd):
-    """The warnings, without the folder that they name."""
+    """The warnings on stderr."""
     return [line for line in capfd.readouterr().err.splitlines() if "warning: " in line]
 
 
-def test_a_damaged_best_checkpoint_and_a_full_disk_after_training(
+def test_a_corrupt_best_checkpoint_and_a_full_disk_after_training(
     run, tmp_path, monkeypatch, capfd
 ):
     folder = tmp_path / "run"
@@ -38,25 +38,25 @@ def test_a_damaged_best_checkpoint_and_a_full_disk_after_training(
         (folder / name).unlink()
     train_loop = trainer.train_loop
 
-    def then_damage(t, checkpoints, *rest):
-        result = train_loop(t, checkpoints, *rest)
+    def train_and_corrupt(t, checkpoints, *args):
+        result = train_loop(t, checkpoints, *args)
         best = folder / "checkpoints" / str(checkpoints.best_step())
         flip(max(best.joinpath("params").rglob("d/*"), key=lambda path: path.stat().st_size))
         return result
 
-    monkeypatch.setattr(trainer, "train_loop", then_damage)
-    monkeypatch.setattr(after_training, "write_report", full)
-    monkeypatch.setattr(translation_task, "write_translations", full)
-    monkeypatch.setattr(after_training, "record_test", full)
-    found = folders.read_config(folder)  # the vocabulary's size follows from the vocabulary
-    model = replace(found.model, vocab_size=TransformerConfig.vocab_size)
-    result = train(replace(found, model=model), folder)
-    corrupt, translations, recorded, report = warnings(capfd)
+    monkeypatch.setattr(trainer, "train_loop", train_and_corrupt)
+    monkeypatch.setattr(after_training, "write_report", raise_disk_full)
+    monkeypatch.setattr(translation_task, "write_translations", raise_disk_full)
+    monkeypatch.setattr(after_training, "record_test", raise_disk_full)
+    experiment = folders.read_config(folder)  # the vocabulary determines its size
+    model = replace(experiment.model, vocab_size=TransformerConfig.vocab_size)
+    result = train(replace(experiment, model=model), folder)
+    corrupt, translations, unrecorded, report = warnings(capfd)
     with CheckpointManager(folder / "checkpoints") as checkpoints:
         best, other = checkpoints.best_first()
     assert f"step {best} is corrupt" in corrupt and f"testing step {other} instead" in corrupt
     assert translations.startswith("warning: translations.jsonl was not written: OSError: [Errno")
-    assert recorded.startswith("warning: the test was not recorded: OSError: ")
+    assert unrecorded.startswith("warning: the test was not recorded: OSError: ")
     assert report.startswith("warning: report.html was not written: OSError: ")
     assert "No space left on device" in report
     valid = {e["step"]: e for e in read_metrics(folder) if e["split"] == "valid"}
@@ -65,10 +65,10 @@ def test_a_damaged_best_checkpoint_and_a_full_disk_after_training(
     assert json.dumps(result)
 
 
-class There:
-    """Checkpoints that have a best, and others."""
+class FakeCheckpoints:
+    """Fake checkpoints with a best one."""
 
-    folder = "there"
+    folder = "checkpoints"
 
     def best_first(self):
         return [20, 30, 10]
@@ -77,10 +77,10 @@ class There:
         return 20
 
 
-SOME = SimpleNamespace(workdir="w", mesh=None)
+CONTEXT = SimpleNamespace(workdir="w", mesh=None)
 
 
-def test_the_best_of_the_whole_checkpoints_is_tested(monkeypatch, capfd):
+def test_the_best_intact_checkpoint_is_tested(monkeypatch, capfd):
     def load(workdir, step, mesh):
         if int(step) in corrupt:
             raise CheckpointError(f"step {step} is corrupt")
@@ -88,33 +88,33 @@ def test_the_best_of_the_whole_checkpoints_is_tested(monkeypatch, capfd):
 
     monkeypatch.setattr(after_training.folders, "load", load)
     corrupt = {20, 30}
-    assert after_training.load_best(SOME, There()) == "10"
+    assert after_training.load_best(CONTEXT, FakeCheckpoints()) == "10"
     assert warnings(capfd) == [
         "warning: step 20 is corrupt; testing step 30 instead",
         "warning: step 30 is corrupt; testing step 10 instead",
     ]
     corrupt = {10, 20, 30}
     with pytest.raises(CheckpointError, match="step 10 is corrupt"):
-        after_training.load_best(SOME, There())
+        after_training.load_best(CONTEXT, FakeCheckpoints())
 
 
-def test_without_a_test_its_scores_are_null(tmp_path, capfd):
+def test_scores_are_null_without_a_test(tmp_path, capfd):
     with MetricsWriter(tmp_path) as writer:
         writer.write(20, "valid", {"loss": 1.5, "bleu": 3.0})
     t = SimpleNamespace(workdir=tmp_path, task=translation_task.TranslationTask())
-    told = after_training.write_results(t, There(), None, 30, {"num_params": 1})
-    assert told["test"] is None and told["valid"] == {"loss": 1.5, "bleu": 3.0}
+    results = after_training.write_results(t, FakeCheckpoints(), None, 30, {"num_params": 1})
+    assert results["test"] is None and results["valid"] == {"loss": 1.5, "bleu": 3.0}
     (line,) = warnings(capfd)
     assert line.startswith("warning: report.html was not written: ConfigError: ")
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").mkdir()
-    told = after_training.write_results(t, There(), None, 30, {"num_params": 1})
-    assert told["valid"] == {"loss": None, "bleu": None}
+    results = after_training.write_results(t, FakeCheckpoints(), None, 30, {"num_params": 1})
+    assert results["valid"] == {"loss": None, "bleu": None}
     assert "metrics.jsonl was not read: DataError: " in warnings(capfd)[0]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ValueError("two\nlines"), RecursionError("deep")])
-def test_whatever_fails_is_one_line(error, capfd):
+def test_any_failure_is_a_one_line_warning(error, capfd):
     def fail():
         raise error
 
@@ -123,7 +123,7 @@ def test_whatever_fails_is_one_line(error, capfd):
     assert line.startswith(f"warning: it was not done: {type(error).__name__}: ")
 
 
-def test_an_interruption_is_no_failure_and_one_of_several_processes_ends_them_all(monkeypatch):
+def test_preemption_and_failures_of_one_process_are_raised(monkeypatch):
     def fail(error):
         def action():
             raise error

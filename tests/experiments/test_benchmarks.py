@@ -1,4 +1,4 @@
-"""The benchmark's own machinery, on a model small enough for a test."""
+"""The decoding benchmark, on a tiny model."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ SMALL = replace(
 
 
 @pytest.mark.parametrize(("name", "tokens"), [("W1", 2560), ("W2", 2560), ("W3", 800), ("W4", 0)])
-def test_workloads_are_as_they_are_described(name, tokens):
+def test_workloads_match_their_descriptions(name, tokens):
     work = workload(name, base())
     assert work.tokens == (tokens or sum(map(len, work.sources)))
     assert work.beam_size == (1 if name == "W2" else 4)
@@ -29,34 +29,36 @@ def test_workloads_are_as_they_are_described(name, tokens):
 
 
 @pytest.mark.slow
-def test_heed_runs_a_workload_to_its_exact_lengths(monkeypatch):
+def test_heed_decodes_a_workload_to_its_exact_lengths(monkeypatch):
     work = replace(workload("W4", SMALL), beam_size=2)
     work = replace(work, sources=work.sources[:9], lengths=work.lengths[:9])
-    found = {}
+    lengths_by_limits = {}
     search = heed_system.search
 
-    def watched(*args, **options):
+    def recording_search(*args, **options):
         result = search(*args, **options)
         heed_system.jax.debug.callback(
-            lambda lengths, limits: found.update({tuple(limits.tolist()): lengths[:, 0]}),
+            lambda lengths, limits: lengths_by_limits.update(
+                {tuple(limits.tolist()): lengths[:, 0]}
+            ),
             result.lengths,
             args[2].limits,
         )
         return result
 
-    monkeypatch.setattr(heed_system, "search", watched)
+    monkeypatch.setattr(heed_system, "search", recording_search)
     run, facts = heed_system.make(SMALL, work, "float32", 1, 512)
     run()
-    assert facts["compilations"] == len(found) and facts["gflop_a_token"] > 0
-    for limits, lengths in found.items():
+    assert facts["compilations"] == len(lengths_by_limits) and facts["gflop_a_token"] > 0
+    for limits, lengths in lengths_by_limits.items():
         assert list(limits) == lengths.tolist()
 
 
-def test_peers_that_are_not_known_are_named(benchmark_main):
+def test_unknown_peers_are_named(benchmark_main):
     decode = benchmark_main("decode")
-    told = pytest.raises(decode.flags.IllegalFlagValueError, match="marian.*ctranslate2")
-    with told, flagsaver.flagsaver(peers=["marian"]):
-        pytest.fail("was taken")
+    rejected = pytest.raises(decode.flags.IllegalFlagValueError, match="marian.*ctranslate2")
+    with rejected, flagsaver.flagsaver(peers=["marian"]):
+        pytest.fail("was accepted")
 
 
 @pytest.mark.parametrize(
@@ -65,12 +67,12 @@ def test_peers_that_are_not_known_are_named(benchmark_main):
         (
             True,
             dict(peers=["transformers"], precision="int8"),
-            "--peers=transformers cannot do int8 here, but float32 and bfloat16: set --peer_pr",
+            "--peers=transformers does not support int8 on this machine, only float32 and bf",
         ),
         (
             True,
             dict(peers=["ctranslate2", "transformers"], peer_precision="bfloat16"),
-            "--peers=ctranslate2 cannot do bfloat16 here, but float32 and int8: set --peer_prec",
+            "--peers=ctranslate2 does not support bfloat16 on this machine, only float32 and",
         ),
         (
             False,
@@ -79,21 +81,21 @@ def test_peers_that_are_not_known_are_named(benchmark_main):
         ),
     ],
 )
-def test_a_peer_that_cannot_run_is_refused_before_any_starts(
+def test_an_unusable_peer_is_rejected_before_any_starts(
     benchmark_main, monkeypatch, installed, flags, line
 ):
     decode = benchmark_main("decode")
-    found = lambda name: object() if installed else None  # noqa: E731
-    monkeypatch.setattr(decode.interleaved.importlib.util, "find_spec", found)
+    find_spec = lambda name: object() if installed else None  # noqa: E731
+    monkeypatch.setattr(decode.interleaved.importlib.util, "find_spec", find_spec)
     peer = SimpleNamespace(get_supported_compute_types=lambda device: {"int8", "float32", "int16"})
     monkeypatch.setitem(sys.modules, "ctranslate2", peer)
-    monkeypatch.setattr(decode.interleaved, "measured", lambda *args: pytest.fail("was started"))
-    told = pytest.raises(SystemExit, match=re.escape(line))
-    with told, flagsaver.flagsaver(**flags):
+    monkeypatch.setattr(decode.interleaved, "measure", lambda *args: pytest.fail("was started"))
+    rejected = pytest.raises(SystemExit, match=re.escape(line))
+    with rejected, flagsaver.flagsaver(**flags):
         decode.main([])
 
 
 @pytest.mark.parametrize(("benchmark", "module"), [("decode", "{}_system"), ("train", "train_{}")])
-def test_each_system_has_a_module_where_benchmarks_look_for_it(benchmark, module, benchmark_main):
+def test_each_system_has_a_module(benchmark, module, benchmark_main):
     for system in "heed", *benchmark_main(benchmark)._PEERS:
         assert (ROOT / "benchmarks" / f"{module.format(system)}.py").exists(), system

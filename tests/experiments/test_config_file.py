@@ -1,4 +1,4 @@
-"""A run's config.json, after an accident or by another hand: one line that names file and key."""
+"""Corrupt or foreign config.json files: a one-line error with file and key."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from experiments.config import Experiment
-from experiments.git_commit import commit_of_the_code
+from experiments.git_commit import code_commit
 from experiments.workdir import read_config, read_previous, write_config
 from model import ConfigError
 
@@ -17,7 +17,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
 
 
 def with_setting(group, name, value):
-    """config.json with one value, as text, in the place of a setting's."""
+    """config.json with `value`, as JSON text, for one setting."""
     tree = json.dumps({"experiment": TREE | {group: TREE[group] | {name: "VALUE"}}})
     return tree.replace('"VALUE"', value)
 
@@ -26,8 +26,8 @@ def with_group(group, value):
     return json.dumps({"experiment": TREE | {group: value}})
 
 
-BAD = {
-    "no JSON": ("{", "is not JSON"),
+INVALID = {
+    "invalid JSON": ("{", "is not JSON"),
     "empty": ("", "is not JSON"),
     "a list": ("[]", "expected object, got array"),
     "no experiment": ("{}", "experiment: it is missing"),
@@ -46,7 +46,7 @@ BAD = {
     ),
     "text": (with_setting("train", "num_steps", '"3"'), "config.train.num_steps='3' must be int"),
     "null": (with_setting("train", "num_steps", "null"), "train.num_steps=null must be int"),
-    "truth": (with_setting("train", "seed", "true"), "config.train.seed=True must be int"),
+    "boolean": (with_setting("train", "seed", "true"), "config.train.seed=True must be int"),
     "fraction": (with_setting("model", "d_ff", "1.5"), "config.model.d_ff=1.5 must be int"),
     "bits": (with_setting("model", "dropout_bits", "16.0"), "model.dropout_bits=16.0 must be int"),
     "choice": (with_setting("model", "norm", "[]"), "config.model.norm=[] must be str"),
@@ -62,28 +62,28 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_a_wrong_config_is_one_line_that_names_file_and_key(case, tmp_path):
-    content, named = BAD[case]
+@pytest.mark.parametrize("case", INVALID)
+def test_an_invalid_config_is_a_one_line_error_with_file_and_key(case, tmp_path):
+    content, expected = INVALID[case]
     file = tmp_path / "config.json"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError) as error:
         read_config(tmp_path)
     message = str(error.value)
-    assert message.startswith(str(file)) and named in message, message
+    assert message.startswith(str(file)) and expected in message, message
     assert "\n" not in message and len(message) < 500
     (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     with pytest.raises(ConfigError):
         read_previous(tmp_path)
 
 
-def test_what_is_no_regular_file_is_refused(tmp_path):
+def test_special_files_are_rejected(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(ConfigError, match="config.json is not a regular file"):
         read_config(tmp_path)
 
 
-def test_a_dead_attempt_with_other_settings_is_not_read_but_another_programs_file_is_kept(tmp_path):
+def test_the_config_of_a_failed_start_is_ignored_but_another_programs_file_is_kept(tmp_path):
     (tmp_path / "config.json").write_text('{"experiment": {"of": "an earlier version"}}')
     assert read_previous(tmp_path) is None
     (tmp_path / "config.json").write_text('{"model_type": "marian"}')
@@ -94,34 +94,34 @@ def test_a_dead_attempt_with_other_settings_is_not_read_but_another_programs_fil
 
 
 def git(folder, *args):
-    who = "-c", "user.name=x", "-c", "user.email=x"
-    command = ["git", "-C", str(folder), *who, *args]
+    identity = "-c", "user.name=x", "-c", "user.email=x"
+    command = ["git", "-C", str(folder), *identity, *args]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_the_commit_is_that_of_the_repository_that_tracks_the_code(tmp_path, monkeypatch):
-    """Installed code lies within whatever repository its virtual environment is in."""
+def test_the_commit_is_of_the_repository_that_tracks_the_code(tmp_path, monkeypatch):
+    """Installed code is not tracked by the repository around its virtual environment."""
     git(tmp_path, "init", "-q")
-    (tmp_path / "own.py").write_text("")
-    git(tmp_path, "add", "own.py")
+    (tmp_path / "tracked.py").write_text("")
+    git(tmp_path, "add", "tracked.py")
     git(tmp_path, "commit", "-qm", "x")
     installed = tmp_path / ".venv" / "site-packages" / "heed.py"
     installed.parent.mkdir(parents=True)
     installed.write_text("")
-    assert commit_of_the_code(str(installed)) is None
+    assert code_commit(str(installed)) is None
     head = git(tmp_path, "rev-parse", "HEAD")
-    assert commit_of_the_code(str(tmp_path / "own.py")) == head
-    (tmp_path / "own.py").write_text("1")
-    assert commit_of_the_code(str(tmp_path / "own.py")) == f"{head}-dirty"
+    assert code_commit(str(tmp_path / "tracked.py")) == head
+    (tmp_path / "tracked.py").write_text("1")
+    assert code_commit(str(tmp_path / "tracked.py")) == f"{head}-dirty"
     other = tmp_path / "other"
     git(tmp_path, "init", "-q", str(other))
-    monkeypatch.setenv("GIT_DIR", str(other / ".git"))  # as within a hook of another repository
-    assert commit_of_the_code(str(tmp_path / "own.py")) == f"{head}-dirty"
-    assert commit_of_the_code("/own.py") is None
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))  # as in a hook of another repository
+    assert code_commit(str(tmp_path / "tracked.py")) == f"{head}-dirty"
+    assert code_commit("/tracked.py") is None
 
 
 @pytest.mark.parametrize("value", ["x" * 3000, "\u2028"])
-def test_a_value_of_any_length_and_kind_is_in_a_line_that_can_be_read(value, tmp_path):
+def test_long_and_unprintable_values_are_in_a_readable_line(value, tmp_path):
     content = with_setting("model", "dtype", json.dumps(value))
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ConfigError, match="model.dtype='") as error:

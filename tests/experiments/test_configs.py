@@ -1,4 +1,4 @@
-"""Every config file is a valid experiment, and settings survive flags, files and typos."""
+"""Config files are valid experiments; settings are parsed, saved and checked."""
 
 import json
 from dataclasses import asdict, replace
@@ -24,7 +24,7 @@ def build(name, *args):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_config_files_are_experiments(name):
+def test_config_files_are_valid_experiments(name):
     card = import_module(f"experiments.configs.{name}").__doc__
     assert f"experiments/configs/{name}.py" in card
     experiment = build(name)
@@ -35,7 +35,7 @@ def test_config_files_are_experiments(name):
     assert jax.tree.leaves(jax.eval_shape(tx.init, params))
 
 
-def test_the_papers_settings():
+def test_configs_have_the_papers_settings():
     base = build("wmt14_en_de_base")
     assert base.model == BASE
     o, t, s = base.optimizer, base.train, base.search
@@ -55,12 +55,12 @@ def test_the_papers_settings():
         build("table3", "B9")
 
 
-def test_the_tree_survives_flags_and_json():
+def test_settings_round_trip_through_flags_and_json():
     experiment = build("multi30k")
     assert to_experiment(to_config_dict(experiment)) == experiment
     assert to_experiment(json.loads(json.dumps(asdict(experiment)))) == experiment
     config = default_config()
-    config.model.num_kv_heads = 2  # None by default, but an integer when set
+    config.model.num_kv_heads = 2  # None by default, an integer if set
     assert to_experiment(config).model.num_kv_heads == 2
 
 
@@ -71,22 +71,22 @@ def test_the_tree_survives_flags_and_json():
         ({"optimizer": {"warmup_step": 1}}, "warmup_step is unknown: did you mean warmup_steps"),
         ({"search": {"beam_size": 0}}, "config.search.beam_size=0 must be from 1"),
         ({"train": {"ema_decay": 1.0}}, "config.train.ema_decay=1.0 must be below 1"),
-        ({"model": {"positions": "learned", "max_length": 9}}, "more than the learned positions"),
+        ({"model": {"positions": "learned", "max_length": 9}}, "the number of learned positions"),
         ({"train": {"seed": 0.5}}, "config.train.seed=0.5 must be int"),
         ({"data": {"shared_vocab": 1}}, "config.data.shared_vocab=1 must be bool"),
         ({"model": {"norm": "past"}}, "model.norm='past' is not one of: post, pre"),
     ],
 )
-def test_wrong_settings_are_named(tree, message):
+def test_invalid_settings_are_named(tree, message):
     with pytest.raises(ConfigError, match=message):
         to_experiment(tree)
 
 
-def test_whole_numbers_may_stand_for_floats():
+def test_integers_are_accepted_for_floats():
     assert to_experiment({"train": {"max_minutes": 5}}).train.max_minutes == 5.0
 
 
-def test_a_workdir_belongs_to_one_experiment(tmp_path):
+def test_a_workdir_is_for_one_experiment(tmp_path):
     experiment = Experiment()
     check_same_run(tmp_path, experiment)
     write_config(tmp_path, experiment)
@@ -94,20 +94,15 @@ def test_a_workdir_belongs_to_one_experiment(tmp_path):
     longer = replace(experiment, train=replace(experiment.train, num_steps=5))
     check_same_run(tmp_path, longer)
     other = replace(experiment, model=replace(experiment.model, d_ff=64))
-    check_same_run(tmp_path, other)  # nothing is saved yet, so nothing is lost
+    check_same_run(tmp_path, other)  # no checkpoint exists yet
     (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     with pytest.raises(ConfigError, match="its model.d_ff is 2048, not 64; choose another folder$"):
         check_same_run(tmp_path, other, allow_batch_change=True)
     smaller = replace(experiment, optimizer=replace(experiment.optimizer, grad_accum_steps=2))
     with pytest.raises(
-        ConfigError, match="grad_accum_steps is 1, not 2; .* by --allow_batch_change"
+        ConfigError, match="grad_accum_steps is 1, not 2; .* with --allow_batch_change"
     ):
         check_same_run(tmp_path, smaller)
     check_same_run(tmp_path, smaller, allow_batch_change=True)
-    written = json.loads((tmp_path / "config.json").read_text())
-    del written["experiment"]["data"]["packing"]  # as before rows were packed
-    (tmp_path / "config.json").write_text(json.dumps(written))
-    with pytest.raises(ConfigError, match="packing is False, not True; .* by --allow_batch_change"):
-        check_same_run(tmp_path, experiment)
     with pytest.raises(ConfigError, match="holds no run"):
         read_config(tmp_path / "nothing")

@@ -1,4 +1,4 @@
-"""Bars are for terminals."""
+"""Console output: progress bars, control characters, unwritable stderr."""
 
 import errno
 import io
@@ -22,7 +22,7 @@ with progress_bar("learning", 2) as progress:
 """
 
 
-def test_messages_cannot_move_a_terminal(capsys):
+def test_messages_cannot_control_a_terminal(capsys):
     log("a file named \x1b[2J\x07")
     Progress().log("a word \x1b[2J")
     with pytest.raises(SystemExit):
@@ -37,29 +37,29 @@ def test_messages_cannot_move_a_terminal(capsys):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_is_drawn_on_a_terminal_alone(terminal):
-    """Also where colours are forced, as many machines that run tests do."""
-    told = dict(os.environ, FORCE_COLOR="1", TERM="xterm", JAX_PLATFORMS="cpu")
+def test_a_progress_bar_is_drawn_only_in_a_terminal(terminal):
+    """Even with FORCE_COLOR, as CI machines often set it."""
+    env = dict(os.environ, FORCE_COLOR="1", TERM="xterm", JAX_PLATFORMS="cpu")
     reader, writer = pty.openpty() if terminal else os.pipe()
     try:
         subprocess.run(
-            [sys.executable, "-c", PROGRAM], cwd=ROOT, env=told, stderr=writer, check=True
+            [sys.executable, "-c", PROGRAM], cwd=ROOT, env=env, stderr=writer, check=True
         )
-        os.write(writer, b".")  # so that there is something to read
-        found = os.read(reader, 1 << 16).decode()
+        os.write(writer, b".")  # so that read does not block
+        output = os.read(reader, 1 << 16).decode()
     finally:
         os.close(reader)
         os.close(writer)
-    assert ("learning" in found) == terminal
+    assert ("learning" in output) == terminal
 
 
-def test_a_note_that_cannot_be_written_ends_nothing(monkeypatch):
-    """As where standard error is a file on a full disk."""
+def test_an_unwritable_stderr_is_ignored(monkeypatch):
+    """As if stderr were a file on a full disk."""
 
     def fail(_text):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    full = io.StringIO()
-    full.write = fail
-    monkeypatch.setattr(sys, "stderr", full)
+    stream = io.StringIO()
+    stream.write = fail
+    monkeypatch.setattr(sys, "stderr", stream)
     log("bleu 30")

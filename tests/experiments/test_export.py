@@ -1,4 +1,4 @@
-"""What is exported is the model; what another system has no counterpart of is refused by name."""
+"""Exports preserve the model; unsupported settings are rejected by name."""
 
 import json
 import subprocess
@@ -25,8 +25,8 @@ from interop.hf_marian import read_marian
 from model import ConfigError, Transformer
 from model.sharding import make_mesh
 from tests.decode.tiny_model import CONFIG as SMALLEST
-from tests.decode.tiny_model import asked, parameters
-from tests.experiments.commands import environment, heed, refused
+from tests.decode.tiny_model import parameters, search_batch
+from tests.experiments.commands import environment, error_line, heed
 from tests.experiments.marian_folders import lines, save_folder
 from tests.experiments.test_import import leaves
 from tests.experiments.test_import_mistakes import change
@@ -47,7 +47,7 @@ def as_run(imported):
 
 OPTIONS = {
     "plain": {},
-    "searched": dict(
+    "search": dict(
         generation=dict(early_stopping="never", length_penalty=0.7, renormalize_logits=True,
                         forced_eos_token_id=0, bad_words_ids=[[1]], min_length=2)
     ),
@@ -55,23 +55,23 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_import_export_and_import_again_is_bit_for_bit_the_same(name, tmp_path):
-    ids = save_folder(tmp_path / "theirs", **OPTIONS[name])
+def test_importing_an_exported_model_is_lossless(name, tmp_path):
+    ids = save_folder(tmp_path / "huggingface", **OPTIONS[name])
     added = {
         ids[">>fr<<"]: {"content": ">>fr<<"},
         ids[">>de<<"]: {"content": ">>de<<", "special": True},
     }
-    change(tmp_path / "theirs" / "tokenizer_config.json", added_tokens_decoder=added)
-    first, notes = read_marian(tmp_path / "theirs"), []
-    export_hf_marian.write_marian(as_run(first), tmp_path / "ours", notes.append)
-    again = read_marian(tmp_path / "ours")
-    assert again.experiment == first.experiment and not notes
-    assert again.vocabulary.digest() == first.vocabulary.digest()
-    for one, other in zip(leaves(first.params), leaves(again.params), strict=True):
-        np.testing.assert_array_equal(one, other)
+    change(tmp_path / "huggingface" / "tokenizer_config.json", added_tokens_decoder=added)
+    first, notes = read_marian(tmp_path / "huggingface"), []
+    export_hf_marian.write_marian(as_run(first), tmp_path / "exported", notes.append)
+    reimported = read_marian(tmp_path / "exported")
+    assert reimported.experiment == first.experiment and not notes
+    assert reimported.vocabulary.digest() == first.vocabulary.digest()
+    for expected, actual in zip(leaves(first.params), leaves(reimported.params), strict=True):
+        np.testing.assert_array_equal(expected, actual)
 
 
-NATIVE = {
+HEED_MODELS = {
     "paper": {},
     "halves": dict(positions="sinusoidal_concat", activation="silu", attention_bias=True),
     "untied": dict(tying="none", target_vocab_size=340, output_bias=True, ff_bias=False),
@@ -80,33 +80,33 @@ NATIVE = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NATIVE)
-def test_a_model_of_ours_has_the_same_logits_there(name, tmp_path):
-    """But for PAD's; theirs is read by the import, which the oracle holds equal to theirs."""
-    config = replace(CONFIG, norm_epsilon=1e-5, **NATIVE[name])
+@pytest.mark.parametrize("name", HEED_MODELS)
+def test_an_exported_heed_model_has_the_same_logits(name, tmp_path):
+    """Except for PAD; the exported model is read by the import, which tests/oracle verifies."""
+    config = replace(CONFIG, norm_epsilon=1e-5, **HEED_MODELS[name])
     english, german = lines(200)
-    both = Tokenizer.train(english + german, config.vocab_size)
-    sides = both, both if config.target_vocab == 360 else Tokenizer.train(german, 340)
+    tokenizer = Tokenizer.train(english + german, config.vocab_size)
+    sides = tokenizer, tokenizer if config.target_vocab == 360 else Tokenizer.train(german, 340)
     params, notes = parameters(config, 2.0), []
     trained = run_of(config, Vocabulary(*sides), params, penalty="average", max_length=30)
-    export_hf_marian.write_marian(trained, tmp_path / "there", notes.append)
-    there = read_marian(tmp_path / "there")
-    assert not notes and there.vocabulary.shared == (sides[0] is sides[1])
-    found = []
+    export_hf_marian.write_marian(trained, tmp_path / "exported", notes.append)
+    imported = read_marian(tmp_path / "exported")
+    assert not notes and imported.vocabulary.shared == (sides[0] is sides[1])
+    results = []
     for model, weights, vocabulary in (
         (trained.model, params, trained.vocabulary),
-        (Transformer(there.experiment.model), there.params, there.vocabulary),
+        (Transformer(imported.experiment.model), imported.params, imported.vocabulary),
     ):
         src, tgt = (side.encode([english[0]])[0] for side in vocabulary)
         ids = jnp.asarray([[*src, EOS]], jnp.int32), jnp.asarray([[BOS, *tgt]], jnp.int32)
-        found.append((ids, jax.jit(model.apply)({"params": weights}, *ids)))
-    (ids, logits), (same, others) = found
-    np.testing.assert_array_equal(ids[0], same[0])
-    np.testing.assert_array_equal(ids[1], same[1])
-    np.testing.assert_allclose(logits[..., BOS:], others[..., BOS:], atol=1e-3, rtol=0)
+        results.append((ids, jax.jit(model.apply)({"params": weights}, *ids)))
+    (ids, logits), (imported_ids, imported_logits) = results
+    np.testing.assert_array_equal(ids[0], imported_ids[0])
+    np.testing.assert_array_equal(ids[1], imported_ids[1])
+    np.testing.assert_allclose(logits[..., BOS:], imported_logits[..., BOS:], atol=1e-3, rtol=0)
 
 
-UNLIKE = {
+UNSUPPORTED = {
     "norm=pre": dict(norm="pre"),
     "norm_kind=rms": dict(norm_kind="rms"),
     "embedding_norm=True": dict(embedding_norm=True),
@@ -121,32 +121,32 @@ UNLIKE = {
 }
 
 
-@pytest.mark.parametrize("name", UNLIKE)
-def test_what_marian_has_not_is_refused_by_name(name):
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_settings_that_marian_lacks_are_rejected_by_name(name):
     with pytest.raises(ConfigError, match=f"model.{name} has no counterpart in Hugging Face's"):
-        export_hf_marian.check(replace(CONFIG, **UNLIKE[name]))
+        export_hf_marian.check(replace(CONFIG, **UNSUPPORTED[name]))
 
 
-def test_what_cannot_be_quite_the_same_is_told(tmp_path):
+def test_inexact_exports_are_reported(tmp_path):
     vocabulary = Vocabulary(*[Tokenizer.train(lines(100)[0], 360)] * 2)
     notes = []
     export_hf_marian.write_marian(
         run_of(CONFIG, vocabulary, parameters(CONFIG)), tmp_path / "out", notes.append
     )
-    told = " ".join(notes)
-    for what in "model.norm_epsilon=1e-06", "search.penalty=gnmt", "511 tokens":
-        assert what in told
+    text = " ".join(notes)
+    for part in "model.norm_epsilon=1e-06", "search.penalty=gnmt", "511 tokens":
+        assert part in text
 
 
-def test_a_file_of_tensors_has_every_parameter_and_what_its_axes_are(tmp_path):
+def test_safetensors_have_every_parameter_and_its_axes(tmp_path):
     vocabulary = Vocabulary(*[Tokenizer.train(lines(100)[0], 360)] * 2)
     trained = run_of(CONFIG, vocabulary, parameters(CONFIG))
     export_safetensors.write_tensors(trained, tmp_path / "out")
-    found = load_file(tmp_path / "out" / "model.safetensors")
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
     table = json.loads((tmp_path / "out" / "names.json").read_text())
-    assert table.keys() == found.keys()
+    assert table.keys() == tensors.keys()
     assert table["encoder_0.attention.query"]["axes"] == ["embed", "heads", "head_dim"]
-    for name, x in found.items():
+    for name, x in tensors.items():
         leaf = trained.params
         for key in name.split("."):
             leaf = leaf[key]
@@ -155,7 +155,7 @@ def test_a_file_of_tensors_has_every_parameter_and_what_its_axes_are(tmp_path):
     assert Vocabulary.load(tmp_path / "out").digest() == vocabulary.digest()
 
 
-ALONE = """
+PROGRAM = """
 import json, sys
 from pathlib import Path
 import jax, jax.export, numpy
@@ -177,7 +177,7 @@ assert not {"data", "model", "decode", "experiments", "flax"} & set(sys.modules)
     [dict(positions="t5_bias"), dict(decoder_mixer="ssru", position_offset=2)],
     ids=str,
 )
-def test_the_whole_search_runs_where_there_is_jax_alone(changes, tmp_path):
+def test_exported_stablehlo_searches_need_only_jax(changes, tmp_path):
     vocabulary = Vocabulary(*[Tokenizer.train(lines(100)[0], 360)] * 2)
     config = replace(CONFIG, decoder_layers=1, **changes)
     trained = run_of(config, vocabulary, parameters(config), beam_size=3, max_length=12)
@@ -186,21 +186,21 @@ def test_the_whole_search_runs_where_there_is_jax_alone(changes, tmp_path):
     src[:, 6], src[:, 7:] = EOS, 0
     src[2, 3], src[2, 4:] = EOS, 0
     np.save(tmp_path / "src.npy", src)
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE], cwd=tmp_path, env=environment() | {"PYTHONPATH": ""},
+    process = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment() | {"PYTHONPATH": ""},
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     weights = pack(config, trained.params)
-    for name, how in ("greedy", dict(method="greedy")), ("beam", dict(beam_size=3)):
-        options, limits = SearchOptions(max_length=12, **how), jnp.full(5, 12, jnp.int32)
-        how = dict(options=options, max_length=12)
-        run = jax.jit(
-            lambda weights, asked, how=how: search(
-                [make_generator(config)], [weights], asked, **how
+    for name, arguments in ("greedy", dict(method="greedy")), ("beam", dict(beam_size=3)):
+        options, limits = SearchOptions(max_length=12, **arguments), jnp.full(5, 12, jnp.int32)
+        arguments = dict(options=options, max_length=12)
+        run_search = jax.jit(
+            lambda weights, batch, arguments=arguments: search(
+                [make_generator(config)], [weights], batch, **arguments
             )
         )
-        expected = run(weights, asked(jnp.asarray(src), limits))
+        expected = run_search(weights, search_batch(jnp.asarray(src), limits))
         for rows in (1, 5) if name == "greedy" else (5,):
             tokens, scores, lengths = np.load(tmp_path / f"{name}{rows}.npz").values()
             np.testing.assert_array_equal(tokens, expected.tokens[:rows])
@@ -208,12 +208,12 @@ def test_the_whole_search_runs_where_there_is_jax_alone(changes, tmp_path):
             np.testing.assert_allclose(scores, expected.scores[:rows], rtol=1e-4)
 
 
-def test_the_command_writes_into_a_new_folder_only(run, tmp_path):
-    here, out = f"--workdir={run[0]}", f"--output={tmp_path}/out"
-    assert "model.norm=pre has no counterpart" in refused(
-        "export_model", here, "--to=huggingface", out
+def test_the_command_only_writes_a_new_folder(run, tmp_path):
+    workdir, out = f"--workdir={run[0]}", f"--output={tmp_path}/out"
+    assert "model.norm=pre has no counterpart" in error_line(
+        "export_model", workdir, "--to=huggingface", out
     )
     assert not (tmp_path / "out").exists()
-    code, _, err = heed("export_model", here, "--to=safetensors", out)
+    code, _, err = heed("export_model", workdir, "--to=safetensors", out)
     assert code == 0 and (tmp_path / "out" / "names.json").exists(), err
-    assert "is not empty" in refused("export_model", here, "--to=safetensors", out)
+    assert "is not empty" in error_line("export_model", workdir, "--to=safetensors", out)

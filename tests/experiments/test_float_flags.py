@@ -1,4 +1,4 @@
-"""Flags of numbers: finite ones."""
+"""Float flags accept only finite numbers."""
 
 import pytest
 from absl import flags
@@ -7,13 +7,13 @@ from experiments.float_flags import define_float
 from tests.experiments.commands import ROOT
 
 
-def test_no_command_takes_a_number_that_is_not_finite():
+def test_commands_define_no_unchecked_float_flags():
     for folder in "experiments", "benchmarks":
         for file in (ROOT / folder).rglob("*.py"):
             assert "flags.DEFINE_float" not in file.read_text(), file
 
 
-def test_nan_and_infinity_are_refused():
+def test_nan_and_infinity_are_rejected():
     holder = define_float("a_number_of_this_test", 1.0, "A number.", 0.5, 2.0)
     flag = flags.FLAGS[holder.name]
     try:

@@ -1,4 +1,4 @@
-"""A Hugging Face folder becomes a run that all commands take; a mistake in it is one line."""
+"""An imported Hugging Face Marian folder is a run that all commands accept."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.corruption import arrays, same
+from benchmarks.corruption import arrays, bitwise_equal
 from data.batch import BOS
 from data.pipeline import collate
 from data.tokenizer import Tokenizer
@@ -30,25 +30,25 @@ from tests.experiments.commands import heed, small_experiment
 
 @pytest.fixture(scope="session")
 def imported(marian, tmp_path_factory):
-    """The run that the command makes of it, and what that says."""
+    """The imported run, and the command's output."""
     workdir = tmp_path_factory.mktemp("imported") / "run"
     code, out, err = heed("import_model", f"--from={marian}", f"--workdir={workdir}")
     assert code == 0, err
     return workdir, json.loads(out)
 
 
-def test_the_run_is_the_model_with_its_own_search(imported, marian):
-    workdir, told = imported
+def test_an_imported_run_has_the_model_and_its_search_settings(imported, marian):
+    workdir, summary = imported
     experiment = read_config(workdir)
     search = experiment.search
     assert (search.beam_size, search.penalty, search.alpha) == (3, "average", 1.0)
     assert (search.stopping, search.max_length, search.allow_unknown) == ("unbeaten", 20, True)
     assert (experiment.data.source_language, experiment.data.target_language) == ("en", "de")
-    trained, there = load(workdir), read_marian(marian)
-    assert told["num_params"] == sum(np.size(leaf) for leaf in leaves(there.params))
-    for ours, theirs in zip(leaves(trained.params), leaves(there.params), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert isinstance(Vocabulary.load(workdir).target, type(there.vocabulary.target))
+    trained, reference = load(workdir), read_marian(marian)
+    assert summary["num_params"] == sum(np.size(leaf) for leaf in leaves(reference.params))
+    for actual, expected in zip(leaves(trained.params), leaves(reference.params), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+    assert isinstance(Vocabulary.load(workdir).target, type(reference.vocabulary.target))
     assert trained.vocabulary.shared and trained.step == 0
 
 
@@ -59,7 +59,7 @@ def leaves(tree):
 
 
 @pytest.mark.slow
-def test_it_translates_scores_and_shows_attention(imported):
+def test_an_imported_run_translates_scores_and_shows_attention(imported):
     trained = load(imported[0])
     text = [">>de<< The teacher reads the book.", "", "I am </s> a student, “here” 中."]
     model = trained.model, trained.params, trained.vocabulary
@@ -78,20 +78,20 @@ def test_it_translates_scores_and_shows_attention(imported):
 
 
 @pytest.mark.slow
-def test_a_training_begins_with_exactly_these_weights_and_learns(imported, text, tmp_path):
-    """It has their model, whatever its config says, and their search, where it has none itself."""
+def test_training_starts_from_the_imported_weights(imported, text, tmp_path):
+    """init_from overrides the model settings, and the search settings unless they are given."""
     workdir, _ = imported
     experiment = replace(small_experiment(text, ema_decay=0.9), init_from=str(workdir))
     t = set_up(replace(experiment, search=SearchConfig()), tmp_path / "new")
-    begun = read_config(workdir)
-    assert experiment.model.output_bias != begun.model.output_bias == t.model.config.output_bias
-    assert t.experiment.search == begun.search != experiment.search
-    assert t.model.config.dropout == experiment.model.dropout != begun.model.dropout
+    base = read_config(workdir)
+    assert experiment.model.output_bias != base.model.output_bias == t.model.config.output_bias
+    assert t.experiment.search == base.search != experiment.search
+    assert t.model.config.dropout == experiment.model.dropout != base.model.dropout
     assert t.vocabulary.digest() == load(workdir).vocabulary.digest()
-    state, there = init_state(t), load(workdir).params
-    for found in state.params, state.ema:
-        for ours, theirs in zip(leaves(found), leaves(there), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+    state, base_params = init_state(t), load(workdir).params
+    for params in state.params, state.ema:
+        for actual, expected in zip(leaves(params), leaves(base_params), strict=True):
+            np.testing.assert_array_equal(actual, expected)
     step, losses = t.make_train_step(), []
     batch = collate(t.data.pairs["train"], t.data.schedule[0], t.row_multiple)
     for _ in range(5):
@@ -100,50 +100,52 @@ def test_a_training_begins_with_exactly_these_weights_and_learns(imported, text,
     assert losses[-1] < losses[0]
 
 
-def test_settings_that_the_other_run_decides_are_refused_as_flags_and_reported_else(
+def test_overridden_settings_are_rejected_as_flags_and_otherwise_reported(
     imported, text, tmp_path, capsys
 ):
-    """And config.json says what is used: the model and the vocabulary are the other run's."""
+    """The context has the other run's model and vocabulary settings."""
     workdir, _ = imported
     c = replace(small_experiment(text), init_from=str(workdir), search=SearchConfig())
-    theirs, new = read_config(workdir), tmp_path / "new"
+    base, new = read_config(workdir), tmp_path / "new"
     capsys.readouterr()
     t = set_up(c, new, from_flags=["model.dropout", "train.num_steps", "data.path"])
-    told = capsys.readouterr().err
-    assert "decides these, so they have no effect: " in told and f"init_from={workdir}" in told
-    assert f"model.d_ff={c.model.d_ff}" in told and "data.vocab_size=290" in told
-    used = t.experiment
-    assert replace(used.model, dropout=theirs.model.dropout) == theirs.model
-    assert used.data.vocab_size == used.model.vocab_size
-    assert used.data.shared_vocab == (used.model.target_vocab_size is None)
+    err = capsys.readouterr().err
+    assert (
+        "overrides these settings, which have no effect: " in err and f"init_from={workdir}" in err
+    )
+    assert f"model.d_ff={c.model.d_ff}" in err and "data.vocab_size=290" in err
+    resolved = t.experiment
+    assert replace(resolved.model, dropout=base.model.dropout) == base.model
+    assert resolved.data.vocab_size == resolved.model.vocab_size
+    assert resolved.data.shared_vocab == (resolved.model.target_vocab_size is None)
     for name, value in ("model.d_ff", c.model.d_ff), ("data.vocab_size", 290):
         with pytest.raises(ConfigError, match=f"--config.{name}={value} has no effect: .* leave"):
             set_up(c, new, from_flags=[name])
-    own = replace(c, data=replace(c.data, tokenizer_path="some.model"))
+    with_tokenizer = replace(c, data=replace(c.data, tokenizer_path="some.model"))
     with pytest.raises(ConfigError, match="data.tokenizer_path=some.model has no effect"):
-        set_up(own, new, from_flags=["data.tokenizer_path"])
-    # A flag of the search is heard, also where it says what the default is.
-    assert theirs.search.beam_size != SearchConfig.beam_size
-    assert t.experiment.search == theirs.search
-    searching = set_up(c, new, from_flags=["search.beam_size"]).experiment.search
-    assert searching.beam_size == SearchConfig.beam_size
+        set_up(with_tokenizer, new, from_flags=["data.tokenizer_path"])
+    # A search flag has an effect even at its default value.
+    assert base.search.beam_size != SearchConfig.beam_size
+    assert t.experiment.search == base.search
+    search = set_up(c, new, from_flags=["search.beam_size"]).experiment.search
+    assert search.beam_size == SearchConfig.beam_size
 
 
-def test_how_a_ready_made_vocabulary_was_learned_is_no_setting(text, tmp_path, capsys):
-    """Nothing reads data.tokenizer where data.tokenizer_path is given."""
+def test_the_tokenizer_kind_has_no_effect_with_a_tokenizer_path(text, tmp_path, capsys):
+    """data.tokenizer has no effect with data.tokenizer_path."""
     lines = (text / "train.de").read_text().splitlines()
     Tokenizer.train(lines, 290).save(tmp_path / "some.model")
     c = small_experiment(text)
-    ready = dict(tokenizer="unigram", tokenizer_path=str(tmp_path / "some.model"))
-    c = replace(c, data=replace(c.data, **ready))
+    changes = dict(tokenizer="unigram", tokenizer_path=str(tmp_path / "some.model"))
+    c = replace(c, data=replace(c.data, **changes))
     assert set_up(c, tmp_path / "new").experiment.data.tokenizer == "bpe"
-    assert "these, so they have no effect: data.tokenizer=unigram" in capsys.readouterr().err
+    assert "these settings, which have no effect: data.tokenizer=unigram" in capsys.readouterr().err
     expected = "data.tokenizer=unigram has no effect: .*some.model is ready-made; leave it out"
     with pytest.raises(ConfigError, match=expected):
         set_up(c, tmp_path / "new", from_flags=["data.tokenizer"])
 
 
-def test_a_training_leaves_the_run_that_it_begins_with_alone(imported, text, tmp_path):
+def test_training_does_not_change_the_run_of_init_from(imported, text, tmp_path):
     experiment = small_experiment(text)
     with pytest.raises(ConfigError, match="holds another run"):
         set_up(experiment, imported[0])
@@ -152,22 +154,24 @@ def test_a_training_leaves_the_run_that_it_begins_with_alone(imported, text, tmp
 
 
 @pytest.mark.slow
-def test_a_training_needs_the_other_run_until_it_saved_only(imported, text, tmp_path):
-    """Then it goes on exactly, and until then all that it took from there may still change."""
-    begin = tmp_path / "begin"
-    shutil.copytree(imported[0], begin)
+def test_training_needs_the_run_of_init_from_only_until_its_first_checkpoint(
+    imported, text, tmp_path
+):
+    """After its first checkpoint it resumes exactly without the other run."""
+    base = tmp_path / "base"
+    shutil.copytree(imported[0], base)
     experiment = small_experiment(text, num_steps=8, eval_every=8, checkpoint_every=4)
-    quick = replace(experiment.search, beam_size=1)  # what it learns is asked, not how it searches
-    experiment = replace(experiment, init_from=str(begin), search=quick)
+    search = replace(experiment.search, beam_size=1)  # a fast search: only training matters here
+    experiment = replace(experiment, init_from=str(base), search=search)
     first = replace(experiment, init_from="")
-    (tmp_path / "parts").mkdir()
-    write_config(tmp_path / "parts", first)  # it ended before it saved, and its vocabulary is there
-    Vocabulary.train(open_split(first, "train"), 290, "bpe", True).save(tmp_path / "parts")
-    train(experiment, tmp_path / "whole")
-    few = replace(experiment.train, num_steps=4)
-    train(replace(experiment, train=few), tmp_path / "parts")
-    shutil.rmtree(begin)
-    train(experiment, tmp_path / "parts")
-    runs = tmp_path / "whole", tmp_path / "parts"
-    assert same(*(arrays(run / "checkpoints", 8, run) for run in runs))
-    assert load(tmp_path / "parts").vocabulary.digest() == load(imported[0]).vocabulary.digest()
+    (tmp_path / "resumed").mkdir()
+    write_config(tmp_path / "resumed", first)  # as left by a start that ended before saving
+    Vocabulary.train(open_split(first, "train"), 290, "bpe", True).save(tmp_path / "resumed")
+    train(experiment, tmp_path / "uninterrupted")
+    half = replace(experiment.train, num_steps=4)
+    train(replace(experiment, train=half), tmp_path / "resumed")
+    shutil.rmtree(base)
+    train(experiment, tmp_path / "resumed")
+    runs = tmp_path / "uninterrupted", tmp_path / "resumed"
+    assert bitwise_equal(*(arrays(run / "checkpoints", 8, run) for run in runs))
+    assert load(tmp_path / "resumed").vocabulary.digest() == load(imported[0]).vocabulary.digest()

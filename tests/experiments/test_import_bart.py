@@ -1,4 +1,4 @@
-"""BART, mBART-50 and NLLB: what texts begin with, and what is wrong with their folders."""
+"""Imported BART, mBART-50 and NLLB: language codes, forced ids, and invalid folders."""
 
 import json
 import shutil
@@ -14,8 +14,8 @@ from data import hf_tokenizer
 from data.batch import BOS, EOS, PAD, UNK
 from data.errors import DataError
 from data.vocabulary import read_tokenizer
-from decode.inputs import encode_phrase
 from decode.options import InputError
+from decode.phrase_encoding import encode_phrase
 from decode.translate import Translator
 from experiments.config import SearchConfig
 from experiments.resolve import inherit_model_config
@@ -29,12 +29,12 @@ from tests.experiments.test_import_mistakes import change
 
 @pytest.fixture(scope="module")
 def nllb(tmp_path_factory):
-    """A folder, and the run that is made of it."""
+    """A folder, its tokenizer, and the imported run."""
     folder = tmp_path_factory.mktemp("nllb")
-    learned = save_folder(folder, "m2m_100")
+    library = save_folder(folder, "m2m_100")
     workdir = folder / "run"
     write_run(workdir, read_folder(folder))
-    return folder, learned, load(workdir)
+    return folder, library, load(workdir)
 
 
 @pytest.fixture(scope="module")
@@ -45,26 +45,26 @@ def mbart(tmp_path_factory):
 
 
 def translator(trained) -> Translator:
-    parts = trained.model, trained.params, trained.vocabulary, trained.mesh
-    return build_translator(trained.experiment, *parts)
+    arguments = trained.model, trained.params, trained.vocabulary, trained.mesh
+    return build_translator(trained.experiment, *arguments)
 
 
-def test_texts_begin_with_their_language(nllb):
-    _, learned, trained = nllb
+def test_texts_start_with_their_language_code(nllb):
+    _, library, trained = nllb
     for side, code in zip(trained.vocabulary, CODES, strict=True):
-        (ids, nothing) = side.encode(["a green book", "  "])
-        assert nothing == [] and ids[0] == side.prefix[0] and len(ids) > 2
-        theirs = [side.order[id] for id in ids]
-        assert theirs == [learned.token_to_id(code), *learned.encode("a green book").ids]
+        (ids, blank) = side.encode(["a green book", "  "])
+        assert blank == [] and ids[0] == side.prefix[0] and len(ids) > 2
+        hf_ids = [side.order[id] for id in ids]
+        assert hf_ids == [library.token_to_id(code), *library.encode("a green book").ids]
         assert side.pieces(ids)[0] == code and side.decode([ids]) == ["a green book"]
-        (spelled_out,) = side.encode(["a <pad> b"])  # PAD would be none of the text
+        (spelled_out,) = side.encode(["a <pad> b"])  # not a PAD id
         assert UNK in spelled_out and PAD not in spelled_out
-        again = read_tokenizer(side.to_bytes())
-        assert type(again) is type(side) and again.encode(["a green book"]) == [ids]
+        reloaded = read_tokenizer(side.to_bytes())
+        assert type(reloaded) is type(side) and reloaded.encode(["a green book"]) == [ids]
 
 
 @pytest.mark.slow
-def test_outputs_begin_with_theirs_at_no_cost(nllb):
+def test_outputs_start_with_their_language_code_at_no_cost(nllb):
     _, _, trained = nllb
     (code,) = trained.vocabulary.target.prefix
     search = translator(trained)
@@ -72,19 +72,19 @@ def test_outputs_begin_with_theirs_at_no_cost(nllb):
         assert best.tokens[0] == code and best.token_scores[0] == 0 > best.score
         assert not {BOS, UNK} & {*best.tokens}
     text = ["a green book"]
-    (((plain, *_),), ((begun, *_),), ((wanted, *_),)) = (
+    (((plain, *_),), ((prefixed, *_),), ((constrained, *_),)) = (
         search.hypotheses(text),
-        search.hypotheses(text, prefixes=["ein "]),  # a whole word
+        search.hypotheses(text, prefixes=["ein "]),  # a complete word
         search.hypotheses(text, required=[["Buch"]]),
     )
-    assert begun.text.startswith("ein") and not plain.text.startswith("ein")
-    assert "Buch" in wanted.text and "Buch" not in plain.text
+    assert prefixed.text.startswith("ein") and not plain.text.startswith("ein")
+    assert "Buch" in constrained.text and "Buch" not in plain.text
     target = trained.vocabulary.target
     ids = encode_phrase("the prefix", "ein", target)
-    assert code not in ids and [*begun.tokens][: len(ids) + 1] == [code, *ids]
+    assert code not in ids and [*prefixed.tokens][: len(ids) + 1] == [code, *ids]
 
 
-def test_what_begins_outputs_takes_its_room(nllb):
+def test_the_forced_bos_counts_towards_the_length_limit(nllb):
     _, _, trained = nllb
     target = trained.vocabulary.target
     ids = encode_phrase("the phrase", "Buch", target)
@@ -94,18 +94,18 @@ def test_what_begins_outputs_takes_its_room(nllb):
         search.hypotheses(["a green book"], required=[["Buch"]])
 
 
-def test_who_trains_on_from_it_begins_outputs_alike(nllb):
+def test_training_from_it_inherits_the_forced_bos(nllb):
     folder, _, trained = nllb
     search = replace(SearchConfig(), beam_size=1)
-    own = replace(trained.experiment, init_from=str(folder / "run"), search=search)
-    theirs = trained.experiment.search.forced_bos_id
-    assert theirs and inherit_model_config(own, None).search == replace(
-        search, forced_bos_id=theirs
+    experiment = replace(trained.experiment, init_from=str(folder / "run"), search=search)
+    forced_bos_id = trained.experiment.search.forced_bos_id
+    assert forced_bos_id and inherit_model_config(experiment, None).search == replace(
+        search, forced_bos_id=forced_bos_id
     )
 
 
-def test_weights_may_be_in_several_files(mbart, tmp_path):
-    folder = shutil.copytree(mbart, tmp_path / "parts")
+def test_weights_may_be_sharded(mbart, tmp_path):
+    folder = shutil.copytree(mbart, tmp_path / "sharded")
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = {name: f"model-0000{1 + n % 2}.safetensors" for n, name in enumerate(tensors)}
@@ -113,8 +113,8 @@ def test_weights_may_be_in_several_files(mbart, tmp_path):
         save_file({name: tensors[name] for name in names if names[name] == file}, folder / file)
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": names}))
-    same = jax.tree.map(np.array_equal, read_folder(mbart).params, read_folder(folder).params)
-    assert all(jax.tree.leaves(same))
+    equal = jax.tree.map(np.array_equal, read_folder(mbart).params, read_folder(folder).params)
+    assert all(jax.tree.leaves(equal))
     (folder / "model-00002.safetensors").unlink()
     with pytest.raises(DataError, match="model-00002.safetensors is missing, which .*index.json"):
         read_folder(folder)
@@ -123,10 +123,10 @@ def test_weights_may_be_in_several_files(mbart, tmp_path):
         read_folder(folder)
 
 
-def test_ids_that_are_ours_alone_stay_so(nllb):
-    folder, learned, trained = nllb
+def test_ids_that_only_heed_has_are_masked(nllb):
+    folder, library, trained = nllb
     imported = read_folder(folder)
-    size = learned.get_vocab_size() + 2
+    size = library.get_vocab_size() + 2
     assert trained.model.config.vocab_size == size + 1 == trained.vocabulary.source.vocab_size
     table = imported.params["embedding"]["table"]
     np.testing.assert_array_equal(table[BOS], table[EOS])
@@ -136,7 +136,7 @@ def test_ids_that_are_ours_alone_stay_so(nllb):
     assert trained.vocabulary.source.pieces([size]) == [f"<{size - 1}>"]
 
 
-def test_languages_and_forced_words_are_what_is_asked_for(tmp_path):
+def test_requested_languages_and_forced_ids(tmp_path):
     save_folder(tmp_path, "m2m_100")
     imported = read_folder(tmp_path, "deu_Latn", "eng_Latn")
     data, target = imported.experiment.data, imported.vocabulary.target
@@ -152,10 +152,10 @@ def test_languages_and_forced_words_are_what_is_asked_for(tmp_path):
     assert (search.forced_bos_id, search.max_length, search.free_eos_at_limit) == (0, 20, True)
 
 
-def test_a_model_may_have_fewer_special_words_and_shorter_names(tmp_path):
-    learned = save_folder(tmp_path, "bart")
+def test_a_model_may_lack_special_tokens_and_name_prefixes(tmp_path):
+    library = save_folder(tmp_path, "bart")
     content = json.loads((tmp_path / "tokenizer.json").read_text())
-    mask = learned.get_vocab_size() + 2  # the first id that the model lacks
+    mask = library.get_vocab_size() + 2  # the first id outside the model
     content["model"]["vocab"]["<mask>"] = mask
     content["added_tokens"].append(content["added_tokens"][-1] | {"id": mask, "content": "<mask>"})
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
@@ -164,8 +164,8 @@ def test_a_model_may_have_fewer_special_words_and_shorter_names(tmp_path):
     tensors = load_file(tmp_path / "model.safetensors")
     short = {name.removeprefix("model."): x for name, x in tensors.items()}
     save_file(short, tmp_path / "model.safetensors")
-    same = jax.tree.map(np.array_equal, before.params, read_folder(tmp_path).params)
-    assert all(jax.tree.leaves(same))
+    equal = jax.tree.map(np.array_equal, before.params, read_folder(tmp_path).params)
+    assert all(jax.tree.leaves(equal))
 
 
 MISTAKES = {
@@ -176,7 +176,7 @@ MISTAKES = {
     "positions": (
         "config.json",
         dict(max_position_embeddings=80),
-        r"embed_positions.weight is \[72, 16\], but by config.json it would be \[82, 16\]",
+        r"embed_positions.weight has the shape \[72, 16\], not \[82, 16\] as in config.json",
     ),
     "words": (
         "config.json",
@@ -193,7 +193,7 @@ MISTAKES = {
         dict(tokenizer_class="MBartTokenizer"),
         'tokenizer_class="MBartTokenizer" is not supported, only "MBart50Tokenizer"',
     ),
-    "mark": ("tokenizer_config.json", dict(pad_token="[PAD]"), r"pad_token='\[PAD\]' is no word"),
+    "mark": ("tokenizer_config.json", dict(pad_token="[PAD]"), r"pad_token='\[PAD\]' is not in"),
     "language": (
         "tokenizer_config.json",
         dict(src_lang="english"),
@@ -202,12 +202,12 @@ MISTAKES = {
     "a word": (
         "tokenizer_config.json",
         dict(src_lang="e"),
-        "--source_language is .* has no 'e'",  # but a word that is none's language
+        "--source_language is .* has no 'e'",  # a word that is not a language code
     ),
     "forced": (
         "generation_config.json",
         dict(forced_bos_token_id=120),
-        "outputs begin with 'eng_Latn': --target_language=eng_Latn",
+        "outputs start with 'eng_Latn': set --target_language=eng_Latn",
     ),
     "no class": ("tokenizer_config.json", dict(tokenizer_class=None), "has no tokenizer_class"),
     "text": ("config.json", dict(dropout="0.1"), "dropout: expected float, got str"),
@@ -217,25 +217,29 @@ MISTAKES = {
         "max_length: expected int, got str",
     ),
     "a list": ("config.json", dict(model_type=[1]), "config.json: model_type: expected str"),
-    "no language": ("tokenizer_config.json", dict(tgt_lang=None), "--target_language is the code"),
+    "no language": (
+        "tokenizer_config.json",
+        dict(tgt_lang=None),
+        "--target_language is the language code",
+    ),
     "tokenizer": ("tokenizer.json", dict(model={}), "tokenizer.json: model.vocab: it is missing"),
 }
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_is_named_in_one_line(case, mbart):
+def test_an_invalid_setting_is_a_one_line_error(case, mbart):
     name, fields, message = MISTAKES[case]
     before = (mbart / name).read_text()
     change(mbart / name, **fields)
     try:
-        with pytest.raises(DataError, match=message) as told:
+        with pytest.raises(DataError, match=message) as error:
             read_folder(mbart)
     finally:
         (mbart / name).write_text(before)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-def test_what_is_missing_says_how_to_come_by_it(mbart, monkeypatch):
+def test_a_missing_tokenizer_error_says_how_to_get_it(mbart, monkeypatch):
     content = (mbart / "tokenizer.json").read_bytes()
     (mbart / "tokenizer.json").unlink()
     with pytest.raises(DataError, match=r"tokenizer.json is missing: write it with transformers"):

@@ -1,4 +1,4 @@
-"""Whatever a file of others contains, an import ends in one line and leaves nothing behind."""
+"""Malicious folders: an import ends with a one-line error and leaves no files."""
 
 import json
 import os
@@ -26,22 +26,22 @@ MAKERS = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folders = {name: tmp_path_factory.mktemp(name) / "model" for name in MAKERS}
+def folders(tmp_path_factory):
+    paths = {name: tmp_path_factory.mktemp(name) / "model" for name in MAKERS}
     for name, make in MAKERS.items():
-        make(folders[name])
-    return folders
+        make(paths[name])
+    return paths
 
 
 @pytest.fixture
-def copy(made, tmp_path):
-    return lambda name: shutil.copytree(made[name], tmp_path / name)
+def copy(folders, tmp_path):
+    return lambda name: shutil.copytree(folders[name], tmp_path / name)
 
 
-def refused(folder, message, read=read_folder):
-    with pytest.raises(DataError, match=message) as told:
+def assert_rejected(folder, message, read=read_folder):
+    with pytest.raises(DataError, match=message) as error:
         read(folder)
-    assert "\n" not in str(told.value) and len(str(told.value)) < 600
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
 FIELDS = [
@@ -96,13 +96,13 @@ FIELDS = [
         "nllb",
         "tokenizer_config.json",
         dict(added_tokens_decoder={"999": {"content": "Der"}}),
-        "added token 999, 'Der', is not as tokenizer.json has it",
+        "added token 999, 'Der', differs from tokenizer.json",
     ),
     (
         "nllb",
         "tokenizer_config.json",
         dict(additional_special_tokens=["Der"]),
-        "additional_special_tokens has 'Der', and only special words of tokenizer.json",
+        "additional_special_tokens has 'Der', but only special tokens of tokenizer.json",
     ),
     ("t5", "config.json", dict(feed_forward_proj={}), "feed_forward_proj: expected str"),
     ("t5", "tokenizer_config.json", dict(extra_ids=HUGE), f"extra_ids={HUGE} more, but config"),
@@ -129,14 +129,14 @@ FIELDS = [
 
 
 @pytest.mark.parametrize(("name", "file", "fields", "message"), FIELDS)
-def test_a_field_of_another_type_or_size_is_named(name, file, fields, message, copy):
+def test_a_field_with_a_wrong_type_or_size_is_named(name, file, fields, message, copy):
     folder = copy(name)
     if file == "tokenizer.json":
-        found = json.loads((folder / file).read_text())
-        (folder / file).write_text(json.dumps(found | fields))
+        tokenizer = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(tokenizer | fields))
     else:
         change(folder / file, **fields)
-    refused(folder, f"{file}.*{message}" if "more" not in message else message)
+    assert_rejected(folder, f"{file}.*{message}" if "more" not in message else message)
 
 
 @pytest.mark.parametrize("content", [DEEP, SURROGATE, f'{{"x": {DEEP}}}', "[]", "null", "", "{}\0"])
@@ -150,10 +150,10 @@ def test_a_field_of_another_type_or_size_is_named(name, file, fields, message, c
         ("nllb", "tokenizer"),
     ],
 )
-def test_a_document_that_is_not_the_files_is_named(name, file, content, copy):
+def test_a_malformed_document_is_named(name, file, content, copy):
     folder = copy(name)
     (folder / f"{file}.json").write_text(content)
-    refused(folder, f"{file}.json")
+    assert_rejected(folder, f"{file}.json")
 
 
 def utf_16(folder):
@@ -162,34 +162,36 @@ def utf_16(folder):
 
 
 def code_beyond_the_model(folder):
-    """A language's code that tokenizer.json has, but not the model's table."""
-    found = json.loads((folder / "tokenizer.json").read_text())
-    found["added_tokens"].append(found["added_tokens"][-1] | {"id": 5000, "content": "fra_Latn"})
-    (folder / "tokenizer.json").write_text(json.dumps(found))
+    """A language code in tokenizer.json that is outside the model's embedding."""
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append(
+        tokenizer["added_tokens"][-1] | {"id": 5000, "content": "fra_Latn"}
+    )
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     change(folder / "tokenizer_config.json", src_lang="fra_Latn")
 
 
 def broken_charsmap(folder):
-    """The library panics of it."""
-    found = json.loads((folder / "tokenizer.json").read_text())
-    found["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
-    (folder / "tokenizer.json").write_text(json.dumps(found))
+    """Makes the library panic."""
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
 def pipe(name):
-    def spoil(folder):
+    def corrupt(folder):
         (folder / name).unlink()
         os.mkfifo(folder / name)
 
-    return spoil
+    return corrupt
 
 
 def directory(name):
-    def spoil(folder):
+    def corrupt(folder):
         (folder / name).unlink()
         (folder / name).mkdir()
 
-    return spoil
+    return corrupt
 
 
 FILES = {
@@ -210,11 +212,11 @@ FILES = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_a_file_that_is_something_else_is_named(case, copy):
-    name, spoil, message = FILES[case]
+def test_a_special_or_invalid_file_is_named(case, copy):
+    name, corrupt, message = FILES[case]
     folder = copy(name)
-    spoil(folder)
-    refused(folder, message)
+    corrupt(folder)
+    assert_rejected(folder, message)
 
 
 @pytest.mark.parametrize(
@@ -226,15 +228,15 @@ def test_a_file_that_is_something_else_is_named(case, copy):
         ("t5", "spiece.model"),
     ],
 )
-def test_a_broken_link_is_not_a_file_that_was_left_out(name, file, copy):
-    """As a download that was interrupted leaves them; without the file other settings hold."""
+def test_a_broken_link_is_not_a_missing_file(name, file, copy):
+    """As left by an interrupted download; a missing file would mean default settings."""
     folder = copy(name)
     (folder / file).unlink()
     (folder / file).symlink_to("../blobs/abc")
-    refused(folder, f"{file} is a link to ../blobs/abc, which is missing")
+    assert_rejected(folder, f"{file} is a link to ../blobs/abc, which is missing")
 
 
-def test_a_longer_limit_than_any_output_is_no_mistake(copy):
+def test_a_very_large_max_length_is_capped(copy):
     folder = copy("marian")
     change(folder / "generation_config.json", max_length=2**31 - 1)
     assert read_folder(folder).experiment.search.max_length == 1 << 20
@@ -250,38 +252,38 @@ def test_a_longer_limit_than_any_output_is_no_mistake(copy):
         ("t5", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
     ],
 )
-def test_weights_that_are_not_finite_are_refused(name, tensor, value, copy):
+def test_non_finite_weights_are_rejected(name, tensor, value, copy):
     folder = copy(name)
     tensors = load_file(folder / "model.safetensors")
     tensors[tensor].reshape(-1)[-1] = value
     save_file(tensors, folder / "model.safetensors")
-    refused(folder, f"model.safetensors: {tensor} has numbers that are not finite: it is corrupt")
+    assert_rejected(folder, f"model.safetensors: {tensor} has non-finite numbers: it is corrupt")
 
 
-def test_an_encoders_sizes_are_bounded_too(tmp_path):
+def test_an_encoders_sizes_are_limited_too(tmp_path):
     config = dict(vocab_size=HUGE, num_hidden_layers=HUGE, hidden_size=8, intermediate_size=8)
     config |= dict(num_attention_heads=2, max_position_embeddings=8)
     (tmp_path / "config.json").write_text(json.dumps(config))
     save_file({"embeddings.word_embeddings.weight": np.zeros((9, 8), np.float32)},
               tmp_path / "model.safetensors")  # fmt: skip
-    refused(tmp_path, f"model.encoder_layers={HUGE} would need more tensors", read_bert)
+    assert_rejected(tmp_path, f"model.encoder_layers={HUGE} would need more tensors", read_bert)
 
 
 @pytest.mark.parametrize("before", [None, "notes.txt"])
-def test_an_import_that_fails_leaves_the_folder_as_it_was(before, made, tmp_path, monkeypatch):
+def test_a_failed_import_leaves_the_folder_unchanged(before, folders, tmp_path, monkeypatch):
     workdir = tmp_path / "deep" / "run"
     if before:
         workdir.mkdir(parents=True)
         (workdir / before).write_text("mine")
         (workdir / "tokenizer.model").write_text("of a run that never saved")
 
-    def full(*arguments):
+    def raise_disk_full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(write_run.folders, "write_config", full)
-    monkeypatch.setattr(write_run, "_move", lambda part, workdir: full())
+    monkeypatch.setattr(write_run.folders, "write_config", raise_disk_full)
+    monkeypatch.setattr(write_run, "_move", lambda part, workdir: raise_disk_full())
     with pytest.raises(OSError, match="No space left"):
-        write_run.write_run(workdir, read_folder(made["marian"]))
+        write_run.write_run(workdir, read_folder(folders["marian"]))
     if before is None:
         assert not list(tmp_path.iterdir())
     else:

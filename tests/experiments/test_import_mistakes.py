@@ -1,4 +1,4 @@
-"""What is wrong with a folder to import is one line that names file and field; nothing is run."""
+"""Invalid Hugging Face folders: one-line errors that name file and field; no code is run."""
 
 import json
 import pickle
@@ -14,7 +14,7 @@ from interop.hf_marian import read_marian
 from interop.tensor_files import read_tensors
 from interop.write_run import check_free, write_run
 from model import ConfigError
-from tests.experiments.commands import refused
+from tests.experiments.commands import error_line
 from tests.experiments.pickles import Program
 
 
@@ -24,51 +24,54 @@ def folder(marian, tmp_path):
 
 
 def change(file, **fields):
-    found = json.loads(file.read_text()) | fields
-    file.write_text(json.dumps({k: v for k, v in found.items() if v != "absent"}))
+    content = json.loads(file.read_text()) | fields
+    file.write_text(json.dumps({k: v for k, v in content.items() if v != "absent"}))
 
 
-def cut(folder):
+def truncate(folder):
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
 
 
-def not_tensors(folder):
+def write_html(folder):
     (folder / "model.safetensors").write_bytes(b"<html>not found</html>")
 
 
-def one_word_less(folder):
+def remove_word(folder):
     words = json.loads((folder / "vocab.json").read_text())
     del words[">>fr<<"]
     (folder / "vocab.json").write_text(json.dumps(words))
 
 
-SPOILED = {
-    "truncated": (cut, "model.safetensors is corrupt or no safetensors file"),
-    "other file": (not_tensors, "model.safetensors is corrupt or no safetensors file"),
+CORRUPT = {
+    "truncated": (truncate, "model.safetensors is corrupt or not a safetensors file"),
+    "other file": (write_html, "model.safetensors is corrupt or not a safetensors file"),
     "no weights": (
         lambda f: (f / "model.safetensors").unlink(),
-        "there is neither model.safetensors nor pytorch_model.bin",
+        "found no model.safetensors and no pytorch_model.bin",
     ),
     "no vocabulary": (lambda f: (f / "vocab.json").unlink(), "vocab.json is missing"),
     "no model of subwords": (lambda f: (f / "target.spm").unlink(), "target.spm is missing"),
-    "no SentencePiece": (
+    "invalid SentencePiece": (
         lambda f: (f / "source.spm").write_bytes(b"x"),
         "source.spm: not a SentencePiece model",
     ),
     "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
-    "no JSON": (lambda f: (f / "config.json").write_text("{"), "config.json is not JSON"),
+    "invalid JSON": (lambda f: (f / "config.json").write_text("{"), "config.json is not JSON"),
     "a list": (
         lambda f: (f / "vocab.json").write_text("[]"),
         "vocab.json: expected object",
     ),
-    "a word less": (one_word_less, r"vocab.json has \d+ words, and config.json says vocab_size="),
+    "missing word": (remove_word, r"vocab.json has \d+ words, but config.json says vocab_size="),
 }
 CONFIG = {
-    "other sizes": (dict(encoder_ffn_dim=64, decoder_ffn_dim=64), r"fc1.weight is \[48, 32\], but"),
+    "other sizes": (
+        dict(encoder_ffn_dim=64, decoder_ffn_dim=64),
+        r"fc1.weight has the shape \[48, 32\], not",
+    ),
     "more layers": (dict(decoder_layers=3), "lacks model.decoder.layers.2.self_attn.q_proj.weight"),
     "no size": (dict(d_model="absent"), "config.json: d_model: it is missing"),
-    "text for a size": (dict(encoder_layers="6"), "encoder_layers: expected int, got str"),
+    "size as text": (dict(encoder_layers="6"), "encoder_layers: expected int, got str"),
     "another kind": (dict(model_type="bart"), "model_type='bart' is not supported, only 'marian'"),
     "an activation": (dict(activation_function="tanh"), "activation_function='tanh' is not"),
     "pre-norm": (dict(normalize_before=True), "normalize_before=true is not supported, only false"),
@@ -77,7 +80,7 @@ CONFIG = {
 }
 GENERATION = {
     "sampling": (dict(do_sample=True), "do_sample=true is not supported, only false"),
-    "bad words": (dict(bad_words_ids=[[5, 6]]), r"bad_words_ids has \[5, 6\], and only"),
+    "bad words": (dict(bad_words_ids=[[5, 6]]), r"bad_words_ids has \[5, 6\], but only"),
     "start": (dict(decoder_start_token_id=0), "decoder_start_token_id=0 is not supported"),
     "end": (dict(eos_token_id=[0, 5]), r"eos_token_id=\[0, 5\] is not supported, only 0"),
     "stopping": (dict(early_stopping="soon"), "early_stopping='soon' is not supported"),
@@ -86,13 +89,13 @@ GENERATION = {
 SPACES = ({"9": {"content": "<b>", name: True}} for name in ("lstrip", "rstrip"))
 TOKENIZER = {
     **{
-        f"spaces {n}": (dict(added_tokens_decoder=added), "added token 9 takes spaces away")
+        f"spaces {n}": (dict(added_tokens_decoder=added), "added token 9 strips spaces")
         for n, added in enumerate(SPACES)
     },
     "class": (dict(tokenizer_class="BartTokenizer"), 'tokenizer_class="BartTokenizer" is not'),
     "sampling": (dict(sp_model_kwargs={"alpha": 0.1}), "sp_model_kwargs="),
     "mark": (dict(pad_token="[PAD]"), r"vocab.json lacks '\[PAD\]', which .*tokenizer_config"),
-    "two tables": (dict(separate_vocabs=True), "separate_vocabs does not go with shared"),
+    "two tables": (dict(separate_vocabs=True), "separate_vocabs is not possible with shared"),
 }
 CHANGED = [
     *(("config.json", *case) for case in CONFIG.values()),
@@ -101,24 +104,24 @@ CHANGED = [
 ]
 
 
-@pytest.mark.parametrize("case", SPOILED)
-def test_a_file_that_is_missing_or_damaged_is_named(case, folder):
-    spoil, message = SPOILED[case]
-    spoil(folder)
-    with pytest.raises(DataError, match=message) as told:
+@pytest.mark.parametrize("case", CORRUPT)
+def test_missing_and_corrupt_files_are_named(case, folder):
+    corrupt, message = CORRUPT[case]
+    corrupt(folder)
+    with pytest.raises(DataError, match=message) as error:
         read_marian(folder)
-    assert "\n" not in str(told.value) and str(folder) in str(told.value)
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "fields", "message"), CHANGED)
-def test_a_field_that_is_not_supported_is_named(name, fields, message, folder):
+def test_an_unsupported_field_is_named(name, fields, message, folder):
     change(folder / name, **fields)
-    with pytest.raises(DataError, match=message) as told:
+    with pytest.raises(DataError, match=message) as error:
         read_marian(folder)
-    assert "\n" not in str(told.value) and str(folder) in str(told.value)
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
 
 
-def test_what_no_search_has_is_refused_before_anything_is_written(folder, tmp_path):
+def test_invalid_search_settings_are_rejected_before_writing(folder, tmp_path):
     change(folder / "generation_config.json", num_beams=5000)
     with pytest.raises(InputError, match="--beam_size=5000 must be from 1 to the vocabulary's"):
         write_run(tmp_path / "run", read_marian(folder))
@@ -126,35 +129,35 @@ def test_what_no_search_has_is_refused_before_anything_is_written(folder, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_folder_that_holds_a_run_is_left_as_it_is(run, folder):
-    with pytest.raises(ConfigError, match="holds a run already: choose another folder"):
+def test_a_folder_with_a_run_is_not_overwritten(run, folder):
+    with pytest.raises(ConfigError, match="already has a run: choose another folder"):
         check_free(run[0])
 
 
 def archive(file, content):
-    """PyTorch's archive around a pickle."""
-    with zipfile.ZipFile(file, "w") as found:
-        found.writestr("archive/data.pkl", content)
+    """Writes a PyTorch archive with a pickle."""
+    with zipfile.ZipFile(file, "w") as archive_file:
+        archive_file.writestr("archive/data.pkl", content)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_pickle_is_never_run(protocol, folder, tmp_path):
+def test_a_pickle_is_never_executed(protocol, folder, tmp_path):
     (folder / "model.safetensors").unlink()
-    witness = tmp_path / "witness"
-    program = pickle.dumps({"model.shared.weight": Program(str(witness))}, protocol)
+    marker = tmp_path / "marker"
+    program = pickle.dumps({"model.shared.weight": Program(str(marker))}, protocol)
     archive(folder / "pytorch_model.bin", program)
     with pytest.raises(
-        DataError, match=r"holds more than tensors and settings \(\w+.open\).* is not opened"
+        DataError, match=r"has more than tensors and settings \(\w+.open\).* is not opened"
     ):
         read_marian(folder)
-    assert not witness.exists()
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04broken", pickle.dumps({})])
-def test_a_pickle_of_no_archive_is_told(content, folder):
+def test_an_invalid_archive_is_rejected(content, folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(content)
-    with pytest.raises(DataError, match="pytorch_model.bin is corrupt or no archive"):
+    with pytest.raises(DataError, match="pytorch_model.bin is corrupt or not an archive"):
         read_tensors(folder)
 
 
@@ -172,7 +175,7 @@ def test_half_precision_is_read(folder):
         np.testing.assert_allclose(x, tensors[name], rtol=2**-8)
 
 
-def test_the_command_tells_it_in_one_line(folder, tmp_path):
-    cut(folder)
-    line = refused("import_model", f"--from={folder}", f"--workdir={tmp_path}/run")
+def test_the_command_prints_a_one_line_error(folder, tmp_path):
+    truncate(folder)
+    line = error_line("import_model", f"--from={folder}", f"--workdir={tmp_path}/run")
     assert "model.safetensors is corrupt" in line and not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""A size that the weights cannot fill is one line, before anything is allocated or traced."""
+"""Model sizes that exceed the weights are a one-line error before allocation or tracing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,15 +38,15 @@ SIZES = {
 
 
 @pytest.mark.parametrize("case", SIZES)
-def test_a_size_that_the_weights_cannot_fill_is_named(case):
+def test_a_size_that_exceeds_the_weights_is_named(case):
     model = replace(SMALL, **SIZES[case])
     name = next(iter(SIZES[case]))
-    with pytest.raises(DataError, match=f"^config.json: .*model.{name}={HUGE}.* ") as told:
+    with pytest.raises(DataError, match=f"^config.json: .*model.{name}={HUGE}.* ") as error:
         check_sizes(Path("config.json"), model, 80, 20_000)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-def test_the_weights_of_a_model_are_enough_and_no_fewer():
+def test_the_weights_of_a_model_suffice_and_fewer_do_not():
     config = Path("config.json")
     check_sizes(config, SMALL, 4, SMALL.vocab_size * SMALL.d_model)
     check_sizes(config, replace(SMALL, scan_layers=True), 1, SMALL.vocab_size * SMALL.d_model)

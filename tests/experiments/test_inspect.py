@@ -1,4 +1,4 @@
-"""Faults that were planted in small files are found at their lines, and nothing else is."""
+"""`inspect_data` finds planted faults at their lines, and nothing else."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from data.corpus import open_corpus
 from data.errors import DataError
 from data.pairs import SPLITS
 from experiments.inspection import runner
-from tests.experiments.commands import heed, refused, small_experiment, train_args
+from tests.experiments.commands import error_line, heed, small_experiment, train_args
 
 COUNTS = {"train": 400, "valid": 30, "test": 30}
 RARE = set("'CÄVZ0123456789-")
@@ -21,7 +21,7 @@ RUSSIAN = "Студент читает книгу дома."
 
 
 def demo_pairs():
-    """Without characters so rare that a vocabulary leaves them to bytes."""
+    """Demo pairs without characters that are so rare that a vocabulary lacks them."""
     splits = {}
     for split, count in COUNTS.items():
         pairs = map(list, demo.Demo(split))
@@ -52,21 +52,21 @@ def experiment_of(folder, kind="text", **data):
 
 
 @pytest.fixture
-def no_needs(monkeypatch):
-    """A dry run compiles; it is asked once, by the command."""
-    told = dict(num_params=1, mesh={}, bytes_per_device={}, batches=[], compilations=0)
-    told |= dict(tokens_per_step=1.0, steps_per_epoch=1, padding_fraction=0.0)
-    monkeypatch.setattr(runner, "estimate_resources", lambda t: told)
+def no_dry_run(monkeypatch):
+    """Replaces the dry run, which compiles; only the command test runs it."""
+    estimate = dict(num_params=1, mesh={}, bytes_per_device={}, batches=[], compilations=0)
+    estimate |= dict(tokens_per_step=1.0, steps_per_epoch=1, padding_fraction=0.0)
+    monkeypatch.setattr(runner, "estimate_resources", lambda t: estimate)
 
 
-def warned(capsys):
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    return [row for row in told if "warning" in row], {
-        row["section"]: row for row in told if "section" in row
+def warnings_and_sections(capsys):
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return [row for row in rows if "warning" in row], {
+        row["section"]: row for row in rows if "section" in row
     }
 
 
-def planted():
+def pairs_with_faults():
     splits = demo_pairs()
     train, valid, test = (splits[split] for split in SPLITS)
     train[4] = list(train[2])  # line 5 repeats line 3
@@ -76,7 +76,7 @@ def planted():
     train[24] = [RUSSIAN, "Der kluge Student liest zu Hause ein Buch über Musik und Kunst."]
     train[29] = ["The teacher reads a book in the library of the city.", FRENCH]
     train[34] = ["The old teacher reads the long book in the big house every day.", "Ja."]
-    train[39] = [" ".join([each] * 9) for each in train[39]]
+    train[39] = [" ".join([text] * 9) for text in train[39]]
     test[1] = list(train[49])
     valid[2] = [train[50][0], valid[2][1]]
     valid[4] = [valid[4][0], train[51][1]]
@@ -86,7 +86,7 @@ def planted():
 
 PLANTED = {
     ("duplicate", "train.en", 5, "the same pair as line 3"),
-    ("copy", "train.de", 10, "the target is its source"),
+    ("copy", "train.de", 10, "the target equals its source"),
     ("language", "train.de", 10, "reads as en, not de"),
     ("blank", "train.de", 15, "blank"),
     ("dropped", "train.en", 15, "dropped: a blank side"),
@@ -105,23 +105,23 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("kind", ["text", "tsv", "jsonl"])
-def test_planted_faults_are_found_at_their_lines_and_nothing_else(kind, tmp_path, capsys, no_needs):
-    folder = write(tmp_path / "text", planted(), kind)
+def test_planted_faults_are_found_at_their_lines(kind, tmp_path, capsys, no_dry_run):
+    folder = write(tmp_path / "text", pairs_with_faults(), kind)
     count = runner.inspect_data(experiment_of(folder, kind), tmp_path / "no", "jsonl")
     assert not (tmp_path / "no").exists()
-    found, sections = warned(capsys)
-    assert count == len(found) == sections["in all"]["warnings"]
+    warnings, sections = warnings_and_sections(capsys)
+    assert count == len(warnings) == sections["in all"]["warnings"]
     shift = {"text": 0, "tsv": 1, "jsonl": 0}[kind]
-    places = {(row["warning"], row["file"], row["line"] - shift): row["text"] for row in found}
+    texts = {(row["warning"], row["file"], row["line"] - shift): row["text"] for row in warnings}
 
     def file(name):
         return str(folder / (name if kind == "text" else name.split(".")[0] + f".{kind}"))
 
-    assert set(places) == {(what, file(name), line) for what, name, line, _ in PLANTED}
-    for what, name, line, text in PLANTED:
+    assert set(texts) == {(warning, file(name), line) for warning, name, line, _ in PLANTED}
+    for warning, name, line, text in PLANTED:
         if kind == "text":
             text = text.replace("DIR", str(folder))
-            assert places[what, file(name), line].startswith(text)
+            assert texts[warning, file(name), line].startswith(text)
     assert sections["counts"]["train"]["pairs"] == COUNTS["train"]
     assert sections["filters"] == {
         "section": "filters",
@@ -131,14 +131,14 @@ def test_planted_faults_are_found_at_their_lines_and_nothing_else(kind, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["text", "demo"])
-def test_clean_text_has_no_warnings(kind, tmp_path, capsys, no_needs, monkeypatch):
+def test_clean_text_has_no_warnings(kind, tmp_path, capsys, no_dry_run, monkeypatch):
     monkeypatch.setattr(demo.source, "SIZES", COUNTS)
     folder = write(tmp_path / "text", demo_pairs())
     runner.inspect_data(experiment_of(folder, kind), tmp_path / "no", "jsonl")
-    found, sections = warned(capsys)
-    if kind == "demo":  # has rare characters, and no files
-        found = [row for row in found if row["warning"] != "unknown"]
-    assert found == []
+    warnings, sections = warnings_and_sections(capsys)
+    if kind == "demo":  # the demo has rare characters and no files
+        warnings = [row for row in warnings if row["warning"] != "unknown"]
+    assert warnings == []
     pairs = open_corpus(kind, "train", path=str(folder))
     for number, side in enumerate(("source", "target")):
         lines = [pairs[i][number] for i in range(len(pairs))]
@@ -147,18 +147,18 @@ def test_clean_text_has_no_warnings(kind, tmp_path, capsys, no_needs, monkeypatc
             "characters": sum(map(len, lines)),
         }
         assert sections["languages"]["train"][side]["expected"] == ("en", "de")[number]
-        told = sections["lengths"]["histogram"]
-        assert sum(row[side] for row in told) == len(lines)
+        histogram = sections["lengths"]["histogram"]
+        assert sum(row[side] for row in histogram) == len(lines)
 
 
 @pytest.mark.slow
-def test_the_command_tells_people_and_what_training_would_need(run, text):
+def test_the_command_prints_a_report_and_resource_estimates(run, text):
     config, _, *settings = train_args(text, "")
     code, out, err = heed("inspect_data", config, *settings, "--max_warnings=2")
     assert code == 0 and "Traceback" not in err, err
     for line in (
         "Counts", "  train: 120 pairs; source ", "Lengths", "Filters", "Pieces", "Samples",
-        "What training would need", " compilations", "steps an epoch",
+        "What training would need", " compilations", "steps per epoch",
         f"  warning: {text}/train.en, line ", ": the same pair as line ",
         "--max_warnings=0 prints all",
         "  120 (100.0%) of 120 training pairs are kept",
@@ -168,25 +168,27 @@ def test_the_command_tells_people_and_what_training_would_need(run, text):
     assert f"  {parameters} of data 1, fsdp 1, tensor 1" in out
 
 
-def test_mistakes_end_in_one_line_after_what_could_be_told(text, tmp_path, capsys):
-    assert "data.kind=text needs" in refused("inspect_data", "--config=experiments/configs/text.py")
+def test_errors_come_after_the_report_so_far(text, tmp_path, capsys):
+    assert "data.kind=text needs" in error_line(
+        "inspect_data", "--config=experiments/configs/text.py"
+    )
     with pytest.raises(DataError, match="more than the training text supports"):
         runner.inspect_data(experiment_of(text, vocab_size=5000), tmp_path / "no")
     assert "120 pairs" in capsys.readouterr().out
 
 
-def test_a_runs_own_vocabulary_is_used(run, text, capsys, no_needs):
+def test_a_runs_vocabulary_is_used(run, text, capsys, no_dry_run):
     experiment = small_experiment(text)
     model = replace(experiment.model, norm="pre")
     optimizer = replace(experiment.optimizer, clip_norm=1.0)
     experiment = replace(experiment, model=model, optimizer=optimizer)
     runner.inspect_data(experiment, run[0], "jsonl")
-    _, sections = warned(capsys)
+    _, sections = warnings_and_sections(capsys)
     assert sections["pieces"]["vocabulary"]["size"] == 290
     assert "learning" not in capsys.readouterr().err
 
 
-def test_help_reads_well():
+def test_help_is_printed():
     _, out, err = heed("inspect_data", "--help")
     assert "python -m experiments.inspect_data --config=" in out + err
     assert "--max_warnings" in out + err and "Traceback" not in err

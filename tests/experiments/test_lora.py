@@ -1,4 +1,4 @@
-"""An imported model learns the demo's sentences by adapters, and is then a run like any other."""
+"""LoRA training of an imported model: learning, resuming, merging and checkpoints."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.corruption import DAMAGE, arrays, events, same
+from benchmarks.corruption import CORRUPTIONS, arrays, bitwise_equal, events
 from experiments.config import LoraConfig
 from experiments.config_io import default_config, to_experiment
 from experiments.dry_run import estimate_resources
@@ -42,10 +42,10 @@ def imported(tmp_path_factory):
     return folder / "imported"
 
 
-def experiment(begin, rank=4, **lora):
-    """The demo's short sentences, for adapters of the run `begin`."""
+def experiment(base, rank=4, **lora):
+    """Training on short demo sentences with adapters of the run `base`."""
     c = default_config()
-    c.init_from = str(begin)
+    c.init_from = str(base)
     c.model.dropout = 0.1
     c.data.update(kind="demo", max_pairs=64, max_length=48, tokens_per_batch=800, num_buckets=1)
     c.data.update(packing=False, cache=False)
@@ -59,7 +59,7 @@ def experiment(begin, rank=4, **lora):
 
 @pytest.fixture(scope="module")
 def tuned(imported, tmp_path_factory):
-    """A run of adapters, and what the command's last line says of it."""
+    """A run of adapters, and its results."""
     workdir = tmp_path_factory.mktemp("lora") / "tuned"
     return workdir, train(experiment(imported), workdir)
 
@@ -68,100 +68,105 @@ def bits(tree):
     return jax.tree.map(np.asarray, tree)
 
 
-def equal(left, right):
+def assert_equal(left, right):
     jax.tree.map(np.testing.assert_array_equal, bits(left), bits(right))
 
 
-def test_it_learns_the_demos_sentences_in_a_few_steps(tuned, imported):
-    workdir, told = tuned
-    begin = load(imported)
+def test_adapters_learn_in_a_few_steps(tuned, imported):
+    workdir, results = tuned
+    base = load(imported)
     t = set_up(experiment(imported), workdir)
-    evaluate = make_eval_step(begin.model, begin.mesh)
+    evaluate = make_eval_step(base.model, base.mesh)
     batches = lambda: t.data.eval_batches("valid", t.mesh)  # noqa: E731
     before, loaded = (
-        total_metrics(evaluate, each.params, batches()).to_dict()["loss"]
-        for each in (begin, load(workdir, "last"))
+        total_metrics(evaluate, loaded_model.params, batches()).to_dict()["loss"]
+        for loaded_model in (base, load(workdir, "last"))
     )
     after = {e["step"]: e["loss"] for e in events(workdir) if e["split"] == "valid"}
-    assert told["step"] == STEPS and after[STEPS] < after[HALF] < before - 1
+    assert results["step"] == STEPS and after[STEPS] < after[HALF] < before - 1
     np.testing.assert_allclose(after[STEPS], loaded, rtol=1e-5)
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
-    assert told["num_params"] == count(begin.params) > 2 * told["num_trainable_params"] > 0
+    assert results["num_params"] == count(base.params) > 2 * results["num_trainable_params"] > 0
     sizes = estimate_resources(t)
     counts = "num_params", "num_trainable_params"
-    assert {name: sizes[name] for name in counts} == {name: told[name] for name in counts}
+    assert {name: sizes[name] for name in counts} == {name: results[name] for name in counts}
     memory = sizes["bytes_per_device"]
-    assert memory["ema"] == 4 * told["num_trainable_params"]
-    assert memory["params"] == 4 * (told["num_params"] + told["num_trainable_params"])
+    assert memory["ema"] == 4 * results["num_trainable_params"]
+    assert memory["params"] == 4 * (results["num_params"] + results["num_trainable_params"])
     assert 2 * memory["ema"] <= memory["optimizer"] < 2 * memory["ema"] + 100
 
 
-def test_it_goes_on_exactly_and_without_the_run_that_it_began_with(tuned, imported, tmp_path):
-    begin, parts, (whole, _) = tmp_path / "begin", tmp_path / "parts", tuned
-    shutil.copytree(imported, begin)
-    c = experiment(begin)
-    train(replace(c, train=replace(c.train, num_steps=HALF)), parts)
-    shutil.rmtree(begin)
-    train(c, parts)
-    assert same(*(arrays(run / "checkpoints", STEPS, run) for run in (whole, parts)))
-    equal(load(parts, "params:last").params, load(whole, "params:last").params)
-    losses = [[e["loss"] for e in events(run) if e["split"] == "train"] for run in (whole, parts)]
+def test_a_run_resumes_exactly_without_its_base_run(tuned, imported, tmp_path):
+    base, resumed, (uninterrupted, _) = tmp_path / "base", tmp_path / "resumed", tuned
+    shutil.copytree(imported, base)
+    c = experiment(base)
+    train(replace(c, train=replace(c.train, num_steps=HALF)), resumed)
+    shutil.rmtree(base)
+    train(c, resumed)
+    assert bitwise_equal(
+        *(arrays(run / "checkpoints", STEPS, run) for run in (uninterrupted, resumed))
+    )
+    assert_equal(load(resumed, "params:last").params, load(uninterrupted, "params:last").params)
+    losses = [
+        [e["loss"] for e in events(run) if e["split"] == "train"]
+        for run in (uninterrupted, resumed)
+    ]
     assert losses[0] == losses[1] and len(losses[0]) == STEPS // 4
 
 
-def test_what_it_loads_as_is_the_model_with_its_adapters_merged(tuned, imported, tmp_path):
+def test_a_run_loads_as_the_merged_model(tuned, imported, tmp_path):
     workdir, _ = tuned
-    base, whole = load(imported), load(workdir, "last")
-    assert type(whole.model) is type(base.model) and whole.step == STEPS
-    equal(load(workdir, "ema").params, whole.params)
+    base, merged = load(imported), load(workdir, "last")
+    assert type(merged.model) is type(base.model) and merged.step == STEPS
+    assert_equal(load(workdir, "ema").params, merged.params)
     trainable = set_up(experiment(imported), workdir).trainable
-    steps, wholes = {}, {}
-    with CheckpointManager(workdir / "checkpoints") as there:
+    steps, merged_by_step = {}, {}
+    with CheckpointManager(workdir / "checkpoints") as checkpoints:
         for step in HALF, STEPS:
-            shapes = abstract_params(trainable, whole.mesh)
-            steps[step] = there.restore_params(f"params:{step}", shapes)
-            wholes[step] = bits(merge(base.params, steps[step], 16 / 4))
+            shapes = abstract_params(trainable, merged.mesh)
+            steps[step] = checkpoints.restore_params(f"params:{step}", shapes)
+            merged_by_step[step] = bits(merge(base.params, steps[step], 16 / 4))
     close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6)  # noqa: E731
-    jax.tree.map(close, bits(load(workdir, "params:last").params), wholes[STEPS])
-    mean = jax.tree.map(lambda x, y: (x + y) / 2, *wholes.values())
+    jax.tree.map(close, bits(load(workdir, "params:last").params), merged_by_step[STEPS])
+    mean = jax.tree.map(lambda x, y: (x + y) / 2, *merged_by_step.values())
     jax.tree.map(close, bits(load(workdir, "average:2").params), mean)
-    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(whole.params))
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(merged.params))
     (tmp_path / "out").mkdir()
-    write_marian(whole, tmp_path / "out", lambda _: None)
-    again = read_marian(tmp_path / "out", "", "")
-    own = whole.params["decoder_0"]["cross_attention"]
-    equal(again.params["decoder_0"]["cross_attention"], own)
-    moved = np.asarray(own["query"]) - np.asarray(
+    write_marian(merged, tmp_path / "out", lambda _: None)
+    reimported = read_marian(tmp_path / "out", "", "")
+    attention = merged.params["decoder_0"]["cross_attention"]
+    assert_equal(reimported.params["decoder_0"]["cross_attention"], attention)
+    difference = np.asarray(attention["query"]) - np.asarray(
         base.params["decoder_0"]["cross_attention"]["query"]
     )
-    assert np.abs(moved).max() > 1e-3
+    assert np.abs(difference).max() > 1e-3
 
 
-@pytest.mark.parametrize("rank", [0, 2], ids=["whole", "adapters"])
-def test_a_further_training_begins_with_the_merged_weights(tuned, tmp_path, rank):
+@pytest.mark.parametrize("rank", [0, 2], ids=["full", "adapters"])
+def test_further_training_starts_from_the_merged_weights(tuned, tmp_path, rank):
     workdir, _ = tuned
     t = set_up(experiment(workdir, rank), tmp_path / "further")
     state = init_state(t)
-    equal(t.weights(state), load(workdir).params)
+    assert_equal(t.weights(state), load(workdir).params)
     assert (state.base is None) == (rank == 0)
 
 
-def test_the_disk_holds_adapters_at_every_step_and_the_rest_once(tuned):
-    workdir, told = tuned
+def test_checkpoints_have_only_adapters_and_the_base_is_stored_once(tuned):
+    workdir, results = tuned
     size = lambda folder: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())  # noqa: E731
-    stored = [
+    metadata = [
         json.loads(p.read_text()) for p in (workdir / "checkpoints").rglob("*/params/_METADATA")
     ]
-    assert len(stored) == 2
-    for each in stored:
-        names = [name.split("'")[-2] for name in each["tree_metadata"]]
+    assert len(metadata) == 2
+    for checkpoint in metadata:
+        names = [name.split("'")[-2] for name in checkpoint["tree_metadata"]]
         assert set(names) == {"a", "b"} and len(names) == 2 * (6 + 10)
-    base, each = workdir / "base" / "0", workdir / "checkpoints" / str(STEPS)
-    assert 0 < size(each / "params") < size(base / "params")
+    base, checkpoint = workdir / "base" / "0", workdir / "checkpoints" / str(STEPS)
+    assert 0 < size(checkpoint / "params") < size(base / "params")
     assert not list((workdir / "checkpoints").rglob("base"))
 
 
-def test_settings_that_cannot_be_are_named(imported, tmp_path):
+def test_invalid_lora_settings_are_named(imported, tmp_path):
     with pytest.raises(ConfigError, match="config.lora.rank=-1 must be at least 0"):
         LoraConfig(rank=-1)
     with pytest.raises(ConfigError, match="config.lora.alpha=0.0 must be above 0"):
@@ -185,34 +190,34 @@ def test_settings_that_cannot_be_are_named(imported, tmp_path):
         (dict(alpha=8.0), "its lora.alpha is 16.0, not 8.0"),
     ],
 )
-def test_other_adapters_make_another_run(tuned, imported, change, message):
+def test_other_lora_settings_need_another_workdir(tuned, imported, change, message):
     with pytest.raises(ConfigError, match=f"{message}; choose another folder"):
         set_up(experiment(imported, **change), tuned[0])
 
 
-@pytest.mark.parametrize("how", ["with one bit flipped", "gone"])
-def test_a_base_that_is_damaged_or_missing_is_told_in_one_line(how, tuned, imported, tmp_path):
+@pytest.mark.parametrize("damage", ["with one bit flipped", "gone"])
+def test_a_corrupt_or_missing_base_is_a_one_line_error(damage, tuned, imported, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(tuned[0], workdir)
-    if how == "gone":
+    if damage == "gone":
         shutil.rmtree(workdir / "base")
     else:
         files = [file for file in (workdir / "base/0/params").rglob("*") if file.is_file()]
-        DAMAGE[how](max(files, key=lambda file: file.stat().st_size))
+        CORRUPTIONS[damage](max(files, key=lambda file: file.stat().st_size))
     t = set_up(experiment(imported), workdir)
-    for start in t.restore_target, lambda: load(workdir):
+    for action in t.restore_target, lambda: load(workdir):
         with pytest.raises(CheckpointError, match=f"{workdir}/base.*put it back") as error:
-            start()
+            action()
         assert "\n" not in str(error.value)
 
 
-def test_adapters_of_another_base_are_not_merged_into_it(tuned, imported, tmp_path):
+def test_adapters_are_not_merged_into_another_base(tuned, imported, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(tuned[0], workdir)
     t = set_up(experiment(imported), workdir)
     other = load(workdir, mesh=t.mesh).params
     write_base(workdir, init_state(t)._replace(base=other), {"of": "x"})
-    with CheckpointManager(workdir / "checkpoints") as there:
-        for start in lambda: load(workdir), lambda: restore_or_init(t, there):
+    with CheckpointManager(workdir / "checkpoints") as checkpoints:
+        for action in lambda: load(workdir), lambda: restore_or_init(t, checkpoints):
             with pytest.raises(CheckpointError, match=f"{workdir}/base is another one: .*put it"):
-                start()
+                action()

@@ -1,4 +1,4 @@
-"""Freed memory is kept where glibc's malloc is, unless the environment says not to."""
+"""malloc is tuned on Linux with glibc, unless the environment disables it."""
 
 import ctypes
 from types import SimpleNamespace
@@ -8,22 +8,22 @@ import pytest
 from experiments import malloc
 
 
-@pytest.mark.parametrize(("platform", "said", "kept"), [
+@pytest.mark.parametrize(("platform", "setting", "tuned"), [
     ("linux", None, True), ("linux", "1", True), ("linux", "0", False), ("darwin", None, False),
 ])  # fmt: skip
-def test_malloc_is_told_unless_the_environment_says_not_to(platform, said, kept, monkeypatch):
-    told = {}
-    library = SimpleNamespace(mallopt=lambda option, value: told.update({option: value}))
+def test_malloc_is_tuned_unless_disabled(platform, setting, tuned, monkeypatch):
+    options = {}
+    library = SimpleNamespace(mallopt=lambda option, value: options.update({option: value}))
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     monkeypatch.setattr(malloc.sys, "platform", platform)
     monkeypatch.delenv("HEED_KEEP_MEMORY", raising=False)
-    if said:
-        monkeypatch.setenv("HEED_KEEP_MEMORY", said)
+    if setting:
+        monkeypatch.setenv("HEED_KEEP_MEMORY", setting)
     malloc.tune_malloc()
-    assert (told == {-8: 1, -4: 0, -1: -1}) is kept and bool(told) is kept
+    assert (options == {-8: 1, -4: 0, -1: -1}) is tuned and bool(options) is tuned
 
 
-def test_another_library_than_glibc_is_left_alone(monkeypatch):
+def test_other_libraries_than_glibc_are_not_tuned(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
     monkeypatch.setattr(malloc.sys, "platform", "linux")
     malloc.tune_malloc()

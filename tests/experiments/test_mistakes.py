@@ -1,4 +1,4 @@
-"""A mistake is answered in one line, and nothing is lost by it."""
+"""User errors are one-line messages and change no files."""
 
 import re
 import shutil
@@ -6,33 +6,33 @@ import shutil
 import pytest
 
 from data.tokenizer import Tokenizer
-from tests.experiments.commands import heed, refused, train_args
+from tests.experiments.commands import error_line, heed, train_args
 
 
-def test_typos_are_answered_with_the_nearest_name(text, tmp_path):
+def test_typos_get_suggestions(text, tmp_path):
     args = train_args(text, tmp_path / "no")
-    line = refused("train", *args, "--config.optimizer.warmup_step=1")
+    line = error_line("train", *args, "--config.optimizer.warmup_step=1")
     assert "warmup_step is unknown: did you mean warmup_steps?" in line
     missing = "--config=experiments/configs/dem.py"
-    assert "dem.py: there is no such file: did you mean demo.py?" in refused("train", missing)
-    assert "did you mean --workdir" in refused("train", args[0], "--wrkdir=x")
+    assert "dem.py: no such file: did you mean demo.py?" in error_line("train", missing)
+    assert "did you mean --workdir" in error_line("train", args[0], "--wrkdir=x")
     assert not (tmp_path / "no").exists()
 
 
-def broken_utf8(folder):
+def write_invalid_utf8(folder):
     lines = (folder / "train.de").read_bytes().split(b"\n")
     lines[2] = b"\xff\xfe"
     (folder / "train.de").write_bytes(b"\n".join(lines))
 
 
-def one_line_less(folder):
+def remove_line(folder):
     lines = (folder / "train.de").read_text().splitlines(keepends=True)
     (folder / "train.de").write_text("".join(lines[:-1]))
 
 
 BAD_DATA = {
-    "counts": (one_line_less, r"train.en has 120 lines, but .*train.de has 119"),
-    "utf8": (broken_utf8, r"train.de, line 3: not valid UTF-8"),
+    "counts": (remove_line, r"train.en has 120 lines, but .*train.de has 119"),
+    "utf8": (write_invalid_utf8, r"train.de, line 3: not valid UTF-8"),
     "empty": (lambda f: (f / "valid.en").write_text(""), r"valid.en is empty"),
     "blank": (lambda f: (f / "valid.en").write_text("\n \n\n"), r"valid.en has only blank lines"),
     "too long": (
@@ -45,65 +45,71 @@ BAD_DATA = {
 
 
 @pytest.mark.parametrize("case", BAD_DATA)
-def test_bad_data_is_named_and_nothing_is_written(case, text, tmp_path):
-    spoil, message = BAD_DATA[case]
+def test_invalid_data_is_named_and_nothing_is_written(case, text, tmp_path):
+    corrupt, message = BAD_DATA[case]
     folder = tmp_path / "text"
     folder.mkdir()
     for file in text.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    spoil(folder)
-    assert re.search(message, refused("train", *train_args(folder, tmp_path / "no")))
+    corrupt(folder)
+    assert re.search(message, error_line("train", *train_args(folder, tmp_path / "no")))
     assert not (tmp_path / "no").exists()
 
 
-def test_mistakes_in_training_end_in_one_line(run, text, tmp_path):
+def test_invalid_training_settings_are_one_line_errors(run, text, tmp_path):
     workdir, *_ = run
     too_many = train_args(text, tmp_path / "no", "data.vocab_size=5000")
-    assert "is more than the training text supports: at most" in refused("train", *too_many)
+    assert "is more than the training text supports: at most" in error_line("train", *too_many)
     assert not (tmp_path / "no").exists()
-    assert "model.d_ff is 64, not 96" in refused(
+    assert "model.d_ff is 64, not 96" in error_line(
         "train", *train_args(text, workdir, "model.d_ff=96")
     )
     (tmp_path / "file").write_text("")
-    nowhere = train_args(text, tmp_path / "file")
-    assert "is not a folder that can be written to" in refused("train", *nowhere)
+    not_a_folder = train_args(text, tmp_path / "file")
+    assert "is not a writable folder" in error_line("train", *not_a_folder)
     size = train_args(text, tmp_path / "no", "model.vocab_size=50")
-    assert "follows from the vocabulary: set config.data.vocab_size" in refused("train", *size)
-    ready = train_args(text, tmp_path / "no", "data.tokenizer_path=x", "data.shared_vocab=False")
-    assert "does not go with config.data.shared_vocab=False" in refused("train", *ready)
+    assert "follows from the vocabulary: set config.data.vocab_size" in error_line("train", *size)
+    tokenizer = train_args(
+        text, tmp_path / "no", "data.tokenizer_path=x", "data.shared_vocab=False"
+    )
+    assert "does not go with config.data.shared_vocab=False" in error_line("train", *tokenizer)
     (tmp_path / "broken.py").write_text("def get_config(:\n")
-    broken = f"--config={tmp_path}/broken.py", f"--workdir={tmp_path}/no"
-    assert "broken.py" in refused("train", *broken)
-    assert "--config is missing" in refused("train", f"--workdir={tmp_path}/no")
-    assert "--config is empty: name" in refused("train", "--config=", f"--workdir={tmp_path}/no")
-    empty = refused("train", *train_args(text, ""))
+    invalid_config = f"--config={tmp_path}/broken.py", f"--workdir={tmp_path}/no"
+    assert "broken.py" in error_line("train", *invalid_config)
+    assert "--config is missing" in error_line("train", f"--workdir={tmp_path}/no")
+    assert "--config is empty: name" in error_line("train", "--config=", f"--workdir={tmp_path}/no")
+    empty = error_line("train", *train_args(text, ""))
     assert empty == "heed: error: --workdir is empty: give it a value, or leave it out"
-    two = train_args(text, tmp_path / "no", "data.shared_vocab=False", "data.vocab_size=280")
-    assert "data.shared_vocab=False needs model.tying" in refused("train", *two)
+    separate = train_args(text, tmp_path / "no", "data.shared_vocab=False", "data.vocab_size=280")
+    assert "data.shared_vocab=False needs model.tying" in error_line("train", *separate)
     row = "--config=experiments/configs/table3.py:B9", f"--workdir={tmp_path}/no"
-    assert refused("train", *row).startswith("heed: error: Table 3 has no row 'B9'; there")
+    assert error_line("train", *row).startswith("heed: error: Table 3 has no row 'B9'; there")
 
 
 @pytest.mark.slow
-def test_mistakes_with_a_trained_run_end_in_one_line(run, tmp_path):
+def test_invalid_uses_of_a_run_are_one_line_errors(run, tmp_path):
     workdir, *_ = run
-    here = f"--workdir={workdir}"
-    assert "30" in refused("translate", here, "--checkpoint=17", stdin="a\n")
-    assert "line 2: not valid UTF-8" in refused("translate", here, stdin=b"a\n\xff\n")
-    long = "red cat\n" + "dog " * 10_000 + "\n"
-    assert "line 2 has" in refused("translate", here, "--long_input=error:256", stdin=long)
-    assert "holds no run" in refused("translate", f"--workdir={tmp_path}", stdin="a\n")
+    workdir_flag = f"--workdir={workdir}"
+    assert "30" in error_line("translate", workdir_flag, "--checkpoint=17", stdin="a\n")
+    assert "line 2: not valid UTF-8" in error_line("translate", workdir_flag, stdin=b"a\n\xff\n")
+    long_text = "red cat\n" + "dog " * 10_000 + "\n"
+    assert "line 2 has" in error_line(
+        "translate", workdir_flag, "--long_input=error:256", stdin=long_text
+    )
+    assert "holds no run" in error_line("translate", f"--workdir={tmp_path}", stdin="a\n")
     (tmp_path / "three").write_text("a\nb\nc\n")
     three = f"--require_file={tmp_path}/three"
-    assert "three has 3 lines, but the input has 1" in refused(
-        "translate", here, three, stdin="a\n"
+    assert "three has 3 lines, but the input has 1" in error_line(
+        "translate", workdir_flag, three, stdin="a\n"
     )
-    again = "--prefix=a", f"--prefix_file={tmp_path}/three"
-    assert "exclude each other" in refused("translate", here, *again, stdin="a\nb\nc\n")
+    both_prefixes = "--prefix=a", f"--prefix_file={tmp_path}/three"
+    assert "exclude each other" in error_line(
+        "translate", workdir_flag, *both_prefixes, stdin="a\nb\nc\n"
+    )
     greedy = "--require=Hund", "--method=greedy"
-    assert "need --method=beam" in refused("translate", here, *greedy, stdin="a\n")
-    assert "give either" in refused("evaluate", here)
-    bad = {
+    assert "need --method=beam" in error_line("translate", workdir_flag, *greedy, stdin="a\n")
+    assert "give either" in error_line("evaluate", workdir_flag)
+    messages = {
         "--alpha=nan": "--alpha=nan: nan is not a finite number",
         "--min_length=80": "line 1: --min_length=80 is more than its limit",
         "--n_best=2": "--n_best has no meaning with --format=text",
@@ -114,42 +120,50 @@ def test_mistakes_with_a_trained_run_end_in_one_line(run, tmp_path):
         "--fsdp=2": "--fsdp=2: mesh.data=-1, mesh.fsdp=2, mesh.tensor=1 does not fit 1 devices",
         f"--ensemble={workdir}:17": "--ensemble=",
     }
-    for flag, message in bad.items():
-        assert message in refused("translate", here, flag, stdin="a\n")
-    assert "--n_best has no meaning here" in refused("evaluate", here, "--split=test", "--n_best=2")
-    five = "--split=test", "--method=sample", "--num_samples=5"
-    assert "use --method=mbr, or --num_samples=1" in refused("evaluate", here, *five)
-    assert "--long_input=split:²" in refused("translate", here, "--long_input=split:²", stdin="a\n")
-    assert "no checkpoint '²'; choose best" in refused(
-        "translate", here, "--checkpoint=²", stdin="a\n"
+    for flag, message in messages.items():
+        assert message in error_line("translate", workdir_flag, flag, stdin="a\n")
+    assert "--n_best has no meaning here" in error_line(
+        "evaluate", workdir_flag, "--split=test", "--n_best=2"
     )
-    assert "cannot be written to" in refused("translate", here, f"--output={tmp_path}", stdin="a\n")
-    nowhere = f"--output={tmp_path}/no/folder/out"
-    assert "there is no folder" in refused("translate", here, nowhere, stdin="a\n")
-    full = refused("translate", here, "--output=/dev/full", stdin="red cat\n")
-    assert "/dev/full: No space left on device" in full
+    samples = "--split=test", "--method=sample", "--num_samples=5"
+    assert "use --method=mbr, or --num_samples=1" in error_line("evaluate", workdir_flag, *samples)
+    assert "--long_input=split:²" in error_line(
+        "translate", workdir_flag, "--long_input=split:²", stdin="a\n"
+    )
+    assert "no checkpoint '²'; choose best" in error_line(
+        "translate", workdir_flag, "--checkpoint=²", stdin="a\n"
+    )
+    assert "cannot be written to" in error_line(
+        "translate", workdir_flag, f"--output={tmp_path}", stdin="a\n"
+    )
+    missing_folder = f"--output={tmp_path}/no/folder/out"
+    assert "there is no folder" in error_line(
+        "translate", workdir_flag, missing_folder, stdin="a\n"
+    )
+    line = error_line("translate", workdir_flag, "--output=/dev/full", stdin="red cat\n")
+    assert "/dev/full: No space left on device" in line
     sentence = "--text=" + "dog " * 300, f"--output={tmp_path}/no"
-    assert "--text has" in refused("attention", here, *sentence)
+    assert "--text has" in error_line("attention", workdir_flag, *sentence)
 
 
-def test_a_vocabulary_or_configuration_of_another_run_is_refused(run, text, tmp_path):
+def test_a_missing_config_or_changed_vocabulary_is_rejected(run, text, tmp_path):
     workdir, *_ = run
     for name in ("config.json", "tokenizer.model"):
         copy = tmp_path / name
         shutil.copytree(workdir, copy)
         if name == "config.json":
             (copy / name).unlink()
-            assert "config.json is missing" in refused("train", *train_args(text, copy))
+            assert "config.json is missing" in error_line("train", *train_args(text, copy))
         else:
             Tokenizer.train(["cat dog red two"] * 9, 290 - 14).save(copy / name)
-            assert "not the one its checkpoints" in refused("translate", f"--workdir={copy}")
+            assert "not the one its checkpoints" in error_line("translate", f"--workdir={copy}")
 
 
 @pytest.mark.parametrize(
     "command",
     "train translate evaluate score attention serve import_model export_model".split(),
 )
-def test_help_reads_well(command):
+def test_help_is_printed(command):
     code, out, err = heed(command, "--help")
     assert code in (0, 1) and f"python -m experiments.{command}" in out + err
     searches = command in ("translate", "evaluate", "attention", "serve")

@@ -1,4 +1,4 @@
-"""Every notebook runs top to bottom, in its fast mode, and is committed clean."""
+"""Every notebook runs top to bottom in fast mode, and is committed without outputs."""
 
 import re
 
@@ -12,12 +12,12 @@ from tests.experiments.commands import ROOT, environment
 pytestmark = pytest.mark.slow
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-# How many pictures each shows; 2 trains what 1 and 4 look into.
+# Number of pictures of each notebook; 2 trains the model of 1 and 4.
 PICTURES = {"2": 3, "1": 7, "4": 1, "3": 1, "5": 0}
 
 
-def executed(number, folder):
-    """The notebook after a run in a kernel of its own, begun in `folder`."""
+def run_notebook(number, folder):
+    """Runs a notebook in its own kernel, in `folder`; returns its text outputs."""
     (file,) = (file for file in NOTEBOOKS if file.name.startswith(f"{number}_"))
     notebook = nbformat.read(file, as_version=4)
     client = NotebookClient(
@@ -32,31 +32,31 @@ def executed(number, folder):
 
 @pytest.mark.parametrize("numbers", ["214", "3", "5"])
 def test_notebooks_run(numbers, tmp_path):
-    told = {number: executed(number, tmp_path) for number in numbers}
+    outputs = {number: run_notebook(number, tmp_path) for number in numbers}
     if numbers == "214":
-        assert "step 30  loss" in told["2"] and "loss" not in told["1"] + told["4"]
-        assert re.search(r"temperature 2: \d of 6 differ", told["4"])
+        assert "step 30  loss" in outputs["2"] and "loss" not in outputs["1"] + outputs["4"]
+        assert re.search(r"temperature 2: \d of 6 differ", outputs["4"])
     if numbers == "3":
-        assert "step 30  loss" in told["3"]
+        assert "step 30  loss" in outputs["3"]
         assert (tmp_path / "runs" / "mine" / "config.json").exists()
     if numbers == "5":
-        split = re.search(r"'fsdp': 8, .* bytes (.*) loss", told["5"])[1]
-        assert "all-gather" in split
-        whole, part = (
-            int(n.replace(",", "")) for n in re.findall(r"([\d,]+) bytes", told["5"])[:2]
+        sharded = re.search(r"'fsdp': 8, .* bytes (.*) loss", outputs["5"])[1]
+        assert "all-gather" in sharded
+        total, shard = (
+            int(n.replace(",", "")) for n in re.findall(r"([\d,]+) bytes", outputs["5"])[:2]
         )
-        assert 7 * part < whole < 8 * part  # the hidden layer's biases are whole
+        assert 7 * shard < total < 8 * shard  # the hidden layer's biases are not sharded
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.name)
-def test_notebooks_are_clean_and_open_from_a_badge(file):
+def test_notebooks_are_clean_and_have_a_badge(file):
     text = file.read_text()
     assert clean(text) == text, "run python -m experiments.colab.clean"
     first = nbformat.reads(text, as_version=4).cells[0]
     assert f"{BADGE}{file.name})" in first.source
 
 
-def test_cleaning_removes_what_a_run_leaves():
+def test_cleaning_removes_outputs():
     text = NOTEBOOKS[0].read_text()
     notebook = nbformat.reads(text, as_version=4)
     notebook.cells[1].update(execution_count=3, metadata={"collapsed": True}, id="a-b")
@@ -65,10 +65,10 @@ def test_cleaning_removes_what_a_run_leaves():
     assert clean(nbformat.writes(notebook)) == text
 
 
-def test_the_repository_is_one_everywhere():
+def test_all_pages_name_the_same_repository():
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *NOTEBOOKS]
-    named = {name for page in pages for name in _repositories(page.read_text())}
-    assert named == {REPOSITORY}
+    repositories = {name for page in pages for name in _repositories(page.read_text())}
+    assert repositories == {REPOSITORY}
 
 
 def _repositories(text):

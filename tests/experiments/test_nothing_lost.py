@@ -1,4 +1,4 @@
-"""Whatever ends a run, the same command goes on as if it had not."""
+"""Interrupted runs resume bit-identically with the same command."""
 
 import itertools
 import json
@@ -18,8 +18,8 @@ from experiments.trainer import train
 from tests.experiments.commands import (
     ROOT,
     environment,
+    error_line,
     heed,
-    refused,
     small_experiment,
     train_args,
 )
@@ -31,7 +31,7 @@ from train.metrics import MetricsWriter, read_metrics
 pytestmark = pytest.mark.slow
 
 
-def same(left, right):
+def assert_same_run(left, right):
     assert events(left) == events(right)
     last = [arrays(folder / "checkpoints", "last", folder) for folder in (left, right)]
     assert len(last[0]) > 50
@@ -39,18 +39,18 @@ def same(left, right):
         np.testing.assert_array_equal(x, y)
 
 
-def started(*args):
+def start_training(*args):
     command = [sys.executable, "-m", "experiments.train", *map(str, args)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment(), cwd=ROOT)
 
 
-def until(condition):
+def wait_until(condition):
     for _ in range(1200):
         if condition():
             return
         time.sleep(0.05)
-    pytest.fail("it did not come about within a minute")
+    pytest.fail("the condition was not met within a minute")
 
 
 def has_event(folder, step):
@@ -60,8 +60,8 @@ def has_event(folder, step):
 
 
 @pytest.mark.parametrize("when", ["early", "saving", "late"])
-def test_a_run_that_is_killed_goes_on_bit_for_bit(run, text, tmp_path, when):
-    whole, *_ = run
+def test_a_killed_run_resumes_bit_for_bit(run, text, tmp_path, when):
+    uninterrupted, *_ = run
     folder = tmp_path / "run"
     args = train_args(text, folder, "train.checkpoint_every=4")
     moments = {
@@ -69,26 +69,28 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(run, text, tmp_path, when):
         "saving": lambda: any((folder / "checkpoints").glob("*tmp*")),
         "late": lambda: (folder / "checkpoints" / "28").exists(),
     }
-    it = started(*args)
-    until(moments[when])
-    it.kill()
-    it.communicate()
-    assert it.returncode == -signal.SIGKILL
+    process = start_training(*args)
+    wait_until(moments[when])
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     code, _, err = heed("train", *args)
     assert code == 0, err
-    same(folder, whole)
+    assert_same_run(folder, uninterrupted)
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 0), ("SIGINT", 130)])
-def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(run, text, tmp_path, name, status):
-    whole, *_ = run
+def test_a_signal_saves_a_checkpoint_and_the_run_resumes_bit_for_bit(
+    run, text, tmp_path, name, status
+):
+    uninterrupted, *_ = run
     folder = tmp_path / "run"
     args = train_args(text, folder)
-    it = started(*args)
-    until(has_event(folder, 5))
-    it.send_signal(getattr(signal, name))
-    out, err = it.communicate()
-    assert it.returncode == status, err.decode()
+    process = start_training(*args)
+    wait_until(has_event(folder, 5))
+    process.send_signal(getattr(signal, name))
+    out, err = process.communicate()
+    assert process.returncode == status, err.decode()
     last = json.loads(out)
     assert last["stopped_by"] == name and 5 <= last["step"] < 30
     saved = f"checkpoint saved at step {last['step']}; run the same command to resume"
@@ -97,19 +99,19 @@ def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(run, text, tmp_path, nam
     assert (folder / "checkpoints" / str(last["step"])).exists()
     code, _, err = heed("train", *args)
     assert code == 0 and f"resuming at step {last['step']}" in err, err
-    same(folder, whole)
+    assert_same_run(folder, uninterrupted)
 
 
-AT = """if True:
+SIGNAL_AT = """if True:
     import os, signal, sys
     from experiments import cli, setup, train, trainer, translation_task
-    name, number = sys.argv.pop(1), int(sys.argv.pop(1))
+    name, signum = sys.argv.pop(1), int(sys.argv.pop(1))
     modules = dict(build=setup, restore_or_init=trainer, build_translator=translation_task)
     module = modules[name]
     real = getattr(module, name)
 
     def terminated(*args, **options):
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signum)
         return real(*args, **options)
 
     setattr(module, name, terminated)
@@ -117,41 +119,42 @@ AT = """if True:
 """
 
 
-def test_a_signal_where_there_is_nothing_to_save_ends_it_at_once(run, text, tmp_path):
-    """While text is read, once settings are written, while the best checkpoint is tested."""
-    whole, *_ = run
+def test_a_signal_before_and_after_training_ends_the_run_immediately(run, text, tmp_path):
+    """While reading text, after writing settings, and while testing the best checkpoint."""
+    uninterrupted, *_ = run
     folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
+    shutil.copytree(uninterrupted, folder)
     new = tmp_path / "no"
     cases = ("build", None, new), ("restore_or_init", None, new), ("build_translator", 30, folder)
-    for (name, step, where), number in itertools.product(cases, (signal.SIGTERM, signal.SIGINT)):
-        command = [sys.executable, "-c", AT, name, str(int(number)), *train_args(text, where)]
-        done = subprocess.run(command, capture_output=True, env=environment(), cwd=ROOT)
-        if number == signal.SIGTERM or step:
-            last = json.loads(done.stdout)
-            assert (last["step"], last["stopped_by"]) == (step, number.name)
-        status = 0 if number == signal.SIGTERM else 130
-        assert done.returncode == status, done.stderr.decode()
-        assert done.stderr.count(b"heed: interrupted") == bool(status)
+    for (name, step, target), signum in itertools.product(cases, (signal.SIGTERM, signal.SIGINT)):
+        args = name, str(int(signum)), *train_args(text, target)
+        command = [sys.executable, "-c", SIGNAL_AT, *args]
+        process = subprocess.run(command, capture_output=True, env=environment(), cwd=ROOT)
+        if signum == signal.SIGTERM or step:
+            last = json.loads(process.stdout)
+            assert (last["step"], last["stopped_by"]) == (step, signum.name)
+        status = 0 if signum == signal.SIGTERM else 130
+        assert process.returncode == status, process.stderr.decode()
+        assert process.stderr.count(b"heed: interrupted") == bool(status)
     assert not new.exists()
-    same(folder, whole)
+    assert_same_run(folder, uninterrupted)
 
 
-def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(run, text, tmp_path):
-    whole, *_ = run
+def test_a_corrupt_latest_checkpoint_falls_back_to_the_previous_one(run, text, tmp_path):
+    uninterrupted, *_ = run
     folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
-    (large,) = sorted((folder / "checkpoints/30/params").rglob("d/*"))[:1]
-    content = bytearray(large.read_bytes())
+    shutil.copytree(uninterrupted, folder)
+    (data_file,) = sorted((folder / "checkpoints/30/params").rglob("d/*"))[:1]
+    content = bytearray(data_file.read_bytes())
     content[len(content) // 2] ^= 1
-    large.write_bytes(content)
+    data_file.write_bytes(content)
     code, _, err = heed("train", *train_args(text, folder))
     assert code == 0 and "resuming at step 15" in err, err
     assert "warning: " in err and "step 30 is corrupt" in err
-    same(folder, whole)
+    assert_same_run(folder, uninterrupted)
 
 
-def test_a_checkpoint_that_best_cannot_compare_is_told(run, tmp_path, capsys):
+def test_a_checkpoint_with_corrupt_metrics_is_not_the_best(run, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(run[0], folder)
     best = workdir.load(folder).step
@@ -162,37 +165,37 @@ def test_a_checkpoint_that_best_cannot_compare_is_told(run, tmp_path, capsys):
     assert loaded.step == ({15, 30} - {best}).pop() and line in capsys.readouterr().err
 
 
-def test_a_grace_period_that_is_too_short_is_told(text, tmp_path):
-    it = started(*train_args(text, tmp_path / "run", "train.grace_seconds=0.0"))
-    until(has_event(tmp_path / "run", 5))
-    it.terminate()
-    _, err = it.communicate()
-    assert it.returncode == 1 and b"raise --config.train.grace_seconds" in err
+def test_a_grace_period_that_is_too_short_is_an_error(text, tmp_path):
+    process = start_training(*train_args(text, tmp_path / "run", "train.grace_seconds=0.0"))
+    wait_until(has_event(tmp_path / "run", 5))
+    process.terminate()
+    _, err = process.communicate()
+    assert process.returncode == 1 and b"raise --config.train.grace_seconds" in err
 
 
-def test_two_runs_in_one_folder_are_refused(run, text):
+def test_two_runs_in_one_workdir_are_rejected(run, text):
     folder, *_ = run
     with workdir_lock.lock(folder):
-        line = refused("train", *train_args(text, folder))
+        line = error_line("train", *train_args(text, folder))
     assert "is in use: process" in line and "wait, or choose another folder" in line
 
 
-def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, monkeypatch):
-    calls, always, real = [], [], run_context.make_train_step
-    plans, batches = [], translation_data.train_batches
+def test_a_diverged_run_rolls_back_and_reshuffles(text, tmp_path, monkeypatch):
+    calls, always_diverge, make_train_step = [], [], run_context.make_train_step
+    schedules, batches = [], translation_data.train_batches
 
-    def recorded(pairs, plan, step, **options):
-        plans.append((step, plan))
-        return batches(pairs, plan, step, **options)
+    def record_batches(pairs, schedule, step, **options):
+        schedules.append((step, schedule))
+        return batches(pairs, schedule, step, **options)
 
-    monkeypatch.setattr(translation_data, "train_batches", recorded)
+    monkeypatch.setattr(translation_data, "train_batches", record_batches)
 
     def diverging(*args, **options):
-        step = real(*args, **options)
+        step = make_train_step(*args, **options)
 
         def call(state, batch):
             calls.append(int(state.step))
-            if not always and not 17 < len(calls) <= 22:
+            if not always_diverge and not 17 < len(calls) <= 22:
                 return step(state, batch)
             return state._replace(step=state.step + 1), Metrics.zero()._replace(skipped=1.0)
 
@@ -204,17 +207,22 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
         small_experiment(text, max_consecutive_skips=5, max_rollbacks=1), tmp_path / "run"
     )
     assert result["step"] == 30 and calls.count(15) == 2
-    told = events(tmp_path / "run")
-    assert {"step": 15, "split": "rollback", "rollbacks": 1} in told
-    assert [e["step"] for e in told if e["split"] == "train"] == [5, 10, 15, 20, 25, 30]
-    (start, plan), (again, other) = plans
-    assert (start, again) == (0, 15)
-    epoch = range(2 * plan.batches_per_epoch, 3 * plan.batches_per_epoch)
-    pairs = [[plan[step].pairs.tolist() for step in epoch] for plan in (plan, other)]
-    assert pairs[0] != pairs[1]  # in another order, but an epoch of the same pairs
-    assert [sorted(itertools.chain.from_iterable(each)) for each in pairs] == [[*range(120)]] * 2
+    all_events = events(tmp_path / "run")
+    assert {"step": 15, "split": "rollback", "rollbacks": 1} in all_events
+    assert [e["step"] for e in all_events if e["split"] == "train"] == [5, 10, 15, 20, 25, 30]
+    (start, schedule), (second_start, second_schedule) = schedules
+    assert (start, second_start) == (0, 15)
+    epoch = range(2 * schedule.batches_per_epoch, 3 * schedule.batches_per_epoch)
+    pairs = [
+        [schedule[step].pairs.tolist() for step in epoch]
+        for schedule in (schedule, second_schedule)
+    ]
+    assert pairs[0] != pairs[1]  # in another order, with the same pairs per epoch
+    assert [sorted(itertools.chain.from_iterable(step_pairs)) for step_pairs in pairs] == [
+        [*range(120)]
+    ] * 2
 
-    always.append(True)  # and not once more than it may
+    always_diverge.append(True)  # at most max_rollbacks times
     with pytest.raises(DivergedError):
         train(
             small_experiment(text, max_consecutive_skips=5, max_rollbacks=1, num_steps=40),
@@ -223,17 +231,17 @@ def test_a_run_that_diverges_goes_back_and_on_in_another_order(text, tmp_path, m
     assert [e["rollbacks"] for e in events(tmp_path / "run") if e["split"] == "rollback"] == [1]
 
 
-class There:
-    """Checkpoints of these steps, in the place of those on disk."""
+class FakeCheckpoints:
+    """Fake checkpoints of these steps."""
 
     def __init__(self, steps, corrupt=()):
-        self.there, self.corrupt = list(steps), corrupt
+        self.remaining, self.corrupt = list(steps), corrupt
 
     def wait(self):
         pass
 
     def steps(self):
-        return self.there
+        return self.remaining
 
     def restore_latest_intact(self, _abstract, among):
         for step in sorted(set(among) - set(self.corrupt), reverse=True):
@@ -241,35 +249,37 @@ class There:
         raise CorruptCheckpointError(f"{among} are corrupt")
 
     def delete_after(self, step):
-        self.there = [each for each in self.there if each <= step]
+        self.remaining = [s for s in self.remaining if s <= step]
 
 
 @pytest.mark.parametrize(
-    ("steps", "corrupt", "tried", "found", "left"),
+    ("steps", "corrupt", "tried", "restored", "remaining"),
     [
         ([5, 10, 15], [], set(), 10, [5, 10]),
         ([5, 10, 15], [10], set(), 5, [5]),
         ([5, 10, 15], [], {10}, 5, [5]),
-        ([5, 10, 15], [], {5, 10}, 5, [5]),  # in one more order, rather than from the beginning
+        ([5, 10, 15], [], {5, 10}, 5, [5]),  # another order, rather than starting over
         ([15], [], set(), 0, []),
         ([10, 15], [10], set(), None, [10, 15]),
     ],
 )
-def test_a_rewind_keeps_what_it_goes_back_to(monkeypatch, steps, corrupt, tried, found, left):
+def test_a_rollback_keeps_the_restored_checkpoint(
+    monkeypatch, steps, corrupt, tried, restored, remaining
+):
     monkeypatch.setattr(restore, "init_state", lambda t: SimpleNamespace(step=0))
-    t, there = SimpleNamespace(restore_target=lambda: None), There(steps, corrupt)
-    if found is None:
+    t, checkpoints = SimpleNamespace(restore_target=lambda: None), FakeCheckpoints(steps, corrupt)
+    if restored is None:
         with pytest.raises(CorruptCheckpointError):
-            restore.roll_back(t, there, 12, tried)
+            restore.roll_back(t, checkpoints, 12, tried)
     else:
-        state, meta = restore.roll_back(t, there, 12, tried)
-        assert (state.step, meta) == (found, {"step": found} if found else {})
-        assert found in tried
-    assert there.steps() == left
+        state, meta = restore.roll_back(t, checkpoints, 12, tried)
+        assert (state.step, meta) == (restored, {"step": restored} if restored else {})
+        assert restored in tried
+    assert checkpoints.steps() == remaining
 
 
-def test_a_rewind_is_told_once(tmp_path):
-    for number in 1, 1, 2:  # killed between the first and the next checkpoint
+def test_a_rollback_is_logged_once(tmp_path):
+    for num_rollbacks in 1, 1, 2:  # killed between a rollback and the next checkpoint
         with MetricsWriter(tmp_path, 15) as writer:
-            trainer.log_rollback(tmp_path, writer, 15, number)
+            trainer.log_rollback(tmp_path, writer, 15, num_rollbacks)
     assert [e["rollbacks"] for e in read_metrics(tmp_path)] == [1, 2]

@@ -1,4 +1,4 @@
-"""Every setting of the config tree has a rule, and a resumed run keeps to it."""
+"""Resume rules: every setting has one, and a resumed run follows it."""
 
 import re
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from tests.experiments.commands import ROOT
 from train.optimizer import SCHEDULES
 
 BASE = Experiment()
-OTHER = {  # where a number plus one, or the other truth value, will not do
+OTHER_VALUES = {  # for settings where value + 1 or `not value` is not valid
     "data.kind": "text",
     "data.path": "elsewhere",
     "data.source_language": "fr",
@@ -56,7 +56,7 @@ OTHER = {  # where a number plus one, or the other truth value, will not do
 
 
 def changed(**settings):
-    """The default experiment with other values, by the settings' names."""
+    """The default experiment with changed settings, by name."""
     tree = asdict(BASE)
     for name, value in settings.items():
         group, _, key = name.rpartition(".")
@@ -64,9 +64,11 @@ def changed(**settings):
     return to_experiment(tree)
 
 
-def other(name):
+def other_value(name):
     value = flatten(BASE)[name]
-    return OTHER[name] if name in OTHER else (not value if isinstance(value, bool) else value + 1)
+    if name in OTHER_VALUES:
+        return OTHER_VALUES[name]
+    return not value if isinstance(value, bool) else value + 1
 
 
 COSINE = {"optimizer.schedule": "cosine", "optimizer.warmup_steps": 5}
@@ -77,27 +79,27 @@ def cosine(**settings):
 
 
 def test_every_setting_has_one_rule():
-    named = [name for names, *_ in resume_rules._TABLE for name in names.split()]
-    assert sorted(named) == sorted(flatten(BASE))
+    listed = [name for names, *_ in resume_rules._TABLE for name in names.split()]
+    assert sorted(listed) == sorted(flatten(BASE))
 
 
 def test_the_documentation_has_the_same_table():
     page = (ROOT / "docs" / "checkpoints.md").read_text()
     rows = re.findall(r"^\| (`\w+.*) \| (.*) \| (.*) \|$", page, re.M)
-    listed = [
+    documented = [
         (name, change, effect)
         for names, change, effect in rows
         for name in re.findall(r"`([\w.]+)`", names)
     ]
-    assert len(listed) == len({name for name, *_ in listed})
-    assert {name: rest for name, *rest in listed} == {
+    assert len(documented) == len({name for name, *_ in documented})
+    assert {name: change_and_effect for name, *change_and_effect in documented} == {
         name: [rule.change.value, rule.effect] for name, rule in RULES.items()
     }
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_changed_value_is_treated_as_the_table_says(name):
-    rule, value = RULES[name], other(name)
+def test_a_changed_value_is_treated_by_its_rule(name):
+    rule, value = RULES[name], other_value(name)
     needs = {"lora.rank": {"init_from": "run"}, "optimizer.decay_steps": COSINE}.get(name, {})
     old, new = changed(**needs), changed(**needs | {name: value})
     refusal = f"RUN holds another run: its {re.escape(name)} is .*; choose another folder"
@@ -109,7 +111,7 @@ def test_a_changed_value_is_treated_as_the_table_says(name):
                 check_changes(old, new, allowed, "RUN")
         return
     if rule.change is Change.BATCHES:
-        with pytest.raises(ConfigError, match=f"{refusal}, or go on .* by --allow_batch_change"):
+        with pytest.raises(ConfigError, match=f"{refusal}, or change .* with --allow_batch_change"):
             check_changes(old, new, False, "RUN")
     check_changes(old, new, rule.change is Change.BATCHES, "RUN")
     # train.num_steps affects the schedule of cosine and linear, and the default has neither.
@@ -117,13 +119,13 @@ def test_a_changed_value_is_treated_as_the_table_says(name):
     assert ("; " in line) == announced
 
 
-def test_the_first_difference_named_is_the_one_that_explains_the_others():
+def test_init_from_is_the_first_difference_named():
     with pytest.raises(ConfigError, match="its init_from is '', not 'another'"):
         check_changes(BASE, changed(**{"init_from": "another", "model.d_ff": 8}), False, "RUN")
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_longer_run_learns_in_every_schedule_and_says_what_changed(name):
+def test_a_longer_run_has_a_positive_rate_and_reports_the_change(name):
     old, new = (
         changed(
             **{"optimizer.schedule": name, "optimizer.warmup_steps": 5, "train.num_steps": steps}
@@ -131,42 +133,33 @@ def test_a_longer_run_learns_in_every_schedule_and_says_what_changed(name):
         for steps in (30, 60)
     )
     check_changes(old, new, False, "RUN")
-    before, after = (schedule_and_optimizer(each)[0] for each in (old, new))
-    rates = [float(after(step)) for step in range(30, 59)]  # given the number of updates before
+    before, after = (schedule_and_optimizer(experiment)[0] for experiment in (old, new))
+    # Schedules take the number of earlier updates.
+    rates = [float(after(step)) for step in range(30, 59)]
     assert min(rates) > 0 and rates == sorted(rates, reverse=True)
-    said = resume_line(old, new, 30)
+    line = resume_line(old, new, 30)
     if name in ("cosine", "linear"):
         assert float(before(30)) == 0.0
-        assert said == (
+        assert line == (
             "resuming at step 30 with train.num_steps=60; the learning-rate schedule ended at step "
             "30 and now ends at step 60: the result is not that of an uninterrupted run"
         )
         assert "schedule ends at step 60 instead of 30: the" in resume_line(old, new, 20)
     else:
-        assert said == "resuming at step 30 with train.num_steps=60"
+        assert line == "resuming at step 30 with train.num_steps=60"
         assert [float(before(step)) for step in range(59)] == [
             float(after(step)) for step in range(59)
         ]
     assert resume_line(new, new, 30) == "resuming at step 30"
 
 
-def test_where_an_earlier_version_wrote_the_end_out_nothing_has_changed():
-    """It stored train.num_steps as optimizer.decay_steps."""
-    old = cosine(**{"train.num_steps": 30, "optimizer.decay_steps": 30})
-    same, longer = (cosine(**{"train.num_steps": steps}) for steps in (30, 60))
-    check_changes(old, same, False, "RUN")
-    assert resume_line(old, same, 20) == "resuming at step 20"
-    assert "with optimizer.decay_steps=0, " not in resume_line(old, same, 20)
-    assert "now ends at step 60" in resume_line(old, longer, 30)
-
-
-def test_an_end_of_its_own_stays_where_it_is():
+def test_explicit_decay_steps_are_kept():
     old, new = (cosine(**{"train.num_steps": n, "optimizer.decay_steps": 50}) for n in (50, 60))
     assert resume_line(old, new, 50) == "resuming at step 50 with train.num_steps=60"
-    assert "; no step is left to train" in resume_line(new, old, 55)
+    assert "; no steps remain" in resume_line(new, old, 55)
 
 
-def test_an_end_that_means_nothing_is_refused():
+def test_unused_decay_steps_are_rejected():
     with pytest.raises(ConfigError, match="decay_steps=9 has no effect with .*schedule=constant: "):
         schedule_and_optimizer(
             changed(**{"optimizer.schedule": "constant", "optimizer.decay_steps": 9})

@@ -1,6 +1,6 @@
-"""Ctrl-C ends a command in one line, wherever it comes; a library leaves it alone.
+"""Ctrl-C ends a command with one line at any time; as a library, Heed does not handle it.
 
-What is tried needs no JAX, so that each program takes a few hundredths of a second.
+The programs here do not import JAX, so that each takes a few hundredths of a second.
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from experiments import signals
-from experiments.preemption import catch_signals, flagged
+from experiments.preemption import catch_signals, sigint_check
 from tests.experiments.commands import ROOT
 
 BEGIN = """
@@ -19,13 +19,13 @@ import gc, os, sys, threading, time
 from signal import *
 from experiments import signals
 
-signals.begin()
+signals.install_sigint_handler()
 
 def interrupt(*_):
     os.kill(os.getpid(), SIGINT)
 """
-# An exception is lost in the first three, becomes an ImportError in the fourth, and comes too late
-# in the last: there the main thread is inside of a library that no signal wakes.
+# A KeyboardInterrupt would be lost in the first three, become an ImportError in the fourth, and
+# come too late in the last, where the main thread is in a library call that no signal interrupts.
 MOMENTS = {
     "destructor": "class Dying:\n    __del__ = interrupt\nDying()\n",
     "callback": "gc.callbacks.append(interrupt)\ngc.collect()\n",
@@ -41,28 +41,28 @@ MOMENTS = {
 
 
 def run(program, folder=ROOT, ignored=False, **environment):
-    """What a program, interrupted by itself, ends with: status, stdout, stderr."""
+    """Runs a program that interrupts itself; returns its status, stdout and stderr."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL)
     try:
-        it = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", program],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
             env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         )  # fmt: skip
     finally:
         signal.signal(signal.SIGINT, before)
-    out, err = it.communicate(timeout=50)
-    return it.returncode, out, err
+    out, err = process.communicate(timeout=50)
+    return process.returncode, out, err
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_ctrl_c_is_never_lost(moment):
-    found = run(f"{BEGIN}{MOMENTS[moment]}print('continued')")
-    assert found == (130, "", "heed: interrupted\n")
+    result = run(f"{BEGIN}{MOMENTS[moment]}print('continued')")
+    assert result == (130, "", "heed: interrupted\n")
 
 
-def test_it_waits_until_it_is_handled():
-    """Python runs experiments/__init__.py with this argv, before all else of a command's code."""
+def test_ctrl_c_during_startup_is_handled_later():
+    """With this argv, Python runs experiments/__init__.py before all other code of a command."""
     program = """
 import os, sys, threading
 from signal import SIGINT
@@ -78,17 +78,17 @@ print("continued")
     assert run(program) == (130, "", "heed: interrupted\n")
 
 
-def test_where_it_is_ignored_it_stays_so():
-    """As in the background jobs of a script."""
+def test_an_ignored_sigint_stays_ignored():
+    """As in background jobs of a script."""
     assert run(f"{BEGIN}interrupt()\nprint('done')", ignored=True) == (0, "done\n", "")
 
 
-def test_what_is_half_written_is_removed(tmp_path):
-    """A file, a folder that was not there, and one with something of others in it."""
+def test_unfinished_files_are_removed(tmp_path):
+    """A file, a new folder, and an existing folder with other files."""
     program = f"""{BEGIN}
 from pathlib import Path
 from data.atomic_write import remove_unfinished, write_atomic
-from experiments.temporary_folders import removed_unless_done, temporary_folder
+from experiments.temporary_folders import remove_on_error, temporary_folder
 real = Path.write_bytes
 
 def write_bytes(path, content):
@@ -98,8 +98,8 @@ def write_bytes(path, content):
 Path.write_bytes = write_bytes
 there = Path(sys.orig_argv[2].partition("#")[2].strip())
 with (
-    signals.cleanup(remove_unfinished), removed_unless_done(there), temporary_folder() as other,
-    removed_unless_done(there / "new/run"),
+    signals.cleanup(remove_unfinished), remove_on_error(there), temporary_folder() as other,
+    remove_on_error(there / "new/run"),
 ):
     (other / "x").mkdir()
     (there / "new/run/part").mkdir()
@@ -107,14 +107,14 @@ with (
 #"""
     (tmp_path / "kept").write_text("old")
     (tmp_path / "temporary").mkdir()
-    found = run(program + str(tmp_path), TMPDIR=str(tmp_path / "temporary"))
-    assert found == (130, "", "heed: interrupted\n")
+    result = run(program + str(tmp_path), TMPDIR=str(tmp_path / "temporary"))
+    assert result == (130, "", "heed: interrupted\n")
     assert sorted(os.listdir(tmp_path)) == ["kept", "temporary"]
     assert (tmp_path / "kept").read_text() == "old"
     assert os.listdir(tmp_path / "temporary") == []
 
 
-FLAG = """
+HANDLER = """
 from experiments import signals
 heard = []
 with signals.handling(SIGINT, lambda: heard.append(1)):
@@ -125,28 +125,31 @@ interrupt()
 """
 
 
-def test_a_flag_is_set_instead_and_a_second_one_ends_it():
-    """Also while the main thread hears nothing."""
-    ended = (130, "1\n", "heed: interrupted\n")
-    assert run(BEGIN + FLAG.replace("INSTEAD", "")) == ended
-    assert run(BEGIN + FLAG.replace("INSTEAD", MOMENTS["library"].replace("\n", ";"))) == ended
+def test_a_handler_runs_instead_and_a_second_ctrl_c_exits():
+    """Also while the main thread is in a library call."""
+    expected = (130, "1\n", "heed: interrupted\n")
+    assert run(BEGIN + HANDLER.replace("INSTEAD", "")) == expected
+    assert (
+        run(BEGIN + HANDLER.replace("INSTEAD", MOMENTS["library"].replace("\n", ";"))) == expected
+    )
 
 
-def test_a_library_leaves_ctrl_c_alone():
-    """What pytest does on it, or a notebook, it does also while a training runs."""
+def test_a_library_does_not_handle_ctrl_c():
+    """The handlers of pytest or a notebook stay installed during training."""
     before = signal.getsignal(signal.SIGINT)
     assert signal.SIGINT not in signals._reactions
-    with catch_signals(9.0), flagged():
+    with catch_signals(9.0), sigint_check():
         assert signal.getsignal(signal.SIGINT) is before
         assert signal.getsignal(signal.SIGTERM) is signals._handle
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_processes_begun_while_it_is_held_back_hear_of_it_once_they_can():
-    child = "import time; time.sleep(0.2); from experiments import signals; signals.begin()"
+def test_subprocesses_started_with_sigint_blocked_get_it_later():
+    child = "import time; time.sleep(0.2)\nfrom experiments import signals\n"
+    child += "signals.install_sigint_handler()"
     program = f"""{BEGIN}
 import subprocess
-with signals.held_back():
+with signals.sigint_blocked():
     child = subprocess.Popen([sys.executable, "-c", {child!r}], stderr=subprocess.PIPE)
 child.send_signal(SIGINT)
 print(child.communicate()[1], child.returncode)

@@ -1,4 +1,4 @@
-"""A size in config.json that stored weights cannot have is one line, before anything is built."""
+"""Sizes in config.json that do not fit the stored weights are one-line errors."""
 
 import json
 import shutil
@@ -21,20 +21,20 @@ SIZES = {
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_a_size_that_the_weights_cannot_have(name, run, tmp_path):
+def test_a_model_size_that_exceeds_the_weights_is_rejected(name, run, tmp_path):
     folder = shutil.copytree(run[0], tmp_path / "run")
     file = folder / "config.json"
-    found = json.loads(file.read_text())
-    found["experiment"]["model"][name] = SIZES[name]
+    config = json.loads(file.read_text())
+    config["experiment"]["model"][name] = SIZES[name]
     if name == "num_heads":
-        found["experiment"]["model"] |= dict(d_k=4, d_v=4)
-    file.write_text(json.dumps(found))
-    with pytest.raises(DataError, match=f"config.json: .*{name}={SIZES[name]}") as told:
+        config["experiment"]["model"] |= dict(d_k=4, d_v=4)
+    file.write_text(json.dumps(config))
+    with pytest.raises(DataError, match=f"config.json: .*{name}={SIZES[name]}") as error:
         load(folder, "last")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_rank_that_the_adapters_cannot_have(run, tmp_path):
+def test_a_lora_rank_that_exceeds_the_weights_is_rejected(run, tmp_path):
     folder = shutil.copytree(run[0], tmp_path / "run")
     shutil.copytree(folder / "checkpoints" / "30", folder / "base" / "0")
     experiment = replace(read_config(folder), lora=LoraConfig(rank=10**9), init_from="other")

@@ -1,14 +1,14 @@
-"""A process whose thread failed ends, whatever waits for that thread."""
+"""A failed thread ends the process, even if others wait for it."""
 
 import subprocess
 import sys
 
 from tests.experiments.commands import ROOT, environment
 
-# Each case in a process of its own, but with what they all import imported once.
+# Each case in its own process, forked after the imports.
 CASES = """if True:
     import errno, os, sys, threading
-    from experiments.thread_errors import ends_the_process
+    from experiments.thread_errors import exit_on_thread_error
 
     def fail():
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -45,7 +45,7 @@ CASES = """if True:
             print(case.__name__, os.waitstatus_to_exitcode(status), file=sys.stderr, flush=True)
             continue
         try:
-            with ends_the_process(exit_seconds=0.3):
+            with exit_on_thread_error(exit_seconds=0.3):
                 case()
         except ValueError as error:
             print(error, file=sys.stderr, flush=True)
@@ -56,10 +56,10 @@ CASES = """if True:
 
 def test_every_failure_ends_the_process_with_one_line():
     command = [sys.executable, "-W", "ignore", "-c", CASES]
-    done = subprocess.run(
+    process = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=120
     )
-    assert done.stderr.splitlines() == [
+    assert process.stderr.splitlines() == [
         "heed: error: the thread writer failed: OSError: [Errno 28] No space left on device",
         "thread_fails 1",
         "thread_exits 0",

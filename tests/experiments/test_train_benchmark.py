@@ -1,4 +1,4 @@
-"""The training benchmark's own machinery, on a model small enough for a test."""
+"""The training benchmark, on a tiny model."""
 
 import math
 from dataclasses import replace
@@ -23,12 +23,12 @@ TINY = TransformerConfig(
 )
 
 
-def products(jaxpr):
+def matmul_flops(jaxpr):
     """Floating-point operations of all matrix products in a program."""
     total = 0
     for equation in jaxpr.eqns:
         for inner in jaxprs_in_params(equation.params):
-            total += products(inner)
+            total += matmul_flops(inner)
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
@@ -40,7 +40,7 @@ RECURRENT = replace(TINY, decoder_mixer="ssru")
 
 
 @pytest.mark.parametrize("config", [TINY, replace(TINY, d_k=6), RECURRENT], ids=["", "d_k", "ssru"])
-def test_counted_are_the_products_of_the_program(config):
+def test_counted_flops_equal_those_of_the_program(config):
     source, target = 5, 7
     model, src, tgt = (
         Transformer(config),
@@ -49,53 +49,55 @@ def test_counted_are_the_products_of_the_program(config):
     )
     params = jax.eval_shape(model.init, jax.random.key(0), src, tgt)
     program = jax.make_jaxpr(model.apply)(params, src, tgt)
-    # The program mixes all of the decoder's own values, the formula half of them.
-    mixed = config.num_heads * (config.key_width + config.value_width) * target**2
-    masked = mixed * config.decoder_layers * (config.decoder_mixer == "attention")
-    counted = flops(config, np.array([source]), np.array([target])) / 3
-    assert counted + masked == products(program.jaxpr)
+    # The program computes all of the decoder's self-attention, the formula the causal half.
+    attention_flops = config.num_heads * (config.key_width + config.value_width) * target**2
+    masked_flops = attention_flops * config.decoder_layers * (config.decoder_mixer == "attention")
+    counted_flops = flops(config, np.array([source]), np.array([target])) / 3
+    assert counted_flops + masked_flops == matmul_flops(program.jaxpr)
 
 
 def test_heed_trains_on_a_workload():
     lengths = np.random.default_rng(0).integers(1, 9, (2, 60))
     pairs = TokenPairs(*(Ragged([[5] * n for n in side]) for side in lengths))
     run, facts = train_heed.make(Workload(pairs, TINY, 3), "float32", True, True)
-    real = lengths.sum() + 2 * 60
-    assert 0 < run() <= 3 * real and facts["compilations"] <= 6
+    num_tokens = lengths.sum() + 2 * 60
+    assert 0 < run() <= 3 * num_tokens and facts["compilations"] <= 6
     assert facts["gflop_a_token"] > 0 and facts["input_tokens_per_s"] > 0
     assert facts["padding"] < 0.2
 
 
-def test_workloads_are_as_they_are_described():
+def test_workloads_match_their_descriptions():
     source, target = workload("T1").pairs.lengths
     assert source.tolist() == target.tolist() == [64] * 32
     source, target = workload("T2").pairs.lengths
     assert np.median(source) == 18 and max(source.max(), target.max()) == 64
 
 
-def test_the_loop_is_measured_in_turn_with_bare_steps(text, tmp_path):
+def test_the_training_loop_is_measured_interleaved_with_bare_steps(text, tmp_path):
     experiment = small_experiment(text, num_steps=2)
     t = set_up(experiment, tmp_path / "no")
-    step, state = train_loop._compiled(t)
+    step, state = train_loop._compile(t)
     assert len(step.traced) == len(t.data.schedule.buckets) == int(state.step)
-    costs = [*train_loop._costs(t, step, state, 2)]
-    assert train_loop._delivered(t, batches=2) > 0
+    costs = [*train_loop._loop_costs(t, step, state, 2)]
+    assert train_loop._input_speed(t, batches=2) > 0
     assert len(costs) == 2 and all(-1 < cost < 100 for cost in costs)
     assert train_loop._gflop_a_token(t) > 0
 
 
-def test_the_whole_command_is_measured(text, tmp_path):
+def test_the_train_command_is_measured(text, tmp_path):
     values = dict(value.split("=") for value in SMALL) | {
         "data.path": train_loop._text(text, ("en", "de"), tmp_path),
         "train.num_steps": 4,
         "train.log_every": 2,
     }
-    told = train_loop._command(values, tmp_path / "run")
-    assert told["tokens_per_second"] > 0 and 0 <= told["padding"] < 1 and told["startup_s"] > 0
-    assert told["peak_mb"] > 50
+    result = train_loop._command(values, tmp_path / "run")
+    assert (
+        result["tokens_per_second"] > 0 and 0 <= result["padding"] < 1 and result["startup_s"] > 0
+    )
+    assert result["peak_mb"] > 50
 
 
-def test_text_that_is_not_there_is_named(tmp_path, benchmark_main):
+def test_missing_text_is_named(tmp_path, benchmark_main):
     train = benchmark_main("train")
     with pytest.raises(SystemExit, match="needs --data=DIR with train.en"):
         with flagsaver.flagsaver(workload="T3", data=str(tmp_path)):

@@ -1,3 +1,3 @@
-"""Fixtures of a small text for the trainer."""
+"""Fixture: a small text for the trainer."""
 
 from tests.experiments.conftest import text  # noqa: F401

@@ -1,4 +1,4 @@
-"""A throw-away decoder-only family: it shows what a new family has to bring."""
+"""An example decoder-only model family: everything that a new family must implement."""
 
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -25,11 +25,11 @@ from model.norm import Norm
 
 @dataclass(frozen=True)
 class DecoderOnlyConfig(TransformerConfig):
-    """The settings of the encoder-decoder; the encoder's have no effect."""
+    """Encoder-decoder settings; those of the encoder have no effect."""
 
 
 class DecoderOnly(nn.Module):
-    """A source is a prompt: the target attends to it and to its own past, in the same layers."""
+    """The source is a prompt: target tokens attend to it and to earlier target tokens."""
 
     config: DecoderOnlyConfig
 
@@ -48,38 +48,38 @@ class DecoderOnly(nn.Module):
         length = batch.src.shape[1]
         ids = jnp.concatenate([batch.src, batch.tgt_in], axis=1)
         positions = jnp.arange(ids.shape[1], dtype=jnp.int32)
-        positions = jnp.where(positions < length, positions, positions - length)  # from 0 again
-        seen = jnp.arange(ids.shape[1])[None] >= length
+        positions = jnp.where(positions < length, positions, positions - length)  # restart at 0
+        is_target = jnp.arange(ids.shape[1])[None] >= length
         causal = causal_mask(ids.shape[1], ids.shape[1])[None]
-        mask = causal & ((ids != PAD) | seen)[:, None, None]
+        mask = causal & ((ids != PAD) | is_target)[:, None, None]
         x = self.target_positions(self.embedding(ids), positions)
-        for one in self.decoder:
-            x, _ = one(x, mask, positions, None, train)
+        for decoder_layer in self.decoder:
+            x, _ = decoder_layer(x, mask, positions, None, train)
         weights = (batch.tgt != PAD).astype(jnp.float32)
         hidden = self.decoder_norm(x)[:, length:]
         return Features(hidden, self.embedding.table, None, batch.tgt, weights)
 
 
 class PromptMemory(NamedTuple):
-    """A `Memory` of a prompt, which beams share, and of what each beam has said."""
+    """A `Memory` of the prompt, shared by all beams, and of each beam's tokens."""
 
-    prompt: KVBlock | None  # None: it is being read
+    prompt: KVBlock | None  # None during prefill
     mask: jax.Array
     blocks: tuple[KVBlock, ...] = ()
     masks: tuple[jax.Array, ...] = ()
-    at: jax.Array | int = 0
+    slot: jax.Array | int = 0
 
     def attend(self, q, k, v):
         if self.prompt is None:
             block = kv_block(k, v)
             return attention(q, [block], [self.mask])[0], (block, None)
-        blocks = kv_cache.write(self.blocks, k, v, self.at)
+        blocks = kv_cache.write(self.blocks, k, v, self.slot)
         mixed, weights = attention(q, [self.prompt, *blocks], [self.mask, *self.masks])
         return mixed, (blocks, weights[0].mean(1))
 
 
 class DecoderOnlySearch(EncoderDecoder):
-    """Its side of a search: the cache and the logits are those of the encoder-decoder."""
+    """Generator of the family: cache and logits are those of the encoder-decoder."""
 
     def start(self, weights, request):
         c, ids = self.config, request.src
@@ -95,14 +95,16 @@ class DecoderOnlySearch(EncoderDecoder):
     def step(self, weights, context, tokens, cache, index):
         c, (prompt, mask), position = self.config, context, jnp.reshape(index, (1,))
         y = embed(c, weights, "target", tokens, position)
-        cache, masks, at = kv_cache.advance(cache, index)
+        cache, masks, slot = kv_cache.advance(cache, index)
         rows = cache.ancestry.shape[:2]
-        of_row = lambda x: jnp.repeat(x, rows[0] // len(x), axis=0)  # noqa: E731  # samples are rows
+        repeat_rows = lambda x: jnp.repeat(x, rows[0] // len(x), axis=0)  # noqa: E731  # samples are rows
         layers, mass = [], []
-        for w, block, past in zip(weights.stack("decoder"), prompt, cache.layers, strict=True):
+        for w, block, blocks_of_layer in zip(
+            weights.stack("decoder"), prompt, cache.layers, strict=True
+        ):
             qkv = partial(qkv_of, c, w["attention"], positions=position)
-            block = jax.tree.map(of_row, block)
-            memory = PromptMemory(block, of_row(mask)[:, None], past, masks, at)
+            block = jax.tree.map(repeat_rows, block)
+            memory = PromptMemory(block, repeat_rows(mask)[:, None], blocks_of_layer, masks, slot)
             y, (blocks, weight) = layer(layer_parts(c, w, qkv, rows), y, memory)
             layers.append(blocks)
             mass.append(weight.reshape(*tokens.shape, -1))

@@ -1,4 +1,4 @@
-"""A new family and a new task are files of their own: training and search take them as they are."""
+"""A new model family and a new task work with the trainer and the search unchanged."""
 
 import json
 
@@ -17,10 +17,10 @@ from experiments.trainer import train
 from model import families
 from model.families import build_model
 from model.sharding import make_mesh
-from tests.decode.tiny_model import asked
+from tests.decode.tiny_model import search_batch
 from tests.experiments.commands import small_experiment
 from tests.families.decoder_only import DecoderOnly, DecoderOnlyConfig, DecoderOnlySearch
-from tests.families.language_modelling import LanguageModelling
+from tests.families.language_modeling import LanguageModeling
 from train.optimizer import make_optimizer
 from train.state import create_state
 from train.step import make_train_step
@@ -46,16 +46,16 @@ def family(monkeypatch):
 
 
 def log_probs(model, params, src, output):
-    """Of the tokens of an output [T], by one pass over prompt and output."""
+    """Log probabilities of an output's tokens [T], from one pass over prompt and output."""
     batch = Batch(src[None], np.asarray(output, np.int32)[None])
     f = model.apply({"params": params}, jax.tree.map(jnp.asarray, batch), method="features")
     logits = f.hidden[0] @ f.table.T
-    every = jax.nn.log_softmax(logits)
-    return np.asarray(every)[np.arange(len(output)), list(output)]
+    token_log_probs = jax.nn.log_softmax(logits)
+    return np.asarray(token_log_probs)[np.arange(len(output)), list(output)]
 
 
 def outputs(limit):
-    """All of at most `limit` tokens, the end included."""
+    """All outputs of at most `limit` tokens, EOS included."""
     if limit == 1:
         return [(EOS,)]
     return [(EOS,)] + [(token, *rest) for token in TEXT for rest in outputs(limit - 1)]
@@ -63,7 +63,7 @@ def outputs(limit):
 
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS.keys())
 @pytest.mark.parametrize("method", ["beam", "sample"])
-def test_a_search_finds_what_the_model_says(family, changes, method):
+def test_search_scores_equal_the_models_log_probabilities(family, changes, method):
     config, model = family(**changes)
     params = nn.unbox(model.init_params(jax.random.key(3)))
     params = jax.tree.map(
@@ -71,28 +71,28 @@ def test_a_search_finds_what_the_model_says(family, changes, method):
     )
     src = np.array([[5, 6, 4, EOS], [6, EOS, PAD, PAD]], np.int32)
     generator = make_generator(config)
-    how = dict(beam_size=27, penalty="none", alpha=0.0, stopping="limit")
+    options = dict(beam_size=27, penalty="none", alpha=0.0, stopping="limit")
     if method == "sample":
-        how = dict(method="sample", num_samples=3, n_best=3, penalty="none", alpha=0.0)
-    found = search(
+        options = dict(method="sample", num_samples=3, n_best=3, penalty="none", alpha=0.0)
+    result = search(
         [generator],
         [generator.pack(params, "float32")],
-        asked(jnp.asarray(src), [3, 3]),
-        options=SearchOptions(**how),
+        search_batch(jnp.asarray(src), [3, 3]),
+        options=SearchOptions(**options),
         max_length=3,
     )
     for row in range(2):
         for w in range(3):
-            output = found.tokens[row, w, : found.lengths[row, w]]
+            output = result.tokens[row, w, : result.lengths[row, w]]
             expected = log_probs(model, params, src[row], output)
-            scores = found.token_scores[row, w, : len(output)]
+            scores = result.token_scores[row, w, : len(output)]
             np.testing.assert_allclose(scores, expected, atol=2e-5)
         if method == "beam":
-            sums = [log_probs(model, params, src[row], each).sum() for each in outputs(3)]
-            np.testing.assert_allclose(found.scores[row, 0], max(sums), atol=5e-5)
+            sums = [log_probs(model, params, src[row], tokens).sum() for tokens in outputs(3)]
+            np.testing.assert_allclose(result.scores[row, 0], max(sums), atol=5e-5)
 
 
-def test_a_train_step_learns_from_its_features(family):
+def test_a_train_step_reduces_the_loss(family):
     config, model = family(vocab_size=20)
     mesh = make_mesh(1, devices=jax.devices()[:1])
     tx = make_optimizer("adam", 0.01)
@@ -103,12 +103,12 @@ def test_a_train_step_learns_from_its_features(family):
     for row in ids:
         state, metrics = step(state, Batch(row, row))
         losses.append(float(metrics.loss))
-    assert losses[-1] < 0.7 * np.log(16)  # what it could reach without reading its prompt
+    assert losses[-1] < 0.7 * np.log(16)  # below the loss of a model that ignores its prompt
 
 
 @pytest.mark.slow
-def test_the_trainer_takes_another_task(text, tmp_path):
-    result = train(small_experiment(text), tmp_path / "run", task=LanguageModelling())
+def test_the_trainer_accepts_another_task(text, tmp_path):
+    result = train(small_experiment(text), tmp_path / "run", task=LanguageModeling())
     assert result["step"] == 30 and result["test"].keys() == {"loss", "perplexity"}
     written = json.loads((tmp_path / "run" / "perplexity.json").read_text())
     assert written["loss"] == result["test"]["loss"] < 6

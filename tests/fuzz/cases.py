@@ -1,4 +1,4 @@
-"""One case: a file is corrupt, its folder is read, and that must end well or in one line."""
+"""One fuzz case: corrupt a file and read its folder, which must succeed or fail in one line."""
 
 import time
 from pathlib import Path
@@ -12,30 +12,30 @@ from tests.fuzz.formats import FORMATS, Format
 from tests.fuzz.mutations import some_bytes
 from train.checkpoint_spec import CheckpointError
 
-MISTAKES = (ConfigError, DataError, InputError, CheckpointError)  # a user's
+MISTAKES = (ConfigError, DataError, InputError, CheckpointError)  # errors caused by the user
 
 
 class Outcome(NamedTuple):
-    """What became of a case; `failure` is None unless it ended in another way than it may."""
+    """The result of a case; `failure` is None if it was accepted or rejected in one line."""
 
     accepted: bool
     failure: str | None
     seconds: float
 
 
-def corrupt(name: str, whole: bytes, seed: int, number: int) -> bytes:
-    """The content of a format's case of this number."""
+def corrupt(name: str, intact: bytes, seed: int, number: int) -> bytes:
+    """The file content of fuzz case `number` of a format."""
     random = Random(f"{seed} {name} {number}")
-    damage = FORMATS[name].damage if random.randrange(3) else some_bytes
-    return damage(random, whole)
+    mutate = FORMATS[name].mutate if random.randrange(3) else some_bytes
+    return mutate(random, intact)
 
 
 def outcome(form: Format, folder: Path, content: bytes) -> Outcome:
-    """What becomes of a folder whose file has this content."""
+    """Reads a folder after writing `content` to its file."""
     file = folder / form.file
     file.unlink(missing_ok=True)
     file.write_bytes(content)
-    began = time.perf_counter()
+    start = time.perf_counter()
     accepted, failure = False, None
     try:
         form.read(folder)
@@ -47,6 +47,6 @@ def outcome(form: Format, folder: Path, content: bytes) -> Outcome:
             failure = f"a line of {len(str(error))} characters: {str(error)[:300]!r}"
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # of any kind: that is what is looked for
+    except BaseException as error:  # any other exception is a bug
         failure = f"{type(error).__name__}: {str(error)[:300]!r}"
-    return Outcome(accepted, failure, time.perf_counter() - began)
+    return Outcome(accepted, failure, time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""Every format that Heed reads: how a small real file of it is made, corrupt and read."""
+"""Every format that Heed reads: how to write a small valid file, mutate it and read it."""
 
 import gzip
 import json
@@ -38,12 +38,12 @@ from train.checkpoint_items import metrics
 
 
 class Format(NamedTuple):
-    """A file of one kind within a folder of all that goes with it."""
+    """A file format, with the folder that contains the file."""
 
     folder: str  # a key of FOLDERS
-    file: str  # that is corrupt
-    damage: Callable[[Random, bytes], bytes]  # beside other bytes
-    read: Callable[[Path], Any]  # of the folder; rejects by an error of its user
+    file: str  # the file to mutate
+    mutate: Callable[[Random, bytes], bytes]  # in addition to random bytes
+    read: Callable[[Path], Any]  # reads the folder; rejects it with a user error
 
 
 def _native(folder: Path) -> None:
@@ -94,8 +94,8 @@ def _run(folder: Path) -> None:
     (folder / "checkpoints" / "3" / "metrics" / "metrics").write_text('{"bleu": 1.5, "loss": 2}')
     model = TransformerConfig(vocab_size=90, d_model=16, d_ff=24, num_heads=2)
     workdir.write_config(folder, Experiment(model=model, data=DataConfig(vocab_size=90)))
-    one = marian_folders.learn(marian_folders.lines(100)[0], 90, "bpe")
-    (folder / "tokenizer.model").write_bytes(one)
+    model_bytes = marian_folders.train_spm(marian_folders.lines(100)[0], 90, "bpe")
+    (folder / "tokenizer.model").write_bytes(model_bytes)
     events = [
         {"split": "train", "step": step, "loss": 1.5, "tokens_per_second": 10.0, "time": 2.5}
         for step in (1, 2, 3)
@@ -126,10 +126,10 @@ def _marian_model(folder: Path) -> None:
 
 
 def _fast(folder: Path) -> None:
-    learned = bart_folders.save_folder(folder.parent / "imported")
+    library = bart_folders.save_folder(folder.parent / "imported")
     folder.mkdir()
-    order = [1, 2, 2, 3, *range(4, learned.get_vocab_size())]
-    FastTokenizer.make(learned.to_str(), order, ()).save(folder / "tokenizer.model")
+    order = [1, 2, 2, 3, *range(4, library.get_vocab_size())]
+    FastTokenizer.make(library.to_str(), order, ()).save(folder / "tokenizer.model")
     shutil.rmtree(folder.parent / "imported")
 
 
@@ -163,16 +163,16 @@ FOLDERS: dict[str, Callable[[Path], Any]] = {
 
 
 def _import(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
-    """An importer whose traces are kept: a case costs what parsing does."""
+    """An importer with cached parameter shapes, so that a case only costs parsing."""
 
-    def reading(folder: Path) -> Any:
-        kept, imported_model.param_shapes = imported_model.param_shapes, _shapes
+    def read_cached(folder: Path) -> Any:
+        original, imported_model.param_shapes = imported_model.param_shapes, _shapes
         try:
             return _use(read(folder).vocabulary)
         finally:
-            imported_model.param_shapes = kept
+            imported_model.param_shapes = original
 
-    return reading
+    return read_cached
 
 
 _shapes = lru_cache(8)(imported_model.param_shapes)

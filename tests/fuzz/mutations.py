@@ -1,4 +1,4 @@
-"""Damage files as accidents and attackers do: bytes, and the structure of what they hold.
+"""Mutations of files: bytes, and the structure of their content.
 
 Each function takes a `random.Random` and a file's content and returns other content.
 """
@@ -18,7 +18,7 @@ HUGE = (-1, 0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, 2**64 - 
 
 
 class Raw(str):
-    """JSON text that stands for itself."""
+    """Raw JSON text."""
 
 
 VALUES: tuple[Any, ...] = (
@@ -45,39 +45,41 @@ _PICKLE = (
 
 
 def some_bytes(random: Random, data: bytes) -> bytes:
-    """Other bytes: flipped, cut, repeated, moved, inserted, or a number that is huge."""
-    found = bytearray(data)
+    """Mutates bytes: flips, truncates, repeats, moves, inserts, or writes a huge number."""
+    mutated = bytearray(data)
     for _ in range(random.choice((1, 1, 1, 2, 4, 16))):
-        size = len(found)
-        at, other = random.randint(0, size), random.randint(0, size)
-        length = min(random.choice((1, 4, 8, 64, 4096)), size - at)
+        size = len(mutated)
+        start, target = random.randint(0, size), random.randint(0, size)
+        length = min(random.choice((1, 4, 8, 64, 4096)), size - start)
         match random.randrange(9):
-            case 0 if at < size:
-                found[at] ^= 1 << random.randrange(8)
-            case 1 if at < size:
-                found[at] = random.choice((0, 1, 0x7F, 0x80, 0xFF))
+            case 0 if start < size:
+                mutated[start] ^= 1 << random.randrange(8)
+            case 1 if start < size:
+                mutated[start] = random.choice((0, 1, 0x7F, 0x80, 0xFF))
             case 2:
-                del found[at:]
+                del mutated[start:]
             case 3:
-                del found[at : at + length]
+                del mutated[start : start + length]
             case 4:
-                found[other:other] = found[at : at + length]
+                mutated[target:target] = mutated[start : start + length]
             case 5:
-                found[other : other + length] = found[at : at + length]
+                mutated[target : target + length] = mutated[start : start + length]
             case 6:
-                found[at:at] = random.randbytes(random.choice((1, 8, 200)))
+                mutated[start:start] = random.randbytes(random.choice((1, 8, 200)))
             case 7:
                 width = random.choice((2, 4, 8))
-                at -= at % random.choice((1, width))
+                start -= start % random.choice((1, width))
                 number = random.choice(HUGE) % (1 << 8 * width)
-                found[at : at + width] = number.to_bytes(width, random.choice(("little", "big")))
+                mutated[start : start + width] = number.to_bytes(
+                    width, random.choice(("little", "big"))
+                )
             case 8:
-                found[at : at + length] = bytes(length)
-    return bytes(found)
+                mutated[start : start + length] = bytes(length)
+    return bytes(mutated)
 
 
 def json_text(random: Random, data: bytes) -> bytes:
-    """JSON with other values, kinds of values, keys or encodings."""
+    """Mutates JSON values, types, keys or the encoding."""
     tree = [json.loads(data)]
     for _ in range(random.choice((1, 1, 2, 3))):
         _change(random, tree)
@@ -91,7 +93,7 @@ def _dump(value: Any) -> str:
     if isinstance(value, Raw):
         return str(value)
     if isinstance(value, dict):
-        items = (f"{json.dumps(key)}: {_dump(each)}" for key, each in value.items())
+        items = (f"{json.dumps(key)}: {_dump(item)}" for key, item in value.items())
         return "{" + ", ".join(items) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_dump, value)) + "]"
@@ -99,115 +101,115 @@ def _dump(value: Any) -> str:
 
 
 def _change(random: Random, tree: list) -> None:
-    """Changes a value somewhere in the one of `tree`."""
-    place: Any = tree
+    """Changes a random value within the only item of `tree`."""
+    node: Any = tree
     key: Any = 0
-    while isinstance(place[key], dict | list) and place[key] and random.randrange(5):
-        place = place[key]
-        key = random.choice([*place]) if isinstance(place, dict) else random.randrange(len(place))
-    value = deepcopy(random.choice(VALUES))  # it may be changed next
+    while isinstance(node[key], dict | list) and node[key] and random.randrange(5):
+        node = node[key]
+        key = random.choice([*node]) if isinstance(node, dict) else random.randrange(len(node))
+    value = deepcopy(random.choice(VALUES))  # a later change may modify it
     match random.randrange(6):
-        case 0 if place is not tree:
-            del place[key]
-        case 1 if isinstance(place, dict):
-            place[str(random.choice(("", "-1", "a", "\0", "9" * 30, "\u00e4")))] = place.pop(key)
+        case 0 if node is not tree:
+            del node[key]
+        case 1 if isinstance(node, dict):
+            node[str(random.choice(("", "-1", "a", "\0", "9" * 30, "\u00e4")))] = node.pop(key)
         case 2:
-            place[key] = [place[key]]
-        case 3 if type(place[key]) is int:
-            place[key] += random.choice((-1, 1, 2**31, 10**9))
+            node[key] = [node[key]]
+        case 3 if type(node[key]) is int:
+            node[key] += random.choice((-1, 1, 2**31, 10**9))
         case _:
-            place[key] = value
+            node[key] = value
 
 
 def json_lines(random: Random, data: bytes) -> bytes:
-    """One of the lines with other JSON."""
+    """Mutates the JSON of one line."""
     lines = data.split(b"\n")
-    at = random.randrange(len(lines))
-    lines[at] = json_text(random, lines[at] or b"{}")
+    index = random.randrange(len(lines))
+    lines[index] = json_text(random, lines[index] or b"{}")
     return b"\n".join(lines)
 
 
 def yaml_text(random: Random, data: bytes) -> bytes:
-    """Other scalars behind keys or dashes, or other keys."""
+    """Mutates a YAML scalar or key."""
     lines = data.decode().split("\n")
-    at = random.randrange(len(lines))
-    key, colon, value = lines[at].rpartition(random.choice((":", "-", " ")))
-    other = random.choice(YAML)
-    lines[at] = other + colon + value if not random.randrange(4) else f"{key}{colon} {other}"
+    index = random.randrange(len(lines))
+    key, colon, value = lines[index].rpartition(random.choice((":", "-", " ")))
+    scalar = random.choice(YAML)
+    lines[index] = scalar + colon + value if not random.randrange(4) else f"{key}{colon} {scalar}"
     return "\n".join(lines).encode()
 
 
 def pickled(random: Random, data: bytes) -> bytes:
-    """Instructions that are left out, repeated, moved, or others."""
-    places = [at for *_, at in pickletools.genops(data)] + [len(data)]
-    parts = [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    """Removes, repeats, swaps or replaces pickle instructions."""
+    offsets = [index for *_, index in pickletools.genops(data)] + [len(data)]
+    parts = [data[a:b] for a, b in zip(offsets, offsets[1:], strict=False)]
     for _ in range(random.choice((1, 1, 2, 4))):
-        at, other = random.randrange(len(parts)), random.randrange(len(parts))
+        index, target = random.randrange(len(parts)), random.randrange(len(parts))
         match random.randrange(5):
             case 0 if len(parts) > 1:
-                del parts[at]
+                del parts[index]
             case 1:
-                parts.insert(other, parts[at])
+                parts.insert(target, parts[index])
             case 2:
-                parts[at], parts[other] = parts[other], parts[at]
+                parts[index], parts[target] = parts[target], parts[index]
             case 3:
-                parts[at] = some_bytes(random, parts[at])
+                parts[index] = some_bytes(random, parts[index])
             case _:
-                parts.insert(at, random.choice(_PICKLE))
+                parts.insert(index, random.choice(_PICKLE))
     return b"".join(parts)
 
 
 def pickles(random: Random, data: bytes) -> bytes:
-    """One of the pickles of PyTorch's archives of before 2020 as other instructions."""
+    """Mutates one of the pickles of a legacy PyTorch archive."""
     stream, ends = io.BytesIO(data), [0]
     for _ in range(5):
         for _ in pickletools.genops(stream):
             pass
         ends.append(stream.tell())
-    at = random.choice((0, 1, 2, 3, 3, 3, 3, 4))
-    start, end = ends[at], ends[at + 1]
+    index = random.choice((0, 1, 2, 3, 3, 3, 3, 4))
+    start, end = ends[index], ends[index + 1]
     return data[:start] + pickled(random, data[start:end]) + data[end:]
 
 
 def zipped(random: Random, data: bytes) -> bytes:
-    """Members with other content, names, sizes or compression, and checksums that are right."""
+    """Mutates content, names, number or compression of ZIP members; checksums stay valid."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [(name, archive.read(name)) for name in archive.namelist()]
-    at = random.randrange(len(members))
+    index = random.randrange(len(members))
     pickles = [n for n, (name, _) in enumerate(members) if name.endswith(".pkl")]
     if pickles and random.randrange(3):
-        at = pickles[0]
-    name, content = members[at]
+        index = pickles[0]
+    name, content = members[index]
     match random.randrange(6):
         case 0:
-            del members[at]
+            del members[index]
         case 1:
             members.append((random.choice((name, "x", "../x", "a/data.pkl")), content))
         case 2:
-            members[at] = (name + "\u00e4", content)
+            members[index] = (name + "\u00e4", content)
         case 3:
             head = content[:128]
-            members[at] = name, some_bytes(random, head) + content[128:]
+            members[index] = name, some_bytes(random, head) + content[128:]
         case _ if name.endswith(".pkl"):
-            members[at] = name, pickled(random, content)
+            members[index] = name, pickled(random, content)
         case _:
-            members[at] = name, some_bytes(random, content)
-    found = io.BytesIO()
+            members[index] = name, some_bytes(random, content)
+    out = io.BytesIO()
     method = random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2))
-    with warnings.catch_warnings(), zipfile.ZipFile(found, "w", method) as archive:
-        warnings.simplefilter("ignore")  # of names that are there twice
+    with warnings.catch_warnings(), zipfile.ZipFile(out, "w", method) as archive:
+        warnings.simplefilter("ignore")  # about duplicate names
         for name, content in members:
             archive.writestr(name, content)
-    return found.getvalue()
+    return out.getvalue()
 
 
 def gzipped(random: Random, data: bytes) -> bytes:
-    """Other text, compressed as before."""
+    """Mutates the text of a gzip file."""
     return gzip.compress(some_bytes(random, gzip.decompress(data)), 1, mtime=0)
 
 
 def after_header(random: Random, data: bytes) -> bytes:
-    """A safetensors file with another JSON header, whose length is right."""
+    """Mutates the JSON header of a safetensors file; its length stays valid."""
     size = int.from_bytes(data[:8], "little")
     header = json_text(random, data[8 : 8 + size])
     return len(header).to_bytes(8, "little") + header + data[8 + size :]

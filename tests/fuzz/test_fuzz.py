@@ -1,6 +1,6 @@
-"""Corrupt files of every format are read or rejected in one line: some cases of each, by a seed.
+"""Fuzzing: corrupt files of every format are read or rejected in one line.
 
-benchmarks/fuzz.py tries thousands.
+benchmarks/fuzz.py runs many more cases.
 """
 
 import pytest
@@ -9,35 +9,35 @@ from tests.fuzz.cases import corrupt, outcome
 from tests.fuzz.formats import FOLDERS, FORMATS
 
 CASES = 20
-# A run is read also where lines of these, or what a checkpoint scored, cannot be.
-LINES = "run.metrics", "run.environment", "run.translations", "run.checkpoint"
+# A run is readable even if lines of these files or a checkpoint's metrics are not.
+ALWAYS_READABLE = "run.metrics", "run.environment", "run.translations", "run.checkpoint"
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Each kind's folder, made when it is first asked for."""
-    made = {}
+    """A function that returns the folder of a kind, written on first use."""
+    folder_of_kind = {}
 
     def folder(kind):
-        if kind not in made:
-            made[kind] = tmp_path_factory.mktemp("fuzz") / "whole"
-            FOLDERS[kind](made[kind])
-        return made[kind]
+        if kind not in folder_of_kind:
+            folder_of_kind[kind] = tmp_path_factory.mktemp("fuzz") / "intact"
+            FOLDERS[kind](folder_of_kind[kind])
+        return folder_of_kind[kind]
 
     return folder
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_damage_is_told_in_one_line(name, folders):
+def test_corrupt_files_are_accepted_or_rejected_in_one_line(name, folders):
     form = FORMATS[name]
     folder = folders(form.folder)
     file = folder / form.file
-    whole = file.read_bytes()
-    assert outcome(form, folder, whole)[:2] == (True, None)
+    intact = file.read_bytes()
+    assert outcome(form, folder, intact)[:2] == (True, None)
     try:
-        found = [outcome(form, folder, corrupt(name, whole, 0, n)) for n in range(CASES)]
+        outcomes = [outcome(form, folder, corrupt(name, intact, 0, n)) for n in range(CASES)]
     finally:
-        file.write_bytes(whole)
-    failures = {n: each.failure for n, each in enumerate(found) if each.failure}
+        file.write_bytes(intact)
+    failures = {n: result.failure for n, result in enumerate(outcomes) if result.failure}
     assert not failures
-    assert name in LINES or not all(each.accepted for each in found)
+    assert name in ALWAYS_READABLE or not all(result.accepted for result in outcomes)

@@ -26,19 +26,19 @@ def normal(*shape):
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
-def test_attention_is_the_loop(heads, kv_heads):
+def test_attention_equals_a_plain_loop(heads, kv_heads):
     q, k, v = normal(2, heads, 3, 8), normal(2, kv_heads, 5, 8), normal(2, kv_heads, 5, 6)
     mask = rng.random((2, 1, 3, 5)) < 0.7
     mask[..., 0] = True
-    found = weighted_values(attention_weights(*map(jnp.asarray, (q, k, mask))), jnp.asarray(v))
+    output = weighted_values(attention_weights(*map(jnp.asarray, (q, k, mask))), jnp.asarray(v))
     for b in range(2):
         for h in range(heads):
-            shared = h // (heads // kv_heads)
+            kv_head = h // (heads // kv_heads)
             for t in range(3):
-                scores = k[b, shared] @ q[b, h, t] / np.sqrt(8)
+                scores = k[b, kv_head] @ q[b, h, t] / np.sqrt(8)
                 e = np.where(mask[b, 0, t], np.exp(scores), 0)
-                expected = (e / e.sum()) @ v[b, shared]
-                np.testing.assert_allclose(found[b, h, t], expected, atol=1e-5)
+                expected = (e / e.sum()) @ v[b, kv_head]
+                np.testing.assert_allclose(output[b, h, t], expected, atol=1e-5)
 
 
 def test_masks():
@@ -48,48 +48,52 @@ def test_masks():
 
 
 def test_a_cache_is_written_at_the_cursor():
-    old = KV(jnp.zeros((1, 1, 4, 2)), jnp.zeros((1, 1, 4, 3)))
-    new = old.write(KV(jnp.ones((1, 1, 2, 2)), jnp.ones((1, 1, 2, 3))), 1)
-    np.testing.assert_array_equal(new.k[0, 0, :, 0], [0, 1, 1, 0])
-    np.testing.assert_array_equal(new.v[0, 0, :, 2], [0, 1, 1, 0])
+    empty = KV(jnp.zeros((1, 1, 4, 2)), jnp.zeros((1, 1, 4, 3)))
+    cache = empty.write(KV(jnp.ones((1, 1, 2, 2)), jnp.ones((1, 1, 2, 3))), 1)
+    np.testing.assert_array_equal(cache.k[0, 0, :, 0], [0, 1, 1, 0])
+    np.testing.assert_array_equal(cache.v[0, 0, :, 2], [0, 1, 1, 0])
 
 
-def test_sinusoids_are_the_papers():
+def test_sinusoids_follow_the_papers_formula():
     positions = np.array([0, 1, 7, 200])
-    found = np.asarray(sinusoids(jnp.asarray(positions, jnp.int32), 6))
-    halves = np.asarray(sinusoids(jnp.asarray(positions, jnp.int32), 6, concatenated=True))
+    interleaved = np.asarray(sinusoids(jnp.asarray(positions, jnp.int32), 6))
+    concatenated = np.asarray(sinusoids(jnp.asarray(positions, jnp.int32), 6, concatenated=True))
     for row, p in enumerate(positions):
         for i in range(3):
             angle = p / 10_000 ** (2 * i / 6)
-            np.testing.assert_allclose(found[row, 2 * i], np.sin(angle), atol=1e-4)
-            np.testing.assert_allclose(found[row, 2 * i + 1], np.cos(angle), atol=1e-4)
-    np.testing.assert_array_equal(halves, np.concatenate([found[:, ::2], found[:, 1::2]], 1))
-    whole = np.asarray(
+            np.testing.assert_allclose(interleaved[row, 2 * i], np.sin(angle), atol=1e-4)
+            np.testing.assert_allclose(interleaved[row, 2 * i + 1], np.cos(angle), atol=1e-4)
+    np.testing.assert_array_equal(
+        concatenated, np.concatenate([interleaved[:, ::2], interleaved[:, 1::2]], 1)
+    )
+    inclusive = np.asarray(
         sinusoids(jnp.asarray(positions, jnp.int32), 6, concatenated=True, inclusive=True)
     )
-    angles = positions[:, None] * [1, 1e-2, 1e-4]  # to the whole of 10,000 times 2 pi
+    angles = positions[:, None] * [1, 1e-2, 1e-4]  # wavelengths up to 10,000 * 2 pi, inclusive
     np.testing.assert_allclose(
-        whole, np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=1e-4
+        inclusive, np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=1e-4
     )
 
 
-@pytest.mark.parametrize("places", [[0, 1, 5], [[0, 1, 2], [0, 1, 0]]])
-def test_sinusoids_may_begin_with_another_position(places):
-    kind = dict(positions="sinusoidal_tensor2tensor", position_offset=2)
-    config = TransformerConfig(d_model=6, num_heads=1, **kind)
-    places = np.array(places)
-    x = jnp.zeros((*places.shape, 6))
-    found = PositionEmbedding(config).apply({}, x, jnp.asarray(places, jnp.int32))
-    from_two = jnp.asarray(places + 2, jnp.int32)
-    np.testing.assert_array_equal(found, sinusoids(from_two, 6, concatenated=True, inclusive=True))
+@pytest.mark.parametrize("positions", [[0, 1, 5], [[0, 1, 2], [0, 1, 0]]])
+def test_sinusoids_apply_the_position_offset(positions):
+    options = dict(positions="sinusoidal_tensor2tensor", position_offset=2)
+    config = TransformerConfig(d_model=6, num_heads=1, **options)
+    positions = np.array(positions)
+    x = jnp.zeros((*positions.shape, 6))
+    encodings = PositionEmbedding(config).apply({}, x, jnp.asarray(positions, jnp.int32))
+    from_two = jnp.asarray(positions + 2, jnp.int32)
+    np.testing.assert_array_equal(
+        encodings, sinusoids(from_two, 6, concatenated=True, inclusive=True)
+    )
 
 
-def test_rotary_products_depend_on_distance_only():
+def test_rotary_scores_depend_only_on_distance():
     q, k = jnp.asarray(normal(1, 1, 8)), jnp.asarray(normal(1, 1, 8))
 
     def product(i, j):
-        turn = lambda x, p: apply_rope(x, jnp.array([p], jnp.int32))  # noqa: E731
-        return float((turn(q, i) * turn(k, j)).sum())
+        rotate = lambda x, p: apply_rope(x, jnp.array([p], jnp.int32))  # noqa: E731
+        return float((rotate(q, i) * rotate(k, j)).sum())
 
     assert np.isclose(product(3, 1), product(12, 10), atol=1e-5)
     assert not np.isclose(product(3, 1), product(3, 2), atol=1e-3)
@@ -100,10 +104,10 @@ def test_rotary_products_depend_on_distance_only():
 def test_norms(kind):
     x = normal(3, 16) * 3 + 1
     norm = Norm(TransformerConfig(d_model=16, norm_kind=kind, norm_epsilon=1e-5))
-    found, _ = norm.init_with_output(jax.random.key(0), jnp.asarray(x))
-    centred = x - x.mean(-1, keepdims=True) if kind == "layer" else x
-    expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    normalized, _ = norm.init_with_output(jax.random.key(0), jnp.asarray(x))
+    centered = x - x.mean(-1, keepdims=True) if kind == "layer" else x
+    expected = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(normalized, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [*ACTIVATIONS])
@@ -124,49 +128,51 @@ def test_feed_forward_activations(kind):
     if kind in gates:
         hidden = hidden * (x @ w["gate"]["kernel"] + w["gate"]["bias"])
     expected = hidden @ w["out"]["kernel"] + w["out"]["bias"]
-    found = layer.apply(variables, jnp.asarray(x), train=False)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    output = layer.apply(variables, jnp.asarray(x), train=False)
+    np.testing.assert_allclose(output, expected, atol=1e-5)
 
 
-def test_dropout_masks_have_the_rate_and_no_pattern():
+def test_dropout_masks_have_the_right_rate_and_no_pattern():
     mask = np.asarray(keep_mask(jax.random.key(0), 0.1, (400, 255)))
     assert mask.shape == (400, 255) and abs(mask.mean() - 0.9) < 0.004
     assert abs((mask[:, :-1] & mask[:, 1:]).mean() - 0.81) < 0.006
     assert abs((mask[:-1] & mask[1:]).mean() - 0.81) < 0.006
-    assert abs((mask[:, :127] & mask[:, 128:]).mean() - 0.81) < 0.006  # halves of a word
+    assert (
+        abs((mask[:, :127] & mask[:, 128:]).mean() - 0.81) < 0.006
+    )  # the two halves of a 32-bit word
     assert (mask != np.asarray(keep_mask(jax.random.key(1), 0.1, (400, 255)))).any()
 
 
 @pytest.mark.parametrize("bits", [16, 32])
-def test_dropout_scales_what_it_keeps(bits):
+def test_dropout_rescales_kept_values(bits):
     ones, rngs = jnp.ones((200, 300)), {"dropout": jax.random.key(0)}
-    found = Dropout(0.3, bits).apply({}, ones, train=True, rngs=rngs)
-    assert set(np.unique(found).tolist()) == {0.0, float(jnp.float32(1) / jnp.float32(0.7))}
-    assert abs(float(found.mean()) - 1) < 0.01
-    plain = jax.random.bernoulli(_dropout_key(rngs["dropout"]), 0.7, ones.shape)
-    assert bool((plain == (found > 0)).all()) is (bits == 32)
+    dropped = Dropout(0.3, bits).apply({}, ones, train=True, rngs=rngs)
+    assert set(np.unique(dropped).tolist()) == {0.0, float(jnp.float32(1) / jnp.float32(0.7))}
+    assert abs(float(dropped.mean()) - 1) < 0.01
+    expected_mask = jax.random.bernoulli(_dropout_key(rngs["dropout"]), 0.7, ones.shape)
+    assert bool((expected_mask == (dropped > 0)).all()) is (bits == 32)
 
 
 def _dropout_key(key):
-    """What a module named nothing makes of the key that it is given."""
+    """The dropout key that an unnamed module derives from `key`."""
     return Draw().apply({}, rngs={"dropout": key})
 
 
 class Draw(nn.Module):
-    """Gives its key away."""
+    """Returns its dropout key."""
 
     @nn.compact
     def __call__(self):
         return self.make_rng("dropout")
 
 
-def test_projections_begin_within_xaviers_bounds():
+def test_projections_are_initialized_within_xavier_bounds():
     config = TransformerConfig(d_model=64, num_heads=4)
     layer = MultiHeadAttention(config)
     x = jnp.zeros((1, 2, 64))
     mask = jnp.ones((1, 1, 2, 2), bool)
     attend = lambda m, x: m.attend(x, m.kv(x), mask)  # noqa: E731
     params = nn.unbox(layer.init(jax.random.key(0), x, method=attend))
-    bound = math.sqrt(6 / (64 + 64))  # of a [D, H K] matrix, however its axes are written
+    bound = math.sqrt(6 / (64 + 64))  # of a [D, H K] matrix, whatever its layout
     for name, kernel in params["params"].items():
         assert 0.97 * bound < jnp.abs(kernel).max() <= bound, name

@@ -1,4 +1,4 @@
-"""Named configurations and their exact sizes; settings that cannot work are refused."""
+"""Exact parameter counts of the named configurations, and rejected settings."""
 
 from dataclasses import replace
 
@@ -9,14 +9,14 @@ import pytest
 from model import BASE, BIG, TABLE3, ConfigError, Transformer, TransformerConfig
 
 
-def counted(config):
+def num_params(config):
     ids = jnp.ones((1, 1), jnp.int32)
     tree = jax.eval_shape(Transformer(config).init, jax.random.key(0), ids, ids)
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def formula(vocab, n, d, ff, h, dk, dv, learned=0):
-    """Parameters by hand: tied table; per attention q, k, v and out; two layers; norms."""
+    """Parameter count by hand: tied table; q, k, v and out per attention; two layers; norms."""
     attention = d * h * dk * 2 + d * h * dv * 2
     feed_forward = d * ff + ff + ff * d + d
     encoder = attention + feed_forward + 2 * 2 * d
@@ -24,7 +24,7 @@ def formula(vocab, n, d, ff, h, dk, dv, learned=0):
     return vocab * d + n * (encoder + decoder) + 2 * learned * d
 
 
-SIZES = {  # N, D, F, H, d_k, d_v, as the paper's Table 3 prints them
+SIZES = {  # N, D, F, H, d_k, d_v, as printed in the paper's Table 3
     "base": (6, 512, 2048, 8, 64, 64),
     "A1": (6, 512, 2048, 1, 512, 512),
     "A2": (6, 512, 2048, 4, 128, 128),
@@ -46,13 +46,13 @@ SIZES = {  # N, D, F, H, d_k, d_v, as the paper's Table 3 prints them
 
 
 @pytest.mark.parametrize("row", TABLE3)
-def test_table_3_has_the_papers_sizes(row):
-    assert counted(TABLE3[row]) == formula(37_000, *SIZES[row])
+def test_table_3_has_the_papers_parameter_counts(row):
+    assert num_params(TABLE3[row]) == formula(37_000, *SIZES[row])
 
 
-def test_base_and_big():
+def test_base_and_big_configs():
     assert set(SIZES) == set(TABLE3)
-    assert counted(BASE) == 63_045_632 and counted(BIG) == 214_171_648
+    assert num_params(BASE) == 63_045_632 and num_params(BIG) == 214_171_648
     assert BASE == TransformerConfig() and BIG.dropout == 0.3
     assert [TABLE3[row].dropout for row in ("D1", "D2", "base")] == [0.0, 0.2, 0.1]
     assert TABLE3["E"].positions == "learned"
@@ -92,6 +92,6 @@ def test_base_and_big():
         ),
     ],
 )
-def test_what_cannot_work_is_refused(changes, message):
+def test_invalid_settings_are_rejected(changes, message):
     with pytest.raises(ConfigError, match=message):
         replace(BASE, **changes)

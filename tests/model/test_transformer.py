@@ -1,4 +1,4 @@
-"""Every variant of the model: one layer code, many uses, the same answers."""
+"""Every variant of the Transformer: training, cached decoding, meshes and gradients agree."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -16,7 +16,7 @@ from model.transformer import unstack_layers
 SMALL = TransformerConfig(
     vocab_size=24, encoder_layers=2, decoder_layers=2, d_model=16, d_ff=32, num_heads=4
 )
-# Every value of every switch, several at once: what is compiled is what these tests cost.
+# Each value of each setting, several per variant: compilation dominates the cost of these tests.
 VARIANTS = {
     "paper": {},
     "pre": {"norm": "pre", "activation": "gelu", "attention_bias": True, "position_offset": 2},
@@ -47,7 +47,7 @@ def make(**changes):
 
     @jax.jit
     def init():
-        # Larger than at the start, so that every part shows in the logits.
+        # Larger than initial values, so that every layer affects the logits.
         params = nn.unbox(model.init(jax.random.key(0), SRC, TGT))["params"]
         noise = lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
         return jax.tree.map(noise, params)
@@ -60,51 +60,51 @@ def test_cached_steps_equal_teacher_forcing(variant):
     model, variables = make(**VARIANTS[variant])
     tolerance = 0.1 if variant.endswith("float16") else 1e-5
     apply = jax.jit(model.apply, static_argnames="method")
-    whole = apply(variables, SRC, TGT)
-    assert whole.dtype == jnp.float32 and whole.shape == (2, 5, model.config.target_vocab)
+    full = apply(variables, SRC, TGT)
+    assert full.dtype == jnp.float32 and full.shape == (2, 5, model.config.target_vocab)
     memory = apply(variables, SRC, method="encode")
     cross = apply(variables, memory, method="cross_kv")
     decode = partial(apply, method="decode")
     lengths = range(1, 6) if variant in EVERY_PREFIX else (1, 3)
-    for prefix in lengths:  # prefill that many at once, then step
-        past, parts = init_cache(model.config, (2,), 7), []
+    for prefix in lengths:  # prefill `prefix` tokens, then decode one by one
+        cache, chunks = init_cache(model.config, (2,), 7), []
         for start, end in [(0, prefix)] + [(i, i + 1) for i in range(prefix, 5)]:
-            logits, past = decode(variables, TGT[:, start:end], cross, SRC != 0, past, start)
-            parts.append(logits)
-        np.testing.assert_allclose(jnp.concatenate(parts, 1), whole, atol=tolerance)
+            logits, cache = decode(variables, TGT[:, start:end], cross, SRC != 0, cache, start)
+            chunks.append(logits)
+        np.testing.assert_allclose(jnp.concatenate(chunks, 1), full, atol=tolerance)
 
-    # Beams: an axis of their own on the cache, none on the source's keys and values.
+    # Beams: the cache has a beam axis, the source's keys and values have none.
     beams = jnp.stack([TGT, TGT[:, ::-1]], 1)
-    past = init_cache(model.config, (2, 2), 6)
-    logits, _ = decode(variables, beams, cross, SRC != 0, past, 0)
-    np.testing.assert_allclose(logits[:, 0], whole, atol=tolerance)
-    other = apply(variables, SRC, TGT[:, ::-1])
-    np.testing.assert_allclose(logits[:, 1], other, atol=tolerance)
+    cache = init_cache(model.config, (2, 2), 6)
+    logits, _ = decode(variables, beams, cross, SRC != 0, cache, 0)
+    np.testing.assert_allclose(logits[:, 0], full, atol=tolerance)
+    reversed_logits = apply(variables, SRC, TGT[:, ::-1])
+    np.testing.assert_allclose(logits[:, 1], reversed_logits, atol=tolerance)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "variant", ["paper", "rotary", "grouped", "relative", "scanned", "recurrent"]
 )
-def test_padding_and_the_future_are_not_seen(variant):
+def test_padding_and_future_tokens_have_no_effect(variant):
     model, variables = make(**VARIANTS[variant])
-    whole = model.apply(variables, SRC, TGT)
+    logits = model.apply(variables, SRC, TGT)
     padded = jnp.pad(SRC, ((0, 0), (0, 3)))
-    np.testing.assert_allclose(model.apply(variables, padded, TGT), whole, atol=1e-5)
-    later = model.apply(variables, SRC, TGT.at[:, 3:].set(13))
-    np.testing.assert_allclose(later[:, :3], whole[:, :3], atol=1e-6)
-    assert jnp.abs(later[:, 3:] - whole[:, 3:]).max() > 1e-3
-    assert jnp.abs(model.apply(variables, SRC.at[:, 0].set(3), TGT) - whole).max() > 1e-3
+    np.testing.assert_allclose(model.apply(variables, padded, TGT), logits, atol=1e-5)
+    changed = model.apply(variables, SRC, TGT.at[:, 3:].set(13))
+    np.testing.assert_allclose(changed[:, :3], logits[:, :3], atol=1e-6)
+    assert jnp.abs(changed[:, 3:] - logits[:, 3:]).max() > 1e-3
+    assert jnp.abs(model.apply(variables, SRC.at[:, 0].set(3), TGT) - logits).max() > 1e-3
 
 
 @pytest.mark.parametrize(
     "positions", ["sinusoidal", "sinusoidal_concat", "learned", "rotary", "t5_bias"]
 )
-def test_order_is_seen(positions):
+def test_source_order_matters(positions):
     model, variables = make(positions=positions)
     swapped = SRC.at[0, :3].set(jnp.array([7, 6, 5]))
-    whole = model.apply(variables, SRC, TGT)
-    assert jnp.abs(model.apply(variables, swapped, TGT)[0] - whole[0]).max() > 1e-3
+    logits = model.apply(variables, SRC, TGT)
+    assert jnp.abs(model.apply(variables, swapped, TGT)[0] - logits[0]).max() > 1e-3
 
 
 def gradient(model, variables, key=3):
@@ -118,36 +118,42 @@ def gradient(model, variables, key=3):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("remat", ["dots", "full"])
-def test_rematerialisation_changes_no_gradient(remat):
+def test_rematerialization_preserves_gradients(remat):
     plain, variables = make()
-    again = Transformer(replace(SMALL, remat=remat))
-    (loss, grads), (other, others) = gradient(plain, variables), gradient(again, variables)
-    np.testing.assert_allclose(loss, other, rtol=1e-6)
-    told = [str(jax.make_jaxpr(m.apply)(variables, SRC, TGT)) for m in (plain, again)]
-    assert ["checkpoint" in text or "remat" in text for text in told] == [False, True]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), grads, others)
+    rematerialized = Transformer(replace(SMALL, remat=remat))
+    (loss, grads), (remat_loss, remat_grads) = (
+        gradient(plain, variables),
+        gradient(rematerialized, variables),
+    )
+    np.testing.assert_allclose(loss, remat_loss, rtol=1e-6)
+    jaxprs = [str(jax.make_jaxpr(m.apply)(variables, SRC, TGT)) for m in (plain, rematerialized)]
+    assert ["checkpoint" in text or "remat" in text for text in jaxprs] == [False, True]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), grads, remat_grads)
 
 
-def test_the_transposed_product_changes_no_gradient():
-    fast, variables = make()
+def test_transposed_down_projection_preserves_gradients():
+    transposed, variables = make()
     plain = Transformer(replace(SMALL, transpose_down_projection=False))
-    (loss, grads), (other, others) = gradient(fast, variables), gradient(plain, variables)
-    np.testing.assert_allclose(loss, other, rtol=1e-6)
-    told = [str(jax.make_jaxpr(m.apply)(variables, SRC, TGT)) for m in (fast, plain)]
-    assert ["optimization_barrier" in text for text in told] == [True, False]
+    (loss, grads), (plain_loss, plain_grads) = (
+        gradient(transposed, variables),
+        gradient(plain, variables),
+    )
+    np.testing.assert_allclose(loss, plain_loss, rtol=1e-6)
+    jaxprs = [str(jax.make_jaxpr(m.apply)(variables, SRC, TGT)) for m in (transposed, plain)]
+    assert ["optimization_barrier" in text for text in jaxprs] == [True, False]
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # noqa: E731
-    jax.tree.map(close, grads, others)
+    jax.tree.map(close, grads, plain_grads)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["scanned", "relative"])
-def test_scanned_layers_are_the_unrolled_ones(variant):
+def test_scanned_layers_equal_unrolled_layers(variant):
     model, variables = make(**VARIANTS[variant] | dict(remat="none"))
     config, params = unstack_layers(model.config, variables["params"])
     assert not config.scan_layers and "decoder_1" in params and "decoder" not in params
-    whole = model.apply(variables, SRC, TGT)
+    scanned = model.apply(variables, SRC, TGT)
     unrolled = Transformer(config).apply({"params": params}, SRC, TGT)
-    np.testing.assert_allclose(unrolled, whole, atol=1e-5)
+    np.testing.assert_allclose(unrolled, scanned, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["dropout", "attention_dropout", "ff_dropout"])
@@ -163,30 +169,30 @@ def test_dropout_is_a_function_of_its_key(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_parameter_learns_and_has_axis_names(variant):
+def test_every_parameter_has_a_gradient_and_axis_names(variant):
     model, variables = make(**VARIANTS[variant])
     loss, grads = gradient(model, variables)
     assert jnp.isfinite(loss)
     for path, leaf in jax.tree.leaves_with_path(grads):
         assert leaf.dtype == jnp.float32 and jnp.isfinite(leaf).all()
-        # A key's bias moves all scores of a query alike, which softmax does not see.
+        # A key bias shifts all scores of a query equally, which softmax ignores.
         assert (jnp.abs(leaf).max() > 0) or "key_bias" in jax.tree_util.keystr(path), path
-    known = {name for name, _ in RULES} | {None}
+    axis_names = {name for name, _ in RULES} | {None}
     boxed = jax.eval_shape(model.init, jax.random.key(0), SRC, TGT)
     boxes = jax.tree.leaves(boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned))
     for box in boxes:
         assert isinstance(box, nn.LogicallyPartitioned)
-        assert len(box.names) == box.value.ndim and set(box.names) <= known
+        assert len(box.names) == box.value.ndim and set(box.names) <= axis_names
 
 
 @pytest.mark.parametrize(("tying", "tables"), [("all", 1), ("decoder", 2), ("none", 3)])
-def test_tying_shares_tables(tying, tables):
+def test_tying_shares_embedding_tables(tying, tables):
     model, variables = make(tying=tying)
     shapes = [p.shape for p in jax.tree.leaves(variables["params"])]
     assert sum(sorted(s) == [16, 24] for s in shapes) == tables
 
 
-def test_learned_positions_end_with_their_table():
+def test_learned_positions_are_limited_by_their_table():
     model, variables = make(positions="learned", max_length=8)
     with pytest.raises(ConfigError, match="9 positions, but the learned table"):
         model.apply(variables, jnp.ones((1, 9), jnp.int32), TGT[:1])
@@ -204,36 +210,36 @@ def test_learned_positions_end_with_their_table():
         ((1, 8, 1), {}),
     ],
 )
-def test_a_mesh_changes_no_logit(sizes, changes):
+def test_a_mesh_preserves_logits(sizes, changes):
     config = replace(SMALL, num_heads=8, d_model=32, **changes)
     model = Transformer(config)
     src, tgt = jnp.tile(SRC, (4, 1)), jnp.tile(TGT, (4, 1))
     abstract = jax.eval_shape(model.init, jax.random.key(0), src, tgt)
     init = lambda key: nn.unbox(model.init(key, src, tgt))  # noqa: E731
-    one = jax.jit(init)(jax.random.key(0))
+    unsharded = jax.jit(init)(jax.random.key(0))
     mesh = make_mesh(*sizes)
     shardings = param_shardings(abstract, mesh)
     with use_mesh(mesh):
         variables = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
-        # The draws are the same; their last bits are the vector code's for a shard of this shape.
+        # Equal up to rounding: vectorized code depends on the shard's shape.
         close = partial(np.testing.assert_allclose, rtol=1e-6)
-        jax.tree.map(close, variables, one)
+        jax.tree.map(close, variables, unsharded)
         step = jax.jit(model.apply, in_shardings=(shardings, *[batch_sharding(mesh)] * 2))
         assert "sharding_constraint" in step.lower(variables, src, tgt).as_text()
-        found = step(variables, src, tgt)
-    np.testing.assert_allclose(found, model.apply(one, src, tgt), atol=1e-5)
+        logits = step(variables, src, tgt)
+    np.testing.assert_allclose(logits, model.apply(unsharded, src, tgt), atol=1e-5)
     kernel = variables["params"]["encoder_0"]["feed_forward"]["hidden"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (32 // sizes[1], 32 // sizes[2])
 
 
-def test_a_mesh_that_does_not_fit_is_refused():
+def test_a_mesh_that_does_not_fit_the_devices_is_rejected():
     assert dict(make_mesh(-1, 2, 2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
     for sizes in (3, 1, 1), (-1, 3, 1), (-1, -1, 1), (0, 1, 1):
         with pytest.raises(ConfigError, match="mesh.data="):
             make_mesh(*sizes)
 
 
-def test_a_mesh_that_does_not_divide_the_model_is_refused():
+def test_a_mesh_that_does_not_divide_the_model_is_rejected():
     model = Transformer(replace(SMALL, num_kv_heads=2))
     abstract = jax.eval_shape(model.init, jax.random.key(0), SRC, TGT)
     message = r"mesh.tensor=8 does not divide the 2 kv_heads of .*/key: .* it may be 1, 2$"

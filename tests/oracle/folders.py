@@ -1,4 +1,4 @@
-"""Random models of transformers' own, saved as it saves them."""
+"""Random Hugging Face models, saved by transformers."""
 
 import numpy as np
 import torch
@@ -22,14 +22,14 @@ def save_model(
     *,
     pad=None,
     scale=1.0,
-    late=0.0,
+    eos_bias=0.0,
     seed=0,
     generation=(),
     **changes,
 ):
-    """A random model of so many words, saved; outputs end more likely the longer they are.
+    """Saves a random model of `size` words; EOS is likelier in longer outputs.
 
-    As in test_marian.py EOS leans by `late` to what slowly grows in the positions.
+    As in test_marian.py, `eos_bias` is added to EOS along slowly growing position dimensions.
     """
     torch.manual_seed(seed)
     config = MarianConfig(
@@ -49,9 +49,9 @@ def save_model(
                 continue
             parameter.mul_(scale).add_(torch.randn_like(parameter) * 0.1)
         model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias) * 0.3)
-        model.model.decoder.embed_tokens.weight[config.pad_token_id] = 0  # as Marian begins
+        model.model.decoder.embed_tokens.weight[config.pad_token_id] = 0  # Marian's start embedding
         for table in {model.model.decoder.embed_tokens, model.lm_head}:
-            table.weight[0, 3:7] += late
+            table.weight[0, 3:7] += eos_bias
     model.generation_config = GenerationConfig(
         **dict(
             num_beams=6,
@@ -69,7 +69,7 @@ def save_model(
 
 
 def save_t5(folder, size, *, kind="t5", untied=False, noise=0.2, seed=0, generation=(), **changes):
-    """A random T5 or mT5 of so many words, saved; `untied`: its output has a table of its own."""
+    """Saves a random T5 or mT5 of `size` words; `untied`: with a separate output table."""
     torch.manual_seed(seed)
     config, model = {
         "t5": (T5Config, T5ForConditionalGeneration),
@@ -84,16 +84,16 @@ def save_t5(folder, size, *, kind="t5", untied=False, noise=0.2, seed=0, generat
         for name, parameter in model.named_parameters():
             width = 2.0 if "relative" in name else noise * (2 if "shared" in name else 1)
             parameter.mul_(0.3).add_(torch.randn_like(parameter) * width)
-        model.get_output_embeddings().weight[1] *= 2  # outputs end, at many lengths
-    given = dict(max_length=25, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
-    model.generation_config = GenerationConfig(**given | dict(generation))
+        model.get_output_embeddings().weight[1] *= 2  # outputs end at various lengths
+    defaults = dict(max_length=25, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
+    model.generation_config = GenerationConfig(**defaults | dict(generation))
     model.save_pretrained(folder)
     return model
 
 
-def random_ids(count, size, seed=0, longest=12):
-    """Source sentences of ids that are words, without their end."""
+def random_ids(count, size, seed=0, max_length=12):
+    """Source sentences of word ids without EOS."""
     random = np.random.default_rng(seed)
     return [
-        random.integers(2, size - 1, random.integers(1, longest)).tolist() for _ in range(count)
+        random.integers(2, size - 1, random.integers(1, max_length)).tolist() for _ in range(count)
     ]

@@ -1,4 +1,4 @@
-"""Imported models of BART's kin: the same ids, states, logits and outputs as in transformers."""
+"""Imported BART, mBART and M2M100: same ids, states, logits and outputs as in transformers."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ from tests.experiments import bart_folders
 from tests.experiments.marian_folders import lines
 from tests.oracle.test_marian_tokenizer import mixed_lines
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
+pytestmark = pytest.mark.filterwarnings("ignore")  # from transformers
 
 SMALL = dict(
     d_model=16,
@@ -65,30 +65,30 @@ KINDS = {
 
 
 def save_tokenizer(kind, folder):
-    """A small tokenizer of the class that models of this kind have, saved as it saves itself."""
+    """Saves a small tokenizer of this kind's tokenizer class."""
     english, german = lines(100)
     if kind == "mbart":
         trainer = tokenizers.trainers.UnigramTrainer(vocab_size=120, unk_token="<unk>")
-        learned = tokenizers.Tokenizer(tokenizers.models.Unigram())
-        learned.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-        learned.train_from_iterator(english + german, trainer)
-        pieces = [(word, -float(n)) for n, word in enumerate(sorted(learned.get_vocab()))]
+        library = tokenizers.Tokenizer(tokenizers.models.Unigram())
+        library.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+        library.train_from_iterator(english + german, trainer)
+        pieces = [(word, -float(n)) for n, word in enumerate(sorted(library.get_vocab()))]
         pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *pieces]
         MBart50Tokenizer(vocab=pieces, src_lang="en_XX", tgt_lang="de_DE").save_pretrained(folder)
         return
-    bytes_too = kind == "bart"
-    learned = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    byte_level = kind == "bart"
+    library = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
     split = tokenizers.pre_tokenizers
-    learned.pre_tokenizer = split.ByteLevel(add_prefix_space=False) if bytes_too else (
+    library.pre_tokenizer = split.ByteLevel(add_prefix_space=False) if byte_level else (
         split.Metaspace())  # fmt: skip
-    alphabet = split.ByteLevel.alphabet() if bytes_too else []
+    alphabet = split.ByteLevel.alphabet() if byte_level else []
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=380 if bytes_too else 150, special_tokens=MARKS, initial_alphabet=alphabet
+        vocab_size=380 if byte_level else 150, special_tokens=MARKS, initial_alphabet=alphabet
     )
-    learned.train_from_iterator(english + german, trainer)
-    model = json.loads(learned.to_str())["model"]
+    library.train_from_iterator(english + german, trainer)
+    model = json.loads(library.to_str())["model"]
     merges = [tuple(pair) for pair in model["merges"]]
-    if bytes_too:
+    if byte_level:
         BartTokenizer(vocab=model["vocab"], merges=merges).save_pretrained(folder)
     else:
         NllbTokenizer(
@@ -101,8 +101,8 @@ def save_tokenizer(kind, folder):
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def made(request, tmp_path_factory):
-    """Their tokenizer and model, and what they were imported as."""
+def converted(request, tmp_path_factory):
+    """The Hugging Face tokenizer and model, the imported model, and the forced BOS id."""
     kind = request.param
     configs, models, changes, codes = KINDS[kind]
     folder = tmp_path_factory.mktemp(kind)
@@ -113,10 +113,10 @@ def made(request, tmp_path_factory):
     model = models(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            wide = 1.0 if "encoder_attn" in name else 0.5  # outputs that depend on their sources
-            noise = torch.randn_like(parameter) * (wide if parameter.ndim > 1 else 0.2)
+            scale = 1.0 if "encoder_attn" in name else 0.5  # make outputs depend on their sources
+            noise = torch.randn_like(parameter) * (scale if parameter.ndim > 1 else 0.2)
             parameter.add_(noise)
-        model.model.shared.weight[2] *= 2.5  # some end early
+        model.model.shared.weight[2] *= 2.5  # some outputs end early
         if kind != "m2m_100":
             model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias) * 0.3)
     forced = tokenizer.convert_tokens_to_ids(codes[1]) if codes else 0
@@ -146,59 +146,61 @@ TEXTS = [
 ]
 
 
-def test_texts_become_the_same_ids(made):
-    """Of 10,000 lines of all kinds; a blank one has none here, not even its language's code.
+def test_ids_are_equal(converted):
+    """For 10,000 lines of all kinds; blank ones have no ids in Heed, not even a language code.
 
-    A padding that is spelled out, which there ends up as one, is an unknown word here.
+    A literal "<pad>" is a padding token there and an unknown word in Heed.
     """
-    tokenizer, _, imported, _ = made
+    tokenizer, _, imported, _ = converted
     source, target = imported.vocabulary
     order = np.array(source.order)
     texts = [text.replace("<pad>", "-") for text in (*TEXTS, *mixed_lines())]
     texts = [text for text in texts if text.strip()]
-    for side, theirs in (source, tokenizer(texts)), (target, tokenizer(text_target=texts)):
-        for text, ids, expected in zip(texts, side.encode(texts), theirs["input_ids"], strict=True):
+    for side, encoded in (source, tokenizer(texts)), (target, tokenizer(text_target=texts)):
+        for text, ids, expected in zip(
+            texts, side.encode(texts), encoded["input_ids"], strict=True
+        ):
             assert order[[*ids, EOS]].tolist() == expected, text
     ids = target.encode(texts)
-    shown = tokenizer.batch_decode([order[each] for each in ids], skip_special_tokens=True)
-    assert target.decode(ids) == [text.replace("\n", " ") for text in shown]
+    decoded = tokenizer.batch_decode([order[row] for row in ids], skip_special_tokens=True)
+    assert target.decode(ids) == [text.replace("\n", " ") for text in decoded]
 
 
-def test_states_and_logits_are_equal(made):
-    tokenizer, theirs, imported, _ = made
+def test_states_and_logits_are_equal(converted):
+    tokenizer, reference, imported, _ = converted
     order = np.array(imported.vocabulary.source.order)
     ids = imported.vocabulary.source.encode(TEXTS[:8])
-    src = pad_rows([[*each, EOS] for each in ids], 8, 80)
-    tgt = pad_rows([[BOS, *each] for each in imported.vocabulary.target.encode(TEXTS[8:16])], 8, 80)
+    src = pad_rows([[*row, EOS] for row in ids], 8, 80)
+    tgt = pad_rows([[BOS, *row] for row in imported.vocabulary.target.encode(TEXTS[8:16])], 8, 80)
     model = Transformer(imported.experiment.model)
-    # Half of all weights, which is exact: so large as outputs want them, roundings show.
+    # Halve all weights, which is exact: weights for varied outputs would amplify rounding errors.
     variables = {"params": jax.tree.map(lambda p: p / 2, imported.params)}
-    theirs = copy.deepcopy(theirs)
+    reference = copy.deepcopy(reference)
     with torch.no_grad():
-        bias = [x for name, x in theirs.named_buffers() if name == "final_logits_bias"]
-        for part in (*theirs.parameters(), *bias):
-            part.mul_(0.5)
+        bias = [x for name, x in reference.named_buffers() if name == "final_logits_bias"]
+        for tensor in (*reference.parameters(), *bias):
+            tensor.mul_(0.5)
     memory = model.apply(variables, jnp.asarray(src), method="encode")
     logits = model.apply(variables, jnp.asarray(src), jnp.asarray(tgt))
     with torch.no_grad():
-        found = theirs(
+        output = reference(
             input_ids=torch.from_numpy(order[src]),
             attention_mask=torch.from_numpy(src != PAD).long(),
             decoder_input_ids=torch.from_numpy(order[tgt]),
         )
-    read, written = src != PAD, tgt != PAD
-    states = found.encoder_last_hidden_state.numpy()
-    np.testing.assert_allclose(np.asarray(memory)[read], states[read], atol=1e-4, rtol=0)
-    expected = found.logits.numpy()[written][:, order]
-    ours = np.asarray(logits)[written]
-    assert (ours[:, BOS] < -40).all()
-    np.testing.assert_allclose(np.delete(ours, BOS, 1), np.delete(expected, BOS, 1), atol=1e-4)
+    src_mask, tgt_mask = src != PAD, tgt != PAD
+    states = output.encoder_last_hidden_state.numpy()
+    np.testing.assert_allclose(np.asarray(memory)[src_mask], states[src_mask], atol=1e-4, rtol=0)
+    expected = output.logits.numpy()[tgt_mask][:, order]
+    actual = np.asarray(logits)[tgt_mask]
+    assert (actual[:, BOS] < -40).all()
+    np.testing.assert_allclose(np.delete(actual, BOS, 1), np.delete(expected, BOS, 1), atol=1e-4)
 
 
 @pytest.mark.parametrize("beams", [6, 1])
-def test_outputs_are_equal(made, beams):
-    """By the search settings that the import found."""
-    tokenizer, theirs, imported, forced = made
+def test_outputs_are_equal(converted, beams):
+    """With the imported search settings."""
+    tokenizer, reference, imported, forced = converted
     experiment, vocabulary = imported.experiment, imported.vocabulary
     options = SearchOptions(**vars(experiment.search) | dict(beam_size=beams))
     translator = Translator(
@@ -209,34 +211,35 @@ def test_outputs_are_equal(made, beams):
         options,
         tokens_per_batch=1 << 13,  # one shape
     )
-    found = [best.text for best, *_ in translator.hypotheses(TEXTS)]
+    actual = [best.text for best, *_ in translator.hypotheses(TEXTS)]
     with torch.no_grad():
-        output = theirs.generate(
+        output = reference.generate(
             **tokenizer(TEXTS, return_tensors="pt", padding=True),
             num_beams=beams,
             forced_bos_token_id=forced,
         )
     expected = tokenizer.batch_decode(output, skip_special_tokens=True)
-    assert len(set(expected)) > 10  # a model that says what it is asked
-    for mine, other in zip(found, expected, strict=True):
-        assert mine == other.replace("\n", " ")
+    assert len(set(expected)) > 10  # outputs depend on their sources
+    for text, reference_text in zip(actual, expected, strict=True):
+        assert text == reference_text.replace("\n", " ")
 
 
-def test_added_words_stay_in_outputs_unless_they_are_special(tmp_path):
+def test_added_tokens_are_decoded_unless_special(tmp_path):
     size = bart_folders.save_folder(tmp_path, "m2m_100").get_vocab_size()
-    found = json.loads((tmp_path / "tokenizer.json").read_text())
+    config = json.loads((tmp_path / "tokenizer.json").read_text())
     words = {"<new>": False, "<gone>": True}
     for id, (word, special) in enumerate(words.items(), size):
-        token = found["added_tokens"][-1] | {"content": word, "special": special, "id": id}
-        found["added_tokens"].append(token)
-    (tmp_path / "tokenizer.json").write_text(json.dumps(found))
-    side, theirs = read_folder(tmp_path).vocabulary.target, AutoTokenizer.from_pretrained(tmp_path)
+        token = config["added_tokens"][-1] | {"content": word, "special": special, "id": id}
+        config["added_tokens"].append(token)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(config))
+    side = read_folder(tmp_path).vocabulary.target
+    reference = AutoTokenizer.from_pretrained(tmp_path)
     text = "der <new> Lehrer <gone>das<new> Buch"
     (ids,) = side.encode([text])
     names = side.pieces(ids)
     assert names.count("<new>") == 2 and names.count("<gone>") == 1
-    (expected,) = theirs.batch_decode(
-        [theirs.convert_tokens_to_ids(names)], skip_special_tokens=True
+    (expected,) = reference.batch_decode(
+        [reference.convert_tokens_to_ids(names)], skip_special_tokens=True
     )
     assert side.decode([ids]) == [expected]
     assert expected.count("<new>") == 2 and "<gone>" not in expected

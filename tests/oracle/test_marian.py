@@ -1,6 +1,6 @@
-"""The same weights give the same logits, and the same translations, in Hugging Face's Marian.
+"""Same weights, same logits and translations as in Hugging Face's Marian.
 
-Its beam search stops as `first` does (`early_stopping=True`) and divides by n^alpha (`average`).
+Its beam search stops like `full` (`early_stopping=True`) and divides by n^alpha (`average`).
 """
 
 from dataclasses import replace
@@ -21,17 +21,17 @@ from decode.options import SearchOptions
 from decode.search import search
 from decode.weights import pack
 from model import Transformer, TransformerConfig
-from tests.decode.tiny_model import asked
+from tests.decode.tiny_model import search_batch
 
 D, H, F, V = 32, 4, 48, 40
 LIMIT = 40
 
 
-def both(activation, scale, noise, late=0.0):
-    """Our model, its random parameters, and theirs; outputs end more likely the longer they are.
+def make_pair(activation, scale, noise, eos_bias=0.0):
+    """Heed's model, its random parameters, and Hugging Face's model with the same weights.
 
-    EOS leans by `late` to what slowly grows in the positions: without it, random models end at
-    once or never.
+    `eos_bias` is added to EOS along slowly growing position dimensions: EOS is likelier in longer
+    outputs. Without it, random models end immediately or never.
     """
     config = TransformerConfig(
         vocab_size=V,
@@ -50,18 +50,18 @@ def both(activation, scale, noise, late=0.0):
     normal = lambda p: jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
     params = jax.tree.map(lambda p: scale * p + noise * normal(p), params)
     embedding = params["embedding"]
-    embedding["table"] = embedding["table"].at[EOS, 3:7].add(late)
+    embedding["table"] = embedding["table"].at[EOS, 3:7].add(eos_bias)
     return model, params, marian(config, params, 64)
 
 
 @pytest.fixture(scope="module", params=["silu", "relu"])
 def pair(request):
-    return both(request.param, 1.5, 0.2)
+    return make_pair(request.param, 1.5, 0.2)
 
 
 @pytest.fixture(scope="module", params=["silu", "relu"])
-def ending(request):
-    return both(request.param, 0.5, 0.05, late=1.0)
+def ending_pair(request):
+    return make_pair(request.param, 0.5, 0.05, eos_bias=1.0)
 
 
 def sources(count, seed=0):
@@ -73,40 +73,40 @@ def sources(count, seed=0):
 
 
 def test_logits_are_equal(pair):
-    model, params, theirs = pair
+    model, params, reference = pair
     src = sources(6)
     tgt = np.concatenate([np.full((6, 1), BOS, np.int32), sources(6, 1)[:, :5]], 1)
-    ours = model.apply({"params": params}, jnp.asarray(src), jnp.asarray(tgt))
+    actual = model.apply({"params": params}, jnp.asarray(src), jnp.asarray(tgt))
     with torch.no_grad():
-        logits = theirs(
+        logits = reference(
             input_ids=torch.from_numpy(src).long(),
             attention_mask=torch.from_numpy(src != PAD).long(),
             decoder_input_ids=torch.from_numpy(tgt).long(),
         ).logits
-    np.testing.assert_allclose(ours, logits.numpy(), atol=2e-5, rtol=0)
+    np.testing.assert_allclose(actual, logits.numpy(), atol=2e-5, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("beams", "alpha"), [(1, 1.0), (4, 0.6), (4, 1.0), (6, 1.0), ("greedy", 1.0)]
 )
-def test_translations_are_equal(ending, beams, alpha):
-    """The n best of every sentence, and their scores."""
-    model, params, theirs = ending
+def test_translations_are_equal(ending_pair, beams, alpha):
+    """The n best outputs of every sentence, and their scores."""
+    model, params, reference = ending_pair
     src = sources(60, seed=2)
     how, beams = (dict(method="greedy"), 1) if beams == "greedy" else (dict(beam_size=beams), beams)
     options = SearchOptions(penalty="average", alpha=alpha, n_best=beams, **how)
-    found = jax.jit(
+    result = jax.jit(
         lambda src: search(
             [make_generator(model.config)],
             [pack(model.config, params)],
-            asked(src, LIMIT),
+            search_batch(src, LIMIT),
             options=options,
             max_length=LIMIT,
         )
     )(jnp.asarray(src))
     with torch.no_grad():
-        output = theirs.generate(
+        output = reference.generate(
             torch.from_numpy(src).long(),
             attention_mask=torch.from_numpy(src != PAD).long(),
             num_beams=beams,
@@ -120,24 +120,27 @@ def test_translations_are_equal(ending, beams, alpha):
             return_dict_in_generate=True,
         )
     sequences = output.sequences[:, 1:].reshape(60, beams, -1).tolist()
-    ended = np.flatnonzero((found.lengths < LIMIT).all(1))  # there Marian cuts, and we end
+    # At the limit Marian truncates and Heed ends with EOS.
+    ended = np.flatnonzero((result.lengths < LIMIT).all(1))
     for b in ended:
-        for row, length, other in zip(found.tokens[b], found.lengths[b], sequences[b], strict=True):
-            assert row[:length].tolist() == other[:length]
-            assert set(other[length:]) <= {PAD, EOS}
-    if beams > 1:  # or it gives no score
+        for row, length, expected in zip(
+            result.tokens[b], result.lengths[b], sequences[b], strict=True
+        ):
+            assert row[:length].tolist() == expected[:length]
+            assert set(expected[length:]) <= {PAD, EOS}
+    if beams > 1:  # greedy search has no scores
         scores = output.sequences_scores.reshape(60, beams)[ended]
-        np.testing.assert_allclose(found.scores[ended], scores, rtol=1e-5)
-    assert len(ended) >= 58 and len(set(found.lengths[ended, 0].tolist())) >= 4
+        np.testing.assert_allclose(result.scores[ended], scores, rtol=1e-5)
+    assert len(ended) >= 58 and len(set(result.lengths[ended, 0].tolist())) >= 4
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["W2", "W4"])
-def test_the_benchmark_runs_it_to_the_lengths_of_the_workload(name):
+def test_the_benchmark_decodes_to_the_lengths_of_the_workload(name):
     config = TransformerConfig(
         vocab_size=V, d_model=D, d_ff=F, num_heads=H, encoder_layers=1, decoder_layers=1
     )
     work = workload(name, config)
     work = replace(work, sources=work.sources[:5], lengths=work.lengths[:5])
     run, _ = transformers_system.make(config, work, "bfloat16", 1, 0)
-    run()  # it checks the lengths itself
+    run()  # checks the lengths

@@ -1,10 +1,10 @@
-"""Firefox's English-Portuguese students say what their own engine has them say, in real text."""
+"""Firefox's English-Portuguese student models: same translations as their original engine."""
 
 import pytest
 
 from decode.options import SearchOptions
 from decode.translate import Translator
-from interop.locate import folder_of
+from interop.locate import locate_folder
 from interop.marian.model import read_native
 from model import Transformer
 from tests.experiments.commands import heed
@@ -12,8 +12,8 @@ from tests.oracle.students import MODELS, STUDENTS, engine, sentences
 
 
 @pytest.mark.parametrize("language", STUDENTS)
-def test_strings_are_those_of_the_engine(language):
-    folder = folder_of(MODELS + STUDENTS[language])
+def test_translations_equal_those_of_the_engine(language):
+    folder = locate_folder(MODELS + STUDENTS[language])
     imported = read_native(folder)
     experiment = imported.experiment
     assert experiment.model.decoder_mixer == "ssru" and experiment.search.beam_size == 1
@@ -24,17 +24,17 @@ def test_strings_are_those_of_the_engine(language):
         options=SearchOptions(**vars(experiment.search)),
         shortlist=imported.shortlist,
     )
-    texts, say = sentences(language), engine(folder)
+    texts, translate_with_engine = sentences(language), engine(folder)
     assert len(texts) == 200
-    expected = [say(text) for text in texts]
-    found = translator.translate(texts)
-    different = [n for n in range(200) if found[n] != expected[n]]
-    assert len(different) <= 2, [(texts[n], found[n], expected[n]) for n in different]
+    expected = [translate_with_engine(text) for text in texts]
+    actual = translator.translate(texts)
+    differences = [n for n in range(200) if actual[n] != expected[n]]
+    assert len(differences) <= 2, [(texts[n], actual[n], expected[n]) for n in differences]
     assert len(set(expected)) > 190
 
 
-def test_two_commands_translate(tmp_path):
-    """As README has it, from the installed package to what the engine says."""
+def test_commands_import_and_translate(tmp_path):
+    """The README example: the engine's translation, from the installed package."""
     workdir = tmp_path / "enpt"
     code, _, err = heed("import_model", f"--from={MODELS}{STUDENTS['en']}", f"--workdir={workdir}")
     assert code == 0, err

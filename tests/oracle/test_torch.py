@@ -1,4 +1,4 @@
-"""The same weights give the same logits in PyTorch's nn.Transformer, post and pre norm."""
+"""Same weights, same logits as in PyTorch's nn.Transformer, with post and pre norm."""
 
 import math
 
@@ -20,28 +20,28 @@ def tensor(x):
     return torch.from_numpy(np.array(x, np.float32))
 
 
-def copy_attention(theirs, ours):
-    """nn.MultiheadAttention keeps [out, in] matrices and q, k, v in one."""
-    kernels = [np.asarray(ours[n]).reshape(D, D).T for n in ("query", "key", "value")]
-    biases = [np.asarray(ours[f"{n}_bias"]).reshape(D) for n in ("query", "key", "value")]
-    theirs.in_proj_weight.data = tensor(np.concatenate(kernels))
-    theirs.in_proj_bias.data = tensor(np.concatenate(biases))
-    theirs.out_proj.weight.data = tensor(np.asarray(ours["out"]).reshape(D, D).T)
-    theirs.out_proj.bias.data = tensor(ours["out_bias"])
+def copy_attention(module, params):
+    """Copies weights to nn.MultiheadAttention: [out, in] matrices, q, k and v fused."""
+    kernels = [np.asarray(params[n]).reshape(D, D).T for n in ("query", "key", "value")]
+    biases = [np.asarray(params[f"{n}_bias"]).reshape(D) for n in ("query", "key", "value")]
+    module.in_proj_weight.data = tensor(np.concatenate(kernels))
+    module.in_proj_bias.data = tensor(np.concatenate(biases))
+    module.out_proj.weight.data = tensor(np.asarray(params["out"]).reshape(D, D).T)
+    module.out_proj.bias.data = tensor(params["out_bias"])
 
 
-def copy_layer(theirs, ours, attentions, norms):
-    for name, own in attentions.items():
-        copy_attention(getattr(theirs, name), ours[own])
-    for linear, own in (theirs.linear1, "hidden"), (theirs.linear2, "out"):
-        linear.weight.data = tensor(np.asarray(ours["feed_forward"][own]["kernel"]).T)
-        linear.bias.data = tensor(ours["feed_forward"][own]["bias"])
-    for name, own in norms.items():
-        copy_norm(getattr(theirs, name), ours[own]["norm"])
+def copy_layer(module, params, attentions, norms):
+    for name, heed_name in attentions.items():
+        copy_attention(getattr(module, name), params[heed_name])
+    for linear, heed_name in (module.linear1, "hidden"), (module.linear2, "out"):
+        linear.weight.data = tensor(np.asarray(params["feed_forward"][heed_name]["kernel"]).T)
+        linear.bias.data = tensor(params["feed_forward"][heed_name]["bias"])
+    for name, heed_name in norms.items():
+        copy_norm(getattr(module, name), params[heed_name]["norm"])
 
 
-def copy_norm(theirs, ours):
-    theirs.weight.data, theirs.bias.data = tensor(ours["scale"]), tensor(ours["bias"])
+def copy_norm(module, params):
+    module.weight.data, module.bias.data = tensor(params["scale"]), tensor(params["bias"])
 
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor:UserWarning")
@@ -64,9 +64,9 @@ def test_logits_equal_nn_transformer(norm, activation):
     params = nn.unbox(model.init(jax.random.key(0), jnp.asarray(SRC), jnp.asarray(TGT)))["params"]
     noise = lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
     params = jax.tree.map(noise, params)
-    ours = model.apply({"params": params}, jnp.asarray(SRC), jnp.asarray(TGT))
+    actual = model.apply({"params": params}, jnp.asarray(SRC), jnp.asarray(TGT))
 
-    theirs = torch.nn.Transformer(
+    reference = torch.nn.Transformer(
         D,
         H,
         3,
@@ -78,10 +78,10 @@ def test_logits_equal_nn_transformer(norm, activation):
         batch_first=True,
         norm_first=norm == "pre",
     ).eval()
-    for i, layer in enumerate(theirs.encoder.layers):
+    for i, layer in enumerate(reference.encoder.layers):
         norms = {"norm1": "attention_residual", "norm2": "feed_forward_residual"}
         copy_layer(layer, params[f"encoder_{i}"], {"self_attn": "attention"}, norms)
-    for i, layer in enumerate(theirs.decoder.layers):
+    for i, layer in enumerate(reference.decoder.layers):
         attentions = {"self_attn": "self_attention", "multihead_attn": "cross_attention"}
         norms = {
             "norm1": "self_residual",
@@ -90,10 +90,10 @@ def test_logits_equal_nn_transformer(norm, activation):
         }
         copy_layer(layer, params[f"decoder_{i}"], attentions, norms)
     if norm == "pre":
-        copy_norm(theirs.encoder.norm, params["encoder_norm"])
-        copy_norm(theirs.decoder.norm, params["decoder_norm"])
-    else:  # the paper's stacks end with their last layer's norm; PyTorch adds one more
-        theirs.encoder.norm = theirs.decoder.norm = None
+        copy_norm(reference.encoder.norm, params["encoder_norm"])
+        copy_norm(reference.decoder.norm, params["decoder_norm"])
+    else:  # the paper has no final norm after the last layer; PyTorch adds one
+        reference.encoder.norm = reference.decoder.norm = None
 
     table = tensor(params["embedding"]["table"])
 
@@ -103,8 +103,8 @@ def test_logits_equal_nn_transformer(norm, activation):
         return table[torch.from_numpy(ids).long()] * math.sqrt(D) + tensor(positions)
 
     padding = torch.from_numpy(SRC == 0)
-    # With gradients on, PyTorch keeps off its inference shortcut, which is another formula.
-    output = theirs(
+    # With gradients enabled, PyTorch avoids its fast path, which has other numerics.
+    output = reference(
         embed(SRC),
         embed(TGT),
         tgt_mask=torch.triu(torch.ones(4, 4, dtype=torch.bool), 1),
@@ -112,4 +112,4 @@ def test_logits_equal_nn_transformer(norm, activation):
         memory_key_padding_mask=padding,
     )
     expected = (output @ table.T).detach()
-    np.testing.assert_allclose(ours, expected.numpy(), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(actual, expected.numpy(), atol=1e-5, rtol=0)

@@ -1,5 +1,6 @@
-"""A Transformer of a few thousand parameters, and batches for it."""
+"""Fixtures for training: a tiny Transformer and batches for it."""
 
+import gc
 from functools import cache
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ VOCABULARY = 32
 
 
 def make_batch(seed: int, rows: int = 16, source: int = 7, target: int = 6) -> Batch:
-    """Rows of random lengths, one of them empty."""
+    """A batch of rows with random lengths, one of them empty."""
     random = np.random.default_rng(seed)
 
     def ids(length):
@@ -33,9 +34,9 @@ def make_batch(seed: int, rows: int = 16, source: int = 7, target: int = 6) -> B
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A factory of all that training needs: `tiny((2, 2, 2), dropout=0.0)`; None: one device."""
+    """A factory of training setups: `tiny((2, 2, 2), dropout=0.0)`; mesh None: one device."""
 
-    @cache  # so that tests share what is compiled
+    @cache  # tests share compiled programs
     def make(mesh=(8, 1, 1), dropout=0.5, grad_accum_steps=1, ema_decay=0.5):
         model = Transformer(
             TransformerConfig(
@@ -55,11 +56,11 @@ def tiny():
         step = make_train_step(model, tx, mesh, **options)
 
         @cache
-        def created(seed):
+        def initial_state(seed):
             return create_state(model, tx, jax.random.key(seed), mesh, ema=ema_decay > 0)
 
         def fresh(seed=0):
-            return jax.tree.map(lambda x: x.copy(), created(seed))  # updates take its memory
+            return jax.tree.map(lambda x: x.copy(), initial_state(seed))  # updates donate the state
 
         return SimpleNamespace(
             model=model, tx=tx, mesh=mesh, schedule=schedule, step=step, fresh=fresh
@@ -75,11 +76,11 @@ def batch_of():
 
 @pytest.fixture(scope="session")
 def bits():
-    """A tree as NumPy arrays, keys as their data: for comparing bit for bit."""
+    """A function from a tree to NumPy arrays, with PRNG keys as raw data, for exact comparison."""
 
     def leaf(x):
-        typed = hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return np.asarray(jax.random.key_data(x) if typed else x)
+        is_key = hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
 
     return lambda tree: jax.tree.map(leaf, tree)
 
@@ -87,3 +88,11 @@ def bits():
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "run" / "checkpoints"
+
+
+@pytest.fixture
+def frozen_garbage():
+    """Each failure collects garbage, which takes seconds with many compiled programs."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -1,20 +1,20 @@
-"""A disk with a limit: what os.write may still write, without a disk of its own."""
+"""A fake full disk: limits the bytes that os.write accepts."""
 
 import errno
 import os
 
 
 class Disk:
-    """Takes the place of os.write; `room` is the number of bytes that it still takes."""
+    """Replaces os.write; `free_bytes` is the number of bytes that it still accepts."""
 
-    def __init__(self, monkeypatch, room):
-        self.room, self._write = room, os.write
+    def __init__(self, monkeypatch, free_bytes):
+        self.free_bytes, self._write = free_bytes, os.write
         monkeypatch.setattr(os, "write", self.write)
 
     def write(self, file, content):
-        """As the system does: first fewer bytes than were given, then an error."""
-        content = bytes(content[: self.room])
+        """Writes fewer bytes than requested, then raises ENOSPC, as the system does."""
+        content = bytes(content[: self.free_bytes])
         if not content:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.room -= len(content)
+        self.free_bytes -= len(content)
         return self._write(file, content)

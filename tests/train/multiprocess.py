@@ -1,4 +1,4 @@
-"""A process of several, as tests start it: `python -m tests.train.multiprocess` and arguments."""
+"""Multi-process test tasks: `python -m tests.train.multiprocess TASK FOLDER PORT COUNT INDEX`."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def start(task, folder, count, devices):
-    """`count` processes that do `task`."""
+    """Starts `count` processes that run `task`."""
     xla = xla_flags(devices)
     port, pipe = free_port(), subprocess.PIPE
     return [
@@ -54,26 +54,31 @@ def start(task, folder, count, devices):
     ]  # fmt: skip
 
 
-def end(processes, timeout=120):
-    """Each one's status, stdout and stderr."""
+def wait_for(processes, timeout=120):
+    """Exit status, stdout and stderr of each process."""
     try:
-        told = [process.communicate(timeout=timeout) for process in processes]
+        outputs = [process.communicate(timeout=timeout) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [(p.returncode, out, err) for p, (out, err) in zip(processes, told, strict=True)]
+    return [(p.returncode, out, err) for p, (out, err) in zip(processes, outputs, strict=True)]
 
 
 def state_on(mesh, seed=1):
-    """The same bits on every mesh."""
-    lay = lambda *spec: NamedSharding(mesh, P(*spec))  # noqa: E731
+    """A state with the same bits on every mesh."""
+    sharding = lambda *spec: NamedSharding(mesh, P(*spec))  # noqa: E731
     layout = TrainState(
-        lay(), {"w": lay("fsdp", "tensor"), "bias": lay()}, {"m": lay(None, "fsdp")}, lay()
+        sharding(),
+        {"w": sharding("fsdp", "tensor"), "bias": sharding()},
+        {"m": sharding(None, "fsdp")},
+        sharding(),
     )
 
     def make():
-        one, two = (jax.random.uniform(jax.random.key(seed + i), (8, 64)) for i in range(2))
-        return TrainState(jnp.int32(7), {"w": one, "bias": one[0]}, {"m": two}, jax.random.key(3))
+        first, second = (jax.random.uniform(jax.random.key(seed + i), (8, 64)) for i in range(2))
+        return TrainState(
+            jnp.int32(7), {"w": first, "bias": first[0]}, {"m": second}, jax.random.key(3)
+        )
 
     return jax.jit(make, out_shardings=layout)()
 
@@ -84,9 +89,9 @@ def shapes(state):
     )
 
 
-def same_bits(left, right) -> bool:
-    """Whether each device holds the same of both."""
-    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+def same_bits(a_tree, b_tree) -> bool:
+    """Whether both trees have the same shards on every device."""
+    pairs = zip(jax.tree.leaves(a_tree), jax.tree.leaves(b_tree), strict=True)
     raw = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x  # noqa: E731
     return all(
         (a.data == b.data).all()
@@ -95,69 +100,70 @@ def same_bits(left, right) -> bool:
     )
 
 
-def agree(folder):
-    """All that processes tell each other, and what they save and restore together."""
+def communicate(folder):
+    """Tests communication between processes, and saving and restoring together."""
     index, count = jax.process_index(), jax.process_count()
     assert allgather({"i": index, "text": "ü" * 300 * index}) == [
         {"i": i, "text": "ü" * 300 * i} for i in range(count)
     ]
     assert run_on_primary_and_broadcast(lambda: b"x" * 1000 if index == 0 else 1 / 0) == b"x" * 1000
     assert run_on_all(lambda: index) == index
-    for who in 0, count - 1:
+    for failing in 0, count - 1:
         try:
-            run_on_all(lambda who=who: 1 / 0 if index == who else None)
-            raise AssertionError("nobody heard")
+            run_on_all(lambda failing=failing: 1 / 0 if index == failing else None)
+            raise AssertionError("no process raised")
         except ZeroDivisionError:
-            assert index == who
+            assert index == failing
         except RemoteProcessError as error:
-            assert index != who and str(error) == f"process {who}: division by zero"
+            assert index != failing and str(error) == f"process {failing}: division by zero"
     run_on_primary(lambda: (folder / "first").write_text(str(index)))
     assert (folder / "first").read_text() == "0"
 
-    now, late = AnyReduce(("a", "b")), AnyReduce(("a", "b"), lag=2)
-    assert now({"b"} if index == 1 else set()) == {"b"}
-    assert now({"a"} if index == 0 else {"b"}) == {"a", "b"}
-    mine = [set(), {"a"} if index == 1 else set(), set(), set(), {"b"}]
-    assert [late(words) for words in mine] == [set(), set(), set(), {"a"}, set()]
+    any_reduce, lagged = AnyReduce(("a", "b")), AnyReduce(("a", "b"), lag=2)
+    assert any_reduce({"b"} if index == 1 else set()) == {"b"}
+    assert any_reduce({"a"} if index == 0 else {"b"}) == {"a", "b"}
+    flags = [set(), {"a"} if index == 1 else set(), set(), set(), {"b"}]
+    assert [lagged(words) for words in flags] == [set(), set(), set(), {"a"}, set()]
 
     mesh = make_mesh(2, 2, 2)
-    for each in mesh, make_mesh():  # where a process holds one part of a batch, and two
+    for m in mesh, make_mesh():  # with one batch shard per process, and with two
         rows = np.arange(48, dtype=np.int32).reshape(24, 2)
-        own = [np.split(rows, num_batch_shards(each))[part] for part in local_batch_shards(each)]
-        lay = NamedSharding(each, P(each.axis_names))
+        local_rows = [np.split(rows, num_batch_shards(m))[part] for part in local_batch_shards(m)]
+        sharding = NamedSharding(m, P(m.axis_names))
         for batch in (
-            make_global_batch({"x": np.concatenate(own)}, each),
-            put_on_mesh({"x": rows}, lay),
+            make_global_batch({"x": np.concatenate(local_rows)}, m),
+            put_on_mesh({"x": rows}, sharding),
         ):
             assert batch["x"].shape == rows.shape
             for part in batch["x"].addressable_shards:
                 assert (part.data == rows[part.index]).all()
     state = state_on(mesh)
 
-    with CheckpointManager(folder / "theirs") as checkpoints:  # of one process, on eight devices
+    # Saved by one process with eight devices.
+    with CheckpointManager(folder / "one_process") as checkpoints:
         assert same_bits(checkpoints.restore("last", shapes(state)), state)
-    with CheckpointManager(folder / "ours") as checkpoints:
+    with CheckpointManager(folder / "all_processes") as checkpoints:
         checkpoints.save(1, state_on(mesh, seed=5), {"by": "all"})
         checkpoints.save(2, state, {"by": "all"}, {"bleu": 1.0})
     if index == 0:
-        (large,) = sorted((folder / "ours/2/params").rglob("d/*"))[:1]
-        large.write_bytes(large.read_bytes()[:-9])
-    with CheckpointManager(folder / "ours") as checkpoints:
-        found, meta, corrupt = checkpoints.restore_latest_intact(shapes(state))
-        assert same_bits(found, state_on(mesh, seed=5)) and meta == {"by": "all"}
+        (data_file,) = sorted((folder / "all_processes/2/params").rglob("d/*"))[:1]
+        data_file.write_bytes(data_file.read_bytes()[:-9])
+    with CheckpointManager(folder / "all_processes") as checkpoints:
+        restored, meta, corrupt = checkpoints.restore_latest_intact(shapes(state))
+        assert same_bits(restored, state_on(mesh, seed=5)) and meta == {"by": "all"}
         assert len(corrupt) == 1 and "step 2 is corrupt" in corrupt[0], corrupt
         checkpoints.save(3, state, {"by": "all"})
-        checkpoints.delete_after(1)  # as where a run goes back
+        checkpoints.delete_after(1)  # as in a rollback
         assert checkpoints.steps() == [1]
-        checkpoints.save(2, found, {"by": "all, again"})
-    with CheckpointManager(folder / "ours") as checkpoints:
-        found, meta, corrupt = checkpoints.restore_latest_intact(shapes(state), [1, 2])
-        assert same_bits(found, state_on(mesh, seed=5)) and meta == {"by": "all, again"}
+        checkpoints.save(2, restored, {"by": "all, again"})
+    with CheckpointManager(folder / "all_processes") as checkpoints:
+        restored, meta, corrupt = checkpoints.restore_latest_intact(shapes(state), [1, 2])
+        assert same_bits(restored, state_on(mesh, seed=5)) and meta == {"by": "all, again"}
         assert not corrupt
 
 
 def train(folder):
-    """Steps without an end, each of which waits for all, until something ends them."""
+    """Endless steps, each a barrier, until the process is killed."""
     with Watchdog(folder, heartbeat_timeout_seconds=2, stall_timeout_seconds=0) as watchdog:
         for step in range(10**6):
             watchdog.on_step(step)
@@ -165,39 +171,39 @@ def train(folder):
 
 
 def hang(folder):
-    """The last process's main thread hangs, while it lives."""
-    _befallen(folder, lambda: time.sleep(1000), stall_timeout_seconds=2)
+    """The main thread of the last process hangs, but sends heartbeats."""
+    _run_with_fault(folder, lambda: time.sleep(1000), stall_timeout_seconds=2)
 
 
 def fail(folder):
-    """The last process alone has an error."""
+    """Only the last process raises an error."""
 
-    def wrong():
-        raise ValueError("nothing but this")
+    def raise_error():
+        raise ValueError("injected error")
 
-    _befallen(folder, wrong, stall_timeout_seconds=0)
+    _run_with_fault(folder, raise_error, stall_timeout_seconds=0)
 
 
-def _befallen(folder, what, stall_timeout_seconds):
-    """Ten steps, before the sixth of which something befalls the last process."""
+def _run_with_fault(folder, fault, stall_timeout_seconds):
+    """Ten steps; the last process calls `fault` before the sixth."""
     with Watchdog(
         folder, heartbeat_timeout_seconds=60, stall_timeout_seconds=stall_timeout_seconds
     ) as watchdog:
         for step in range(10):
             if step == 5 and jax.process_index() == jax.process_count() - 1:
-                what()
+                fault()
             watchdog.on_step(step)
             allgather(step)
 
 
 def _main():
     task, folder, port, count, index = sys.argv[1:]
-    where = (
+    cluster_flags = (
         f"--coordinator_address=127.0.0.1:{port}",
         f"--num_processes={count}",
         f"--process_id={index}",
     )
-    flags.FLAGS([task, *where])
+    flags.FLAGS([task, *cluster_flags])
     with initialize(heartbeat_timeout_seconds=2):
         globals()[task](Path(folder))
 

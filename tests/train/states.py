@@ -1,4 +1,4 @@
-"""Small states on meshes, and what they are compared by."""
+"""Small train states on meshes, and their comparison."""
 
 import jax
 import jax.numpy as jnp
@@ -20,17 +20,17 @@ def make_state(value=1.0, mesh=(2, 2, 2), ema=True, width=8, sgd=False):
         "w": value * jax.random.normal(jax.random.key(1), (8, width)),
         "bias": jnp.float32([0, np.pi]),
     }
-    place = lambda tree: jax.tree.map(jax.device_put, tree, layout)  # noqa: E731
-    params = place(params)
-    whole = lambda x: jax.device_put(x, NamedSharding(mesh, P()))  # noqa: E731
+    put = lambda tree: jax.tree.map(jax.device_put, tree, layout)  # noqa: E731
+    params = put(params)
+    replicated = lambda x: jax.device_put(x, NamedSharding(mesh, P()))  # noqa: E731
     return TrainState(
-        whole(jnp.int32(7)),
+        replicated(jnp.int32(7)),
         params,
         jax.tree.map(
-            lambda x: x if x.ndim else whole(x),
+            lambda x: x if x.ndim else replicated(x),
             (optax.sgd if sgd else optax.adam)(0.1).init(params),
         ),
-        whole(jax.random.key(3)),
+        replicated(jax.random.key(3)),
         jax.tree.map(lambda x: x / 3, params) if ema else None,
     )
 
@@ -41,6 +41,6 @@ def shapes(state):
     )
 
 
-def same(a, b):
+def assert_same(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     jax.tree.map(np.testing.assert_array_equal, a, b)

@@ -1,4 +1,4 @@
-"""Logits in chunks give the loss and the gradients that they give at once."""
+"""Chunked cross-entropy: same loss and gradients as with all logits at once."""
 
 from functools import partial
 
@@ -25,7 +25,7 @@ def features(hidden, table, bias, targets):
     return Features(hidden, table, bias, targets, (targets != PAD).astype(jnp.float32))
 
 
-def at_once(features, label_smoothing):
+def unchunked(features, label_smoothing):
     hidden, table, bias, targets, _ = features
     table = table.astype(hidden.dtype)
     logits = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
@@ -44,16 +44,16 @@ def at_once(features, label_smoothing):
     dtype=st.sampled_from(["float32", "bfloat16", "float16"]),
     biased=st.booleans(),
 )
-def test_loss_and_gradients_are_those_of_all_logits(
+def test_chunked_loss_and_gradients_equal_unchunked_ones(
     rows, length, tokens, label_smoothing, dtype, biased
 ):
     random = np.random.default_rng(rows * 10 + length)
     hidden = jnp.asarray(random.standard_normal((rows, length, D)), dtype)
     table = jnp.asarray(random.standard_normal((V, D)), jnp.float32)
     bias = jnp.asarray(random.standard_normal(V), jnp.float32) if biased else None
-    targets = jnp.asarray(random.integers(0, V, (rows, length)), jnp.int32)  # PAD among them
+    targets = jnp.asarray(random.integers(0, V, (rows, length)), jnp.int32)  # including PAD
 
-    def found(function):
+    def value_and_grad(function):
         def loss(hidden, table, bias):
             metrics = function(features(hidden, table, bias, targets), label_smoothing)
             return 3.0 * metrics.loss_sum, metrics
@@ -62,23 +62,27 @@ def test_loss_and_gradients_are_those_of_all_logits(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_TOKENS", tokens)
-        (_, ours), gradients = found(chunked_cross_entropy)
-        alone = chunked_cross_entropy(features(hidden, table, bias, targets), label_smoothing)
-    (_, plain), expected = found(at_once)
+        (_, chunked), gradients = value_and_grad(chunked_cross_entropy)
+        without_grad = chunked_cross_entropy(
+            features(hidden, table, bias, targets), label_smoothing
+        )
+    (_, expected_metrics), expected = value_and_grad(unchunked)
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
-    jax.tree.map(close, ours, plain)
-    jax.tree.map(close, alone, plain)
+    jax.tree.map(close, chunked, expected_metrics)
+    jax.tree.map(close, without_grad, expected_metrics)
     rounding = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.01}[dtype]
-    for mine, its in zip(*map(jax.tree.leaves, (gradients, expected)), strict=True):
-        assert mine.dtype == its.dtype
-        mine, its = (np.asarray(x, np.float32) for x in (mine, its))
-        np.testing.assert_allclose(mine, its, atol=rounding * max(1.0, abs(its).max()))
+    for actual, reference in zip(*map(jax.tree.leaves, (gradients, expected)), strict=True):
+        assert actual.dtype == reference.dtype
+        actual, reference = (np.asarray(x, np.float32) for x in (actual, reference))
+        np.testing.assert_allclose(
+            actual, reference, atol=rounding * max(1.0, abs(reference).max())
+        )
 
 
 @pytest.mark.parametrize(
     ("tying", "biased"), [("all", False), ("decoder", True), ("none", False), ("all", True)]
 )
-def test_a_model_tells_what_its_logits_are_made_of(tying, biased):
+def test_logits_from_features_equal_the_models_logits(tying, biased):
     model = Transformer(
         TransformerConfig(vocab_size=20, encoder_layers=1, decoder_layers=1, d_model=8, d_ff=8,
                           num_heads=2, tying=tying, output_bias=biased)
@@ -93,39 +97,39 @@ def test_a_model_tells_what_its_logits_are_made_of(tying, biased):
     )
     assert (targets == ids).all() and (weights == 1).all()
     logits = model.apply({"params": params}, ids, batch.tgt_in)
-    found = jnp.einsum("btd,vd->btv", hidden, table) + (bias[None, None] if biased else 0.0)
-    np.testing.assert_allclose(found, logits, atol=1e-5)
-    one, many = (
+    from_features = jnp.einsum("btd,vd->btv", hidden, table) + (bias[None, None] if biased else 0.0)
+    np.testing.assert_allclose(from_features, logits, atol=1e-5)
+    unchunked_metrics, chunked_metrics = (
         eval_step(params, batch, model=model, loss_head=loss_head)
         for loss_head in (None, chunked_cross_entropy)
     )
-    np.testing.assert_allclose(one.nll_sum, many.nll_sum, rtol=1e-5)
-    expected = cross_entropy(logits, jnp.asarray(ids)).nll_sum  # of the model's own logits
-    np.testing.assert_allclose(one.nll_sum, expected, rtol=1e-5)
+    np.testing.assert_allclose(unchunked_metrics.nll_sum, chunked_metrics.nll_sum, rtol=1e-5)
+    expected = cross_entropy(logits, jnp.asarray(ids)).nll_sum  # of the model's logits
+    np.testing.assert_allclose(unchunked_metrics.nll_sum, expected, rtol=1e-5)
 
 
-def test_small_gradients_outlive_float16():
-    """What scales the loss comes before they are rounded to it, as without chunks."""
+def test_scaled_gradients_do_not_underflow_in_float16():
+    """The loss scale applies before gradients are rounded to float16, as without chunks."""
     random = np.random.default_rng(0)
     hidden = jnp.ones((1, 4, D), "float16")
-    words = random.standard_normal((V, D)).astype(np.float32)
-    words -= words.mean(1, keepdims=True)  # logits of 0, and of 24 for the target
-    words[1] = 4.0
-    table, targets = jnp.asarray(words), jnp.ones((1, 4), jnp.int32)
+    rows = random.standard_normal((V, D)).astype(np.float32)
+    rows -= rows.mean(1, keepdims=True)  # logits are 0, and 24 for the target
+    rows[1] = 4.0
+    table, targets = jnp.asarray(rows), jnp.ones((1, 4), jnp.int32)
 
     def gradient(function):
         loss = lambda h: 2.0**30 * function(features(h, table, None, targets)).loss_sum  # noqa: E731
         return np.asarray(jax.grad(loss)(hidden), np.float32)
 
-    expected, found = (
-        gradient(partial(at_once, label_smoothing=0.0)),
+    expected, actual = (
+        gradient(partial(unchunked, label_smoothing=0.0)),
         gradient(chunked_cross_entropy),
     )
     assert np.abs(expected).max() > 0.01
-    np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
+    np.testing.assert_allclose(actual, expected, atol=0.01 * np.abs(expected).max())
 
 
-def test_logits_are_never_there_at_once():
+def test_all_logits_are_never_in_memory_at_once():
     hidden, table = jnp.zeros((8, 1024, 16)), jnp.zeros((2000, 16))
     targets = jnp.ones((8, 1024), jnp.int32)
 
@@ -135,4 +139,4 @@ def test_logits_are_never_there_at_once():
         return program.memory_analysis().temp_size_in_bytes
 
     logits = 8 * 1024 * 2000 * 4
-    assert memory(chunked_cross_entropy) < logits / 2 < logits < memory(at_once) + 1
+    assert memory(chunked_cross_entropy) < logits / 2 < logits < memory(unchunked) + 1

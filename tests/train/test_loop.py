@@ -1,4 +1,4 @@
-"""The loop: who is called when, and that a break in the middle leaves no trace."""
+"""The training loop: hooks, stopping, validation and bit-identical resume."""
 
 import itertools
 import time
@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from data.batch import PAD, Batch
-from tests.train.counting_step import count, counted, quiet, start, told
+from tests.train.counting_step import (
+    count_update,
+    fit_counting,
+    initial_state,
+    make_metrics,
+    quiet_progress,
+)
 from train.checkpoint import CheckpointManager
 from train.loop import Hook, checkpoint_hook, fit, validation_hook
 from train.metrics import MetricsWriter, read_metrics
@@ -22,7 +28,7 @@ def test_hooks_are_called_at_their_steps_and_at_the_end():
         Hook("both", (3, 4), lambda step, state, _: calls.append(("both", step, int(state.step)))),
         Hook("end", 0, lambda step, state, _: calls.append(("end", step, int(state.step)))),
     ]
-    state, summary = counted(
+    state, summary = fit_counting(
         7,
         hooks=hooks,
     )
@@ -36,22 +42,22 @@ def test_hooks_are_called_at_their_steps_and_at_the_end():
     assert state.step == summary.step == 7 and summary.stopped_by == "num_steps"
 
 
-def test_hooks_see_what_those_before_them_measured_at_that_step(tmp_path):
-    seen = []
+def test_hooks_see_the_metrics_of_earlier_hooks(tmp_path):
+    reports = []
     hooks = [
         Hook("loss", 2, lambda step, *_: {"loss": float(step)}),
         Hook("bleu", 4, lambda step, *_: {"bleu": 10.0 * step}),
-        Hook("look", 2, lambda step, _state, report: seen.append((step, dict(report)))),
+        Hook("eval", 2, lambda step, _state, report: reports.append((step, dict(report)))),
     ]
     with MetricsWriter(tmp_path) as writer:
-        _, summary = counted(
+        _, summary = fit_counting(
             6,
             hooks=hooks,
             writer=writer,
             resume_from={"seconds": 100.0},
         )
-    assert all(report.pop("logger")["seconds"] >= 100 for _, report in seen)
-    assert seen == [
+    assert all(report.pop("logger")["seconds"] >= 100 for _, report in reports)
+    assert reports == [
         (2, {"loss": 2.0}),
         (4, {"loss": 4.0, "bleu": 40.0}),
         (6, {"loss": 6.0, "bleu": 60.0}),
@@ -65,88 +71,99 @@ def test_hooks_see_what_those_before_them_measured_at_that_step(tmp_path):
     ]
 
 
-def test_it_stops_by_the_clock_and_shows_the_last_state_to_every_hook():
-    seen = []
+def test_max_minutes_stops_the_run_after_a_last_call_of_every_hook():
+    hook_steps = []
 
     def slow(state, batch):
         time.sleep(0.02)
-        return count(state, batch)
+        return count_update(state, batch)
 
-    state, summary = counted(
+    state, summary = fit_counting(
         10_000,
         update=slow,
-        hooks=[Hook("look", 1000, lambda step, *_: seen.append(step))],
+        hooks=[Hook("eval", 1000, lambda step, *_: hook_steps.append(step))],
         max_minutes=1.0,
         resume_from={"seconds": 59.9},
     )
     assert summary.stopped_by == "max_minutes" and 1 <= summary.step < 20
-    assert seen == [summary.step] == [int(state.step)]
+    assert hook_steps == [summary.step] == [int(state.step)]
 
 
-def test_it_stops_where_batches_end():
-    _, summary = fit(start(), count, [()] * 4, num_steps=9, progress=quiet())
+def test_it_stops_when_the_batches_end():
+    _, summary = fit(
+        initial_state(), count_update, [()] * 4, num_steps=9, progress=quiet_progress()
+    )
     assert (summary.step, summary.stopped_by) == (4, "batches")
 
 
-def test_a_run_that_is_over_trains_and_calls_nothing():
-    hooks = [Hook("look", 1, lambda *_: pytest.fail("called"))]
-    state, summary = counted(
+def test_a_finished_run_calls_neither_updates_nor_hooks():
+    hooks = [Hook("eval", 1, lambda *_: pytest.fail("called"))]
+    state, summary = fit_counting(
         9,
-        first=9,
+        start_step=9,
         hooks=hooks,
     )
     assert state.step == summary.step == 9
 
 
-def test_validation_is_over_all_batches_and_with_the_weights_for_use():
+def test_validation_averages_all_batches_with_the_eval_weights():
     def evaluate(weights, batch):
         assert weights == "average"
-        return told(loss=batch, tokens=10.0 * batch)
+        return make_metrics(loss=batch, tokens=10.0 * batch)
 
-    state = start()._replace(ema="average")
+    state = initial_state()._replace(ema="average")
     hook = validation_hook(evaluate, lambda: iter([1.0, 3.0]), every=5)
-    found = hook.run(5, state, {})
-    assert found["loss"] == pytest.approx((1 * 10 + 3 * 30) / 40)
-    assert set(found) == {"loss", "nll", "accuracy", "perplexity"}
+    metrics = hook.run(5, state, {})
+    assert metrics["loss"] == pytest.approx((1 * 10 + 3 * 30) / 40)
+    assert set(metrics) == {"loss", "nll", "accuracy", "perplexity"}
     assert hook.due(10) and not hook.due(11)
 
 
-def same(a, b):
+def assert_same(a, b):
     for x, y in zip(a, b, strict=True):
         np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tiny, batch_of, bits, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, batch_of, bits, tmp_path):
     task = tiny((8, 1, 1))
     batches = lambda step: (batch_of(i) for i in itertools.count(step))  # noqa: E731
     losses = {}
 
-    def recording(state, batch):
+    def recording_step(state, batch):
         step = int(state.step)
         state, metrics = task.step(state, batch)
         losses.setdefault(step, []).append(np.asarray(metrics.loss_sum))
         return state, metrics
 
-    whole, _ = fit(task.fresh(), recording, batches(0), num_steps=7, progress=quiet())
+    uninterrupted, _ = fit(
+        task.fresh(), recording_step, batches(0), num_steps=7, progress=quiet_progress()
+    )
     with CheckpointManager(tmp_path) as checkpoints:
         save = checkpoint_hook(checkpoints, {"vocabulary": "v"}, every=4)
-        fit(task.fresh(), recording, batches(0), num_steps=4, hooks=[save], progress=quiet())
+        fit(
+            task.fresh(),
+            recording_step,
+            batches(0),
+            num_steps=4,
+            hooks=[save],
+            progress=quiet_progress(),
+        )
     with CheckpointManager(tmp_path) as checkpoints:
         abstract = abstract_state(task.model, task.tx, task.mesh, ema=True)
         state = checkpoints.restore("last", abstract)
         meta = checkpoints.meta("last")
         assert meta["vocabulary"] == "v" and meta["seconds"] > 0
-        resumed, _ = fit(state, recording, batches(4), num_steps=7, progress=quiet())
-    assert [len(each) for each in losses.values()] == [2] * 7
-    for once, again in losses.values():
-        np.testing.assert_array_equal(once, again)
-    assert len({float(once) for once, _ in losses.values()}) == 7
-    same(jax.tree.leaves(bits(resumed)), jax.tree.leaves(bits(whole)))
+        resumed, _ = fit(state, recording_step, batches(4), num_steps=7, progress=quiet_progress())
+    assert [len(values) for values in losses.values()] == [2] * 7
+    for first, second in losses.values():
+        np.testing.assert_array_equal(first, second)
+    assert len({float(first) for first, _ in losses.values()}) == 7
+    assert_same(jax.tree.leaves(bits(resumed)), jax.tree.leaves(bits(uninterrupted)))
 
 
 @pytest.mark.slow
-def test_checkpoints_are_saved_with_the_bleu_of_their_step(tiny, batch_of, tmp_path):
+def test_checkpoints_are_saved_with_the_metrics_of_their_step(tiny, batch_of, tmp_path):
     task = tiny((8, 1, 1))
     bleu = {2: 30.0, 4: 50.0, 6: 40.0}
     with CheckpointManager(tmp_path, keep=1) as checkpoints:
@@ -155,7 +172,7 @@ def test_checkpoints_are_saved_with_the_bleu_of_their_step(tiny, batch_of, tmp_p
             checkpoint_hook(checkpoints, {}, every=(2, 3)),
         ]
         batches = itertools.repeat(batch_of(0))
-        fit(task.fresh(), task.step, batches, num_steps=6, hooks=hooks, progress=quiet())
+        fit(task.fresh(), task.step, batches, num_steps=6, hooks=hooks, progress=quiet_progress())
         checkpoints.wait()
         assert (checkpoints.steps(), checkpoints.best_step()) == ([4, 6], 4)
         assert checkpoints.metrics("best") == {"bleu": 50.0}
@@ -178,5 +195,5 @@ def test_a_tiny_model_learns_to_copy(tiny):
         losses.append(float(metrics.nll))
         return state, metrics
 
-    fit(task.fresh(), step, batches(), num_steps=150, progress=quiet())
+    fit(task.fresh(), step, batches(), num_steps=150, progress=quiet_progress())
     assert losses[0] > 2.5 and np.mean(losses[-10:]) < 1.6

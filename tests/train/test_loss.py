@@ -1,4 +1,4 @@
-"""The loss against the textbook's, with its one-hot targets and float64."""
+"""The loss compared with the textbook formula, with one-hot targets and float64."""
 
 import jax
 import jax.numpy as jnp
@@ -22,50 +22,52 @@ def example():
 
 
 def textbook(logits, targets, label_smoothing, weights=None):
-    """Loss sum, nll sum, correct, tokens, and the loss sum's gradient, by explicit one-hots."""
+    """Loss sum, nll sum, correct, tokens, and the gradient of the loss sum, with one-hots."""
     logits = logits.astype(np.float64)
     weights = (targets != PAD).astype(np.float64) if weights is None else weights
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     one_hot = np.eye(V)[targets]
-    aim = (1 - label_smoothing) * one_hot + label_smoothing / V
-    loss = -(aim * log_p).sum(-1)
+    smoothed = (1 - label_smoothing) * one_hot + label_smoothing / V
+    loss = -(smoothed * log_p).sum(-1)
     nll = -(one_hot * log_p).sum(-1)
     correct = logits.argmax(-1) == targets
-    sums = [(weights * each).sum() for each in (loss, nll, correct)] + [weights.sum()]
-    return sums, weights[..., None] * (np.exp(log_p) - aim)
+    sums = [(weights * x).sum() for x in (loss, nll, correct)] + [weights.sum()]
+    return sums, weights[..., None] * (np.exp(log_p) - smoothed)
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
-def test_sums_are_the_textbooks(example, label_smoothing):
+def test_sums_equal_the_textbook_formula(example, label_smoothing):
     metrics = cross_entropy(*map(jnp.asarray, example), label_smoothing)
     expected, _ = textbook(*example, label_smoothing)
     np.testing.assert_allclose(np.asarray(metrics[:4]), expected, rtol=1e-6)
-    assert all(each.dtype == jnp.float32 and each.shape == () for each in metrics[:4])
+    assert all(x.dtype == jnp.float32 and x.shape == () for x in metrics[:4])
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_gradient_is_the_textbooks(example, label_smoothing):
+def test_gradient_equals_the_textbook_formula(example, label_smoothing):
     logits, targets = map(jnp.asarray, example)
     gradient = jax.grad(lambda x: cross_entropy(x, targets, label_smoothing).loss_sum)(logits)
     np.testing.assert_allclose(gradient, textbook(*example, label_smoothing)[1], atol=1e-6)
-    assert not gradient[2].any()  # padding pulls at nothing
+    assert not gradient[2].any()  # padding has no gradient
 
 
-def test_the_handwritten_gradient_is_autodiffs(example):
-    """Of any mixture of loss and nll, as each of the two is differentiable."""
+def test_the_custom_gradient_equals_autodiff(example):
+    """For any combination of loss and nll, which are both differentiable."""
     logits, targets = map(jnp.asarray, example)
-    mix = jnp.asarray(np.random.default_rng(1).normal(size=(2, B, T)), jnp.float32)
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(2, B, T)), jnp.float32)
 
-    def plain(x):
+    def autodiff_loss(x):
         log_p = jax.nn.log_softmax(x)
         nll = -jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0]
-        return jnp.sum(mix[0] * (0.7 * nll - 0.3 * log_p.mean(-1)) + mix[1] * nll)
+        return jnp.sum(weights[0] * (0.7 * nll - 0.3 * log_p.mean(-1)) + weights[1] * nll)
 
-    def ours(x):
+    def custom_loss(x):
         loss, nll, _ = token_losses(x, targets, 0.3)
-        return jnp.sum(mix[0] * loss + mix[1] * nll)
+        return jnp.sum(weights[0] * loss + weights[1] * nll)
 
-    np.testing.assert_allclose(jax.grad(ours)(logits), jax.grad(plain)(logits), atol=1e-6)
+    np.testing.assert_allclose(
+        jax.grad(custom_loss)(logits), jax.grad(autodiff_loss)(logits), atol=1e-6
+    )
 
 
 def test_weights_replace_the_padding_mask(example):
@@ -84,14 +86,14 @@ def test_huge_logits_stay_finite():
     assert np.isfinite(jax.grad(loss)(logits)).all()
 
 
-def test_sums_add_and_ratios_follow(example):
+def test_metrics_of_parts_add_up(example):
     logits, targets = map(jnp.asarray, example)
-    whole = cross_entropy(logits, targets, 0.1)
+    total = cross_entropy(logits, targets, 0.1)
     parts = [cross_entropy(logits[i : i + 1], targets[i : i + 1], 0.1) for i in range(B)]
-    added = sum(parts, start=Metrics.zero())
-    np.testing.assert_allclose(np.asarray(added), np.asarray(whole), rtol=1e-6)
+    summed = sum(parts, start=Metrics.zero())
+    np.testing.assert_allclose(np.asarray(summed), np.asarray(total), rtol=1e-6)
     (loss, nll, correct, tokens), _ = textbook(*example, 0.1)
-    assert added.to_dict() == pytest.approx(
+    assert summed.to_dict() == pytest.approx(
         {
             "loss": loss / tokens,
             "nll": nll / tokens,
@@ -103,7 +105,7 @@ def test_sums_add_and_ratios_follow(example):
     assert np.isnan(Metrics.zero().to_dict()["loss"])
 
 
-def test_the_backward_pass_keeps_no_second_array_of_logits_size():
+def test_the_backward_pass_allocates_no_second_logits_array():
     logits, targets = jnp.zeros((8, 16, 4096)), jnp.ones((8, 16), jnp.int32)
     loss = jax.jit(jax.value_and_grad(lambda x: cross_entropy(x, targets, 0.1).loss_sum))
     assert loss.lower(logits).compile().memory_analysis().temp_size_in_bytes < logits.nbytes / 10

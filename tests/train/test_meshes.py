@@ -1,4 +1,4 @@
-"""The same learning on every mesh, and no word between devices but those that it takes."""
+"""Training on every mesh: same results, and only the necessary collectives."""
 
 import re
 from functools import cache
@@ -44,52 +44,52 @@ def setup(mesh):
 @cache
 def twenty_steps(mesh):
     step, state = setup(mesh)
-    told = []
+    losses_and_norms = []
     for i in range(20):
         state, metrics = step(state, batch_of(i))
-        told.append((float(metrics.loss), float(metrics.grad_norm_sum)))
-    return np.array(told), jax.tree.map(np.asarray, state.params)
+        losses_and_norms.append((float(metrics.loss), float(metrics.grad_norm_sum)))
+    return np.array(losses_and_norms), jax.tree.map(np.asarray, state.params)
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
-def test_loss_gradient_and_parameters_are_the_same_after_twenty_steps(mesh):
-    (one, params), (many, others) = twenty_steps(None), twenty_steps(mesh)
-    assert one[-1, 0] < one[0, 0] - 0.2
-    np.testing.assert_allclose(many, one, rtol=1e-4)
-    # Adam makes a whole step of a gradient that is hardly more than rounding; 20 are 0.06.
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-3), others, params)
+def test_twenty_steps_equal_one_device(mesh):
+    (expected, params), (actual, mesh_params) = twenty_steps(None), twenty_steps(mesh)
+    assert expected[-1, 0] < expected[0, 0] - 0.2
+    np.testing.assert_allclose(actual, expected, rtol=1e-4)
+    # Adam takes a full step even for a gradient of rounding errors; 20 steps are 0.06.
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-3), mesh_params, params)
 
 
 def collectives(text):
-    """[(kind, elements of the largest array that it yields)] in a compiled program's text."""
-    found = []
+    """[(kind, elements of its largest output)] of the collectives in a compiled program's text."""
+    ops = []
     for shapes, kind in re.findall(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\(", text):
         sizes = [
             int(np.prod([int(n) for n in dims.split(",") if n] or [1]))
             for dims in re.findall(r"\[([\d,]*)\]", shapes)
         ]
-        found.append((kind, max(sizes)))
-    return found
+        ops.append((kind, max(sizes)))
+    return ops
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
-def test_devices_say_no_more_to_each_other_than_they_must(mesh):
+def test_a_train_step_has_only_the_necessary_collectives(mesh):
     step, state = setup(mesh)
     data, fsdp, tensor = mesh
-    found = collectives(step.compiled(state, batch_of(0)).as_text())
-    reduced = {size for kind, size in found if kind in ("all-reduce", "reduce-scatter")}
-    allgather = [size for kind, size in found if kind == "all-gather"]
-    assert len(reduced) and {kind for kind, _ in found} <= {*KINDS[:3]}, found
+    ops = collectives(step.compiled(state, batch_of(0)).as_text())
+    reduced = {size for kind, size in ops if kind in ("all-reduce", "reduce-scatter")}
+    gathered = [size for kind, size in ops if kind == "all-gather"]
+    assert len(reduced) and {kind for kind, _ in ops} <= {*KINDS[:3]}, ops
     sizes = {leaf.size for leaf in jax.tree.leaves(state.params)}
     shares = {size // part for size in sizes for part in (1, tensor)}
     gradients = shares | {share // fsdp for share in shares}
-    assert bool(allgather) == (fsdp > 1)
-    assert set(allgather) <= shares  # parameters are gathered, and nothing else
+    assert bool(gathered) == (fsdp > 1)
+    assert set(gathered) <= shares  # only parameters are gathered
     hidden = ROWS // (data * fsdp) * LENGTH * D
-    # Gradients are summed, and with a tensor axis what its devices know of hidden states and
-    # of each row's softmax: no logits, which are V / D = 16 times as large.
+    # Gradients are reduced, and with a tensor axis hidden states and softmax statistics of
+    # each row, but never logits, which are V / D = 16 times larger.
     softmax = hidden // D
     allowed = gradients | {1} | ({hidden, softmax} if tensor > 1 else set())
-    assert reduced <= allowed, found
+    assert reduced <= allowed, ops
     if mesh == (8, 1, 1):
-        assert len(found) == 1  # all gradients at once
+        assert len(ops) == 1  # one all-reduce of all gradients

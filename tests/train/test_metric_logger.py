@@ -1,4 +1,4 @@
-"""What a run tells of itself: means over intervals, time, spikes, and when it has diverged."""
+"""The metric logger: interval means, timing, progress line and loss spikes."""
 
 import io
 import json
@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.train.counting_step import count, counted, told
+from tests.train.counting_step import count_update, fit_counting, make_metrics
 from train.loop import Hook
 from train.loss_monitor import LossMonitor
 from train.metric_logger import IN_FLIGHT
@@ -15,31 +15,31 @@ from train.progress import Progress
 
 
 class Clock:
-    """Time that passes only where a test says so, in seconds."""
+    """A fake clock, in seconds."""
 
     now = 0.0
 
     def monotonic(self):
         return self.now
 
-    def pass_(self, seconds):
+    def advance(self, seconds):
         self.now += seconds
 
 
-def test_time_in_hooks_is_told_and_not_counted_as_training(tmp_path, monkeypatch):
+def test_hook_time_is_reported_but_not_counted_as_training(tmp_path, monkeypatch):
     clock, stream = Clock(), io.StringIO()
     for module in "metric_logger", "loop":
         monkeypatch.setattr(f"train.{module}.time", clock)
 
     def update(state, batch):
-        clock.pass_(0.01)
-        return count(state, batch)
+        clock.advance(0.01)
+        return count_update(state, batch)
 
     with MetricsWriter(tmp_path) as writer:
-        _, summary = counted(
+        _, summary = fit_counting(
             8,
             update,
-            hooks=[Hook("bleu", 4, lambda *_: clock.pass_(0.2) or {"bleu": 33.0})],
+            hooks=[Hook("bleu", 4, lambda *_: clock.advance(0.2) or {"bleu": 33.0})],
             log_every=8,
             writer=writer,
             progress=Progress(stream),
@@ -52,9 +52,9 @@ def test_time_in_hooks_is_told_and_not_counted_as_training(tmp_path, monkeypatch
     assert first.startswith("step 4  bleu 33  (time: bleu ") and second.startswith("step 8")
 
 
-def test_train_events_are_means_over_their_interval(tmp_path):
+def test_train_metrics_are_means_over_their_interval(tmp_path):
     with MetricsWriter(tmp_path) as writer:
-        counted(
+        fit_counting(
             7,
             writer=writer,
             log_every=3,
@@ -68,56 +68,56 @@ def test_train_events_are_means_over_their_interval(tmp_path):
         assert event["padding_fraction"] == 0.5 and event["grad_norm"] == 0.5
 
 
-def test_the_live_line_tells_all_that_it_should():
+def test_the_progress_line_has_all_values():
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
     stream = Terminal()
-    counted(
+    fit_counting(
         20,
         progress=Progress(stream, every=0.0),
         learning_rate=lambda _: 7e-4,
     )
     line = stream.getvalue().split("\r\x1b[K")[11]
-    for part in ("/20", "loss ", "lr 7.00e-04", "tokens/s", "padding 50%", "left"):
-        assert part in line
+    for text in ("/20", "loss ", "lr 7.00e-04", "tokens/s", "padding 50%", "left"):
+        assert text in line
 
 
-def test_no_update_is_awaited_while_it_is_young():
-    """At most IN_FLIGHT updates run unawaited, and at least that many are let run."""
-    under_way, most = [0], [0]
+def test_updates_are_dispatched_ahead():
+    """Exactly IN_FLIGHT updates are in flight, without waiting for their metrics."""
+    in_flight, max_in_flight = [0], [0]
 
     class Loss:
-        """A number that knows when it is asked for."""
+        """A number that records when it is read."""
 
         def __init__(self):
-            under_way[0] += 1
-            most[0] = max(most[0], under_way[0])
+            in_flight[0] += 1
+            max_in_flight[0] = max(max_in_flight[0], in_flight[0])
 
         def __array__(self, dtype=None, copy=None):
-            under_way[0] -= 1
+            in_flight[0] -= 1
             return np.asarray(1.0, dtype or np.float32)
 
     def step(state, _batch):
-        return state, told()._replace(loss_sum=Loss())
+        return state, make_metrics()._replace(loss_sum=Loss())
 
-    counted(
+    fit_counting(
         10,
         update=step,
     )
-    assert (under_way[0], most[0]) == (0, IN_FLIGHT + 1)
+    assert (in_flight[0], max_in_flight[0]) == (0, IN_FLIGHT + 1)
 
 
-def test_a_spike_is_written_down_with_the_pairs_it_came_from(tmp_path):
+def test_a_loss_spike_is_logged_with_its_pairs(tmp_path):
     def spiking(state, batch):
-        state, _ = count(state, batch)
+        state, _ = count_update(state, batch)
         step = int(state.step)
-        return state, told(loss=11.0 if step == 70 else 2.0 + 0.1 * (step % 2))
+        return state, make_metrics(loss=11.0 if step == 70 else 2.0 + 0.1 * (step % 2))
 
     stream = io.StringIO()
     with MetricsWriter(tmp_path) as writer:
-        counted(
+        fit_counting(
             80,
             update=spiking,
             writer=writer,
@@ -132,31 +132,33 @@ def test_a_spike_is_written_down_with_the_pairs_it_came_from(tmp_path):
     assert "expected: pairs 70, 71, 72\n" in stream.getvalue()
 
 
-@pytest.mark.parametrize("at", [1, 5, 7])
-def test_an_interval_that_was_broken_off_is_told_as_if_it_had_not_been(tmp_path, at):
-    accounts = []
+@pytest.mark.parametrize("stop_step", [1, 5, 7])
+def test_an_interrupted_interval_is_logged_like_an_uninterrupted_one(tmp_path, stop_step):
+    logger_states = []
 
-    def run(folder, first, last, resume_from=None):
-        save = Hook("save", 1, lambda step, _, report: accounts.append(report["logger"]))
-        with MetricsWriter(folder, first) as writer:
-            counted(
-                last,
-                first=first,
+    def run(folder, start_step, num_steps, resume_from=None):
+        save = Hook("save", 1, lambda step, _, report: logger_states.append(report["logger"]))
+        with MetricsWriter(folder, start_step) as writer:
+            fit_counting(
+                num_steps,
+                start_step=start_step,
                 hooks=[save._replace(on_preemption=True)],
                 log_every=4,
                 writer=writer,
-                stop_requested=lambda step: "SIGTERM" if step == at and first == 0 < at else "",
+                stop_requested=lambda step: (
+                    "SIGTERM" if step == stop_step and start_step == 0 < stop_step else ""
+                ),
                 resume_from=resume_from,
             )
 
     run(tmp_path / "broken", 0, 9)
-    assert len(accounts) == at
-    run(tmp_path / "broken", at, 9, json.loads(json.dumps(accounts[-1])))
-    at = 0  # nothing interrupts
+    assert len(logger_states) == stop_step
+    run(tmp_path / "broken", stop_step, 9, json.loads(json.dumps(logger_states[-1])))
+    stop_step = 0  # no preemption
     run(tmp_path / "whole", 0, 9)
     timed = ("seconds", "tokens_per_second")
-    broken, whole = (
+    resumed, uninterrupted = (
         [{k: v for k, v in event.items() if k not in timed} for event in read_metrics(folder)]
         for folder in (tmp_path / "broken", tmp_path / "whole")
     )
-    assert broken == whole and [e["step"] for e in whole] == [4, 8, 9]
+    assert resumed == uninterrupted and [e["step"] for e in uninterrupted] == [4, 8, 9]

@@ -1,4 +1,4 @@
-"""The files that a run leaves behind, and the line that it shows."""
+"""Metric files of a run, and the progress line."""
 
 import errno
 import io
@@ -14,16 +14,16 @@ from train.metrics import MetricsWriter, read_metrics
 from train.progress import Progress, format_duration
 
 
-def test_an_event_is_a_line_in_full_precision(tmp_path):
+def test_an_event_is_one_line_in_full_precision(tmp_path):
     loss = 1 / 3 + 1e-16
     with MetricsWriter(tmp_path / "new") as writer:
         writer.write(10, "train", {"loss": loss, "note": "x"})
-        text = (tmp_path / "new" / "metrics.jsonl").read_text()  # at once, not when closed
+        text = (tmp_path / "new" / "metrics.jsonl").read_text()  # written immediately, not at close
     assert json.loads(text) == {"step": 10, "split": "train", "loss": loss, "note": "x"}
     assert text.endswith("\n") and text.count("\n") == 1
 
 
-def test_resuming_drops_what_will_be_measured_again(tmp_path):
+def test_resuming_drops_later_events(tmp_path):
     with MetricsWriter(tmp_path) as writer:
         for step in (10, 20, 30, 40):
             writer.write(step, "train", {"loss": float(step)})
@@ -44,14 +44,14 @@ def test_resuming_drops_what_will_be_measured_again(tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_fresh_run_starts_a_fresh_file(tmp_path):
+def test_a_new_run_starts_a_new_file(tmp_path):
     for _ in range(2):
         with MetricsWriter(tmp_path) as writer:
             writer.write(0, "valid", {"loss": 1.0})
     assert len(read_metrics(tmp_path)) == 1
 
 
-def test_tensorboard_gets_the_numbers(tmp_path):
+def test_tensorboard_gets_numeric_metrics(tmp_path):
     with MetricsWriter(tmp_path) as writer:
         writer.write(10, "valid", {"loss": 1.5, "signature": "words"})
     (file,) = (tmp_path / "tensorboard").iterdir()
@@ -65,7 +65,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_sees_one_line_redrawn(monkeypatch):
+def test_progress_redraws_one_line_in_a_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     stream = Terminal()
     progress = Progress(stream, every=0.0)
@@ -78,7 +78,7 @@ def test_a_terminal_sees_one_line_redrawn(monkeypatch):
     )
 
 
-def test_elsewhere_only_notes_are_told():
+def test_progress_prints_only_log_lines_without_a_terminal():
     stream = io.StringIO()
     progress = Progress(stream, every=0.0)
     progress.show("step 7")
@@ -87,7 +87,7 @@ def test_elsewhere_only_notes_are_told():
     assert not progress.due() and stream.getvalue() == "bleu 30\n"
 
 
-def test_what_is_no_number_is_null_and_damaged_lines_are_left_out(tmp_path):
+def test_non_finite_metrics_are_null_and_corrupt_lines_are_skipped(tmp_path):
     with MetricsWriter(tmp_path) as writer:
         writer.write(1, "train", {"loss": math.nan, "perplexity": math.inf})
     with (tmp_path / "metrics.jsonl").open("ab") as file:
@@ -98,7 +98,7 @@ def test_what_is_no_number_is_null_and_damaged_lines_are_left_out(tmp_path):
     assert first["loss"] is None and first["perplexity"] is None and second["loss"] == 1.0
 
 
-def test_lines_that_are_not_ours_are_named_once_and_dropped_by_who_resumes(tmp_path):
+def test_unusable_lines_are_reported_once_and_dropped_when_resuming(tmp_path):
     lines = ["[1]", '"step"', '{"step": 3}', '{"step": "4", "split": "train"}', "null"]
     lines += ['{"step": -1, "split": "train"}', '{"step": 5, "split": "train", "loss": "x"}']
     event = '{"step": 1, "split": "train", "loss": 1e308}'
@@ -106,32 +106,32 @@ def test_lines_that_are_not_ours_are_named_once_and_dropped_by_who_resumes(tmp_p
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f"{line}\n" for line in (*lines, event, later)) + '{"step": 2, "sp')
     assert [e["step"] for e in read_metrics(tmp_path)] == [1, 9]
-    for told in [f"{path}: 8 unusable lines were left out: lines 1, 2, 3, 4, 5, 6, 7, 10"], []:
-        found = []
-        MetricsWriter(tmp_path, 3, found.append).close()
-        assert found == told and path.read_text() == f"{event}\n"
+    for expected in [f"{path}: 8 unusable lines were skipped: lines 1, 2, 3, 4, 5, 6, 7, 10"], []:
+        warnings = []
+        MetricsWriter(tmp_path, 3, warnings.append).close()
+        assert warnings == expected and path.read_text() == f"{event}\n"
 
 
 @pytest.mark.parametrize("step", [0, 15])
-def test_a_full_disk_does_not_keep_a_run_from_resuming(tmp_path, monkeypatch, step):
+def test_a_run_resumes_on_a_full_disk(tmp_path, monkeypatch, step):
     with MetricsWriter(tmp_path) as writer:
-        for at in (10, 20):
-            writer.write(at, "train", {"loss": 1.0})
-    told = []
+        for event_step in (10, 20):
+            writer.write(event_step, "train", {"loss": 1.0})
+    warnings = []
     disk = Disk(monkeypatch, 0)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", lambda *_: disk.write(0, b"x"))
-        writer = MetricsWriter(tmp_path, step, told.append)
+        writer = MetricsWriter(tmp_path, step, warnings.append)
         writer.write(20, "train", {"loss": 2.0})
     assert [e["step"] for e in read_metrics(tmp_path)] == [10] * bool(step)
-    assert len(told) == 2 and "metrics.jsonl: No space left on device" in told[1]
-    disk.room = 1000
+    assert len(warnings) == 2 and "metrics.jsonl: No space left on device" in warnings[1]
+    disk.free_bytes = 1000
     writer.close()
     assert [e["step"] for e in read_metrics(tmp_path)] == [10] * bool(step) + [20]
 
 
 @pytest.mark.parametrize("failing", [OSError(errno.ENOSPC, "full"), BrokenPipeError()])
-def test_a_standard_error_that_cannot_be_written_ends_nothing(failing):
+def test_an_unwritable_stderr_does_not_end_a_run(failing):
     stream = Terminal()
 
     def fail(_text):

@@ -1,4 +1,4 @@
-"""Several processes know the same, save together, and do not wait for one that is gone."""
+"""Multi-process training: communication, shared checkpoints and the watchdog."""
 
 import json
 import os
@@ -10,13 +10,13 @@ import pytest
 
 from data.atomic_write import write_atomic
 from model.sharding import make_mesh
-from tests.train.multiprocess import end, same_bits, shapes, start, state_on
+from tests.train.multiprocess import same_bits, shapes, start, state_on, wait_for
 from train.checkpoint import CheckpointManager
 from train.multihost import AnyReduce, allgather, run_on_all, run_on_primary_and_broadcast
 from train.watchdog import Watchdog
 
 
-def test_one_process_agrees_with_itself_at_once():
+def test_communication_of_one_process_is_immediate():
     assert (
         allgather(3) == [3]
         and run_on_primary_and_broadcast(lambda: b"x") == b"x"
@@ -28,132 +28,139 @@ def test_one_process_agrees_with_itself_at_once():
 
 
 @pytest.mark.slow
-def test_four_processes_know_the_same_and_save_for_any_number(tmp_path):
-    """What one saved they restore, and what they saved one restores, bit for bit."""
+def test_four_processes_communicate_and_share_checkpoints_with_one(tmp_path):
+    """Four processes restore a checkpoint of one process and vice versa, bit for bit."""
     state = state_on(make_mesh(2, 2, 2))
-    with CheckpointManager(tmp_path / "theirs") as checkpoints:
+    with CheckpointManager(tmp_path / "one_process") as checkpoints:
         checkpoints.save(7, state, {"by": "one"})
-    for code, _, err in end(start("agree", tmp_path, 4, 2)):
+    for code, _, err in wait_for(start("communicate", tmp_path, 4, 2)):
         assert code == 0, err
     expected = state_on(make_mesh(2, 2, 2), seed=5)
-    alone = make_mesh(devices=jax.devices()[:1])
-    with CheckpointManager(tmp_path / "ours") as checkpoints:
+    single = make_mesh(devices=jax.devices()[:1])
+    with CheckpointManager(tmp_path / "all_processes") as checkpoints:
         assert same_bits(checkpoints.restore(1, shapes(expected)), expected)
-        assert same_bits(checkpoints.restore(1, shapes(state_on(alone))), state_on(alone, seed=5))
+        assert same_bits(checkpoints.restore(1, shapes(state_on(single))), state_on(single, seed=5))
 
 
-def until_step(folder, step, count):
+def wait_for_step(folder, step, count):
     for _ in range(1200):
         try:
-            told = [json.loads((folder / f"heartbeats/{i}.json").read_text()) for i in range(count)]
-            if all(each["step"] >= step for each in told):
+            heartbeats = [
+                json.loads((folder / f"heartbeats/{i}.json").read_text()) for i in range(count)
+            ]
+            if all(beat["step"] >= step for beat in heartbeats):
                 return
         except (OSError, ValueError):
             pass
         time.sleep(0.05)
-    pytest.fail("they did not begin within a minute")
+    pytest.fail("the processes did not start within a minute")
 
 
-def error(told):
-    """The line by which a process ended."""
-    code, _, err = told
+def error_line(result):
+    """The error line of a process."""
+    code, _, err = result
     (line,) = (line for line in err.splitlines() if line.startswith("heed: error: "))
     assert code == 1 and "Traceback" not in err, err
     return line
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "gone"), [(signal.SIGKILL, 0), (signal.SIGSTOP, 1)])
-def test_a_process_that_is_gone_is_named_and_the_others_end(tmp_path, number, gone):
-    """Also where it is the first, on whom JAX's own service depends."""
+@pytest.mark.parametrize(("signum", "dead"), [(signal.SIGKILL, 0), (signal.SIGSTOP, 1)])
+def test_a_dead_process_is_named_and_the_others_exit(tmp_path, signum, dead):
+    """Includes process 0, which runs JAX's coordination service."""
     processes = start("train", tmp_path, 2, 1)
     try:
-        until_step(tmp_path, 10, 2)
-        processes[gone].send_signal(number)
-        begun = time.monotonic()
-        (told,) = end([processes[1 - gone]], timeout=40)
-        assert time.monotonic() - begun < 20
+        wait_for_step(tmp_path, 10, 2)
+        processes[dead].send_signal(signum)
+        start_time = time.monotonic()
+        (result,) = wait_for([processes[1 - dead]], timeout=40)
+        assert time.monotonic() - start_time < 20
     finally:
-        processes[gone].kill()
-        end(processes)
-    name = f"process {gone} ({os.uname().nodename}), last step "
-    assert f"heed: error: no sign of life for 2 s from {name}" in error(told)
-    assert "; last steps: 0: " in error(told) and ", 1: " in error(told)
+        processes[dead].kill()
+        wait_for(processes)
+    name = f"process {dead} ({os.uname().nodename}), last step "
+    assert f"heed: error: no heartbeat for 2 s from {name}" in error_line(result)
+    assert "; last steps: 0: " in error_line(result) and ", 1: " in error_line(result)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["hang", "fail"])
-def test_one_that_hangs_or_fails_alone_ends_all(tmp_path, task):
-    first, last = end(start(task, tmp_path, 2, 1))
+def test_a_process_that_hangs_or_fails_ends_all(tmp_path, task):
+    first, last = wait_for(start(task, tmp_path, 2, 1))
     if task == "hang":
-        assert "nothing moved for" in error(first) and error(first) == error(last)
-        assert "furthest behind is process 1" in error(first)
-        assert "last step 4; last steps: 0: 5, 1: 4;" in error(first)
+        assert "no progress for" in error_line(first) and error_line(first) == error_line(last)
+        assert "furthest behind is process 1" in error_line(first)
+        assert "last step 4; last steps: 0: 5, 1: 4;" in error_line(first)
     else:
-        assert "process 1 (" in error(first) and "nothing but this" in error(first)
-        assert last[0] == 1 and "ValueError: nothing but this" in last[2]
+        assert "process 1 (" in error_line(first) and "injected error" in error_line(first)
+        assert last[0] == 1 and "ValueError: injected error" in last[2]
 
 
 @pytest.fixture
-def second(tmp_path, monkeypatch):
-    """The watchdog of the second of two processes, at work, and what it ended by."""
+def second_process(tmp_path, monkeypatch):
+    """A running watchdog of the second of two processes, and the reasons it exited for."""
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    watchdog, ended = Watchdog(tmp_path, heartbeat_timeout_seconds=0.4, stall_timeout_seconds=0), []
+    watchdog, reasons = (
+        Watchdog(tmp_path, heartbeat_timeout_seconds=0.4, stall_timeout_seconds=0),
+        [],
+    )
     watchdog._run = "mine"
-    monkeypatch.setattr(watchdog, "_end", lambda why: [ended.append(why), watchdog._over.set()])
+    monkeypatch.setattr(
+        watchdog, "_end", lambda reason: [reasons.append(reason), watchdog._stop.set()]
+    )
     (tmp_path / "heartbeats").mkdir()
     watchdog._thread.start()
-    yield tmp_path / "heartbeats", ended
-    watchdog._over.set()
+    yield tmp_path / "heartbeats", reasons
+    watchdog._stop.set()
     watchdog._thread.join()
 
 
-def beats(folder, ended, run, seconds, more=()):
-    until, beat = time.monotonic() + seconds, 0
-    while time.monotonic() < until and not ended:
-        told = dict(run=run, process=0, host="h", step=1, moves=1, beat=beat, ended=None)
-        told |= dict(more)
-        write_atomic(folder / "0.json", json.dumps(told).encode())
+def send_heartbeats(folder, reasons, run, seconds, changes=()):
+    deadline, beat = time.monotonic() + seconds, 0
+    while time.monotonic() < deadline and not reasons:
+        heartbeat = dict(run=run, process=0, host="h", step=1, moves=1, beat=beat, ended=None)
+        heartbeat |= dict(changes)
+        write_atomic(folder / "0.json", json.dumps(heartbeat).encode())
         beat += 1
         time.sleep(0.05)
 
 
-def test_a_run_that_began_since_is_no_sign_of_life(second):
-    folder, ended = second
-    beats(folder, ended, "mine", 1.0)
-    assert not ended
-    beats(folder, ended, "another", 5.0)
-    assert len(ended) == 1 and "no sign of life for 0.4 s from process 0" in ended[0]
+def test_a_heartbeat_of_a_newer_run_does_not_count(second_process):
+    folder, reasons = second_process
+    send_heartbeats(folder, reasons, "mine", 1.0)
+    assert not reasons
+    send_heartbeats(folder, reasons, "another", 5.0)
+    assert len(reasons) == 1 and "no heartbeat for 0.4 s from process 0" in reasons[0]
 
 
-def test_a_sign_of_life_that_is_not_whole_is_none_and_ends_no_thread(second):
-    folder, ended = second
-    beats(folder, ended, "mine", 5.0, dict(host=["h"]))
-    assert len(ended) == 1 and "no sign of life for 0.4 s from process 0" in ended[0]
+def test_a_malformed_heartbeat_does_not_count(second_process):
+    folder, reasons = second_process
+    send_heartbeats(folder, reasons, "mine", 5.0, dict(host=["h"]))
+    assert len(reasons) == 1 and "no heartbeat for 0.4 s from process 0" in reasons[0]
 
 
-def test_one_that_was_told_to_end_takes_the_others_along_only_if_they_stay(second):
-    """Each hears of the signal by itself, and saves; an error is heard of from this file alone."""
-    folder, ended = second
-    beats(folder, ended, "mine", 1.0, dict(ended="SIGTERM", interrupted=True))
-    assert not ended
-    for _ in range(100):  # nothing more comes from it
-        time.sleep(0.05 * (not ended))
-    assert ended[0] == "SIGTERM"  # and here the thread outlives it
+def test_a_preempted_process_ends_the_others_only_after_a_timeout(second_process):
+    """Each process gets the signal itself, and saves; errors are only known from this file."""
+    folder, reasons = second_process
+    send_heartbeats(folder, reasons, "mine", 1.0, dict(ended="SIGTERM", interrupted=True))
+    assert not reasons
+    for _ in range(100):  # no more heartbeats
+        time.sleep(0.05 * (not reasons))
+    assert reasons[0] == "SIGTERM"  # in this test the thread continues
 
 
-def test_one_that_failed_takes_the_others_along(second):
-    folder, ended = second
-    beats(folder, ended, "mine", 5.0, dict(ended="nothing but this", interrupted=False))
-    assert ended == ["nothing but this"]
+def test_a_failed_process_ends_the_others(second_process):
+    folder, reasons = second_process
+    send_heartbeats(folder, reasons, "mine", 5.0, dict(ended="injected error", interrupted=False))
+    assert reasons == ["injected error"]
 
 
-def test_whoever_cannot_write_judges_nobody(second):
-    folder, ended = second
+def test_a_process_that_cannot_write_heartbeats_does_not_end_the_run(second_process):
+    folder, reasons = second_process
     folder.rename(folder.with_name("gone"))
     time.sleep(1.2)
-    assert not ended
+    assert not reasons
     folder.with_name("gone").rename(folder)
-    beats(folder, ended, "another", 5.0)
-    assert ended
+    send_heartbeats(folder, reasons, "another", 5.0)
+    assert reasons

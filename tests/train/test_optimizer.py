@@ -1,4 +1,4 @@
-"""Schedules against their formulas, Adam against a few lines of NumPy."""
+"""Learning rate schedules compared with their formulas, Adam with NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -32,27 +32,36 @@ def test_schedules_follow_their_formulas(name):
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_no_warm_up_starts_at_the_peak(name):
+def test_schedules_without_warmup_start_at_the_peak(name):
     schedule = make_schedule(name, learning_rate=LR, warmup_steps=0, d_model=1, decay_steps=10)
     rates = [float(schedule(i)) for i in range(5)]
     assert rates[0] == pytest.approx(LR) and all(np.isfinite(rates)) and max(rates) == rates[0]
 
 
-def test_the_paper_peaks_at_seven_ten_thousandths():
+def test_the_noam_schedule_peaks_at_7e_4_as_in_the_paper():
     schedule = make_schedule("noam", learning_rate=1.0, warmup_steps=4000, d_model=512)
     rates = [float(schedule(i)) for i in range(3990, 4010)]
     assert 3990 + int(np.argmax(rates)) + 1 == 4000
     assert max(rates) == pytest.approx(6.99e-4, rel=1e-3)
 
 
-def adam(
-    params, grads, rates, decay=0.0, decayed=(), clip=0.0, b1=0.9, b2=0.98, epsilon=1e-9, kept=None
+def plain_adam(
+    params,
+    grads,
+    rates,
+    decay=0.0,
+    decayed=(),
+    clip=0.0,
+    b1=0.9,
+    b2=0.98,
+    epsilon=1e-9,
+    mu_dtype=None,
 ):
     """Kingma and Ba's Algorithm 1 in float64; `decay` as in AdamW, `clip` the gradient's norm.
 
-    What a step knows of the earlier ones' mean is of the type `kept`.
+    The first moment is stored with dtype `mu_dtype`.
     """
-    rounded = lambda x: x if kept is None else np.asarray(x).astype(kept).astype(np.float64)  # noqa: E731
+    cast = lambda x: x if mu_dtype is None else np.asarray(x).astype(mu_dtype).astype(np.float64)  # noqa: E731
     params = {k: v.astype(np.float64) for k, v in params.items()}
     m = dict.fromkeys(params, 0.0)
     v = dict.fromkeys(params, 0.0)
@@ -61,11 +70,11 @@ def adam(
         scale = min(1, clip / norm) if clip else 1
         for k in params:
             g = scale * grad[k]
-            m[k] = rounded(rounded(b1) * m[k]) + (1 - b1) * g  # b1 too is of that type, in optax
+            m[k] = cast(cast(b1) * m[k]) + (1 - b1) * g  # optax casts b1 too
             v[k] = b2 * v[k] + (1 - b2) * g**2
             step = (m[k] / (1 - b1**t)) / (np.sqrt(v[k] / (1 - b2**t)) + epsilon)
             params[k] = params[k] - rate * (step + (decay * params[k] if k in decayed else 0))
-            m[k] = rounded(m[k])
+            m[k] = cast(m[k])
     return params
 
 
@@ -81,33 +90,33 @@ def adam(
     ],
     ids=str,
 )
-def test_updates_are_adams(options):
+def test_updates_equal_a_plain_adam(options):
     random = np.random.default_rng(0)
     shapes = {"kernel": (4, 3), "out_bias": (2, 3), "scale": (5,)}
     draw = lambda: {k: random.normal(size=s).astype(np.float32) for k, s in shapes.items()}  # noqa: E731
     params, grads = draw(), [draw() for _ in range(4)]
     schedule = make_schedule("noam", learning_rate=1.0, warmup_steps=2, d_model=16)
     tx = make_optimizer(schedule=schedule, **options)
-    ours = jax.tree.map(jnp.asarray, params)
-    state = tx.init(ours)
+    actual = jax.tree.map(jnp.asarray, params)
+    state = tx.init(actual)
     for grad in grads:
-        updates, state = tx.update(jax.tree.map(jnp.asarray, grad), state, ours)
-        ours = optax.apply_updates(ours, updates)
-    own = {k: v for k, v in options.items() if k in ("b1", "b2", "epsilon")}
-    expected = adam(
+        updates, state = tx.update(jax.tree.map(jnp.asarray, grad), state, actual)
+        actual = optax.apply_updates(actual, updates)
+    hyperparameters = {k: v for k, v in options.items() if k in ("b1", "b2", "epsilon")}
+    expected = plain_adam(
         params,
         grads,
         [16**-0.5 * min(s**-0.5, s * 2**-1.5) for s in (1, 2, 3, 4)],
         decay=options.get("weight_decay", 0.0),
         decayed=("kernel",),
         clip=options.get("clip_norm", 0.0),
-        kept=options.get("mu_dtype"),
-        **own,
+        mu_dtype=options.get("mu_dtype"),
+        **hyperparameters,
     )
-    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(state)}
-    assert kinds == {"float32", "int32", options.get("mu_dtype", "float32")}
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(state)}
+    assert dtypes == {"float32", "int32", options.get("mu_dtype", "float32")}
     for name in shapes:
-        np.testing.assert_allclose(ours[name], expected[name], rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(actual[name], expected[name], rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +140,7 @@ def test_updates_are_adams(options):
         (lambda: make_optimizer("adam", 1.0, clip_norm=-1.0), "clip_norm=-1.0"),
     ],
 )
-def test_mistakes_are_answered_in_one_line(call, words):
+def test_invalid_settings_are_rejected_in_one_line(call, words):
     with pytest.raises(ConfigError) as error:
         call()
     assert words in str(error.value) and "\n" not in str(error.value)

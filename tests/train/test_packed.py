@@ -1,4 +1,4 @@
-"""Several pairs in a row are learned from as if each were alone."""
+"""Packed rows have the same loss and gradient as one pair per row."""
 
 from dataclasses import replace
 from functools import partial
@@ -29,33 +29,35 @@ KINDS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_loss_and_gradient_of_packed_rows_are_those_of_rows_apart(kind):
+def test_packed_rows_have_the_same_loss_and_gradient(kind):
     model = Transformer(replace(CONFIG, **KINDS[kind]))
     random = np.random.default_rng(0)
     lengths = random.integers(1, 20, (2, 24))
     sides = ([random.integers(4, 50, n).tolist() for n in side] for side in lengths)
     pairs = TokenPairs(*map(Ragged, sides))
-    options = dict(kept=np.arange(24), seed=0, tokens_per_batch=10_000)
+    options = dict(indices=np.arange(24), seed=0, tokens_per_batch=10_000)
     packed = collate(pairs, BatchSchedule(pairs, packed=True, **options)[0])
-    apart = collate(pairs, BatchSchedule(pairs, count=1, **options)[0])
-    assert len(packed.src) < 16 and len(apart.src) == 24
-    params = model.init(jax.random.key(0), apart.src[:1], apart.tgt[:1])["params"]
+    unpacked = collate(pairs, BatchSchedule(pairs, count=1, **options)[0])
+    assert len(packed.src) < 16 and len(unpacked.src) == 24
+    params = model.init(jax.random.key(0), unpacked.src[:1], unpacked.tgt[:1])["params"]
     params = nn.unbox(params)
 
     @partial(jax.grad, has_aux=True)
     def gradient(params, batch):
         return _summed_loss(params, batch, jax.random.key(0), model, 0.1, None)
 
-    (found, metrics), (expected, alone) = (
-        jax.jit(gradient)(params, jax.tree.map(jnp.asarray, batch)) for batch in (packed, apart)
+    (grads, metrics), (expected_grads, expected_metrics) = (
+        jax.jit(gradient)(params, jax.tree.map(jnp.asarray, batch)) for batch in (packed, unpacked)
     )
-    assert float(metrics.tokens) == float(alone.tokens) == lengths[1].sum() + 24
-    assert float(metrics.source_tokens) == float(alone.source_tokens)
-    np.testing.assert_allclose(metrics.loss_sum, alone.loss_sum, rtol=1e-5)
-    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    assert float(metrics.tokens) == float(expected_metrics.tokens) == lengths[1].sum() + 24
+    assert float(metrics.source_tokens) == float(expected_metrics.source_tokens)
+    np.testing.assert_allclose(metrics.loss_sum, expected_metrics.loss_sum, rtol=1e-5)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected_grads))
     assert largest > 0.1
     jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5 * largest), found, expected
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5 * largest), grads, expected_grads
     )
-    sums = [eval_step(params, jax.tree.map(jnp.asarray, b), model=model) for b in (packed, apart)]
+    sums = [
+        eval_step(params, jax.tree.map(jnp.asarray, b), model=model) for b in (packed, unpacked)
+    ]
     np.testing.assert_allclose(sums[0].nll_sum, sums[1].nll_sum, rtol=1e-5)

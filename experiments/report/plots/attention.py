@@ -8,10 +8,10 @@ from data.atomic_write import write_atomic
 from data.printable import drawable
 
 _DPI = 150
-_MOST_PIXELS = 16_000  # per side: common viewers open no larger image
+_MAX_PIXELS = 16_000  # per side: common viewers open no larger image
 
 
-def without_glyphs(pieces: Iterable[str]) -> str:
+def missing_glyphs(pieces: Iterable[str]) -> str:
     """Characters that matplotlib's font lacks, which a PNG shows as boxes."""
     from matplotlib import font_manager
 
@@ -20,8 +20,8 @@ def without_glyphs(pieces: Iterable[str]) -> str:
     return "".join(sorted(c for c in characters if not font.get_char_index(ord(c))))
 
 
-def draw(weights, rows: list[str], columns: list[str], file: Path) -> None:
-    """[layers, heads, rows, columns] weights -> `file`.png and `file`.svg.
+def plot_attention(weights, rows: list[str], columns: list[str], file: Path) -> None:
+    """Plot weights [layers, heads, rows, columns] to `file`.png and `file`.svg.
 
     One small map per head, with subword pieces of a fixed size on both axes, so a long sentence
     makes a large image. Beyond 16,000 pixels per side the PNG has a lower resolution; the SVG stays
@@ -37,7 +37,7 @@ def draw(weights, rows: list[str], columns: list[str], file: Path) -> None:
     width = 0.4 + 0.16 * len(columns)
     height = 0.4 + 0.16 * len(rows) + 0.07 * max(map(len, columns))
     size = heads * width + 0.07 * max(map(len, rows)), layers * height
-    # SVG text stays text: it can be searched, and viewers have fonts for all scripts.
+    # Text in the SVG stays searchable, and viewers have fonts for all scripts.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "heed"}):
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(layers, heads, squeeze=False)
@@ -53,11 +53,13 @@ def draw(weights, rows: list[str], columns: list[str], file: Path) -> None:
                     interpolation="none",
                 )
                 cell.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=8)
-                plain = dict(fontsize=7, parse_math=False)  # a piece may be a dollar sign
-                cell.set_xticks(range(len(columns)), columns, rotation=90, **plain)
-                cell.set_yticks(range(len(rows)), rows if leftmost else [""] * len(rows), **plain)
+                label_style = dict(fontsize=7, parse_math=False)  # a piece may be a dollar sign
+                cell.set_xticks(range(len(columns)), columns, rotation=90, **label_style)
+                cell.set_yticks(
+                    range(len(rows)), rows if leftmost else [""] * len(rows), **label_style
+                )
                 cell.tick_params(length=0)
-        dpi = min(_DPI, _MOST_PIXELS / max(size))
+        dpi = min(_DPI, _MAX_PIXELS / max(size))
         for suffix, metadata in ("png", None), ("svg", {"Date": None}):
             picture = io.BytesIO()
             figure.savefig(picture, format=suffix, dpi=dpi, metadata=metadata)

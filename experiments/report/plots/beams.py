@@ -1,4 +1,4 @@
-"""A beam search as a tree."""
+"""Plot of a beam search as a tree."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,10 @@ from data.printable import drawable
 from decode.beam_tree import Node
 
 
-def tree(nodes: Sequence[Node], pieces: Sequence[str]) -> Figure:
-    """The tree of `decode.beam_tree.beam_tree`, `pieces` its nodes' tokens as text.
+def plot_beam_tree(nodes: Sequence[Node], pieces: Sequence[str]) -> Figure:
+    """Plot the nodes of `decode.beam_tree.beam_tree`; `pieces` are their tokens as text.
 
-    One column per step. The best output is bold; the score of an output follows its end. A node
+    One column per step. The best output is bold; the score of an output follows its EOS. A node
     without child and score was pruned.
     """
     height, rows = _heights(nodes)
@@ -23,21 +23,21 @@ def tree(nodes: Sequence[Node], pieces: Sequence[str]) -> Figure:
         parent = nodes[node.parent]
         color, weight = ("C0", "bold") if node.best else ("0.35", "normal")
         if number:
-            ends = [parent.step, node.step], [rows[node.parent], rows[number]]
-            axes.plot(*ends, color=color, linewidth=2 if node.best else 0.8, zorder=0)
+            edge = [parent.step, node.step], [rows[node.parent], rows[number]]
+            axes.plot(*edge, color=color, linewidth=2 if node.best else 0.8, zorder=0)
         piece = drawable(piece)
         text = piece if node.score is None else f"{piece}  {node.score:.2f}"
-        look: dict[str, Any] = dict(fontsize=8, color=color, weight=weight)
-        look |= dict(bbox=dict(facecolor="white", edgecolor="none", pad=1.5))
-        look |= dict(parse_math=False)  # a piece may be a dollar sign
-        axes.text(node.step, rows[number], text, ha="center", va="center", **look)
+        style: dict[str, Any] = dict(fontsize=8, color=color, weight=weight)
+        style |= dict(bbox=dict(facecolor="white", edgecolor="none", pad=1.5))
+        style |= dict(parse_math=False)  # a piece may be a dollar sign
+        axes.text(node.step, rows[number], text, ha="center", va="center", **style)
     axes.set(xlim=(-0.6, last_step + 0.9), ylim=(height - 0.3, -0.7), yticks=[], xlabel="tokens")
     axes.spines[["left", "right", "top"]].set_visible(False)
     return figure
 
 
 def _heights(nodes: Sequence[Node]) -> tuple[int, list[float]]:
-    """Number of leaves, and the row of each node: inner nodes are centred on their children."""
+    """Number of leaves, and the row of each node: inner nodes are centered on their children."""
     children: list[list[int]] = [[] for _ in nodes]
     for number, node in enumerate(nodes[1:], 1):
         children[node.parent].append(number)

@@ -1,4 +1,4 @@
-"""A run's curves, and its attention heads."""
+"""Plots of a run's training curves and attention heads."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from data.printable import drawable
 
 
-def curves(events: Sequence[dict]) -> Figure:
-    """Loss and BLEU by step, from the events of `train.metrics.read_metrics`."""
+def plot_curves(events: Sequence[dict]) -> Figure:
+    """Plot loss and BLEU by step, from the events of `train.metrics.read_metrics`."""
     figure = Figure(figsize=(10, 3.5), layout="constrained")
     losses, bleus = figure.subplots(1, 2)
     for axes, split, name in (
@@ -18,31 +18,31 @@ def curves(events: Sequence[dict]) -> Figure:
         (bleus, "valid", "bleu"),
     ):
         points = [(e["step"], e[name]) for e in events if e["split"] == split and name in e]
-        # A number that was not finite is null in the file, and nan leaves a gap.
+        # Non-finite numbers are null in the file; nan leaves a gap.
         steps, values = np.array(points, float).reshape(-1, 2).T
         axes.plot(steps, values, ".-", label=f"{split} {name}")
         axes.set_xlabel("step")
         axes.legend()
-    losses.set_ylabel("nats a token")
+    losses.set_ylabel("nats per token")
     bleus.set_ylim(0, 100)
     return figure
 
 
-def heads(
+def plot_heads(
     weights: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = ""
 ) -> Figure:
-    """One layer's attention, weights [heads, rows, columns]: a map a head, darker where more."""
+    """Plot one layer's attention weights [heads, rows, columns] as a map per head."""
     rows, columns = [*map(drawable, rows)], [*map(drawable, columns)]
     count = len(weights)
-    across = 0.6 + 0.22 * len(columns)
+    width = 0.6 + 0.22 * len(columns)
     height = 1.1 + 0.22 * len(rows)
-    figure = Figure(figsize=(1 + count * across, height), layout="constrained")
+    figure = Figure(figsize=(1 + count * width, height), layout="constrained")
     figure.suptitle(drawable(title), parse_math=False)
     for head, cell in enumerate(figure.subplots(1, count, squeeze=False)[0]):
         cell.imshow(weights[head], cmap="Blues", vmin=0, vmax=1, aspect="auto")
         cell.set_title(f"head {head + 1}", fontsize=8)
-        plain = dict(fontsize=8, parse_math=False)  # a piece may be a dollar sign
-        cell.set_xticks(range(len(columns)), columns, rotation=90, **plain)
-        cell.set_yticks(range(len(rows)), rows if head == 0 else [""] * len(rows), **plain)
+        label_style = dict(fontsize=8, parse_math=False)  # a piece may be a dollar sign
+        cell.set_xticks(range(len(columns)), columns, rotation=90, **label_style)
+        cell.set_yticks(range(len(rows)), rows if head == 0 else [""] * len(rows), **label_style)
         cell.tick_params(length=0)
     return figure

@@ -1,4 +1,4 @@
-"""A throw-away task: target sentences without their sources, evaluated by their loss."""
+"""An example task: language modeling of target sentences, evaluated by loss."""
 
 import json
 from dataclasses import replace
@@ -14,15 +14,15 @@ from train.loop import total_metrics, validation_hook
 from train.step import make_eval_step
 
 
-class LanguageModelling:
+class LanguageModeling:
     outputs = "perplexity.json"
     valid_metrics = test_metrics = ("loss", "perplexity")
     open_splits = TranslationTask.open_splits
 
     def read(self, experiment, splits, vocabulary, on_progress):
         data = read_pairs(experiment, splits, vocabulary, on_progress)
-        alone = lambda pairs: TokenPairs(Ragged([[BOS]] * len(pairs.target)), pairs.target)  # noqa: E731
-        return replace(data, pairs={split: alone(pairs) for split, pairs in data.pairs.items()})
+        targets = lambda pairs: TokenPairs(Ragged([[BOS]] * len(pairs.target)), pairs.target)  # noqa: E731
+        return replace(data, pairs={split: targets(pairs) for split, pairs in data.pairs.items()})
 
     def warn(self, experiment):
         pass
