@@ -17,6 +17,7 @@ _HAS_OPTION = jaxlib.__version__.startswith("0.10.")
 def xla_flags(devices: int = 1) -> str:
     """The value of XLA_FLAGS for a process with `devices` simulated devices."""
     flags = [f"--{_OPTION}=false"] * _HAS_OPTION
+    flags += ["--xla_cpu_parallel_codegen_split_count=1"]  # small programs: 13% less CPU time
     return " ".join([*flags, f"--xla_force_host_platform_device_count={devices}"])
 
 

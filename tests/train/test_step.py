@@ -17,7 +17,6 @@ from train.step import eval_step, make_eval_step, train_step
 
 ONE_DEVICE = None  # the mesh of `tiny`
 
-pytestmark = pytest.mark.usefixtures("optimized")
 
 
 def close(a, b, **tolerance):
