@@ -146,6 +146,7 @@ def train_loop(
 
     def record_step_and_poll(step: int) -> str:
         run.watchdog.on_step(step)
+        checkpoints.raise_if_save_failed()
         return run.stop_requested(step)
 
     while True:

@@ -159,6 +159,11 @@ class CheckpointManager(CheckpointFolder):
                 self._wait_for_orbax(self._orbax)
                 self._finish_checksums()
 
+    def raise_if_save_failed(self) -> None:
+        """Raise the error of a background save that has failed, without waiting for one."""
+        if self._orbax_log.errors:
+            self.wait()
+
     def close(self) -> None:
         """Wait for all saves, and close Orbax's checkpointer."""
         orbax, self._orbax = self._orbax, None

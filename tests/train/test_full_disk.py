@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import threading
+import time
 
 import pytest
 from orbax.checkpoint import v1 as ocp
@@ -106,6 +107,26 @@ def test_an_error_within_orbax_is_raised_once(
     assert sorted(os.listdir(folder)) == ["1", "3"]
     with CheckpointManager(folder) as checkpoints:
         assert_same(bits(checkpoints.restore("last", shapes(state))), bits(state))
+
+
+def test_a_failed_background_save_is_known_before_the_next_one(folder, capfd, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with CheckpointManager(folder) as checkpoints:
+        checkpoints.raise_if_save_failed()  # nothing has been saved
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", fail)
+            checkpoints.save(1, make_state(), META)
+            with pytest.raises(CheckpointError) as error:
+                for _ in range(600):
+                    checkpoints.raise_if_save_failed()
+                    time.sleep(0.05)
+        assert "disk is full" in one_line(error, capfd)
+        checkpoints.save(2, make_state(), META)
+        checkpoints.wait()
+        checkpoints.raise_if_save_failed()
+        assert checkpoints.steps() == [2]
 
 
 def test_partial_saves_of_a_late_writer_are_removed(tmp_path):

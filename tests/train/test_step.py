@@ -18,7 +18,6 @@ from train.step import eval_step, make_eval_step, train_step
 ONE_DEVICE = None  # the mesh of `tiny`
 
 
-
 def close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
