@@ -1,6 +1,7 @@
 """Translation does not depend on the batch, the devices or the other sentences."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 
@@ -27,6 +28,7 @@ from tests.decode.tiny_model import (
     sentences,
     translator,
 )
+from tests.xla_for_tests import default_optimizations
 
 
 @pytest.mark.slow
@@ -35,7 +37,6 @@ def test_translation_does_not_depend_on_the_batch(params, vocabulary):
     text, translate_all = sentences(12), translator(params, vocabulary)
     expected = translate_all.hypotheses(text)
     assert len({h.tokens for h in best(expected)}) > 3  # or the test could not fail
-    assert_same(expected, [translate_all.hypotheses([s])[0] for s in text[:3]] + expected[3:])
     assert_same(expected, translator(params, vocabulary, tokens_per_batch=64).hypotheses(text))
     order = np.random.default_rng(1).permutation(12)
     shuffled = translate_all.hypotheses([text[i] for i in order] + sentences(5, 9))
@@ -74,7 +75,10 @@ SEARCHES = {
     "constrained": dict(max_length_offset=20),  # with prefixes and required phrases
 }
 
+# Optimized programs, and those with two stages of the cache, take two to three times as long to
+# compile. All searches share the model's arithmetic, which optimization might change.
 TWO_STAGES = ("beam", "coverage")
+OPTIMIZED = {"beam", "sample", "coverage", "ensemble"}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +87,6 @@ def translators(vocabulary):
 
     @cache
     def make(search, devices):
-        # Two stages of the cache take twice as long to compile as one.
         options = SEARCHES[search] | dict(max_length=20 if search in TWO_STAGES else 16)
         if search == "ensemble":
             options |= dict(ensemble=[(Transformer(OTHER), parameters(OTHER, scale=2.0))])
@@ -94,7 +97,6 @@ def translators(vocabulary):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("search", SEARCHES)
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 1 << 20))
@@ -109,7 +111,8 @@ def test_every_method_is_independent_of_batch_and_devices(translators, search, s
 
     def translate_with(devices, start, end):
         batch_constraints = {name: values[start:end] for name, values in constraints.items()}
-        return translators(search, devices).hypotheses(text[start:end], **batch_constraints)
+        with default_optimizations() if search in OPTIMIZED else nullcontext():
+            return translators(search, devices).hypotheses(text[start:end], **batch_constraints)
 
     expected = translate_with(1, 0, 10)
     assert_same(expected[:9], translate_with(8, 0, 9))  # the last one would compile again

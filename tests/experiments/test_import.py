@@ -162,7 +162,8 @@ def test_training_needs_the_run_of_init_from_only_until_its_first_checkpoint(
     shutil.copytree(imported[0], base)
     experiment = small_experiment(text, num_steps=8, eval_every=8, checkpoint_every=4)
     search = replace(experiment.search, beam_size=1)  # a fast search: only training matters here
-    experiment = replace(experiment, init_from=str(base), search=search)
+    data = replace(experiment.data, packing=True)  # one batch shape to compile
+    experiment = replace(experiment, init_from=str(base), search=search, data=data)
     first = replace(experiment, init_from="")
     (tmp_path / "resumed").mkdir()
     write_config(tmp_path / "resumed", first)  # as left by a start that ended before saving
