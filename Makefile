@@ -1,4 +1,4 @@
-# Thin names over the commands that the README shows in full.
+# Short names for the commands that the README shows in full.
 PYTHON ?= python3
 BIN := .venv/bin
 

@@ -111,16 +111,15 @@ def beam_searcher(
 
     def search_step(s: _State) -> _State:
         # Run the step on the last token of each live hypothesis.
-        last = jax.lax.dynamic_index_in_dim(  # [B,W]
-            s.live.tokens, jnp.maximum(s.index - 1, 0), 2, keepdims=False
-        )
+        previous = jnp.maximum(s.index - 1, 0)
+        last = jax.lax.dynamic_index_in_dim(s.live.tokens, previous, 2, keepdims=False)  # [B,W]
         next_token, cache = step(jnp.where(s.index == 0, start[:, None], last), s.cache, s.index)
 
-        # Rank the candidates. At its length limit a hypothesis can only end.
+        # Rank the candidates (ranking, beams and tokens, each [B,C]). At its length limit a
+        # hypothesis can only end.
         rank_scores, offset = candidate_scores(next_token, s.live.tokens, s.index, transform)
-        unforced = select_candidates(
-            s.live.scores - offset, rank_scores, s.live.tokens, s.index
-        )  # ranking, beams, tokens: each [B,C]
+        base_scores = s.live.scores - offset
+        unforced = select_candidates(base_scores, rank_scores, s.live.tokens, s.index)
         eos_log_prob = next_token.eos_logit - next_token.log_normalizer  # [B,W]
         if free_eos_at_limit:
             eos_log_prob = jnp.zeros_like(eos_log_prob)

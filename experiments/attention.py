@@ -44,7 +44,7 @@ def main() -> None:
     vocabulary = trained.vocabulary
     if not TEXT.value.strip():
         raise DataError("--text is empty: give it a sentence")
-    translator = search_flags.build_translator(trained)
+    translator = search_flags.translator_from_flags(trained)
     src = [*vocabulary.source.encode([TEXT.value])[0], EOS]
     if len(src) - 1 > translator.policy.size:
         advice = "" if translator.policy.at_maximum else ", or raise --long_input"

@@ -47,7 +47,7 @@ def main() -> None:
     sources, references = sources_and_references(pairs)
     language = experiment.data.target_language
     warn_unknown_language(language)
-    translator = search_flags.build_translator(trained)
+    translator = search_flags.translator_from_flags(trained)
     for checkpoint in names:
         if checkpoint != names[0]:
             trained = model_flags.load(checkpoint)

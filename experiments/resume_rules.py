@@ -51,7 +51,7 @@ _TABLE = (
     (
         "data.tokens_per_batch data.packing data.num_buckets optimizer.grad_accum_steps",
         Change.BATCHES,
-        "which pairs share a batch; training continues at the same share of its epoch",
+        "which pairs share a batch; training continues at the same fraction of its epoch",
     ),
     ("train.max_minutes", Change.FREE, "when training ends"),
     ("train.log_every", Change.FREE, "how often metrics are logged"),

@@ -158,7 +158,7 @@ def _load_ensemble_model(name: str, trained) -> tuple:
     return loaded.model, loaded.params
 
 
-def build_translator(trained, on_token=None) -> Translator:
+def translator_from_flags(trained, on_token=None) -> Translator:
     """Build a translator of a `LoadedModel` with the run's search settings, overridden by flags.
 
     `on_token` as in Translator.

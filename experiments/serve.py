@@ -92,7 +92,7 @@ def main() -> None:
         raise InputError("--n_best has no meaning here: each request sets its own n_best")
     listener = http_server.listen(HOST.value, PORT.value)
     trained = model_flags.load()
-    searches = CompiledSearches(trained, search_flags.build_translator(trained), beam_sizes)
+    searches = CompiledSearches(trained, search_flags.translator_from_flags(trained), beam_sizes)
     limits = Limits(
         body=MAX_BODY_BYTES.value,
         tokens=MAX_TOKENS.value,

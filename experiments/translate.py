@@ -80,7 +80,7 @@ def main() -> None:
     prefixes, required = _constraints(lines)
     trained = model_flags.load()
     on_token = _print_partial if lines is None else _print_event
-    translator = search_flags.build_translator(trained, on_token if STREAM.value else None)
+    translator = search_flags.translator_from_flags(trained, on_token if STREAM.value else None)
     if lines is None:
         translator.hypotheses([""], None, prefixes, required)  # raises for impossible constraints
         _translate_typed(trained, translator, prefixes, required)

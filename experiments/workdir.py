@@ -142,9 +142,8 @@ def write_config(workdir: Path, experiment: Experiment) -> None:
 
 def clear_attempt(workdir: Path) -> None:
     """Remove the files of an earlier start that saved no checkpoint, before a new start."""
-    (workdir / shortlist.NAME).unlink(
-        missing_ok=True
-    )  # of an unfinished import, which has no config.json
+    # The shortlist of an unfinished import, which has no config.json.
+    (workdir / shortlist.NAME).unlink(missing_ok=True)
     if (workdir / "config.json").exists():
         for name in ATTEMPT_FILES:
             (workdir / name).unlink(missing_ok=True)

@@ -121,7 +121,7 @@ class DecoderLayer(nn.Module):
         self.cross_attention = MultiHeadAttention(c)
         self.feed_forward = FeedForward(c)
         self.self_residual, self.cross_residual, self.feed_forward_residual = (
-            Residual(c) for _ in "123"
+            Residual(c) for _ in range(3)
         )
 
     def cross_kv(self, memory: Array) -> tuple[Array, KV]:

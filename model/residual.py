@@ -1,6 +1,6 @@
 """The residual connection around a sub-layer (paper 3.1 and 5.4; Xiong et al. 2020 for pre-norm).
 
-A row of `RESIDUALS` is an order of its parts: a value of `model.norm`, trained and decoded.
+A new order of its parts needs only a row of `RESIDUALS`: its name is a value of `model.norm`.
 """
 
 from collections.abc import Callable

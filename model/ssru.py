@@ -1,7 +1,7 @@
 """SSRU: a recurrence that is linear in time (Kim et al. 2019).
 
-Kim et al. 2019, "From Research to Production and Back: Ludicrously Fast Neural Machine
-Translation"; used in Marian's fast student models:
+From "From Research to Production and Back: Ludicrously Fast Neural Machine Translation"; used in
+Marian's fast student models:
 
     f_t = sigmoid(W_f x_t + b_f)    c_t = f_t c_{t-1} + (1 - f_t) W x_t    y_t = max(0, c_t)
 

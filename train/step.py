@@ -38,10 +38,9 @@ def train_step(
     `state.base` is unchanged.
 
     Gradients are accumulated over `grad_accum_steps` micro-batches, parts of the batch's rows that
-    are processed in turn. This needs less memory, and gives the same gradient except
-    for dropout's random bits. Raises ValueError if the rows do not divide evenly. `loss_head`
-    computes the losses from features (train/chunked_cross_entropy.py); None computes them from all
-    logits.
+    are processed in turn. This needs less memory, and gives the same gradient except for dropout's
+    random bits. Raises ValueError if the rows do not divide evenly. `loss_head` computes the losses
+    from features (train/chunked_cross_entropy.py); None computes them from all logits.
     """
     rng = jax.random.fold_in(state.rng, state.step)
     # Scale the mean over a micro-batch's targets: a sum would leave less of float16's range.

@@ -67,9 +67,7 @@ def _identify(lines: list[str], expected: str) -> list[tuple[str, bool]]:
     for line in lines:
         language, probability = identifier.classify(line)
         mismatch = False
-        if (
-            probability < _MIN_PROBABILITY or language == "zxx"
-        ):  # the model's code for "no language"
+        if probability < _MIN_PROBABILITY or language == "zxx":  # zxx: no linguistic content
             language = ""
         elif expected and language != expected:
             mismatch = dict(identifier.rank(line)).get(expected, 0.0) < _MISMATCH_PROBABILITY

@@ -26,9 +26,8 @@ def test_every_pair_fits_in_its_row(lengths):
     rows = pack(source, target, size)
     assert sorted(rows.position) == list(range(len(lengths)))
     assert (np.diff(rows.row) >= 0).all() and set(rows.row) == set(range(rows.count))
-    order = np.argsort(
-        length_groups(source, target), kind="stable"
-    )  # pairs of equal lengths are interchangeable
+    # Pairs of equal lengths are interchangeable.
+    order = np.argsort(length_groups(source, target), kind="stable")
     for side, max_length in zip((source, target), size, strict=True):
         used = np.bincount(rows.row, side[order][rows.position])
         assert used.max() <= max_length

@@ -1,6 +1,7 @@
 """Decoding weights, KV cache and step compared with the training model, for every variant."""
 
 from dataclasses import replace
+from functools import cache
 
 import flax.linen as nn
 import jax
@@ -85,6 +86,12 @@ def run_random_walk(step, cache, steps, reorder, extend):
     return np.stack(log_probs), cache
 
 
+@cache
+def free_walk(steps=5, config=PLAIN):
+    """Log probabilities of a random walk without rules, which several tests compare with."""
+    return random_walk(config, pack(config, random_params(config)), sources(), steps)[0]
+
+
 def sources():
     src = np.random.default_rng(1).integers(4, 100, (B, 7)).astype(np.int32)
     src[0, 4:], src[1, 2:] = PAD, PAD
@@ -151,7 +158,7 @@ def test_coverage_is_the_sum_of_cross_attention():
 
 def test_min_length_hides_only_eos():
     weights, src = pack(PLAIN, random_params(PLAIN)), sources()
-    free, _ = random_walk(PLAIN, weights, src, steps=5)
+    free = free_walk().copy()
     constrained, _ = random_walk(PLAIN, weights, src, steps=5, rules=TokenConstraints(min_length=3))
     hidden = np.isneginf(constrained[..., EOS])
     assert hidden[:2].all() and not hidden[2:].any()
@@ -162,7 +169,7 @@ def test_min_length_hides_only_eos():
 def test_unknown_tokens_and_renormalization():
     """UNK is finite only if allowed; `renormalize` makes allowed probabilities sum to 1."""
     weights, src = pack(PLAIN, random_params(PLAIN)), sources()
-    free, _ = random_walk(PLAIN, weights, src, steps=3)
+    free = free_walk()[:3]
     unknown, _ = random_walk(
         PLAIN, weights, src, steps=3, rules=TokenConstraints(allow_unknown=True)
     )
@@ -181,7 +188,7 @@ def test_unknown_tokens_and_renormalization():
 
 def test_forced_bos_has_probability_one_and_changes_no_later_step():
     weights, src = pack(PLAIN, random_params(PLAIN)), sources()
-    free, _ = random_walk(PLAIN, weights, src, steps=4)
+    free = free_walk()[:4]
     forced, _ = random_walk(PLAIN, weights, src, steps=4, rules=TokenConstraints(forced_bos_id=9))
     assert (forced[0, ..., 9] == 0).all() and np.isneginf(np.delete(forced[0], 9, -1)).all()
     np.testing.assert_allclose(forced[1:], free[1:], atol=1e-5)
@@ -191,7 +198,7 @@ def test_forced_bos_has_probability_one_and_changes_no_later_step():
 def test_lower_precisions_are_close_to_float32(precision):
     config, src = replace(PLAIN, d_model=64, d_ff=128), sources()
     params = random_params(config)
-    exact, _ = random_walk(config, pack(config, params), src, steps=8)
+    exact = free_walk(8, config)
     quantized, _ = random_walk(config, pack(config, params, precision), src, steps=8)
     finite = np.isfinite(exact)
     error = np.abs(quantized[finite] - exact[finite]).max()

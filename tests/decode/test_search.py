@@ -1,7 +1,7 @@
 """Every search option, compared with a plain search over the training model."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -43,13 +43,9 @@ def test_width_one_is_greedy(params, vocabulary):
 def test_greedy_search_equals_a_loop_over_the_model(params):
     src = jnp.array([[5, 6, 7, EOS], [8, EOS, 0, 0]], jnp.int32)
     limits = [7, 5]
-    result = search(
-        [make_generator(CONFIG)],
-        [pack(CONFIG, params)],
-        search_batch(src, limits),
-        options=SearchOptions(method="greedy"),
-        max_length=8,
-    )
+    options = SearchOptions(method="greedy")
+    search_fn = partial(search, [make_generator(CONFIG)], options=options, max_length=8)
+    result = jax.jit(search_fn)([pack(CONFIG, params)], search_batch(src, limits))
     apply = jax.jit(Transformer(CONFIG).apply)
     for b in range(2):
         output = [BOS]
@@ -125,6 +121,18 @@ def high_entropy_params():
     return params
 
 
+@pytest.fixture(scope="module")
+def default_search(high_entropy_params):
+    """A cached `run_search`, for the searches that several tests compare theirs with."""
+    return cache(partial(run_search, high_entropy_params))
+
+
+@pytest.fixture(scope="module")
+def plain_search(high_entropy_params):
+    """`run_plain_search` with the source's keys and values computed once."""
+    return partial(run_plain_search, high_entropy_params, cross_kv(high_entropy_params))
+
+
 def run_search(params, config=CONFIG, **options):
     search_fn = partial(
         search, [make_generator(config)], options=SearchOptions(**options), max_length=12
@@ -132,11 +140,16 @@ def run_search(params, config=CONFIG, **options):
     return jax.jit(search_fn)([pack(config, params)], search_batch(SRC, LIMITS))
 
 
-def run_plain_search(params, search_fn, width, chain=(), config=CONFIG, **arguments):
+def cross_kv(params, config=CONFIG):
+    apply = partial(
+        jax.jit(Transformer(config).apply, static_argnames="method"), {"params": params}
+    )
+    return apply(apply(SRC, method="encode"), method="cross_kv")
+
+
+def run_plain_search(params, cross, search_fn, width, chain=(), config=CONFIG, **arguments):
     """The same search with the training model's step and a full-length cache."""
     model = Transformer(config)
-    apply = partial(model.apply, {"params": params})
-    cross = apply(apply(SRC, method="encode"), method="cross_kv")
     transform = T.chain(*chain) if chain else None
     step = reference_step(
         model, params, cross, SRC != PAD, TokenConstraints(arguments.pop("min_length", 1))
@@ -159,17 +172,16 @@ def assert_equal(left, right):
 
 
 @pytest.mark.parametrize("name", BEAMS)
-def test_beam_search_options_equal_the_plain_search(high_entropy_params, name):
+def test_beam_search_options_equal_the_plain_search(
+    high_entropy_params, default_search, plain_search, name
+):
     options, chain, arguments = BEAMS[name]
     width = options.get("beam_size", 4)
     search_fn = diverse_beam_search if "num_groups" in arguments else beam_search
     result = run_search(high_entropy_params, **options)
-    assert_equal(
-        result,
-        run_plain_search(high_entropy_params, search_fn, width, chain, **DEFAULTS | arguments),
-    )
+    assert_equal(result, plain_search(search_fn, width, chain, **DEFAULTS | arguments))
     if name not in ("full", "wide"):  # the option has an effect
-        default = run_search(high_entropy_params, alpha=options.get("alpha", 0.6))
+        default = default_search(alpha=options.get("alpha", 0.6))
         assert not np.allclose(result.scores, default.scores, atol=1e-3)
 
 
@@ -177,9 +189,10 @@ def test_a_large_vocabulary_equals_the_plain_search():
     """A vocabulary of many blocks, as in real models; the other tests have few."""
     config = replace(CONFIG, vocab_size=2300)
     params = parameters(config, 1.5)
+    cross = cross_kv(params, config)
     assert_equal(
         run_search(params, config),
-        run_plain_search(params, beam_search, 4, config=config, **DEFAULTS),
+        run_plain_search(params, cross, beam_search, 4, config=config, **DEFAULTS),
     )
 
 
@@ -200,16 +213,16 @@ def test_compacting_the_last_sentences_preserves_outputs(high_entropy_params, na
         search_batch(src.at[:, 3].set(EOS), [2, 12, 3, 2, 3, 3, 2, 12, 2]),
     )
 
-    def run_with_tail(tail):
+    def run_with_tail(tail, *early_stages):
         monkeypatch.setattr("decode.search._TAIL", tail)
-        # Compaction may start in an early cache stage and end in the last.
-        monkeypatch.setattr("decode.search.cache_stages", lambda length: (4, 8, length))
+        monkeypatch.setattr("decode.search.cache_stages", lambda length: (*early_stages, length))
         search_fn = partial(
             search, [make_generator(CONFIG)], options=SearchOptions(**TAILS[name]), max_length=12
         )
         return jax.jit(search_fn)(*args)
 
-    full, compacted = run_with_tail(99), run_with_tail(4)
+    # Compaction may start in an early cache stage and end in the last.
+    full, compacted = run_with_tail(99), run_with_tail(4, 4, 8)
     assert full.lengths.max() > 5 and full.lengths[0].max() == 2
     np.testing.assert_array_equal(compacted.tokens, full.tokens)
     np.testing.assert_array_equal(compacted.lengths, full.lengths)
@@ -219,19 +232,19 @@ def test_compacting_the_last_sentences_preserves_outputs(high_entropy_params, na
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLES)
-def test_sampling_options_equal_the_plain_search(high_entropy_params, name):
+def test_sampling_options_equal_the_plain_search(
+    high_entropy_params, default_search, plain_search, name
+):
     options, chain = SAMPLES[name]
     key = jax.random.key(options.get("seed", 0))
     keys = jax.vmap(partial(jax.random.fold_in, key))(search_batch(SRC, LIMITS).seeds)
     result = run_search(high_entropy_params, method="sample", num_samples=3, n_best=3, **options)
     arguments = dict(select_token=sampled(keys), length_norm=gnmt(0.6))
-    assert_equal(result, run_plain_search(high_entropy_params, sample, 3, chain, **arguments))
-    default = run_search(high_entropy_params, method="sample", num_samples=3, n_best=3)
+    assert_equal(result, plain_search(sample, 3, chain, **arguments))
+    default = default_search(method="sample", num_samples=3, n_best=3)
     assert (result.tokens != default.tokens).any()
     if name == "top_k":
-        expected = run_plain_search(
-            high_entropy_params, sample, 1, select_token=greedy, length_norm=gnmt(0.6)
-        )
+        expected = plain_search(sample, 1, select_token=greedy, length_norm=gnmt(0.6))
         assert_equal(run_search(high_entropy_params, method="sample", top_k=1), expected)
 
 
@@ -263,9 +276,9 @@ def test_samples_keep_their_order_and_mbr_ranks_by_utility(params, vocabulary):
 
 def test_special_tokens_are_never_selected(params):
     model, src = Transformer(CONFIG), jnp.array([[5, 6, EOS]], jnp.int32)
-    apply = lambda *args, **arguments: model.apply({"params": params}, *args, **arguments)  # noqa: E731
+    apply = partial(jax.jit(model.apply, static_argnames="method"), {"params": params})
     cross = apply(apply(src, method="encode"), method="cross_kv")
-    step = reference_step(model, params, cross, src != PAD)
+    step = jax.jit(reference_step(model, params, cross, src != PAD))
     next_token, _ = step(jnp.full((1, 2), BOS), init_cache(CONFIG, (1, 2), 4), jnp.int32(0))
     actual = next_token.logits - next_token.log_normalizer[..., None]
     expected = jax.nn.log_softmax(apply(src, jnp.full((1, 1), BOS)))[0, 0]

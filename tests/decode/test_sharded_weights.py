@@ -20,9 +20,19 @@ from tests.train.test_meshes import collectives
 
 pytestmark = pytest.mark.slow
 
-RECURRENT = replace(CONFIG, decoder_mixer="ssru")
+WIDE = replace(CONFIG, d_ff=8192, encoder_layers=3, decoder_layers=3)
+RECURRENT = replace(CONFIG, decoder_layers=1, decoder_mixer="ssru")
 RELATIVE = replace(CONFIG, positions="t5_bias", relative_num_buckets=8, relative_max_distance=12)
+ONE_LAYER = replace(CONFIG, decoder_layers=1)
 LEARNED = replace(CONFIG, positions="learned", max_length=64, tying="decoder", embedding_norm=True)
+
+
+@pytest.fixture(scope="module")
+def params_of():
+    """Parameters of every model, made before a test's XLA optimizations apply."""
+    return {
+        config: parameters(config) for config in (RELATIVE, LEARNED, ONE_LAYER, RECURRENT, WIDE)
+    }
 
 
 @pytest.mark.usefixtures("optimized")
@@ -30,15 +40,17 @@ LEARNED = replace(CONFIG, positions="learned", max_length=64, tying="decoder", e
     ("mesh", "config", "options"),
     [
         ((1, 8, 1), RELATIVE, {}),
-        ((2, 2, 2), LEARNED, dict(coverage=0.2, max_length=40)),
+        ((2, 2, 2), LEARNED, dict(coverage=0.2, max_length=20)),
         # Enough rows per device that the last quarter is compacted.
-        ((1, 2, 1), CONFIG, dict(max_length_offset=20)),
+        ((1, 2, 1), ONE_LAYER, dict(max_length_offset=20)),
         ((1, 1, 2), RECURRENT, dict(method="sample", num_samples=2, n_best=2)),
     ],
     ids=str,
 )
-def test_sharded_weights_translate_like_unsharded_weights(vocabulary, mesh, config, options):
-    text, params = sentences(21), parameters(config)
+def test_sharded_weights_translate_like_unsharded_weights(
+    params_of, vocabulary, mesh, config, options
+):
+    text, params = sentences(21), params_of[config]
     constraints = {}
     if "max_length_offset" in options:
         constraints = dict(prefixes=["the ", ""] * 10 + ["a "], required=[["rains"], [], ["a"]] * 7)
@@ -50,10 +62,9 @@ def test_sharded_weights_translate_like_unsharded_weights(vocabulary, mesh, conf
 
 
 @pytest.mark.usefixtures("optimized")
-def test_a_device_stores_its_shard_and_gathers_one_layer_at_a_time(vocabulary):
-    config = replace(CONFIG, d_ff=8192, encoder_layers=3, decoder_layers=3)
-    mesh = make_mesh(2, 2, 2)
-    sharded = translator(parameters(config), vocabulary, config, mesh)
+def test_a_device_stores_its_shard_and_gathers_one_layer_at_a_time(params_of, vocabulary):
+    config, mesh = WIDE, make_mesh(2, 2, 2)
+    sharded = translator(params_of[config], vocabulary, config, mesh)
     sizes = [leaf.size for leaf in jax.tree.leaves(sharded.weights)]
     for leaf in jax.tree.leaves(sharded.weights):
         assert {shard.data.size * 4 for shard in leaf.addressable_shards} == {leaf.size}
@@ -66,9 +77,8 @@ def test_a_device_stores_its_shard_and_gathers_one_layer_at_a_time(vocabulary):
     # Embedding lookups stay on their shard; only the number of active searches is all-reduced.
     table = config.vocab_size * config.d_model
     gathered = {size for kind, size in ops if kind == "all-gather"}
-    ids = {
-        4 * count for count in (1, 4, 16)
-    }  # of one beam in the first step, of four beams, of a source
+    # The ids of one beam in the first step, of four beams, and of a source.
+    ids = {4 * count for count in (1, 4, 16)}
     assert table not in gathered and gathered <= {*sizes} | ids, gathered
     assert {size for kind, size in ops if kind == "all-reduce"} == {1}
     # The looked-up source rows; a layer's keys of four beams are four times larger.

@@ -59,9 +59,8 @@ def test_a_shortlist_equals_banning_all_other_tokens(params, vocabulary, word_sh
         Transformer(CONFIG), params, vocabulary, options=plain.options, shortlist=word_shortlist
     )
     n_best = limited.hypotheses(text)
-    for line, hypotheses in list(zip(text, n_best, strict=True))[
-        ::4
-    ]:  # each ban list compiles a search
+    # Only every fourth line, because each ban list compiles a search.
+    for line, hypotheses in zip(text[::4], n_best[::4], strict=True):
         (ids,) = vocabulary.source.encode([line])
         allowed = allowed_ids(word_shortlist, [*ids, EOS])
         banned = tuple((id,) for id in range(UNK + 1, SIZE) if id not in allowed)
@@ -83,9 +82,8 @@ def test_required_phrases_and_prefixes_are_allowed_with_a_shortlist(
     assert "green monday" in best.text
     (ids,) = vocabulary.source.encode(["the book"])
     (required_ids,) = vocabulary.target.encode(["green monday"])
-    allowed = allowed_ids(word_shortlist, [*ids, EOS]) | set(
-        required_ids
-    )  # not only when few tokens remain
+    # Required tokens are always allowed, not only when few tokens remain.
+    allowed = allowed_ids(word_shortlist, [*ids, EOS]) | set(required_ids)
     banned = tuple((id,) for id in range(UNK + 1, SIZE) if id not in allowed)
     plain = translator(params, vocabulary, beam_size=3, banned=banned)
     assert_same([[best]], [plain.hypotheses(["the book"], required=[["green monday"]])[0][:1]])

@@ -30,39 +30,6 @@ from tests.decode.tiny_model import (
 )
 from tests.xla_for_tests import default_optimizations
 
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("optimized")
-def test_translation_does_not_depend_on_the_batch(params, vocabulary):
-    text, translate_all = sentences(12), translator(params, vocabulary)
-    expected = translate_all.hypotheses(text)
-    assert len({h.tokens for h in best(expected)}) > 3  # or the test could not fail
-    assert_same(expected, translator(params, vocabulary, tokens_per_batch=64).hypotheses(text))
-    order = np.random.default_rng(1).permutation(12)
-    shuffled = translate_all.hypotheses([text[i] for i in order] + sentences(5, 9))
-    assert_same([expected[i] for i in order], shuffled[:12])
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("optimized")
-def test_eight_devices_translate_like_one(params, vocabulary):
-    text = sentences(10)
-    expected = translator(params, vocabulary).hypotheses(text)
-    assert_same(expected, translator(params, vocabulary, mesh=make_mesh(8, 1, 1)).hypotheses(text))
-
-
-def test_data_parallel_search_has_no_collectives(params, vocabulary):
-    sharded = translator(params, vocabulary, mesh=make_mesh(8, 1, 1))
-    ids = np.full((8, 16), EOS, np.int32)
-    numbers = np.ones(8, np.int32)
-    constraints = np.zeros((8, 0), np.int32), np.zeros((8, 0, 0), np.int32)
-    sentence_ids = np.zeros((8, 2), np.int32)
-    batch = SearchBatch(ids, numbers, *constraints, numbers.astype(np.uint32), sentence_ids)
-    program = sharded._search.lower(sharded.weights, batch, max_length=16).compile().as_text()
-    assert "while" in program
-    assert not re.search("all-(reduce|gather|to-all)|reduce-scatter|collective-permute", program)
-
-
 OTHER = replace(CONFIG, decoder_layers=1, d_ff=16)
 SEARCHES = {
     "beam": {},
@@ -96,35 +63,78 @@ def translators(vocabulary):
     return make
 
 
+def sentences_and_a_longer_one(vocabulary, count, seed=0):
+    """`count` sentences of less than 32 tokens, shortest first, and one in a wider bucket."""
+    encode = vocabulary.source.encode
+    text = [s for s in sentences(2 * count + 9, seed) if len(encode([s])[0]) < 32][:count]
+    assert len(text) == count
+    return [*sorted(text, key=len), " ".join(WORDS)]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
+def test_translation_does_not_depend_on_the_batch(params, vocabulary, translators):
+    text = sentences_and_a_longer_one(vocabulary, 9)
+    translate_all, few_rows = (translators("beam", 1).with_params(params) for _ in range(2))
+    expected = translate_all.hypotheses(text)
+    assert len({h.tokens for h in best(expected)}) > 3  # or the test could not fail
+    few_rows.tokens_per_batch = 64
+    assert_same(expected[5:9], few_rows.hypotheses(text[5:9]))  # two batches of two rows
+    order = np.random.default_rng(1).permutation(10)
+    shuffled = translate_all.hypotheses([text[i] for i in order] + sentences(1, 9))  # ten and one
+    assert_same([expected[i] for i in order], shuffled[:10])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
+def test_eight_devices_translate_like_one(params, vocabulary, translators):
+    text = sentences_and_a_longer_one(vocabulary, 9)
+    expected = translators("beam", 1).with_params(params).hypotheses(text)
+    actual = translators("beam", 8).with_params(params).hypotheses(text[1:9])
+    assert_same(expected[1:9], actual)
+
+
+def test_data_parallel_search_has_no_collectives(params, vocabulary):
+    sharded = translator(params, vocabulary, mesh=make_mesh(8, 1, 1))
+    ids = np.full((8, 16), EOS, np.int32)
+    numbers = np.ones(8, np.int32)
+    constraints = np.zeros((8, 0), np.int32), np.zeros((8, 0, 0), np.int32)
+    sentence_ids = np.zeros((8, 2), np.int32)
+    batch = SearchBatch(ids, numbers, *constraints, numbers.astype(np.uint32), sentence_ids)
+    program = sharded._search.lower(sharded.weights, batch, max_length=16).compile().as_text()
+    assert "while" in program
+    assert not re.search("all-(reduce|gather|to-all)|reduce-scatter|collective-permute", program)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("search", SEARCHES)
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 1 << 20))
-def test_every_method_is_independent_of_batch_and_devices(translators, search, seed):
-    """Varies the batch, its size, bucket, padding, devices, and which sentence ends first."""
-    text = sorted(sentences(9, seed), key=len)
-    text.append(" ".join(WORDS))  # a wider bucket, and more steps
-    constraints = {}
+def test_every_method_is_independent_of_batch_and_devices(translators, vocabulary, search, seed):
+    """Varies the batch, its size, bucket, padding, devices, and which sentence ends first.
+
+    Compares one batch of ten rows with one row on each of eight devices.
+    """
+    text, constraints = sentences_and_a_longer_one(vocabulary, 8, seed), {}
     if search == "constrained":
-        constraints["prefixes"] = ["the book"] * 3 + ["", "a"] * 3 + [""]
-        constraints["required"] = [["rains"]] * 3 + [[], ["a"]] * 3 + [["a book"]]
+        constraints["prefixes"] = ["the book"] * 3 + ["", "a"] * 3
+        constraints["required"] = [["rains"]] * 3 + [[], ["a"]] * 2 + [["a book"]] * 2
 
-    def translate_with(devices, start, end):
-        batch_constraints = {name: values[start:end] for name, values in constraints.items()}
+    def translate_with(devices, end):
+        batch_constraints = {name: values[:end] for name, values in constraints.items()}
         with default_optimizations() if search in OPTIMIZED else nullcontext():
-            return translators(search, devices).hypotheses(text[start:end], **batch_constraints)
+            return translators(search, devices).hypotheses(text[:end], **batch_constraints)
 
-    expected = translate_with(1, 0, 10)
-    assert_same(expected[:9], translate_with(8, 0, 9))  # the last one would compile again
-    for row in range(3):
-        assert_same(expected[row : row + 1], translate_with(1, row, row + 1))
+    expected = translate_with(1, 9)
+    assert_same(expected[:8], translate_with(8, 8))
     assert len({h.tokens for h in best(expected)}) > 3  # or the test could not fail
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
 def test_a_bfloat16_model_does_not_depend_on_the_batch(params, vocabulary):
-    text, config = sentences(6), replace(CONFIG, dtype="bfloat16")
+    text = sentences_and_a_longer_one(vocabulary, 9)[4:9]
+    config = replace(CONFIG, dtype="bfloat16")
     translate_all = translator(params, vocabulary, config)
     expected = translate_all.hypotheses(text)
     assert_same(expected, [translate_all.hypotheses([s])[0] for s in text])

@@ -1,5 +1,7 @@
 """A small random translation model, and a comparison of translations."""
 
+from functools import cache
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,11 +18,16 @@ CONFIG = TransformerConfig(
 )
 
 
+@cache
+def _initial_parameters(config):
+    # Not jitted: the small programs of single operations serve several models.
+    shape = jnp.ones((1, 2), jnp.int32)
+    return nn.unbox(Transformer(config).init(jax.random.key(1), shape, shape))["params"]
+
+
 def parameters(config, scale=4.0):
     """Random parameters, large enough that outputs differ and end."""
-    shape = jnp.ones((1, 2), jnp.int32)
-    params = nn.unbox(Transformer(config).init(jax.random.key(1), shape, shape))["params"]
-    return jax.tree.map(lambda p: p * scale, params)
+    return jax.tree.map(lambda p: p * scale, _initial_parameters(config))
 
 
 def sentences(count, seed=0):

@@ -34,7 +34,8 @@ def test_links_have_targets(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_paths_in_the_text_exist(page):
     paths = re.findall(
-        r"\b(?:model|data|train|decode|experiments|tests)/[\w/]+\.\w+", page.read_text()
+        r"\b(?:model|data|train|decode|interop|serve|experiments|benchmarks|tests)/[\w/]+\.\w+",
+        page.read_text(),
     )
     for path in set(paths):
         assert (ROOT / path).exists(), path

@@ -89,9 +89,8 @@ def test_a_report_of_two_runs_escapes_markup(trained):
     page = Page(render([trained, hostile_run]))
     check_self_contained(page)
     page_words = words(page)
-    assert (
-        page_words.count(" ".join(HOSTILE.split())) == 4
-    )  # a warning, and the three of an example
+    # Once in a warning, and three times in an example.
+    assert page_words.count(" ".join(HOSTILE.split())) == 4
     assert "1 loss spike." in page_words
     for name in trained.name, hostile_run.name:
         assert f"{name}, train" in page_words and f"{name}, valid" in page_words

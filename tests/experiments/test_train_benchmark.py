@@ -14,7 +14,7 @@ from benchmarks.train_workloads import Workload, flops, workload
 from data.pipeline import Ragged, TokenPairs
 from experiments.setup import set_up
 from model import Transformer, TransformerConfig
-from tests.experiments.commands import SMALL, small_experiment
+from tests.experiments.commands import SMALL, environment, small_experiment
 
 pytestmark = pytest.mark.slow
 
@@ -84,11 +84,14 @@ def test_the_training_loop_is_measured_interleaved_with_bare_steps(text, tmp_pat
     assert train_loop._gflop_a_token(t) > 0
 
 
-def test_the_train_command_is_measured(text, tmp_path):
+def test_the_train_command_is_measured(text, tmp_path, monkeypatch):
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
     values = dict(value.split("=") for value in SMALL) | {
         "data.path": train_loop._text(text, ("en", "de"), tmp_path),
         "train.num_steps": 4,
         "train.log_every": 2,
+        "search.beam_size": 1,
     }
     result = train_loop._command(values, tmp_path / "run")
     assert (

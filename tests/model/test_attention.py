@@ -137,9 +137,8 @@ def test_dropout_masks_have_the_right_rate_and_no_pattern():
     assert mask.shape == (400, 255) and abs(mask.mean() - 0.9) < 0.004
     assert abs((mask[:, :-1] & mask[:, 1:]).mean() - 0.81) < 0.006
     assert abs((mask[:-1] & mask[1:]).mean() - 0.81) < 0.006
-    assert (
-        abs((mask[:, :127] & mask[:, 128:]).mean() - 0.81) < 0.006
-    )  # the two halves of a 32-bit word
+    # The two halves of a 32-bit word.
+    assert abs((mask[:, :127] & mask[:, 128:]).mean() - 0.81) < 0.006
     assert (mask != np.asarray(keep_mask(jax.random.key(1), 0.1, (400, 255)))).any()
 
 

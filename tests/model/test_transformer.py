@@ -40,26 +40,31 @@ SRC = jnp.array([[5, 6, 7, 2, 0], [9, 2, 0, 0, 0]], jnp.int32)
 TGT = jnp.array([[1, 5, 6, 7, 8], [1, 8, 9, 10, 11]], jnp.int32)
 
 
-@cache
 def make(**changes):
-    config = replace(SMALL, **changes)
+    return make_model(replace(SMALL, **changes))
+
+
+@cache
+def make_model(config):
+    """A model and its variables; not jitted, so that models share the programs of operations."""
     model = Transformer(config)
+    params = nn.unbox(model.init(jax.random.key(0), SRC, TGT))["params"]
+    # Larger than initial values, so that every layer affects the logits.
+    noise = lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
+    return model, {"params": jax.tree.map(noise, params)}
 
-    @jax.jit
-    def init():
-        # Larger than initial values, so that every layer affects the logits.
-        params = nn.unbox(model.init(jax.random.key(0), SRC, TGT))["params"]
-        noise = lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape)  # noqa: E731
-        return jax.tree.map(noise, params)
 
-    return model, {"params": init()}
+@cache
+def jitted(model):
+    """The model's `apply`, one program for all tests that call it with the same shapes."""
+    return jax.jit(model.apply, static_argnames="method")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_cached_steps_equal_teacher_forcing(variant):
     model, variables = make(**VARIANTS[variant])
     tolerance = 0.1 if variant.endswith("float16") else 1e-5
-    apply = jax.jit(model.apply, static_argnames="method")
+    apply = jitted(model)
     full = apply(variables, SRC, TGT)
     assert full.dtype == jnp.float32 and full.shape == (2, 5, model.config.target_vocab)
     memory = apply(variables, SRC, method="encode")
@@ -88,32 +93,46 @@ def test_cached_steps_equal_teacher_forcing(variant):
 )
 def test_padding_and_future_tokens_have_no_effect(variant):
     model, variables = make(**VARIANTS[variant])
-    logits = model.apply(variables, SRC, TGT)
+    apply = partial(jitted(model), variables)
+    logits = apply(SRC, TGT)
     padded = jnp.pad(SRC, ((0, 0), (0, 3)))
-    np.testing.assert_allclose(model.apply(variables, padded, TGT), logits, atol=1e-5)
-    changed = model.apply(variables, SRC, TGT.at[:, 3:].set(13))
+    np.testing.assert_allclose(apply(padded, TGT), logits, atol=1e-5)
+    changed = apply(SRC, TGT.at[:, 3:].set(13))
     np.testing.assert_allclose(changed[:, :3], logits[:, :3], atol=1e-6)
     assert jnp.abs(changed[:, 3:] - logits[:, 3:]).max() > 1e-3
-    assert jnp.abs(model.apply(variables, SRC.at[:, 0].set(3), TGT) - logits).max() > 1e-3
+    assert jnp.abs(apply(SRC.at[:, 0].set(3), TGT) - logits).max() > 1e-3
 
 
-@pytest.mark.parametrize(
-    "positions", ["sinusoidal", "sinusoidal_concat", "learned", "rotary", "t5_bias"]
-)
+VARIANT_WITH_POSITIONS = {
+    "sinusoidal": "paper",
+    "sinusoidal_concat": "halves",
+    "learned": "learned",
+    "rotary": "grouped",
+    "t5_bias": "relative",
+}
+
+
+@pytest.mark.parametrize("positions", VARIANT_WITH_POSITIONS)
 def test_source_order_matters(positions):
-    model, variables = make(positions=positions)
+    model, variables = make(**VARIANTS[VARIANT_WITH_POSITIONS[positions]])
+    assert model.config.positions == positions
     swapped = SRC.at[0, :3].set(jnp.array([7, 6, 5]))
-    logits = model.apply(variables, SRC, TGT)
-    assert jnp.abs(model.apply(variables, swapped, TGT)[0] - logits[0]).max() > 1e-3
+    logits = jitted(model)(variables, SRC, TGT)
+    assert jnp.abs(jitted(model)(variables, swapped, TGT)[0] - logits[0]).max() > 1e-3
 
 
-def gradient(model, variables, key=3):
+@cache
+def value_and_grad(model):
     def loss(params):
-        rngs = {"dropout": jax.random.key(key)}
+        rngs = {"dropout": jax.random.key(3)}
         logits = model.apply({"params": params}, SRC, TGT, train=True, rngs=rngs)
         return jnp.square(jax.nn.log_softmax(logits)).mean()
 
-    return jax.jit(jax.value_and_grad(loss))(variables["params"])
+    return jax.jit(jax.value_and_grad(loss))
+
+
+def gradient(model, variables):
+    return value_and_grad(model)(variables["params"])
 
 
 @pytest.mark.slow
@@ -151,8 +170,8 @@ def test_scanned_layers_equal_unrolled_layers(variant):
     model, variables = make(**VARIANTS[variant] | dict(remat="none"))
     config, params = unstack_layers(model.config, variables["params"])
     assert not config.scan_layers and "decoder_1" in params and "decoder" not in params
-    scanned = model.apply(variables, SRC, TGT)
-    unrolled = Transformer(config).apply({"params": params}, SRC, TGT)
+    scanned = jitted(model)(variables, SRC, TGT)
+    unrolled = jitted(Transformer(config))({"params": params}, SRC, TGT)
     np.testing.assert_allclose(unrolled, scanned, atol=1e-5)
 
 
@@ -187,13 +206,14 @@ def test_every_parameter_has_a_gradient_and_axis_names(variant):
 
 @pytest.mark.parametrize(("tying", "tables"), [("all", 1), ("decoder", 2), ("none", 3)])
 def test_tying_shares_embedding_tables(tying, tables):
-    model, variables = make(tying=tying)
-    shapes = [p.shape for p in jax.tree.leaves(variables["params"])]
+    model = Transformer(replace(SMALL, tying=tying))
+    params = jax.eval_shape(model.init, jax.random.key(0), SRC, TGT)["params"]
+    shapes = [p.shape for p in jax.tree.leaves(params)]
     assert sum(sorted(s) == [16, 24] for s in shapes) == tables
 
 
 def test_learned_positions_are_limited_by_their_table():
-    model, variables = make(positions="learned", max_length=8)
+    model, variables = make(**VARIANTS["learned"])
     with pytest.raises(ConfigError, match="9 positions, but the learned table"):
         model.apply(variables, jnp.ones((1, 9), jnp.int32), TGT[:1])
     with pytest.raises(ConfigError, match="a cache of 9 tokens, but the learned positions end"):
@@ -211,7 +231,8 @@ def test_learned_positions_are_limited_by_their_table():
     ],
 )
 def test_a_mesh_preserves_logits(sizes, changes):
-    config = replace(SMALL, num_heads=8, d_model=32, **changes)
+    layers = dict(encoder_layers=1, decoder_layers=1)
+    config = replace(SMALL, num_heads=8, d_model=32, **layers, **changes)
     model = Transformer(config)
     src, tgt = jnp.tile(SRC, (4, 1)), jnp.tile(TGT, (4, 1))
     abstract = jax.eval_shape(model.init, jax.random.key(0), src, tgt)
@@ -227,7 +248,7 @@ def test_a_mesh_preserves_logits(sizes, changes):
         step = jax.jit(model.apply, in_shardings=(shardings, *[batch_sharding(mesh)] * 2))
         assert "sharding_constraint" in step.lower(variables, src, tgt).as_text()
         logits = step(variables, src, tgt)
-    np.testing.assert_allclose(logits, model.apply(unsharded, src, tgt), atol=1e-5)
+    np.testing.assert_allclose(logits, jitted(model)(unsharded, src, tgt), atol=1e-5)
     kernel = variables["params"]["encoder_0"]["feed_forward"]["hidden"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (32 // sizes[1], 32 // sizes[2])
 
@@ -251,5 +272,5 @@ def test_a_mesh_that_does_not_divide_the_model_is_rejected():
 @pytest.mark.parametrize("tying", ["all", "none"])
 def test_logits_are_not_rounded_to_the_activations_dtype(tying):
     model, variables = make(tying=tying, dtype="bfloat16")
-    logits = model.apply(variables, SRC, TGT)
+    logits = jitted(model)(variables, SRC, TGT)
     assert (logits != logits.astype(jnp.bfloat16).astype(jnp.float32)).any()

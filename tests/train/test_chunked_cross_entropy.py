@@ -58,13 +58,13 @@ def test_chunked_loss_and_gradients_equal_unchunked_ones(
             metrics = function(features(hidden, table, bias, targets), label_smoothing)
             return 3.0 * metrics.loss_sum, metrics
 
-        return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(hidden, table, bias)
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(hidden, table, bias)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_TOKENS", tokens)
         (_, chunked), gradients = value_and_grad(chunked_cross_entropy)
-        without_grad = chunked_cross_entropy(
-            features(hidden, table, bias, targets), label_smoothing
+        without_grad = jax.jit(partial(chunked_cross_entropy, label_smoothing=label_smoothing))(
+            features(hidden, table, bias, targets)
         )
     (_, expected_metrics), expected = value_and_grad(unchunked)
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)

@@ -42,12 +42,8 @@ MODEL_OPTIONS = {  # model options that no config file enables
     "recurrent": dict(decoder_mixer="ssru", embedding_norm=True, scale_embedding=False),
 }
 HALF = "multi30k", "table3:E", "rotary"
-SPEED_OPTIONS = (
-    "remat",
-    "transpose_down_projection",
-    "dropout_bits",
-    "scan_layers",
-)  # these do not change the function
+# These do not change the function.
+SPEED_OPTIONS = ("remat", "transpose_down_projection", "dropout_bits", "scan_layers")
 FACTORS = {
     "dtype": ["bfloat16", "float16"],
     "mesh": [(1, 1, 1), (2, 2, 1), (1, 2, 2)],

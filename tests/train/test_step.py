@@ -1,6 +1,6 @@
 """The train step: same update with micro-batches, meshes, padding and donation."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -79,9 +79,8 @@ def test_micro_batches_equal_the_full_batch(tiny, batch_of, bits):
     accumulated, accumulated_metrics = run(
         tiny((2, 2, 2), dropout=0.0, grad_accum_steps=4), batch_of, bits, steps=2
     )
-    close(
-        accumulated_metrics, full_metrics, rtol=1e-4
-    )  # loss and gradient norm, before and after an update
+    # Loss and gradient norm, before and after an update.
+    close(accumulated_metrics, full_metrics, rtol=1e-4)
     close(accumulated.params, full.params, atol=1e-4)
 
 
@@ -96,19 +95,21 @@ class NoiseModel:
         return features_of(variables["params"]["bias"] + self.scale * noise, batch)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def noisy_update():
     """A function that updates the noise model at a step, on rows of ones."""
     tx = optax.sgd(1.0)
+
+    @cache
+    def jitted(scale, grad_accum_steps):
+        options = dict(label_smoothing=0.1, grad_accum_steps=grad_accum_steps)
+        return jax.jit(partial(train_step, model=NoiseModel(scale), tx=tx, **options))
 
     def update(step, rows=4, grad_accum_steps=1, scale=1.0):
         params = {"bias": jnp.zeros((1, 1, 8))}
         state = TrainState(jnp.int32(step), params, tx.init(params), jax.random.key(0))
         batch = Batch(*np.ones((2, rows, 3), np.int32))
-        options = dict(
-            model=NoiseModel(scale), tx=tx, label_smoothing=0.1, grad_accum_steps=grad_accum_steps
-        )
-        return train_step(state, batch, **options)
+        return jitted(scale, grad_accum_steps)(state, batch)
 
     return update
 

@@ -10,20 +10,20 @@ from model.positions import sinusoids
 from train.loss import token_losses
 
 
-def positional_encodings(length: int, width: int, halves: bool = False) -> Figure:
+def positional_encodings(length: int, width: int, concatenated: bool = False) -> Figure:
     """Plot the sinusoids (3.5) of `length` positions in `width` dimensions, and their similarity.
 
     On the left, each row is the encoding of a position; on the right are the cosine similarities of
     all pairs of positions, which depend only on their distance.
     """
-    encoded = np.asarray(sinusoids(jnp.arange(length, dtype=jnp.int32), width, halves))
+    encoded = np.asarray(sinusoids(jnp.arange(length, dtype=jnp.int32), width, concatenated))
     similarity = encoded @ encoded.T / (width / 2)  # every encoding has the norm sqrt(width / 2)
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, values, label in (left, encoded, "dimension"), (right, similarity, "position"):
         image = axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
         axes.set(xlabel=label, ylabel="position")
-    left.set_title(f"sinusoids, {'in halves' if halves else 'interleaved'}")
+    left.set_title(f"sinusoids, {'concatenated' if concatenated else 'interleaved'}")
     right.set_title("cosine of two positions' encodings")
     figure.colorbar(image, ax=[left, right])
     return figure
