@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-TIMINGS = {"seconds", "tokens_per_second"}
+TIMINGS = {"elapsed_seconds", "tokens_per_second"}
 
 
 def cut(path: Path) -> None:

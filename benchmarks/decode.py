@@ -65,9 +65,9 @@ def main(argv):
             **ready,
         )
         if name == "heed":
-            line["gflops"] = round(line.pop("gflop_a_token") * line["tokens_per_second"], 1)
+            line["gflops"] = round(line.pop("gflop_per_token") * line["tokens_per_second"], 1)
         else:
-            line["heed_is_times"] = interleaved.speedup(results["heed"][1], rounds)
+            line["speedup"] = interleaved.speedup(results["heed"][1], rounds)
         print(json.dumps(line), flush=True)
 
 

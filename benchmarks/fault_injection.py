@@ -2,8 +2,8 @@
 
     python -m benchmarks.fault_injection [--kills=10]
 
-{"case": the fault, "happened": the result, "lost": "nothing", or the difference to an uninterrupted
-run, or "not tried" and the reason}. Exits with 1 if anything was lost.
+{"case": the fault, "outcome": the result, "difference": "nothing", or what differs from an
+uninterrupted run, or "not tried" and the reason}. Exits with 1 if anything differs.
 A small model trains for 200 steps on generated text, on this machine's CPU, in a temporary folder.
 """
 
@@ -42,7 +42,7 @@ SETTINGS = """
     model.dropout=0.1 data.vocab_size=300 data.tokens_per_batch=400 data.num_buckets=2
     optimizer.schedule=constant optimizer.learning_rate=0.003 optimizer.warmup_steps=5
     train.num_steps=200 train.eval_every=100 train.checkpoint_every=20 train.log_every=7
-    train.bleu_sentences=4 search.max_length_offset=5
+    train.eval_bleu_sentences=4 search.max_length_offset=5
 """.split()
 
 
@@ -52,9 +52,10 @@ def main(_) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cases = Cases(Path(folder))
         failed = 0
-        for case, happened, lost in cases.all(KILLS.value):
-            print(json.dumps({"case": case, "happened": happened, "lost": lost}), flush=True)
-            failed += lost != "nothing" and not lost.startswith("not tried")
+        for case, outcome, difference in cases.all(KILLS.value):
+            line = {"case": case, "outcome": outcome, "difference": difference}
+            print(json.dumps(line), flush=True)
+            failed += difference != "nothing" and not difference.startswith("not tried")
         sys.exit(1 if failed else 0)
 
 
@@ -70,7 +71,7 @@ class Cases:
             raise RuntimeError(f"the reference run failed: {err}")
 
     def all(self, kills: int) -> Iterator[tuple[str, str, str]]:
-        """Yield (case, happened, lost) for every case."""
+        """Yield (case, outcome, difference) for every case."""
         rng = random.Random(0)
         for _ in range(kills):
             yield self.killed(rng)
@@ -131,8 +132,8 @@ class Cases:
             process.communicate()
             if process.returncode == -signal.SIGKILL and 200 not in self.steps(folder):
                 checkpoint = self.latest_checkpoint(folder)
-                happened = f"killed after step {_step(folder)}, {checkpoint}; restarted"
-                return f"SIGKILL from step {step} on", happened, self.resume(folder)
+                outcome = f"killed after step {_step(folder)}, {checkpoint}; restarted"
+                return f"SIGKILL from step {step} on", outcome, self.resume(folder)
         return f"SIGKILL from step {step} on", "", "not tried: the run ended first, five times"
 
     def killed_while_saving(self) -> tuple[str, str, str]:
@@ -174,21 +175,22 @@ class Cases:
             shutil.copytree(source, folder)
             corrupt_file(folder / file)
             step, messages = restore_latest(folder, self.reference)
-            happened = f"step {step} restored{': ' + messages[-1] if messages else ''}"
+            outcome = f"step {step} restored{': ' + messages[-1] if messages else ''}"
             intact = equal_checkpoints(folder, step, source, self.reference)
             nothing_lost = intact and (messages or step == int(newest.name))
-            lost = "nothing" if nothing_lost else "its contents"
-            yield f"{file} {name}", happened.replace(str(folder), "checkpoints"), lost
+            difference = "nothing" if nothing_lost else "its contents"
+            yield f"{file} {name}", outcome.replace(str(folder), "checkpoints"), difference
 
     def full_disk(self, option: str, workers: int) -> tuple[str, str, str]:
         """A disk that is full or read-only."""
         case = {"ro": "a folder that is read-only on resume"}.get(option, "a full disk")
-        case += f" under {workers} processes" * (workers > 1)
+        if workers > 1:
+            case += f" under {workers} processes"
         mount = self.folder / f"{option.replace('=', '')}-{workers}"
         try:
             with mounted(mount, option) as remount:
                 folder = mount / "run"
-                overrides = ["train.num_steps=40"] * (option == "ro")
+                overrides = ["train.num_steps=40"] if option == "ro" else []
                 process = self.start(folder, *overrides, workers=workers)
                 if option == "ro":
                     self.end(process)
@@ -203,13 +205,13 @@ class Cases:
         except OSError as error:
             return case, "", f"not tried: {error}"
         reported = "heed: error: " in err and code == 1
-        happened = f"exit {code}: {err}; complete checkpoints: {steps}"
-        lost = "nothing" if reported else "a clear message"
-        return case, happened.replace(str(self.folder), ""), lost
+        outcome = f"exit {code}: {err}; complete checkpoints: {steps}"
+        difference = "nothing" if reported else "a clear message"
+        return case, outcome.replace(str(self.folder), ""), difference
 
     def changed_devices(self) -> tuple[str, str, str]:
         """Restore a checkpoint of 8 devices (fsdp) on 1, and one of 1 device on 4 (tensor)."""
-        happened, lost = [], "nothing"
+        outcome, difference = [], "nothing"
         on_eight, on_one = ("mesh.fsdp=8", 8, (1, 8, 1)), ("mesh.fsdp=1", 1, (1, 1, 1))
         for before, after in (on_eight, on_one), (on_one, ("mesh.tensor=4", 4, (1, 1, 4))):
             folder = self.folder / f"from{before[1]}"
@@ -217,24 +219,25 @@ class Cases:
                 command = self.start(folder, f"train.num_steps={steps}", mesh, devices=devices)
                 code, _, err = self.end(command)
                 checkpoint = self.latest_checkpoint(folder)
-                happened.append(f"on {devices} with {mesh}: exit {code}, {checkpoint}")
-                lost = lost if code == 0 else err
-            if lost == "nothing":
+                outcome.append(f"on {devices} with {mesh}: exit {code}, {checkpoint}")
+                difference = difference if code == 0 else err
+            if difference == "nothing":
                 states = (
                     arrays(folder / "checkpoints", 40, folder, m) for *_, m in (before, after)
                 )
-                lost = lost if bitwise_equal(*states) else "its bits"
-        return "from 8 devices with fsdp to 1, from 1 to 4 with tensor", "; ".join(happened), lost
+                difference = difference if bitwise_equal(*states) else "its bits"
+        case = "from 8 devices with fsdp to 1, from 1 to 4 with tensor"
+        return case, "; ".join(outcome), difference
 
     def diverged(self) -> tuple[str, str, str]:
         """A learning rate at which every model diverges."""
         folder = self.folder / "diverged"
         overrides = "optimizer.learning_rate=1e30", "train.max_rollbacks=1"
         code, _, err = self.end(self.start(folder, *overrides))
-        rollbacks = [event for event in events(folder) if event["split"] == "rollback"]
+        rollbacks = [event for event in events(folder) if event["event"] == "rollback"]
         reported = code == 1 and "training diverged" in err and len(rollbacks) == 1
-        lost = "nothing" if reported else "a report"
-        return "a learning rate of 1e30", f"exit {code}: {err}", lost
+        difference = "nothing" if reported else "a report"
+        return "a learning rate of 1e30", f"exit {code}: {err}", difference
 
     def locked(self) -> tuple[str, str, str]:
         """Two runs in one workdir."""
@@ -244,9 +247,9 @@ class Cases:
             time.sleep(0.01)
         code, _, err = self.end(self.start(folder))
         self.end(process)
-        happened = f"second run: exit {code}: {err}".replace(str(self.folder), "")
-        lost = self.difference(folder)
-        return "a second run in the folder", happened, lost if code == 1 else "the lock"
+        outcome = f"second run: exit {code}: {err}".replace(str(self.folder), "")
+        difference = self.difference(folder)
+        return "a second run in the folder", outcome, difference if code == 1 else "the lock"
 
     def steps(self, folder: Path) -> list[int]:
         """Steps that have a checkpoint, ascending."""

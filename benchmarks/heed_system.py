@@ -48,6 +48,7 @@ def make(config: TransformerConfig, workload: Workload, precision: str, cores: i
             [make_generator(config)], [weights], batch, options=options, max_length=max_length
         ),
         precision,
+        jax.default_backend(),
         static_argnames="max_length",
     )
     jobs = list(_jobs(workload, tokens, config.target_vocab))
@@ -58,7 +59,7 @@ def make(config: TransformerConfig, workload: Workload, precision: str, cores: i
 
     shapes = {(batch.src.shape, max_length) for batch, max_length in jobs}
     fields = dict(
-        compilations=len(shapes), gflop_a_token=_gflop(config, workload) / workload.tokens
+        compilations=len(shapes), gflop_per_token=_gflop(config, workload) / workload.tokens
     )
     return run, fields | {"machine_gflops": round(machine_gflops(precision), 1)}
 
@@ -93,7 +94,8 @@ def machine_gflops(precision: str) -> float:
     """GFLOP/s of one large compiled matrix product in this precision."""
     dtype = "float32" if precision == "float32" else "bfloat16"
     x, y = jnp.ones((1024, 2048), dtype), jnp.ones((2048, 2048), dtype)
-    product = xla_options.jit(partial(jnp.dot, preferred_element_type=jnp.float32), precision)
+    dot = partial(jnp.dot, preferred_element_type=jnp.float32)
+    product = xla_options.jit(dot, precision, jax.default_backend())
     jax.block_until_ready(product(x, y))
     seconds = []
     for _ in range(7):

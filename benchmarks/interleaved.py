@@ -51,10 +51,10 @@ def speed(rounds: Sequence[dict]) -> float:
     return round(statistics.median(result["tokens_per_second"] for result in rounds), 1)
 
 
-def mfu(rounds: Sequence[dict], gflop_a_token: float, machine: Sequence[dict]) -> float:
+def mfu(rounds: Sequence[dict], gflop_per_token: float, machine: Sequence[dict]) -> float:
     """Model FLOPs utilization: median fraction of the machine's GFLOP/s in the same round."""
     pairs = zip(rounds, machine, strict=True)
-    ratios = (gflop_a_token * x["tokens_per_second"] / y["machine_gflops"] for x, y in pairs)
+    ratios = (gflop_per_token * x["tokens_per_second"] / y["machine_gflops"] for x, y in pairs)
     return round(statistics.median(ratios), 3)
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.interrupts [--commands=train,translate] [--every=0.25]
 
-{"command", "seconds": time from start to SIGINT, "status", "said": last line of stderr,
-"wrong": "" or a description of the failure}. A command must exit with 130, one line and no
+{"command", "seconds": time from start to SIGINT, "exit_status",
+"last_stderr_line", "failure": "" or its description}. A command must exit with 130, one line and no
 traceback, or finish and exit with 0. It leaves no temporary file, and its output is complete or
 absent. Every tenth interrupted training is resumed and must finish. Exits with 1 on any failure.
 The commands use this machine's CPU and a tiny run that is trained first. The start of Python
@@ -124,10 +124,14 @@ def sweep(name: str, command: Command) -> int:
         if not problem and command.resumes and attempts % 10 == 0:
             problem = _resume(command)
         last_line = (err.strip().splitlines() or [""])[-1]
-        report = dict(
-            command=name, seconds=round(seconds, 3), status=process.returncode, said=last_line
-        )
-        print(json.dumps(report | {"wrong": problem}, ensure_ascii=False), flush=True)
+        report = {
+            "command": name,
+            "seconds": round(seconds, 3),
+            "exit_status": process.returncode,
+            "last_stderr_line": last_line,
+            "failure": problem,
+        }
+        print(json.dumps(report, ensure_ascii=False), flush=True)
         failures += bool(problem)
         if finished:
             break

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from benchmarks.clients import Client
 
-_TIMEOUT = 120.0  # seconds without a response until open requests count as lost
+_TIMEOUT = 120.0  # seconds without a response until open requests count as failed
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
@@ -82,7 +82,7 @@ class Load:
             ] != self._expected[index]
 
     @property
-    def lost(self) -> int:
+    def failed(self) -> int:
         """Number of requests without a response of status 200."""
         return self.num_requests - len(self.times)
 

@@ -21,7 +21,7 @@ class Workers:
             raise RuntimeError(f"the reference run in two processes failed: {err}")
 
     def all(self) -> Iterator[tuple[str, str, str]]:
-        """Yield (case, happened, lost) for every case."""
+        """Yield (case, outcome, difference) for every case."""
         yield self.signal_process(signal.SIGKILL)
         yield self.signal_process(signal.SIGSTOP)
         yield self.terminated()
@@ -42,27 +42,27 @@ class Workers:
         seconds = time.monotonic() - start
         lines = [line for line in err.splitlines() if "no heartbeat" in line]
         reported = bool(lines) and "process 1 (" in lines[0] and launcher.returncode != 0
-        lost = self.resume(folder) if reported else "a message that names it"
-        happened = (
+        difference = self.resume(folder) if reported else "a message that names it"
+        outcome = (
             f"exit {launcher.returncode} after {seconds:.0f} s: {(lines or ['no message'])[0]}"
         )
-        return f"{number.name} to one of two processes", happened, lost
+        return f"{number.name} to one of two processes", outcome, difference
 
     def terminated(self) -> tuple[str, str, str]:
         """A cluster terminates one of two processes."""
         folder = self.cases.folder / "terminated-worker"
         launcher = self._start_and_signal(folder, signal.SIGTERM)
         code, _, _ = self.cases.end(launcher)
-        happened = f"exit {code}, {self.cases.latest_checkpoint(folder)}"
+        outcome = f"exit {code}, {self.cases.latest_checkpoint(folder)}"
         return (
             "SIGTERM to one of two processes",
-            happened,
+            outcome,
             self.resume(folder) if code == 0 else f"exit status {code}",
         )
 
     def changed_process_count(self) -> tuple[str, str, str]:
         """Restore a checkpoint of four processes in one, and in two."""
-        folder, happened, lost = self.cases.folder / "four", [], "nothing"
+        folder, outcome, difference = self.cases.folder / "four", [], "nothing"
         code, _, err = self.cases.end(self.start(folder, "train.num_steps=40", workers=4))
         if code:
             return "from 4 processes to 1, and to 2", f"exit {code}: {err}", "the run"
@@ -71,13 +71,13 @@ class Workers:
             copy = self.cases.folder / f"by{workers}"
             shutil.copytree(folder, copy)
             code, _, err = self.cases.end(self.start(copy, "train.num_steps=60", workers=workers))
-            happened.append(f"in {workers}: exit {code}, {self.cases.latest_checkpoint(copy)}")
-            lost = lost if code == 0 else err
-            if lost == "nothing" and not bitwise_equal(
+            outcome.append(f"in {workers}: exit {code}, {self.cases.latest_checkpoint(copy)}")
+            difference = difference if code == 0 else err
+            if difference == "nothing" and not bitwise_equal(
                 saved, arrays(copy / "checkpoints", 40, copy)
             ):
-                lost = "its bits"
-        return "from 4 processes to 1, and to 2", "; ".join(happened), lost
+                difference = "its bits"
+        return "from 4 processes to 1, and to 2", "; ".join(outcome), difference
 
     def resume(self, folder: Path) -> str:
         """Run the same command again; return the difference to the reference run."""

@@ -29,7 +29,7 @@ class Resources:
         self.cases = cases
 
     def all(self) -> Iterator[Case]:
-        """Yield (case, happened, lost) for every case."""
+        """Yield (case, outcome, difference) for every case."""
         yield self.full_tensorboard_disk()
         for size in "40k", "100k", "300k":
             yield self.full_workdir_disk(size)
@@ -48,8 +48,8 @@ class Resources:
             with mounted(folder / "tensorboard", "size=4k"):
                 code, err, out = self._end(self.cases.start(folder))
                 if _succeeded(code, out, err, warning="tensorboard"):
-                    return case, _happened(code, err), self.cases.difference(folder)
-                return case, _happened(code, err), "the run"
+                    return case, _outcome(code, err), self.cases.difference(folder)
+                return case, _outcome(code, err), "the run"
         except OSError as error:
             return case, "", f"not tried: {error}"
 
@@ -63,7 +63,7 @@ class Resources:
         except OSError as error:
             return case, "", f"not tried: {error}"
         reported = code == 1 and "Traceback" not in err and "disk is full" in _last_line(err)
-        return case, _happened(code, err), "nothing" if reported else "a clear message"
+        return case, _outcome(code, err), "nothing" if reported else "a clear message"
 
     def full_disk_after_training(self) -> Case:
         """The disk fills after the last checkpoint: later files cannot be written."""
@@ -79,7 +79,7 @@ class Resources:
         except OSError as error:
             return case, "", f"not tried: {error}"
         written = _succeeded(code, out, err, warning="report.html")
-        return case, _happened(code, err), "nothing" if written else "the end of the run"
+        return case, _outcome(code, err), "nothing" if written else "the end of the run"
 
     def full_stderr(self) -> Case:
         """Standard error goes to a full disk."""
@@ -87,8 +87,8 @@ class Resources:
         with Path("/dev/full").open("w", encoding="utf-8") as device:
             process = self.cases.start(folder, stderr=device)
             code, err, _ = self._end(process)
-        lost = self.cases.difference(folder) if code == 0 else f"exit status {code}"
-        return "standard error on a full disk", _happened(code, err), lost
+        difference = self.cases.difference(folder) if code == 0 else f"exit status {code}"
+        return "standard error on a full disk", _outcome(code, err), difference
 
     def open_file_limit(self, files: int) -> Case:
         """A limit on open files that a save exceeds."""
@@ -100,7 +100,7 @@ class Resources:
         if code == 0:
             return case, "exit 0", self.cases.difference(folder)
         reported = code == 1 and "Traceback" not in err and "heed: error: " in _last_line(err)
-        return case, _happened(code, err), "nothing" if reported else "a clear message"
+        return case, _outcome(code, err), "nothing" if reported else "a clear message"
 
     def clock_change(self, seconds: int) -> Case:
         """The system clock is set back by 400 days during the run."""
@@ -109,8 +109,8 @@ class Resources:
         (hook / "sitecustomize.py").write_text(_CLOCK.format(seconds=seconds))
         path = os.pathsep.join([str(hook), os.environ.get("PYTHONPATH", "")])
         code, err, _ = self._end(self.cases.start(folder, environment={"PYTHONPATH": path}))
-        lost = self.cases.difference(folder) if code == 0 else f"exit status {code}"
-        return f"a clock set back by 400 days after {seconds} s", _happened(code, err), lost
+        difference = self.cases.difference(folder) if code == 0 else f"exit status {code}"
+        return f"a clock set back by 400 days after {seconds} s", _outcome(code, err), difference
 
     def _folder(self, name: str) -> Path:
         return self.cases.folder / name
@@ -134,7 +134,7 @@ def _succeeded(code: int | str, out: str, err: str, warning: str) -> bool:
     return json.loads(out)["step"] == 200 and any(warning in line for line in warnings)
 
 
-def _happened(code: int | str, err: str) -> str:
+def _outcome(code: int | str, err: str) -> str:
     lines = [line for line in err.splitlines() if line.startswith(("warning: ", "heed: "))]
     return f"exit {code}: {'; '.join(lines) or _last_line(err)}"
 

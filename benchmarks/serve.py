@@ -2,11 +2,12 @@
 
 Starts `experiments.serve` on a free port, lets `clients` clients send requests of `texts` sentences
 for `seconds`, and then runs the cases of adversarial_clients.py. Lines of JSON: {ready_s: start-up
-of the server}, one for the load {requests, lost, different, median_ms,
-p99_ms, sentences_per_s, offline_sentences_per_s (before and after), of_offline (throughput, as a
-ratio), mean_batch}, and one for each adversarial case {case, happened, alive: whether the server
-translates afterwards}. "lost" counts requests without a response of status 200, "different" those
-whose texts differ from offline. Exit status 1 if any were lost or different, or the server died.
+of the server}, one for the load {requests, failed, different, median_ms, p99_ms,
+sentences_per_second, offline_sentences_per_second (before and after), fraction_of_offline
+(throughput, as a ratio), mean_batch}, and one for each adversarial case {case, outcome, alive:
+whether the server translates afterwards}. "failed" counts requests without a response of status
+200, "different" those whose texts differ from offline. Exit status 1 if any failed or differed,
+or the server died.
 
     python -m benchmarks.serve --workdir=DIR --clients=50 --seconds=60
     python -m benchmarks.serve --workdir=DIR --input=test.en  # for a run without text
@@ -54,17 +55,17 @@ def main(argv):
             load.run(CLIENTS.value, SECONDS.value)
             speeds.append(offline()[1])
             print(json.dumps(_summarize(load, speeds, client)), flush=True)
-            passed = not load.lost and not load.different
+            passed = not load.failed and not load.different
             for name, case in CASES.items():
-                happened = case(client)
+                outcome = case(client)
                 alive = client.alive() and server.poll() is None
                 passed = passed and alive
-                line = {"case": name, "happened": happened, "alive": alive}
+                line = {"case": name, "outcome": outcome, "alive": alive}
                 print(json.dumps(line), flush=True)
         finally:
             server.send_signal(signal.SIGTERM)
             code = server.wait(60)
-    print(json.dumps({"case": "SIGTERM", "happened": f"exit {code}"}), flush=True)
+    print(json.dumps({"case": "SIGTERM", "outcome": f"exit {code}"}), flush=True)
     sys.exit(0 if passed and code == 0 else 1)
 
 
@@ -76,13 +77,13 @@ def _summarize(load: Load, speeds: list[float], client: Client) -> dict:
         "texts": TEXTS.value,
         "seconds": round(load.seconds, 1),
         "requests": load.num_requests,
-        "lost": load.lost,
+        "failed": load.failed,
         "different": load.different,
         "median_ms": round(1000 * statistics.median(times), 1),
         "p99_ms": round(1000 * times[int(0.99 * (len(times) - 1))], 1),
-        "sentences_per_s": round(speed, 1),
-        "offline_sentences_per_s": [round(value, 1) for value in speeds],
-        "of_offline": round(speed / offline, 3),
+        "sentences_per_second": round(speed, 1),
+        "offline_sentences_per_second": [round(value, 1) for value in speeds],
+        "fraction_of_offline": round(speed / offline, 3),
         "mean_batch": round(client.metric("heed_batch_texts_sum") / client.metric(
             "heed_batch_texts_count"), 1),
     }  # fmt: skip

@@ -1,16 +1,17 @@
 """Training speed of Heed and its peers, interleaved, on the same pairs.
 
 One JSON line per system: {system, precision, workload, cores, tokens_per_second (real tokens of
-source and target, the median of the rounds), padding, peak_mb, compile_s (the first round,
-compilation included), gflops, mfu (of the machine's own matrix product, measured in the same
+source and target, the median of the rounds), padding_fraction, peak_mb, compile_s (the first
+round, compilation included), gflops, mfu (of the machine's own matrix product, measured in the same
 round), ..}; a peer's line has Heed's speedup.
 
     python -m benchmarks.train --workload=T1 --peers=transformers,pytorch --cores=1
     python -m benchmarks.train --workload=T3 --data=DIR
 
-Heed's line also has the speed of its input pipeline alone, from ids (input_tokens_per_s). T3 is the
-complete command on real text with the base model: startup_s, loop_cost (relative extra time of a
-step in the training loop), and text_tokens_per_s (speed from files to batches, train_loop.py).
+Heed's line also has the speed of its input pipeline alone, from ids (input_tokens_per_second). T3
+is the complete command on real text with the base model: startup_s, loop_cost (relative extra time
+of a step in the training loop), and text_tokens_per_second (speed from files to batches,
+train_loop.py).
 """
 
 import json
@@ -74,11 +75,11 @@ def main(_) -> None:
             peak_mb=rounds[0]["peak_mb"],  # later rounds include the compiler of machine_gflops
             **ready,
         )
-        gflop = line.pop("gflop_a_token")
+        gflop = line.pop("gflop_per_token")
         line["gflops"] = round(gflop * line["tokens_per_second"], 1)
         line["mfu"] = interleaved.mfu(rounds, gflop, machine)
         if name != "heed":
-            line["heed_is_times"] = interleaved.speedup(results["heed"][1], rounds)
+            line["speedup"] = interleaved.speedup(results["heed"][1], rounds)
         print(json.dumps(line), flush=True)
 
 

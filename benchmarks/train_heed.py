@@ -8,10 +8,11 @@ from typing import Literal
 import jax
 import numpy as np
 
-from benchmarks.train_workloads import LEARNING_RATE, SMOOTHING, STEP_TOKENS, Workload, flops
+from benchmarks.train_workloads import LEARNING_RATE, SMOOTHING, STEP_TOKENS, Workload
 from data.batch_schedule import BatchSchedule
 from data.pipeline import train_batches
 from model import Transformer
+from model.flops import training_flops
 from model.sharding import make_mesh
 from train.optimizer import make_optimizer, make_schedule
 from train.state import create_state
@@ -62,9 +63,9 @@ def make(
     real_tokens = int(source.sum() + target.sum())
     fields = dict(
         compile_s=round(compile_seconds, 1),
-        input_tokens_per_s=round(_input_speed(workload, schedule)),
-        padding=round(schedule.padding, 4),
-        compilations=len(step.traced),
-        gflop_a_token=1e-9 * flops(workload.config, source, target) / real_tokens,
+        input_tokens_per_second=round(_input_speed(workload, schedule)),
+        padding_fraction=round(schedule.padding, 4),
+        compilations=len(step.traced_shapes),
+        gflop_per_token=1e-9 * training_flops(workload.config, source, target) / real_tokens,
     )
     return run, fields

@@ -21,7 +21,6 @@ from pathlib import Path
 import jax
 
 from benchmarks.heed_system import machine_gflops
-from benchmarks.train_workloads import flops
 from data.batch import Batch
 from data.pairs import SPLITS
 from data.pipeline import TokenPairs, train_batches
@@ -32,6 +31,7 @@ from experiments.configs import text
 from experiments.run_context import RunContext
 from experiments.setup import set_up
 from experiments.translation_data import TranslationData, open_split, read_pairs
+from model.flops import training_flops
 from train.loop import fit
 from train.loss_monitor import LossMonitor
 from train.metrics import MetricsWriter, read_metrics
@@ -49,11 +49,11 @@ def measure(data: str, languages: tuple[str, str], steps: int, precision: str) -
         values = _values(path, languages, steps, precision)
         result = _command(values, Path(folder) / "run")
         run = set_up(_experiment(values), Path(folder) / "no")
-        result["text_tokens_per_s"] = round(_input_speed(run))
+        result["text_tokens_per_second"] = round(_input_speed(run))
         start = time.perf_counter()
         step, state = _compile(run)
         result["compile_s"] = round(time.perf_counter() - start, 1)
-        result["gflops"] = round(_gflop_a_token(run) * result["tokens_per_second"], 1)
+        result["gflops"] = round(_gflop_per_token(run) * result["tokens_per_second"], 1)
         result["mfu"] = round(result["gflops"] / machine_gflops(precision), 3)
         costs = list(_loop_costs(run, step, state, steps))
     return result | dict(steps=steps, loop_cost=round(statistics.median(costs), 4))
@@ -105,12 +105,12 @@ def _command(values: dict, workdir: Path) -> dict:
         stdout=subprocess.PIPE, env=os.environ | {"JAX_PLATFORMS": "cpu"}, text=True, check=True,
     ).stdout  # fmt: skip
     seconds = time.time() - start
-    events = [event for event in read_metrics(workdir) if event["split"] == "train"]
+    events = [event for event in read_metrics(workdir) if event["event"] == "train"]
     summary = json.loads(out)
     return dict(
         tokens_per_second=round(statistics.median(e["tokens_per_second"] for e in events), 1),
-        padding=round(statistics.mean(e["padding_fraction"] for e in events), 4),
-        startup_s=round(seconds - summary["seconds"], 1),
+        padding_fraction=round(statistics.mean(e["padding_fraction"] for e in events), 4),
+        startup_s=round(seconds - summary["elapsed_seconds"], 1),
         peak_mb=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
     )
 
@@ -120,9 +120,10 @@ def _train_pairs(run: RunContext) -> TokenPairs:
     return run.data.pairs["train"]
 
 
-def _gflop_a_token(run: RunContext) -> float:
+def _gflop_per_token(run: RunContext) -> float:
     source, target = _train_pairs(run).lengths
-    return 1e-9 * flops(run.model.config, source, target) / float(source.sum() + target.sum())
+    tokens = float(source.sum() + target.sum())
+    return 1e-9 * training_flops(run.model.config, source, target) / tokens
 
 
 def _input_speed(run: RunContext, batches: int = 200) -> float:

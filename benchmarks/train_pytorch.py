@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.train_workloads import LEARNING_RATE, SMOOTHING, STEP_TOKENS, Workload, flops
+from benchmarks.train_workloads import LEARNING_RATE, SMOOTHING, STEP_TOKENS, Workload
 from data.batch import BOS, EOS, PAD, pad_rows
+from model.flops import training_flops
 from model.positions import sinusoids
 
 Logits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # [B,S], [B,T] -> [B,T,V]
@@ -30,7 +31,7 @@ class Seq2Seq(nn.Module):
         layers = dict(num_encoder_layers=c.encoder_layers, num_decoder_layers=c.decoder_layers)
         self.body = nn.Transformer(**sizes, **layers, dropout=c.dropout, batch_first=True)
         for layer in (*self.body.encoder.layers, *self.body.decoder.layers):
-            layer.dropout.p = c.ff_dropout  # of the feed-forward's hidden units
+            layer.dropout.p = c.mlp_dropout  # of the feed-forward's hidden units
             for module in layer.children():
                 if isinstance(module, nn.MultiheadAttention):
                     module.dropout = c.attention_dropout
@@ -38,7 +39,7 @@ class Seq2Seq(nn.Module):
     def forward(self, src, tgt):
         """src [B,S], tgt [B,T] -> logits [B,T,V]."""
         length = tgt.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool).triu(1)
+        causal = torch.ones(length, length, dtype=torch.bool, device=tgt.device).triu(1)
         padding = src == PAD
         hidden = self.body(
             self._embed(src),
@@ -85,8 +86,8 @@ def train_rounds(model: nn.Module, workload: Workload, precision: str, cores: in
         return tokens
 
     source, target = workload.pairs.lengths
-    gflop = flops(workload.config, source, target) / (source.sum() + target.sum())
-    return run, dict(padding=round(padding, 4), gflop_a_token=1e-9 * float(gflop))
+    gflop = training_flops(workload.config, source, target) / (source.sum() + target.sum())
+    return run, dict(padding_fraction=round(padding, 4), gflop_per_token=1e-9 * float(gflop))
 
 
 def _batches(workload: Workload) -> tuple[Iterator, float]:

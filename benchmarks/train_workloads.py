@@ -1,4 +1,4 @@
-"""Training workloads: random pairs of given lengths, and their cost.
+"""Training workloads: random pairs of given lengths.
 
 T1: 32 pairs of 64 and 64 tokens, base model. T2: lengths as in real text, a small model.
 """
@@ -45,26 +45,3 @@ def workload(name: str) -> Workload:
         return Ragged(rows)
 
     return Workload(TokenPairs(token_rows(source), token_rows(target)), config, steps)
-
-
-def flops(c: TransformerConfig, source: np.ndarray, target: np.ndarray) -> float:
-    """FLOPs of one update on pairs of these lengths: two per multiplication, three times forward.
-
-    Counts matrix products: projections, feed-forward, the vocabulary, and the two of attention. A
-    causal mask halves those of decoder self-attention; an SSRU has two matrices instead. Padding is
-    not counted.
-    """
-    width, attend = c.d_model, c.num_heads * (c.key_width + c.value_width)  # of a pair of tokens
-    project, forward = 2 * width * attend, 2 * width * c.d_ff  # of a token
-    encoder = c.encoder_layers * ((project + forward) * source + attend * source**2)
-    # Cross-attention's queries and output are the target's, its keys and values the source's.
-    self_mixing = project * target + attend * target**2 / 2
-    if c.decoder_mixer == "ssru":
-        self_mixing = 2 * width**2 * target
-    decoder = c.decoder_layers * (
-        self_mixing
-        + (project / 2 + forward) * target
-        + project / 2 * source
-        + attend * source * target
-    )
-    return 6.0 * float((encoder + decoder + width * c.target_vocab * target).sum())

@@ -77,7 +77,7 @@ class BatchSchedule:
         return schedule
 
     def _make_epoch(self, epoch: int) -> list[BatchSpec]:
-        rng = np.random.default_rng([self.seed, epoch, *[self._order] * (self._order > 0)])
+        rng = np.random.default_rng([self.seed, epoch, *([self._order] if self._order else [])])
         batches = self._layout.epoch(rng)
         order = rng.permutation(len(batches))
         return [batches[i]._replace(pairs=self.indices[batches[i].pairs]) for i in order]

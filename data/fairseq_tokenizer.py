@@ -15,7 +15,7 @@ from data.batch import EOS, UNK
 from data.bpe import SEPARATOR, BPEMerges, undo_bpe
 from data.errors import DataError
 from data.json_file import decode_json
-from data.tokenizer import Tokenizer
+from data.tokenizer import WordListTokenizer
 
 FORMAT = "heed dictionary 1"
 _FAIRSEQ_BOS = UNK + 1
@@ -30,7 +30,7 @@ class _Content(msgspec.Struct):
     merges: str | None
 
 
-class DictionaryTokenizer(Tokenizer):
+class DictionaryTokenizer(WordListTokenizer):
     """One side: its words and its merges."""
 
     def __init__(self, model: bytes):
@@ -38,9 +38,9 @@ class DictionaryTokenizer(Tokenizer):
         self._model = model
         saved = decode_json(model, _Content, "not a Heed vocabulary")
         self._merges = None if saved.merges is None else BPEMerges(saved.merges)
-        self._names = ["<pad>", "<s>", "</s>", "<unk>", "<s>", *saved.words]
+        self._words = ["<pad>", "<s>", "</s>", "<unk>", "<s>", *saved.words]
         # Padding that is spelled out in a text is unknown: as PAD it would not count as text.
-        self._ids = {word: id for id, word in enumerate(self._names) if id >= EOS}
+        self._ids = {word: id for id, word in enumerate(self._words) if id >= EOS}
 
     def __reduce__(self):
         return DictionaryTokenizer, (self._model,)
@@ -52,11 +52,6 @@ class DictionaryTokenizer(Tokenizer):
             BPEMerges(merges)  # raises DataError
         content = {"format": FORMAT, "words": list(words), "merges": merges}
         return cls(json.dumps(content, ensure_ascii=False).encode())
-
-    @property
-    def vocab_size(self) -> int:
-        """The number of ids, PAD, BOS, EOS and UNK included."""
-        return len(self._names)
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, without BOS or EOS, except those spelled out in it."""
@@ -70,16 +65,12 @@ class DictionaryTokenizer(Tokenizer):
         Unknown words are shown, as in fairseq's outputs.
         """
         visible = lambda id: id > EOS and id != _FAIRSEQ_BOS  # noqa: E731
-        words = ([self._names[i] for i in ids if visible(i)] for ids in sentences)
+        words = ([self._words[i] for i in ids if visible(i)] for ids in sentences)
         return [undo_bpe(" ".join(sentence_words)) for sentence_words in words]
-
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Return each id as its word."""
-        return [self._names[i] for i in ids]
 
     def surfaces(self) -> list[bytes] | None:
         """Return the bytes that each id adds to a text (data/token_bytes.py), spaces included."""
-        words = (f"{name} ".removesuffix(f"{SEPARATOR} ") for name in self._names)
+        words = (f"{name} ".removesuffix(f"{SEPARATOR} ") for name in self._words)
         encoded = [word.encode(errors="replace") for word in words]
         return [b"" if id <= _FAIRSEQ_BOS else word for id, word in enumerate(encoded)]
 

@@ -20,7 +20,7 @@ from data.json_file import decode_json
 from data.library_errors import library_errors
 from data.marian_tokenizer import clean_up_tokenization
 from data.token_bytes import byte_level_surface, piece_surface
-from data.tokenizer import CANNOT_DECODE, CANNOT_ENCODE, Tokenizer
+from data.tokenizer import CANNOT_DECODE, CANNOT_ENCODE, WordListTokenizer
 
 FORMAT = "heed tokenizers 1"
 _SENTENCE_PIECE = {"Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}  # its decoder's steps
@@ -37,7 +37,7 @@ class _Saved(Struct):
     tokenizer: str
 
 
-class FastTokenizer(Tokenizer):
+class FastTokenizer(WordListTokenizer):
     """One side: the library's tokenizer, and the prefix of every text."""
 
     def __init__(self, model: bytes):
@@ -54,7 +54,7 @@ class FastTokenizer(Tokenizer):
             raise DataError("not a Heed vocabulary: a prefix id is not in it")
         self.prefix = tuple(self._ids[id] for id in saved.prefix)
         special_tokens = ["<pad>", "<s>", "</s>", "<unk>"]
-        self._names = special_tokens + [
+        self._words = special_tokens + [
             self._library.id_to_token(id) or f"<{id}>" for id in self.order[UNK + 1 :]
         ]
 
@@ -75,11 +75,6 @@ class FastTokenizer(Tokenizer):
         saved["tokenizer"] = content
         return cls(json.dumps(saved, ensure_ascii=False).encode())
 
-    @property
-    def vocab_size(self) -> int:
-        """The number of ids, PAD, BOS, EOS and UNK included."""
-        return len(self.order)
-
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, `prefix` first, without EOS unless it is spelled out.
 
@@ -97,10 +92,6 @@ class FastTokenizer(Tokenizer):
         with library_errors(CANNOT_DECODE):
             texts = [text.replace("\n", " ") for text in self._library.decode_batch(library_ids)]
         return [clean_up_tokenization(text) for text in texts] if self._cleans else texts
-
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Return each id as its word."""
-        return [self._names[i] for i in ids]
 
     def surfaces(self) -> list[bytes] | None:
         """Return the bytes that each id adds to a text (data/token_bytes.py).

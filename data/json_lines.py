@@ -79,11 +79,13 @@ def read_json_lines(
 
 def unusable_lines(path: str | os.PathLike, numbers: list[int]) -> str:
     """Format a one-line warning about the skipped lines of a file."""
-    listed = ", ".join(map(str, numbers[:_MAX_LISTED])) + ", ..." * (len(numbers) > _MAX_LISTED)
+    more = ", ..." if len(numbers) > _MAX_LISTED else ""
+    listed = ", ".join(map(str, numbers[:_MAX_LISTED])) + more
     subject = (
         "1 unusable line was" if len(numbers) == 1 else f"{len(numbers):,} unusable lines were"
     )
-    return f"{os.fspath(path)}: {subject} skipped: line{'s' * (len(numbers) > 1)} {listed}"
+    lines = "line" if len(numbers) == 1 else "lines"
+    return f"{os.fspath(path)}: {subject} skipped: {lines} {listed}"
 
 
 def _row(content: bytes, fields: msgspec.json.Decoder) -> dict | None:

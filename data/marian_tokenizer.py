@@ -19,7 +19,7 @@ from data.errors import DataError
 from data.json_file import decode_json
 from data.library_errors import library_errors
 from data.token_bytes import piece_surface
-from data.tokenizer import CANNOT_DECODE, CANNOT_ENCODE, Tokenizer, processor
+from data.tokenizer import CANNOT_DECODE, CANNOT_ENCODE, WordListTokenizer, processor
 
 _FORMAT = "heed marian 1"
 # The replacements that Hugging Face makes if "clean_up_tokenization_spaces" is set.
@@ -68,7 +68,7 @@ class _Saved(Struct, forbid_unknown_fields=True):
     whole: tuple[str, ...] = ()
 
 
-class MarianTokenizer(Tokenizer):
+class MarianTokenizer(WordListTokenizer):
     """One side: a SentencePiece model to split text, one to join pieces, and a table."""
 
     def __init__(self, model: bytes):
@@ -94,7 +94,7 @@ class MarianTokenizer(Tokenizer):
         # Indexed by SentencePiece's ids: as text, an unknown piece could read "</s>".
         size = self._cuts.get_piece_size() if self.table.plain else 0
         self._piece_ids = [self._ids.get(self._cuts.id_to_piece(id), UNK) for id in range(size)]
-        self._names = ["<pad>", "<s>", self.table.end, self.table.unknown, *self.table.words]
+        self._words = ["<pad>", "<s>", self.table.end, self.table.unknown, *self.table.words]
 
     def __reduce__(self):
         return MarianTokenizer, (self._model,)
@@ -110,11 +110,6 @@ class MarianTokenizer(Tokenizer):
             if content[name] == MarianVocab._field_defaults[name]:
                 del content[name]
         return cls(json.dumps(content, ensure_ascii=False).encode())
-
-    @property
-    def vocab_size(self) -> int:
-        """The number of ids, PAD, BOS, EOS and UNK included."""
-        return len(self._names)
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, without BOS or EOS, except those spelled out in it."""
@@ -145,24 +140,20 @@ class MarianTokenizer(Tokenizer):
 
     def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
         """Return the text of each list of ids, without special words; always one line."""
-        piece_lists = [[self._names[i] for i in ids if i > UNK and i not in self._skipped_ids]
+        piece_lists = [[self._words[i] for i in ids if i > UNK and i not in self._skipped_ids]
                 for ids in sentences]  # fmt: skip
         with library_errors(CANNOT_DECODE):
             texts = [self._joins.decode_pieces(pieces) if pieces else "" for pieces in piece_lists]
         texts = [text.replace("\u2581", " ").strip().replace("\n", " ") for text in texts]
         return [clean_up_tokenization(text) for text in texts] if self.table.clean_up else texts
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Return each id as its word, with spaces as U+2581."""
-        return [self._names[i] for i in ids]
-
     def surfaces(self) -> list[bytes] | None:
         """Return the bytes that each id adds to a text (data/token_bytes.py)."""
         sp, surfaces = self._joins, [b""] * self.vocab_size
         for id in range(UNK + 1, self.vocab_size):
-            piece_id = sp.piece_to_id(self._names[id])
+            piece_id = sp.piece_to_id(self._words[id])
             if id not in self._skipped_ids and not sp.is_control(piece_id):
-                surfaces[id] = piece_surface(self._names[id], sp.is_byte(piece_id))
+                surfaces[id] = piece_surface(self._words[id], sp.is_byte(piece_id))
         return surfaces
 
 

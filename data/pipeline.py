@@ -160,7 +160,7 @@ def _explain(report: FilterReport, max_length: int, max_ratio: float) -> str:
     return ", ".join(reason for reason, count in reasons.items() if count) or "there are no pairs"
 
 
-class Shard(NamedTuple):
+class BatchShards(NamedTuple):
     """A host's shards of each batch: rows are split into `count` equal parts, `parts` are its own.
 
     A host may hold several parts, and several hosts may hold the same part.
@@ -170,14 +170,14 @@ class Shard(NamedTuple):
     count: int = 1  # type: ignore[assignment]  # hides tuple.count
 
 
-FULL_SHARD = Shard()
+FULL_SHARD = BatchShards()
 
 
 def collate(
     pairs: TokenPairs,
     spec: BatchSpec,
     multiple_of: int = 1,
-    shard: Shard = FULL_SHARD,
+    shard: BatchShards = FULL_SHARD,
 ) -> Batch:
     """Build the batch of a `BatchSpec`: EOS after each side, PAD up to the bucket's shape.
 
@@ -223,7 +223,7 @@ def train_batches(
     pairs: TokenPairs,
     schedule: BatchSchedule,
     start_step: int = 0,
-    shard: Shard = FULL_SHARD,
+    shard: BatchShards = FULL_SHARD,
     multiple_of: int = 1,
 ) -> Iterator[Batch]:
     """Iterate over the batches of steps `start_step`, `start_step` + 1, ...; the shard's rows only.
@@ -252,7 +252,7 @@ def eval_batches(
     tokens_per_batch: int,
     multiple_of: int = 1,
     count: int = 4,
-    shard: Shard = FULL_SHARD,
+    shard: BatchShards = FULL_SHARD,
 ) -> Iterator[Batch]:
     """Iterate once over batches of all pairs at `indices`, in at most `count` shapes.
 

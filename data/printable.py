@@ -5,8 +5,9 @@ terminal escape sequences, characters that XML cannot represent.
 """
 
 import json
+import math
 import re
-from typing import TextIO
+from typing import Any, TextIO
 
 # All that some reader treats as a line break, such as str.splitlines or an editor.
 _LINE_BREAKS = re.compile("\r\n|[\n-\r\x1c-\x1e\x85\u2028\u2029]")
@@ -42,14 +43,23 @@ def text_line(text: str, stream: TextIO | None) -> str:
     return printable(text) if stream is not None and stream.isatty() else text
 
 
-def json_line(values: object, *, allow_nan: bool = True) -> str:
+def json_line(values: object) -> str:
     """Format JSON as one line for every reader, safe for a terminal, and valid as UTF-8.
 
-    Without `allow_nan`, raises ValueError for a number that is not finite.
+    NaN and infinities, which JSON lacks, become null.
     """
-    text = json.dumps(values, ensure_ascii=False, allow_nan=allow_nan)
+    text = json.dumps(finite_or_none(values), ensure_ascii=False, allow_nan=False)
     # These characters occur only within strings.
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def finite_or_none(value: Any) -> Any:
+    """Replace NaN and infinities in a tree of dicts, lists and tuples by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite_or_none(item) for key, item in value.items()}
+    return [*map(finite_or_none, value)] if isinstance(value, list | tuple) else value
 
 
 def drawable(text: str) -> str:

@@ -1,7 +1,8 @@
-"""Read a whole regular file, up to a size limit: never a pipe, a device or a directory."""
+"""Open or read a regular file, never a device or a directory, and a pipe only on request."""
 
 import errno
 import os
+import select
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -16,8 +17,8 @@ def open_regular(path: str | os.PathLike, pipes: bool = False) -> BinaryIO:
     """Open a regular file, or a link to one, for reading. Raises DataError for anything else.
 
     Opening a pipe without a writer would block forever, so the file is opened without blocking, and
-    its type is read from the descriptor. With `pipes`, a pipe with a writer, such as a shell's
-    <(command), is opened as well; a pipe without a writer is empty.
+    its type is read from the descriptor. With `pipes`, a pipe, such as a shell's <(command), is
+    opened as well, after its writer has begun to write or has ended.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -33,8 +34,17 @@ def open_regular(path: str | os.PathLike, pipes: bool = False) -> BinaryIO:
     if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
         os.close(descriptor)
         raise DataError(f"{path} is not a regular file")
+    if stat.S_ISFIFO(mode):
+        _wait_for_writer(descriptor)
     os.set_blocking(descriptor, True)
     return os.fdopen(descriptor, "rb")
+
+
+def _wait_for_writer(descriptor: int) -> None:
+    """Wait until a pipe has data, or had a writer: before its first one, a read finds its end."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.poll()
 
 
 def read_regular(path: str | os.PathLike, max_bytes: int = MAX_SETTINGS_BYTES) -> bytes:

@@ -17,21 +17,22 @@ _MIN_LIMIT, _MAX_RATIO = 64 << 20, 100  # limits on unpacked .gz bytes; text com
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def read_lines(path: Path) -> list[str]:
+def read_lines(path: Path, pipes: bool = False) -> list[str]:
     """Read the lines of a text file, plain or gzip, split by `split_lines`.
 
-    Raises DataError if the file is missing, empty, blank, corrupt or not UTF-8 (with the line).
+    `pipes` as in `open_regular`. Raises DataError if the file is missing, empty, blank, corrupt or
+    not UTF-8 (with the line).
     """
-    data = read_bytes(path)
+    data = read_bytes(path, pipes)
     text = data.removeprefix(_BYTE_ORDER_MARK)
     if not text.strip():
         raise DataError(f"{path} has only blank lines" if text else f"{path} is empty")
     return split_lines(data, str(path))
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a file or a pipe, unpacked if its name ends in .gz. Raises DataError."""
-    with open_regular(path, pipes=True) as file:
+def read_bytes(path: Path, pipes: bool = False) -> bytes:
+    """Read a file, or with `pipes` a pipe, unpacked if its name ends in .gz. Raises DataError."""
+    with open_regular(path, pipes) as file:
         check_holes(file, path)
         try:
             return _unpack(file, path) if path.suffix == ".gz" else file.read()
@@ -95,9 +96,9 @@ def read_text(path: str, split: str, languages: tuple[str, str]) -> ParallelText
                 f"data.path={path} does not name two files for the {split} split: "
                 "write train=A,B;valid=C,D;test=E,F"
             )
-    else:
-        files = [_find_file(path, f"{split}.{language}") for language in languages]
-    return read_parallel(*files)
+        return read_parallel(files[0], files[1], pipes=True)
+    source, target = (_find_file(path, f"{split}.{language}") for language in languages)
+    return read_parallel(source, target)
 
 
 def _strip_blank_lines(lines: list[str]) -> list[str]:
@@ -108,9 +109,12 @@ def _strip_blank_lines(lines: list[str]) -> list[str]:
     return lines[:count]
 
 
-def read_parallel(source: Path, target: Path) -> ParallelText:
-    """Read two files in which equal line numbers are translations. Raises DataError."""
-    sides = read_lines(source), read_lines(target)
+def read_parallel(source: Path, target: Path, pipes: bool = False) -> ParallelText:
+    """Read two files in which equal line numbers are translations. Raises DataError.
+
+    `pipes` as in `open_regular`: for files that a flag names, where a user may wait for a writer.
+    """
+    sides = read_lines(source, pipes), read_lines(target, pipes)
     if len(sides[0]) != len(sides[1]):
         raise DataError(
             f"{source} has {len(sides[0])} lines, but {target} has {len(sides[1])}: "

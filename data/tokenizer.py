@@ -157,6 +157,21 @@ class Tokenizer:
         return surfaces
 
 
+class WordListTokenizer(Tokenizer):
+    """Base of tokenizers that know the word of each id, special tokens included."""
+
+    _words: list[str]
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids, PAD, BOS, EOS and UNK included."""
+        return len(self._words)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return each id as its word."""
+        return [self._words[i] for i in ids]
+
+
 def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
     """Load a serialized SentencePiece model as a processor; raises DataError."""
     model_processor = sentencepiece.SentencePieceProcessor()

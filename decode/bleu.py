@@ -7,7 +7,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from data.language import find_language
 
 
-def tokenizer(language: str) -> str:
+def sacrebleu_tokenizer(language: str) -> str:
     """Name of sacreBLEU's tokenizer for a language code.
 
     - zh for Chinese.
@@ -24,14 +24,14 @@ def tokenizer(language: str) -> str:
     return "char" if korean or not entry.spaced else "13a"
 
 
-def score(hypotheses: Sequence[str], references: Sequence[str], language: str = "") -> dict:
+def corpus_scores(hypotheses: Sequence[str], references: Sequence[str], language: str = "") -> dict:
     """BLEU and chrF, 0 to 100, of detokenized text: {bleu, chrf, signature, chrf_signature}.
 
     `language` is the target's code. Raises ValueError if the counts differ.
     """
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses, but {len(references)} references")
-    bleu, chrf = BLEU(tokenize=tokenizer(language)), CHRF()
+    bleu, chrf = BLEU(tokenize=sacrebleu_tokenizer(language)), CHRF()
     return {
         "bleu": bleu.corpus_score(hypotheses, [references]).score,
         "chrf": chrf.corpus_score(hypotheses, [references]).score,

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from sacrebleu.metrics import BLEU
 
 from data.language import Language, find_language, nearest_codes
-from decode.bleu import tokenizer
+from decode.bleu import sacrebleu_tokenizer
 from decode.options import InputError
 
 PROTOCOLS = ("13a", "intl", "atat")  # for languages with spaces between words
@@ -28,7 +28,7 @@ def protocols_of(language: str) -> tuple[str, ...]:
     char), Korean (ko-mecab, char), Thai, Lao, Khmer, Burmese or Tibetan (char). Raises InputError
     for an unknown code.
     """
-    code, name = _checked_language(language).code, tokenizer(language)
+    code, name = _checked_language(language).code, sacrebleu_tokenizer(language)
     if name == "13a":
         return PROTOCOLS
     default = _MECAB[code][0] if code in _MECAB else name

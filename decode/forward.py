@@ -12,6 +12,7 @@ from functools import partial, reduce
 from operator import add
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -19,7 +20,7 @@ from jax import Array
 from data.batch import PAD
 from decode import kv_cache
 from decode.kv_cache import BeamKVCache, KVBlock
-from decode.memory import AllPositions, BeamMemory, attention, kv_block, small_query_product
+from decode.memory import BeamMemory, EncoderMemory, attention, kv_block, small_query_product
 from decode.search_batch import SearchBatch
 from decode.sharded_weights import all_gather, sharded_lookup
 from decode.weights import Norm, Weights, pack
@@ -71,7 +72,8 @@ class EncoderDecoder(NamedTuple):
         copy of them costs 2% of a step.
         """
         (logits, special), hidden = all_gather((weights.logits, weights.special_logits), hidden)
-        return logits(hidden), special(hidden)
+        with jax.named_scope("logits"):
+            return logits(hidden), special(hidden)
 
 
 def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> Array:
@@ -88,7 +90,7 @@ def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> A
     for w in weights.stack("encoder"):
         w, x = all_gather(w, x)
         parts = layer_parts(c, w, partial(qkv_of, c, w["attention"], positions=positions))
-        x, _ = layer(parts, x, AllPositions([mask[:, None]], bias))
+        x, _ = layer(parts, x, EncoderMemory([mask[:, None]], bias))
     return final_norm(c, weights, "encoder", x)
 
 
@@ -97,9 +99,10 @@ def cross_kv(c: TransformerConfig, weights: Weights, memory: Array) -> tuple[KVB
     blocks = []
     for w in weights.stack("decoder"):
         linear, memory = all_gather(w["cross_attention"]["kv"], memory)
-        k, v = _split(c, linear(memory), queries=False)
-        k, v = (x.astype(linear.weight.dtype) for x in (k, v))
-        blocks.append(kv_block(k, v))
+        with jax.named_scope("projections"):
+            k, v = _split(c, linear(memory), queries=False)
+            k, v = (x.astype(linear.weight.dtype) for x in (k, v))
+            blocks.append(kv_block(k, v))
     return tuple(blocks)
 
 
@@ -130,10 +133,12 @@ def step(
         w, y = all_gather(w, y)
 
         def attend_cross(y, w=w["cross_attention"], source=source):
-            q = w["query"](y).reshape(*y.shape[:2], c.num_heads, c.key_width)
+            with jax.named_scope("projections"):
+                q = w["query"](y).reshape(*y.shape[:2], c.num_heads, c.key_width)
             mixed, weights = attention(q, [source], [mask[:, None]], product)
             attention_mass.append(weights[0].mean(1))
-            return w["out"](mixed)
+            with jax.named_scope("projections"):
+                return w["out"](mixed)
 
         if isinstance(layer_cache, tuple):
             qkv = partial(qkv_of, c, w["self_attention"], positions=position)
@@ -190,7 +195,8 @@ def _no_dropout(x: Array) -> Array:
 
 
 def _norm(c: TransformerConfig, w: Norm, x: Array) -> Array:
-    return normalize(c.norm_kind, x, w.scale, w.bias, c.norm_epsilon)
+    with jax.named_scope("norm"):
+        return normalize(c.norm_kind, x, w.scale, w.bias, c.norm_epsilon)
 
 
 def final_norm(c: TransformerConfig, weights: Weights, side: str, x: Array) -> Array:
@@ -203,9 +209,10 @@ def final_norm(c: TransformerConfig, weights: Weights, side: str, x: Array) -> A
 
 def embed(c: TransformerConfig, weights: Weights, side: str, ids: Array, positions: Array):
     """Embed ids [B,T] at positions [T] -> float32 [B,T,D]."""
-    x = sharded_lookup(weights.embedding(side), ids)
-    table, x = all_gather(weights.tree.get(f"{side}_positions"), x)
-    x = add_positions(c, x, positions, table and table["table"])
+    with jax.named_scope("embedding"):
+        x = sharded_lookup(weights.embedding(side), ids)
+        table, x = all_gather(weights.tree.get(f"{side}_positions"), x)
+        x = add_positions(c, x, positions, table and table["table"])
     if not c.embedding_norm:
         return x
     norm, x = all_gather(weights.tree[f"{side}_embedding_norm"], x)

@@ -109,7 +109,8 @@ def run(
         state = state._replace(cache=ops.extend(state.cache, end))
         if ops.single_beam_first_step and end == ops.cache_stages[0]:
             state = search.step(state)  # outside the loop, whose state has a fixed shape
-        state = _run_until(search, state, end, tail_rows, sync)
+        with jax.named_scope(f"steps_to_{end}"):  # the name in compiled programs
+            state = _run_until(search, state, end, tail_rows, sync)
     return state
 
 
@@ -137,7 +138,8 @@ def run_compacted(
     search = make_search(_select_rows(rows, order, len(active)))
     state = _select_rows(state, order, len(active))
     state = state._replace(cache=ops.coalesce(state.cache))
-    state = _run_until(search, state, ops.cache_stages[-1], 0, sync)
+    with jax.named_scope(f"last_{tail_rows}_sentences"):
+        state = _run_until(search, state, ops.cache_stages[-1], 0, sync)
     return jax.tree.map(lambda rows, tail: rows.at[order].set(tail), result, search.result(state))
 
 

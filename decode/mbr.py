@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
-from decode.bleu import tokenizer
+from decode.bleu import sacrebleu_tokenizer
 
 _Measure = Callable[[str, str], float]  # (hypothesis, reference) -> 0 to 100
 UTILITIES: dict[str, Callable[[str], _Measure]] = {  # by name, given a language code
     "chrf": lambda _: _sentence_score(CHRF()),
-    "bleu": lambda code: _sentence_score(BLEU(effective_order=True, tokenize=tokenizer(code))),
+    "bleu": lambda code: _sentence_score(
+        BLEU(effective_order=True, tokenize=sacrebleu_tokenizer(code))
+    ),
 }
 
 

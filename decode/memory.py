@@ -16,6 +16,7 @@ from jax import Array
 from decode import kv_cache
 from decode.kv_cache import KVBlock
 from decode.weights import Int8, Weights
+from model.platform import current_platform
 
 Product = Callable[[Array, Array], Array]  # [B,H,Q,I], [B,H,I,O] -> [B,H,Q,O]
 
@@ -41,6 +42,11 @@ def attention(
     One softmax over all blocks, whose keys need not be contiguous. G consecutive query heads share
     a key head, as in model/attention.py. `biases` [H,Q or 1,S] are added to the scores.
     """
+    with jax.named_scope("attention_core"):
+        return _attention(q, blocks, masks, product, biases)
+
+
+def _attention(q, blocks, masks, product, biases):
     batch, queries, heads, width = q.shape
     kv_heads = blocks[0].k.shape[1]
     shape = (batch, kv_heads, heads // kv_heads, queries)
@@ -79,11 +85,11 @@ def small_query_product(weights: Weights, count: int) -> Product:
     """
     weight = weights.logits.weight
     is_float32 = not isinstance(weight, Int8) and weight.dtype == "float32"
-    fused = is_float32 and 1 < count <= 8 and jax.default_backend() == "cpu"
+    fused = is_float32 and 1 < count <= 8 and current_platform() == "cpu"
     return _fused_sum if fused else _matmul
 
 
-class AllPositions(NamedTuple):
+class EncoderMemory(NamedTuple):
     """The encoder's `Memory`: the positions of one call."""
 
     masks: Sequence[Array]

@@ -167,8 +167,8 @@ class SearchOptions:
                 )
         if self.forced_bos_id >= size:
             raise InputError(
-                f"search.forced_bos_id={self.forced_bos_id} must be below the vocabulary's size, "
-                f"{size}"
+                f"config.search.forced_bos_id={self.forced_bos_id} must be below the vocabulary's "
+                f"size, {size}"
             )
         for ids in self.banned:
             if not all(0 <= token < size for token in ids):

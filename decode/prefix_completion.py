@@ -60,7 +60,7 @@ def split_open_word(
     concatenation of its surfaces: the completion is then None.
     """
     forced = [*ids], None
-    text, table = prefix.strip(), _table(tokenizer)
+    text, table = prefix.strip(), _surface_table(tokenizer)
     if not text or table is None:
         return forced
     surfaces = [table.surfaces[id] for id in ids]
@@ -119,7 +119,7 @@ def _lacks_prefix(text: bytes):
 
 
 @lru_cache(maxsize=2)
-def _table(tokenizer: Tokenizer) -> _Table | None:
+def _surface_table(tokenizer: Tokenizer) -> _Table | None:
     surfaces = tokenizer.surfaces()
     return None if surfaces is None else _Table(surfaces)
 

@@ -43,7 +43,7 @@ def compile_search(
     options: SearchOptions,
     precision: str,
     on_token: Callable | None = None,
-) -> Callable:
+) -> jax.stages.Wrapped:
     """(weights, request, max_length) -> `Hypotheses`, as one jit for all shapes.
 
     `on_token(sentence_ids, tokens, length, active)` is called on the host after every token.
@@ -51,6 +51,7 @@ def compile_search(
     return xla_options.jit(
         partial(_sharded_search, families, mesh=mesh, options=options, on_token=on_token),
         precision,
+        mesh.devices.flat[0].platform,
         sharded=sharded_weights.num_shards(mesh) > 1,
         static_argnames="max_length",
         # Replicated, so that each process can read the outputs of all devices.

@@ -54,9 +54,10 @@ def shard_weights(family: Generates, params, mesh: Mesh, precision: str = "float
     return jax.lax.with_sharding_constraint(weights, shardings)
 
 
-def abstract_weights(family: Generates, params, mesh: Mesh) -> Any:
+def abstract_weights(family: Generates, params, mesh: Mesh, precision: str = "float32") -> Any:
     """Shapes and shardings of `shard_weights` for (abstract) parameters."""
-    weights = jax.eval_shape(partial(shard_weights, family, mesh=mesh), params)
+    pack = partial(shard_weights, family, mesh=mesh, precision=precision)
+    weights = jax.eval_shape(pack, params)
 
     def abstract(x: Array | Shard, spec: PartitionSpec):
         sharding = NamedSharding(mesh, spec)

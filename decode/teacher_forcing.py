@@ -1,5 +1,6 @@
 """Teacher forcing: token scores, attention and alignment of given outputs."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -15,6 +16,7 @@ from data.vocabulary import Vocabulary
 from decode.batching import fitting_shape
 from decode.options import InputError
 from model import Transformer, TransformerConfig
+from model.family import Family
 from model.transformer import unstack_layers
 
 
@@ -25,7 +27,7 @@ class TeacherForced(NamedTuple):
     attention: Array | None  # [B,N,T,S] cross-attention of N layers, the mean over heads
 
 
-def force(model: Transformer, params, src: Array, tgt: Array) -> TeacherForced:
+def teacher_force(model: Transformer, params, src: Array, tgt: Array) -> TeacherForced:
     """Teacher-force src [B,S], tgt [B,T], each followed by EOS and PAD; pure, to be jitted.
 
     The model must be unrolled (`model.transformer.unstack_layers`): a scan returns no attention.
@@ -45,21 +47,21 @@ def force(model: Transformer, params, src: Array, tgt: Array) -> TeacherForced:
 
 @cache
 def _forcing(config: TransformerConfig, attention: bool) -> Callable[..., TeacherForced]:
-    """`force` for a config, compiled once; its attention [B,T,S] is the alignment layer's.
+    """`teacher_force` for a config, compiled once; its attention [B,T,S] is the alignment layer's.
 
     That is the penultimate layer, which aligns best (Garg et al. 2019).
     """
     layer = max(config.decoder_layers - 2, 0)
 
     def forced(params, src, tgt):
-        scores, maps = force(Transformer(config), params, src, tgt)
+        scores, maps = teacher_force(Transformer(config), params, src, tgt)
         return TeacherForced(scores, maps[:, layer] if attention and maps is not None else None)
 
     return jax.jit(forced)
 
 
 def teacher_force_pairs(
-    model: Transformer,
+    model: Family,
     params,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
     progress: Callable[[int], None] | None = None,
@@ -67,7 +69,7 @@ def teacher_force_pairs(
     attention: bool = True,
     precompiled_shapes: Sequence[tuple[int, int]] = (),
 ) -> Iterator[tuple[int, TeacherForced]]:
-    """Teacher-force pairs: yields each pair's index and its `force` result, in any order.
+    """Teacher-force pairs: yields each pair's index and its `teacher_force` result, in any order.
 
     Results are [T] and [T,S]. A pair is a source's and a target's ids, both with EOS, within the
     model's positions. Pairs of similar length are batched, in few shapes, in float32; if one of the
@@ -102,7 +104,7 @@ def teacher_force_pairs(
                 progress(len(batch))
 
 
-def precompile_teacher_forcing(model: Transformer, params, rows: int, length: int) -> None:
+def precompile_teacher_forcing(model: Family, params, rows: int, length: int) -> None:
     """Compile `teacher_force_pairs` for one of its `precompiled_shapes`."""
     pair = [EOS] * length, [EOS]
     for _ in teacher_force_pairs(model, params, [pair] * rows, precompiled_shapes=[(rows, length)]):
@@ -110,7 +112,7 @@ def precompile_teacher_forcing(model: Transformer, params, rows: int, length: in
 
 
 def score_pairs(
-    model: Transformer,
+    model: Family,
     params,
     vocabulary: Vocabulary,
     sources: Sequence[str],
@@ -145,6 +147,14 @@ def score_pairs(
     for i, forced in teacher_force_pairs(model, params, pairs, progress, attention=False):
         scores[i] = forced.token_scores.tolist()
     return scores
+
+
+def perplexity(scores: Sequence[float]) -> float:
+    """Perplexity per token of log-probabilities; infinite beyond the largest float."""
+    try:
+        return math.exp(-sum(scores) / len(scores))
+    except OverflowError:
+        return math.inf
 
 
 def alignment(attention: np.ndarray) -> list[tuple[int, int]]:

@@ -89,10 +89,10 @@ class Translator:
         )
         self.policy = LongInputPolicy(long_input, self.max_output and self.max_output - 1)
         self.vocabulary = vocabulary
-        self.tokens_per_batch = tokens_per_batch or TOKENS_PER_BATCH.get(
-            jax.default_backend(), 8192
-        )
         self.mesh = mesh or make_mesh(devices=jax.devices()[:1])
+        self.tokens_per_batch = tokens_per_batch or TOKENS_PER_BATCH.get(
+            self.mesh.devices.flat[0].platform, 8192
+        )
         self.language = language
         self.precompiled_shapes = tuple(precompiled_shapes)
         self._shortlist, self._on_token = shortlist, on_token
@@ -177,17 +177,7 @@ class Translator:
         counts = counts or [self.options.n_best] * len(sentences)
         if not len(sentences) == len(prefixes) == len(required) == len(counts):
             raise InputError("each sentence needs a prefix, a list of required phrases and a count")
-        segments = list(
-            segment_inputs(
-                sentences,
-                prefixes,
-                required,
-                vocabulary=self.vocabulary,
-                policy=self.policy,
-                options=self.options,
-                longest=self.max_output,
-            )
-        )
+        segments = self._segment(sentences, prefixes, required)
         sizes = padded_sizes(segments)
         results: dict[int, list[Hypothesis]] = {}
         num_segments = Counter(segment.sentence for segment in segments)
@@ -213,6 +203,28 @@ class Translator:
         for row, segment in enumerate(segments):
             parts[segment.sentence].append((segment.separator, results[row]))
         return [concatenate(segments) for segments in parts]
+
+    def check(self, sentences: Sequence[str]) -> None:
+        """Raise the InputError that `hypotheses` would raise, without a search or weights."""
+        self._segment(sentences, [""] * len(sentences), [()] * len(sentences))
+
+    def _segment(
+        self,
+        sentences: Sequence[str],
+        prefixes: Sequence[str],
+        required: Sequence[Sequence[str]],
+    ) -> list[Segment]:
+        return list(
+            segment_inputs(
+                sentences,
+                prefixes,
+                required,
+                vocabulary=self.vocabulary,
+                policy=self.policy,
+                options=self.options,
+                longest=self.max_output,
+            )
+        )
 
     def _run(
         self,

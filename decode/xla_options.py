@@ -13,14 +13,17 @@ _FLOAT32 = ("xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_REDUCE"
 _IN_TURN = ("xla_cpu_scheduler_type", "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED")
 
 
-def jit(function: Callable, precision: str, sharded: bool = False, **options) -> Callable:
+def jit(
+    function: Callable, precision: str, platform: str, sharded: bool = False, **options
+) -> jax.stages.Wrapped:
     """`jax.jit` with the compiler options for searches over weights of that precision.
 
-    `sharded`: the weights are sharded (decode/sharded_weights.py).
+    `platform` is that of the devices, such as "cpu". `sharded`: the weights are sharded
+    (decode/sharded_weights.py).
     """
     requested = [_FLOAT32] * (precision == "float32") + [_IN_TURN] * sharded
     supported = {}
-    if jax.default_backend() == "cpu":
+    if platform == "cpu":
         supported = {name: value for name, value in requested if _is_supported(name, value)}
     return jax.jit(function, compiler_options=supported or None, **options)
 

@@ -64,17 +64,17 @@ def write_results(
     if tested:
         best = scores["checkpoint"]
         attempt(f"{run.task.outputs} was not written", tested.write_outputs)
-        tests = [e for e in events if e["split"] == "test" and e["step"] <= step]
+        tests = [e for e in events if e["event"] == "test" and e["step"] <= step]
         if best not in [event.get("checkpoint") for event in tests]:
-            attempt("the test was not recorded", partial(record_test, workdir, step, scores))
+            attempt("the test was not recorded", partial(record_test, run, step, scores))
     else:
         best = checkpoints.best_step()
     attempt(f"{REPORT} was not written", partial(_report, workdir))
-    valid = {e["step"]: e for e in events if e["split"] == "valid"}.get(best, {})
+    valid = {e["step"]: e for e in events if e["event"] == "valid"}.get(best, {})
     return {
         "step": step,
         **sizes,
-        "seconds": None,
+        "elapsed_seconds": None,
         "valid": {name: valid.get(name) for name in run.task.valid_metrics},
         "test": {name: scores[name] for name in run.task.test_metrics} if tested else None,
     }
@@ -97,9 +97,9 @@ def attempt(failure: str, action: Callable[[], Any], collective: bool = False) -
         return None
 
 
-def record_test(workdir: Path, step: int, scores: dict) -> None:
+def record_test(run: RunContext, step: int, scores: dict) -> None:
     """Write the test's scores to metrics.jsonl and TensorBoard."""
-    with MetricsWriter(workdir, step) as writer:
+    with MetricsWriter(run.workdir, step, run.warn) as writer:
         writer.write(max(step, scores["checkpoint"]), "test", scores)
 
 

@@ -39,7 +39,10 @@ def main() -> None:
     from experiments.console import log, progress_bar
     from experiments.report.plots.attention import missing_glyphs, plot_attention
     from experiments.temporary_folders import remove_on_error
+    from experiments.workdir import check_folder
 
+    output = Path(OUTPUT.value)
+    check_folder(output, "output")
     trained = model_flags.load()
     vocabulary = trained.vocabulary
     if not TEXT.value.strip():
@@ -62,7 +65,6 @@ def main() -> None:
     )
     sources = vocabulary.source.pieces(src)
     inputs, outputs = (vocabulary.target.pieces(ids) for ids in (tgt_in, best.tokens))
-    output = Path(OUTPUT.value)
     axes = {"encoder": (sources, sources), "decoder": (inputs, inputs), "cross": (outputs, sources)}
     axes = {kind: axes[kind] for kind in maps}  # a recurrent decoder has no self-attention
     with remove_on_error(output):

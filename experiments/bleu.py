@@ -36,7 +36,7 @@ def main() -> None:
 
     for name, install in missing_protocols(LANGUAGE.value).items():
         log(f"skipped {name}, sacreBLEU's tokenizer for {LANGUAGE.value}: {install}")
-    pairs = read_parallel(Path(OUTPUT.value), Path(REFERENCE.value))
+    pairs = read_parallel(Path(OUTPUT.value), Path(REFERENCE.value), pipes=True)
     for name, scores in bleu_by_protocol(pairs.source, pairs.target, LANGUAGE.value).items():
         print_json({"protocol": name} | scores)
 

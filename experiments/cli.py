@@ -21,7 +21,7 @@ from data.printable import printable
 from decode.options import InputError
 from experiments import signals
 from experiments.compilation_cache import enable_compilation_cache
-from experiments.did_you_mean import nearest
+from experiments.did_you_mean import did_you_mean
 from experiments.malloc import tune_malloc
 from experiments.startup import STDOUT
 from model import ConfigError
@@ -168,7 +168,7 @@ def _check_config_exists(name: str) -> None:
     config = Path(name)
     if not config.is_file():
         configs = sorted(file.name for file in Path(config.parent).glob("[!_]*.py"))
-        hint = nearest(config.name, configs) if configs else ""
+        hint = did_you_mean(config.name, configs) if configs else ""
         fail(f"--config={config}: no such file{hint}")
 
 
@@ -189,6 +189,6 @@ def _unknown_key(error: Exception) -> str:
         for name in match[1].split("."):
             if not hasattr(node, "keys") or name not in node:
                 names = list(node.keys()) if hasattr(node, "keys") else ()
-                return f"config.{match[1]} is unknown{nearest(name, names)}"
+                return f"config.{match[1]} is unknown{did_you_mean(name, names)}"
             node = node.get_ref(name) if node[name] is None else node[name]
     return str(error)

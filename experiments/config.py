@@ -1,10 +1,10 @@
 """Experiment config: a tree of frozen dataclasses, and its absl flags."""
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 
 from decode.options import InputError, SearchOptions
-from experiments.did_you_mean import nearest
+from experiments.did_you_mean import did_you_mean
 from model import ConfigError, TransformerConfig
 from model.lora import PROJECTIONS
 
@@ -15,6 +15,25 @@ def _check_minimums(section, group: str, **minimums: int) -> None:
             raise ConfigError(
                 f"config.{group}.{name}={getattr(section, name)} must be at least {value}"
             )
+
+
+_MAX_INT = 2**31 - 1  # steps, ids and sizes are int32 on devices
+_MAXIMUMS = {  # of the other numbers; larger ones would end or spoil a run that has started
+    **dict.fromkeys(("data.seed", "train.seed"), 2**32 - 1),  # JAX would drop higher bits
+    "data.vocab_size": 1 << 24,
+    **dict.fromkeys(("model.encoder_layers", "model.decoder_layers"), 1000),
+    # Timers cannot wait much longer.
+    "train.grace_seconds": 1e6,
+    "train.heartbeat_timeout_seconds": 1e6,
+    "train.stall_timeout_seconds": 1e6,
+}
+
+
+def _check_maximums(section, group: str) -> None:
+    for name, value in vars(section).items():
+        maximum = _MAXIMUMS.get(f"{group}.{name}", _MAX_INT if isinstance(value, int) else None)
+        if maximum is not None and value is not None and value > maximum:
+            raise ConfigError(f"config.{group}.{name}={value} must be at most {maximum:.0f}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,7 @@ class TrainConfig:
     checkpoint_every: int = 2000
     keep_last: int = 3  # last checkpoints
     keep_best: int = 1  # further checkpoints, those with the highest BLEU
-    bleu_sentences: int = 0  # of the validation set; 0: all
+    eval_bleu_sentences: int = 0  # of the validation set; 0: all
     label_smoothing: float = 0.1
     chunked_loss: bool = True  # compute logits in chunks of positions: less memory; not if the
     # mesh splits the vocabulary
@@ -105,7 +124,7 @@ class TrainConfig:
         _check_minimums(self, "train", num_steps=1, log_every=1, eval_every=1, checkpoint_every=1)
         _check_minimums(self, "train", keep_last=1, keep_best=1)
         _check_minimums(
-            self, "train", max_minutes=0, bleu_sentences=0, label_smoothing=0, ema_decay=0
+            self, "train", max_minutes=0, eval_bleu_sentences=0, label_smoothing=0, ema_decay=0
         )
         _check_minimums(self, "train", seed=0, max_consecutive_skips=1, max_rollbacks=0)
         _check_minimums(
@@ -138,7 +157,7 @@ class LoraConfig:
             if name not in PROJECTIONS:
                 raise ConfigError(
                     f"config.lora.projections={self.projections}: {name!r} is unknown"
-                    f"{nearest(name, PROJECTIONS)}"
+                    f"{did_you_mean(name, PROJECTIONS)}"
                 )
 
     @property
@@ -173,11 +192,17 @@ class SearchConfig:
         try:
             self.options()
         except InputError as error:
-            raise ConfigError(re.sub(r"--(\w+)", r"config.search.\1", str(error))) from None
+            raise ConfigError(name_search_settings(str(error))) from None
 
     def options(self) -> SearchOptions:
         """The search that these settings define."""
         return SearchOptions(**asdict(self))
+
+
+def name_search_settings(message: str) -> str:
+    """Replace the flags of `translate` in a message by the settings of the same names."""
+    names = "|".join(field.name for field in fields(SearchConfig))
+    return re.sub(rf"--({names})\b", r"config.search.\1", message)
 
 
 @dataclass(frozen=True)
@@ -203,6 +228,9 @@ class Experiment:
     init_from: str = ""  # workdir of a run that provides vocabulary, model and best weights
 
     def __post_init__(self):
+        for group in fields(self):
+            if is_dataclass(section := getattr(self, group.name)):
+                _check_maximums(section, group.name)
         if self.model.positions == "learned" and self.model.max_length < self.data.max_length:
             raise ConfigError(
                 f"config.data.max_length={self.data.max_length} is more than the number of "

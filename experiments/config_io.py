@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ml_collections import config_dict
 
 from experiments.config import Experiment
-from experiments.did_you_mean import nearest
+from experiments.did_you_mean import did_you_mean
 from model import ConfigError
 
 
@@ -60,7 +60,7 @@ def _build(section: type, tree: Any, prefix: str) -> Any:
     hints = get_type_hints(section)
     for name in tree:
         if name not in hints:
-            raise ConfigError(f"config.{prefix}{name} is unknown{nearest(name, hints)}")
+            raise ConfigError(f"config.{prefix}{name} is unknown{did_you_mean(name, hints)}")
     values = {}
     for name, value in tree.items():
         hint = hints[name]

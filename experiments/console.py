@@ -12,6 +12,11 @@ from data.errors import DataError
 from data.printable import json_line, printable
 from train.multihost import is_primary
 
+COMPILE_HINT = (
+    "memory and speed on other devices: "
+    "python -m experiments.compile --config=FILE --target=v5e:4x4"
+)
+
 
 def log(text: str) -> None:
     """Print a message to stderr, on the primary process only."""
@@ -45,5 +50,5 @@ def progress_bar(title: str, total: int | None) -> Iterator[Callable[[float], No
 
 
 def print_json(values: dict) -> None:
-    """Print a line of JSON to stdout."""
+    """Print a line of JSON to stdout; null replaces numbers that are not finite."""
     print(json_line(values), flush=True)

@@ -23,7 +23,7 @@ def estimate_resources(run: RunContext) -> dict:
     batch shape; `search` is the copy of the parameters for BLEU, which never coexists with
     activations. All bytes are per device.
     """
-    state, step, sizes = run.abstract_state(), run.make_train_step(), run.sizes()
+    state, step, sizes = run.abstract_state(), run.make_train_step(), run.param_counts()
     params = abstract_params(run.model, run.mesh)
     schedule = run.data.schedule
     shapes = [bucket.with_rows(run.row_multiple) for bucket in schedule.buckets]
@@ -62,7 +62,7 @@ def _temporary(run: RunContext, step, state, shape: Bucket, packed: bool) -> int
             for length in (shape.source, shape.target) * (1 + packed)
         )
     )
-    return step.compiled(state, batch).memory_analysis().temp_size_in_bytes
+    return step.lower_and_compile(state, batch).memory_analysis().temp_size_in_bytes
 
 
 def _bytes(tree) -> int:

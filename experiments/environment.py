@@ -11,6 +11,7 @@ import msgspec
 from jax.sharding import Mesh
 
 from data.atomic_write import write_atomic
+from data.regular_file import read_regular
 from experiments.git_commit import code_commit
 
 FILE = "environment.jsonl"
@@ -35,9 +36,9 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sen
 
 
 def record_start(workdir: Path, mesh: Mesh) -> None:
-    """Append this process's environment to the log of starts in `workdir`."""
+    """Append this process's environment to the log of starts in `workdir`. Raises DataError."""
     file = workdir / FILE
-    content = file.read_bytes() if file.exists() else b""
+    content = read_regular(file) if file.exists() else b""
     if content and not content.endswith(b"\n"):
         content += b"\n"
     write_atomic(file, content + json.dumps(describe_environment(mesh)).encode() + b"\n")

@@ -22,7 +22,7 @@ REFERENCE = flags.DEFINE_string("reference", None, "Its reference translation, l
 
 def main() -> None:
     """Translate and score the text of the flags with each checkpoint."""
-    from decode.bleu import score
+    from decode.bleu import corpus_scores
     from experiments.translation_data import open_split, sources_and_references
     from experiments.translation_task import warn_unknown_language
 
@@ -38,12 +38,14 @@ def main() -> None:
             "translation is scored; use --method=mbr, or --num_samples=1"
         )
     names = model_flags.CHECKPOINT.value.split(",")
+    model_flags.check_checkpoints(names)
     trained = model_flags.load(names[0])
     experiment = trained.experiment
     if SPLIT.value:
         pairs = open_split(experiment, SPLIT.value)
     else:
-        pairs = read_parallel(*(Path(file) for file in files if file is not None))
+        source, reference = (Path(file) for file in files if file is not None)
+        pairs = read_parallel(source, reference, pipes=True)
     sources, references = sources_and_references(pairs)
     language = experiment.data.target_language
     warn_unknown_language(language)
@@ -56,7 +58,7 @@ def main() -> None:
         with progress_bar(f"translating with {checkpoint}", len(sources)) as progress:
             hypotheses = [best for best, *_ in translator.hypotheses(sources, progress)]
         seconds = time.monotonic() - start
-        scores = score([h.text for h in hypotheses], references, language)
+        scores = corpus_scores([h.text for h in hypotheses], references, language)
         print_json(
             {name: scores[name] for name in ("bleu", "chrf", "signature", "chrf_signature")}
             | {

@@ -38,6 +38,7 @@ TARGET_LANGUAGE = flags.DEFINE_string("target_language", "", "Language code; def
 
 def main() -> None:
     """Import the model of the flags."""
+    from experiments.write_run import check_free, write_run
     from interop.fairseq.files import is_fairseq
     from interop.fairseq.model import read_fairseq
     from interop.imported_model import ImportedModel
@@ -45,7 +46,6 @@ def main() -> None:
     from interop.marian.files import is_native
     from interop.marian.model import read_native
     from interop.registry import read_folder
-    from interop.write_run import check_free, write_run
 
     workdir = Path(WORKDIR.value)
     check_free(workdir)

@@ -15,6 +15,7 @@ from ml_collections import config_flags
 
 from experiments import cli
 from experiments.config_io import to_experiment
+from experiments.console import COMPILE_HINT, log
 from experiments.temporary_folders import temporary_folder
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of experiments/configs.")
@@ -33,7 +34,7 @@ MAX_WARNINGS = flags.DEFINE_integer(
 RARE_BELOW = flags.DEFINE_integer(
     "rare_below",
     20,
-    "Subwords that occur less often than this in the training text are counted as rare.",
+    "Pieces that occur less often than this in the training text are counted as rare.",
     lower_bound=1,
 )
 flags.mark_flag_as_required("config")
@@ -47,6 +48,7 @@ def main() -> None:
     with temporary_folder() as folder:
         workdir = Path(WORKDIR.value or folder / "run")
         inspect_data(experiment, workdir, FORMAT.value, MAX_WARNINGS.value, RARE_BELOW.value)
+    log(COMPILE_HINT)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from experiments.config import Experiment
-from model import Transformer
-from model.family import Family
+from model.family import Family, Trainable
 from model.lora import LoRAModel
 from train.checkpoint import CheckpointManager
 from train.checkpoint_spec import CheckpointError
@@ -24,7 +23,7 @@ BASE = "base"  # subfolder of the workdir
 _HINT = "the run's checkpoints are adapters of it; put it back"
 
 
-def trainable(experiment: Experiment, model: Transformer) -> Family:
+def trainable(experiment: Experiment, model: Family) -> Trainable:
     """The model that the optimizer trains: the model itself, or its adapters."""
     lora = experiment.lora
     return LoRAModel(model, lora.rank, lora.scale, lora.names) if lora.rank else model
@@ -40,7 +39,7 @@ def write_base(workdir: Path, state: TrainState, meta: dict) -> None:
         manager.save(0, base_state, meta)
 
 
-def read_base(workdir: Path, model: Family, mesh: Mesh) -> Any:
+def read_base(workdir: Path, model: Trainable, mesh: Mesh) -> Any:
     """Base parameters of the run's adapters on the mesh; None for a run without adapters.
 
     Raises CheckpointError if they are missing or corrupt.

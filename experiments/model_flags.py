@@ -19,6 +19,17 @@ FSDP = flags.DEFINE_integer(
 )
 
 
+def check_checkpoints(names: list[str]) -> None:
+    """Raise ConfigError without a run, CheckpointError if it lacks one of these checkpoints."""
+    from experiments.workdir import read_config  # imported after the flags are valid
+    from train.checkpoint import CheckpointManager
+
+    read_config(Path(WORKDIR.value))
+    with CheckpointManager(Path(WORKDIR.value) / "checkpoints") as checkpoints:
+        for name in names:
+            checkpoints.resolve(name)
+
+
 def load(checkpoint: str = ""):
     """Load the model of the flags as a `LoadedModel`; `checkpoint` overrides the flag."""
     import jax  # imported after the flags are valid

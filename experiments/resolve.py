@@ -15,7 +15,7 @@ from model import ConfigError, TransformerConfig
 from train.multihost import run_on_primary_and_broadcast
 
 
-def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Vocabulary:
+def find_vocabulary(experiment: Experiment, workdir: Path | None, pairs: Corpus) -> Vocabulary:
     """Return the vocabulary of a run with a checkpoint; else a ready-made or newly trained one.
 
     With several processes, the primary process finds it and broadcasts it.
@@ -34,9 +34,9 @@ def find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Voc
     return vocabularies[0]
 
 
-def _find_vocabulary(experiment: Experiment, workdir: Path, pairs: Corpus) -> Vocabulary:
+def _find_vocabulary(experiment: Experiment, workdir: Path | None, pairs: Corpus) -> Vocabulary:
     data = experiment.data
-    if has_checkpoint(workdir):
+    if workdir is not None and has_checkpoint(workdir):
         return Vocabulary.load(workdir)
     if experiment.init_from:
         return Vocabulary.load(experiment.init_from)
@@ -70,7 +70,9 @@ def resolve(experiment: Experiment, vocabulary: Vocabulary) -> Experiment:
 
 
 # Settings of the run itself, not inherited with `init_from`: they do not change the model.
-_NOT_INHERITED = ("dropout", "attention_dropout", "ff_dropout", "dtype", "remat")
+_NOT_INHERITED = (
+    "dropout", "attention_dropout", "mlp_dropout", "dtype", "remat", "attention_kernel"
+)  # fmt: skip
 
 
 def inherit_model_config(
@@ -79,9 +81,9 @@ def inherit_model_config(
     """Return the experiment with the model and vocabulary of `init_from`, if that is set.
 
     The search settings are inherited too, unless one of them differs from its default or is in
-    `from_flags`, the settings that flags set. Once the run has a checkpoint, everything is
-    inherited from `previous`, its stored experiment, and the source run is no longer needed.
-    Raises ConfigError.
+    `from_flags`, the settings that flags set. Once the run has a checkpoint, model and vocabulary
+    are inherited from `previous`, its stored experiment, and the source run is no longer needed:
+    without it the search settings remain those of `previous`, which is logged. Raises ConfigError.
     """
     if not experiment.init_from:
         return experiment
@@ -90,12 +92,15 @@ def inherit_model_config(
     if not previous and not has_checkpoint(source):
         raise ConfigError(f"--config.init_from={source} has no checkpoint to start from")
     local_settings = {name: getattr(experiment.model, name) for name in _NOT_INHERITED}
-    search = inherited.search
+    search = source_search = inherited.search
+    if previous:
+        # A flag of the last start that is not repeated has no effect, as for all other settings.
+        search = source_search = _search_of(source) or previous.search
     if experiment.search != SearchConfig() or any(
         name.startswith("search.") for name in from_flags
     ):
         # The forced first token belongs to the vocabulary.
-        forced_bos_id = experiment.search.forced_bos_id or inherited.search.forced_bos_id
+        forced_bos_id = experiment.search.forced_bos_id or source_search.forced_bos_id
         search = replace(experiment.search, forced_bos_id=forced_bos_id)
     return replace(
         experiment,
@@ -110,6 +115,15 @@ def inherit_model_config(
         search=search,
         init_from=str(source.absolute()),
     )
+
+
+def _search_of(source: Path) -> SearchConfig | None:
+    """The search settings of the run in `init_from`; None, after a message, if it is gone."""
+    try:
+        return read_config(source, "config.init_from").search
+    except ConfigError as error:
+        log(f"{error}; search settings that are not set now remain those of the last start")
+        return None
 
 
 def check_sizes(experiment: Experiment) -> None:

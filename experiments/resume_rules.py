@@ -40,7 +40,7 @@ _TABLE = (
         Change.ANNOUNCED,
         "where cosine and linear end, and so the learning rate of all remaining steps",
     ),
-    ("train.bleu_sentences", Change.ANNOUNCED, _BLEU),
+    ("train.eval_bleu_sentences", Change.ANNOUNCED, _BLEU),
     (
         "search.beam_size search.penalty search.alpha search.stopping search.free_eos_at_limit "
         "search.min_length search.max_length search.max_length_offset search.no_repeat_ngrams "
@@ -96,14 +96,15 @@ _TABLE = (
         "model.d_model model.d_ff model.num_heads model.num_kv_heads model.d_k model.d_v "
         "model.norm model.norm_kind model.norm_epsilon model.embedding_norm model.positions "
         "model.position_offset model.max_length model.relative_num_buckets "
-        "model.relative_max_distance model.activation model.attention_bias model.ff_bias "
+        "model.relative_max_distance model.activation model.attention_bias model.mlp_bias "
         "model.decoder_mixer model.tying model.scale_embedding model.output_bias",
         Change.REJECTED,
         "the model",
     ),
     (
-        "model.dropout model.attention_dropout model.ff_dropout model.dropout_bits "
-        "model.transpose_down_projection model.dtype model.remat model.scan_layers",
+        "model.dropout model.attention_dropout model.mlp_dropout model.dropout_bits "
+        "model.transpose_down_projection model.dtype model.remat model.scan_layers "
+        "model.attention_kernel",
         Change.REJECTED,
         "how the model is trained",
     ),
@@ -131,10 +132,12 @@ def check_changes(old: Experiment, new: Experiment, allow_batch_change: bool, fo
         old_value, value = changed[name]
         rule = RULES[name].change
         if rule is Change.REJECTED or (rule is Change.BATCHES and not allow_batch_change):
-            hint = ", or change the batches with --allow_batch_change"
+            hint = ""
+            if rule is Change.BATCHES:
+                hint = ", or change the batches with --allow_batch_change"
             raise ConfigError(
                 f"{folder} holds another run: its {name} is {old_value!r}, not {value!r}; choose "
-                f"another folder{hint * (rule is Change.BATCHES)}"
+                f"another folder{hint}"
             )
 
 
@@ -142,14 +145,14 @@ def resume_line(old: Experiment, new: Experiment, step: int) -> str:
     """Format the first message of a resumed run: its step, changed settings, and their effects."""
     changed = _changed(old, new)
     settings = ", ".join(f"{name}={value}" for name, (_, value) in changed.items())
-    if new.train.num_steps <= step and "train.num_steps" in changed:
-        effects = ["no steps remain"]
-    else:
-        effects = [_schedule_effect(old, new, step)]
+    with_settings = f" with {settings}" if settings else ""
+    if new.train.num_steps <= step:
+        return f"no steps remain after step {step}: only the test is run again{with_settings}"
+    effects = [_schedule_effect(old, new, step)]
     if any(RULES[name].effect == _BLEU for name in changed):
         effects.append(f"this changes {_BLEU.replace('`', '')}")
     suffix = "".join(f"; {effect}" for effect in effects if effect)
-    return f"resuming at step {step}" + f" with {settings}" * bool(settings) + suffix
+    return f"resuming at step {step}{with_settings}{suffix}"
 
 
 def _changed(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:

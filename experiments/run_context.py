@@ -13,10 +13,10 @@ from data.vocabulary import Vocabulary
 from experiments.config import Experiment
 from experiments.lora import base_fingerprint, read_base, trainable
 from experiments.task import Task, TaskData
-from model import Transformer
-from model.family import Family
+from model.family import Family, Trainable
 from model.sharding import num_batch_shards
 from train.merge_adapters import make_merge_fn
+from train.metrics import once, print_warning
 from train.state import TrainState, abstract_params, abstract_state
 from train.step import make_train_step
 from train.watchdog import Watchdog
@@ -41,12 +41,14 @@ class RunContext:
     task: Task
     vocabulary: Vocabulary
     data: TaskData
-    model: Transformer
+    model: Family
     tx: optax.GradientTransformation
     learning_rate: Callable[[int], float]  # by step
     mesh: Mesh
     watchdog: Watchdog = field(default_factory=no_watchdog)
     stop_requested: Callable[[int], str] = never_stop  # step -> "", or the received signal
+    # For all writers of the run: a file that cannot be written is reported once.
+    warn: Callable[[str], None] = field(default_factory=lambda: once(print_warning))
 
     @property
     def row_multiple(self) -> int:
@@ -54,7 +56,7 @@ class RunContext:
         return num_batch_shards(self.mesh) * self.experiment.optimizer.grad_accum_steps
 
     @property
-    def trainable(self) -> Family:
+    def trainable(self) -> Trainable:
         """The model that the optimizer updates: the model itself, or LoRA adapters of it."""
         return trainable(self.experiment, self.model)
 
@@ -70,9 +72,9 @@ class RunContext:
 
     def weights(self, state: TrainState):
         """Evaluation parameters: the moving average if there is one, with adapters merged."""
-        return make_merge_fn(self.trainable, self.mesh)(state.weights, state.base)
+        return make_merge_fn(self.trainable, self.mesh)(state.eval_params, state.base)
 
-    def sizes(self) -> dict[str, int]:
+    def param_counts(self) -> dict[str, int]:
         """Parameter counts: of the model, and of the trained parameters."""
         count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
         trees = abstract_params(self.model, self.mesh), self.abstract_state().params

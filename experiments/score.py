@@ -3,7 +3,8 @@
     python -m experiments.score --workdir=DIR --source=FILE --target=FILE
 
 {"score": log-probability of the target with EOS, "tokens": number of tokens, "perplexity": per
-token, "token_scores": one per token}.
+token, "token_scores": one per token}. null is a number that is not finite, such as the perplexity
+of a score below -709 per token.
 """
 
 from pathlib import Path
@@ -27,22 +28,19 @@ MAX_TOKENS = flags.DEFINE_integer(
 
 def main() -> None:
     """Print the scores of the pairs of the flags."""
-    import math
+    from decode.teacher_forcing import perplexity, score_pairs
 
-    from decode.teacher_forcing import score_pairs
-
-    pairs = read_parallel(Path(SOURCE.value), Path(TARGET.value))
+    pairs = read_parallel(Path(SOURCE.value), Path(TARGET.value), pipes=True)
     trained = model_flags.load()
     model = trained.model, trained.params, trained.vocabulary
     with progress_bar("scoring", len(pairs)) as progress:
         pair_scores = score_pairs(*model, pairs.source, pairs.target, progress, MAX_TOKENS.value)
     for scores in pair_scores:
-        total = sum(scores)
         print_json(
             {
-                "score": total,
+                "score": sum(scores),
                 "tokens": len(scores),
-                "perplexity": math.exp(-total / len(scores)),
+                "perplexity": perplexity(scores),
                 "token_scores": scores,
             }
         )

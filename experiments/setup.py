@@ -12,14 +12,17 @@ from jax.sharding import Mesh
 from data.vocabulary import Vocabulary
 from experiments import workdir as folders
 from experiments.config import Experiment
+from experiments.console import log
 from experiments.lora import trainable
 from experiments.resolve import check_sizes, find_vocabulary, inherit_model_config, resolve
 from experiments.run_context import RunContext, never_stop, no_watchdog
 from experiments.task import Task
 from experiments.translation_task import TranslationTask
 from experiments.unused_settings import report_unused_settings
-from model import ConfigError
+from model import ConfigError, TransformerConfig
+from model.attention_kernels import choose_kernel
 from model.families import build_model
+from model.platform import device_platform
 from model.sharding import make_mesh
 from train.multihost import PreemptedError, allgather, run_on_all
 from train.optimizer import make_optimizer, make_schedule
@@ -81,7 +84,7 @@ def read_settings(
 
     def check_and_read() -> Experiment | None:
         check_sizes(experiment)
-        folders.check_folder(workdir)
+        folders.check_run_folder(workdir)
         return folders.read_previous(workdir)
 
     def build_settings(previous: Experiment | None) -> Settings:
@@ -105,16 +108,26 @@ def build(
     allow_batch_change: bool = False,
     on_progress: Callable[[], None] = lambda: None,
 ) -> RunContext:
-    """Tokenize the splits, schedule the batches, build the model. Raises ConfigError, DataError."""
+    """Tokenize the splits, schedule the batches, build and check. Raises ConfigError, DataError."""
     c = resolve(settings.experiment, vocabulary)
     report_unused_settings(settings.requested, c, settings.from_flags)
     folders.check_same_run(workdir, c, allow_batch_change, settings.previous)
     model = build_model(c.model)
+    _report_kernel(c.model, settings.mesh)
     learning_rate, tx = schedule_and_optimizer(c)
     # Raises if the mesh does not divide the sizes, or if a LoRA projection does not exist.
     abstract_state(trainable(c, model), tx, settings.mesh)
     data = task.read(c, splits, vocabulary, on_progress)
-    return RunContext(c, workdir, task, vocabulary, data, model, tx, learning_rate, settings.mesh)
+    run = RunContext(c, workdir, task, vocabulary, data, model, tx, learning_rate, settings.mesh)
+    task.check(run)
+    return run
+
+
+def _report_kernel(model: TransformerConfig, mesh: Mesh) -> None:
+    """Log why the requested attention kernel is not used, if it is not."""
+    _, reason = choose_kernel(model, device_platform(mesh.devices.flat[0]))
+    if reason:
+        log(f"model.attention_kernel={model.attention_kernel}: plain attention is used: {reason}")
 
 
 def _check_processes_agree(run: RunContext) -> None:

@@ -74,6 +74,12 @@ class Task(Protocol):
     def warn(self, experiment: "Experiment") -> None:
         """Warn about settings that evaluation cannot use as they are."""
 
+    def check(self, run: "RunContext") -> None:
+        """Raise ConfigError for settings with which `hooks` or `test` would fail on this data.
+
+        It is called before training, and allocates nothing on the devices.
+        """
+
     def hooks(self, run: "RunContext") -> "list[Hook]":
         """Validation during training, without the checkpoint hook."""
 

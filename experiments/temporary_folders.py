@@ -1,12 +1,26 @@
-"""Output and temporary folders that are cleaned up after errors and Ctrl-C."""
+"""Outputs: checked before the work, and cleaned up after errors and Ctrl-C."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
+from data.atomic_write import is_replaced
+from data.errors import DataError
 from experiments.signals import cleanup
+
+
+def check_output_file(output: Path) -> None:
+    """Raise DataError if `write_output` cannot write the file that --output names."""
+    target = Path(os.path.realpath(output)) if is_replaced(output) else output
+    if not target.parent.is_dir():
+        folder = (target if output.is_symlink() else output).parent
+        raise DataError(f"--output={output}: there is no folder {folder}")
+    needed = [target] * target.exists() + [target.parent] * is_replaced(output)
+    if target.is_dir() or not all(os.access(path, os.W_OK) for path in needed):
+        raise DataError(f"--output={output} cannot be written to")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from experiments import cli, distributed
 from experiments.config_io import to_experiment
-from experiments.console import log, print_json
+from experiments.console import COMPILE_HINT, log, print_json
 from experiments.signals import INTERRUPTED, exit_now
 from experiments.thread_errors import exit_on_thread_error
 from train.multihost import is_primary
@@ -70,6 +70,7 @@ def main() -> None:
             result = estimate_resources(
                 set_up(experiment, workdir, ALLOW_BATCH_CHANGE.value, from_flags)
             )
+            log(COMPILE_HINT)
         else:
             result = train(experiment, workdir, ALLOW_BATCH_CHANGE.value, from_flags, on_sigterm)
         if is_primary():

@@ -98,7 +98,7 @@ def _restore_train_test(run: RunContext, checkpoints: CheckpointManager, start: 
     resumed = broadcast_from_primary(folders.has_checkpoint(run.workdir))
     if not resumed:
         run_on_primary(partial(write_settings, run))
-    sizes = run.sizes()
+    sizes = run.param_counts()
     _announce(run, sizes)
     state, meta = restore_or_init(run, checkpoints)
     if resumed:
@@ -116,7 +116,7 @@ def _restore_train_test(run: RunContext, checkpoints: CheckpointManager, start: 
     if not is_primary():
         return {}
     summary = write_results(run, checkpoints, tested, result.step, sizes)
-    summary["seconds"] = round(result.seconds + time.monotonic() - test_start, 1)
+    summary["elapsed_seconds"] = round(result.seconds + time.monotonic() - test_start, 1)
     if run.stop_requested(0) == "SIGINT":  # too late to stop anything
         summary["stopped_by"] = "SIGINT"
     return summary
@@ -138,7 +138,7 @@ def train_loop(
             f"warning: the learning rate is 0 from step {c.schedule_end} on: raise "
             f"optimizer.decay_steps={c.schedule_end} to train.num_steps={c.train.num_steps}"
         )
-    seconds_before_start = meta.get("seconds", 0.0)
+    seconds_before_start = meta.get("elapsed_seconds", 0.0)
     step_fn = run.make_train_step()
     hooks = run.task.hooks(run)
     checkpoint_every = c.train.eval_every, c.train.checkpoint_every
@@ -160,7 +160,9 @@ def train_loop(
             "batches_per_epoch": schedule.batches_per_epoch,
         }
         try:
-            with MetricsWriter(run.workdir, step) if is_primary() else nullcontext() as writer:
+            with (
+                MetricsWriter(run.workdir, step, run.warn) if is_primary() else nullcontext()
+            ) as writer:
                 if writer and rollbacks and step in rolled_back_to:
                     log_rollback(run.workdir, writer, step, rollbacks)
                 _, result = fit(
@@ -179,7 +181,8 @@ def train_loop(
                     example_ids_at=partial(_example_ids, schedule),
                     stop_requested=record_step_and_poll,
                     sync_stop=partial(_sync_stop, AnyReduce((*REASONS, "max_minutes"), IN_FLIGHT)),
-                    resume_from=meta | {"seconds": seconds_before_start + time.monotonic() - start},
+                    resume_from=meta
+                    | {"elapsed_seconds": seconds_before_start + time.monotonic() - start},
                 )
             break
         except DivergedError as error:
@@ -193,7 +196,7 @@ def train_loop(
                 f"(rollback {rollbacks + 1} of {c.train.max_rollbacks})"
             )
     checkpoints.wait()
-    compilations = len(step_fn.traced)
+    compilations = len(step_fn.traced_shapes)
     log(f"stopped by {result.stopped_by}; {compilations} compilations of the train step")
     return result
 
@@ -209,7 +212,7 @@ def _sync_stop(any_process: AnyReduce, reason: str) -> str:
 
 def log_rollback(workdir: Path, writer: MetricsWriter, step: int, rollbacks: int) -> None:
     """Log a rollback once: a run that is killed before its next checkpoint repeats it."""
-    events = [event for event in read_metrics(workdir) if event["split"] == "rollback"]
+    events = [event for event in read_metrics(workdir) if event["event"] == "rollback"]
     if not any((e["step"], e.get("rollbacks")) == (step, rollbacks) for e in events):
         writer.write(step, "rollback", {"rollbacks": rollbacks})
 
@@ -225,10 +228,11 @@ def write_settings(run: RunContext) -> None:
 
 
 def _announce(run: RunContext, sizes: dict[str, int]) -> None:
-    adapters = f" and {sizes['num_trainable_params']:,} trainable adapter parameters"
-    processes = f" in {jax.process_count()} processes"
-    log(
-        f"{sizes['num_params']:,} parameters{adapters * bool(run.experiment.lora.rank)} on a mesh "
-        f"of {dict(run.mesh.shape)}{processes * (jax.process_count() > 1)}"
-    )
+    adapters = processes = ""
+    if run.experiment.lora.rank:
+        adapters = f" and {sizes['num_trainable_params']:,} trainable adapter parameters"
+    if jax.process_count() > 1:
+        processes = f" in {jax.process_count()} processes"
+    mesh = dict(run.mesh.shape)
+    log(f"{sizes['num_params']:,} parameters{adapters} on a mesh of {mesh}{processes}")
     run.task.warn(run.experiment)

@@ -5,7 +5,6 @@
 Sentences typed in a terminal are translated one by one.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from data.atomic_write import write_atomic
+from data.atomic_write import write_output
 from data.errors import DataError
 from data.printable import json_line, printable, text_line
 from data.text import read_bytes, split_lines
@@ -22,6 +21,7 @@ from decode.options import InputError
 from decode.translate import Translator
 from experiments import cli, model_flags, search_flags
 from experiments.console import log, progress_bar, read_stdin
+from experiments.temporary_folders import check_output_file
 
 if TYPE_CHECKING:
     from experiments.workdir import LoadedModel
@@ -65,7 +65,8 @@ OUTPUT = flags.DEFINE_string("output", "-", "File for the translations; -: stand
 
 def main() -> None:
     """Translate the input of the flags."""
-    _check_output()
+    if OUTPUT.value != "-":
+        check_output_file(Path(OUTPUT.value))
     typed = INPUT.value == "-" and sys.stdin is not None and sys.stdin.isatty()
     lines = None if typed else _lines(INPUT.value)
     n_best_requested = (search_flags.N_BEST.value or 1) > 1
@@ -93,23 +94,13 @@ def main() -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    write_atomic(OUTPUT.value, text.encode())
-
-
-def _check_output() -> None:
-    output = Path(OUTPUT.value)
-    if OUTPUT.value == "-":
-        return
-    if not output.parent.is_dir():
-        raise DataError(f"--output={output}: there is no folder {output.parent}")
-    if output.is_dir() or not os.access(output if output.exists() else output.parent, os.W_OK):
-        raise DataError(f"--output={output} cannot be written to")
+    write_output(OUTPUT.value, text.encode())
 
 
 def _lines(name: str) -> list[str]:
     if name == "-":
         return split_lines(read_stdin(), "standard input")
-    return split_lines(read_bytes(Path(name)), name)
+    return split_lines(read_bytes(Path(name), pipes=True), name)
 
 
 def _constraints(lines: list[str] | None) -> tuple[list[str], list[list[str]]]:

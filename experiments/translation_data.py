@@ -10,7 +10,7 @@ from data.batch import Batch
 from data.batch_schedule import BatchSchedule
 from data.corpus import open_corpus
 from data.pairs import SPLITS, Corpus, Subset
-from data.pipeline import Shard, TokenPairs, eval_batches, filter_pairs, train_batches
+from data.pipeline import BatchShards, TokenPairs, eval_batches, filter_pairs, train_batches
 from data.token_cache import text_digest, tokenize_cached
 from data.vocabulary import Vocabulary
 from experiments.compilation_cache import cache_folder
@@ -73,8 +73,8 @@ class TranslationData:
         return (make_global_batch(batch, mesh) for batch in batches)
 
 
-def _shard(mesh: Mesh) -> Shard:
-    return Shard(local_batch_shards(mesh), num_batch_shards(mesh))
+def _shard(mesh: Mesh) -> BatchShards:
+    return BatchShards(local_batch_shards(mesh), num_batch_shards(mesh))
 
 
 def read_pairs(
@@ -123,4 +123,4 @@ def read_pairs(
 def name_split(split: str, pairs: Corpus) -> str:
     """Name of a split in messages, with its files if it has any."""
     files = " and ".join(dict.fromkeys(getattr(pairs, "files", None) or ()))
-    return f"the {split} split" + f" ({files})" * bool(files)
+    return f"the {split} split ({files})" if files else f"the {split} split"

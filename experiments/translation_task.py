@@ -1,16 +1,19 @@
 """Translation task: validation loss and BLEU during training, a test by beam search."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+
+import jax
 
 from data.batch import Batch
 from data.language import find_language
 from data.pairs import SPLITS, Corpus
 from data.vocabulary import Vocabulary
-from decode.bleu import score
-from decode.options import NoHypothesisError
+from decode.bleu import corpus_scores
+from decode.options import InputError, NoHypothesisError
 from decode.translate import Translator
-from experiments.config import Experiment
+from experiments.config import Experiment, name_search_settings
 from experiments.console import log, progress_bar
 from experiments.preemption import make_stop_check
 from experiments.run_context import RunContext
@@ -24,8 +27,10 @@ from experiments.translation_data import (
 from experiments.translations import FILE, write_translations
 from experiments.translator import build_translator
 from experiments.workdir import LoadedModel
+from model import ConfigError
 from train.loop import Hook, total_metrics, validation_hook
 from train.metric_logger import IN_FLIGHT
+from train.state import abstract_params
 from train.step import make_eval_step
 
 
@@ -54,6 +59,25 @@ class TranslationTask:
         """Warn if the target language is unknown: BLEU then uses the default tokenizer."""
         warn_unknown_language(experiment.data.target_language)
 
+    def check(self, run: RunContext) -> None:
+        """Build the translator of BLEU without weights, and give it the sentences of both splits.
+
+        It raises here what it would raise at the first BLEU, after hours of training.
+        """
+
+        def check(params):
+            c = run.experiment
+            translator = build_translator(c, run.model, params, run.vocabulary, run.mesh)
+            for split, count in ("valid", c.train.eval_bleu_sentences), ("test", 0):
+                # Line numbers are those of a file only without eval_bleu_sentences.
+                sentences = f"{count} sentences of " * bool(count)
+                with _search_errors(f"BLEU of {sentences}the {split} split: "):
+                    translator.check(sources_and_references(_pairs(run, split), count)[0])
+            return translator.weights
+
+        with _search_errors():
+            jax.eval_shape(check, abstract_params(run.model, run.mesh))
+
     def hooks(self, run: RunContext) -> list[Hook]:
         """Validation loss, then BLEU."""
         interval = run.experiment.train.eval_every
@@ -77,7 +101,8 @@ class TranslationTask:
                 stop(0)
 
             hypotheses = [best for best, *_ in translator.hypotheses(sources, on_progress)]
-        scores = score([best.text for best in hypotheses], references, c.data.target_language)
+        outputs = [best.text for best in hypotheses]
+        scores = corpus_scores(outputs, references, c.data.target_language)
         evaluate = make_eval_step(best.model, best.mesh, chunked=c.train.chunked_loss)
         batches = run.watchdog.track(run.data.eval_batches("test", best.mesh))
         with progress_bar("test loss", None):
@@ -94,6 +119,15 @@ def warn_unknown_language(language: str) -> None:
             f"data.target_language={language} is not a language code: BLEU uses the default "
             "tokenizer 13a, which splits at spaces"
         )
+
+
+@contextmanager
+def _search_errors(context: str = "") -> Iterator[None]:
+    """Convert an InputError of the search, which names flags, to one that names settings."""
+    try:
+        yield
+    except InputError as error:
+        raise ConfigError(context + name_search_settings(str(error))) from None
 
 
 def _pairs(run: RunContext, split: str) -> Corpus:
@@ -115,7 +149,7 @@ class _BLEU:
     def __init__(self, run: RunContext):
         self._run = run
         self._sources, self._references = sources_and_references(
-            _pairs(run, "valid"), run.experiment.train.bleu_sentences
+            _pairs(run, "valid"), run.experiment.train.eval_bleu_sentences
         )
         self._translator: Translator | None = None
 
@@ -141,5 +175,5 @@ class _BLEU:
             except NoHypothesisError:  # the loss monitor decides whether the run has diverged
                 log("warning: no hypothesis has a finite score; BLEU is skipped")
                 return {}
-        bleu = score(outputs, self._references, c.data.target_language)["bleu"]
-        return {"bleu": bleu, "bleu_sentences": len(self._sources)}
+        bleu = corpus_scores(outputs, self._references, c.data.target_language)["bleu"]
+        return {"bleu": bleu, "eval_bleu_sentences": len(self._sources)}

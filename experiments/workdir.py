@@ -19,7 +19,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import msgspec
@@ -29,7 +29,7 @@ from data.atomic_write import write_atomic
 from data.errors import DataError
 from data.json_file import read_json
 from data.printable import excerpt
-from data.vocabulary import Vocabulary
+from data.vocabulary import VOCABULARY_FILES, Vocabulary
 from decode import shortlist
 from experiments.config import Experiment
 from experiments.config_io import to_experiment
@@ -38,8 +38,9 @@ from experiments.git_commit import code_commit
 from experiments.lora import BASE, check_base, read_base, trainable
 from experiments.resume_rules import check_changes
 from experiments.sizes import check_stored_sizes
-from model import ConfigError, Transformer
+from model import ConfigError
 from model.families import build_model
+from model.family import Family
 from model.sharding import make_mesh
 from train.checkpoint import CheckpointError, CheckpointManager
 from train.merge_adapters import make_merge_fn
@@ -54,6 +55,8 @@ ATTEMPT_FILES = (
     "report.html",
     "config.json",
 )
+_FILES = (*ATTEMPT_FILES, *VOCABULARY_FILES, shortlist.NAME, "lock", "lock.owner")
+_FOLDERS = ("checkpoints", BASE, "tensorboard", "heartbeats")
 
 
 class _ConfigFile(msgspec.Struct):
@@ -157,6 +160,28 @@ def check_folder(workdir: Path, flag: str = "workdir") -> None:
         raise ConfigError(f"--{flag}={workdir}: {existing} is not a writable folder")
 
 
+def check_run_folder(workdir: Path) -> None:
+    """Raise ConfigError if a run cannot be in `workdir`: see `check_folder`.
+
+    Its own files must be absent or regular, since opening a pipe would block forever. Its own
+    folders must be absent or folders: only the first save would notice a file named checkpoints.
+    """
+    check_folder(workdir)
+    for name in _FILES:
+        if (workdir / name).exists() and not (workdir / name).is_file():
+            _reject(workdir / name, "regular file")
+    for name in _FOLDERS:
+        if os.path.lexists(workdir / name) and not (workdir / name).is_dir():
+            _reject(workdir / name, "folder")
+    checkpoints = workdir / "checkpoints"
+    if checkpoints.exists() and not os.access(checkpoints, os.W_OK):
+        _reject(checkpoints, "writable folder")
+
+
+def _reject(path: Path, kind: str) -> NoReturn:
+    raise ConfigError(f"{path} is not a {kind}: remove it, or choose another --workdir")
+
+
 def check_same_run(
     workdir: Path,
     experiment: Experiment,
@@ -217,7 +242,7 @@ class LoadedModel:
 
     experiment: Experiment
     vocabulary: Vocabulary
-    model: Transformer
+    model: Family
     params: dict
     mesh: Mesh
     steps: tuple[int, ...]  # of its checkpoint, or of the averaged ones

@@ -10,10 +10,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from data.atomic_write import write_atomic
+from data.errors import DataError
+from data.printable import printable
+from data.regular_file import read_regular
 from data.vocabulary import VOCABULARY_FILES
 from experiments.lora import BASE
 from experiments.signals import cleanup
-from experiments.workdir import ATTEMPT_FILES, check_folder, has_checkpoint
+from experiments.workdir import ATTEMPT_FILES, check_run_folder, has_checkpoint
 from model import ConfigError
 from train.multihost import PreemptedError
 
@@ -34,9 +37,9 @@ def reserve_workdir(workdir: Path) -> Iterator[None]:
     """Create and lock `workdir`; a start without a first step restores the folder.
 
     Such a start was rejected, or ended by a signal before its first step. Raises ConfigError if the
-    folder is not writable or in use.
+    folder is not writable or in use, or if a pipe, for example, is in place of one of its files.
     """
-    check_folder(workdir)
+    check_run_folder(workdir)
     created = [path for path in (workdir, *workdir.absolute().parents) if not path.exists()]
     heartbeats, removed = workdir / "heartbeats", workdir / ".heartbeats.gone"
     existing = {path.name for path in workdir.iterdir()} if workdir.exists() else set()
@@ -79,10 +82,17 @@ def lock(workdir: Path) -> Iterator[None]:
     try:
         file_lock.acquire()
     except Timeout:
-        owner = owner_file.read_text("utf-8").strip() if owner_file.exists() else "another process"
         raise ConfigError(
-            f"--workdir={workdir} is in use: {owner} trains there; wait, or choose another folder"
+            f"--workdir={workdir} is in use: {_owner(owner_file)} trains there; wait, or choose "
+            "another folder"
         ) from None
     with file_lock:
         write_atomic(owner_file, f"process {os.getpid()} of {socket.gethostname()}\n".encode())
         yield
+
+
+def _owner(file: Path) -> str:
+    try:
+        return printable(read_regular(file, 1000).decode().strip())
+    except (DataError, UnicodeDecodeError):  # the owner may not have written it yet
+        return "another process"

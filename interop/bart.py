@@ -20,7 +20,7 @@ from data.errors import DataError
 from data.hf_tokenizer import FastTokenizer
 from data.vocabulary import Vocabulary
 from experiments.config import DataConfig, Experiment
-from experiments.did_you_mean import nearest
+from experiments.did_you_mean import did_you_mean
 from interop import imported_model, tokenizer_config
 from interop.config_json import Bart, family
 from interop.fields import read_settings
@@ -181,7 +181,7 @@ def read_vocabulary(
             problem = f"{content} has no {language!r}" if language else "it is not given"
             raise DataError(
                 f"--{side}_language is the language code at the start of texts, and {problem}"
-                f"{nearest(language, sorted(special - set(_MARKS.values())))}"
+                f"{did_you_mean(language, sorted(special - set(_MARKS.values())))}"
             )
         prefix = [words[language]] if variant.codes else [bos]
         try:

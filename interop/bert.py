@@ -15,7 +15,7 @@ from data.errors import DataError
 from interop import imported_model
 from interop.config_json import Bert
 from interop.fields import read_settings
-from interop.hf_param_names import ParamName
+from interop.hf_param_names import HFParamName
 from interop.tensor_files import read_tensors
 from model import ConfigError, TransformerConfig
 
@@ -76,26 +76,26 @@ def read_bert(folder: Path) -> tuple[TransformerConfig, dict[str, Any]]:
     return model, params
 
 
-def _names(layers: int) -> Iterator[ParamName]:
+def _names(layers: int) -> Iterator[HFParamName]:
     for their_name, name in ("weight", "scale"), ("bias", "bias"):
-        yield ParamName(f"embeddings.LayerNorm.{their_name}", ("source_embedding_norm", name), 0)
+        yield HFParamName(f"embeddings.LayerNorm.{their_name}", ("source_embedding_norm", name), 0)
     for i in range(layers):
         layer, heed_layer = f"encoder.layer.{i}", f"encoder_{i}"
         for their_name, (part, name, inputs) in _PRODUCTS.items():
-            yield ParamName(f"{layer}.{their_name}.weight", (heed_layer, part, name), inputs)
-            yield ParamName(f"{layer}.{their_name}.bias", (heed_layer, part, f"{name}_bias"), 0)
+            yield HFParamName(f"{layer}.{their_name}.weight", (heed_layer, part, name), inputs)
+            yield HFParamName(f"{layer}.{their_name}.bias", (heed_layer, part, f"{name}_bias"), 0)
         for their_name, name in ("intermediate", "hidden"), ("output", "out"):
-            yield ParamName(
+            yield HFParamName(
                 f"{layer}.{their_name}.dense.weight",
                 (heed_layer, "feed_forward", name, "kernel"),
                 1,
             )
-            yield ParamName(
+            yield HFParamName(
                 f"{layer}.{their_name}.dense.bias", (heed_layer, "feed_forward", name, "bias"), 0
             )
         for their_name, residual in _NORMS.items():
             for suffix, name in ("weight", "scale"), ("bias", "bias"):
-                yield ParamName(
+                yield HFParamName(
                     f"{layer}.{their_name}.LayerNorm.{suffix}",
                     (heed_layer, residual, "norm", name),
                     0,

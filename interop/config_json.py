@@ -11,7 +11,7 @@ from data.json_file import read_json
 from interop.fields import Count, Epsilon, Size
 
 
-class Family(Struct):
+class ModelType(Struct):
     """The field of every config.json."""
 
     model_type: str | None = None
@@ -85,4 +85,4 @@ class T5(Struct, kw_only=True):
 
 def family(file: Path) -> str | None:
     """Read the `model_type` of a config.json; raises DataError if it is invalid."""
-    return read_json(file, Family).model_type
+    return read_json(file, ModelType).model_type

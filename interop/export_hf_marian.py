@@ -42,7 +42,7 @@ def write_marian(trained: LoadedModel, folder: Path, log: Callable[[str], None])
         log(f"model.norm_epsilon={c.norm_epsilon} becomes {_EPSILON}, the only value in Marian")
     vocabulary = trained.vocabulary
     separate = not vocabulary.shared
-    tables = [_table(tokenizer) for tokenizer in vocabulary]
+    tables = [_marian_vocab(tokenizer) for tokenizer in vocabulary]
     order = _order(c.target_vocab, separate)
     marian_ids = {id: index for index, id in enumerate(order)}
     special = dict(
@@ -153,7 +153,7 @@ def _order(size: int, separate: bool) -> list[int]:
     return [EOS, UNK, BOS, *words] if separate else [EOS, UNK, *words, BOS]
 
 
-def _table(tokenizer: Tokenizer) -> MarianVocab:
+def _marian_vocab(tokenizer: Tokenizer) -> MarianVocab:
     if isinstance(tokenizer, MarianTokenizer):
         return tokenizer.table
     return MarianVocab(tuple(tokenizer.pieces(range(UNK + 1, tokenizer.vocab_size))))
@@ -187,7 +187,7 @@ def settings(c: TransformerConfig, special: Mapping[str, int | None], positions:
         "max_position_embeddings": positions,
         "dropout": c.dropout,
         "attention_dropout": c.attention_dropout,
-        "activation_dropout": c.ff_dropout,
+        "activation_dropout": c.mlp_dropout,
         "static_position_embeddings": True,
         "bos_token_id": None,
         **special,

@@ -137,7 +137,7 @@ def shared_settings(file: Path, config: Bart) -> dict[str, Any]:
         output_bias=True,
         dropout=config.dropout,
         attention_dropout=config.attention_dropout,
-        ff_dropout=config.activation_dropout,
+        mlp_dropout=config.activation_dropout,
     )
 
 
@@ -226,9 +226,7 @@ def _params(
         "output": (output, decoder, shared),
     }
 
-    def table(name: str, shape: tuple[int, int]) -> np.ndarray:
-        return arrays.read(shape, *tables[name])
-
     bias = arrays.read_or_zeros((1, len(id_maps[1]) - 1), "final_logits_bias")
     params = imported_model.layer_params(model, names(model), arrays)
+    table = arrays.table_reader(tables)
     return params | imported_model.embedding_params(model, id_maps, 1, table, bias[0])

@@ -29,7 +29,7 @@ _NORMS = {
 _PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
 
 
-class ParamName(NamedTuple):
+class HFParamName(NamedTuple):
     """A tensor's name, the path of its Heed parameter, and its number of input axes."""
 
     their_name: str
@@ -67,20 +67,20 @@ class Positions(NamedTuple):
         return x[self.unused :]
 
 
-def outer_names(c: TransformerConfig) -> Iterator[ParamName | Positions]:
+def outer_names(c: TransformerConfig) -> Iterator[HFParamName | Positions]:
     """Parameters before and after the layers of BART models: norms and positions."""
     for side, words in ("encoder", "source"), ("decoder", "target"):
         norms = {"layer_norm": f"{side}_norm"} if c.norm == "pre" else {}
         norms |= {"layernorm_embedding": f"{words}_embedding_norm"} if c.embedding_norm else {}
         for their_name, param_path in norms.items():
             for suffix, name in ("weight", "scale"), ("bias", "bias"):
-                yield ParamName(f"model.{side}.{their_name}.{suffix}", (param_path, name), 0)
+                yield HFParamName(f"model.{side}.{their_name}.{suffix}", (param_path, name), 0)
         if c.positions == "learned":
             table = f"model.{side}.embed_positions.weight"
             yield Positions(table, (f"{words}_positions", "table"))
 
 
-def names(c: TransformerConfig) -> Iterator[ParamName]:
+def names(c: TransformerConfig) -> Iterator[HFParamName]:
     """Parameters of encoder and decoder layers with attention and feed-forward biases."""
     for side in "encoder", "decoder":
         for i in range(getattr(c, f"{side}_layers")):
@@ -89,14 +89,14 @@ def names(c: TransformerConfig) -> Iterator[ParamName]:
                 for projection, name in _PROJECTIONS.items():
                     inputs = 2 if name == "out" else 1
                     tensor = f"{layer}.{their_name}.{projection}"
-                    yield ParamName(f"{tensor}.weight", (heed_layer, param_path, name), inputs)
-                    yield ParamName(f"{tensor}.bias", (heed_layer, param_path, f"{name}_bias"), 0)
+                    yield HFParamName(f"{tensor}.weight", (heed_layer, param_path, name), inputs)
+                    yield HFParamName(f"{tensor}.bias", (heed_layer, param_path, f"{name}_bias"), 0)
             for their_name, param_path in _NORMS[side].items():
                 for suffix, name in ("weight", "scale"), ("bias", "bias"):
-                    yield ParamName(
+                    yield HFParamName(
                         f"{layer}.{their_name}.{suffix}", (heed_layer, param_path, "norm", name), 0
                     )
             for their_name, name in ("fc1", "hidden"), ("fc2", "out"):
                 path = heed_layer, "feed_forward", name
-                yield ParamName(f"{layer}.{their_name}.weight", (*path, "kernel"), 1)
-                yield ParamName(f"{layer}.{their_name}.bias", (*path, "bias"), 0)
+                yield HFParamName(f"{layer}.{their_name}.weight", (*path, "kernel"), 1)
+                yield HFParamName(f"{layer}.{their_name}.bias", (*path, "bias"), 0)

@@ -125,6 +125,12 @@ class TensorReader:
                 return array
         raise DataError(f"{self._file} lacks {names[0]}, required by {self._settings}")
 
+    def table_reader(
+        self, tables: Mapping[str, tuple[str, ...]]
+    ) -> Callable[[str, tuple[int, int]], np.ndarray]:
+        """Make the `table` of `embedding_params`, which reads the first of `tables[name]`."""
+        return lambda name, shape: self.read(shape, *tables[name])
+
     def read_or_zeros(self, shape: tuple[int, ...], name: str) -> np.ndarray:
         """Return the array, or zeros if it is missing; raises DataError as `read` does."""
         return self.read(shape, name) if name in self._arrays else np.zeros(shape, np.float32)

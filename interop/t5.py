@@ -127,13 +127,13 @@ def model_config(file: Path, config: T5, tying: Tying = "all") -> TransformerCon
             relative_num_buckets=config.relative_attention_num_buckets,
             relative_max_distance=config.relative_attention_max_distance,
             activation=ACTIVATIONS[config.feed_forward_proj or ""],
-            ff_bias=False,
+            mlp_bias=False,
             tying=tying,
             scale_embedding=False,
             output_bias=True,
             dropout=config.dropout_rate,
             attention_dropout=config.dropout_rate,
-            ff_dropout=config.dropout_rate,
+            mlp_dropout=config.dropout_rate,
         )
     except ConfigError as error:
         raise DataError(f"{file}: {error}") from None
@@ -162,12 +162,9 @@ def params(c: TransformerConfig, arrays: TensorReader, scales_outputs: bool) -> 
     order[0] = 0
     tables = _TABLES | {"all": (_SHARED, _ENCODER, _DECODER, _HEAD)}
 
-    def table(name: str, shape: tuple[int, int]) -> np.ndarray:
-        return arrays.read(shape, *tables[name])
-
     bias = np.zeros(c.vocab_size - 1, np.float32)
     result = imported_model.layer_params(c, names(c), arrays) | imported_model.embedding_params(
-        c, [order] * 2, 1, table, bias
+        c, [order] * 2, 1, arrays.table_reader(tables), bias
     )
     for side in "encoder", "decoder":
         name = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"

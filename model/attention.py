@@ -16,10 +16,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from model.adapter import add_adapter
+from model.attention_kernels import choose_kernel, fused_attention
 from model.config import TransformerConfig
 from model.dropout import Dropout
 from model.float32_products import float32_einsum
+from model.masks import Mask
 from model.partitioned import partitioned
+from model.platform import current_platform
 from model.positions import rotate_qk
 from model.sharding import constrain
 
@@ -127,15 +130,27 @@ class MultiHeadAttention(nn.Module):
         return rotate_qk(self.config, q, positions), rotate_qk(self.config, k, positions), v
 
     def dot_product_attention(
-        self, q: Array, kv: KV, mask: Array, bias: Array | None = None, *, train: bool = False
+        self, q: Array, kv: KV, mask: Mask, bias: Array | None = None, *, train: bool = False
     ) -> Array:
         """Softmax-weighted values: q [...,H,T,K] -> [...,H,T,V].
 
-        A `bias` [H,T,S] is added to the scores.
+        A `bias` [H,T,S] is added to the scores. A fused kernel (`model.attention_kernel`) is used
+        where it supports the call.
         """
-        weights = attention_weights(q, kv.k, mask, bias)
+        kernel, _ = choose_kernel(self.config, current_platform())
+        if kernel != "plain" and not self._needs_weights(bias, train):
+            mixed = fused_attention(kernel, q, *kv, mask)
+            if mixed is not None:
+                return mixed
+        weights = attention_weights(q, kv.k, mask.dense, bias)
         self.sow("intermediates", "weights", weights)
         return weighted_values(self.drop(weights, train=train), kv.v)
+
+    def _needs_weights(self, bias: Array | None, train: bool) -> bool:
+        """Whether the scores or weights are changed or returned, which fused kernels cannot."""
+        if bias is not None or (train and self.config.attention_dropout > 0):
+            return True
+        return self.is_mutable_collection("intermediates")
 
     def project_out(self, mixed: Array) -> Array:
         """Output projection of all heads: [...,H,T,V] -> [...,T,D]."""
@@ -146,7 +161,7 @@ class MultiHeadAttention(nn.Module):
             y += jnp.expand_dims(bias, tuple(range(y.ndim - 1)))
         return constrain(y, "batch", "length", None)
 
-    def attend(self, x: Array, kv: KV, mask: Array, *, train: bool = False) -> Array:
+    def attend(self, x: Array, kv: KV, mask: Mask, *, train: bool = False) -> Array:
         """Cross-attention of x [...,T,D] to `kv`, without positions -> [...,T,D].
 
         If x has more batch axes than the keys (beams of one sentence), these are folded into the
@@ -163,7 +178,7 @@ class AllPositions(NamedTuple):
     """A `Memory` of only the current call's positions, for training and for the encoder."""
 
     attention: MultiHeadAttention
-    mask: Array
+    mask: Mask
     bias: Array | None
     train: bool
 
@@ -180,7 +195,7 @@ class Cached(NamedTuple):
     attention: MultiHeadAttention
     cache: KV
     index: Array | int  # type: ignore[assignment]  # hides tuple.index
-    mask: Array
+    mask: Mask
     bias: Array | None
 
     def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, KV]:

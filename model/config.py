@@ -53,17 +53,18 @@ class TransformerConfig:
     relative_max_distance: int = 128  # this and longer distances share one bucket
     activation: str = "relu"  # a row of model/activations.py
     attention_bias: bool = False
-    ff_bias: bool = True
+    mlp_bias: bool = True
     decoder_mixer: str = "attention"  # or a row of model/mixers.py: ssru
     tying: Literal["all", "decoder", "none"] = "all"  # source, target and output; last two; none
     scale_embedding: bool = True  # multiply input embeddings by sqrt(D) (3.4)
     output_bias: bool = False  # added to the logits
     dropout: float = 0.1  # on each sub-layer's output and on embedding plus position
     attention_dropout: float = 0.0  # on attention weights
-    ff_dropout: float = 0.0  # on the feed-forward's hidden layer
+    mlp_dropout: float = 0.0  # on the feed-forward's hidden layer
     dropout_bits: Literal[16, 32] = 16  # random bits per entry: model/dropout.py
     transpose_down_projection: bool = True  # in the feed-forward layer: model/layers.py
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # activations; parameters: float32
+    attention_kernel: Literal["auto", "plain", "splash", "cudnn"] = "auto"  # docs/speed.md
     remat: Literal["none", "dots", "full"] = "none"  # recompute in backward: all but products, all
     scan_layers: bool = False  # one compiled layer, scanned, instead of N unrolled copies
 

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from model.config import TransformerConfig
+from model.family import Family
 from model.transformer import Transformer
 
-FAMILIES: dict[type, Callable[[Any], Any]] = {TransformerConfig: Transformer}
+FAMILIES: dict[type, Callable[[Any], Family]] = {TransformerConfig: Transformer}
 
 
-def build_model(config: Any) -> Any:
-    """Build the model of a config: an instance of its `Family`."""
+def build_model(config: Any) -> Family:
+    """Build the model of a config: an instance of its family."""
     return FAMILIES[type(config)](config)

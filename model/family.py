@@ -20,8 +20,8 @@ class Features(NamedTuple):
     weights: Array  # [B,T] float32; 0 at positions without loss: padding, a prompt
 
 
-class Family(Protocol):
-    """A model as training uses it: a Flax module, or one adapted by LoRA (model/lora.py)."""
+class Trainable(Protocol):
+    """What train/ updates: a `Family`, or LoRA adapters of one (model/lora.py)."""
 
     @property
     def config(self) -> Any:
@@ -34,4 +34,11 @@ class Family(Protocol):
         """Initialize parameters, boxed with logical axis names."""
 
     def apply(self, variables: Any, *inputs, **options) -> Any:
-        """Flax's `apply`; with a batch, `method="features"` and `train` it returns `Features`."""
+        """Flax's `apply`; train/ calls it with a batch, `method="features"` and `train`."""
+
+
+class Family(Trainable, Protocol):
+    """A model family: a Flax module."""
+
+    def features(self, batch: Any, *, train: bool = False) -> Features:
+        """Compute the input of the loss for a batch; a Flax method, called through `apply`."""

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from model.platform import current_platform
+
 
 def float32_einsum(subscripts: str, x: Array, y: Array) -> Array:
     """jnp.einsum of x and y, of the same dtype, with the result in float32.
@@ -15,6 +17,6 @@ def float32_einsum(subscripts: str, x: Array, y: Array) -> Array:
     follows. Other programs have no barrier.
     """
     product = jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32)
-    if x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
+    if x.dtype == jnp.bfloat16 and current_platform() == "cpu":
         return jax.lax.optimization_barrier(product)
     return product

@@ -8,6 +8,7 @@ decoding. A `Memory` encapsulates the keys and values that queries attend to.
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import jax
 from jax import Array
 
 from model.activations import ACTIVATIONS
@@ -54,25 +55,30 @@ def self_attention(
     qkv: Callable[[Array], tuple[Array, Array, Array]], out: Sublayer, x: Array, memory: Memory
 ) -> tuple[Array, Any]:
     """Self-attention: `qkv(x)` are queries, keys and values; `out` projects the weighted values."""
-    mixed, memory = memory.attend(*qkv(x))
-    return out(mixed), memory
+    with jax.named_scope("projections"):
+        q, k, v = qkv(x)
+    mixed, memory = memory.attend(q, k, v)
+    with jax.named_scope("projections"):
+        return out(mixed), memory
 
 
 def feed_forward(
     activation: str,
-    up: Sublayer,
+    hidden: Sublayer,
     gate: Sublayer | None,
-    down: Sublayer,
+    out: Sublayer,
     drop: Sublayer,
     x: Array,
 ) -> Array:
     """max(0, x W1 + b1) W2 + b2 (paper 3.3), or another activation, gated or not (Shazeer 2020).
 
-    Only gated activations use `gate`; `drop` is applied to the hidden layer.
+    The projections have the names of their parameters. Only gated activations use `gate`; `drop` is
+    applied to the hidden units.
     """
     kind = ACTIVATIONS[activation]
-    hidden = kind.function(up(x))
-    if kind.gated:
-        assert gate is not None
-        hidden *= gate(x)
-    return down(drop(hidden))
+    with jax.named_scope("feed_forward"):
+        units = kind.function(hidden(x))
+        if kind.gated:
+            assert gate is not None
+            units *= gate(x)
+        return out(drop(units))

@@ -17,6 +17,7 @@ from model.attention import KV, AllPositions, Cached, MultiHeadAttention
 from model.config import TransformerConfig
 from model.dropout import Dropout
 from model.layer import Layer, Memory, feed_forward, layer, self_attention
+from model.masks import Mask
 from model.norm import Norm
 from model.partitioned import partitioned
 from model.recurrence import Cell, Recurrent
@@ -32,13 +33,13 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         c = self.config
-        drop = Dropout(c.ff_dropout, c.dropout_bits)
+        drop = Dropout(c.mlp_dropout, c.dropout_bits)
         y = feed_forward(
             c.activation,
             self._dense("hidden", c.d_ff),
             self._dense("gate", c.d_ff) if ACTIVATIONS[c.activation].gated else None,
             self._dense("out", c.d_model),
-            lambda hidden: drop(constrain(hidden, "batch", "length", "mlp"), train=train),
+            lambda units: drop(constrain(units, "batch", "length", "mlp"), train=train),
             x,
         )
         return constrain(y, "batch", "length", None)
@@ -47,7 +48,7 @@ class FeedForward(nn.Module):
         axes = ("mlp", "embed") if name == "out" else ("embed", "mlp")
         return Dense(
             width,
-            use_bias=self.config.ff_bias,
+            use_bias=self.config.mlp_bias,
             dtype=self.config.dtype,
             kernel_init=partitioned(nn.initializers.xavier_uniform(), axes),
             bias_init=partitioned(nn.initializers.zeros, axes[1:]),
@@ -93,7 +94,7 @@ class EncoderLayer(nn.Module):
         self.attention_residual, self.feed_forward_residual = Residual(c), Residual(c)
 
     def __call__(
-        self, x: Array, mask: Array, positions: Array, bias: Array | None, train: bool
+        self, x: Array, mask: Mask, positions: Array, bias: Array | None, train: bool
     ) -> tuple[Array, None]:
         """x [B,S,D] at positions [S] or [B,S] -> [B,S,D]; `bias` [H,S,S] is added to scores."""
         qkv = partial(self.attention.qkv, positions=positions)
@@ -134,7 +135,7 @@ class DecoderLayer(nn.Module):
         cross: KV,
         cache: KV | Cell | None,
         index: Array | int,
-        masks: tuple[Array | None, Array],
+        masks: tuple[Mask | Array | None, Mask],
         positions: Array,
         bias: Array | None,
         train: bool,
@@ -149,13 +150,14 @@ class DecoderLayer(nn.Module):
         mask, padding = masks
         state: Memory | KV | Cell | None = cache
         if self.config.recurrence:
+            assert not isinstance(mask, Mask)
             mix = partial(self.recurrence, starts=mask)
         else:
             attention = self.self_attention
             mix = partial(
                 self_attention, partial(attention.qkv, positions=positions), attention.project_out
             )
-            assert mask is not None and not isinstance(cache, Cell)
+            assert isinstance(mask, Mask) and not isinstance(cache, Cell)
             if cache is None:
                 state = AllPositions(attention, mask, bias, train)
             else:

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from model.adapter import COLLECTION, Adapter
-from model.config import ConfigError, TransformerConfig
+from model.config import ConfigError
+from model.family import Family
 from model.mixers import MIXERS
-from model.transformer import Transformer
 
 _ATTENTION = ("query", "key", "value", "out")  # in the encoder, the decoder, and cross-attention
 PROJECTIONS = (*_ATTENTION, "hidden", "gate", "feed_forward_out", "candidate", "forget")
@@ -30,19 +30,16 @@ PROJECTIONS = (*_ATTENTION, "hidden", "gate", "feed_forward_out", "candidate", "
 
 @dataclass(frozen=True)
 class LoRAModel:
-    """A Transformer whose trained parameters are adapters; its own parameters are `base`.
+    """A model whose trained parameters are adapters; its own parameters are `base`."""
 
-    It has the methods of a `Family`, the interface that training uses.
-    """
-
-    model: Transformer
+    model: Family
     rank: int
     scale: float
     projections: tuple[str, ...]
 
     @property
-    def config(self) -> TransformerConfig:
-        """The Transformer's config."""
+    def config(self) -> Any:
+        """The model's config."""
         return self.model.config
 
     def init_params(self, rng: Array) -> dict[str, Any]:
@@ -51,7 +48,7 @@ class LoRAModel:
         return init_adapters(rng, boxes, self.rank, self.projections)
 
     def apply(self, variables: dict[str, Any], *inputs, **options):
-        """Call the Transformer's `apply` with the base parameters and the scaled adapters."""
+        """Call the model's `apply` with the base parameters and the scaled adapters."""
         scaled = jax.tree.map(
             lambda adapter: adapter._replace(b=adapter.b * self.scale),
             variables["params"],

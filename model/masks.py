@@ -3,9 +3,25 @@
 All masks have the axes [B, 1, T, S] or broadcast to them; the axis of size 1 is for the heads.
 """
 
+from dataclasses import dataclass, field
+
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Mask:
+    """A mask as an array, and as the segments that fused kernels need.
+
+    Without segments only plain attention can use it.
+    """
+
+    dense: Array  # bool [B,1,T,S] or broadcasts to it
+    # Ids of queries [B,T] and keys [B,S]: equal ids may attend, padding keys have id 0.
+    segments: tuple[Array, Array] | None = None
+    causal: bool = field(default=False, metadata=dict(static=True))  # `dense` is causal as well
 
 
 def padding_mask(valid: Array) -> Array:

@@ -5,6 +5,7 @@ Axes: B batch, W beam, T target length, S source length, L cache length, D d_mod
 
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from model.embedding import Embedding, PositionEmbedding
 from model.family import Features
 from model.float32_products import float32_einsum
 from model.layers import DecoderLayer, EncoderLayer
-from model.masks import causal_mask, padding_mask, segment_mask, segment_positions
+from model.masks import Mask, causal_mask, padding_mask, segment_mask, segment_positions
 from model.norm import Norm
 from model.partitioned import partitioned
 from model.positions import POSITIONS
@@ -108,9 +109,11 @@ class Transformer(nn.Module):
         embedding = self.embedding if self.config.tying == "all" else self.source_embedding
         if segments is None:
             positions = jnp.arange(src.shape[-1], dtype=jnp.int32)
-            mask = padding_mask(src != PAD)
+            words = (src != PAD).astype(jnp.int32)  # one segment
+            mask = Mask(padding_mask(src != PAD), (words, words))
         else:
-            positions, mask = segment_positions(segments), segment_mask(segments, segments)
+            positions = segment_positions(segments)
+            mask = Mask(segment_mask(segments, segments), (segments, segments))
         norm = self.source_embedding_norm if self.config.embedding_norm else None
         x = self._embed(src, embedding, self.source_positions, norm, positions, train)
         bias = None
@@ -160,16 +163,28 @@ class Transformer(nn.Module):
         if segments is None:
             positions = jnp.arange(tokens.shape[-1], dtype=jnp.int32)
             positions += jnp.asarray(index, jnp.int32)
-            masks = causal, padding_mask(src_mask)
+            row, source_row = (jnp.ones_like(tokens), src_mask.astype(jnp.int32))
+            is_parallel = cache is None and tokens.ndim == 2  # no cache, no beams
+            masks: tuple[Mask | Array | None, Mask] = (
+                None if causal is None else Mask(causal, (row, row) if is_parallel else None, True),
+                Mask(padding_mask(src_mask), (row, source_row) if is_parallel else None),
+            )
         else:
             source, target_segments = segments
             positions = segment_positions(target_segments)
             self_mask = (
                 positions == 0
                 if causal is None
-                else causal[None] & segment_mask(target_segments, target_segments)
+                else Mask(
+                    causal[None] & segment_mask(target_segments, target_segments),
+                    (target_segments, target_segments),
+                    causal=True,
+                )
             )
-            masks = self_mask, segment_mask(target_segments, source)
+            masks = (
+                self_mask,
+                Mask(segment_mask(target_segments, source), (target_segments, source)),
+            )
         target = self.embedding if c.tying == "all" else self.target_embedding
         norm = self.target_embedding_norm if c.embedding_norm else None
         y = self._embed(tokens, target, self.target_positions, norm, positions, train)
@@ -247,9 +262,6 @@ def unstack_layers(config: TransformerConfig, params) -> tuple[TransformerConfig
     return replace(config, scan_layers=False), params
 
 
-_STATIC = {EncoderLayer: (5,), DecoderLayer: (8,)}  # the index of `train`, counting self
-
-
 def _stack(layer: type[nn.Module], config: TransformerConfig, count: int, inputs: tuple):
     """`count` layers: a list of modules, or one module scanned over stacked parameters.
 
@@ -261,7 +273,7 @@ def _stack(layer: type[nn.Module], config: TransformerConfig, count: int, inputs
             layer,
             policy=policy if config.remat == "dots" else None,
             prevent_cse=not config.scan_layers,  # a scan already separates forward and backward
-            static_argnums=_STATIC[layer],
+            static_argnums=list(signature(layer.__call__).parameters).index("train"),
             methods=["__call__"],
         )
     if not config.scan_layers:

@@ -37,7 +37,7 @@ from serve.dynamic_batcher import Batcher, ClosedError, QueueFullError
 from serve.guard import Guard, internal_error
 from serve.hosts import HostCheck, client_key
 from serve.limits import Limits, RequestError
-from serve.metrics import Metrics
+from serve.metrics import ServerMetrics
 from serve.request import TranslateRequest, parse_request
 
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected before the response
@@ -72,7 +72,7 @@ class Service:
             batch_wait_seconds=batch_wait_seconds,
             **thread,
         )
-        self.metrics = Metrics(self.batcher.waiting)
+        self.metrics = ServerMetrics(self.batcher.waiting)
 
     def app(self) -> ASGIApp:
         """The ASGI application; its lifespan starts and stops the search thread."""

@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from experiments.console import log
-from serve.metrics import Metrics
+from serve.metrics import ServerMetrics
 
 
 class Guard:
@@ -15,7 +15,7 @@ class Guard:
     Exceptions are logged in one line on stderr, also BaseExceptions such as panics of tokenizers.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: set[str]):
+    def __init__(self, app: ASGIApp, metrics: ServerMetrics, paths: set[str]):
         self._app, self._metrics, self._paths = app, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

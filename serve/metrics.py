@@ -8,7 +8,7 @@ _SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-class Metrics:
+class ServerMetrics:
     """Counters and histograms of one server, in a separate registry."""
 
     def __init__(self, waiting: Callable[[], int]):

@@ -12,22 +12,19 @@ class AppendFile:
     """Append records to a file in the calling thread; no method raises OSError or blocks.
 
     Records that cannot be written, as on a full disk, stay in memory, up to 8 MiB, and are retried
-    with the next record. `warn` is called with one line for the first failure, and at the end with
-    one line for the number of bytes that could not be written.
+    with the next record and by `close`; then they are lost. `warn` is called with one line for the
+    first failure, which names the path, or `shown` in its place.
     """
 
-    def __init__(self, path: Path, warn: Callable[[str], None]):
-        self._path, self._warn = path, warn
+    def __init__(self, path: Path, warn: Callable[[str], None], shown: Path | None = None):
+        self._path, self._warn, self._shown = path, warn, shown or path
         self._file: int | None = None
         self._pending = bytearray()
-        self._lost_bytes = 0
         self._warned = False
 
     def append(self, record: bytes) -> None:
         """Write a record, after all pending ones."""
-        if self._pending and len(self._pending) + len(record) > _MAX_PENDING_BYTES:
-            self._lost_bytes += len(record)
-        else:
+        if not self._pending or len(self._pending) + len(record) <= _MAX_PENDING_BYTES:
             self._pending += record
         try:
             self._write()
@@ -35,8 +32,8 @@ class AppendFile:
             if not self._warned:
                 self._warned = True
                 self._warn(
-                    f"cannot write {self._path}: {error.strerror or error}; training continues, "
-                    "and each later event retries"
+                    f"cannot write {self._shown}: {error.strerror or error}; training continues, "
+                    "each later event retries, and what cannot be written by the end is lost"
                 )
 
     def close(self) -> None:
@@ -47,8 +44,6 @@ class AppendFile:
         if file is not None:
             with suppress(OSError):
                 os.close(file)
-        if lost_bytes := self._lost_bytes + len(self._pending):
-            self._warn(f"{lost_bytes:,} bytes of {self._path} could not be written")
 
     def _write(self) -> None:
         if self._file is None:

@@ -163,6 +163,9 @@ class CheckpointManager(CheckpointFolder):
         """Raise the error of a background save that has failed, without waiting for one."""
         if self._orbax_log.errors:
             self.wait()
+        elif self._checksum_writer is not None and self._checksum_writer.failed:
+            with self._reraise_in_one_line("cannot finish the last save", SaveError):
+                self._finish_checksums()
 
     def close(self) -> None:
         """Wait for all saves, and close Orbax's checkpointer."""
@@ -229,7 +232,9 @@ class CheckpointManager(CheckpointFolder):
         self.wait()
         step = self._single_step(spec)
         other_steps = ", ".join(str(s) for s in self.steps() if s != step)
-        failure = f"step {step} is corrupt" + f" (other steps: {other_steps})" * bool(other_steps)
+        failure = f"step {step} is corrupt"
+        if other_steps:
+            failure += f" (other steps: {other_steps})"
         with self._reraise_in_one_line(failure, CorruptCheckpointError):
             path = self.folder / str(step)
             run_on_primary(lambda: verify_checksums(path, [*abstract, "metrics"]))

@@ -9,6 +9,7 @@ from pathlib import Path
 from data.atomic_write import write_atomic
 from data.errors import DataError
 from data.json_file import read_json
+from data.regular_file import read_regular
 
 _NAME = "digests.json"
 
@@ -25,6 +26,11 @@ class ChecksumWriter:
         self._replaced = folder.exists()  # the folder then exists before the save is done
         self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()
+
+    @property
+    def failed(self) -> bool:
+        """Whether an error is waiting for `finish`."""
+        return self._error is not None
 
     def finish(self) -> None:
         """Wait until the checksums of a finished save are written; raise any error."""
@@ -77,9 +83,12 @@ def was_written(folder: Path, item: str) -> bool:
 
 
 def fingerprint(folder: Path) -> str:
-    """A checkpoint's fingerprint: the checksum of its checksums, "" if it has none."""
+    """A checkpoint's fingerprint: the checksum of its checksums, "" if it has none.
+
+    Raises DataError if their file is unreadable.
+    """
     file = folder / _NAME
-    return f"{zlib.crc32(file.read_bytes()):08x}" if file.exists() else ""
+    return f"{zlib.crc32(read_regular(file)):08x}" if file.exists() else ""
 
 
 def _checksum(path: Path) -> list[int]:

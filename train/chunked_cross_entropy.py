@@ -3,7 +3,7 @@
 Logits [B,T,V] in float32 are the largest array in training, written and read several times. Here
 the loss and its gradient are computed from the logits of one chunk at a time, while these are in
 cache; only gradients of the size of the hidden states and of the table are stored.
-Axes: B batch, T length, D d_model, V vocabulary, C positions of a chunk.
+Axes: B batch, T length, D d_model, V vocabulary, N positions of a chunk.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,14 @@ from jax.sharding import Mesh, PartitionSpec
 
 from model.family import Features
 from model.float32_products import float32_einsum
+from model.platform import current_platform
 from model.sharding import num_batch_shards
 from train.loss import Metrics, output_logits, token_losses
 
-_TOKENS = 1024  # per chunk, approximately; best on a CPU (experiments/LOG.md)
+# Positions per chunk, approximately. On a CPU as many as its cache holds; elsewhere more, since
+# each chunk also reads and writes the table's gradient (experiments/LOG.md).
+_TOKENS = {"cpu": 1024, "tpu": 4096, "gpu": 4096}
+_MULTIPLE = {"cpu": 1, "tpu": 128, "gpu": 128}  # the size of a chunk is one: whole tiles
 
 
 def chunked_cross_entropy(features: Features, label_smoothing: float = 0.0) -> Metrics:
@@ -91,11 +95,11 @@ def _with_gradient(hidden, output, targets, weights, label_smoothing):
         zeros = jnp.zeros_like(weights)
         (logits_grad,) = token_losses_vjp((weights, zeros, zeros))
         if bias is not None:
-            bias_grad += jnp.sum(logits_grad, (0, 1))
+            bias_grad += jnp.sum(logits_grad, 0)
         logits_grad, hidden = logits_grad.astype(dtype), hidden.astype(dtype)
-        hidden_grad = float32_einsum("bcv,vd->bcd", logits_grad, table.astype(dtype))
+        hidden_grad = float32_einsum("nv,vd->nd", logits_grad, table.astype(dtype))
         # As [D,V]: the logits' gradient is then read in its layout, without a transpose.
-        table_grad += float32_einsum("bcd,bcv->dv", hidden, logits_grad)
+        table_grad += float32_einsum("nd,nv->dv", hidden, logits_grad)
         sums = tuple(jnp.sum(weights * loss) for loss in losses)
         return (table_grad, bias_grad), (sums, hidden_grad.astype(dtype))
 
@@ -103,7 +107,7 @@ def _with_gradient(hidden, output, targets, weights, label_smoothing):
     chunks = _chunks(hidden, targets, weights)
     (table_grad, bias_grad), (sums, hidden_grad) = lax.scan(add_chunk, zeros, chunks)
     batch, length, width = hidden.shape
-    hidden_grad = jnp.moveaxis(hidden_grad, 0, 1).reshape(batch, -1, width)[:, :length]
+    hidden_grad = hidden_grad.reshape(-1, width)[: batch * length].reshape(hidden.shape)
     output_grads = table_grad.T.astype(table.dtype), bias_grad
     residuals = hidden_grad, output_grads, jnp.zeros((), hidden.dtype)
     return tuple(jnp.sum(chunk_sums) for chunk_sums in sums), residuals
@@ -121,15 +125,18 @@ _sums.defvjp(_with_gradient, _gradient)
 
 
 def _chunks(hidden: Array, targets: Array, weights: Array) -> tuple[Array, ...]:
-    """Split each [B,T,...] -> [chunks,B,C,...], padded with positions of weight 0."""
+    """Split each [B,T,...] -> [chunks,N,...], padded with positions of weight 0."""
     batch, length, _ = hidden.shape
-    size = min(max(1, _TOKENS // batch), length)
-    count = -(-length // size)
+    positions = batch * length
+    platform = current_platform()
+    count = -(-positions // _TOKENS[platform])
     # Chunks of the same size, with as little padding as possible.
-    size = -(-length // count)
+    size = -(-positions // count)
+    size += -size % _MULTIPLE[platform]
 
     def split(x):
-        x = jnp.pad(x, ((0, 0), (0, count * size - length), *((0, 0),) * (x.ndim - 2)))
-        return jnp.moveaxis(x.reshape(batch, count, size, *x.shape[2:]), 1, 0)
+        x = x.reshape(positions, *x.shape[2:])
+        x = jnp.pad(x, ((0, count * size - positions), *((0, 0),) * (x.ndim - 1)))
+        return x.reshape(count, size, *x.shape[1:])
 
     return tuple(map(split, (hidden, targets, weights)))

@@ -187,7 +187,7 @@ def validation_hook(
     batches: Callable[[], Iterable[Any]],
     every: int,
     name: str = "validation",
-    weights: Callable[[TrainState], Any] = lambda state: state.weights,
+    weights: Callable[[TrainState], Any] = lambda state: state.eval_params,
 ) -> Hook:
     """Make a hook that measures loss, nll, accuracy and perplexity of a state's `weights`."""
 

@@ -94,16 +94,16 @@ def features_cross_entropy(features: Features, label_smoothing: float = 0.0) -> 
 
 
 def output_logits(hidden: Array, table: Array, bias: Array | None) -> Array:
-    """hidden [B,T,D], table [V,D], bias [V] -> logits float32 [B,T,V]."""
-    logits = float32_einsum("btd,vd->btv", hidden, table.astype(hidden.dtype))
-    return logits if bias is None else logits + bias[None, None]
+    """hidden [...,D], table [V,D], bias [V] -> logits float32 [...,V]."""
+    logits = float32_einsum("...d,vd->...v", hidden, table.astype(hidden.dtype))
+    return logits if bias is None else logits + jnp.expand_dims(bias, tuple(range(hidden.ndim - 1)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def token_losses(
     logits: Array, targets: Array, label_smoothing: float
 ) -> tuple[Array, Array, Array]:
-    """Per-token losses: logits [B,T,V], targets [B,T] -> loss, nll and correctness, each [B,T].
+    """Per-token losses: logits [...,V], targets [...] -> loss, nll and correctness, each [...].
 
     Correctness is 1.0 or 0.0; a target that ties for the highest logit is correct. The only
     residuals of size V for the backward pass are the logits themselves.

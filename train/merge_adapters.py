@@ -7,14 +7,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from model.family import Family
+from model.family import Trainable
 from model.lora import LoRAModel, merge_adapted, replace_subtree, select_adapted
 from model.sharding import param_shardings
 from train.state import param_shapes
 
 
 @lru_cache(maxsize=4)  # validation and test of a run share one, compiled once
-def make_merge_fn(model: Family, mesh: Mesh) -> Callable[[Any, Any], Any]:
+def make_merge_fn(model: Trainable, mesh: Mesh) -> Callable[[Any, Any], Any]:
     """Make a function (trained parameters, base) -> parameters of the plain model, on the mesh.
 
     Without adapters it returns the trained parameters. Otherwise adapted matrices are new arrays,

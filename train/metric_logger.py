@@ -41,7 +41,7 @@ class MetricLogger:
         self._num_steps, self._max_seconds = num_steps, max_seconds
         self._schedule, self._writer, self._example_ids_at = learning_rate, writer, example_ids_at
         self._loss_monitor = loss_monitor or LossMonitor()
-        self._previous_seconds = resume_from.get("seconds", 0.0)
+        self._previous_seconds = resume_from.get("elapsed_seconds", 0.0)
         self._start = time.monotonic()
         self._hook_seconds = 0.0
         self._in_flight: deque[Metrics] = deque()
@@ -56,7 +56,7 @@ class MetricLogger:
     def state_dict(self) -> dict:
         """The state for a resumed run, as numbers; no update may be in flight."""
         return {
-            "seconds": self.seconds,
+            "elapsed_seconds": self.seconds,
             "interval_seconds": self._update_seconds - self._interval_start,
             "interval_sums": list(self._sums),
             "loss_monitor": self._loss_monitor.state,
@@ -108,7 +108,7 @@ class MetricLogger:
         if self._writer:
             seconds = self._update_seconds - self._interval_start
             values = _summarize(self._sums, seconds) | self._learning_rate()
-            self._writer.write(self.step, "train", values | {"seconds": self.seconds})
+            self._writer.write(self.step, "train", values | {"elapsed_seconds": self.seconds})
         self._previous_sums, self._sums = self._sums, Metrics.zero()
         self._previous_start, self._interval_start = self._interval_start, self._update_seconds
 
@@ -131,7 +131,7 @@ class MetricLogger:
     def log_eval(self, values: dict, hook_seconds: dict[str, float]) -> None:
         """Write the measurements of the hooks, and each hook's share of the time."""
         if self._writer:
-            self._writer.write(self.step, "valid", values | {"seconds": self.seconds})
+            self._writer.write(self.step, "valid", values | {"elapsed_seconds": self.seconds})
         shares = (f"{name} {s / self.elapsed:.0%}" for name, s in hook_seconds.items())
         numbers = (f"{k} {v:.4g}" for k, v in values.items() if isinstance(v, int | float))
         self.progress.log(f"step {self.step:,}  {'  '.join(numbers)}  (time: {', '.join(shares)})")
@@ -140,7 +140,8 @@ class MetricLogger:
         ids = [int(i) for i in self._example_ids_at(step)] if self._example_ids_at else []
         if self._writer:
             self._writer.write(step, "spike", {"loss": loss, "expected": expected, "pairs": ids})
-        pairs = f": pairs {', '.join(map(str, ids[:8]))}{' ..' * (len(ids) > 8)}" * bool(ids)
+        pairs = f": pairs {', '.join(map(str, ids[:8]))}" if ids else ""
+        pairs += " .." if len(ids) > 8 else ""
         self.progress.log(f"step {step:,}  loss {loss:.4g}, about {expected:.4g} expected{pairs}")
 
     def _learning_rate(self) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """Metrics on disk: metrics.jsonl and TensorBoard event files."""
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import msgspec
 
 from data.atomic_write import write_atomic
 from data.json_lines import iter_json_lines, read_json_lines, unusable_lines
+from data.printable import finite_or_none
 from train.append_log import AppendFile
 from train.progress import Progress
 
@@ -22,8 +22,8 @@ class Event(msgspec.Struct):
     """The fields of a metrics.jsonl line that are read back; null replaces non-finite values."""
 
     step: _Count
-    split: str
-    seconds: float | None = None
+    event: str
+    elapsed_seconds: float | None = None
     loss: float | None = None
     bleu: float | None = None
     chrf: float | None = None
@@ -37,21 +37,34 @@ class Event(msgspec.Struct):
     rollbacks: _Count | None = None
 
 
-def _print_warning(line: str) -> None:
+def print_warning(line: str) -> None:
+    """Print a warning to stderr."""
     Progress().log(f"warning: {line}")
+
+
+def once(warn: Callable[[str], None]) -> Callable[[str], None]:
+    """Return `warn` for several writers of one run: it drops a line that it has had before."""
+    seen: set[str] = set()
+
+    def warn_once(line: str) -> None:
+        if line not in seen:
+            seen.add(line)
+            warn(line)
+
+    return warn_once
 
 
 class MetricsWriter:
     """Append events to folder/metrics.jsonl and to folder/tensorboard.
 
-    An event is one line, {"step", "split", ...}, with floats in full precision. A run that resumes
+    An event is one line, {"step", "event", ...}, with floats in full precision. A run that resumes
     from `step` first drops the events of later steps, which will be repeated; 0 drops all. Failed
     writes raise no errors: `warn` is called with one line, and missing lines of metrics.jsonl are
     written later, if possible.
     """
 
     def __init__(
-        self, folder: str | Path, step: int = 0, warn: Callable[[str], None] = _print_warning
+        self, folder: str | Path, step: int = 0, warn: Callable[[str], None] = print_warning
     ):
         from train.tensorboard import EventFile
 
@@ -62,13 +75,12 @@ class MetricsWriter:
         # TensorBoard ignores events of earlier files from this step on.
         self._tensorboard = EventFile(Path(folder) / "tensorboard", warn, step + 1)
 
-    def write(self, step: int, split: str, values: Mapping[str, object]) -> None:
-        """Write an event of a split ("train", "valid" or "test"); TensorBoard gets numbers only."""
-        json_values = {name: _finite_or_none(value) for name, value in values.items()}
-        line = json.dumps({"step": step, "split": split, **json_values}) + "\n"
+    def write(self, step: int, event: str, values: Mapping[str, object]) -> None:
+        """Write an event ("train", "valid", "test", ..); TensorBoard gets numbers only."""
+        line = json.dumps(finite_or_none({"step": step, "event": event, **values})) + "\n"
         self._lines.append(line.encode())
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
-        self._tensorboard.write(step, {f"{split}/{name}": float(v) for name, v in numbers.items()})
+        self._tensorboard.write(step, {f"{event}/{name}": float(v) for name, v in numbers.items()})
 
     def close(self) -> None:
         """Write pending events if possible, and close the files."""
@@ -105,8 +117,3 @@ def _drop_after(path: Path, step: int, warn: Callable[[str], None]) -> None:
         os.truncate(path, sum(map(len, retained)))
     else:
         write_atomic(path, b"".join(retained))
-
-
-def _finite_or_none(value):
-    """Replace NaN and infinities, which JSON lacks, by None."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,7 +17,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from model.family import Family
+from model.family import Trainable
 from model.lora import LoRAModel
 from model.sharding import param_shardings, use_mesh
 from train.loss_scale import LossScale, init_loss_scale
@@ -35,13 +35,13 @@ class TrainState(NamedTuple):
     base: Any = None  # base parameters of adapters; stored once, not in each checkpoint
 
     @property
-    def weights(self):
+    def eval_params(self):
         """The trained parameters to evaluate with: the moving average if there is one."""
         return self.params if self.ema is None else self.ema
 
 
 def create_state(
-    model: Family,
+    model: Trainable,
     tx: optax.GradientTransformation,
     rng: Array,
     mesh: Mesh,
@@ -61,21 +61,21 @@ def create_state(
 
 
 def state_shardings(
-    model: Family, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
+    model: Trainable, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
 ) -> TrainState:
     """The tree of NamedShardings of a state from `create_state`."""
     return param_shardings(_shapes(model, tx, ema), mesh)
 
 
 def abstract_state(
-    model: Family, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
+    model: Trainable, tx: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
 ) -> TrainState:
     """The state as ShapeDtypeStructs with shardings: the target of restoring a checkpoint."""
     shapes = nn.unbox(_shapes(model, tx, ema))
     return jax.tree.map(_with_sharding, shapes, state_shardings(model, tx, mesh, ema=ema))
 
 
-def abstract_params(model: Family, mesh: Mesh) -> Any:
+def abstract_params(model: Trainable, mesh: Mesh) -> Any:
     """The parameters as ShapeDtypeStructs with shardings, for decoding."""
     boxes = param_shapes(model)
     return jax.tree.map(_with_sharding, nn.unbox(boxes), param_shardings(boxes, mesh))
@@ -83,7 +83,7 @@ def abstract_params(model: Family, mesh: Mesh) -> Any:
 
 # Tracing a deep model's init takes a second, and startup needs the shapes many times.
 @lru_cache(maxsize=4)
-def param_shapes(model: Family) -> Any:
+def param_shapes(model: Trainable) -> Any:
     """The parameters as ShapeDtypeStructs, boxed with their logical axis names."""
     return jax.eval_shape(model.init_params, jax.random.key(0))
 

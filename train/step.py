@@ -11,7 +11,7 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh
 
-from model.family import Family
+from model.family import Trainable
 from model.sharding import batch_sharding, replicated, use_mesh
 from train.chunked_cross_entropy import sharded_chunked_cross_entropy
 from train.loss import Metrics, features_cross_entropy
@@ -23,7 +23,7 @@ def train_step(
     state: TrainState,
     batch: Any,
     *,
-    model: Family,
+    model: Trainable,
     tx: optax.GradientTransformation,
     label_smoothing: float,
     grad_accum_steps: int = 1,
@@ -94,7 +94,7 @@ def eval_step(
     params,
     batch: Any,
     *,
-    model: Family,
+    model: Trainable,
     label_smoothing: float = 0.0,
     loss_head: Callable[..., Metrics] | None = None,
 ) -> Metrics:
@@ -104,7 +104,7 @@ def eval_step(
 
 
 def make_train_step(
-    model: Family,
+    model: Trainable,
     tx: optax.GradientTransformation,
     mesh: Mesh,
     *,
@@ -118,13 +118,13 @@ def make_train_step(
     A batch may consist of NumPy arrays; its rows are split over the mesh's data and fsdp axes, so
     their number must be a multiple of the product of these axes. The state is that of
     `create_state(..., ema=ema_decay > 0)`. Logits are `chunked` unless the mesh splits the
-    vocabulary. The attribute `traced` lists the batch shapes that were compiled.
+    vocabulary. The attribute `traced_shapes` lists the batch shapes that were compiled.
     """
     shardings = state_shardings(model, tx, mesh, ema=ema_decay > 0)
-    traced: list[Any] = []
+    traced_shapes: list[Any] = []
 
     def step(state, batch):
-        traced.append(jax.tree.map(jnp.shape, batch))  # runs once per compiled shape
+        traced_shapes.append(jax.tree.map(jnp.shape, batch))  # runs once per compiled shape
         return train_step(
             state,
             batch,
@@ -142,12 +142,12 @@ def make_train_step(
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
     )
-    return OnMesh(mesh, jitted, traced)
+    return OnMesh(mesh, jitted, traced_shapes)
 
 
 @lru_cache(maxsize=4)  # validation and test of a run share one, traced once per shape
 def make_eval_step(
-    model: Family, mesh: Mesh, *, label_smoothing: float = 0.0, chunked: bool = True
+    model: Trainable, mesh: Mesh, *, label_smoothing: float = 0.0, chunked: bool = True
 ) -> "OnMesh":
     """`eval_step` as one jitted function: parameters keep their sharding, a batch is split."""
     loss_head = sharded_chunked_cross_entropy(mesh) if chunked else None
@@ -170,7 +170,8 @@ def _summed_loss(
 
 def _losses(apply: Callable, batch: Any, label_smoothing: float, loss_head) -> Metrics:
     features = apply(batch, method="features")
-    metrics = (loss_head or features_cross_entropy)(features, label_smoothing)
+    with jax.named_scope("loss"):
+        metrics = (loss_head or features_cross_entropy)(features, label_smoothing)
     return metrics._replace(
         source_tokens=batch.source_tokens, num_positions=jnp.float32(batch.num_positions)
     )
@@ -226,13 +227,13 @@ class OnMesh:
 
     mesh: Mesh
     jitted: jax.stages.Wrapped
-    traced: Sequence[Any] = ()  # batch shapes, if recorded
+    traced_shapes: Sequence[Any] = ()  # batch shapes, if recorded
 
     def __call__(self, *args) -> Any:
         with use_mesh(self.mesh):
             return self.jitted(*args)
 
-    def compiled(self, *args) -> jax.stages.Compiled:
-        """The compiled program for these arguments."""
+    def lower_and_compile(self, *args) -> jax.stages.Compiled:
+        """Compile the program for these arguments."""
         with use_mesh(self.mesh):
             return self.jitted.lower(*args).compile()

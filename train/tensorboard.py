@@ -28,7 +28,7 @@ class EventFile:
         # Imported only here: if PyTorch is installed, this imports PyTorch.
         from tensorboardX.proto.event_pb2 import SessionLog
 
-        self._file = AppendFile(folder / _next_name(folder), warn)
+        self._file = AppendFile(folder / _next_name(folder), warn, shown=folder)
         self._append(file_version="brain.Event:2")
         if purge_step is not None:
             self._append(step=purge_step, session_log=SessionLog(status=SessionLog.START))

@@ -20,7 +20,7 @@ class Predicate(NamedTuple):
     negative: bool = False
 
 
-class Setting(NamedTuple):
+class TimeFrame(NamedTuple):
     """A tense (simple, now, past or a modal), an adverb, and its place in the English sentence."""
 
     tense: str
@@ -53,7 +53,7 @@ def _english_verb(verb: Verb, tense: str, person: int, split: bool) -> tuple[str
     return "", finite
 
 
-def english(subject: Phrase, predicate: Predicate, setting: Setting, question=False) -> str:
+def english(subject: Phrase, predicate: Predicate, setting: TimeFrame, question=False) -> str:
     """Return an English clause."""
     verb, tail, _, _, negative = predicate
     tense, adverb, _, place = setting
@@ -66,7 +66,7 @@ def english(subject: Phrase, predicate: Predicate, setting: Setting, question=Fa
     return join(front, before, subject.english, after, middle, rest, verb.particle, tail, end)
 
 
-def german(subject: Phrase, predicate: Predicate, setting: Setting, order: str = "main") -> str:
+def german(subject: Phrase, predicate: Predicate, setting: TimeFrame, order: str = "main") -> str:
     """Return a German clause; `order` puts its finite verb: main (second), first or last."""
     verb, _, early, late, _ = predicate
     tense, _, adverb, place = setting

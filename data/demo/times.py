@@ -1,6 +1,6 @@
 """Time: tenses with their adverbs, hours and dates."""
 
-from data.demo.clauses import Setting
+from data.demo.clauses import TimeFrame
 from data.demo.numbers import english_number, english_ordinal, german_number, german_ordinal
 
 TIMES = {
@@ -32,10 +32,10 @@ DATES = {
 }
 
 
-def settings(places: str, times: dict[str, dict[str, str]]) -> tuple[Setting, ...]:
+def settings(places: str, times: dict[str, dict[str, str]]) -> tuple[TimeFrame, ...]:
     """Return each tense with each of its adverbs in each of these places: front, middle, end."""
     return tuple(
-        Setting(tense, *time, place)
+        TimeFrame(tense, *time, place)
         for place in places.split()
         for tense, adverbs in times.items()
         for time in adverbs.items()
@@ -47,8 +47,8 @@ def only(*tenses: str) -> dict[str, dict[str, str]]:
     return {tense: TIMES[tense] for tense in tenses}
 
 
-PRESENT, PAST = Setting("simple", "", "", "end"), Setting("past", "", "", "end")
-NOW = Setting("simple", "now", "jetzt", "end")
+PRESENT, PAST = TimeFrame("simple", "", "", "end"), TimeFrame("past", "", "", "end")
+NOW = TimeFrame("simple", "now", "jetzt", "end")
 FINAL = settings("end", TIMES)
 ANYWHERE = FINAL + settings("front", only("now", "past", "will", "must"))
 HAPPENED = settings("end front", only("past"))
@@ -60,14 +60,16 @@ HABITUAL += settings(
     "middle", {"simple": {"often": "oft", "sometimes": "manchmal", "always": "immer"}}
 )
 HABITUAL_ASKED = tuple(setting for setting in HABITUAL if setting.place != "front")
-FELT = (NOW, Setting("simple", "today", "heute", "end"), *HAPPENED)
+FELT = (NOW, TimeFrame("simple", "today", "heute", "end"), *HAPPENED)
 WANTED = settings("end", only("must", "want"))
 OVER = settings("end", only("past"))
 OVER_OR_COMING = settings("end", only("past", "will"))
 HOPED = settings("end", only("past", "will", "can"))
 EXPLICABLE = settings("end", only("now", "past", "will", "must", "want"))
 IN_A_CONDITION = settings("end", {"simple": {"today": "heute", "tomorrow": "morgen"}})
-ON_A_CONDITION = tuple(Setting(tense, "", "", "end") for tense in ("will", "can", "must", "should"))
+ON_A_CONDITION = tuple(
+    TimeFrame(tense, "", "", "end") for tense in ("will", "can", "must", "should")
+)
 AT_AN_HOUR = settings("end front", dict.fromkeys(("past", "will", "must"), HOURS))
 ON_A_DATE = settings("end front", dict.fromkeys(("past", "will", "must"), DATES))
 BIRTHDAYS = settings("end front", dict.fromkeys(("simple", "past"), DATES))

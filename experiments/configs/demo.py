@@ -16,5 +16,5 @@ def get_config():
     config.data.update(kind="demo", vocab_size=2000, tokens_per_batch=1500, num_buckets=4)
     config.optimizer.update(schedule="cosine", learning_rate=3e-3, warmup_steps=150, clip_norm=1.0)
     config.train.update(num_steps=1500, log_every=50, eval_every=500, checkpoint_every=500)
-    config.train.update(bleu_sentences=200, max_minutes=8.0)
+    config.train.update(eval_bleu_sentences=200, max_minutes=8.0)
     return config

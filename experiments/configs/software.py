@@ -17,5 +17,5 @@ def get_config():
     config.data.update(kind="text", vocab_size=8000, tokens_per_batch=1500, max_length=80)
     config.optimizer.update(schedule="cosine", learning_rate=3e-3, warmup_steps=600, clip_norm=1.0)
     config.train.update(num_steps=9500, eval_every=950, checkpoint_every=950, max_minutes=55.0)
-    config.train.update(ema_decay=0.998, bleu_sentences=500)
+    config.train.update(ema_decay=0.998, eval_bleu_sentences=500)
     return config

@@ -9,7 +9,7 @@ after 100,000 steps (big: 300,000). Not run by us.
 from dataclasses import asdict
 
 from experiments.configs import wmt14_en_de_base
-from experiments.did_you_mean import nearest
+from experiments.did_you_mean import did_you_mean
 from model import TABLE3, ConfigError
 from model.config import LABEL_SMOOTHING
 
@@ -17,7 +17,7 @@ from model.config import LABEL_SMOOTHING
 def get_config(row: str = "base"):
     """The base experiment with the row's model, and its label smoothing if that varies."""
     if row not in TABLE3:
-        raise ConfigError(f"Table 3 has no row {row!r}{nearest(row, TABLE3)}")
+        raise ConfigError(f"Table 3 has no row {row!r}{did_you_mean(row, TABLE3)}")
     config = wmt14_en_de_base.get_config()
     values = {name: value for name, value in asdict(TABLE3[row]).items() if value is not None}
     config.model.update(values)

@@ -16,6 +16,6 @@ def get_config():
     config.data.update(vocab_size=600, max_pairs=64, tokens_per_batch=800, num_buckets=1)
     config.optimizer.update(warmup_steps=5)
     config.train.update(num_steps=30, log_every=5, eval_every=15, checkpoint_every=15)
-    config.train.update(bleu_sentences=16)
+    config.train.update(eval_bleu_sentences=16)
     config.search.update(beam_size=2, max_length_offset=0)
     return config

@@ -41,7 +41,7 @@ def find_unknown(splits: dict[str, Corpus], vocabulary: Vocabulary) -> Section:
             most_common = ", ".join(
                 f"{_describe(c)} ({n:,})" for c, n in counts.most_common(_MAX_LISTED)
             )
-            tail = f": {most_common}" * bool(most_common)
+            tail = f": {most_common}" if most_common else ""
             lines.append(f"{split} {name}: {len(counts):,} characters without a piece{tail}")
     return Section("unknown characters", values, lines, warnings)
 
@@ -69,7 +69,7 @@ def _describe(character: str) -> str:
 
 
 def count_pieces(pairs: TokenPairs, vocabulary: Vocabulary, rare_below: int) -> Section:
-    """Count subword pieces in training: those that occur less than `rare_below` times, the longest.
+    """Count pieces in training: those that occur less than `rare_below` times, the longest.
 
     Embeddings of rare pieces learn little: with many rare pieces, choose a smaller vocabulary.
     """

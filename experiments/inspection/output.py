@@ -41,7 +41,7 @@ def make_reporter(
         for group, count in select_warnings(section, 5):
             for warning in group:
                 line = shorten(warning.split, warning.side, warning.index)
-                tail = f": {line}" * bool(line.strip())
+                tail = f": {line}" if line.strip() else ""
                 location = format_location(splits, warning.split, warning.side, warning.index)
                 print(f"  warning: {printable(f'{location}: {warning.text}')}{tail}")
             if count > len(group):

@@ -15,7 +15,7 @@ def script(line: str) -> tuple[str, int]:
     """
     latin = len(line.encode("ascii", "ignore").translate(None, _NO_LETTERS))
     if line.isascii():
-        return "LATIN" * (latin > 0), latin
+        return "LATIN" if latin else "", latin
     counts = {"LATIN": latin}
     for character in line:
         if character > "\x7f" and (name := _script(character)):

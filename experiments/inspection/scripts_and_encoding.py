@@ -125,8 +125,7 @@ def find_languages(
             lines.append(
                 f"{split} {name}: {len(mismatches):,} of {total:,} lines of "
                 f"{languages.LETTERS} letters or more are not {expected or 'it'}"
-                + f"; they read as {shares}"
-                * bool(most_common)
+                + (f"; they read as {shares}" if most_common else "")
             )
             warnings += mismatches
     return Section("languages", values, lines, warnings)

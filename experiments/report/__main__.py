@@ -31,10 +31,14 @@ TRANSLATE = flags.DEFINE_bool(
 
 def main(arguments: list[str]) -> None:
     """Read the runs, and write their page."""
-    from experiments.report.page import REPORT, write_report
+    from data.atomic_write import write_output
+    from experiments.report.page import REPORT, render, write_report
     from experiments.report.record import read_runs
+    from experiments.temporary_folders import check_output_file
     from experiments.translations import translate_test_split
 
+    if OUTPUT.value:
+        check_output_file(Path(OUTPUT.value))
     workdirs = [Path(name) for name in WORKDIR.value + arguments]
     runs = read_runs(workdirs)
     if TRANSLATE.value:
@@ -47,8 +51,12 @@ def main(arguments: list[str]) -> None:
     for run in runs:
         if not run.translations:
             log(f"{run.workdir} has no translations of its test split: --translate makes them")
-    output = Path(OUTPUT.value or workdirs[0] / (REPORT if len(runs) == 1 else "comparison.html"))
-    write_report(runs, output)
+    if OUTPUT.value:
+        output = Path(OUTPUT.value)
+        write_output(output, render(runs).encode())
+    else:
+        output = workdirs[0] / (REPORT if len(runs) == 1 else "comparison.html")
+        write_report(runs, output)
     print(output)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from experiments.report.chart import Chart, Series, draw, drawable
 from experiments.report.record import Run
 
-# title, unit, caption, and the lines: (split, key of the event, factor)
+# title, unit, caption, and the lines: (event, key of the event, factor)
 _CURVES = (
     (
         "Loss",
@@ -46,14 +46,14 @@ def draw_curves(runs: Sequence[Run]) -> list[Chart]:
 def _series(runs: Sequence[Run], lines) -> list[Series]:
     series = []
     for number, run in enumerate(runs):
-        for split, key, factor in lines:
+        for name, key, factor in lines:
             points: list[tuple[float, float]] = [
                 (_step(event), event[key] * factor)
-                for event in run.events_of(split)
+                for event in run.events_of(name)
                 if drawable(event.get(key))
             ]
             if points:
-                series.append(Series(run.name, split, number, points))
+                series.append(Series(run.name, name, number, points))
     return series
 
 

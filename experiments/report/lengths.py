@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sacrebleu.metrics import BLEU
 
-from decode.bleu import score, tokenizer
+from decode.bleu import corpus_scores, sacrebleu_tokenizer
 from experiments.report.record import Run
 
 _WIDTHS = (1, 2, 5, 10, 20, 50, 100)
@@ -20,7 +20,7 @@ class Scores(NamedTuple):
     chrf: float
 
 
-class Bucket(NamedTuple):
+class LengthRange(NamedTuple):
     """Source lengths from `first` to `last` (None: no limit), with each run's scores, if any."""
 
     first: int
@@ -33,7 +33,7 @@ class Bucket(NamedTuple):
         return f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
 
 
-def score_by_length(runs: Sequence[Run]) -> list[Bucket]:
+def score_by_length(runs: Sequence[Run]) -> list[LengthRange]:
     """Score the translations of all runs in the same buckets of source length.
 
     A length is the number of words and punctuation marks of sacreBLEU's tokenizer for the source
@@ -55,13 +55,13 @@ def score_by_length(runs: Sequence[Run]) -> list[Bucket]:
         ]
         if any(scores):
             longer_exist = is_last and any(n > high for run_lengths in lengths for n in run_lengths)
-            buckets.append(Bucket(low + 1, None if longer_exist else high, scores))
+            buckets.append(LengthRange(low + 1, None if longer_exist else high, scores))
     return buckets
 
 
 def _lengths(run: Run) -> list[int]:
     """Source lengths; a blank source counts as length 1."""
-    split = BLEU(tokenize=tokenizer(run.experiment.data.source_language)).tokenizer
+    split = BLEU(tokenize=sacrebleu_tokenizer(run.experiment.data.source_language)).tokenizer
     return [max(1, len(split(row["source"]).split())) for row in run.translations]
 
 
@@ -78,7 +78,7 @@ def _scores(run: Run, rows: list[int]) -> Scores | None:
     if not rows:
         return None
     selected = [run.translations[row] for row in rows]
-    bleu_and_chrf = score(
+    bleu_and_chrf = corpus_scores(
         [row["hypothesis"] for row in selected],
         [row["reference"] for row in selected],
         run.experiment.data.target_language,

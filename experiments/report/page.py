@@ -65,11 +65,11 @@ def summarize(run: Run) -> RunSummary:
     }
     return RunSummary(
         max(event["step"] for event in run.events),
-        max((event.get("seconds") or 0 for event in run.events), default=0) or None,
+        max((event.get("elapsed_seconds") or 0 for event in run.events), default=0) or None,
         best,
         (run.events_of("test") or [{}])[-1],
         [
-            f"{count:,.0f} {template.format('s' * (count != 1))}"
+            f"{count:,.0f} {template.format('' if count == 1 else 's')}"
             for template, count in counts.items()
             if count
         ],

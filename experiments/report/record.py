@@ -28,9 +28,9 @@ class Run:
     translations: list[dict]
     corrupt: list[str]
 
-    def events_of(self, split: str) -> list[dict]:
-        """The events of one split."""
-        return [event for event in self.events if event["split"] == split]
+    def events_of(self, name: str) -> list[dict]:
+        """The events of one name: train, valid, test, spike or rollback."""
+        return [event for event in self.events if event["event"] == name]
 
 
 def read_runs(workdirs: Sequence[Path]) -> list[Run]:

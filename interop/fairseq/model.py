@@ -163,7 +163,7 @@ def model_config(
             output_bias=True,
             dropout=float(dropouts[0]),
             attention_dropout=float(dropouts[1]),
-            ff_dropout=float(dropouts[2] or settings.get("relu_dropout") or 0.0),
+            mlp_dropout=float(dropouts[2] or settings.get("relu_dropout") or 0.0),
         )
     except ConfigError as error:
         raise DataError(f"{file}: {error}") from None

@@ -14,7 +14,7 @@ from model import TransformerConfig
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "out"}
 
 
-class ParamName(NamedTuple):
+class MarianParamName(NamedTuple):
     """An array's name, the path of its Heed parameter, and its number of input axes."""
 
     their_name: str
@@ -30,7 +30,7 @@ class ParamName(NamedTuple):
         return x.reshape(shape)
 
 
-def names(c: TransformerConfig) -> Iterator[ParamName]:
+def names(c: TransformerConfig) -> Iterator[MarianParamName]:
     """Parameters of encoder and decoder layers."""
     for i in range(c.encoder_layers):
         their_name, layer = f"encoder_l{i + 1}", f"encoder_{i}"
@@ -46,28 +46,30 @@ def names(c: TransformerConfig) -> Iterator[ParamName]:
         yield from _feed_forward(f"{their_name}_ffn", layer)
 
 
-def _attention(their_name: str, layer: str, param_path: str, residual: str) -> Iterator[ParamName]:
+def _attention(
+    their_name: str, layer: str, param_path: str, residual: str
+) -> Iterator[MarianParamName]:
     for letter, name in _ATTENTION.items():
         inputs = 2 if name == "out" else 1
-        yield ParamName(f"{their_name}_W{letter}", (layer, param_path, name), inputs)
-        yield ParamName(f"{their_name}_b{letter}", (layer, param_path, f"{name}_bias"), 0)
+        yield MarianParamName(f"{their_name}_W{letter}", (layer, param_path, name), inputs)
+        yield MarianParamName(f"{their_name}_b{letter}", (layer, param_path, f"{name}_bias"), 0)
     yield from _norm(f"{their_name}_Wo", layer, residual)
 
 
-def _ssru(their_name: str, layer: str) -> Iterator[ParamName]:
-    yield ParamName(f"{their_name}_W", (layer, "ssru", "candidate", "kernel"), 1)
-    yield ParamName(f"{their_name}_Wf", (layer, "ssru", "forget", "kernel"), 1)
-    yield ParamName(f"{their_name}_bf", (layer, "ssru", "forget", "bias"), 0)
+def _ssru(their_name: str, layer: str) -> Iterator[MarianParamName]:
+    yield MarianParamName(f"{their_name}_W", (layer, "ssru", "candidate", "kernel"), 1)
+    yield MarianParamName(f"{their_name}_Wf", (layer, "ssru", "forget", "kernel"), 1)
+    yield MarianParamName(f"{their_name}_bf", (layer, "ssru", "forget", "bias"), 0)
     yield from _norm(f"{their_name}_ffn", layer, "self_residual")
 
 
-def _feed_forward(their_name: str, layer: str) -> Iterator[ParamName]:
+def _feed_forward(their_name: str, layer: str) -> Iterator[MarianParamName]:
     for number, name in ("1", "hidden"), ("2", "out"):
-        yield ParamName(f"{their_name}_W{number}", (layer, "feed_forward", name, "kernel"), 1)
-        yield ParamName(f"{their_name}_b{number}", (layer, "feed_forward", name, "bias"), 0)
+        yield MarianParamName(f"{their_name}_W{number}", (layer, "feed_forward", name, "kernel"), 1)
+        yield MarianParamName(f"{their_name}_b{number}", (layer, "feed_forward", name, "bias"), 0)
     yield from _norm(f"{their_name}_ffn", layer, "feed_forward_residual")
 
 
-def _norm(their_name: str, layer: str, residual: str) -> Iterator[ParamName]:
+def _norm(their_name: str, layer: str, residual: str) -> Iterator[MarianParamName]:
     for name in "scale", "bias":
-        yield ParamName(f"{their_name}_ln_{name}", (layer, residual, "norm", name), 0)
+        yield MarianParamName(f"{their_name}_ln_{name}", (layer, residual, "norm", name), 0)

@@ -30,7 +30,7 @@ def read_vocabulary(source: Path, target: Path) -> tuple[Vocabulary, list[np.nda
             words, plain = _pieces(file, model), True
         else:
             model = read_regular(file.parent / f"{name}.spm")
-            words, plain = _table(file), False
+            words, plain = _word_list(file), False
         try:
             eos, unknown = (words.index(mark) for mark in (_EOS, _UNKNOWN))
         except ValueError:
@@ -61,7 +61,7 @@ def _pieces(file: Path, model: bytes) -> list[str]:
     return words
 
 
-def _table(file: Path) -> list[str]:
+def _word_list(file: Path) -> list[str]:
     ids = read_strings(file)
     words = {id: word for word, id in ids.items()}
     if len(words) != len(ids) or words.keys() != set(map(str, range(len(ids)))):

@@ -34,6 +34,7 @@ def page(new_page, url):
     new_page.goto(url)
     yield new_page
     assert new_page.messages == []
+    assert new_page.requests
     assert all(request.startswith(url) for request in new_page.requests)
 
 

@@ -9,7 +9,7 @@ from itertools import product
 
 import pytest
 
-from data.demo.clauses import Predicate, Setting
+from data.demo.clauses import Predicate, TimeFrame
 from data.demo.kinds import KINDS
 from data.demo.phrases import Phrase
 from data.demo.verbs import Verb
@@ -159,7 +159,7 @@ def _alternatives(item) -> list[set[str]]:
             return [tail | forms for forms in _alternatives(item.verb)]
         case Phrase():
             return [set(words.lower().split()) for words in (item.english, item.english_object)]
-        case Setting():
+        case TimeFrame():
             return [set(item.english.lower().split())]
         case (str(english), str()):
             return [set(english.replace(",", "").lower().split())]

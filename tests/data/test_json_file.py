@@ -70,7 +70,8 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path):
         with pytest.raises(DataError) as error:
             read_regular(tmp_path / name, max_bytes=4)
         assert "\n" not in str(error.value)
-    assert read_bytes(tmp_path / "pipe") == b""  # text may come from pipes; this one has no writer
+    with pytest.raises(DataError, match="pipe is not a regular file"):
+        read_bytes(tmp_path / "pipe")
     (tmp_path / "good").symlink_to(tmp_path / "large")
     assert read_regular(tmp_path / "good", max_bytes=5) == b"12345"
 
@@ -80,6 +81,20 @@ def test_text_may_come_from_a_pipe():
     reader, writer = os.pipe()
     thread = Thread(target=lambda: (os.write(writer, b"a\nb\n"), os.close(writer)))
     thread.start()
-    assert read_bytes(Path(f"/dev/fd/{reader}")) == b"a\nb\n"
-    thread.join()
+    thread.join()  # the writer has ended before the pipe is opened again
+    assert read_bytes(Path(f"/dev/fd/{reader}"), pipes=True) == b"a\nb\n"
     os.close(reader)
+
+
+def test_a_pipe_is_read_to_the_end_of_a_writer_that_starts_late(tmp_path):
+    path, contents = tmp_path / "pipe", [b"a\nb\n", b""]
+    os.mkfifo(path)
+    for content in contents:
+        read = []
+        reader = Thread(target=lambda read=read: read.append(read_bytes(path, pipes=True)))
+        reader.start()
+        reader.join(0.2)
+        assert reader.is_alive()  # it waits, and has not found an empty file
+        path.write_bytes(content)
+        reader.join(10)
+        assert read == [content]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data.batch import BOS, EOS, shift_right
 from data.batch_schedule import BatchSchedule
 from data.packing import pack, row_lengths
-from data.pipeline import Ragged, Shard, TokenPairs, collate
+from data.pipeline import BatchShards, Ragged, TokenPairs, collate
 
 LENGTHS = st.lists(st.tuples(st.integers(2, 40), st.integers(2, 40)), min_size=1, max_size=300)
 
@@ -93,6 +93,6 @@ def test_rows_concatenate_their_pairs(multiple_of):
         assert (row[starts] == BOS).all() and (row == BOS).sum() <= len(starts) + 1
     batch_of_8 = collate(pairs, schedule[0], 8)
     for part in range(4):
-        shard = collate(pairs, schedule[0], 8, Shard((part,), 4))
+        shard = collate(pairs, schedule[0], 8, BatchShards((part,), 4))
         for actual, expected in zip(shard, batch_of_8, strict=True):
             np.testing.assert_array_equal(actual, np.split(expected, 4)[part])

@@ -10,8 +10,8 @@ from data.errors import DataError
 from data.pairs import ParallelText
 from data.pipeline import (
     BatchSchedule,
+    BatchShards,
     Ragged,
-    Shard,
     TokenPairs,
     eval_batches,
     filter_pairs,
@@ -169,7 +169,8 @@ def test_resuming_continues_with_the_same_batches(start):
         itertools.islice(train_batches(pairs, make_schedule(pairs)), start, None), 25
     )
     resumed = take(train_batches(pairs, make_schedule(pairs), start), 25)
-    assert all(map(arrays_equal, uninterrupted, resumed))
+    equal = [arrays_equal(*both) for both in zip(uninterrupted, resumed, strict=True)]
+    assert len(equal) == 25 and all(equal)
 
 
 def test_a_distant_step_takes_constant_time():
@@ -216,7 +217,10 @@ def test_shards_partition_the_rows_of_every_batch():
     pairs = random_pairs()
     schedule = make_schedule(pairs)
     batches = take(train_batches(pairs, schedule, multiple_of=8), 9)
-    batches_of = lambda *parts: train_batches(pairs, schedule, shard=Shard(parts, 4), multiple_of=8)  # noqa: E731
+
+    def batches_of(*parts):
+        return train_batches(pairs, schedule, shard=BatchShards(parts, 4), multiple_of=8)
+
     hosts = [take(batches_of(i), 9) for i in range(4)]
     for batch, two_shards, *parts in zip(batches, take(batches_of(3, 1), 9), *hosts, strict=True):
         parts = [part[:2] for part in parts]
@@ -226,9 +230,9 @@ def test_shards_partition_the_rows_of_every_batch():
             two_shards[:2], [np.concatenate(side) for side in zip(*expected_shards, strict=True)]
         )
     with pytest.raises(ValueError, match="of 8 rows are not 3 parts of the same size"):
-        train_batches(pairs, schedule, shard=Shard((0,), 3), multiple_of=8)
+        train_batches(pairs, schedule, shard=BatchShards((0,), 3), multiple_of=8)
     batches = eval_batches(pairs, np.arange(90), tokens_per_batch=200, multiple_of=4)
-    half = Shard((1, 3), 4)
+    half = BatchShards((1, 3), 4)
     local = eval_batches(pairs, np.arange(90), tokens_per_batch=200, multiple_of=4, shard=half)
     for batch, part in zip(batches, local, strict=True):
         quarters = [np.split(side, 4) for side in batch[:2]]
@@ -252,7 +256,7 @@ def test_multiple_of_only_adds_empty_rows(multiple):
 
 def test_large_batches_are_divisible_by_eight():
     schedule = make_schedule(random_pairs(3000), tokens_per_batch=3000, multiple_of=3)
-    assert all(bucket.rows % 24 == 0 for bucket in schedule.buckets)
+    assert schedule.buckets and all(bucket.rows % 24 == 0 for bucket in schedule.buckets)
     small = make_schedule(random_pairs(), multiple_of=1).buckets
     assert any(bucket.rows % 8 for bucket in small)
 

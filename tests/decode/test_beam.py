@@ -68,7 +68,7 @@ def test_output_lengths_are_within_their_limits(search):
         lengths = [
             n for n, s in zip(result.lengths[b], result.scores[b], strict=True) if s > -np.inf
         ]
-        assert all(min(3, limit) <= n <= limit for n in lengths)
+        assert lengths and all(min(3, limit) <= n <= limit for n in lengths)
         if search is beam_search:
             outputs = all_outputs(log_prob, b, vocab, limit, gnmt_score(0.6))
             expected = [s for s, tokens in outputs if len(tokens) >= min(3, limit)]

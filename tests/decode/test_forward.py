@@ -23,7 +23,7 @@ PLAIN = TransformerConfig(
 )
 VARIANTS = {
     "paper": {},
-    "pre": {"norm": "pre", "norm_kind": "rms", "ff_bias": False, "activation": "silu"},
+    "pre": {"norm": "pre", "norm_kind": "rms", "mlp_bias": False, "activation": "silu"},
     "rotary": {"positions": "rotary", "num_kv_heads": 2, "activation": "swiglu", "norm": "pre"},
     "relative": {"positions": "t5_bias", "relative_num_buckets": 8, "relative_max_distance": 12}
     | {"num_kv_heads": 2, "activation": "geglu_tanh", "norm": "pre", "norm_kind": "rms"},

@@ -11,11 +11,11 @@ import pytest
 from data.batch import BOS, EOS, pad_rows, shift_right
 from decode.attention_maps import attention_maps
 from decode.batching import split_text
-from decode.bleu import score, tokenizer
+from decode.bleu import corpus_scores, sacrebleu_tokenizer
 from decode.mbr import expected_utilities
 from decode.options import InputError, SearchOptions
 from decode.shortlist import Shortlist
-from decode.teacher_forcing import alignment, force, teacher_force_pairs
+from decode.teacher_forcing import alignment, perplexity, teacher_force, teacher_force_pairs
 from decode.translate import Translator
 from model import Transformer
 from tests.decode.tiny_model import CONFIG, assert_same, best, parameters, sentences, translator
@@ -65,7 +65,7 @@ def test_every_method_scores_like_teacher_forcing_in_any_batch(vocabulary, optio
     )
     assert len(translate.shapes) == 2
     assert {len(hypotheses) for hypotheses in n_best} == {options.get("n_best", 1)}
-    forced, penalties = jax.jit(partial(force, Transformer(CONFIG))), []
+    forced, penalties = jax.jit(partial(teacher_force, Transformer(CONFIG))), []
     for ids, hypotheses in zip(vocabulary.source.encode(text), n_best, strict=True):
         for h in hypotheses:
             src = jnp.asarray(pad_rows([[*ids, EOS]], 1, 80))
@@ -95,7 +95,7 @@ def test_an_ensemble_averages_probabilities(params, vocabulary):
     small_params = parameters(small_config)
     ensemble = translator(params, vocabulary, ensemble=[(Transformer(small_config), small_params)])
     models = [
-        (jax.jit(partial(force, Transformer(c))), p)
+        (jax.jit(partial(teacher_force, Transformer(c))), p)
         for c, p in ((CONFIG, params), (small_config, small_params))
     ]
     for ids, (h, *_) in zip(vocabulary.source.encode(text), ensemble.hypotheses(text), strict=True):
@@ -218,13 +218,13 @@ def test_attention_maps_are_distributions_with_the_right_shapes(params):
 
 
 def test_bleu_and_chrf_have_signatures():
-    perfect = score(["Das ist ein kleines Haus."], ["Das ist ein kleines Haus."], "de")
+    perfect = corpus_scores(["Das ist ein kleines Haus."], ["Das ist ein kleines Haus."], "de")
     assert round(perfect["bleu"], 6) == round(perfect["chrf"], 6) == 100
     assert "tok:13a" in perfect["signature"] and "version:" in perfect["signature"]
-    worse = score(["Das ist ein grosses Haus."], ["Das ist ein kleines Haus."], "de")
+    worse = corpus_scores(["Das ist ein grosses Haus."], ["Das ist ein kleines Haus."], "de")
     assert 0 < worse["bleu"] < 100
     with pytest.raises(ValueError, match="1 hypotheses, but 2 references"):
-        score(["a"], ["a", "b"])
+        corpus_scores(["a"], ["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -239,4 +239,10 @@ def test_bleu_and_chrf_have_signatures():
     ],
 )
 def test_the_bleu_tokenizer_accepts_all_forms_of_a_language_code(code, name):
-    assert tokenizer(code) == name
+    assert sacrebleu_tokenizer(code) == name
+
+
+def test_the_perplexity_of_any_scores_is_a_number():
+    np.testing.assert_allclose(perplexity([-1.0, -3.0]), np.exp(2.0))
+    assert perplexity([-800.0, -800.0]) == perplexity([-np.inf]) == np.inf
+    assert np.isnan(perplexity([np.nan, -1.0]))

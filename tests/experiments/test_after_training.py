@@ -14,7 +14,7 @@ from experiments import workdir as folders
 from experiments.trainer import train
 from model import TransformerConfig
 from train.checkpoint import CheckpointError, CheckpointManager
-from train.metrics import MetricsWriter, read_metrics
+from train.metrics import MetricsWriter, once, read_metrics
 from train.multihost import PreemptedError
 
 pytestmark = pytest.mark.slow
@@ -59,7 +59,7 @@ def test_a_corrupt_best_checkpoint_and_a_full_disk_after_training(
     assert unrecorded.startswith("warning: the test was not recorded: OSError: ")
     assert report.startswith("warning: report.html was not written: OSError: ")
     assert "No space left on device" in report
-    valid = {e["step"]: e for e in read_metrics(folder) if e["split"] == "valid"}
+    valid = {e["step"]: e for e in read_metrics(folder) if e["event"] == "valid"}
     assert result["step"] == 30 and result["test"]["bleu"] >= 0
     assert result["valid"] == {name: valid[other][name] for name in ("loss", "bleu")}
     assert json.dumps(result)
@@ -111,6 +111,18 @@ def test_scores_are_null_without_a_test(tmp_path, capfd):
     results = after_training.write_results(t, FakeCheckpoints(), None, 30, {"num_params": 1})
     assert results["valid"] == {"loss": None, "bleu": None}
     assert "metrics.jsonl was not read: DataError: " in warnings(capfd)[0]
+
+
+def test_the_test_scores_repeat_no_warning_of_training(tmp_path):
+    (tmp_path / "tensorboard").write_text("")
+    warnings = []
+    t = SimpleNamespace(workdir=tmp_path, warn=once(warnings.append))
+    with MetricsWriter(tmp_path, 0, t.warn) as writer:
+        writer.write(20, "valid", {"loss": 1.5})
+    after_training.record_test(t, 20, {"bleu": 3.0, "checkpoint": 20})
+    (line,) = warnings
+    assert line.startswith(f"cannot write {tmp_path}/tensorboard: ")
+    assert [event["step"] for event in read_metrics(tmp_path)] == [20, 20]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ValueError("two\nlines"), RecursionError("deep")])

@@ -155,4 +155,5 @@ def test_resuming_compares_settings_with_the_checkpoint(run, tmp_path, attempt, 
         err = capfd.readouterr().err
         assert message in err and "train.num_steps=99" in err and "data.tokens_per_batch=" in err
     t = attempt(c, folder)  # batches without a checkpoint do not matter
-    assert "resuming at step 30\n" in capfd.readouterr().err and t.experiment.train == c.train
+    line = "no steps remain after step 30: only the test is run again\n"
+    assert line in capfd.readouterr().err and t.experiment.train == c.train

@@ -49,7 +49,7 @@ def test_heed_decodes_a_workload_to_its_exact_lengths(monkeypatch):
     monkeypatch.setattr(heed_system, "search", recording_search)
     run, facts = heed_system.make(SMALL, work, "float32", 1, 512)
     run()
-    assert facts["compilations"] == len(lengths_by_limits) and facts["gflop_a_token"] > 0
+    assert facts["compilations"] == len(lengths_by_limits) and facts["gflop_per_token"] > 0
     for limits, lengths in lengths_by_limits.items():
         assert list(limits) == lengths.tolist()
 

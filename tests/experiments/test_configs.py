@@ -51,7 +51,7 @@ def test_configs_have_the_papers_settings():
     for row, model in TABLE3.items():
         assert build("table3", row).model == model
     assert build("table3", "D4").train.label_smoothing == 0.2
-    with pytest.raises(ConfigError, match="no row 'B9'; there are: base, A1"):
+    with pytest.raises(ConfigError, match="no row 'B9'; choices: base, A1"):
         build("table3", "B9")
 
 

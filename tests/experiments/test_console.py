@@ -56,10 +56,15 @@ def test_a_progress_bar_is_drawn_only_in_a_terminal(terminal):
 def test_an_unwritable_stderr_is_ignored(monkeypatch):
     """As if stderr were a file on a full disk."""
 
-    def fail(_text):
+    texts = []
+
+    def fail(text):
+        texts.append(text)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     stream = io.StringIO()
     stream.write = fail
     monkeypatch.setattr(sys, "stderr", stream)
     log("bleu 30")
+    log("bleu 31")
+    assert [text for text in texts if text.strip()] == ["bleu 30", "bleu 31"]

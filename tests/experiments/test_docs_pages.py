@@ -8,13 +8,15 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from decode.inputs import LongInputPolicy
 from experiments.config_io import default_config, to_experiment
 from model import TABLE3
-from tests.experiments.commands import ROOT
+from tests.experiments.commands import ROOT, error_line
 from tests.experiments.test_docs_commands import PAGES
 from tests.model.test_config import SIZES, formula
 
 PAPER = ROOT / "docs" / "paper.md"
+DEFINED_FLAG = r'(?:DEFINE_\w+|define_float)\(\s*"(\w+)"'
 SECTIONS = "3.1 3.2.1 3.2.2 3.2.3 3.3 3.4 3.5 4 5.1 5.2 5.3 5.4 6.1 6.2".split()
 
 
@@ -66,9 +68,7 @@ def test_flags_in_the_text_are_defined():
     files = [
         file for package in ("experiments", "benchmarks") for file in (ROOT / package).rglob("*.py")
     ]
-    defined_flags = re.findall(
-        r'(?:DEFINE_\w+|define_float)\(\s*"(\w+)"', "".join(file.read_text() for file in files)
-    )
+    defined_flags = re.findall(DEFINED_FLAG, "".join(file.read_text() for file in files))
     flags_in_text = {
         name
         for page in PAGES
@@ -79,6 +79,26 @@ def test_flags_in_the_text_are_defined():
     assert len(flags_in_text) > 30 and flags_in_text <= {*defined_flags} | foreign_flags, (
         flags_in_text - {*defined_flags}
     )
+
+
+@pytest.mark.slow
+def test_values_of_search_flags_in_the_text_are_legal(tmp_path):
+    names = re.findall(DEFINED_FLAG, (ROOT / "experiments" / "search_flags.py").read_text())
+    values = [
+        (name, value.strip('"'))
+        for page in PAGES
+        for code in re.findall(r"`([^`]+)`", "\n".join(prose(page)))
+        for name, value in re.findall(r'--([a-z]\w*)=("[^"]*"|\S+)', code)
+        if name in names
+    ]
+    assert {("method", "mbr"), ("stopping", "unbeatable"), ("penalty", "average")} <= {*values}
+    for name, value in values:
+        if name == "long_input":
+            LongInputPolicy(value)  # raises InputError
+    search_flags = [f"--{name}={value}" for name, value in values]
+    arguments = "translate", f"--workdir={tmp_path}", "--format=jsonl", *search_flags
+    assert "holds no run" in error_line(*arguments)  # flags are parsed before
+    assert "should be one of" in error_line(*arguments, "--method=map")
 
 
 def defined(file):

@@ -94,10 +94,10 @@ def test_the_smoothed_loss_is_minimal_at_the_smoothed_target():
 
 def test_curves_show_the_events_with_gaps_at_non_finite_values():
     events = [
-        {"step": 1, "split": "train", "loss": 3.0},
-        {"step": 2, "split": "train", "loss": None},
-        {"step": 2, "split": "valid", "loss": 2.5, "bleu": 7.0},
-        {"step": 2, "split": "spike", "loss": 9.0},
+        {"step": 1, "event": "train", "loss": 3.0},
+        {"step": 2, "event": "train", "loss": None},
+        {"step": 2, "event": "valid", "loss": 2.5, "bleu": 7.0},
+        {"step": 2, "event": "spike", "loss": 9.0},
     ]
     losses, bleus = runs.plot_curves(events).axes
     train, valid = losses.lines

@@ -74,7 +74,7 @@ def test_importing_an_exported_model_is_lossless(name, tmp_path):
 HEED_MODELS = {
     "paper": {},
     "halves": dict(positions="sinusoidal_concat", activation="silu", attention_bias=True),
-    "untied": dict(tying="none", target_vocab_size=340, output_bias=True, ff_bias=False),
+    "untied": dict(tying="none", target_vocab_size=340, output_bias=True, mlp_bias=False),
     "scanned": dict(scan_layers=True, tying="decoder", activation="gelu", scale_embedding=False),
 }
 

@@ -21,10 +21,15 @@ from experiments.config import SearchConfig
 from experiments.resolve import inherit_model_config
 from experiments.translator import build_translator
 from experiments.workdir import load
+from experiments.write_run import write_run
 from interop.registry import read_folder
-from interop.write_run import write_run
 from tests.experiments.bart_folders import CODES, save_folder
 from tests.experiments.test_import_mistakes import change
+
+
+def assert_same_params(left, right):
+    assert jax.tree.leaves(left.params)
+    jax.tree.map(np.testing.assert_array_equal, left.params, right.params)
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +118,7 @@ def test_weights_may_be_sharded(mbart, tmp_path):
         save_file({name: tensors[name] for name in names if names[name] == file}, folder / file)
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": names}))
-    equal = jax.tree.map(np.array_equal, read_folder(mbart).params, read_folder(folder).params)
-    assert all(jax.tree.leaves(equal))
+    assert_same_params(read_folder(mbart), read_folder(folder))
     (folder / "model-00002.safetensors").unlink()
     with pytest.raises(DataError, match="model-00002.safetensors is missing, which .*index.json"):
         read_folder(folder)
@@ -164,8 +168,7 @@ def test_a_model_may_lack_special_tokens_and_name_prefixes(tmp_path):
     tensors = load_file(tmp_path / "model.safetensors")
     short = {name.removeprefix("model."): x for name, x in tensors.items()}
     save_file(short, tmp_path / "model.safetensors")
-    equal = jax.tree.map(np.array_equal, before.params, read_folder(tmp_path).params)
-    assert all(jax.tree.leaves(equal))
+    assert_same_params(before, read_folder(tmp_path))
 
 
 MISTAKES = {
@@ -197,7 +200,7 @@ MISTAKES = {
     "language": (
         "tokenizer_config.json",
         dict(src_lang="english"),
-        "--source_language is .* has no 'english'; there are: deu_Latn, eng_Latn",
+        "--source_language is .* has no 'english'; choices: deu_Latn, eng_Latn",
     ),
     "a word": (
         "tokenizer_config.json",

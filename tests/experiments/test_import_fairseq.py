@@ -119,7 +119,7 @@ def test_settings_of_all_versions_are_read(tmp_path):
     for tree in trees(settings):
         save_checkpoint(file, tree | {"model": weights})
         assert read_fairseq(tmp_path / "m").experiment == expected
-    assert (expected.model.dropout, expected.model.ff_dropout) == (0.3, 0.2)
+    assert (expected.model.dropout, expected.model.mlp_dropout) == (0.3, 0.2)
     assert expected.data.target_language == "de"
 
 

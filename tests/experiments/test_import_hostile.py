@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from data.errors import DataError
-from interop import write_run
+from experiments import write_run
 from interop.bert import read_bert
 from interop.registry import read_folder
 from tests.experiments import bart_folders, marian_folders, t5_folders

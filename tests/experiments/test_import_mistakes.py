@@ -10,9 +10,9 @@ import pytest
 
 from data.errors import DataError
 from decode.options import InputError
+from experiments.write_run import check_free, write_run
 from interop.hf_marian import read_marian
 from interop.tensor_files import read_tensors
-from interop.write_run import check_free, write_run
 from model import ConfigError
 from tests.experiments.commands import error_line
 from tests.experiments.pickles import Program

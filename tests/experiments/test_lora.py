@@ -17,9 +17,9 @@ from experiments.restore import init_state, restore_or_init
 from experiments.setup import set_up
 from experiments.trainer import train
 from experiments.workdir import load
+from experiments.write_run import write_run
 from interop.export_hf_marian import write_marian
 from interop.hf_marian import read_marian
-from interop.write_run import write_run
 from model import ConfigError
 from model.lora import merge
 from tests.experiments.marian_folders import save_folder
@@ -51,7 +51,7 @@ def experiment(base, rank=4, **lora):
     c.data.update(packing=False, cache=False)
     c.optimizer.update(schedule="constant", learning_rate=0.02, warmup_steps=4, clip_norm=1.0)
     c.train.update(num_steps=STEPS, eval_every=HALF, checkpoint_every=HALF, log_every=4)
-    c.train.update(bleu_sentences=2, ema_decay=0.9)
+    c.train.update(eval_bleu_sentences=2, ema_decay=0.9)
     c.search.update(beam_size=1, max_length_offset=0)
     c.lora.update(rank=rank, projections=ALL, **lora)
     return to_experiment(c)
@@ -82,7 +82,7 @@ def test_adapters_learn_in_a_few_steps(tuned, imported):
         total_metrics(evaluate, loaded_model.params, batches()).to_dict()["loss"]
         for loaded_model in (base, load(workdir, "last"))
     )
-    after = {e["step"]: e["loss"] for e in events(workdir) if e["split"] == "valid"}
+    after = {e["step"]: e["loss"] for e in events(workdir) if e["event"] == "valid"}
     assert results["step"] == STEPS and after[STEPS] < after[HALF] < before - 1
     np.testing.assert_allclose(after[STEPS], loaded, rtol=1e-5)
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
@@ -108,7 +108,7 @@ def test_a_run_resumes_exactly_without_its_base_run(tuned, imported, tmp_path):
     )
     assert_equal(load(resumed, "params:last").params, load(uninterrupted, "params:last").params)
     losses = [
-        [e["loss"] for e in events(run) if e["split"] == "train"]
+        [e["loss"] for e in events(run) if e["event"] == "train"]
         for run in (uninterrupted, resumed)
     ]
     assert losses[0] == losses[1] and len(losses[0]) == STEPS // 4

@@ -24,6 +24,17 @@ def test_malloc_is_tuned_unless_disabled(platform, setting, tuned, monkeypatch):
 
 
 def test_other_libraries_than_glibc_are_not_tuned(monkeypatch):
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
+    searched = []
+
+    class Library:
+        """A C library without mallopt, such as musl."""
+
+        def __getattr__(self, name):
+            searched.append(name)
+            raise AttributeError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Library())
     monkeypatch.setattr(malloc.sys, "platform", "linux")
+    monkeypatch.delenv("HEED_KEEP_MEMORY", raising=False)
     malloc.tune_malloc()
+    assert searched == ["mallopt"]

@@ -83,7 +83,9 @@ def test_invalid_training_settings_are_one_line_errors(run, text, tmp_path):
     separate = train_args(text, tmp_path / "no", "data.shared_vocab=False", "data.vocab_size=280")
     assert "data.shared_vocab=False needs model.tying" in error_line("train", *separate)
     row = "--config=experiments/configs/table3.py:B9", f"--workdir={tmp_path}/no"
-    assert error_line("train", *row).startswith("heed: error: Table 3 has no row 'B9'; there")
+    assert error_line("train", *row).startswith(
+        "heed: error: Table 3 has no row 'B9'; choices: base, A1"
+    )
 
 
 @pytest.mark.slow
@@ -109,6 +111,11 @@ def test_invalid_uses_of_a_run_are_one_line_errors(run, tmp_path):
     greedy = "--require=Hund", "--method=greedy"
     assert "need --method=beam" in error_line("translate", workdir_flag, *greedy, stdin="a\n")
     assert "give either" in error_line("evaluate", workdir_flag)
+    # Before the first checkpoint is evaluated, whose line of JSON would be on stdout.
+    several = "--split=test", "--checkpoint=last,nope"
+    assert "no checkpoint 'nope'" in error_line("evaluate", workdir_flag, *several)
+    several = f"--workdir={tmp_path}", "--split=test", "--checkpoint=last,best"
+    assert "holds no run" in error_line("evaluate", *several)
     messages = {
         "--alpha=nan": "--alpha=nan: nan is not a finite number",
         "--min_length=80": "line 1: --min_length=80 is more than its limit",
@@ -144,6 +151,13 @@ def test_invalid_uses_of_a_run_are_one_line_errors(run, tmp_path):
     assert "/dev/full: No space left on device" in line
     sentence = "--text=" + "dog " * 300, f"--output={tmp_path}/no"
     assert "--text has" in error_line("attention", workdir_flag, *sentence)
+    (tmp_path / "file").touch()
+    output = f"--output={tmp_path}/file/maps"
+    line = error_line("attention", f"--workdir={tmp_path}", "--text=a", output)
+    assert line == f"heed: error: {output}: {tmp_path}/file is not a writable folder"
+    output = f"--output={tmp_path}/file/x.html"
+    line = error_line("report", f"--workdir={tmp_path}", output)
+    assert line == f"heed: error: {output}: there is no folder {tmp_path}/file"
 
 
 def test_a_missing_config_or_changed_vocabulary_is_rejected(run, text, tmp_path):

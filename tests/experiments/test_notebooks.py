@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Number of pictures of each notebook; 2 trains the model of 1 and 4.
-PICTURES = {"2": 3, "1": 7, "4": 1, "3": 1, "5": 0}
+PICTURES = {"2": 3, "1": 7, "4": 1, "3": 1, "5": 0, "6": 0}
 
 
 def run_notebook(number, folder):
@@ -30,7 +30,7 @@ def run_notebook(number, folder):
     return "".join(output.get("text", "") for output in outputs)
 
 
-@pytest.mark.parametrize("numbers", ["214", "3", "5"])
+@pytest.mark.parametrize("numbers", ["214", "3", "5", "6"])
 def test_notebooks_run(numbers, tmp_path):
     outputs = {number: run_notebook(number, tmp_path) for number in numbers}
     if numbers == "214":
@@ -39,6 +39,9 @@ def test_notebooks_run(numbers, tmp_path):
     if numbers == "3":
         assert "step 30  loss" in outputs["3"]
         assert (tmp_path / "runs" / "mine" / "config.json").exists()
+    if numbers == "6":
+        assert outputs["6"].count("activations and gradients") == 2
+        assert outputs["6"].count("tokens/s, loss") == 2
     if numbers == "5":
         sharded = re.search(r"'fsdp': 8, .* bytes (.*) loss", outputs["5"])[1]
         assert "all-gather" in sharded

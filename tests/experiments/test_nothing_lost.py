@@ -104,9 +104,9 @@ def test_a_signal_saves_a_checkpoint_and_the_run_resumes_bit_for_bit(
 
 SIGNAL_AT = """if True:
     import os, signal, sys
-    from experiments import cli, setup, train, trainer, translation_task
+    from experiments import after_training, cli, setup, train, trainer
     name, signum = sys.argv.pop(1), int(sys.argv.pop(1))
-    modules = dict(build=setup, restore_or_init=trainer, build_translator=translation_task)
+    modules = dict(build=setup, restore_or_init=trainer, load_best=after_training)
     module = modules[name]
     real = getattr(module, name)
 
@@ -125,7 +125,7 @@ def test_a_signal_before_and_after_training_ends_the_run_immediately(run, text, 
     folder = tmp_path / "run"
     shutil.copytree(uninterrupted, folder)
     new = tmp_path / "no"
-    cases = ("build", None, new), ("restore_or_init", None, new), ("build_translator", 30, folder)
+    cases = ("build", None, new), ("restore_or_init", None, new), ("load_best", 30, folder)
     for (name, step, target), signum in itertools.product(cases, (signal.SIGTERM, signal.SIGINT)):
         args = name, str(int(signum)), *train_args(text, target)
         command = [sys.executable, "-c", SIGNAL_AT, *args]
@@ -199,7 +199,7 @@ def test_a_diverged_run_rolls_back_and_reshuffles(text, tmp_path, monkeypatch):
                 return step(state, batch)
             return state._replace(step=state.step + 1), Metrics.zero()._replace(skipped=1.0)
 
-        call.traced = step.traced
+        call.traced_shapes = step.traced_shapes
         return call
 
     monkeypatch.setattr(run_context, "make_train_step", diverging)
@@ -208,8 +208,8 @@ def test_a_diverged_run_rolls_back_and_reshuffles(text, tmp_path, monkeypatch):
     )
     assert result["step"] == 30 and calls.count(15) == 2
     all_events = events(tmp_path / "run")
-    assert {"step": 15, "split": "rollback", "rollbacks": 1} in all_events
-    assert [e["step"] for e in all_events if e["split"] == "train"] == [5, 10, 15, 20, 25, 30]
+    assert {"step": 15, "event": "rollback", "rollbacks": 1} in all_events
+    assert [e["step"] for e in all_events if e["event"] == "train"] == [5, 10, 15, 20, 25, 30]
     (start, schedule), (second_start, second_schedule) = schedules
     assert (start, second_start) == (0, 15)
     epoch = range(2 * schedule.batches_per_epoch, 3 * schedule.batches_per_epoch)
@@ -228,7 +228,7 @@ def test_a_diverged_run_rolls_back_and_reshuffles(text, tmp_path, monkeypatch):
             small_experiment(text, max_consecutive_skips=5, max_rollbacks=1, num_steps=40),
             tmp_path / "run",
         )
-    assert [e["rollbacks"] for e in events(tmp_path / "run") if e["split"] == "rollback"] == [1]
+    assert [e["rollbacks"] for e in events(tmp_path / "run") if e["event"] == "rollback"] == [1]
 
 
 class FakeCheckpoints:

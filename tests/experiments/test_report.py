@@ -56,11 +56,11 @@ def test_training_writes_a_report_and_translations(run, text):
 
 def test_points_have_the_values_of_the_events(trained):
     page = words(Page(render([trained])))
-    valid = [event for event in read_metrics(trained.workdir) if event["split"] == "valid"]
+    valid = [event for event in read_metrics(trained.workdir) if event["event"] == "valid"]
     assert len(valid) == 2
     for event in valid:
         assert f"valid, {event['step']}: {event['loss']:.4g}" in page
-    for event in (event for event in read_metrics(trained.workdir) if event["split"] == "train"):
+    for event in (event for event in read_metrics(trained.workdir) if event["event"] == "train"):
         assert f"train, {event['step']}: {100 * event['padding_fraction']:.4g}" in page
 
 
@@ -84,7 +84,7 @@ def test_a_report_of_two_runs_escapes_markup(trained):
         experiment=replace(trained.experiment, search=search, model=model),
         translations=[hostile, *trained.translations],
         corrupt=[HOSTILE],
-        events=[*trained.events, {"step": 9, "split": "spike", "loss": None, "pairs": []}],
+        events=[*trained.events, {"step": 9, "event": "spike", "loss": None, "pairs": []}],
     )
     page = Page(render([trained, hostile_run]))
     check_self_contained(page)
@@ -195,10 +195,10 @@ def test_each_start_is_appended(tmp_path):
 
 def test_a_summary_has_the_best_validation(trained):
     events = [
-        {"step": 1, "split": "valid", "loss": 3.0, "bleu": 9.0},
-        {"step": 2, "split": "valid", "loss": 2.0, "bleu": 9.0},
-        {"step": 3, "split": "valid", "loss": 1.0, "bleu": 8.0},
-        {"step": 4, "split": "train", "loss": None, "skipped_updates": 2.0},
+        {"step": 1, "event": "valid", "loss": 3.0, "bleu": 9.0},
+        {"step": 2, "event": "valid", "loss": 2.0, "bleu": 9.0},
+        {"step": 3, "event": "valid", "loss": 1.0, "bleu": 8.0},
+        {"step": 4, "event": "train", "loss": None, "skipped_updates": 2.0},
     ]
     summary = summarize(replace(trained, events=events))
     assert summary.valid["step"] == 2 and summary.test == {} and summary.step == 4

@@ -13,15 +13,15 @@ from experiments.report.record import read_run
 def test_corrupt_lines_of_a_run_are_skipped_and_listed(run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run[0], folder)
-    event = {"step": 31, "split": "train"}
+    event = {"step": 31, "event": "train"}
     lines = {
         "metrics.jsonl": [
             '["step"]', '"step"', '{"step": 1}', json.dumps(event | {"step": "x"}),
             json.dumps(event | {"loss": float("inf")}), json.dumps(event | {"loss": [1]}),
             json.dumps(event | dict(loss=1e308, learning_rate=-1e308, padding_fraction=5e-324)),
-            json.dumps(event | {"loss": -1e299, "tokens_per_second": 1e299, "seconds": 1e308}),
-            json.dumps(event | {"split": "valid", "loss": 1e305, "bleu": 1e305}),
-            json.dumps(event | {"split": "test", "bleu": None, "signature": None}),
+            json.dumps(event | dict(loss=-1e299, tokens_per_second=1e299, elapsed_seconds=1e308)),
+            json.dumps(event | {"event": "valid", "loss": 1e305, "bleu": 1e305}),
+            json.dumps(event | {"event": "test", "bleu": None, "signature": None}),
             json.dumps(event | {"loss": 1})[:-2] + "9" * 4000 + "}", "[" * 50_000 + "]" * 50_000,
         ],
         "environment.jsonl": ['{"devices": 1}', '{"date": "x", "mesh": []}'],

@@ -8,8 +8,10 @@ import pytest
 from experiments import resume_rules
 from experiments.config import Experiment
 from experiments.config_io import flatten, to_experiment
+from experiments.resolve import inherit_model_config
 from experiments.resume_rules import RULES, Change, check_changes, resume_line
 from experiments.setup import schedule_and_optimizer
+from experiments.workdir import read_config, write_config
 from model import ConfigError
 from tests.experiments.commands import ROOT
 from train.optimizer import SCHEDULES
@@ -38,8 +40,9 @@ OTHER_VALUES = {  # for settings where value + 1 or `not value` is not valid
     "model.dropout_bits": 32,
     "model.dropout": 0.2,
     "model.attention_dropout": 0.2,
-    "model.ff_dropout": 0.2,
+    "model.mlp_dropout": 0.2,
     "model.dtype": "bfloat16",
+    "model.attention_kernel": "plain",
     "model.remat": "full",
     "optimizer.name": "adamw",
     "optimizer.schedule": "constant",
@@ -156,7 +159,37 @@ def test_a_longer_run_has_a_positive_rate_and_reports_the_change(name):
 def test_explicit_decay_steps_are_kept():
     old, new = (cosine(**{"train.num_steps": n, "optimizer.decay_steps": 50}) for n in (50, 60))
     assert resume_line(old, new, 50) == "resuming at step 50 with train.num_steps=60"
-    assert "; no steps remain" in resume_line(new, old, 55)
+
+
+def test_a_complete_run_does_not_resume():
+    """Its settings change nothing but its test."""
+    old = cosine(**{"train.num_steps": 60})
+    line = "no steps remain after step 60: only the test is run again"
+    assert resume_line(old, old, 60) == line
+    beam = cosine(**{"train.num_steps": 50, "search.beam_size": 8})
+    assert resume_line(old, beam, 60) == f"{line} with train.num_steps=50, search.beam_size=8"
+
+
+def test_a_search_flag_that_is_not_repeated_ends_with_its_start(tmp_path, capfd):
+    """Search settings come from the command, and by default from the run in init_from."""
+    source = tmp_path / "source"
+    source.mkdir()
+    write_config(source, changed(**{"search.alpha": 1.0, "search.forced_bos_id": 9}))
+    command = changed(init_from=str(source))
+    flags = {"search.beam_size": 8, "search.forced_bos_id": 5, "init_from": str(source)}
+    previous = inherit_model_config(changed(**flags), read_config(source), flags)
+    assert (previous.search.beam_size, previous.search.forced_bos_id) == (8, 5)
+    resumed = inherit_model_config(command, previous)
+    assert resumed.search == read_config(source).search
+    line = resume_line(previous, resumed, 7)
+    for setting in "search.beam_size=4", "search.alpha=1.0", "search.forced_bos_id=9":
+        assert setting in line
+    with_flag = inherit_model_config(command, previous, ["search.beam_size"])
+    assert (with_flag.search.beam_size, with_flag.search.forced_bos_id) == (4, 9)
+    assert capfd.readouterr().err == ""
+    (source / "config.json").unlink()
+    assert inherit_model_config(command, previous).search == previous.search
+    assert "search settings that are not set now remain those of the last" in capfd.readouterr().err
 
 
 def test_unused_decay_steps_are_rejected():

@@ -45,14 +45,14 @@ def test_the_server_survives_adversarial_clients_and_drains_on_sigterm(server, r
     for texts in 1, 3:
         load = Load(client, sentences, expected, alignment=True, texts=texts)
         load.run(clients=5, seconds=0.5)
-        assert load.num_requests == len(load.times) >= 5 and load.lost == load.different == 0
+        assert load.num_requests == len(load.times) >= 5 and load.failed == load.different == 0
         assert load.sentences == texts * load.num_requests
     wrong = Load(client, sentences, ["no"] * 3, alignment=False)
     wrong.run(clients=1, seconds=0.01)
     assert wrong.different == wrong.num_requests
     failing = Load(client, ["dog " * 10_000], ["no"], alignment=False)
     failing.run(clients=1, seconds=0.01)
-    assert failing.lost == failing.num_requests >= 1
+    assert failing.failed == failing.num_requests >= 1
     smaller = dict(_NUM_CLIENTS=40, _NUM_CONNECTIONS=60, _NUM_GREEDY=4, _SECONDS=0.1)
     for name, value in smaller.items():
         monkeypatch.setattr(adversarial_clients, name, value)

@@ -10,6 +10,7 @@ from data.errors import DataError
 from experiments.config import LoraConfig
 from experiments.sizes import check_stored_sizes
 from experiments.workdir import load, read_config
+from model import ConfigError
 
 SIZES = {
     "d_model": 10**9,
@@ -29,7 +30,8 @@ def test_a_model_size_that_exceeds_the_weights_is_rejected(name, run, tmp_path):
     if name == "num_heads":
         config["experiment"]["model"] |= dict(d_k=4, d_v=4)
     file.write_text(json.dumps(config))
-    with pytest.raises(DataError, match=f"config.json: .*{name}={SIZES[name]}") as error:
+    errors = DataError, ConfigError  # the latter for a size that no model has
+    with pytest.raises(errors, match=f"config.json: .*{name}={SIZES[name]}") as error:
         load(folder, "last")
     assert "\n" not in str(error.value)
 

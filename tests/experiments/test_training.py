@@ -24,21 +24,22 @@ def test_a_training_run_writes_its_outputs(run):
     workdir, out, err = run
     result = json.loads(out.splitlines()[-1])
     counts = "num_params", "num_trainable_params"
-    assert set(result) == {"step", *counts, "seconds", "valid", "test"}
+    assert set(result) == {"step", *counts, "elapsed_seconds", "valid", "test"}
     assert result["num_params"] == result["num_trainable_params"] > 0
     assert result["step"] == 30 and set(result["valid"]) == {"loss", "bleu"}
     assert set(result["test"]) == {"bleu", "chrf", "signature", "chrf_signature"}
-    assert result["test"]["signature"].startswith("nrefs:1") and result["seconds"] > 0
+    assert result["test"]["signature"].startswith("nrefs:1") and result["elapsed_seconds"] > 0
     assert {"config.json", "tokenizer.model", "checkpoints", "metrics.jsonl", "tensorboard"} <= {
         p.name for p in workdir.iterdir()
     }
     events = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    train = [e for e in events if e["split"] == "train"]
+    train = [e for e in events if e["event"] == "train"]
     assert [e["step"] for e in train] == [5, 10, 15, 20, 25, 30]
     assert train[-1]["loss"] < train[0]["loss"] - 1
-    assert {e["step"] for e in events if e["split"] == "valid"} == {15, 30}
-    assert all({"loss", "bleu", "seconds"} <= set(e) for e in events if e["split"] == "valid")
-    (tested,) = (e for e in events if e["split"] == "test")
+    valid = [e for e in events if e["event"] == "valid"]
+    assert {e["step"] for e in valid} == {15, 30}
+    assert all({"loss", "bleu", "elapsed_seconds"} <= set(e) for e in valid)
+    (tested,) = (e for e in events if e["event"] == "test")
     assert tested["loss"] > 0 and tested["bleu"] == result["test"]["bleu"]
     assert "padding" in err and "compilations" in err and "dropped: 0 empty" in err
     assert "bleu" in err and re.search(r"time: .*bleu \d+%", err)
@@ -50,11 +51,11 @@ def test_the_best_checkpoint_is_tested(text, tmp_path, monkeypatch):
     bleus = iter([50.0, 40.0, 30.0])
     scores = dict(chrf=1.0, signature="s", chrf_signature="c")
     fake_score = lambda *_: dict(bleu=next(bleus), **scores)  # noqa: E731
-    monkeypatch.setattr(translation_task, "score", fake_score)
+    monkeypatch.setattr(translation_task, "corpus_scores", fake_score)
     result = trainer.train(small_experiment(text), tmp_path / "run")
     assert result["step"] == 30 and result["valid"]["bleu"] == 50.0
     assert result["test"]["bleu"] == 30.0
-    (tested,) = (e for e in read_metrics(tmp_path / "run") if e["split"] == "test")
+    (tested,) = (e for e in read_metrics(tmp_path / "run") if e["event"] == "test")
     assert tested["checkpoint"] == 15
     flags = f"--workdir={tmp_path}/run", "--split=test"
     for spec, step in ("last", 30), ("best", 15):
@@ -127,7 +128,7 @@ def test_a_run_resumes_exactly(run, text, tmp_path):
 
     def losses(folder):
         lines = (folder / "metrics.jsonl").read_text().splitlines()
-        return [(e["step"], e["loss"]) for e in map(json.loads, lines) if e["split"] == "train"]
+        return [(e["step"], e["loss"]) for e in map(json.loads, lines) if e["event"] == "train"]
 
     assert losses(tmp_path / "half") == losses(workdir)
     assert json.loads(resumed.splitlines()[-1])["test"] == json.loads(out.splitlines()[-1])["test"]
@@ -170,7 +171,7 @@ def test_a_learning_rate_of_zero_is_a_warning(text, tmp_path, capsys):
     c = small_experiment(text, num_steps=4, eval_every=9, log_every=1)
     optimizer = replace(c.optimizer, schedule="linear", warmup_steps=1, decay_steps=3)
     trainer.train(replace(c, optimizer=optimizer), tmp_path / "run")
-    rates = [e["learning_rate"] for e in read_metrics(tmp_path / "run") if e["split"] == "train"]
+    rates = [e["learning_rate"] for e in read_metrics(tmp_path / "run") if e["event"] == "train"]
     assert [rate > 0 for rate in rates] == [True, True, False, False]
     assert "warning: the learning rate is 0 from step 3 on: raise opt" in capsys.readouterr().err
 

@@ -119,6 +119,7 @@ def test_flags_have_an_effect_on_the_search(run, tmp_path):
     args += "--num_groups=2", "--stopping=limit", "--no_repeat_ngrams=1", "--max_ratio=1"
     combined, err = translated(*args)
     results = [json.loads(line) for line in combined.splitlines()]
+    assert len(results) == 3
     assert all("Hund" not in f["text"] and "rot" not in f["text"] for f in results)
     for f in results:  # the shortest float format, without length normalization
         np.testing.assert_allclose(f["score"], sum(f["token_scores"]), atol=1e-4)

@@ -19,7 +19,7 @@ from model.embedding import Embedding, PositionEmbedding
 from model.family import Features
 from model.layer import layer
 from model.layers import EncoderLayer
-from model.masks import causal_mask
+from model.masks import Mask, causal_mask
 from model.norm import Norm
 
 
@@ -51,7 +51,7 @@ class DecoderOnly(nn.Module):
         positions = jnp.where(positions < length, positions, positions - length)  # restart at 0
         is_target = jnp.arange(ids.shape[1])[None] >= length
         causal = causal_mask(ids.shape[1], ids.shape[1])[None]
-        mask = causal & ((ids != PAD) | is_target)[:, None, None]
+        mask = Mask(causal & ((ids != PAD) | is_target)[:, None, None])
         x = self.target_positions(self.embedding(ids), positions)
         for decoder_layer in self.decoder:
             x, _ = decoder_layer(x, mask, positions, None, train)

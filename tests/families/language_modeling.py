@@ -27,6 +27,9 @@ class LanguageModeling:
     def warn(self, experiment):
         pass
 
+    def check(self, run):
+        pass
+
     def hooks(self, run):
         evaluate = make_eval_step(run.model, run.mesh)
         batches = partial(run.data.eval_batches, "valid", run.mesh)

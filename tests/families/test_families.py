@@ -28,7 +28,7 @@ from train.step import make_train_step
 TEXT = (4, 5, 6)
 CONFIGS = {
     "plain": {},
-    "rotary": dict(positions="rotary", num_kv_heads=2, activation="swiglu", ff_bias=False),
+    "rotary": dict(positions="rotary", num_kv_heads=2, activation="swiglu", mlp_bias=False),
 }
 
 

@@ -97,7 +97,7 @@ def _run(folder: Path) -> None:
     model_bytes = marian_folders.train_spm(marian_folders.lines(100)[0], 90, "bpe")
     (folder / "tokenizer.model").write_bytes(model_bytes)
     events = [
-        {"split": "train", "step": step, "loss": 1.5, "tokens_per_second": 10.0, "time": 2.5}
+        {"event": "train", "step": step, "loss": 1.5, "tokens_per_second": 10.0, "time": 2.5}
         for step in (1, 2, 3)
     ]
     starts = [{"date": "2026-01-01T00:00:00", "commit": None, "packages": {"jax": "0"}}]

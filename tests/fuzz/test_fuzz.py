@@ -1,6 +1,6 @@
 """Fuzzing: corrupt files of every format are read or rejected in one line.
 
-benchmarks/fuzz.py runs many more cases.
+tests/fuzz/run.py runs many more cases.
 """
 
 import pytest

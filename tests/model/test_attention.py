@@ -14,7 +14,7 @@ from model.attention import KV, MultiHeadAttention, attention_weights, weighted_
 from model.dropout import Dropout, keep_mask
 from model.embedding import PositionEmbedding
 from model.layers import FeedForward
-from model.masks import causal_mask, padding_mask
+from model.masks import Mask, causal_mask, padding_mask
 from model.norm import Norm
 from model.positions import apply_rope, sinusoids
 
@@ -169,7 +169,7 @@ def test_projections_are_initialized_within_xavier_bounds():
     config = TransformerConfig(d_model=64, num_heads=4)
     layer = MultiHeadAttention(config)
     x = jnp.zeros((1, 2, 64))
-    mask = jnp.ones((1, 1, 2, 2), bool)
+    mask = Mask(jnp.ones((1, 1, 2, 2), bool))
     attend = lambda m, x: m.attend(x, m.kv(x), mask)  # noqa: E731
     params = nn.unbox(layer.init(jax.random.key(0), x, method=attend))
     bound = math.sqrt(6 / (64 + 64))  # of a [D, H K] matrix, whatever its layout

@@ -24,8 +24,8 @@ VARIANTS = {
     "halves": {"positions": "sinusoidal_concat", "activation": "geglu", "norm_kind": "rms"},
     "learned": {"positions": "learned", "max_length": 8, "tying": "none", "target_vocab_size": 20}
     | {"embedding_norm": True},
-    "rotary": {"positions": "rotary", "activation": "reglu", "remat": "full", "ff_dropout": 0.3},
-    "grouped": {"positions": "rotary", "num_kv_heads": 2, "activation": "swiglu", "ff_bias": False},
+    "rotary": {"positions": "rotary", "activation": "reglu", "remat": "full", "mlp_dropout": 0.3},
+    "grouped": dict(positions="rotary", num_kv_heads=2, activation="swiglu", mlp_bias=False),
     "relative": {"positions": "t5_bias", "relative_num_buckets": 6, "relative_max_distance": 8}
     | {"num_kv_heads": 2, "scan_layers": True, "remat": "dots", "activation": "geglu_tanh"},
     "uneven": {"encoder_layers": 1, "decoder_layers": 3, "attention_dropout": 0.5}
@@ -175,7 +175,7 @@ def test_scanned_layers_equal_unrolled_layers(variant):
     np.testing.assert_allclose(unrolled, scanned, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["dropout", "attention_dropout", "ff_dropout"])
+@pytest.mark.parametrize("kind", ["dropout", "attention_dropout", "mlp_dropout"])
 def test_dropout_is_a_function_of_its_key(kind):
     model, variables = make(**{"dropout": 0.0, kind: 0.5})
     run = lambda key, train: model.apply(  # noqa: E731

@@ -23,6 +23,7 @@ from model.sharding import (
     num_batch_shards,
     put_on_mesh,
 )
+from tests.train.states import shapes
 from tests.xla_for_tests import xla_flags
 from train.checkpoint import CheckpointManager
 from train.multihost import (
@@ -81,12 +82,6 @@ def state_on(mesh, seed=1):
         )
 
     return jax.jit(make, out_shardings=layout)()
-
-
-def shapes(state):
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
 
 
 def same_bits(a_tree, b_tree) -> bool:

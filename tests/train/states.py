@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from model.sharding import make_mesh
 from train.state import TrainState
 
-META = {"vocabulary": "abc", "seconds": 12.5}
+META = {"vocabulary": "abc", "elapsed_seconds": 12.5}
 
 
 def make_state(value=1.0, mesh=(2, 2, 2), ema=True, width=8, sgd=False):

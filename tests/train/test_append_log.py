@@ -15,8 +15,8 @@ def test_records_are_written_once_the_disk_has_space(tmp_path, monkeypatch):
         file.append(record)
     assert path.read_bytes() == b"first\nseco"
     assert warnings == [
-        f"cannot write {path}: No space left on device; training continues, and each later event "
-        "retries"
+        f"cannot write {path}: No space left on device; training continues, each later event "
+        "retries, and what cannot be written by the end is lost"
     ]
     disk.free_bytes = 6
     file.append(b"fourth\n")
@@ -26,7 +26,7 @@ def test_records_are_written_once_the_disk_has_space(tmp_path, monkeypatch):
     assert path.read_bytes() == b"first\nsecond\nthird\nfourth\n" and len(warnings) == 1
 
 
-def test_lost_bytes_are_counted_and_memory_is_bounded(tmp_path, monkeypatch):
+def test_memory_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(append_log, "_MAX_PENDING_BYTES", 30)
     warnings, disk = [], Disk(monkeypatch, 0)
     file = AppendFile(tmp_path / "log", warnings.append)
@@ -36,7 +36,7 @@ def test_lost_bytes_are_counted_and_memory_is_bounded(tmp_path, monkeypatch):
     disk.free_bytes = 15
     file.close()
     assert (tmp_path / "log").read_bytes() == b"012345678901234"
-    assert warnings[1:] == [f"85 bytes of {tmp_path}/log could not be written"]
+    assert len(warnings) == 1
 
 
 def test_unwritable_paths_and_pipes_are_reported_without_blocking(tmp_path):
@@ -47,4 +47,4 @@ def test_unwritable_paths_and_pipes_are_reported_without_blocking(tmp_path):
         file = AppendFile(path, warnings.append)
         file.append(b"x")
         file.close()
-        assert reason in warnings[0] and warnings[1:] == [f"1 bytes of {path} could not be written"]
+        assert reason in warnings[0] and len(warnings) == 1

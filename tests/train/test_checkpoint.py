@@ -48,7 +48,7 @@ def test_decoding_restores_ema_or_else_params(folder, bits, ema):
         checkpoints.save(7, state, META)
     with CheckpointManager(folder) as checkpoints:
         for abstract in (shapes(state.params), shape_only):
-            assert_same(bits(checkpoints.restore_params("last", abstract)), bits(state.weights))
+            assert_same(bits(checkpoints.restore_params("last", abstract)), bits(state.eval_params))
 
 
 def test_a_save_is_a_snapshot_of_the_state(folder, bits):

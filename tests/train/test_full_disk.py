@@ -11,7 +11,8 @@ from orbax.checkpoint import v1 as ocp
 
 from tests.train.failures import one_line
 from tests.train.states import META, assert_same, make_state, shapes
-from train.checkpoint import CheckpointError, CheckpointManager
+from train import checksums
+from train.checkpoint import CheckpointError, CheckpointManager, SaveError
 
 pytestmark = pytest.mark.usefixtures("frozen_garbage")
 
@@ -127,6 +128,24 @@ def test_a_failed_background_save_is_known_before_the_next_one(folder, capfd, mo
         checkpoints.wait()
         checkpoints.raise_if_save_failed()
         assert checkpoints.steps() == [2]
+
+
+def test_failed_checksums_are_known_before_the_next_save(folder, capfd, monkeypatch):
+    def fail(_folder):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with CheckpointManager(folder) as checkpoints:
+        with monkeypatch.context() as patch:
+            patch.setattr(checksums, "write_checksums", fail)
+            checkpoints.save(1, make_state(), META)
+            with pytest.raises(SaveError) as error:
+                for _ in range(600):
+                    checkpoints.raise_if_save_failed()
+                    time.sleep(0.05)
+        assert "cannot finish the last save" in one_line(error, capfd)
+        checkpoints.raise_if_save_failed()  # reported once
+        checkpoints.save(2, make_state(), META)
+    assert checkpoints.steps() == [1, 2]
 
 
 def test_partial_saves_of_a_late_writer_are_removed(tmp_path):

@@ -61,7 +61,7 @@ class PreemptedRun:
             )[1]
 
     def valid(self):
-        events = [e for e in read_metrics(self.folder) if e["split"] == "valid"]
+        events = [e for e in read_metrics(self.folder) if e["event"] == "valid"]
         return [(e["step"], e["loss"], e["bleu"]) for e in events]
 
 

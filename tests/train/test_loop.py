@@ -54,16 +54,16 @@ def test_hooks_see_the_metrics_of_earlier_hooks(tmp_path):
             6,
             hooks=hooks,
             writer=writer,
-            resume_from={"seconds": 100.0},
+            resume_from={"elapsed_seconds": 100.0},
         )
-    assert all(report.pop("logger")["seconds"] >= 100 for _, report in reports)
+    assert all(report.pop("logger")["elapsed_seconds"] >= 100 for _, report in reports)
     assert reports == [
         (2, {"loss": 2.0}),
         (4, {"loss": 4.0, "bleu": 40.0}),
         (6, {"loss": 6.0, "bleu": 60.0}),
     ]
     assert summary.report == {"loss": 6.0, "bleu": 60.0} and summary.seconds >= 100
-    valid = [e for e in read_metrics(tmp_path) if e["split"] == "valid"]
+    valid = [e for e in read_metrics(tmp_path) if e["event"] == "valid"]
     assert [(e["step"], e["loss"], e.get("bleu")) for e in valid] == [
         (2, 2.0, None),
         (4, 4.0, 40.0),
@@ -83,7 +83,7 @@ def test_max_minutes_stops_the_run_after_a_last_call_of_every_hook():
         update=slow,
         hooks=[Hook("eval", 1000, lambda step, *_: hook_steps.append(step))],
         max_minutes=1.0,
-        resume_from={"seconds": 59.9},
+        resume_from={"elapsed_seconds": 59.9},
     )
     assert summary.stopped_by == "max_minutes" and 1 <= summary.step < 20
     assert hook_steps == [summary.step] == [int(state.step)]
@@ -153,7 +153,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, batch_of, b
         abstract = abstract_state(task.model, task.tx, task.mesh, ema=True)
         state = checkpoints.restore("last", abstract)
         meta = checkpoints.meta("last")
-        assert meta["vocabulary"] == "v" and meta["seconds"] > 0
+        assert meta["vocabulary"] == "v" and meta["elapsed_seconds"] > 0
         resumed, _ = fit(state, recording_step, batches(4), num_steps=7, progress=quiet_progress())
     assert [len(values) for values in losses.values()] == [2] * 7
     for first, second in losses.values():

@@ -61,7 +61,10 @@ def trained(task, batch_of, steps=3):
 
 
 def differ(left, right):
-    return [(x != y).any() for x, y in zip(*map(jax.tree.leaves, (left, right)), strict=True)]
+    leaves = zip(*map(jax.tree.leaves, (left, right)), strict=True)
+    differences = [(x != y).any() for x, y in leaves]
+    assert differences
+    return differences
 
 
 @pytest.mark.slow
@@ -87,7 +90,7 @@ def test_sharded_training_equals_one_device(batch_of, bits):
     np.testing.assert_allclose(metrics_sharded, metrics_single, rtol=1e-4)
     layout = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), tree)  # noqa: E731
     assert layout(second) == layout(sharded.abstract)
-    merged = [make_merge_fn(t.model, t.mesh)(s.weights, s.base) for t, s in
+    merged = [make_merge_fn(t.model, t.mesh)(s.eval_params, s.base) for t, s in
               ((single, first), (sharded, second))]  # fmt: skip
     assert layout(merged[1]) == layout(abstract_params(sharded.plain, sharded.mesh))
     close = lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4)  # noqa: E731
@@ -101,7 +104,7 @@ def test_the_merged_model_equals_the_trained_model(batch_of, bits):
     """The merged model has the step's loss; matrices without an adapter are the base's arrays."""
     setup = task()
     state, _ = trained(setup, batch_of)
-    merged = make_merge_fn(setup.model, setup.mesh)(state.weights, state.base)
+    merged = make_merge_fn(setup.model, setup.mesh)(state.eval_params, state.base)
     assert merged["embedding"]["table"] is state.base["embedding"]["table"]
     loss = make_eval_step(setup.plain, setup.mesh, label_smoothing=0.1)(merged, batch_of(9)).loss
     _, metrics = setup.step(state, batch_of(9))

@@ -76,7 +76,7 @@ def collectives(text):
 def test_a_train_step_has_only_the_necessary_collectives(mesh):
     step, state = setup(mesh)
     data, fsdp, tensor = mesh
-    ops = collectives(step.compiled(state, batch_of(0)).as_text())
+    ops = collectives(step.lower_and_compile(state, batch_of(0)).as_text())
     reduced = {size for kind, size in ops if kind in ("all-reduce", "reduce-scatter")}
     gathered = [size for kind, size in ops if kind == "all-gather"]
     assert len(reduced) and {kind for kind, _ in ops} <= {*KINDS[:3]}, ops

@@ -46,7 +46,7 @@ def test_hook_time_is_reported_but_not_counted_as_training(tmp_path, monkeypatch
         )
     assert summary.hook_seconds["bleu"] == pytest.approx(0.4)
     assert summary.seconds == pytest.approx(0.48)
-    (train,) = [e for e in read_metrics(tmp_path) if e["split"] == "train"]
+    (train,) = [e for e in read_metrics(tmp_path) if e["event"] == "train"]
     assert train["tokens_per_second"] == pytest.approx(8 * 25 / 0.08)
     first, second = stream.getvalue().splitlines()
     assert first.startswith("step 4  bleu 33  (time: bleu ") and second.startswith("step 8")
@@ -125,7 +125,7 @@ def test_a_loss_spike_is_logged_with_its_pairs(tmp_path):
             loss_monitor=LossMonitor(spike_threshold=8.0),
             example_ids_at=lambda step: np.arange(step, step + 3),
         )
-    (spike,) = (e for e in read_metrics(tmp_path) if e["split"] == "spike")
+    (spike,) = (e for e in read_metrics(tmp_path) if e["event"] == "spike")
     assert spike["step"] == 70 and spike["loss"] == pytest.approx(11)
     assert spike["expected"] == pytest.approx(2.05, abs=0.05) and spike["pairs"] == [70, 71, 72]
     assert "step 70  loss 11, about 2.0" in stream.getvalue()
@@ -156,7 +156,7 @@ def test_an_interrupted_interval_is_logged_like_an_uninterrupted_one(tmp_path, s
     run(tmp_path / "broken", stop_step, 9, json.loads(json.dumps(logger_states[-1])))
     stop_step = 0  # no preemption
     run(tmp_path / "whole", 0, 9)
-    timed = ("seconds", "tokens_per_second")
+    timed = ("elapsed_seconds", "tokens_per_second")
     resumed, uninterrupted = (
         [{k: v for k, v in event.items() if k not in timed} for event in read_metrics(folder)]
         for folder in (tmp_path / "broken", tmp_path / "whole")

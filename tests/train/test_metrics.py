@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.train.disks import Disk
-from train.metrics import MetricsWriter, read_metrics
+from train.metrics import MetricsWriter, once, read_metrics
 from train.progress import Progress, format_duration
 
 
@@ -19,7 +19,7 @@ def test_an_event_is_one_line_in_full_precision(tmp_path):
     with MetricsWriter(tmp_path / "new") as writer:
         writer.write(10, "train", {"loss": loss, "note": "x"})
         text = (tmp_path / "new" / "metrics.jsonl").read_text()  # written immediately, not at close
-    assert json.loads(text) == {"step": 10, "split": "train", "loss": loss, "note": "x"}
+    assert json.loads(text) == {"step": 10, "event": "train", "loss": loss, "note": "x"}
     assert text.endswith("\n") and text.count("\n") == 1
 
 
@@ -34,7 +34,7 @@ def test_resuming_drops_later_events(tmp_path):
     with MetricsWriter(tmp_path, step=20) as writer:
         writer.write(30, "train", {"loss": -1.0})
     events = read_metrics(tmp_path)
-    assert [(e["step"], e["split"], e["loss"]) for e in events] == [
+    assert [(e["step"], e["event"], e["loss"]) for e in events] == [
         (10, "train", 10.0),
         (10, "valid", 10.0),
         (20, "train", 20.0),
@@ -99,10 +99,10 @@ def test_non_finite_metrics_are_null_and_corrupt_lines_are_skipped(tmp_path):
 
 
 def test_unusable_lines_are_reported_once_and_dropped_when_resuming(tmp_path):
-    lines = ["[1]", '"step"', '{"step": 3}', '{"step": "4", "split": "train"}', "null"]
-    lines += ['{"step": -1, "split": "train"}', '{"step": 5, "split": "train", "loss": "x"}']
-    event = '{"step": 1, "split": "train", "loss": 1e308}'
-    later = '{"step": 9, "split": "train"}'
+    lines = ["[1]", '"step"', '{"step": 3}', '{"step": "4", "event": "train"}', "null"]
+    lines += ['{"step": -1, "event": "train"}', '{"step": 5, "event": "train", "loss": "x"}']
+    event = '{"step": 1, "event": "train", "loss": 1e308}'
+    later = '{"step": 9, "event": "train"}'
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f"{line}\n" for line in (*lines, event, later)) + '{"step": 2, "sp')
     assert [e["step"] for e in read_metrics(tmp_path)] == [1, 9]
@@ -110,6 +110,17 @@ def test_unusable_lines_are_reported_once_and_dropped_when_resuming(tmp_path):
         warnings = []
         MetricsWriter(tmp_path, 3, warnings.append).close()
         assert warnings == expected and path.read_text() == f"{event}\n"
+
+
+def test_all_writers_of_a_run_report_a_file_once(tmp_path):
+    (tmp_path / "tensorboard").write_text("")
+    warnings = []
+    warn = once(warnings.append)
+    for step in 0, 10, 20:  # as after rollbacks, and for the test
+        with MetricsWriter(tmp_path, step, warn) as writer:
+            writer.write(step + 1, "train", {"loss": 1.0})
+            writer.write(step + 2, "train", {"loss": 1.0})
+    assert [line.split(":")[0] for line in warnings] == [f"cannot write {tmp_path}/tensorboard"]
 
 
 @pytest.mark.parametrize("step", [0, 15])
@@ -132,9 +143,10 @@ def test_a_run_resumes_on_a_full_disk(tmp_path, monkeypatch, step):
 
 @pytest.mark.parametrize("failing", [OSError(errno.ENOSPC, "full"), BrokenPipeError()])
 def test_an_unwritable_stderr_does_not_end_a_run(failing):
-    stream = Terminal()
+    stream, texts = Terminal(), []
 
-    def fail(_text):
+    def fail(text):
+        texts.append(text)
         raise failing
 
     stream.write = fail
@@ -142,6 +154,8 @@ def test_an_unwritable_stderr_does_not_end_a_run(failing):
     progress.show("step 1")
     progress.log("bleu 30")
     progress.close()
+    clear = "\r\x1b[K"
+    assert texts == [f"{clear}step 1", f"{clear}bleu 30", clear]  # each was tried
 
 
 @pytest.mark.parametrize(

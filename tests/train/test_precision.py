@@ -34,8 +34,8 @@ V, ROWS, LENGTH = 64, 16, 9
 SIZES = dict(vocab_size=V, encoder_layers=1, decoder_layers=1, d_model=32, d_ff=64, num_heads=4)
 SIZES |= dict(num_kv_heads=None, d_k=None, d_v=None, target_vocab_size=None)
 MODEL_OPTIONS = {  # model options that no config file enables
-    "rotary": dict(positions="rotary", norm_kind="rms", activation="swiglu", ff_bias=False)
-    | dict(tying="none", attention_bias=True, attention_dropout=0.1, ff_dropout=0.1),
+    "rotary": dict(positions="rotary", norm_kind="rms", activation="swiglu", mlp_bias=False)
+    | dict(tying="none", attention_bias=True, attention_dropout=0.1, mlp_dropout=0.1),
     "relative": dict(
         positions="t5_bias", relative_num_buckets=8, tying="decoder", output_bias=True
     ),
@@ -185,7 +185,7 @@ def check(
 def plain_config(model: TransformerConfig) -> TransformerConfig:
     """The same function without dropout and speed options."""
     defaults = {name: getattr(TransformerConfig, name) for name in SPEED_OPTIONS}
-    return replace(model, dropout=0.0, attention_dropout=0.0, ff_dropout=0.0, **defaults)
+    return replace(model, dropout=0.0, attention_dropout=0.0, mlp_dropout=0.0, **defaults)
 
 
 @pytest.mark.parametrize(("name", "row"), design(), ids=lambda x: x if isinstance(x, str) else "")

@@ -193,7 +193,7 @@ def test_ema_follows_its_formula(tiny, batch_of, bits):
             lambda e, p, decay=decay: decay * e + (1 - decay) * p, expected, bits(state.params)
         )
     close(bits(state.ema), expected, atol=1e-6)
-    assert state.weights is state.ema and state._replace(ema=None).weights is state.params
+    assert state.eval_params is state.ema and state._replace(ema=None).eval_params is state.params
 
 
 def test_ema_decay_without_ema_in_the_state_is_rejected(tiny, batch_of):
@@ -209,7 +209,9 @@ def test_evaluation_is_the_same_on_every_mesh(tiny, batch_of, bits):
     batch = batch_of(0)
     single, sharded = (
         bits(
-            make_eval_step(task.model, task.mesh, label_smoothing=0.1)(task.fresh().weights, batch)
+            make_eval_step(task.model, task.mesh, label_smoothing=0.1)(
+                task.fresh().eval_params, batch
+            )
         )
         for task in (tiny(ONE_DEVICE), tiny((2, 2, 2)))
     )
@@ -236,5 +238,5 @@ def test_one_jit_serves_all_shapes(tiny, batch_of, mesh):
     state = task.fresh()
     for length in (6, 9, 6, 9):
         state, _ = task.step(state, batch_of(0, target=length))
-    shapes = [batch.tgt for batch in task.step.traced]
+    shapes = [batch.tgt for batch in task.step.traced_shapes]
     assert len(shapes) == len(set(shapes)) and {(16, 6), (16, 9)} <= set(shapes)

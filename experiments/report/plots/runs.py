@@ -12,15 +12,15 @@ def plot_curves(events: Sequence[dict]) -> Figure:
     """Plot loss and BLEU by step, from the events of `train.metrics.read_metrics`."""
     figure = Figure(figsize=(10, 3.5), layout="constrained")
     losses, bleus = figure.subplots(1, 2)
-    for axes, split, name in (
+    for axes, event, name in (
         (losses, "train", "loss"),
         (losses, "valid", "loss"),
         (bleus, "valid", "bleu"),
     ):
-        points = [(e["step"], e[name]) for e in events if e["split"] == split and name in e]
+        points = [(e["step"], e[name]) for e in events if e["event"] == event and name in e]
         # Non-finite numbers are null in the file; nan leaves a gap.
         steps, values = np.array(points, float).reshape(-1, 2).T
-        axes.plot(steps, values, ".-", label=f"{split} {name}")
+        axes.plot(steps, values, ".-", label=f"{event} {name}")
         axes.set_xlabel("step")
         axes.legend()
     losses.set_ylabel("nats per token")

@@ -20,7 +20,7 @@ def render(name: str, data: dict) -> str:
 
 def json_in_html(data: object) -> str:
     """Encode JSON for a script element; its text cannot close the element."""
-    text = json_line(data, allow_nan=False)
+    text = json_line(data)
     for letter in "<>&":  # in JSON these occur only within strings
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text

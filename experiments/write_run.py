@@ -23,7 +23,7 @@ _STAGING = ".importing"  # holds the run's files until all are written
 
 def check_free(workdir: Path) -> None:
     """Raise ConfigError if a folder already has a run or is not writable."""
-    folders.check_folder(workdir)
+    folders.check_run_folder(workdir)
     if (workdir / "config.json").exists() or any((workdir / "checkpoints").glob("[0-9]*")):
         raise ConfigError(f"--workdir={workdir} already has a run: choose another folder")
 

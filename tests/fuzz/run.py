@@ -1,6 +1,6 @@
 """Fuzz file formats: each corrupt file is read, or rejected in one line.
 
-    python -m benchmarks.fuzz --format=all --cases=10000 --seed=0 --output=DIR
+    python -m tests.fuzz.run --format=all --cases=10000 --seed=0 --output=DIR
 
 Cases run in forked processes of --chunk cases each, with limits on time and memory, so that a
 failing case does not stop others. One JSON line per format gives the number of rejected, accepted

@@ -1,0 +1,1 @@
+"""Ahead-of-time compilation: programs for accelerators that are not here, and what they cost."""
