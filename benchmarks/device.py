@@ -20,8 +20,9 @@ from absl import flags
 
 from experiments import cli
 from experiments.console import log, print_json
+from experiments.float_flags import define_float
 
-MINUTES = flags.DEFINE_float("minutes", 9.0, "Start no measurement after this time.", 0.0)
+MINUTES = define_float("minutes", 9.0, "Start no measurement after this time.", 0.0)
 SMALL = flags.DEFINE_bool("small", False, "Small models and batches, to try the command.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Repetitions of each measurement.", lower_bound=1)
 

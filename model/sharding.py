@@ -23,6 +23,7 @@ from contextlib import contextmanager
 import flax.linen as nn
 import jax
 from jax import Array
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from model.config import ConfigError
@@ -67,9 +68,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> M
             f"{settings} does not fit {len(devices)} devices: sizes multiply to that number, "
             f"so each is one of {', '.join(map(str, divisors))}"
         )
-    return jax.make_mesh(
-        tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
-    )
+    # An axis may be a part of one of a TPU slice's dimensions, such as fsdp=8 in 4x4x4.
+    array = create_device_mesh(tuple(sizes.values()), list(devices), allow_split_physical_axes=True)
+    return Mesh(array, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pytest
 
 from aot.targets import GPUS, TPUS, open_target
 from model import ConfigError
+from model.sharding import make_mesh
 from tests.experiments.commands import error_line, heed
 
 TINY = "--config=experiments/configs/tiny.py"
@@ -33,6 +34,21 @@ def test_targets_have_devices(text, count):
     assert target.count == count and target.hardware.memory > 10 << 30
     assert target.devices[0].platform == ("gpu" if target.name in GPUS else "tpu")
     assert (target.hardware.clock > 0) == (target.name in TPUS)
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("v5p:4x4x4", dict(fsdp=8)),
+        ("v5e:4x8", dict(fsdp=2, tensor=2)),
+        ("h100:2x8", dict(tensor=4)),
+    ],
+)
+def test_a_mesh_axis_may_be_a_part_of_a_physical_one(text, sizes):
+    target = open_target(text)
+    mesh = make_mesh(**sizes, devices=target.devices)
+    assert {axis: mesh.shape[axis] for axis in sizes} == sizes
+    assert len(set(mesh.devices.flat)) == target.count
 
 
 def test_a_rejected_topology_is_one_line():

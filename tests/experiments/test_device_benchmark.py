@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from benchmarks import device
 from benchmarks.device_decoding import measure_search, step_limit
 from benchmarks.device_training import LENGTH, PAIR, measure_training, packed_batch, train_config
 
@@ -45,7 +44,9 @@ def test_a_batch_is_packed_rows_without_padding():
     assert np.bincount(batch.src_segments[0])[1:].tolist() == [PAIR] * (LENGTH // PAIR)
 
 
-def test_a_failure_is_reported_and_late_parts_are_skipped():
+def test_a_failure_is_reported_and_late_parts_are_skipped(benchmark_main):
+    device = benchmark_main("device")
+
     def fail():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED:\nout of memory")
 
