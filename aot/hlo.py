@@ -84,7 +84,7 @@ class Program:
     def executions(self) -> Iterator[Execution]:
         """All instructions that a run executes, with those of called computations.
 
-        Of a conditional, the branch with the most estimated cycles is taken.
+        Of a `lax.cond`, the branch for True is taken: it is the usual one in Heed's programs.
         """
         yield from self._run(self.entry, 1, (), True, False)
 
@@ -98,20 +98,11 @@ class Program:
                 inside = (*loops, instruction), counted and trips is not None, fused
                 yield from self._run(called["body"][0], inner, *inside)
             elif branches := called.get("branch_computations"):
-                yield from self._run(
-                    max(branches, key=self._total_cycles), times, loops, counted, fused
-                )
+                yield from self._run(branches[-1], times, loops, counted, fused)
             elif instruction.opcode in ("fusion", "call", "async-start"):
                 inside_fusion = fused or instruction.opcode == "fusion"
                 for callee in called.get("calls", []) + called.get("to_apply", []):
                     yield from self._run(callee, times, loops, counted, inside_fusion)
-
-    def _total_cycles(self, name: str) -> int:
-        return sum(
-            e.times * e.instruction.estimated_cycles
-            for e in self._run(name, 1, (), True, False)
-            if not e.fused
-        )
 
     def trip_count(self, loop: Instruction) -> int | None:
         """How often a while loop runs; None if that depends on data.

@@ -8,8 +8,9 @@ neither is a gradient of W.
 from typing import Generic, NamedTuple, TypeVar
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax import Array
+
+from model.einsum import einsum
 
 COLLECTION = "adapters"
 Matrix = TypeVar("Matrix")  # an array, or its box with axis names
@@ -31,15 +32,4 @@ def add_adapter(module: nn.Module, name: str, y: Array, x: Array, down: str, up:
         return y
     adapter: Adapter[Array] = module.get_variable(COLLECTION, name)
     a, b = (matrix.astype(x.dtype) for matrix in adapter)
-    return y + jnp.einsum(up, jnp.einsum(down, x, a), b).astype(y.dtype)
-
-
-class Dense(nn.Dense):
-    """Dense layer x W + b over the last axis, with the adapter of "kernel" if there is one."""
-
-    @nn.compact
-    def __call__(self, inputs: Array) -> Array:
-        """[...,I] -> [...,O]."""
-        y = super().__call__(inputs)
-        x = inputs.astype(y.dtype)
-        return add_adapter(self, "kernel", y, x, "...i,ir->...r", "...r,ro->...o")
+    return y + einsum(up, einsum(down, x, a), b).astype(y.dtype)

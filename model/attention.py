@@ -19,7 +19,7 @@ from model.adapter import add_adapter
 from model.attention_kernels import choose_kernel, fused_attention
 from model.config import TransformerConfig
 from model.dropout import Dropout
-from model.float32_products import float32_einsum
+from model.einsum import einsum, float32_einsum
 from model.masks import Mask
 from model.partitioned import partitioned
 from model.platform import current_platform
@@ -112,7 +112,7 @@ class MultiHeadAttention(nn.Module):
     def _project(self, x: Array, name: str) -> Array:
         """Project x [...,T,D] by "query", "key" or "value" weights -> [...,heads,T,width]."""
         kernel, *bias = (w.astype(self.config.dtype) for w in getattr(self, name))
-        y = jnp.einsum("...td,dhk->...htk", x, kernel)
+        y = einsum("...td,dhk->...htk", x, kernel)
         y = add_adapter(self, name, y, x, "...td,dr->...tr", "...tr,rhk->...htk")
         if bias:
             y += jnp.expand_dims(bias[0][:, None], tuple(range(y.ndim - 3)))
@@ -154,7 +154,7 @@ class MultiHeadAttention(nn.Module):
 
     def project_out(self, mixed: Array) -> Array:
         """Output projection of all heads: [...,H,T,V] -> [...,T,D]."""
-        y = jnp.einsum("...htv,hvd->...td", mixed, self.out.astype(self.config.dtype))
+        y = einsum("...htv,hvd->...td", mixed, self.out.astype(self.config.dtype))
         y = add_adapter(self, "out", y, mixed, "...htv,hvr->...tr", "...tr,rd->...td")
         if self.config.attention_bias:
             bias = self.out_bias.astype(y.dtype)

@@ -7,7 +7,8 @@ exact to 1 in 65,536.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
+from jax.extend.random import threefry2x32_p
 
 
 class Dropout(nn.Module):
@@ -29,9 +30,21 @@ class Dropout(nn.Module):
 
 
 def keep_mask(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
-    """True with probability 1 - rate, independently for every entry of `shape`."""
+    """True with probability 1 - rate, independently for every entry of `shape`.
+
+    An evaluation of the Threefry hash has 64 bits, for four entries; `jax.random.bits` uses half of
+    them. Its input is the number of the row and the place in it, so that a mask does not depend on
+    the sharding of the rows.
+    """
     *rows, width = shape
-    words = jax.random.bits(key, (*rows, -(-width // 2)), jnp.uint32)
+    counters = *rows, -(-width // 4)
+    row = jnp.zeros(counters, jnp.uint32)
+    for axis, size in enumerate(rows):
+        row = row * size + lax.broadcasted_iota(jnp.uint32, counters, axis)
+    place = lax.broadcasted_iota(jnp.uint32, counters, len(rows))
+    key_words = (jnp.broadcast_to(word, counters) for word in jax.random.key_data(key)[:2])
+    words = threefry2x32_p.bind(*key_words, row, place)
     threshold = jnp.uint32(min(round(rate * 65536), 65535) << 16)
-    # The halves of a word are placed far apart, not adjacent, so the compiler can vectorize.
-    return jnp.concatenate([words >= threshold, words << 16 >= threshold], axis=-1)[..., :width]
+    # The parts of a word are placed far apart, not adjacent, so the compiler can vectorize.
+    parts = [part >= threshold for word in words for part in (word, word << 16)]
+    return jnp.concatenate(parts, axis=-1)[..., :width]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from model.config import ConfigError, TransformerConfig
-from model.float32_products import float32_einsum
+from model.einsum import float32_einsum
 from model.partitioned import partitioned
 from model.positions import POSITIONS, add_positions
 from model.sharding import constrain

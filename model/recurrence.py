@@ -9,8 +9,8 @@ from typing import NamedTuple
 import flax.linen as nn
 from jax import Array
 
-from model.adapter import Dense
 from model.config import TransformerConfig
+from model.dense import Dense
 from model.partitioned import partitioned
 from model.sharding import constrain
 
@@ -42,12 +42,10 @@ class Recurrent(nn.Module):
         return constrain(y.astype(x.dtype), "batch", "length", None), Cell(cells[..., -1, :])
 
     def _dense(self, name: str, bias: bool) -> Dense:
-        init = partitioned(nn.initializers.xavier_uniform(), ("embed", None))
         return Dense(
             self.config.d_model,
-            use_bias=bias,
-            dtype=self.config.dtype,
-            kernel_init=init,
-            bias_init=partitioned(nn.initializers.zeros, (None,)),
+            self.config.dtype,
+            partitioned(nn.initializers.xavier_uniform(), ("embed", None)),
+            partitioned(nn.initializers.zeros, (None,)) if bias else None,
             name=name,
         )

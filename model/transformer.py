@@ -18,9 +18,9 @@ from model.adapter import COLLECTION
 from model.attention import KV
 from model.config import ConfigError, TransformerConfig
 from model.dropout import Dropout
+from model.einsum import float32_einsum
 from model.embedding import Embedding, PositionEmbedding
 from model.family import Features
-from model.float32_products import float32_einsum
 from model.layers import DecoderLayer, EncoderLayer
 from model.masks import Mask, causal_mask, padding_mask, segment_mask, segment_positions
 from model.norm import Norm

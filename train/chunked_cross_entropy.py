@@ -15,15 +15,16 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
+from model.einsum import float32_einsum
 from model.family import Features
-from model.float32_products import float32_einsum
 from model.platform import current_platform
 from model.sharding import num_batch_shards
-from train.loss import Metrics, output_logits, token_losses
+from train.loss import Metrics, logits_gradient, losses_from_log_sum, output_logits
 
 # Positions per chunk, approximately. On a CPU as many as its cache holds; elsewhere more, since
 # each chunk also reads and writes the table's gradient (experiments/LOG.md).
 _TOKENS = {"cpu": 1024, "tpu": 4096, "gpu": 4096}
+_MAX_EXPONENT = 70.0  # exp(70) times a million words is a float32
 _MULTIPLE = {"cpu": 1, "tpu": 128, "gpu": 128}  # the size of a chunk is one: whole tiles
 
 
@@ -71,9 +72,11 @@ def sharded_chunked_cross_entropy(mesh: Mesh) -> Callable[..., Metrics] | None:
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _sums(hidden, output, targets, weights, label_smoothing):
+    mean_logit = _mean_logit(hidden.dtype, *output)
+
     def chunk_sums(chunk):
         hidden, targets, weights = chunk
-        losses = token_losses(output_logits(hidden, *output), targets, label_smoothing)
+        losses, *_ = _losses(hidden, output, mean_logit, targets, label_smoothing)
         return tuple(jnp.sum(weights * loss) for loss in losses)
 
     stacked_sums = lax.map(chunk_sums, _chunks(hidden, targets, weights))
@@ -82,24 +85,22 @@ def _sums(hidden, output, targets, weights, label_smoothing):
 
 def _with_gradient(hidden, output, targets, weights, label_smoothing):
     table, bias = output
+    mean_logit = _mean_logit(hidden.dtype, *output)
     # The loss scale, which keeps gradients in float16's range, is applied later (_gradient).
     dtype = jnp.float32 if hidden.dtype == jnp.float16 else hidden.dtype
 
     def add_chunk(gradients, chunk):
         table_grad, bias_grad = gradients
         hidden, targets, weights = chunk
-        logits = output_logits(hidden, *output)
-        losses, token_losses_vjp = jax.vjp(
-            lambda logits: token_losses(logits, targets, label_smoothing), logits
-        )
-        zeros = jnp.zeros_like(weights)
-        (logits_grad,) = token_losses_vjp((weights, zeros, zeros))
+        losses, logits, log_sum = _losses(hidden, output, mean_logit, targets, label_smoothing)
+        logits_grad = logits_gradient(logits, targets, log_sum, label_smoothing, weights)
         if bias is not None:
             bias_grad += jnp.sum(logits_grad, 0)
         logits_grad, hidden = logits_grad.astype(dtype), hidden.astype(dtype)
         hidden_grad = float32_einsum("nv,vd->nd", logits_grad, table.astype(dtype))
-        # As [D,V]: the logits' gradient is then read in its layout, without a transpose.
-        table_grad += float32_einsum("nd,nv->dv", hidden, logits_grad)
+        # As [D,V]: the logits' gradient is then read in its layout, without a transpose. With two
+        # contracted axes XLA transposes `hidden` itself, and has a fast bfloat16 product on a CPU.
+        table_grad += float32_einsum("bnd,bnv->dv", hidden[None], logits_grad[None])
         sums = tuple(jnp.sum(weights * loss) for loss in losses)
         return (table_grad, bias_grad), (sums, hidden_grad.astype(dtype))
 
@@ -122,6 +123,36 @@ def _gradient(_smoothing, residuals, gradients):
 
 
 _sums.defvjp(_with_gradient, _gradient)
+
+
+def _mean_logit(dtype, table: Array, bias: Array | None) -> tuple[Array, Array]:
+    """A linear function of a hidden state that is its mean logit: coefficients [D], constant []."""
+    mean = jnp.mean(table.astype(dtype).astype(jnp.float32), axis=0)
+    return mean, jnp.zeros(()) if bias is None else jnp.mean(bias)
+
+
+def _losses(hidden, output, mean_logit, targets, label_smoothing):
+    """Losses of `token_losses` for hidden states [N,D], with logits [N,V] and their logsumexp [N].
+
+    Exponentials are taken relative to the mean logit, which a small product has computed before the
+    logits. A TPU then sums them while it computes the logits; relative to the maximum, they would
+    need another pass over all logits, of a fifth of the loss's cycles (experiments/LOG.md). The sum
+    is at least V, and overflows only if a logit is far above the mean: then the maximum is used.
+    """
+    logits = output_logits(hidden, *output)
+    max_logits = jnp.max(logits, axis=-1)
+    coefficients, constant = mean_logit
+    mean = jnp.sum(hidden.astype(jnp.float32) * coefficients[None], axis=-1) + constant
+    sums = jnp.sum(jnp.exp(logits - mean[:, None]), axis=-1)
+
+    log_sum = lax.cond(
+        jnp.all(max_logits - mean < _MAX_EXPONENT),
+        lambda: mean + jnp.log(sums),
+        # Computed anew: as operands of a branch, the logits would be copied.
+        lambda: jax.nn.logsumexp(output_logits(hidden, *output), axis=-1),
+    )
+    losses = losses_from_log_sum(logits, targets, log_sum, max_logits, label_smoothing)
+    return losses, logits, log_sum
 
 
 def _chunks(hidden: Array, targets: Array, weights: Array) -> tuple[Array, ...]:

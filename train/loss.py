@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from data.batch import PAD
+from model.einsum import float32_einsum
 from model.family import Features
-from model.float32_products import float32_einsum
 from model.sharding import constrain
 
 
@@ -114,23 +114,43 @@ def token_losses(
 def _token_losses(logits, targets, label_smoothing):
     max_logits = jnp.max(logits, axis=-1)
     log_sum = max_logits + jnp.log(jnp.sum(jnp.exp(logits - max_logits[..., None]), axis=-1))
+    losses = losses_from_log_sum(logits, targets, log_sum, max_logits, label_smoothing)
+    return losses, (logits, targets, log_sum)
+
+
+def _token_losses_gradient(label_smoothing, residuals, gradients):
+    loss_grad, nll_grad, _ = gradients
+    return logits_gradient(*residuals, label_smoothing, loss_grad, nll_grad), None
+
+
+token_losses.defvjp(_token_losses, _token_losses_gradient)
+
+
+def losses_from_log_sum(
+    logits: Array, targets: Array, log_sum: Array, max_logits: Array, label_smoothing: float
+) -> tuple[Array, Array, Array]:
+    """The results of `token_losses`, from logsumexp and maximum of the logits, each [...]."""
     target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     mean = jnp.mean(logits, axis=-1)
     loss = log_sum - (1 - label_smoothing) * target_logits - label_smoothing * mean
     correct = (target_logits >= max_logits).astype(jnp.float32)
-    return (loss, log_sum - target_logits, correct), (logits, targets, log_sum)
+    return loss, log_sum - target_logits, correct
 
 
-def _token_losses_gradient(label_smoothing, residuals, gradients):
-    logits, targets, log_sum = residuals
-    loss_grad, nll_grad, _ = (g[..., None] for g in gradients)
+def logits_gradient(
+    logits: Array,
+    targets: Array,
+    log_sum: Array,
+    label_smoothing: float,
+    loss_grad: Array,
+    nll_grad: Array | float = 0.0,
+) -> Array:
+    """The gradient [...,V] from gradients of the loss and the negative log-likelihood, [...]."""
     probability = jnp.exp(logits - log_sum[..., None])
     # A comparison instead of a scatter: the compiler writes the whole gradient in one pass.
     ids = lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
     is_target = ids == targets[..., None]
-    target_grad = jnp.where(is_target, (1 - label_smoothing) * loss_grad + nll_grad, 0.0)
-    smoothing_grad = label_smoothing / logits.shape[-1] * loss_grad
-    return (loss_grad + nll_grad) * probability - target_grad - smoothing_grad, None
-
-
-token_losses.defvjp(_token_losses, _token_losses_gradient)
+    sums = loss_grad + nll_grad
+    target_grad = jnp.where(is_target, (sums - label_smoothing * loss_grad)[..., None], 0.0)
+    smoothing_grad = (label_smoothing / logits.shape[-1] * loss_grad)[..., None]
+    return sums[..., None] * probability - target_grad - smoothing_grad

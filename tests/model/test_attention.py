@@ -137,9 +137,17 @@ def test_dropout_masks_have_the_right_rate_and_no_pattern():
     assert mask.shape == (400, 255) and abs(mask.mean() - 0.9) < 0.004
     assert abs((mask[:, :-1] & mask[:, 1:]).mean() - 0.81) < 0.006
     assert abs((mask[:-1] & mask[1:]).mean() - 0.81) < 0.006
-    # The two halves of a 32-bit word.
-    assert abs((mask[:, :127] & mask[:, 128:]).mean() - 0.81) < 0.006
+    # Entries from the same hash value: two halves of two words.
+    parts = np.stack([mask[:, start : start + 63] for start in range(0, 256, 64)])
+    for shift in 1, 2, 3:
+        assert abs((parts & np.roll(parts, shift, 0)).mean() - 0.81) < 0.006
     assert (mask != np.asarray(keep_mask(jax.random.key(1), 0.1, (400, 255)))).any()
+
+
+def test_all_rows_of_a_dropout_mask_differ():
+    mask = np.asarray(keep_mask(jax.random.key(0), 0.5, (3, 5, 7, 64)))
+    assert len(np.unique(mask.reshape(-1, 64), axis=0)) == 3 * 5 * 7
+    assert keep_mask(jax.random.key(0), 0.5, (6,)).shape == (6,)
 
 
 @pytest.mark.parametrize("bits", [16, 32])

@@ -79,6 +79,24 @@ def test_chunked_loss_and_gradients_equal_unchunked_ones(
         )
 
 
+@pytest.mark.parametrize(("scale", "shift"), [(300.0, 0.0), (1.0, 1e4), (1.0, -1e4), (300.0, -1e4)])
+def test_extreme_logits_have_exact_losses_and_gradients(scale, shift):
+    random = np.random.default_rng(0)
+    hidden = jnp.asarray(random.standard_normal((2, 5, D)), jnp.float32)
+    table = jnp.asarray(scale * random.standard_normal((V, D)), jnp.float32)
+    bias = jnp.full(V, shift, jnp.float32)
+    targets = jnp.asarray(random.integers(1, V, (2, 5)), jnp.int32)
+
+    def results(function):
+        loss = lambda *args: function(features(*args, targets), 0.1).loss_sum  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(hidden, table, bias)
+
+    actual, expected = results(chunked_cross_entropy), results(unchunked)
+    assert np.isfinite(actual[0])
+    for a, b in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-3 * max(1.0, float(abs(b).max())))
+
+
 @pytest.mark.parametrize(
     ("tying", "biased"), [("all", False), ("decoder", True), ("none", False), ("all", True)]
 )
