@@ -119,8 +119,9 @@ def _token_losses(logits, targets, label_smoothing):
 
 
 def _token_losses_gradient(label_smoothing, residuals, gradients):
+    logits, targets, log_sum = residuals
     loss_grad, nll_grad, _ = gradients
-    return logits_gradient(*residuals, label_smoothing, loss_grad, nll_grad), None
+    return logits_gradient(logits, targets, log_sum, label_smoothing, loss_grad, nll_grad), None
 
 
 token_losses.defvjp(_token_losses, _token_losses_gradient)
