@@ -8,11 +8,11 @@ import jax
 from jax.sharding import Mesh
 
 from aot.collectives import collectives
-from aot.cycles import estimated_cycles
+from aot.cycles import Cycles, estimated_cycles
 from aot.hlo import Program
 from aot.memory import compiled_memory, memory_of_failure
 from aot.report import Report
-from aot.targets import Target
+from aot.targets import Hardware, Target
 
 
 def report_program(
@@ -44,9 +44,14 @@ def report_program(
         memory=compiled_memory(compiled, parts, rest, target.hardware.memory),
         compile_seconds=seconds,
         collectives=collectives(program, mesh.shape),
-        cycles=estimated_cycles(program, target.hardware.flops_per_cycle)
-        if target.hardware.kind == "tpu"
-        else None,
+        cycles=_cycles(program, target.hardware),
         text=text,
         **fields,
     )
+
+
+def _cycles(program: Program, hardware: Hardware) -> Cycles | None:
+    if hardware.kind != "tpu":
+        return None
+    bytes_per_cycle = hardware.bandwidth / hardware.clock if hardware.clock else 0.0
+    return estimated_cycles(program, hardware.flops_per_cycle, bytes_per_cycle)

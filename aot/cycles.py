@@ -24,6 +24,7 @@ COMPONENTS = (
     ("optimizer", r"cond/branch_\d+_fun|^jit\(step\)/[\w\-]+$"),
     ("ranking of candidates", r"_search\).*/while/"),
 )
+TOP_K = "top-k (by arithmetic)"
 OTHER = "other"  # also copies, which the compiler inserts without a name
 
 
@@ -54,10 +55,13 @@ class Cycles(NamedTuple):
         return sum(self.components.values()) + self.counted
 
 
-def estimated_cycles(program: Program, flops_per_cycle: float = 0.0) -> Cycles:
+def estimated_cycles(
+    program: Program, flops_per_cycle: float = 0.0, bytes_per_cycle: float = 0.0
+) -> Cycles:
     """Sum the estimates of a TPU program by component, times the trip counts of loops.
 
-    `flops_per_cycle` of the matrix units is needed to count the cycles of Splash kernels.
+    `flops_per_cycle` of the matrix units is needed to count the cycles of Splash kernels, and
+    `bytes_per_cycle` of the memory for those of top-k, which reads its operand once.
     """
     known: Counter = Counter()
     passes: dict[str, Counter] = {}
@@ -76,6 +80,9 @@ def estimated_cycles(program: Program, flops_per_cycle: float = 0.0) -> Cycles:
             if cycles := splash_cycles(instruction, flops_per_cycle):
                 counted[key] = counted.get(key, 0) + cycles * execution.times
         cycles = instruction.estimated_cycles * execution.times
+        if target == "TopK" and bytes_per_cycle:
+            operand = program.by_name[execution.computation, instruction.operands[0]]
+            name, cycles = TOP_K, round(operand.bytes / bytes_per_cycle) * execution.times
         if execution.counted:
             known[name] += cycles
         else:

@@ -32,7 +32,7 @@ class Generates(Protocol):
     def init_cache(self, rows: int) -> BeamKVCache:
         """Create the cache of one beam per row, with capacity for no tokens."""
 
-    def extend(self, cache: BeamKVCache, length: int, slots: int) -> BeamKVCache:
+    def extend(self, weights: Any, cache: BeamKVCache, length: int, slots: int) -> BeamKVCache:
         """Extend the cache to `length` tokens of `slots` beams per row."""
 
     def step(

@@ -1,9 +1,8 @@
 """The model's forward pass over `Weights`: encode, cross-attention keys, one cached step.
 
 Layers are those of model/layer.py, as in training; the layout and dtype differ: sums and residuals
-in float32, products in the weights' dtype, keys [K,S] and values [S,V] as the products read them.
-The self-attention cache is float32 in any precision: to update part of a bfloat16 buffer, CPUs
-convert all of it to float32 and back. Tests compare this with the Flax model for every option.
+in float32, products in the weights' dtype, keys and values as the products read them
+(decode/kv_block.py). Tests compare this with the Flax model for every option.
 Axes: B batch, W beam, Z beams of a row of the cache, S source, D, H heads, K, V (head widths).
 """
 
@@ -19,8 +18,9 @@ from jax import Array
 
 from data.batch import PAD
 from decode import kv_cache
-from decode.kv_cache import BeamKVCache, KVBlock
-from decode.memory import BeamMemory, EncoderMemory, attention, kv_block, small_query_product
+from decode.kv_block import Blocks, block_kind, cache_dtype
+from decode.kv_cache import BeamKVCache
+from decode.memory import BeamMemory, EncoderMemory, attention, small_query_product
 from decode.search_batch import SearchBatch
 from decode.sharded_weights import all_gather, sharded_lookup
 from decode.weights import Norm, Weights, pack
@@ -46,7 +46,7 @@ class EncoderDecoder(NamedTuple):
         """Pack the parameters of `Transformer(config)` as weights of that precision."""
         return pack(self.config, params, precision)
 
-    def start(self, weights: Weights, request: SearchBatch) -> tuple[tuple[KVBlock, ...], Array]:
+    def start(self, weights: Weights, request: SearchBatch) -> tuple[Blocks, Array]:
         """Encode the source: keys and values, one block per decoder layer, and its mask [B,S]."""
         mask = request.src != PAD
         memory = encode(self.config, weights, request.src, mask)
@@ -56,9 +56,10 @@ class EncoderDecoder(NamedTuple):
         """Create the cache of one beam per row, with capacity for no tokens."""
         return kv_cache.init_beam_cache(self.config, rows, 1)
 
-    def extend(self, cache: BeamKVCache, length: int, slots: int) -> BeamKVCache:
+    def extend(self, weights: Weights, cache: BeamKVCache, length: int, slots: int) -> BeamKVCache:
         """Extend the cache to `length` tokens of `slots` beams per row."""
-        return kv_cache.extend(cache, self.config, length, slots)
+        dtype = cache_dtype(weights.product_dtype)
+        return kv_cache.extend(cache, self.config, length, slots, dtype)
 
     def step(self, weights: Weights, context, tokens: Array, cache: BeamKVCache, index: Array):
         """Decode the next token of each beam to hidden states; see `step` below."""
@@ -94,7 +95,7 @@ def encode(c: TransformerConfig, weights: Weights, src: Array, mask: Array) -> A
     return final_norm(c, weights, "encoder", x)
 
 
-def cross_kv(c: TransformerConfig, weights: Weights, memory: Array) -> tuple[KVBlock, ...]:
+def cross_kv(c: TransformerConfig, weights: Weights, memory: Array) -> Blocks:
     """Cross-attention cache: memory [B,S,D] -> keys [B,H,K,S], values [B,H,S,V] of each layer."""
     blocks = []
     for w in weights.stack("decoder"):
@@ -102,7 +103,7 @@ def cross_kv(c: TransformerConfig, weights: Weights, memory: Array) -> tuple[KVB
         with jax.named_scope("projections"):
             k, v = _split(c, linear(memory), queries=False)
             k, v = (x.astype(linear.weight.dtype) for x in (k, v))
-            blocks.append(kv_block(k, v))
+            blocks.append(block_kind().from_heads(k, v))
     return tuple(blocks)
 
 
@@ -110,7 +111,7 @@ def step(
     c: TransformerConfig,
     weights: Weights,
     tokens: Array,
-    cross: Sequence[KVBlock],
+    cross: Blocks,
     mask: Array,
     cache: BeamKVCache,
     index: Array,

@@ -9,22 +9,17 @@ The cache grows by blocks of static length, one for each stage of the search, so
 not pay for late positions, and old entries are not copied.
 A recurrence has one state vector per beam, its cell, which is gathered when beams are reordered.
 Axes: R rows (sentences), Z slots (a sentence's beams), N positions of a block, H key heads, K, V.
+A block (decode/kv_block.py) has N*Z slots: positions in order, beams within.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
+from decode.kv_block import Blocks, block_kind
 from decode.loop import gather_beams
 from model import TransformerConfig
-
-
-class KVBlock(NamedTuple):
-    """One layer's keys [R,H,K,N*Z] and values [R,H,N*Z,V], positions in order, slots within."""
-
-    k: Array
-    v: Array
 
 
 class BeamKVCache(NamedTuple):
@@ -33,7 +28,7 @@ class BeamKVCache(NamedTuple):
     A recurrent layer has cells [R,Z,D] instead of blocks, and L stays 0.
     """
 
-    layers: tuple[tuple[KVBlock, ...] | Array, ...]
+    layers: tuple[Blocks | Array, ...]
     ancestry: Array
 
     @property
@@ -43,35 +38,30 @@ class BeamKVCache(NamedTuple):
 
 def init_beam_cache(config: TransformerConfig, rows: int, beams: int) -> BeamKVCache:
     """Create an empty cache; `extend` adds capacity."""
-    empty: tuple[KVBlock, ...] | Array = ()
+    empty: Blocks | Array = ()
     if config.recurrence:
         empty = jnp.zeros((rows, beams, config.d_model))
     return BeamKVCache((empty,) * config.decoder_layers, jnp.zeros((rows, beams, 0), jnp.int32))
 
 
-def extend(cache: BeamKVCache, config: TransformerConfig, length: int, slots: int) -> BeamKVCache:
-    """Add a block to the cache, for a capacity of `length` positions of `slots` each."""
+def extend(
+    cache: BeamKVCache, config: TransformerConfig, length: int, slots: int, dtype: Any = jnp.float32
+) -> BeamKVCache:
+    """Add capacity to the cache, for `length` positions of `slots` each, in `dtype`."""
     if cache.recurrent:
         return cache
     rows, _, allocated = cache.ancestry.shape
-    size = (length - allocated) * slots
-    heads = (rows, config.kv_heads)
-    block = lambda: KVBlock(  # noqa: E731
-        jnp.zeros((*heads, config.key_width, size)),
-        jnp.zeros((*heads, size, config.value_width)),
-    )
+    kind, size = block_kind(), (length - allocated) * slots
     ancestry = jnp.pad(cache.ancestry, ((0, 0), (0, 0), (0, length - allocated)))
-    return BeamKVCache(tuple((*blocks, block()) for blocks in cache.layers), ancestry)
+    layers = (kind.extend(x, kind.empty(config, rows, size, dtype)) for x in cache.layers)
+    return BeamKVCache(tuple(layers), ancestry)
 
 
 def coalesce(cache: BeamKVCache) -> BeamKVCache:
     """Concatenate the cache's blocks into one, so that every position can be written."""
 
-    def concatenate(blocks: tuple[KVBlock, ...] | Array) -> tuple[KVBlock] | Array:
-        if not isinstance(blocks, tuple):
-            return blocks
-        keys, values = zip(*blocks, strict=True)
-        return (KVBlock(jnp.concatenate(keys, axis=3), jnp.concatenate(values, axis=2)),)
+    def concatenate(blocks: Blocks | Array) -> Blocks | Array:
+        return (type(blocks[0]).concatenate(blocks),) if isinstance(blocks, tuple) else blocks
 
     return cache._replace(layers=tuple(map(concatenate, cache.layers)))
 
@@ -90,7 +80,7 @@ def advance(cache: BeamKVCache, index: Array) -> tuple[BeamKVCache, tuple[Array,
     if cache.recurrent:
         return cache, (), index
     rows, beams, length = cache.ancestry.shape
-    sizes = [block.k.shape[-1] for block in cache.layers[0]]
+    sizes = [block.size for block in cache.layers[0]]
     slots = sum(sizes) // length
     slot = jnp.broadcast_to(jnp.arange(beams, dtype=jnp.int32)[None, :, None], (rows, beams, 1))
     ancestry = lax.dynamic_update_slice_in_dim(cache.ancestry, slot, index, axis=2)
@@ -104,9 +94,7 @@ def advance(cache: BeamKVCache, index: Array) -> tuple[BeamKVCache, tuple[Array,
     return cache._replace(ancestry=ancestry), masks, index * slots - starts[-1]
 
 
-def write(blocks: tuple[KVBlock, ...], k: Array, v: Array, start: Array) -> tuple[KVBlock, ...]:
+def write(blocks: Blocks, k: Array, v: Array, start: Array) -> Blocks:
     """One layer's blocks with k [R,beams,H,K], v [R,beams,H,V] in the last one, from `start`."""
-    *previous, (keys, values) = blocks
-    keys = lax.dynamic_update_slice_in_dim(keys, k.transpose(0, 2, 3, 1), start, axis=3)
-    values = lax.dynamic_update_slice_in_dim(values, v.transpose(0, 2, 1, 3), start, axis=2)
-    return (*previous, KVBlock(keys, values))
+    *previous, last = blocks
+    return (*previous, last.write(type(last).from_heads(k, v), start))

@@ -149,8 +149,8 @@ def search(
 
     def extend(caches, length):
         return tuple(
-            (family.extend(beam_cache, length, slots), coverage_sum)
-            for (beam_cache, coverage_sum), family in zip(caches, families, strict=True)
+            (family.extend(w, beam_cache, length, slots), coverage_sum)
+            for (beam_cache, coverage_sum), family, w in zip(caches, families, weights, strict=True)
         )
 
     def reorder(caches, parents):

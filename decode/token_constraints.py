@@ -9,6 +9,7 @@ from data.batch import EOS, UNK
 from decode import topk
 from decode.loop import NextToken
 from decode.options import SearchOptions
+from model.platform import current_platform
 
 
 class TokenConstraints(NamedTuple):
@@ -43,8 +44,7 @@ def next_token(
     # Update the product's two-dimensional result: with three axes XLA would copy it.
     text = logits.reshape(-1, logits.shape[-1])
     special = jnp.where(allowed, special_logits, -jnp.inf).reshape(-1, UNK + 1)
-    text = text.at[:, : UNK + 1].set(special)
-    text = text.at[:, vocab:].set(-jnp.inf).reshape(logits.shape)
+    text = _with_special(text, special, vocab).reshape(logits.shape)
     highest = jnp.maximum(topk.blockwise_max(text), special_logits.max(-1))[..., None]
     special_exp = jnp.exp(special_logits - highest)
     special_sum = jnp.where(allowed | rules.renormalize, 0.0, special_exp).sum(-1)
@@ -55,3 +55,14 @@ def next_token(
         text = jnp.where(later_step, text, jnp.where(is_bos, 0.0, -jnp.inf))
         log_normalizer = jnp.where(later_step, log_normalizer, 0.0)
     return NextToken(text, log_normalizer, special_logits[..., EOS])
+
+
+def _with_special(text: Array, special: Array, vocab: int) -> Array:
+    """text [N,V or more] with the logits `special` [N,UNK+1] of the first ids, and no padding."""
+    if current_platform() == "cpu":  # in place
+        return text.at[:, : UNK + 1].set(special).at[:, vocab:].set(-jnp.inf)
+    # Elementwise: other compilers do this while they compute the logits.
+    ids = jnp.arange(text.shape[-1], dtype=jnp.int32)[None]
+    for id in range(UNK + 1):
+        text = jnp.where(ids == id, special[:, id : id + 1], text)
+    return jnp.where(ids < vocab, text, -jnp.inf)

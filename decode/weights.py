@@ -75,6 +75,12 @@ class Weights(NamedTuple):
     logits: Linear  # [D, V padded with zeros to full blocks]
     special_logits: Linear  # its columns of the special ids, 0 to UNK
 
+    @property
+    def product_dtype(self) -> Any:
+        """The dtype of attention's products."""
+        weight = self.logits.weight
+        return jnp.bfloat16 if isinstance(weight, Int8) else weight.dtype
+
     def stack(self, side: str) -> list[dict[str, Any]]:
         """The layers of the "encoder" or the "decoder", in order."""
         count = sum(name.startswith(f"{side}_") and name[8:].isdecimal() for name in self.tree)

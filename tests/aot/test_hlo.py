@@ -2,7 +2,7 @@
 
 import pytest
 
-from aot.cycles import component, estimated_cycles
+from aot.cycles import TOP_K, component, estimated_cycles
 from aot.hlo import Program, shape_bytes
 
 CYCLES = 'backend_config={"estimated_cycles":"%d"}'
@@ -112,3 +112,15 @@ def test_bytes_of_a_shape(shape, expected):
 )
 def test_the_component_of_an_operation(name, expected):
     assert component(name) == expected
+
+
+def test_top_k_counts_as_one_read_of_its_operand():
+    text = """HloModule m
+ENTRY %main (x: f32[16,1024]) -> (f32[16,8], s32[16,8]) {
+  %x = f32[16,1024]{1,0} parameter(0)
+  ROOT %t = (f32[16,8]{1,0}, s32[16,8]{1,0}) custom-call(%x), custom_call_target="TopK"
+}
+"""
+    cycles = estimated_cycles(Program(text), bytes_per_cycle=64.0)
+    assert cycles.components == {TOP_K: 16 * 1024 * 4 // 64}
+    assert not estimated_cycles(Program(text)).components

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from data.batch import PAD, Batch
 from decode import kv_cache
 from decode.forward import EncoderDecoder, embed, final_norm, layer_parts, qkv_of
-from decode.kv_cache import KVBlock
-from decode.memory import attention, kv_block
+from decode.kv_block import Block, Blocks, block_kind
+from decode.memory import attention
 from model import TransformerConfig
 from model.embedding import Embedding, PositionEmbedding
 from model.family import Features
@@ -63,15 +63,15 @@ class DecoderOnly(nn.Module):
 class PromptMemory(NamedTuple):
     """A `Memory` of the prompt, shared by all beams, and of each beam's tokens."""
 
-    prompt: KVBlock | None  # None during prefill
+    prompt: Block | None  # None during prefill
     mask: jax.Array
-    blocks: tuple[KVBlock, ...] = ()
+    blocks: Blocks = ()
     masks: tuple[jax.Array, ...] = ()
     slot: jax.Array | int = 0
 
     def attend(self, q, k, v):
         if self.prompt is None:
-            block = kv_block(k, v)
+            block = block_kind().from_heads(k, v)
             return attention(q, [block], [self.mask])[0], (block, None)
         blocks = kv_cache.write(self.blocks, k, v, self.slot)
         mixed, weights = attention(q, [self.prompt, *blocks], [self.mask, *self.masks])
