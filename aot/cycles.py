@@ -9,14 +9,17 @@ from collections import Counter
 from typing import NamedTuple
 
 from aot.hlo import Instruction, Program
-from aot.kernel_cycles import splash_cycles
+from aot.kernel_cycles import attention_cycles
 
 # The first pattern that matches an operation's name decides. Names are those of Flax modules and
 # methods, and of `jax.named_scope`, in the order of the call.
 COMPONENTS = (
     ("dropout", r"Dropout_\d|/drop\b|\.drop\b"),
     ("logits and loss", r"\bloss\b|logits"),
-    ("attention core", r"dot_product_attention|attention_core|splash|cudnn|/_decode/\w+$"),
+    (
+        "attention core",
+        r"dot_product_attention|attention_core|splash|short_att|cudnn|/_decode/\w+$",
+    ),
     ("projections", r"_project|project_out|\.qkv|\.kv\b|/ssru|projections/(?!.*norm)"),
     ("feed-forward", r"/feed_forward/|feed_forward$"),
     ("norms", r"norm\b"),
@@ -60,7 +63,7 @@ def estimated_cycles(
 ) -> Cycles:
     """Sum the estimates of a TPU program by component, times the trip counts of loops.
 
-    `flops_per_cycle` of the matrix units is needed to count the cycles of Splash kernels, and
+    `flops_per_cycle` of the matrix units is needed to count the cycles of attention kernels, and
     `bytes_per_cycle` of the memory for those of top-k, which reads its operand once.
     """
     known: Counter = Counter()
@@ -77,7 +80,7 @@ def estimated_cycles(
             kernel = instruction.name.rsplit(".", 1)[0]
             key = kernel, component(f"{instruction.op_name}/{kernel}")
             kernels[key] += execution.times
-            if cycles := splash_cycles(instruction, flops_per_cycle):
+            if cycles := attention_cycles(instruction, flops_per_cycle):
                 counted[key] = counted.get(key, 0) + cycles * execution.times
         cycles = instruction.estimated_cycles * execution.times
         if target == "TopK" and bytes_per_cycle:

@@ -46,7 +46,7 @@ class Small(NamedTuple):
 
     target: str
     mesh: dict[str, int]
-    kernel: Literal["plain", "splash", "cudnn"] = "plain"
+    kernel: Literal["plain", "short", "splash", "cudnn"] = "plain"
     method: str = ""  # of a search; "": a train step
     grad_accum_steps: int = 1
 
@@ -55,6 +55,7 @@ PROGRAMS = {
     "tpu-data": Small("v5e:2x2", {"data": 4}),
     "tpu-fsdp": Small("v5e:2x2", {"fsdp": 4}),
     "tpu-tensor": Small("v5e:2x2", {"data": 2, "tensor": 2}),
+    "tpu-short": Small("v5e:2x2", {"data": 4}, kernel="short"),
     "tpu-splash": Small("v5e:2x2", {"data": 4}, kernel="splash"),
     "tpu-accumulation": Small("v5e:2x2", {"data": 4}, grad_accum_steps=2),
     "tpu-beam": Small("v5e:2x2", {"data": 4}, method="beam"),

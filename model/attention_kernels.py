@@ -1,4 +1,7 @@
-"""Fused attention kernels, which never store the scores [H,T,S]: Splash on TPUs, cuDNN on GPUs.
+"""Fused attention kernels, which never store the scores [H,T,S]: for TPUs and for GPUs.
+
+`short` (model/short_attention.py) is for rows of at most 256 positions on TPUs and uses Splash for
+longer ones; `splash` is Splash attention, of any length; `cudnn` is cuDNN's flash attention.
 
 A kernel attends within segments of packed rows, never across them, and skips masked blocks where it
 can. What it does not support is done by plain attention (model/attention.py): a relative position
@@ -15,15 +18,21 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
 
+from model import short_attention
 from model.config import TransformerConfig
 from model.masks import Mask
 from model.positions import POSITIONS
 
 # The kernel that `auto` stands for, by the platform of the devices. Plain attention is the fastest
 # on CPUs; the others were chosen by compiler estimates (experiments/LOG.md, docs/speed.md).
-AUTO = {"cpu": "plain", "tpu": "splash", "gpu": "cudnn"}
-_PLATFORMS = {"plain": ("cpu", "tpu", "gpu"), "splash": ("tpu",), "cudnn": ("gpu",)}
-_LANES = 128  # Splash works on blocks of multiples of this many positions
+AUTO = {"cpu": "plain", "tpu": "short", "gpu": "cudnn"}
+_PLATFORMS = {
+    "plain": ("cpu", "tpu", "gpu"),
+    "short": ("tpu",),
+    "splash": ("tpu",),
+    "cudnn": ("gpu",),
+}
+_LANES = 128  # the kernels work on multiples of this many positions
 _MAX_BLOCK = 512
 
 
@@ -57,35 +66,46 @@ def fused_attention(kernel: str, q: Array, k: Array, v: Array, mask: Mask) -> Ar
     """
     if q.ndim != 4 or mask.segments is None or q.shape[-1] != v.shape[-1]:
         return None
-    return {"splash": _splash, "cudnn": _cudnn}[kernel](q, k, v, mask)
-
-
-def _splash(q: Array, k: Array, v: Array, mask: Mask) -> Array | None:
-    """Splash attention (Pallas), on each device's rows and heads.
-
-    Lengths are padded to multiples of 128, with segments of their own.
-    """
-    assert mask.segments is not None
+    if kernel == "cudnn":
+        return _cudnn(q, k, v, mask)
     groups = q.shape[1] // k.shape[1]
     if groups > 1:  # grouped heads: each key head is used by several query heads
         k, v = (jnp.repeat(x, groups, axis=1) for x in (k, v))
-    attend = partial(_splash_on_device, causal=mask.causal)
     mesh = jax.sharding.get_abstract_mesh()
+    tensor = 1 if mesh.empty else mesh.shape["tensor"]
+    heads, longest = q.shape[1] // tensor, max(q.shape[2], k.shape[2])
+    use_short = kernel == "short" and short_attention.supports(q.shape[3], heads, longest)
+    attend = partial(_short_on_device if use_short else _splash_on_device, causal=mask.causal)
     if mesh.empty or mesh.size == 1:
         return attend(q, k, v, *mask.segments)
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
-    if q.shape[0] % rows or q.shape[1] % mesh.shape["tensor"]:
+    if q.shape[0] % rows or q.shape[1] % tensor:
         return None
-    heads, ids = PartitionSpec(("data", "fsdp"), "tensor"), PartitionSpec(("data", "fsdp"))
+    by_heads, ids = PartitionSpec(("data", "fsdp"), "tensor"), PartitionSpec(("data", "fsdp"))
     return jax.shard_map(
         attend,
-        in_specs=(heads, heads, heads, ids, ids),
-        out_specs=heads,
+        in_specs=(by_heads, by_heads, by_heads, ids, ids),
+        out_specs=by_heads,
         check_vma=False,  # kernels do not say how their outputs vary
     )(q, k, v, *mask.segments)
 
 
+def _short_on_device(q, k, v, query_segments, key_segments, *, causal: bool) -> Array:
+    """The kernel for short rows, on one device's rows and heads."""
+    heads, length, width = q.shape[1:]
+    q, query_segments = _pad(q, query_segments)
+    k, key_segments = _pad(k, key_segments)
+    v, _ = _pad(v, key_segments)
+    # As [B,T,H*K], in which the projections compute them: compilers undo this pair of transposes.
+    side_by_side = (x.swapaxes(1, 2).reshape(len(x), x.shape[2], -1) for x in (q, k, v))
+    mixed = short_attention.short_attention(
+        *side_by_side, query_segments, key_segments, heads, causal
+    )
+    return mixed[:, :length].reshape(-1, length, heads, width).swapaxes(1, 2)
+
+
 def _splash_on_device(q, k, v, query_segments, key_segments, *, causal: bool) -> Array:
+    """Splash attention, on one device's rows and heads."""
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 

@@ -64,7 +64,7 @@ class TransformerConfig:
     dropout_bits: Literal[16, 32] = 16  # random bits per entry: model/dropout.py
     transpose_down_projection: bool = True  # in the feed-forward layer: model/layers.py
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # activations; parameters: float32
-    attention_kernel: Literal["auto", "plain", "splash", "cudnn"] = "auto"  # docs/speed.md
+    attention_kernel: Literal["auto", "plain", "short", "splash", "cudnn"] = "auto"  # docs/speed.md
     remat: Literal["none", "dots", "full"] = "none"  # recompute in backward: all but products, all
     scan_layers: bool = False  # one compiled layer, scanned, instead of N unrolled copies
 

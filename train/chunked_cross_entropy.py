@@ -23,7 +23,7 @@ from train.loss import Metrics, logits_gradient, losses_from_log_sum, output_log
 
 # Positions per chunk, approximately. On a CPU as many as its cache holds; elsewhere more, since
 # each chunk also reads and writes the table's gradient (experiments/LOG.md).
-_TOKENS = {"cpu": 1024, "tpu": 4096, "gpu": 4096}
+_TOKENS = {"cpu": 1024, "tpu": 2048, "gpu": 4096}
 _MAX_EXPONENT = 70.0  # exp(70) times a million words is a float32
 _MULTIPLE = {"cpu": 1, "tpu": 128, "gpu": 128}  # the size of a chunk is one: whole tiles
 
@@ -126,7 +126,7 @@ _sums.defvjp(_with_gradient, _gradient)
 
 
 def _mean_logit(dtype, table: Array, bias: Array | None) -> tuple[Array, Array]:
-    """A linear function of a hidden state that is its mean logit: coefficients [D], constant []."""
+    """Coefficients [D] and a constant [] that give the mean logit of a hidden state."""
     mean = jnp.mean(table.astype(dtype).astype(jnp.float32), axis=0)
     return mean, jnp.zeros(()) if bias is None else jnp.mean(bias)
 
@@ -136,7 +136,7 @@ def _losses(hidden, output, mean_logit, targets, label_smoothing):
 
     Exponentials are taken relative to the mean logit, which a small product has computed before the
     logits. A TPU then sums them while it computes the logits; relative to the maximum, they would
-    need another pass over all logits, of a fifth of the loss's cycles (experiments/LOG.md). The sum
+    need another pass over all logits, of a third of the loss's cycles (experiments/LOG.md). The sum
     is at least V, and overflows only if a logit is far above the mean: then the maximum is used.
     """
     logits = output_logits(hidden, *output)

@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas as pl
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
 
 from data.batch import Batch
-from model import Transformer, TransformerConfig
+from model import Transformer, TransformerConfig, short_attention
 from model.attention import attention_weights, weighted_values
 from model.attention_kernels import choose_kernel, fused_attention
 from model.masks import Mask, causal_mask, padding_mask, segment_mask
@@ -22,7 +24,9 @@ OTHER = np.array([[1] * 90 + [2] * 30 + [3] * 40 + [0] * 10, [1] * 130 + [0] * 4
 
 @pytest.fixture
 def interpreted(monkeypatch):
-    """Run Splash in Pallas's interpreter, on the CPU."""
+    """Run the TPU's kernels in Pallas's interpreter, on the CPU."""
+    call = partial(short_attention.pl.pallas_call, interpret=True)
+    monkeypatch.setattr(short_attention, "pl", SimpleNamespace(**vars(pl) | {"pallas_call": call}))
     make = partial(splash_attention_kernel.make_splash_mha, interpret=True)
     monkeypatch.setattr(splash_attention_kernel, "make_splash_mha", make)
 
@@ -60,11 +64,12 @@ def real_queries(mask):
         ("padding", 2, "float32"),
     ],
 )
+@pytest.mark.parametrize(("kernel", "width"), [("splash", 64), ("short", 64), ("short", 128)])
 @pytest.mark.slow
-def test_splash_equals_plain_attention(interpreted, name, kv_heads, dtype):
+def test_a_kernel_equals_plain_attention(interpreted, kernel, width, name, kv_heads, dtype):
     mask, rng = masks(name), np.random.default_rng(0)
     keys = 170 if name in ("packed cross", "padding") else 150
-    normal = lambda heads, n: jnp.asarray(rng.standard_normal((2, heads, n, 64)), dtype)  # noqa: E731
+    normal = lambda heads, n: jnp.asarray(rng.standard_normal((2, heads, n, width)), dtype)  # noqa: E731
     q, k, v = normal(2, 150), normal(kv_heads, keys), normal(kv_heads, keys)
     real = real_queries(mask)
 
@@ -76,7 +81,7 @@ def test_splash_equals_plain_attention(interpreted, name, kv_heads, dtype):
         return jax.jit(jax.value_and_grad(partial(loss, attend), (0, 1, 2), has_aux=True))(q, k, v)
 
     (_, expected), expected_grads = run(plain)
-    (_, out), grads = run(partial(fused_attention, "splash"))
+    (_, out), grads = run(partial(fused_attention, kernel))
     tolerance = 1e-5 if dtype == "float32" else 0.05
     np.testing.assert_allclose(out, expected, atol=tolerance)
     for grad, expected_grad in zip(grads, expected_grads, strict=True):
@@ -91,10 +96,11 @@ CONFIG = TransformerConfig(
 )
 
 
+@pytest.mark.parametrize("kernel", ["splash", "short"])
 @pytest.mark.slow
-def test_a_model_with_splash_has_the_same_loss_and_gradient(interpreted, monkeypatch):
+def test_a_model_with_a_kernel_has_the_same_loss_and_gradient(interpreted, monkeypatch, kernel):
     """Rows of two sentences and padding, in encoder, decoder and cross-attention."""
-    config = replace(CONFIG, scan_layers=True, remat="full")
+    config = replace(CONFIG, scan_layers=True, remat="full", d_model=128)
     rng = np.random.default_rng(0)
     segments = np.array([[1] * 4 + [2] * 5 + [0] * 3, [1] * 12], np.int32)
     ids = (rng.integers(4, 24, segments.shape) * (segments > 0)).astype(np.int32)
@@ -112,20 +118,21 @@ def test_a_model_with_splash_has_the_same_loss_and_gradient(interpreted, monkeyp
         return losses.sum()
 
     expected, expected_grads = jax.jit(jax.value_and_grad(partial(loss, "plain")))(params)
-    value, grads = jax.jit(jax.value_and_grad(partial(loss, "splash")))(params)
+    value, grads = jax.jit(jax.value_and_grad(partial(loss, kernel)))(params)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4), grads, expected_grads)
 
 
+@pytest.mark.parametrize("kernel", ["splash", "short"])
 @pytest.mark.slow
-def test_attention_never_crosses_segments(interpreted):
+def test_attention_never_crosses_segments(interpreted, kernel):
     """Changing one sentence of a packed row changes no output of another."""
     mask, rng = masks("packed cross"), np.random.default_rng(0)
     q = jnp.asarray(rng.standard_normal((2, 2, 150, 64)), jnp.float32)
     k, v = (jnp.asarray(rng.standard_normal((2, 2, 170, 64)), jnp.float32) for _ in range(2))
     assert mask.segments is not None
     other = (mask.segments[1] == 2)[:, None, :, None]
-    attend = jax.jit(partial(fused_attention, "splash", mask=mask))
+    attend = jax.jit(partial(fused_attention, kernel, mask=mask))
     before = attend(q, k, v)
     after = attend(q, jnp.where(other, 9.0, k), jnp.where(other, -9.0, v))
     untouched = np.asarray(SEGMENTS != 2) & (SEGMENTS > 0)
@@ -140,6 +147,7 @@ def test_attention_never_crosses_segments(interpreted):
         ({}, "cpu", "plain", ""),
         ({"attention_kernel": "plain"}, "tpu", "plain", ""),
         ({"attention_kernel": "splash"}, "tpu", "splash", ""),
+        ({}, "tpu", "short", ""),
         ({"attention_kernel": "splash"}, "cpu", "plain", "does not run on cpu"),
         ({"attention_kernel": "cudnn", "dtype": "bfloat16"}, "gpu", "cudnn", ""),
         ({"attention_kernel": "cudnn"}, "gpu", "plain", "float32"),
@@ -151,3 +159,22 @@ def test_attention_never_crosses_segments(interpreted):
 def test_an_unsupported_kernel_falls_back_with_a_reason(changes, platform, kernel, reason):
     chosen, why = choose_kernel(replace(CONFIG, **changes), platform)
     assert chosen == kernel and bool(why) == bool(reason) and reason in why
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "length", "supported"),
+    [(64, 8, 256, True), (128, 1, 256, True), (64, 8, 384, False), (64, 1, 128, False),
+     (80, 8, 128, False), (32, 4, 128, True), (256, 2, 128, True)],
+)  # fmt: skip
+def test_the_kernel_for_short_rows_supports_full_tiles(width, heads, length, supported):
+    assert short_attention.supports(width, heads, length) == supported
+
+
+@pytest.mark.slow
+def test_long_rows_are_attended_by_splash(interpreted, monkeypatch):
+    monkeypatch.setattr(short_attention, "MAX_LENGTH", 128)
+    monkeypatch.setattr(short_attention, "short_attention", lambda *_: pytest.fail("was used"))
+    mask = masks("packed")
+    q = jnp.ones((2, 2, 150, 64))
+    out = fused_attention("short", q, q, q, mask)
+    np.testing.assert_allclose(np.asarray(out)[:, :, :130], 1.0, atol=1e-5)
