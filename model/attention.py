@@ -112,7 +112,12 @@ class MultiHeadAttention(nn.Module):
     def _project(self, x: Array, name: str) -> Array:
         """Project x [...,T,D] by "query", "key" or "value" weights -> [...,heads,T,width]."""
         kernel, *bias = (w.astype(self.config.dtype) for w in getattr(self, name))
-        y = einsum("...td,dhk->...htk", x, kernel)
+        if self._heads_side_by_side():
+            y = einsum("...td,dn->...tn", x, kernel.reshape(len(kernel), -1))
+            y = jax.lax.optimization_barrier(y)
+            y = y.reshape(*y.shape[:-1], *kernel.shape[1:]).swapaxes(-2, -3)
+        else:
+            y = einsum("...td,dhk->...htk", x, kernel)
         y = add_adapter(self, name, y, x, "...td,dr->...tr", "...tr,rhk->...htk")
         if bias:
             y += jnp.expand_dims(bias[0][:, None], tuple(range(y.ndim - 3)))
@@ -146,6 +151,13 @@ class MultiHeadAttention(nn.Module):
         self.sow("intermediates", "weights", weights)
         return weighted_values(self.drop(weights, train=train), kv.v)
 
+    def _heads_side_by_side(self) -> bool:
+        """Whether to project to [T,H*K], the form of model/short_attention.py.
+
+        With separate axes, a TPU's compiler would choose a layout that has to be copied.
+        """
+        return choose_kernel(self.config, current_platform())[0] == "short"
+
     def _needs_weights(self, bias: Array | None, train: bool) -> bool:
         """Whether the scores or weights are changed or returned, which fused kernels cannot."""
         if bias is not None or (train and self.config.attention_dropout > 0):
@@ -154,7 +166,13 @@ class MultiHeadAttention(nn.Module):
 
     def project_out(self, mixed: Array) -> Array:
         """Output projection of all heads: [...,H,T,V] -> [...,T,D]."""
-        y = einsum("...htv,hvd->...td", mixed, self.out.astype(self.config.dtype))
+        kernel = self.out.astype(self.config.dtype)
+        if self._heads_side_by_side():
+            flat = mixed.swapaxes(-2, -3)
+            flat = jax.lax.optimization_barrier(flat.reshape(*flat.shape[:-2], -1))
+            y = einsum("...tn,nd->...td", flat, kernel.reshape(-1, kernel.shape[-1]))
+        else:
+            y = einsum("...htv,hvd->...td", mixed, kernel)
         y = add_adapter(self, "out", y, mixed, "...htv,hvr->...tr", "...tr,rd->...td")
         if self.config.attention_bias:
             bias = self.out_bias.astype(y.dtype)
