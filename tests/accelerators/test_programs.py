@@ -4,9 +4,10 @@ Needs the compilers: pip install -e ".[aot-tpu,aot-gpu]".
 """
 
 import re
-from functools import cache
+from functools import cache, partial
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from aot.collectives import collectives
@@ -22,6 +23,7 @@ from benchmarks.estimates import (
 )
 from model import Transformer
 from model.sharding import make_mesh
+from model.short_attention import short_attention
 from train.state import abstract_params
 
 report = cache(compile_program)
@@ -87,14 +89,33 @@ def test_a_data_parallel_search_has_no_collectives(name):
     assert report(name).collectives == []
 
 
-def test_splash_is_in_the_program_for_each_attention():
-    # A forward pass and two backward kernels of encoder, decoder and cross-attention.
-    targets = re.findall(r'custom_call_target="(\w+)"', report("tpu-splash").text)
-    assert targets.count("tpu_custom_call") == 9
-    cycles = report("tpu-splash").cycles
+@pytest.mark.parametrize(("name", "kernels"), [("tpu-splash", 3), ("tpu-short", 2)])
+def test_a_kernel_is_in_the_program_for_each_attention(name, kernels):
+    # Of encoder, decoder and cross-attention: a forward pass and one or two backward kernels.
+    targets = re.findall(r'custom_call_target="(\w+)"', report(name).text)
+    assert targets.count("tpu_custom_call") == 3 * kernels
+    cycles = report(name).cycles
     assert cycles is not None
-    assert sum(k.executions for k in cycles.kernels) == 9
+    assert sum(k.executions for k in cycles.kernels) == 3 * kernels
     assert {k.component for k in cycles.kernels} == {"attention core"}
+    assert all(k.cycles for k in cycles.kernels)
+
+
+@pytest.mark.parametrize("target", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_the_kernel_for_short_rows_compiles_for_every_tpu(target):
+    """The largest blocks: 256 positions of a width of 1,024."""
+    mesh = make_mesh(devices=open_target(target).devices[:1])
+    replicated = jax.NamedSharding(mesh, jax.P())
+    array = partial(jax.ShapeDtypeStruct, sharding=replicated)
+    rows, ids = array((2, 256, 1024), "bfloat16"), array((2, 256), "int32")
+
+    def loss(q, k, v, query_ids, key_ids):
+        mixed = short_attention(q, k, v, query_ids, key_ids, 16, True)
+        return jnp.sum(mixed.astype(jnp.float32))
+
+    with jax.set_mesh(mesh):
+        step = jax.jit(jax.grad(loss, (0, 1, 2))).lower(rows, rows, rows, ids, ids).compile()
+    assert step.as_text().count("tpu_custom_call") == 1  # the backward pass needs no other
 
 
 def test_cudnn_is_in_the_program_for_each_attention():
