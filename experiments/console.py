@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,7 +23,13 @@ def log(text: str) -> None:
     """Print a message to stderr, on the primary process only."""
     if is_primary():
         with suppress(OSError):  # a full disk of a log file must not stop training
-            print(printable(text), file=sys.stderr, flush=True)
+            write_line(sys.stderr, printable(text))
+
+
+def write_line(stream: TextIO, text: str) -> None:
+    """Write a line at once: `print` writes its end separately, perhaps after another thread's."""
+    stream.write(f"{text}\n")
+    stream.flush()
 
 
 def read_stdin() -> bytes:
@@ -51,4 +58,4 @@ def progress_bar(title: str, total: int | None) -> Iterator[Callable[[float], No
 
 def print_json(values: dict) -> None:
     """Print a line of JSON to stdout; null replaces numbers that are not finite."""
-    print(json_line(values), flush=True)
+    write_line(sys.stdout, json_line(values))

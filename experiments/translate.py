@@ -20,7 +20,7 @@ from decode.hypotheses import Hypothesis
 from decode.options import InputError
 from decode.translate import Translator
 from experiments import cli, model_flags, search_flags
-from experiments.console import log, progress_bar, read_stdin
+from experiments.console import log, progress_bar, read_stdin, write_line
 from experiments.temporary_folders import check_output_file
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _constraints(lines: list[str] | None) -> tuple[list[str], list[list[str]]]:
 
 def _print_event(line: int, segment: int, text: str, done: bool) -> None:
     event = {"line": line + 1, "segment": segment, "text": text, "done": done}
-    print(json_line(event), file=sys.stderr)
+    write_line(sys.stderr, json_line(event))
 
 
 def _print_partial(line: int, segment: int, text: str, done: bool) -> None:

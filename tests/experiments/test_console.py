@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from data.errors import DataError
+from experiments import translate
 from experiments.cli import fail
-from experiments.console import log, progress_bar
+from experiments.console import log, print_json, progress_bar
 from tests.experiments.commands import ROOT
 from train.progress import Progress
 
@@ -67,4 +68,25 @@ def test_an_unwritable_stderr_is_ignored(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     log("bleu 30")
     log("bleu 31")
-    assert [text for text in texts if text.strip()] == ["bleu 30", "bleu 31"]
+    assert texts == ["bleu 30\n", "bleu 31\n"]
+
+
+class Writes(list):
+    """A stream that records each call of `write`."""
+
+    write = list.append
+
+    def flush(self):
+        pass
+
+
+def test_every_line_is_one_write(monkeypatch):
+    errors, output = Writes(), Writes()
+    monkeypatch.setattr(sys, "stderr", errors)
+    monkeypatch.setattr(sys, "stdout", output)
+    log("a message")
+    translate._print_event(0, 0, "ein Hund", True)
+    print_json({"step": 1})
+    assert output == ['{"step": 1}\n']
+    event = '{"line": 1, "segment": 0, "text": "ein Hund", "done": true}\n'
+    assert errors == ["a message\n", event]
