@@ -10,9 +10,8 @@ import sys
 import pytest
 
 from data.errors import DataError
-from experiments import translate
 from experiments.cli import fail
-from experiments.console import log, print_json, progress_bar
+from experiments.console import log, print_json, progress_bar, write_line
 from tests.experiments.commands import ROOT
 from train.progress import Progress
 
@@ -85,8 +84,7 @@ def test_every_line_is_one_write(monkeypatch):
     monkeypatch.setattr(sys, "stderr", errors)
     monkeypatch.setattr(sys, "stdout", output)
     log("a message")
-    translate._print_event(0, 0, "ein Hund", True)
+    write_line(sys.stderr, "an event")
     print_json({"step": 1})
     assert output == ['{"step": 1}\n']
-    event = '{"line": 1, "segment": 0, "text": "ein Hund", "done": true}\n'
-    assert errors == ["a message\n", event]
+    assert errors == ["a message\n", "an event\n"]
